@@ -1,13 +1,13 @@
 //! The rate policy: the number of consumers from rates and capacity, with few rebalances.
 //!
-//! Lag divided by a threshold is a relay: lag drains, replicas fall, lag returns, and each change stops the group for
-//! a rebalance. This policy needs only what Kafka shows: log ends, committed offsets over time, owners of partitions
+//! Replicas in proportion to lag swing: lag drains, replicas fall, lag returns, and each change stops the group for a
+//! rebalance. This policy needs only what Kafka shows: log ends, committed offsets over time, owners of partitions
 //! and members. It scales up if messages will be too old by the time a change takes effect ([`up`]), to what carries
 //! the arrivals and drains the backlog ([`requirement`]), in steps that share the partitions evenly ([`ladder`]). It
 //! scales down if fewer replicas have been enough for so long that the step is worth its rebalances ([`down`]).
 //!
 //! [`RatePolicy::observe`] is a function of the readings only: time is a part of them. `lagwise simulate` runs the
-//! same code.
+//! policy. The daemon does not serve it yet.
 
 mod capacity;
 mod commits;
@@ -65,7 +65,7 @@ pub struct RatePolicy {
     scratch: RequirementScratch,
 }
 
-/// What the rules of a poll decide by.
+/// Inputs of the rules at one poll.
 #[derive(Clone, Copy, Debug)]
 struct Situation {
     now: f64,
@@ -232,7 +232,7 @@ impl RatePolicy {
             consumption: consumed,
             backlog: seen.backlog,
             age: seen.age,
-            age_ahead: if self.settings.has(PolicyRule::ProjectedAge) {
+            projected_age: if self.settings.has(PolicyRule::ProjectedAge) {
                 ahead
             } else {
                 seen.age
@@ -372,7 +372,7 @@ impl RatePolicy {
         if terms.age.max(last_age) > slo {
             *late += consumed;
         }
-        let is_over = terms.age < slo / 4.0 && terms.age_ahead < slo / 4.0;
+        let is_over = terms.age < slo / 4.0 && terms.projected_age < slo / 4.0;
         if is_over && situation.stable_for >= 60.0 {
             // The total begins at 0 after a restart.
             let watched = now - self.started.unwrap_or(now);
@@ -383,7 +383,7 @@ impl RatePolicy {
         }
     }
 
-    /// Bytes that the estimates of this group take.
+    /// Bytes that the estimates of this group take, without buffers that hold nothing between two polls.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()

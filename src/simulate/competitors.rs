@@ -27,8 +27,8 @@ impl KedaEven {
     }
 }
 
-/// Divisors of the partitions by the time to drain: one up if the lag would not be gone within the objective, one down
-/// after ten minutes in which fewer would do.
+/// Divisors of the partitions by the time to drain: one up if the lag would not be gone within a minute, one down after
+/// ten minutes in which fewer would do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DivisorPolicy {
     output: Option<u32>,

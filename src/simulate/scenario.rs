@@ -203,7 +203,7 @@ impl Scenario {
         }
     }
 
-    /// Messages per second that the consumers process together, in addition to their own capacity.
+    /// The most messages per second that all consumers process together; `None` if nothing downstream limits them.
     pub(super) fn downstream_limit(&self, time: u32) -> Option<f64> {
         let (from, until, rate) = self.downstream?;
         (from..until).contains(&time).then_some(rate)

@@ -18,7 +18,7 @@ impl Default for CostWeights {
     }
 }
 
-/// A change opposite to one at most so many seconds earlier is a reversal.
+/// A change opposite to the one before is a reversal, if that was at most so many seconds earlier.
 pub const REVERSAL_WITHIN: u32 = 1800;
 
 /// Scores of one run, or means of several.

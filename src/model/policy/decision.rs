@@ -62,8 +62,8 @@ pub struct RateTerms {
     pub backlog: f64,
     /// Age of the oldest unprocessed message.
     pub age: f64,
-    /// Age expected by the time a change would take effect.
-    pub age_ahead: f64,
+    /// Age of the oldest unprocessed message by the time a change would take effect.
+    pub projected_age: f64,
     /// Messages per second that a member processes.
     pub capacity: f64,
     /// Whether the capacity was measured; otherwise it is a lower bound.
@@ -109,13 +109,13 @@ pub struct RateHold {
 pub enum RateHoldReason {
     /// The pods of the last step up are starting.
     PodsStarting,
-    /// A step up that did not help blocks the next one. Arrivals that are 20 % higher end it.
+    /// A step up that did not help blocks the next one. 20 % more arrivals or consumption end the block.
     IneffectiveUp,
     /// The group is rebalancing.
     Rebalancing,
-    /// A step down has to save more replica-seconds than it has so far.
+    /// The requirement has not been lower for long enough to be worth a step down.
     HoldPrice,
-    /// Stepping down made messages late before.
+    /// Messages were late before, because there were too few replicas.
     Damage,
     /// Messages are too old to step down.
     Age,

@@ -177,7 +177,7 @@ impl RatePolicy {
         if !is_settled {
             return held(RateHoldReason::NotSettled, None);
         }
-        if terms.age >= slo / 4.0 || terms.age_ahead >= slo / 4.0 {
+        if terms.age >= slo / 4.0 || terms.projected_age >= slo / 4.0 {
             return held(RateHoldReason::Age, None);
         }
         let price = self.settings.hold.as_secs_f64() * self.learned.hold_factor(now);

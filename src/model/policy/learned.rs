@@ -1,4 +1,4 @@
-//! What the policy has learned and decided, which survives a restart and a change of leader.
+//! What the policy has learned and decided: the state to keep over a restart and a change of leader.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,16 +14,16 @@ const BEST_FLOOR_HALF_LIFE: f64 = 19.0 * 3600.0;
 /// First time for which an ineffective step up blocks the next one, in seconds.
 pub(super) const BLOCK_MIN: f64 = 3600.0;
 
-/// A number that loses half its value in a fixed time.
+/// A number that decays exponentially. Its half-life is an argument.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Fading {
+pub struct DecayingValue {
     /// The value at `at`.
     pub value: f64,
     /// Time in seconds on the timeline of the readings.
     pub at: f64,
 }
 
-impl Fading {
+impl DecayingValue {
     fn at(self, now: f64, half_life: f64) -> f64 {
         self.value * (-(now - self.at).max(0.0) / half_life).exp2()
     }
@@ -61,9 +61,9 @@ pub struct LearnedPolicy {
     /// Samples that the capacity is made of.
     pub capacity_samples: u32,
     /// Highest throughput of a member, which is a lower bound of its capacity; half-life 80 min.
-    pub recent_floor: Fading,
+    pub recent_floor: DecayingValue,
     /// The same with a half-life of 19 h, for groups that were never busy.
-    pub best_floor: Fading,
+    pub best_floor: DecayingValue,
     /// Usual time between two commits in seconds.
     pub commit_interval: Option<f64>,
     /// Longest usual time between two commits in seconds.
@@ -73,9 +73,9 @@ pub struct LearnedPolicy {
     /// Seconds that a rebalance stops the group.
     pub pause: f64,
     /// Factor on the hold after steps down that were undone.
-    pub hold_factor: Fading,
-    /// Price of the messages that were late after steps down, in replica-seconds.
-    pub damage: Fading,
+    pub hold_factor: DecayingValue,
+    /// Price of the messages that were late because there were too few replicas, in replica-seconds.
+    pub damage: DecayingValue,
     /// Until when steps up are blocked, because the last one did not help.
     pub blocked_until: f64,
     /// Length of that block in seconds; it doubles each time.
@@ -83,7 +83,7 @@ pub struct LearnedPolicy {
     /// Arrivals and consumption per second when it began. 20 % more of either end it.
     pub blocked_rate: f64,
     pub blocked_consumption: f64,
-    /// Steps down to find out the capacity that had to be undone, one after the other.
+    /// Steps down to find out the capacity that had to be undone.
     pub failed_probes: u32,
     /// The last change.
     pub last_change: Option<LastChange>,
@@ -99,17 +99,17 @@ impl Default for LearnedPolicy {
             output: None,
             capacity: None,
             capacity_samples: 0,
-            recent_floor: Fading::default(),
-            best_floor: Fading::default(),
+            recent_floor: DecayingValue::default(),
+            best_floor: DecayingValue::default(),
             commit_interval: None,
             longest_commit_gap: None,
             reaction: 50.0,
             pause: 6.0,
-            hold_factor: Fading {
+            hold_factor: DecayingValue {
                 value: 1.0,
                 at: 0.0,
             },
-            damage: Fading::default(),
+            damage: DecayingValue::default(),
             blocked_until: 0.0,
             block_length: BLOCK_MIN,
             blocked_rate: 0.0,
@@ -130,7 +130,7 @@ impl LearnedPolicy {
 
     pub(super) fn double_hold(&mut self, now: f64) {
         let value = (2.0 * self.hold_factor(now)).min(HOLD_FACTOR_MAX);
-        self.hold_factor = Fading { value, at: now };
+        self.hold_factor = DecayingValue { value, at: now };
     }
 
     /// Price of the late messages, in replica-seconds.
@@ -140,7 +140,7 @@ impl LearnedPolicy {
 
     pub(super) fn add_damage(&mut self, price: f64, now: f64) {
         let value = self.damage(now) + price;
-        self.damage = Fading { value, at: now };
+        self.damage = DecayingValue { value, at: now };
     }
 
     /// The recent lower bound of the capacity; 0 if there is none.

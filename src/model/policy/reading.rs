@@ -1,4 +1,4 @@
-//! What the policy sees at each poll.
+//! Input of the rate policy at each poll.
 
 use std::time::Duration;
 

@@ -1,15 +1,15 @@
-//! What the policy is told, and its fixed parameters.
+//! Settings of the rate policy, and its fixed parameters.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What users decide about the policy of a group.
+/// Settings of the rate policy for one group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RatePolicySettings {
     /// The age that messages may reach before they are processed.
     pub slo: Duration,
-    /// Replica-seconds per replica that a step down must save before it is taken.
+    /// Replica-seconds per replica that a step down would have saved before it is taken.
     pub hold: Duration,
     /// Part of the capacity that the mean arrival rate may use.
     pub utilisation: f64,
@@ -45,7 +45,7 @@ impl RatePolicySettings {
 pub enum PolicyRule {
     /// Scale up on the age expected by the time a change takes effect, instead of the present age.
     ProjectedAge,
-    /// Price a step down by the replica-seconds it saves, instead of a fixed time.
+    /// Wait longer with a smaller step down, instead of a fixed time.
     HoldPrice,
     /// Do not scale up again while the pods of the last step start.
     OneUpAtATime,
@@ -55,7 +55,7 @@ pub enum PolicyRule {
     Stuck,
     /// Take back a step up that did not help.
     Ineffective,
-    /// Hold replicas longer if stepping down made messages late.
+    /// Hold replicas longer after messages were late because there were too few.
     Damage,
     /// Measure the arrivals of steps up over 20 s, instead of 60 s.
     FastRate,

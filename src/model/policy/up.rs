@@ -51,8 +51,8 @@ impl RatePolicy {
             slo,
             ..
         } = *situation;
-        let is_ahead = terms.age_ahead > slo / 2.0;
-        let is_behind = terms.age > slo / 4.0 && terms.age_ahead > slo / 4.0;
+        let is_ahead = terms.projected_age > slo / 2.0;
+        let is_behind = terms.age > slo / 4.0 && terms.projected_age > slo / 4.0;
         if !is_ahead && !is_behind {
             return StepUp::No;
         }
@@ -77,7 +77,7 @@ impl RatePolicy {
                 replicas,
             })
         };
-        if !situation.is_stable && terms.age_ahead <= slo {
+        if !situation.is_stable && terms.projected_age <= slo {
             return held(RateHoldReason::Rebalancing, None);
         }
         if self.settings.has(PolicyRule::Ineffective)
