@@ -41,8 +41,9 @@ const SEEDS_MAX: u64 = 1000;
     lagwise simulate --scenario sawtooth --hpa hpa.yaml\n  \
     lagwise simulate --seeds 10 -o json | jq '.means'\n  \
     lagwise simulate --ablation --seeds 10\n\n\
-    The command needs neither Kafka nor Kubernetes. It runs the rate policy, models of others, and the \
+    The command needs neither Kafka nor Kubernetes. It runs the rate policy, models of other policies, and the \
     arithmetic of the HPA controller on a simulated consumer group. The same seed gives the same result.\n\n\
+    The daemon does not serve the rate policy yet.\n\n\
     COST is the sum of replicas in percent of as many replicas as partitions, 5 times the percentage of late messages, \
     and 0.2 for each rebalance.")]
 pub struct SimulateArgs {
@@ -64,7 +65,7 @@ pub struct SimulateArgs {
     /// Number of seeds, whose mean is shown
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
     seeds: u64,
-    /// Manifest of an HPA whose behavior, minReplicas and maxReplicas apply to all policies
+    /// HPA manifest whose behavior, minReplicas and maxReplicas apply to all policies but static
     #[arg(long, value_name = "FILE")]
     hpa: Option<PathBuf>,
     /// Show what each rule of the rate policy is worth: the costs without it

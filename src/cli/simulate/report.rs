@@ -167,6 +167,7 @@ pub(super) fn render_ablation(report: &SimulationReport) -> String {
         TableColumn::number("WORTH"),
         TableColumn::number("REPLICAS"),
         TableColumn::number("LATE"),
+        TableColumn::number("CHANGES"),
         TableColumn::number("REBALANCES"),
     ]);
     let whole = report.means.first().map_or(0.0, |mean| mean.cost);
@@ -177,6 +178,7 @@ pub(super) fn render_ablation(report: &SimulationReport) -> String {
             format!("{:+.1}", mean.cost - whole),
             format!("{:.1} %", mean.score.cost_percent),
             format!("{:.2} %", mean.score.late_percent),
+            format!("{:.1}", mean.score.scale_changes),
             format!("{:.1}", mean.score.rebalances),
         ]);
     }
