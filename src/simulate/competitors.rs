@@ -1,9 +1,10 @@
 //! Policies on lag that others use.
 
 use super::scaler::total_lag;
+use crate::model::keda::arithmetic::even_divisor;
 use crate::model::policy::reading::GroupReading;
 
-/// KEDA's `ensureEvenDistributionOfPartitions`: lag / threshold, raised to the next divisor of the partitions.
+/// KEDA's `ensureEvenDistributionOfPartitions`: lag / threshold, raised to a divisor of the partitions.
 #[derive(Clone, Copy, Debug)]
 pub struct KedaEven {
     threshold: u32,
@@ -17,13 +18,10 @@ impl KedaEven {
 
     /// The metric: the lag, raised to what makes the HPA choose that divisor.
     pub(super) fn observe(&self, reading: &GroupReading<'_>) -> Option<u64> {
-        let threshold = u64::from(self.threshold.max(1));
-        let lag = total_lag(reading)?;
+        let lag = i64::try_from(total_lag(reading)?).unwrap_or(i64::MAX);
         let partitions = u64::from(reading.ceiling);
-        // KEDA rounds down here, and the HPA takes at least one.
-        let wanted = (lag / threshold).min(partitions);
-        let divisor = (wanted.max(1)..=partitions).find(|n| partitions.is_multiple_of(*n));
-        Some(divisor.unwrap_or(partitions) * threshold)
+        let divisor = even_divisor(lag, partitions, i64::from(self.threshold));
+        Some(divisor * u64::from(self.threshold))
     }
 }
 

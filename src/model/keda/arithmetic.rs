@@ -221,11 +221,8 @@ fn limited(trigger: &KafkaTrigger, sum: KedaReading) -> KedaReading {
     };
     let (mut value, mut rule) = (sum.lag, KedaRule::Lag);
     if trigger.even {
-        let enough = divisors(sum.partitions).find(|divisor| of_partitions(*divisor).1 >= value);
-        (value, rule) = (
-            of_partitions(enough.unwrap_or(sum.partitions)).1,
-            KedaRule::Even,
-        );
+        let even = even_divisor(value, sum.partitions, threshold);
+        (value, rule) = (of_partitions(even).1, KedaRule::Even);
     }
     if let Some((partitions, most)) = bound.map(of_partitions) {
         // Rounded down, while the HPA rounds up: the bound lets almost one threshold more pass.
@@ -241,6 +238,18 @@ fn limited(trigger: &KafkaTrigger, sum: KedaReading) -> KedaReading {
         active: sum.lag_with_persistent > activation,
         ..sum
     }
+}
+
+/// The number of replicas that `ensureEvenDistributionOfPartitions` asks for: the smallest divisor of the number of
+/// partitions that is enough for the lag, or that number if none is.
+#[must_use]
+pub fn even_divisor(lag: i64, partitions: u64, threshold: i64) -> u64 {
+    let most_lag = |replicas: u64| {
+        let replicas = i64::try_from(replicas).unwrap_or(i64::MAX);
+        replicas.saturating_mul(threshold)
+    };
+    let enough = divisors(partitions).find(|divisor| most_lag(*divisor) >= lag);
+    enough.unwrap_or(partitions)
 }
 
 /// The divisors of a number, ascending.
