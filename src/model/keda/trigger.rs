@@ -153,10 +153,21 @@ pub mod key {
 /// `lagThreshold` of a trigger that sets none.
 pub const LAG_THRESHOLD_DEFAULT: u64 = 10;
 
-/// Whether Go's `strconv.ParseBool` takes the text for true.
+/// Parses a flag as Go's `strconv.ParseBool`.
 #[must_use]
-pub fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "True" | "TRUE")
+pub fn parse_flag(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Some(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
+}
+
+/// The value of an option, without spaces around it. KEDA takes an empty one for unset.
+#[must_use]
+pub fn option_value<'a>(metadata: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
+    let value = metadata.get(key)?.trim();
+    (!value.is_empty()).then_some(value)
 }
 
 /// Reads options; collects all problems.
@@ -166,10 +177,8 @@ struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// The value of an option. KEDA takes an empty one for unset.
     fn get(&self, key: &str) -> Option<&str> {
-        let value = self.metadata.get(key)?.trim();
-        (!value.is_empty()).then_some(value)
+        option_value(self.metadata, key)
     }
 
     fn refuse(&mut self, key: &'static str, problem: impl Into<String>) {
@@ -177,17 +186,16 @@ impl Options<'_> {
         self.problems.push(TriggerProblem { key, problem });
     }
 
-    /// As Go's `strconv.ParseBool`.
     fn flag(&mut self, key: &'static str) -> bool {
-        match self.get(key) {
-            None | Some("0" | "f" | "F" | "false" | "False" | "FALSE") => false,
-            Some(text) if is_true(text) => true,
-            Some(other) => {
-                let problem = format!("{other:?} is neither true nor false");
-                self.refuse(key, problem);
-                false
-            }
+        let Some(text) = self.get(key) else {
+            return false;
+        };
+        if let Some(flag) = parse_flag(text) {
+            return flag;
         }
+        let problem = format!("{text:?} is neither true nor false");
+        self.refuse(key, problem);
+        false
     }
 
     fn number(&mut self, key: &'static str, min: u64, default: u64) -> u64 {

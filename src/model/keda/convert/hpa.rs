@@ -11,7 +11,7 @@ use super::metric::KafkaMetric;
 use super::note::{Note, Notes};
 use super::{ConvertOptions, NamedClusters};
 use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, Trigger};
-use crate::model::keda::trigger::{TriggerKind, is_true};
+use crate::model::keda::trigger::{TriggerKind, option_value, parse_flag};
 use crate::model::settings::{SettingScope, Settings};
 
 /// KEDA's defaults.
@@ -102,7 +102,7 @@ impl<'a> ObjectReader<'a> {
     }
 
     fn read_resource(&mut self, trigger: &Trigger, path: &str) {
-        let metadata = |key: &str| trigger.metadata.get(key).map(|text| text.trim());
+        let metadata = |key: &str| option_value(&trigger.metadata, key);
         let kind = trigger.metric_type.as_deref().or_else(|| metadata("type"));
         let value = metadata("value").unwrap_or_default();
         let target = match (kind, value.parse::<u32>()) {
@@ -120,11 +120,11 @@ impl<'a> ObjectReader<'a> {
         };
         let name = trigger.trigger_type.as_str();
         self.resources.push(match metadata("containerName") {
-            Some(container) if !container.is_empty() => json!({
+            Some(container) => json!({
                 "type": "ContainerResource",
                 "containerResource": {"name": name, "container": container, "target": target},
             }),
-            _ => json!({"type": "Resource", "resource": {"name": name, "target": target}}),
+            None => json!({"type": "Resource", "resource": {"name": name, "target": target}}),
         });
     }
 
@@ -237,9 +237,7 @@ impl<'a> ObjectReader<'a> {
             .metadata
             .annotations
             .get(&format!("autoscaling.keda.sh/{name}"));
-        value.is_some_and(|value| {
-            is_true(value) || !["0", "f", "F", "false", "False", "FALSE"].contains(&value.as_str())
-        })
+        value.is_some_and(|value| parse_flag(value) != Some(false))
     }
 
     fn whole_settings(&mut self) -> Settings {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use self::parameters::Parameter;
 use super::note::Notes;
 use crate::model::keda::scaled_object::{KedaManifests, PodIdentity, Trigger};
-use crate::model::keda::trigger::{is_true, key};
+use crate::model::keda::trigger::{key, option_value, parse_flag};
 
 /// A Kafka cluster and how to log in to it. Equal ones are one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +98,7 @@ impl LoginReader<'_> {
     }
 
     fn metadata(&self, name: &str) -> Option<&str> {
-        let value = self.trigger.metadata.get(name)?.trim();
-        (!value.is_empty()).then_some(value)
+        option_value(&self.trigger.metadata, name)
     }
 
     fn field(&self, name: &str) -> String {
@@ -160,7 +159,7 @@ impl LoginReader<'_> {
                 "an encrypted key needs the client librdkafka, with one client for each group: decrypt the key to use lagwise's own client",
             );
         }
-        if self.metadata(key::UNSAFE_SSL).is_some_and(is_true) {
+        if self.metadata(key::UNSAFE_SSL).and_then(parse_flag) == Some(true) {
             let off = "false".to_owned();
             login
                 .properties

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::note::Notes;
 use crate::model::hpa::label;
 use crate::model::keda::scaled_object::Trigger;
-use crate::model::keda::trigger::{KafkaTrigger, TriggerKind, key};
+use crate::model::keda::trigger::{KafkaTrigger, TriggerKind, key, option_value};
 use crate::model::keda::version::KedaVersion;
 use crate::model::settings::{By, Settings};
 use crate::model::units::metric::LAG_METRIC;
@@ -134,8 +134,8 @@ impl KafkaMetric {
             settings.stuck_counts = Some(false);
             notes.differs(field(key::EXCLUDE_PERSISTENT_LAG), "KEDA leaves a partition out as soon as two readings find the same commit, lagwise once its commit has not moved for lagwise.dev/stuck-after (5m) while others progress");
         }
-        let text = trigger.metadata.get(key::PARTITION_LIMITATION);
-        match (&parsed.partitions, text.map(|text| text.trim())) {
+        let text = option_value(&trigger.metadata, key::PARTITION_LIMITATION);
+        match (&parsed.partitions, text) {
             (Some(partitions), _) => match PartitionFilter::parse(&partitions.ranges()) {
                 Ok(filter) => settings.partitions = Some(filter),
                 Err(problem) => notes.lost(
@@ -143,20 +143,15 @@ impl KafkaMetric {
                     format!("all partitions count: {problem}"),
                 ),
             },
-            (None, Some(text)) if !text.is_empty() => {
+            (None, Some(_)) => {
                 notes.unneeded(
                     field(key::PARTITION_LIMITATION),
                     "KEDA ignores it here, and lagwise counts all partitions, too",
                 );
             }
-            _ => {}
+            (None, None) => {}
         }
-        if trigger
-            .metadata
-            .get(key::SCALE_TO_ZERO_ON_INVALID_OFFSET)
-            .is_some_and(|text| !text.trim().is_empty())
-            && parsed.scale_to_zero_on_invalid_offset
-        {
+        if parsed.scale_to_zero_on_invalid_offset {
             notes.lost(
                 field(key::SCALE_TO_ZERO_ON_INVALID_OFFSET),
                 "a group that has never committed keeps one replica, so that it can start",
