@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use self::parameters::Parameter;
+use self::parameters::{Parameter, escaped, is_plain_name};
 use super::note::Notes;
 use crate::model::keda::scaled_object::{KedaManifests, PodIdentity, Trigger};
 use crate::model::keda::trigger::{key, option_value, parse_flag};
@@ -108,10 +108,15 @@ impl LoginReader<'_> {
     fn servers(&self, notes: &mut Notes) -> Option<String> {
         if let Some(servers) = self.metadata(key::BOOTSTRAP_SERVERS) {
             let servers = servers.split(',').map(str::trim).filter(|s| !s.is_empty());
-            return Some(Vec::from_iter(servers).join(","));
+            return Some(escaped(&Vec::from_iter(servers).join(",")));
         }
         let from_env = format!("{}FromEnv", key::BOOTSTRAP_SERVERS);
         let variable = self.metadata(&from_env)?;
+        if !is_plain_name(variable) {
+            let text = format!("{variable:?} is not a name of an environment variable");
+            notes.lost(self.field(&from_env), text);
+            return None;
+        }
         notes.todo(
             self.field(&from_env),
             format!("KEDA reads the variable {variable} of the scaled container: set it for lagwise, too, or write the servers into the configuration"),

@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 
 use super::{ClusterLogin, LoginReader};
 use crate::model::keda::convert::note::Notes;
-use crate::model::keda::scaled_object::{ObjectPlace, PodIdentity, TriggerAuthentication};
+use crate::model::keda::scaled_object::{
+    EnvRef, KeyRef, ObjectPlace, PodIdentity, TriggerAuthentication,
+};
 
 /// Folder below which the converted configuration expects Secrets.
 const SECRETS: &str = "/etc/lagwise/keda";
+
+/// Parameters that are never copied, even if a ConfigMap has them.
+const SECRET_PARAMETERS: [&str; 4] = ["password", "key", "keyPassword", "keytab"];
 
 /// Where the value of an authentication parameter is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +31,7 @@ impl Parameter {
     /// The text of a property.
     pub(super) fn text(&self) -> String {
         match self {
-            // A dollar sign and a brace would be a reference.
-            Self::Known(text) => text.replace("${", "$${"),
+            Self::Known(text) => escaped(text),
             Self::Referred { reference, .. } => reference.clone(),
         }
     }
@@ -71,26 +75,31 @@ impl LoginReader<'_> {
                 return (parameters, None);
             }
         };
-        // KEDA reads the Secrets of a ClusterTriggerAuthentication in its own namespace, of any name.
+        // KEDA reads what a ClusterTriggerAuthentication refers to in its own namespace, of any name.
         let (owner, home) = match namespace {
             "" => ("keda", "KEDA's namespace".to_owned()),
             namespace => (namespace, format!("namespace {namespace}")),
         };
-        for key in &spec.secret_target_ref {
-            let folder = format!("{SECRETS}/{owner}/{}", key.name);
-            let file = format!("{folder}/{}", key.key);
-            let reference = format!("${{file:{file}}}");
-            login.needs.push(format!(
-                "Secret {:?} of {home} at {folder}: copy it to lagwise's namespace, and add it to volumes and volumeMounts of the chart",
-                key.name
-            ));
-            let referred = Parameter::Referred {
-                reference,
-                file: Some(file),
-            };
-            parameters.insert(key.parameter.clone(), referred);
+        let is_secret = |key: &&KeyRef| SECRET_PARAMETERS.contains(&key.parameter.as_str());
+        let secrets = spec.secret_target_ref.iter().map(|key| ("Secret", key));
+        let in_maps = spec.config_map_target_ref.iter().filter(is_secret);
+        for (kind, key) in secrets.chain(in_maps.map(|key| ("ConfigMap", key))) {
+            match mounted(kind, key, (owner, home.as_str()), login) {
+                Ok(parameter) => {
+                    parameters.insert(key.parameter.clone(), parameter);
+                }
+                Err(problem) => notes.lost(path.clone(), problem),
+            }
         }
         for variable in &spec.env {
+            if !is_plain_name(&variable.name) {
+                let EnvRef { parameter, name } = variable;
+                let text = format!(
+                    "{parameter} is left out: {name:?} is not a name of an environment variable"
+                );
+                notes.lost(path.clone(), text);
+                continue;
+            }
             let reference = format!("${{env:{}}}", variable.name);
             login.needs.push(format!(
                 "environment variable {} of the scaled container: add it to env of the chart",
@@ -103,10 +112,10 @@ impl LoginReader<'_> {
             parameters.insert(variable.parameter.clone(), referred);
         }
         for key in &spec.config_map_target_ref {
-            let map = self
-                .manifests
-                .config_maps
-                .find(&place(self.namespace, &key.name));
+            if is_secret(&key) {
+                continue;
+            }
+            let map = self.manifests.config_maps.find(&place(owner, &key.name));
             match map.map(|data| data.get(&key.key)) {
                 Ok(Some(value)) => {
                     parameters.insert(key.parameter.clone(), Parameter::Known(value.clone()));
@@ -139,6 +148,52 @@ impl LoginReader<'_> {
         login.needs.dedup();
         (parameters, spec.pod_identity.clone())
     }
+}
+
+/// A parameter in a key of a Secret or ConfigMap. Adds the task to mount it.
+///
+/// # Errors
+/// A name that is not one of Kubernetes: nothing checks those in files, and the path could lead to any file of lagwise.
+fn mounted(
+    kind: &str,
+    key: &KeyRef,
+    (owner, home): (&str, &str),
+    login: &mut ClusterLogin,
+) -> Result<Parameter, String> {
+    let KeyRef {
+        parameter,
+        name,
+        key,
+    } = key;
+    if ![owner, name.as_str(), key.as_str()]
+        .into_iter()
+        .all(is_plain_name)
+    {
+        return Err(format!(
+            "{parameter} is left out: {kind} {name:?} of {home}, or its key {key:?}, does not have a name that Kubernetes allows"
+        ));
+    }
+    let folder = format!("{SECRETS}/{owner}/{name}");
+    let file = format!("{folder}/{key}");
+    login.needs.push(format!(
+        "{kind} {name:?} of {home} at {folder}: copy it to lagwise's namespace, and add it to volumes and volumeMounts of the chart"
+    ));
+    Ok(Parameter::Referred {
+        reference: format!("${{file:{file}}}"),
+        file: Some(file),
+    })
+}
+
+/// Whether the text can be the name of an object, of a key or of an environment variable, so that it neither ends a
+/// reference nor leaves its folder.
+pub(super) fn is_plain_name(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !matches!(text, "" | "." | "..") && text.chars().all(is_plain)
+}
+
+/// A text in which nothing is a reference.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace("${", "$${")
 }
 
 /// Says that there is not exactly one object of a name.
