@@ -227,6 +227,55 @@ fn secrets_are_never_copied() {
 }
 
 #[test]
+fn a_paused_workload_is_not_scaled_to_zero() {
+    let to_zero = object("a").replace("minReplicaCount: 1", "minReplicaCount: 0");
+    let annotations = |conversion: &Conversion| {
+        let hpa = conversion.objects[0].hpa.as_ref().unwrap();
+        hpa.pointer("/metadata/annotations").cloned()
+    };
+    assert!(annotations(&written(&to_zero)).is_some());
+    for pause in ["paused-replicas: \"4\"", "paused-scale-in: \"true\""] {
+        let metadata = format!("{{name: a, annotations: {{autoscaling.keda.sh/{pause}}}}}\nspec:");
+        let conversion = written(&to_zero.replace("{name: a}\nspec:", &metadata));
+        assert_eq!(annotations(&conversion), None, "{pause}");
+        let notes = &conversion.objects[0].notes;
+        let expected = "lagwise.dev/cooldown: \"5m\" and lagwise.dev/scale-to-zero: \"true\"";
+        assert!(
+            notes.iter().any(|note| note.text.contains(expected)),
+            "{notes:?}"
+        );
+    }
+}
+
+#[test]
+fn what_kubernetes_would_refuse_is_not_printed() {
+    let cpu = |value: &str| {
+        let trigger = format!(
+            "triggers:\n    - {{type: cpu, metricType: AverageValue, metadata: {{value: {value}}}}}\n"
+        );
+        written(&object("a").replace("triggers:\n", &trigger))
+    };
+    let has_cpu = |conversion: &Conversion| {
+        serde_json::to_string(&conversion.objects[0].hpa)
+            .unwrap()
+            .contains("cpu")
+    };
+    assert!(has_cpu(&cpu("500m")));
+    assert!(!has_cpu(&cpu("half")));
+    let unnamed = written(&object("\"\""));
+    assert_eq!(unnamed.objects[0].hpa, None);
+    let few = "minReplicaCount: 5\n  maxReplicaCount: 3";
+    let conversion = written(&object("a").replace("minReplicaCount: 1", few));
+    let hpa = conversion.objects[0].hpa.as_ref().unwrap();
+    assert_eq!(hpa.pointer("/spec/maxReplicas"), Some(&Value::from(5)));
+    let notes = &conversion.objects[0].notes;
+    assert!(
+        notes.iter().any(|note| note.field == "maxReplicaCount"),
+        "{notes:?}"
+    );
+}
+
+#[test]
 fn passwords_in_config_maps_are_not_copied_either() {
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {password: hunter2, username: me}\n";
     let authentication = "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {name: a}\nspec:\n  \

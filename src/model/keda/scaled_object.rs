@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::trigger::parse_flag;
+
 /// Fields that lagwise does not know.
 pub type UnknownFields = BTreeMap<String, Value>;
 
@@ -27,6 +29,41 @@ pub struct ObjectMetadata {
 pub struct ScaledObject {
     pub metadata: ObjectMetadata,
     pub spec: ScaledObjectSpec,
+}
+
+impl ScaledObject {
+    /// The value of an annotation `autoscaling.keda.sh/NAME`.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        let key = format!("autoscaling.keda.sh/{name}");
+        self.metadata.annotations.get(&key).map(String::as_str)
+    }
+
+    /// Whether an annotation `autoscaling.keda.sh/NAME` is set, by KEDA's rules.
+    #[must_use]
+    pub fn is_annotated(&self, name: &str) -> bool {
+        self.annotation(name)
+            .is_some_and(|value| parse_flag(value) != Some(false))
+    }
+
+    /// Whether KEDA scales the workload to zero while the object is not paused.
+    #[must_use]
+    pub fn scales_to_zero(&self) -> bool {
+        let is_zero = match self.spec.idle_replica_count {
+            Some(idle) => idle == 0,
+            None => self.spec.min_replica_count.unwrap_or(0) == 0,
+        };
+        is_zero && !self.is_annotated("force-activation")
+    }
+
+    /// Whether the object is paused so that KEDA does not scale the workload to zero.
+    #[must_use]
+    pub fn is_held_above_zero(&self) -> bool {
+        let is_above_zero = |text: &str| text.parse::<u32>().is_ok_and(|replicas| replicas > 0);
+        self.annotation("paused-replicas")
+            .is_some_and(is_above_zero)
+            || self.is_annotated("paused-scale-in")
+    }
 }
 
 /// `spec` of a ScaledObject.

@@ -11,8 +11,9 @@ use super::metric::KafkaMetric;
 use super::note::{Note, Notes};
 use super::{ConvertOptions, NamedClusters};
 use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, Trigger};
-use crate::model::keda::trigger::{TriggerKind, option_value, parse_flag};
+use crate::model::keda::trigger::{TriggerKind, option_value};
 use crate::model::settings::{SettingScope, Settings};
+use crate::model::units::quantity::Milli;
 
 /// KEDA's defaults.
 const COOLDOWN_PERIOD: u32 = 300;
@@ -106,10 +107,10 @@ impl<'a> ObjectReader<'a> {
         let kind = trigger.metric_type.as_deref().or_else(|| metadata("type"));
         let value = metadata("value").unwrap_or_default();
         let target = match (kind, value.parse::<u32>()) {
-            (Some("Utilization"), Ok(percent)) => {
+            (Some("Utilization"), Ok(percent @ 1..)) => {
                 json!({"type": "Utilization", "averageUtilization": percent})
             }
-            (Some("AverageValue"), _) if !value.is_empty() => {
+            (Some("AverageValue"), _) if Milli::parse(value).is_some() => {
                 json!({"type": "AverageValue", "averageValue": value})
             }
             _ => {
@@ -135,9 +136,14 @@ impl<'a> ObjectReader<'a> {
             return (None, self.notes.sorted());
         }
         let spec = &self.object.spec;
-        if spec.scale_target_ref.name.is_empty() {
-            self.notes.refused("scaleTargetRef.name", "it is missing");
-            return (None, self.notes.sorted());
+        for (field, name) in [
+            ("metadata.name", &self.object.metadata.name),
+            ("scaleTargetRef.name", &spec.scale_target_ref.name),
+        ] {
+            if name.is_empty() {
+                self.notes.refused(field, "it is missing");
+                return (None, self.notes.sorted());
+            }
         }
         let whole = self.whole_settings();
         let mut annotations = print_settings(&whole, SettingScope::Hpa, None);
@@ -220,51 +226,52 @@ impl<'a> ObjectReader<'a> {
         Value::Object(metadata)
     }
 
-    /// Whether KEDA scales the workload to zero.
-    fn scales_to_zero(&self) -> bool {
-        let spec = &self.object.spec;
-        let is_zero = match spec.idle_replica_count {
-            Some(idle) => idle == 0,
-            None => spec.min_replica_count.unwrap_or(0) == 0,
-        };
-        is_zero && !self.is_annotated("force-activation")
-    }
-
-    /// Whether an annotation `autoscaling.keda.sh/NAME` is set, by KEDA's rules.
-    fn is_annotated(&self, name: &str) -> bool {
-        let value = self
-            .object
-            .metadata
-            .annotations
-            .get(&format!("autoscaling.keda.sh/{name}"));
-        value.is_some_and(|value| parse_flag(value) != Some(false))
-    }
-
     fn whole_settings(&mut self) -> Settings {
-        let mut settings = Settings::default();
         let spec = &self.object.spec;
-        if self.scales_to_zero() {
-            settings.scale_to_zero = Some(true);
-            let cooldown = spec.cooldown_period.unwrap_or(COOLDOWN_PERIOD).max(1);
-            settings.cooldown = Some(Duration::from_secs(cooldown.into()));
-            let activations = self
-                .kafka
-                .iter()
-                .map(|(metric, _)| metric.activation_lag_threshold);
-            if let Some(most) = activations.max().filter(|most| *most > 0) {
-                self.notes.lost("activationLagThreshold", format!("lagwise starts the workload with the first message, not above a lag of {most}"));
+        let activations = self
+            .kafka
+            .iter()
+            .map(|(metric, _)| metric.activation_lag_threshold);
+        let activation = activations.max().filter(|most| *most > 0);
+        if !self.object.scales_to_zero() {
+            let has_cooldown = spec.cooldown_period.is_some();
+            for (field, is_set) in [
+                ("cooldownPeriod", has_cooldown),
+                ("activationLagThreshold", activation.is_some()),
+            ] {
+                if is_set {
+                    let text = "it never applies, since the workload is not scaled to zero";
+                    self.notes.unneeded(field, text);
+                }
             }
-            self.notes.todo(
-                "minReplicaCount",
-                "scale to zero needs scaleToZero.enabled in the values of lagwise's chart",
-            );
-        } else if let Some(cooldown) = spec.cooldown_period {
-            self.notes.unneeded(
-                "cooldownPeriod",
+            return Settings::default();
+        }
+        if let Some(most) = activation {
+            self.notes.lost(
+                "activationLagThreshold",
                 format!(
-                    "the workload is not scaled to zero, so that {cooldown} seconds never apply"
+                    "lagwise starts the workload with the first message, not above a lag of {most}"
                 ),
             );
+        }
+        let cooldown = spec.cooldown_period.unwrap_or(COOLDOWN_PERIOD).max(1);
+        let settings = Settings {
+            scale_to_zero: Some(true),
+            cooldown: Some(Duration::from_secs(cooldown.into())),
+            ..Settings::default()
+        };
+        self.notes.todo(
+            "minReplicaCount",
+            "scale to zero needs scaleToZero.enabled in the values of lagwise's chart",
+        );
+        if self.object.is_held_above_zero() {
+            let printed = print_settings(&settings, SettingScope::Hpa, None);
+            let printed = printed
+                .iter()
+                .map(|(key, value)| format!("{key}: {value:?}"));
+            let printed = Vec::from_iter(printed).join(" and ");
+            self.notes.todo("minReplicaCount", format!("the workload is not scaled to zero while it is paused: annotate the HPA with {printed} to end the pause"));
+            return Settings::default();
         }
         settings
     }
@@ -272,13 +279,19 @@ impl<'a> ObjectReader<'a> {
     fn bounds(&mut self) -> (u32, u32) {
         let spec = &self.object.spec;
         let min = spec.min_replica_count.unwrap_or(0).max(1);
-        let max = spec.max_replica_count.unwrap_or(MAX_REPLICAS).max(min);
-        let paused = self
+        let mut max = spec.max_replica_count.unwrap_or(MAX_REPLICAS);
+        if max < min {
+            self.notes.differs(
+                "maxReplicaCount",
+                format!("maxReplicas is {min} instead of {max}, which is less than minReplicas"),
+            );
+            max = min;
+        }
+        match self
             .object
-            .metadata
-            .annotations
-            .get("autoscaling.keda.sh/paused-replicas");
-        match paused.map(|text| text.parse::<u32>()) {
+            .annotation("paused-replicas")
+            .map(str::parse::<u32>)
+        {
             Some(Ok(replicas)) if replicas > 0 => {
                 self.notes.differs("autoscaling.keda.sh/paused-replicas", format!("minReplicas and maxReplicas are {replicas}: once it is no longer paused, set them to {min} and {max}"));
                 (replicas, replicas)
@@ -295,12 +308,13 @@ impl<'a> ObjectReader<'a> {
     fn behavior(&mut self) -> Option<Value> {
         let config = &self.object.spec.advanced.horizontal_pod_autoscaler_config;
         let mut behavior = config.behavior.clone().unwrap_or_default();
+        behavior.retain(|_, rules| !rules.is_null());
         let directions = [
             ("scaleUp", "paused-scale-out"),
             ("scaleDown", "paused-scale-in"),
         ];
         for (direction, annotation) in directions {
-            let is_paused = self.is_annotated(annotation);
+            let is_paused = self.object.is_annotated(annotation);
             let rules = behavior.entry(direction).or_insert_with(|| json!({}));
             let Some(rules) = rules.as_object_mut() else {
                 continue;
@@ -367,13 +381,13 @@ impl<'a> ObjectReader<'a> {
         for name in unknown.chain(advanced).chain(config) {
             notes.lost(name, "KEDA has no such field");
         }
-        if self.is_annotated("force-activation") {
+        if self.object.is_annotated("force-activation") {
             self.notes.differs(
                 "autoscaling.keda.sh/force-activation",
                 "the workload is not scaled to zero",
             );
         }
-        if self.is_annotated("paused") {
+        if self.object.is_annotated("paused") {
             self.notes.differs(
                 "autoscaling.keda.sh/paused",
                 "the HPA scales as soon as it is applied",
