@@ -227,6 +227,17 @@ fn secrets_are_never_copied() {
 }
 
 #[test]
+fn notes_name_the_trigger_by_its_place_among_all_triggers() {
+    let before = "triggers:\n    - {type: cron, metadata: {}}\n    - {type: kafka, metadata: {bootstrapServers: \"k:9092\", \
+                  consumerGroup: g, topic: t, partitionLimitation: \"0\"}}\n";
+    let text = object("a").replace("triggers:\n", before);
+    let conversion = written(&text);
+    let lost = |note: &&Note| note.text.starts_with("annotations apply to all metrics");
+    let note = conversion.objects[0].notes.iter().find(lost).unwrap();
+    assert_eq!(note.field, "triggers[2].metadata");
+}
+
+#[test]
 fn a_paused_workload_is_not_scaled_to_zero() {
     let to_zero = object("a").replace("minReplicaCount: 1", "minReplicaCount: 0");
     let annotations = |conversion: &Conversion| {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::metric::KafkaMetric;
 use super::note::Notes;
 use crate::model::keda::scaled_object::ScaledObjectSpec;
 use crate::model::settings::annotation_keys::PREFIX;
@@ -15,40 +16,35 @@ const POLLING_INTERVAL: u32 = 30;
 /// Maximum characters of an annotation's key after the slash.
 const KEY_MAX: usize = 63;
 
-/// The settings of each metric of an HPA, with the label of its group.
-pub(super) struct MetricSettings(pub(super) Vec<(String, Settings)>);
-
-impl MetricSettings {
-    /// The annotations: without `.NAME` if all metrics have the same settings.
-    pub(super) fn print(&self, notes: &mut Notes) -> BTreeMap<String, String> {
-        let mut annotations = BTreeMap::new();
-        let Some((_, first)) = self.0.first() else {
-            return annotations;
-        };
-        if self.0.iter().all(|(_, other)| other == first) {
-            return print_settings(first, SettingScope::Metric, None);
-        }
-        let mut by_group: BTreeMap<&str, &Settings> = BTreeMap::new();
-        for (index, (group, own)) in self.0.iter().enumerate() {
-            match by_group.insert(group, own) {
-                Some(other) if other != own => {
-                    by_group.insert(group, other);
-                    notes.lost(format!("triggers[{index}].metadata"), format!("annotations apply to all metrics of a group, so that the options of the first trigger for {group} apply to this one, too. Give them targets of the configuration, and select these by the label target"));
-                }
-                _ => {}
-            }
-        }
-        for (group, own) in by_group {
-            for (key, value) in print_settings(own, SettingScope::Metric, Some(group)) {
-                if key.len().saturating_sub(PREFIX.len()) > KEY_MAX {
-                    notes.lost("triggers", format!("the annotation {key} is longer than Kubernetes allows: configure a target with a short name for {group}"));
-                } else {
-                    annotations.insert(key, value);
-                }
-            }
-        }
-        annotations
+/// The annotations of the metrics of an HPA: without `.NAME` if all have the same settings.
+pub(super) fn print_metrics(
+    metrics: &[&KafkaMetric],
+    notes: &mut Notes,
+) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::new();
+    let Some(first) = metrics.first() else {
+        return annotations;
+    };
+    if metrics.iter().all(|other| other.settings == first.settings) {
+        return print_settings(&first.settings, SettingScope::Metric, None);
     }
+    let mut by_group: BTreeMap<&str, &Settings> = BTreeMap::new();
+    for metric in metrics {
+        let (group, own) = (metric.group_label.as_str(), &metric.settings);
+        if *by_group.entry(group).or_insert(own) != own {
+            notes.lost(format!("{}.metadata", metric.path), format!("annotations apply to all metrics of a group, so that the options of the first trigger for {group} apply to this one, too. Give them targets of the configuration, and select these by the label target"));
+        }
+    }
+    for (group, own) in by_group {
+        for (key, value) in print_settings(own, SettingScope::Metric, Some(group)) {
+            if key.len().saturating_sub(PREFIX.len()) > KEY_MAX {
+                notes.lost("triggers", format!("the annotation {key} is longer than Kubernetes allows: configure a target with a short name for {group}"));
+            } else {
+                annotations.insert(key, value);
+            }
+        }
+    }
+    annotations
 }
 
 /// Replicas while the lag is unknown, and after which time.

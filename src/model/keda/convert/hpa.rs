@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::annotations::{MetricSettings, fallback, print_settings};
+use super::annotations::{fallback, print_metrics, print_settings};
 use super::login::{ClusterLogin, LoginReader};
 use super::metric::KafkaMetric;
 use super::note::{Note, Notes};
@@ -148,12 +148,12 @@ impl<'a> ObjectReader<'a> {
         let whole = self.whole_settings();
         let mut annotations = print_settings(&whole, SettingScope::Hpa, None);
         let fallback = fallback(spec, &mut self.notes);
-        let settings = self.kafka.iter().map(|(metric, _)| {
-            let mut own = metric.settings.clone();
+        for (metric, _) in &mut self.kafka {
+            let own = &mut metric.settings;
             (own.fallback_replicas, own.fallback_after) = fallback.unzip();
-            (metric.group_label.clone(), own)
-        });
-        annotations.extend(MetricSettings(settings.collect()).print(&mut self.notes));
+        }
+        let metrics = Vec::from_iter(self.kafka.iter().map(|(metric, _)| metric));
+        annotations.extend(print_metrics(&metrics, &mut self.notes));
         let metrics = self.kafka.iter().map(|(metric, login)| {
             let cluster = login.as_ref().and_then(|login| clusters.label(login));
             metric.spec(cluster)

@@ -16,6 +16,8 @@ use crate::model::units::partition_filter::PartitionFilter;
 /// A Kafka trigger, converted.
 #[derive(Clone, Debug)]
 pub(super) struct KafkaMetric {
+    /// Path of the trigger, such as `triggers[0]`.
+    pub(super) path: String,
     /// Value of the label `group`.
     pub(super) group_label: String,
     /// The topics that labels can name.
@@ -60,6 +62,7 @@ impl KafkaMetric {
             return None;
         };
         let mut metric = Self {
+            path: path.to_owned(),
             group_label: label_of(&group),
             topic_labels: Vec::new(),
             lag_threshold: parsed.lag_threshold,
