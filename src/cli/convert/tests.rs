@@ -227,6 +227,61 @@ fn secrets_are_never_copied() {
 }
 
 #[test]
+fn options_that_cannot_be_converted_are_named() {
+    let authentication = "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {name: a}\nspec:\n  \
+         secretTargetRef: [{parameter: oauthExtensions, name: s, key: e}]\n";
+    for (old, new, expected) in [
+        (
+            "sasl: plaintext",
+            "tls: \"true\"",
+            "triggers[0].metadata.tls",
+        ),
+        (
+            "sasl: plaintext",
+            "tls: enable, unsafeSsl: \"yes\"",
+            "triggers[0].metadata.unsafeSsl",
+        ),
+        (
+            "sasl: plaintext",
+            "sasl: aws_msk_iam",
+            "triggers[0].metadata.awsRegion",
+        ),
+        (
+            "sasl: plaintext",
+            "lagThresholdFromEnv: LAG",
+            "triggers[0].metadata.lagThresholdFromEnv",
+        ),
+        (
+            "topic: t",
+            "topic: \"\", topicFromEnv: TOPIC",
+            "triggers[0].metadata.topicFromEnv",
+        ),
+        (
+            "type: kafka",
+            "type: kafka\n      metricType: Utilization",
+            "triggers[0].metricType",
+        ),
+        (
+            "minReplicaCount: 1",
+            "minReplicaCount: 1\n  cooldownPeriod: 60",
+            "cooldownPeriod",
+        ),
+    ] {
+        let conversion = written(&object("a").replace(old, new));
+        let notes = &conversion.objects[0].notes;
+        assert!(notes.iter().any(|note| note.field == expected), "{notes:?}");
+    }
+    let oauth = object("a").replace("sasl: plaintext", "sasl: oauthbearer");
+    let conversion = written(&[oauth.as_str(), authentication].join("---\n"));
+    let notes = &conversion.objects[0].notes;
+    let text = "write the pairs of ${file:/etc/lagwise/keda/default/s/e}";
+    assert!(
+        notes.iter().any(|note| note.text.starts_with(text)),
+        "{notes:?}"
+    );
+}
+
+#[test]
 fn notes_name_the_trigger_by_its_place_among_all_triggers() {
     let before = "triggers:\n    - {type: cron, metadata: {}}\n    - {type: kafka, metadata: {bootstrapServers: \"k:9092\", \
                   consumerGroup: g, topic: t, partitionLimitation: \"0\"}}\n";

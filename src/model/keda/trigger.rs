@@ -148,6 +148,9 @@ pub mod key {
         SASL_TOKEN_PROVIDER,
         AWS_REGION,
     ];
+
+    /// Options that KEDA reads from the environment of the scaled container if their name ends with `FromEnv`.
+    pub const FROM_ENV: &[&str] = &[BOOTSTRAP_SERVERS, CONSUMER_GROUP, TOPIC];
 }
 
 /// `lagThreshold` of a trigger that sets none.

@@ -75,7 +75,17 @@ impl LoginReader<'_> {
                 );
             }
         }
-        let is_tls = tls.as_deref() == Some("enable");
+        let is_tls = match tls.as_deref() {
+            Some("enable") => true,
+            None | Some("disable") => false,
+            Some(other) => {
+                let text = format!(
+                    "{other:?} is neither enable nor disable: KEDA refuses the trigger, and the cluster's login is without TLS"
+                );
+                notes.lost(self.field(key::TLS), text);
+                false
+            }
+        };
         let is_sasl = sasl.as_deref().is_some_and(|sasl| sasl != "none");
         let protocol = match (is_tls, is_sasl) {
             (false, false) => None,
@@ -164,15 +174,20 @@ impl LoginReader<'_> {
                 "an encrypted key needs the client librdkafka, with one client for each group: decrypt the key to use lagwise's own client",
             );
         }
-        if self.metadata(key::UNSAFE_SSL).and_then(parse_flag) == Some(true) {
-            let off = "false".to_owned();
-            login
-                .properties
-                .insert("enable.ssl.certificate.verification", off);
-            notes.differs(
-                self.field(key::UNSAFE_SSL),
-                "certificates are not verified, as in KEDA: whoever is between lagwise and the broker can read the login. Set ssl.ca.location instead",
-            );
+        let field = self.field(key::UNSAFE_SSL);
+        match self.metadata(key::UNSAFE_SSL).map(parse_flag) {
+            Some(Some(true)) => {
+                let off = "false".to_owned();
+                login
+                    .properties
+                    .insert("enable.ssl.certificate.verification", off);
+                notes.differs(field, "certificates are not verified, as in KEDA: whoever is between lagwise and the broker can read the login. Set ssl.ca.location instead");
+            }
+            Some(None) => notes.lost(
+                field,
+                "KEDA refuses the trigger: it is neither true nor false",
+            ),
+            None | Some(Some(false)) => {}
         }
     }
 
@@ -267,7 +282,6 @@ impl LoginReader<'_> {
         login: &mut ClusterLogin,
         notes: &mut Notes,
     ) {
-        let text = |name: &str| parameters.get(name).map(Parameter::text);
         login
             .properties
             .insert("sasl.mechanism", "OAUTHBEARER".to_owned());
@@ -304,12 +318,17 @@ impl LoginReader<'_> {
                 ),
             }
         }
-        if let Some(extensions) = text("oauthExtensions") {
-            let pairs = extensions
-                .split(',')
-                .filter_map(|pair| pair.split_once('='));
-            let pairs = pairs.map(|(name, value)| (name.trim().to_owned(), json!(value.trim())));
-            oidc.insert("extensions".to_owned(), Value::Object(pairs.collect()));
+        match parameters.get("oauthExtensions") {
+            Some(Parameter::Known(text)) => {
+                let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+                let pairs = pairs.map(|(name, value)| (name.trim().to_owned(), json!(value.trim())));
+                oidc.insert("extensions".to_owned(), Value::Object(pairs.collect()));
+            }
+            Some(Parameter::Referred { reference, .. }) => notes.todo(
+                format!("{}.authenticationRef", self.path),
+                format!("write the pairs of {reference} as token.oidc.extensions of the cluster: it may not be a reference"),
+            ),
+            None => {}
         }
         login.token = Some(json!({"oidc": oidc}));
     }
@@ -324,6 +343,10 @@ impl LoginReader<'_> {
         let path = format!("{}.authenticationRef", self.path);
         let mut aws = Map::new();
         let region = self.metadata(key::AWS_REGION).unwrap_or_default();
+        if region.is_empty() {
+            let text = "it is missing, so that KEDA refuses the trigger: write token.aws_msk_iam.region of the cluster";
+            notes.todo(self.field(key::AWS_REGION), text);
+        }
         aws.insert("region".to_owned(), json!(region));
         let role = identity.and_then(|identity| identity.role_arn.as_ref());
         match (role, parameters.get("awsRoleArn")) {

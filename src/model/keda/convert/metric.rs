@@ -49,7 +49,8 @@ impl KafkaMetric {
         };
         for name in [key::CONSUMER_GROUP, key::TOPIC] {
             let from_env = format!("{name}FromEnv");
-            if trigger.metadata.contains_key(&from_env) && !trigger.metadata.contains_key(name) {
+            let is_set = |key: &str| option_value(&trigger.metadata, key).is_some();
+            if is_set(&from_env) && !is_set(name) {
                 notes.refused(field(&from_env), format!("KEDA reads it from the environment of the scaled container: write its value as {name}"));
                 return None;
             }
@@ -160,8 +161,11 @@ impl KafkaMetric {
                 "a group that has never committed keeps one replica, so that it can start",
             );
         }
-        if trigger.metric_type.as_deref() == Some("Value") {
-            notes.differs(format!("{path}.metricType"), "with Value the HPA multiplies by its ready pods at every sync, which is wrong for lag: the HPA has AverageValue");
+        let field = format!("{path}.metricType");
+        match trigger.metric_type.as_deref() {
+            None | Some("" | "AverageValue") => {}
+            Some("Value") => notes.differs(field, "with Value the HPA multiplies by its ready pods at every sync, which is wrong for lag: the HPA has AverageValue"),
+            Some(other) => notes.lost(field, format!("KEDA refuses {other:?} for a Kafka trigger: the HPA has AverageValue")),
         }
     }
 
@@ -217,9 +221,11 @@ fn note_trigger(kind: TriggerKind, trigger: &Trigger, path: &str, notes: &mut No
         );
     }
     for name in trigger.metadata.keys() {
-        let is_known = key::ALL.contains(&name.as_str());
-        let option = name.strip_suffix("FromEnv").unwrap_or(name);
-        if !is_known && !key::ALL.contains(&option) {
+        let is_known = match name.strip_suffix("FromEnv") {
+            Some(option) => key::FROM_ENV.contains(&option),
+            None => key::ALL.contains(&name.as_str()),
+        };
+        if !is_known {
             notes.lost(
                 field(name),
                 format!(

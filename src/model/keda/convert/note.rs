@@ -63,11 +63,13 @@ impl Note {
     /// Whether it concerns the Kafka cluster in the configuration, and not the HPA.
     #[must_use]
     pub fn is_about_login(&self) -> bool {
-        const FIELDS: [&str; 5] = [
+        const FIELDS: [&str; 7] = [
             "authenticationRef",
+            "metadata.awsRegion",
             "metadata.bootstrapServers",
             "metadata.bootstrapServersFromEnv",
             "metadata.sasl",
+            "metadata.tls",
             "metadata.unsafeSsl",
         ];
         FIELDS.iter().any(|field| self.field.ends_with(field))
