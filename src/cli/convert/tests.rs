@@ -226,6 +226,23 @@ fn secrets_are_never_copied() {
     );
 }
 
+/// Neither the names of clusters nor the notes take time with the square of their number.
+#[test]
+fn many_clusters_have_distinct_names() {
+    let trigger = |number: u32| {
+        format!(
+            "    - {{type: kafka, metadata: {{bootstrapServers: \"k:{number}\", consumerGroup: g, version: x}}}}\n"
+        )
+    };
+    let triggers = String::from_iter((1..=5_000).map(trigger));
+    let text = object("a").replace("triggers:\n", &format!("triggers:\n{triggers}"));
+    let config = written(&text).config.unwrap();
+    let clusters = config["clusters"].as_array().unwrap();
+    let names = BTreeSet::from_iter(clusters.iter().map(|cluster| cluster["name"].to_string()));
+    assert_eq!((clusters.len(), names.len()), (5_001, 5_001));
+    assert_eq!(clusters[1]["name"], "k-2");
+}
+
 #[test]
 fn options_that_cannot_be_converted_are_named() {
     let authentication = "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {name: a}\nspec:\n  \

@@ -6,7 +6,8 @@ pub mod login;
 mod metric;
 pub mod note;
 
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -139,52 +140,74 @@ pub fn convert(manifests: &KedaManifests, options: &ConvertOptions) -> Conversio
     }
 }
 
-/// The Kafka clusters of all objects, each with a name.
+/// The Kafka clusters of all objects, each with its position in the order of first use and its name.
 #[derive(Debug, Default)]
-pub(crate) struct NamedClusters(Vec<(String, ClusterLogin)>);
+pub(crate) struct NamedClusters(HashMap<ClusterLogin, (usize, String)>);
 
 impl NamedClusters {
     fn new<'a>(logins: impl Iterator<Item = &'a ClusterLogin>) -> Self {
-        let mut named = Self::default();
+        let mut named = HashMap::new();
+        let mut names = ClusterNames::default();
         for login in logins {
-            if named.0.iter().all(|(_, known)| known != login) {
-                let name = named.free_name(&login.servers);
-                named.0.push((name, login.clone()));
+            let position = named.len();
+            if let Entry::Vacant(entry) = named.entry(login.clone()) {
+                entry.insert((position, names.free_name(&login.servers)));
             }
         }
-        named
-    }
-
-    /// The first part of the first broker's host, with a number if it is taken.
-    fn free_name(&self, servers: &str) -> String {
-        let host = servers.split([':', '.', ',']).next().unwrap_or_default();
-        let host = match names::label_value(host) {
-            Ok(host) if !host.is_empty() && !host.chars().all(|c| c.is_ascii_digit()) => host,
-            _ => "kafka",
-        };
-        let is_taken = |name: &String| self.0.iter().any(|(taken, _)| taken == name);
-        let numbered = (2u32..).map(|number| format!("{host}-{number}"));
-        let mut candidates = std::iter::once(host.to_owned()).chain(numbered);
-        candidates.find(|name| !is_taken(name)).unwrap_or_default()
+        Self(named)
     }
 
     /// The label `cluster` of a metric; `None` if there is only one Kafka cluster, so that no label is needed.
     fn label(&self, login: &ClusterLogin) -> Option<&str> {
-        let named = self.0.iter().find(|(_, known)| known == login)?;
-        (self.0.len() > 1).then_some(named.0.as_str())
+        let (_, name) = self.0.get(login)?;
+        (self.0.len() > 1).then_some(name.as_str())
     }
 
     fn config(&self) -> Option<Value> {
-        let entries = self.0.iter().map(|(name, login)| login.entry(name));
+        let mut named = Vec::from_iter(&self.0);
+        named.sort_unstable_by_key(|(_, (position, _))| *position);
+        let entries = named.iter().map(|(login, (_, name))| login.entry(name));
         let entries = Vec::from_iter(entries);
         (!entries.is_empty()).then(|| serde_json::json!({"clusters": entries}))
     }
 
     fn needs(&self) -> Vec<String> {
-        let needs = self
-            .0
-            .iter()
-            .flat_map(|(_, login)| login.needs.iter().cloned());
+        let needs = self.0.keys().flat_map(|login| login.needs.iter().cloned());
         BTreeSet::from_iter(needs).into_iter().collect()
+    }
+}
+
+/// Names of Kafka clusters, none of them twice.
+#[derive(Debug, Default)]
+struct ClusterNames {
+    taken: HashSet<String>,
+    /// How often each host was named.
+    uses: HashMap<String, u32>,
+}
+
+impl ClusterNames {
+    /// Maximum characters of a host in a name, which leaves room for a number.
+    const HOST_MAX: usize = 50;
+
+    /// The first part of the first broker's host, with a number if it is taken.
+    fn free_name(&mut self, servers: &str) -> String {
+        let host = servers.split([':', '.', ',']).next().unwrap_or_default();
+        let is_number = host.chars().all(|c| c.is_ascii_digit());
+        let is_name = names::label_value(host).is_ok() && host.len() <= Self::HOST_MAX;
+        let host = match is_name && !is_number {
+            true => host,
+            false => "kafka",
+        };
+        let uses = self.uses.entry(host.to_owned()).or_default();
+        loop {
+            *uses = uses.saturating_add(1);
+            let name = match *uses {
+                1 => host.to_owned(),
+                number => format!("{host}-{number}"),
+            };
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 }

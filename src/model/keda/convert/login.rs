@@ -12,7 +12,7 @@ use crate::model::keda::scaled_object::{KedaManifests, PodIdentity, Trigger};
 use crate::model::keda::trigger::{key, option_value, parse_flag};
 
 /// A Kafka cluster and how to log in to it. Equal ones are one cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClusterLogin {
     pub servers: String,
     /// Properties besides `bootstrap.servers`.

@@ -1,5 +1,6 @@
 //! What a person must know about a converted ScaledObject.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -99,9 +100,7 @@ impl Notes {
             field: field.into(),
             text: text.into(),
         };
-        if !self.0.contains(&note) {
-            self.0.push(note);
-        }
+        self.0.push(note);
     }
 
     pub(super) fn lost(&mut self, field: impl Into<String>, text: impl Into<String>) {
@@ -124,8 +123,10 @@ impl Notes {
         self.add(NoteKind::Refused, field, text);
     }
 
-    /// The notes, the most important first.
+    /// The notes without repetitions, the most important first.
     pub(super) fn sorted(mut self) -> Vec<Note> {
+        let mut seen = BTreeSet::new();
+        self.0.retain(|note| seen.insert(note.clone()));
         self.0.sort_by_key(|note| note.kind);
         self.0
     }
