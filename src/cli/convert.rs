@@ -132,14 +132,7 @@ fn render(conversion: &Conversion, print: Print) -> anyhow::Result<String> {
 }
 
 fn render_object(object: &ConvertedObject) -> anyhow::Result<String> {
-    let ConvertedObject {
-        kind,
-        namespace,
-        name,
-        source,
-        ..
-    } = object;
-    let mut text = comment(&format!("{kind} {namespace}/{name} of {source}"));
+    let mut text = comment(&format!("{object} of {}", object.source));
     for note in &object.notes {
         text += &comment(&note.to_string());
     }
@@ -156,13 +149,7 @@ fn render_config(conversion: &Conversion) -> anyhow::Result<String> {
     for object in &conversion.objects {
         let about_login = object.notes.iter().filter(|note| note.is_about_login());
         for note in about_login.filter(|note| note.kind != NoteKind::Unneeded) {
-            let ConvertedObject {
-                kind,
-                namespace,
-                name,
-                ..
-            } = object;
-            text += &comment(&format!("{kind} {namespace}/{name}: {note}"));
+            text += &comment(&format!("{object}: {note}"));
         }
     }
     for need in &conversion.needs {
@@ -198,25 +185,20 @@ fn summarize(conversion: &Conversion, print: Print) -> String {
         all.len()
     );
     for object in all {
-        let ConvertedObject {
-            kind,
-            namespace,
-            name,
-            notes,
-            ..
-        } = object;
         let result = match &object.hpa {
             Some(_) => "converted",
             None => "not converted",
         };
         let counted = NoteKind::ALL.iter().filter_map(|kind| {
-            let count = notes.iter().filter(|note| note.kind == *kind).count();
+            let of_kind = object.notes.iter().filter(|note| note.kind == *kind);
+            let count = of_kind.count();
             (count > 0).then(|| format!("; {}: {count}", kind.label()))
         });
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n  {kind} {namespace}/{name}: {result}{}",
+            "\n  {}: {result}{}",
+            Printable::unbounded(&object.to_string()),
             String::from_iter(counted)
         );
     }

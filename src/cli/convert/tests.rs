@@ -482,6 +482,8 @@ fn text_of_others_does_not_end_a_comment() {
         .replace("consumerGroup: g", "\"x\\nkind: Pod\": g, consumerGroup: g");
     let conversion = written(&odd);
     let text = render(&conversion, Print::Hpas).unwrap();
+    let summary = summarize(&conversion, Print::Hpas);
+    assert_eq!(summary.lines().count(), 2, "{summary}");
     let documents = parse_documents(&text).unwrap();
     assert_eq!(documents.len(), 1, "{text}");
     assert_eq!(documents[0]["kind"], "HorizontalPodAutoscaler");

@@ -8,6 +8,7 @@ pub mod note;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -57,6 +58,12 @@ impl ConvertedObject {
             kind: self.kind,
             object: key,
         }
+    }
+}
+
+impl fmt::Display for ConvertedObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
     }
 }
 
