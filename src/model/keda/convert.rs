@@ -148,7 +148,7 @@ pub fn convert(manifests: &KedaManifests, options: &ConvertOptions) -> Conversio
 }
 
 /// The Kafka clusters of all objects, each with its position in the order of first use and its name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct NamedClusters(HashMap<ClusterLogin, (usize, String)>);
 
 impl NamedClusters {

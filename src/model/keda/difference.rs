@@ -225,17 +225,17 @@ impl Comparison<'_> {
 
     fn add_topic(&self, topic: &TopicName, lag: &TopicLag, sums: &mut LagSums) {
         let limitation = self.trigger.partitions.as_ref();
+        // The lag without the memory of excludePersistentLag, which is compared as a whole.
+        let plain = KafkaTrigger {
+            exclude_persistent_lag: false,
+            ..self.trigger.clone()
+        };
         for ((partition, of), offsets) in (0u32..).zip(lag.lags.iter()).zip(partitions_of(lag)) {
             let is_counted = limitation.is_none_or(|limitation| limitation.contains(partition));
             let (true, Ok(of), Ok(committed), Ok(end)) =
                 (is_counted, *of, offsets.committed, offsets.end)
             else {
                 continue;
-            };
-            // The lag without the memory of excludePersistentLag, which is compared as a whole.
-            let plain = KafkaTrigger {
-                exclude_persistent_lag: false,
-                ..self.trigger.clone()
             };
             let mut none = PreviousOffsets::new();
             let key = (topic, partition);
