@@ -27,7 +27,7 @@ pub(crate) struct Lane {
 }
 
 pub(crate) const LANES: &[Lane] = &[
-    // What Kafka says, how it is asked, and for whom.
+    // What Kafka says, and how it is asked.
     Lane {
         name: "kafka",
         cases: &[
@@ -37,9 +37,8 @@ pub(crate) const LANES: &[Lane] = &[
             conformance::CASES,
             rows::CASES,
             selectors::CASES,
-            tenants::CASES,
         ],
-        long: &[brokers::LONG, conformance::LONG, tenants::LONG],
+        long: &[brokers::LONG, conformance::LONG],
     },
     // The testbed itself, logins, bad networks and load; and, since this lane has time left, outages and what may be
     // woken.
@@ -78,9 +77,10 @@ pub(crate) const LANES: &[Lane] = &[
             cap::CASES,
             leader::CASES,
             events::CASES,
+            tenants::CASES,
             unseen::CASES,
         ],
-        long: &[cap::LONG],
+        long: &[cap::LONG, tenants::LONG],
     },
 ];
 
