@@ -173,7 +173,7 @@ fn a_namespace_that_comes_later_gets_its_share(testbed: &Testbed) -> Result<()> 
                     served += 1;
                 }
                 Err(error) => {
-                    let is_refused = error.to_string().contains("has to make room for it");
+                    let is_refused = error.to_string().contains("can make room for it");
                     ensure!(is_refused, "{path}: {error}");
                 }
             }
