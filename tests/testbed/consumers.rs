@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 
 use super::process::Process;
 use super::unique;
@@ -25,7 +25,8 @@ pub(crate) struct ConsumerOptions {
     pub(crate) topic: String,
     /// Records that one consumer handles in a second.
     pub(crate) per_second: u32,
-    /// Further properties of the client, such as `group.protocol=consumer`.
+    /// Further properties of the client, such as `group.protocol=consumer`. With `enable.auto.commit=false` each record is
+    /// committed as it is handled; the client by itself also commits transaction markers behind it.
     pub(crate) properties: Vec<(String, String)>,
 }
 
@@ -136,7 +137,14 @@ pub(crate) fn consume(args: &[String]) -> Result<()> {
             continue;
         }
         if let Some(record) = consumer.poll(Duration::from_millis(200)) {
-            if let Err(error) = record {
+            let commits_itself = config.get("enable.auto.commit") == Some("false");
+            let handled = record.and_then(|record| {
+                if commits_itself {
+                    consumer.commit_message(&record, CommitMode::Sync)?;
+                }
+                Ok(())
+            });
+            if let Err(error) = handled {
                 report(&error);
                 continue;
             }

@@ -44,7 +44,13 @@ pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()
             group: scene.group.clone(),
             topic: scene.topic.clone(),
             per_second: 400,
-            properties: vec![("isolation.level".to_owned(), "read_committed".to_owned())],
+            properties: [
+                ("isolation.level", "read_committed"),
+                // So that the markers stay unread.
+                ("enable.auto.commit", "false"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec(),
         },
     );
     let mut until = |what: &str, is: &dyn Fn(i32) -> bool| {
