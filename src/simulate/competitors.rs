@@ -1,6 +1,6 @@
 //! Policies on lag that others use.
 
-use super::scaler::total_lag;
+use super::scaler::{total_end, total_lag};
 use crate::model::keda::arithmetic::even_divisor;
 use crate::model::policy::reading::GroupReading;
 
@@ -51,11 +51,7 @@ impl DivisorPolicy {
         let Some(lag) = total_lag(reading) else {
             return self.output;
         };
-        let ends = reading
-            .partitions
-            .iter()
-            .filter_map(|partition| partition.end);
-        let end = ends.map(|end| end.0.unsigned_abs()).sum::<u64>();
+        let end = total_end(reading);
         let consumed = end.saturating_sub(lag);
         if let Some((at, last_end, last_consumed)) = self.last
             && now > at

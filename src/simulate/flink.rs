@@ -3,7 +3,7 @@
 //! Target rate = lag / catch-up + arrivals x restart / catch-up + arrivals / utilisation; replicas = target rate /
 //! capacity, aligned to numbers that share the partitions evenly.
 
-use super::scaler::{Truth, total_lag};
+use super::scaler::{Truth, total_end, total_lag};
 use crate::model::evaluation::sizing::even_step;
 use crate::model::policy::RatePolicy;
 use crate::model::policy::learned::LearnedPolicy;
@@ -119,11 +119,7 @@ impl FlinkPolicy {
         let Some(lag) = total_lag(reading) else {
             return self.output;
         };
-        let ends = reading
-            .partitions
-            .iter()
-            .filter_map(|partition| partition.end);
-        let end = ends.map(|end| end.0.unsigned_abs()).sum::<u64>();
+        let end = total_end(reading);
         self.samples.push((now, end));
         let outdated = self
             .samples

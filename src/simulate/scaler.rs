@@ -180,3 +180,10 @@ pub(super) fn total_lag(reading: &GroupReading<'_>) -> Option<u64> {
     });
     lags.sum()
 }
+
+/// Sum of the log ends that are known.
+pub(super) fn total_end(reading: &GroupReading<'_>) -> u64 {
+    let ends = reading.partitions.iter();
+    let ends = ends.filter_map(|partition| partition.end);
+    ends.map(|end| end.0.unsigned_abs()).sum()
+}

@@ -170,6 +170,27 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// No consumers yet, of the workload's group.
+    fn fleet(
+        &self,
+        testbed: &Testbed,
+        topic: &str,
+        properties: &[(&str, &str)],
+    ) -> Result<ConsumerFleet> {
+        let options = ConsumerOptions {
+            bootstrap: self.kafka.bootstrap(),
+            group: self.group.clone(),
+            topic: topic.to_owned(),
+            per_second: 400,
+            properties: Vec::from_iter(
+                properties
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+            ),
+        };
+        Ok(ConsumerFleet::new(&testbed.folder("consumers")?, options))
+    }
+
     fn get(&self, what: &str) -> Result<Value> {
         self.plane.get(what, "billing", Some(&self.namespace))
     }
@@ -290,16 +311,7 @@ fn sleeps_and_wakes<'a>(
     scene.allow()?;
     scene.apply(2, COOLDOWN)?;
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
-    let mut fleet = ConsumerFleet::new(
-        &testbed.folder("consumers")?,
-        ConsumerOptions {
-            bootstrap: scene.kafka.bootstrap(),
-            group: scene.group.clone(),
-            topic: scene.topic.clone(),
-            per_second: 400,
-            properties: Vec::new(),
-        },
-    );
+    let mut fleet = scene.fleet(testbed, &scene.topic, &[])?;
     let mut until = |what: &str, is: &dyn Fn() -> Result<()>| {
         poll_until(WITHIN, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;

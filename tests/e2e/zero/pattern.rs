@@ -7,7 +7,6 @@ use super::{COOLDOWN, Scene, WITHIN};
 use crate::daemon::Daemon;
 use crate::scale::workload;
 use crate::testbed::Testbed;
-use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
@@ -32,16 +31,7 @@ fn wake_by_a_new_topic(
     });
     scene.plane.apply(&scene.namespace, &list.to_string())?;
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
-    let mut fleet = ConsumerFleet::new(
-        &testbed.folder("consumers")?,
-        ConsumerOptions {
-            bootstrap: scene.kafka.bootstrap(),
-            group: scene.group.clone(),
-            topic: subscribed(&scene.topic),
-            per_second: 400,
-            properties: Vec::new(),
-        },
-    );
+    let mut fleet = scene.fleet(testbed, &subscribed(&scene.topic), &[])?;
     let mut until = |what: &str, is: &dyn Fn(i32) -> bool| {
         poll_until(WITHIN, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;

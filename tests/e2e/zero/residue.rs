@@ -8,7 +8,6 @@ use serde_json::json;
 use super::{COOLDOWN, Scene, WITHIN};
 use crate::daemon::{Daemon, Options};
 use crate::testbed::Testbed;
-use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
@@ -37,22 +36,15 @@ pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()
     scene.allow()?;
     scene.apply(1, COOLDOWN)?;
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
-    let mut fleet = ConsumerFleet::new(
-        &testbed.folder("consumers")?,
-        ConsumerOptions {
-            bootstrap: scene.kafka.bootstrap(),
-            group: scene.group.clone(),
-            topic: scene.topic.clone(),
-            per_second: 400,
-            properties: [
-                ("isolation.level", "read_committed"),
-                // So that the markers stay unread.
-                ("enable.auto.commit", "false"),
-            ]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .to_vec(),
-        },
-    );
+    let mut fleet = scene.fleet(
+        testbed,
+        &scene.topic,
+        &[
+            ("isolation.level", "read_committed"),
+            // So that the markers stay unread.
+            ("enable.auto.commit", "false"),
+        ],
+    )?;
     let mut until = |what: &str, is: &dyn Fn(i32) -> bool| {
         poll_until(WITHIN, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;

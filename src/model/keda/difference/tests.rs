@@ -11,7 +11,7 @@ use crate::model::lag::assembly::Scope;
 use crate::model::units::quantity::Milli;
 
 /// What KEDA (with these options and a threshold of 10) and lagwise (with these annotations) ask for, and why.
-struct Outcome {
+struct BothNumbers {
     keda: Option<u32>,
     lagwise: Option<u32>,
     why: Vec<Difference>,
@@ -28,7 +28,7 @@ fn compare(
     annotations: &[(&str, &str)],
     observations: Vec<Observation>,
     current: u32,
-) -> Outcome {
+) -> BothNumbers {
     let text = |(key, value): &(&str, &str)| (format!("lagwise.dev/{key}"), (*value).to_owned());
     let target = MetricTarget::AverageValue(Milli::from_units(10));
     let facts = HpaFacts {
@@ -52,7 +52,7 @@ fn compare(
         current,
         tolerances: (100, 100),
     };
-    Outcome {
+    BothNumbers {
         keda: comparison.keda_replicas(),
         lagwise: comparison.lagwise_replicas(),
         why: comparison.differences(),
