@@ -15,6 +15,7 @@ pub mod lease;
 #[allow(clippy::unwrap_used)]
 pub(crate) mod log_buffer;
 pub mod log_interval;
+mod namespace_lines;
 pub mod notice;
 pub mod zero;
 

@@ -1,24 +1,12 @@
 //! Bounds how many lines new findings write to the log.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::FindingRaised;
 use super::log_interval::LogInterval;
+use super::namespace_lines::namespace_lines;
 use crate::model::findings::{Finding, FindingSubject};
-use crate::model::units::token_bucket::{KeyedTokenBuckets, RateLimit};
-
-/// Lines about one namespace. Whoever may write an HPA there can make mistakes on it, and others with each change.
-const EACH: RateLimit = RateLimit {
-    interval: Duration::from_secs(1),
-    burst: 100,
-};
-/// Lines in all. A start with many HPAs makes most of them.
-const ALL: RateLimit = RateLimit {
-    interval: Duration::from_millis(50),
-    burst: 2000,
-};
-/// Namespaces that are remembered.
-const MAX_NAMESPACES: usize = 2000;
+use crate::model::units::token_bucket::KeyedTokenBuckets;
 
 /// Counts every new finding, and logs as many as the rates of its namespace and of all namespaces allow.
 #[derive(Debug)]
@@ -31,7 +19,7 @@ pub struct FindingLog {
 impl Default for FindingLog {
     fn default() -> Self {
         Self {
-            lines: KeyedTokenBuckets::full(EACH, ALL, MAX_NAMESPACES),
+            lines: namespace_lines(),
             omitted: 0,
             omissions: LogInterval::default(),
         }
@@ -82,6 +70,8 @@ impl FindingLog {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::findings::FindingCode;
     use crate::model::units::hpa_key::HpaKey;
