@@ -97,29 +97,29 @@ impl PartitionLedger {
         let cluster = observation.cluster.clone();
         let listings = &mut observation.listings;
         for read in &mut observation.groups {
-            let partitions = match (&read.committed, read.refused_partitions) {
+            let mut partitions = match (&read.committed, read.refused_partitions) {
                 (Ok(committed), _) => count_partitions(committed),
                 (Err(_), Some(partitions)) => partitions,
                 (Err(_), None) => continue,
             };
-            let stays_admitted =
-                |entry: &LedgerEntry| entry.partitions == partitions && entry.admission.is_ok();
             let key = (cluster.clone(), read.plan.group.clone());
-            if self.groups.get(&key).is_some_and(stays_admitted) {
+            if self.is_charged(&key, partitions) {
                 continue;
             }
             let Some(group) = targets.group(&key.0, &key.1) else {
                 continue;
             };
-            self.release(&key);
-            self.charge(&key, group, partitions, targets.budgets());
-            // What members are only expected to read comes after what is asked for.
-            if !self.is_admitted(&key)
+            // What members are only expected to read comes after what is asked for, also by others.
+            if !self.has_room(&key, group, partitions, targets.budgets())
                 && let Some(fewer) = drop_listed(read, listings)
             {
-                self.release(&key);
-                self.charge(&key, group, fewer, targets.budgets());
+                partitions = fewer;
+                if self.is_charged(&key, partitions) {
+                    continue;
+                }
             }
+            self.release(&key);
+            self.charge(&key, group, partitions, targets.budgets());
         }
         if !self.refuses_any() {
             return;
@@ -212,9 +212,33 @@ impl PartitionLedger {
         self.groups.values().any(|entry| entry.admission.is_err())
     }
 
-    fn is_admitted(&self, key: &GroupKey) -> bool {
+    /// Whether a group is admitted with this many partitions.
+    fn is_charged(&self, key: &GroupKey, partitions: u64) -> bool {
         let entry = self.groups.get(key);
-        entry.is_some_and(|entry| entry.admission.is_ok())
+        entry.is_some_and(|entry| entry.partitions == partitions && entry.admission.is_ok())
+    }
+
+    /// Whether somebody can pay for so many partitions of a group without another group making room.
+    fn has_room(
+        &self,
+        key: &GroupKey,
+        group: &GroupTargets,
+        partitions: u64,
+        budgets: &Budgets,
+    ) -> bool {
+        let paid_by = |owner: &BudgetOwner| match self.groups.get(key) {
+            Some(LedgerEntry {
+                partitions,
+                admission: Ok((payer, _)),
+                ..
+            }) if payer == owner => *partitions,
+            _ => 0,
+        };
+        let candidates = BudgetOwner::candidates(group);
+        candidates.iter().any(|owner| {
+            let more = partitions.saturating_sub(paid_by(owner));
+            self.used.check(owner, more, budgets).is_ok()
+        })
     }
 
     /// Takes back what a group uses. It is unknown to the ledger from then on.

@@ -83,24 +83,52 @@ fn apply(ledger: &mut PartitionLedger, targets: &Targets, groups: &[(&str, usize
     over.map(|group| group.plan.group.to_string()).collect()
 }
 
+/// A reading of group `g` with 8 partitions of a topic that is asked for, and `listed` of one that matches a pattern.
+fn read_with_listed(listed: usize) -> Observation {
+    let rows = |partitions| vec![(0, Ok(Some(0)), Ok(1)); partitions];
+    let mut all = read(Duration::ZERO, "g", "t", &rows(8));
+    let new = read(Duration::ZERO, "g", "new", &rows(listed));
+    let column = new.groups[0].committed.as_ref().unwrap()["new"].clone();
+    let columns = all.groups[0].committed.as_mut().unwrap();
+    columns.insert("new".into(), column);
+    let listing = TopicListing::Listed(["new".into()].into());
+    all.listings = [("g".into(), Arc::new(listing))].into();
+    all
+}
+
 #[test]
 fn topics_listed_by_a_pattern_give_way_to_those_that_are_asked_for() {
     let targets = targets(budgets(10, 100, 100), &["a/h=g"], &[]);
-    let rows = |partitions| vec![(0, Ok(Some(0)), Ok(1)); partitions];
     for (listed, expected) in [(2, 2), (3, 1)] {
-        let mut all = read(Duration::ZERO, "g", "t", &rows(8));
-        let new = read(Duration::ZERO, "g", "new", &rows(listed));
-        let column = new.groups[0].committed.as_ref().unwrap()["new"].clone();
-        let columns = all.groups[0].committed.as_mut().unwrap();
-        columns.insert("new".into(), column);
-        let listing = TopicListing::Listed(["new".into()].into());
-        all.listings = [("g".into(), Arc::new(listing))].into();
+        let mut all = read_with_listed(listed);
         PartitionLedger::default().apply(&mut all, &targets);
         let columns = all.groups[0].committed.as_ref().unwrap();
         assert_eq!(columns.len(), expected);
         let is_dropped = *all.listings["g"] == TopicListing::TooMany;
         assert_eq!(is_dropped, expected == 1, "{:?}", all.listings);
     }
+}
+
+#[test]
+fn topics_listed_by_a_pattern_take_no_room_of_others() {
+    let targets = targets(budgets(100, 100, 30), &["a/h=g", "b/h=h"], &[]);
+    let mut ledger = PartitionLedger::default();
+    assert!(apply(&mut ledger, &targets, &[("h", 21)]).is_empty());
+    for round in 0..3 {
+        let mut all = read_with_listed(5);
+        ledger.apply(&mut all, &targets);
+        assert_eq!(*all.listings["g"], TopicListing::TooMany, "{round}");
+        assert_eq!(all.groups[0].committed.as_ref().unwrap().len(), 1);
+        assert!(apply(&mut ledger, &targets, &[("h", 21)]).is_empty());
+        // The group stays as it was charged first.
+        let key: GroupKey = ("main".into(), "g".into());
+        let admitted = &ledger.groups[&key].admission;
+        assert!(matches!(admitted, Ok((_, 2))), "{round}: {admitted:?}");
+    }
+    // What fits is read.
+    let mut all = read_with_listed(1);
+    ledger.apply(&mut all, &targets);
+    assert_eq!(all.groups[0].committed.as_ref().unwrap().len(), 2);
 }
 
 /// Applies that the client has refused a group of this many partitions.
