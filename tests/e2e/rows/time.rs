@@ -78,8 +78,8 @@ pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()
         worker.leave()?;
         poll_until(super::WITHIN, "the group to be empty", || {
             row.look()?;
-            let described = wire_group(&row)?.description;
-            let is_empty = described.as_ref().is_some_and(|d| d.members.is_empty());
+            let described = wire_group(&row)?.map(|group| group.description.as_deref());
+            let is_empty = described.is_none_or(|d| d.is_some_and(|d| d.members.is_empty()));
             ensure!(is_empty, "{described:?}");
             Ok(())
         })?;
@@ -98,12 +98,9 @@ pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()
 fn until_described(row: &mut Row<'_>) -> Result<()> {
     poll_until(super::WITHIN, "the member to be described", || {
         row.look()?;
-        let mut each = row.sources.each.iter();
-        let wire = each.find(|subject| subject.client == ClientKind::Wire);
-        let Some(wire) = wire else {
+        let Some(group) = wire_group(row)? else {
             return Ok(());
         };
-        let group = wire.known.groups.get(row.group.as_str()).unwrap();
         let described = &group.description;
         let partitions = group.topics[row.topic.as_str()].latest.as_ref();
         let all = partitions.map_or(0, |lag| lag.lags.len());
@@ -159,13 +156,16 @@ pub(super) fn a_residue_outlives_its_commit(kafka: &KafkaCluster) -> Result<()> 
     )
 }
 
-/// The group as the wire client has read it, which alone describes groups.
-fn wire_group(row: &Row<'_>) -> Result<GroupSnapshot> {
+/// The group as the wire client has read it, which alone describes groups; `None` if that client is not tested.
+fn wire_group<'a>(row: &'a Row<'_>) -> Result<Option<&'a GroupSnapshot>> {
     let mut each = row.sources.each.iter();
     let wire = each.find(|subject| subject.client == ClientKind::Wire);
-    let group = wire.and_then(|wire| wire.known.groups.get(row.group.as_str()));
+    let Some(wire) = wire else {
+        return Ok(None);
+    };
+    let group = wire.known.groups.get(row.group.as_str());
     let group = group.context("no reading of the group")?;
-    Ok(GroupSnapshot::clone(group))
+    Ok(Some(group.as_ref()))
 }
 
 /// A partition whose consumer fails at one record, again and again, beside one that gets on.
