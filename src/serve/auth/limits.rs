@@ -20,7 +20,7 @@ use crate::serve::connections::network;
 use crate::telemetry::api::ReviewRefused;
 use crate::telemetry::log_interval::LogInterval;
 
-/// Maximum concurrent reviews, by rank of the caller.
+/// Maximum concurrent reviews, by kind of subject.
 pub(super) const MAX_UNKNOWN: usize = 8;
 const MAX_NEW_TOKENS: usize = 8;
 pub(super) const MAX_KNOWN: usize = 32;
@@ -98,20 +98,20 @@ impl ReviewSubject {
     }
 }
 
-/// How many of the reviews of a rank the addresses of one network may have in progress.
+/// How many of the reviews of a kind the addresses of one network may have in progress.
 fn max_of_network(max: usize) -> usize {
     max.saturating_sub(max / 4)
 }
 
-/// Rates of callers without valid credentials, by address and network.
+/// Rates of callers that are limited by address and network.
 #[derive(Debug)]
-struct UnknownRates {
+struct AddressRates {
     networks: KeyedTokenBuckets<Option<IpAddr>>,
     usual: KeyedTokenBuckets<Option<IpAddr>>,
     reserve: KeyedTokenBuckets<Option<IpAddr>>,
 }
 
-impl UnknownRates {
+impl AddressRates {
     fn full() -> Self {
         Self {
             networks: KeyedTokenBuckets::full(NETWORK_RATE, UNKNOWN_RATE, MAX_ADDRESSES),
@@ -154,8 +154,8 @@ pub(super) struct ReviewLimiter {
 #[derive(Debug)]
 struct ReviewUsage {
     in_progress: HashMap<ReviewSubject, usize>,
-    unknown_rates: UnknownRates,
-    new_token_rates: UnknownRates,
+    unknown_rates: AddressRates,
+    new_token_rates: AddressRates,
 }
 
 /// A review in progress.
@@ -171,8 +171,8 @@ impl ReviewLimiter {
             kind,
             usage: Mutex::new(ReviewUsage {
                 in_progress: HashMap::new(),
-                unknown_rates: UnknownRates::full(),
-                new_token_rates: UnknownRates::full(),
+                unknown_rates: AddressRates::full(),
+                new_token_rates: AddressRates::full(),
             }),
             log: LogInterval::default(),
         }
