@@ -29,12 +29,20 @@ pub(super) fn parse_documents(text: &str) -> anyhow::Result<Vec<Value>> {
     Ok(all)
 }
 
+/// The text of a file, or of standard input for `-`.
+pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
+    match path == Path::new("-") {
+        true => read_bounded(io::stdin().lock()),
+        false => read_bounded(File::open(path)?),
+    }
+}
+
 /// The text of a file, or of all `.yaml`, `.yml` and `.json` files of a folder, sorted by name.
 pub(super) fn read_texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
     if path == Path::new("-") {
         let name = "standard input".to_owned();
-        let text = read_bounded(io::stdin().lock()).with_context(|| name.clone())?;
+        let text = read_text(path).with_context(|| name.clone())?;
         texts.insert(name, text);
     } else {
         collect_files(path, DEPTH_MAX, &mut texts)?;
@@ -55,8 +63,7 @@ fn collect_files(
     let name = path.display().to_string();
     let metadata = std::fs::metadata(path).with_context(|| name.clone())?;
     if !metadata.is_dir() {
-        let file = File::open(path).with_context(|| name.clone())?;
-        let text = read_bounded(file).with_context(|| name.clone())?;
+        let text = read_text(path).with_context(|| name.clone())?;
         texts.insert(name, text);
         return Ok(());
     }

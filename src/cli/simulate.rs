@@ -3,7 +3,6 @@
 mod progress;
 mod report;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 
 use self::progress::ProgressLine;
 use self::report::{SimulationReport, list_scenarios, render_ablation, render_report};
+use super::manifest_files::read_text;
 use super::{Output, print_output};
 use crate::k8s::live_hpa::spec_of;
 use crate::model::findings::suggestion;
@@ -65,7 +65,8 @@ pub struct SimulateArgs {
     /// Number of seeds, whose mean is shown
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
     seeds: u64,
-    /// HPA manifest whose behavior, minReplicas and maxReplicas apply to all policies but static
+    /// HPA manifest, or - for standard input, whose behavior, minReplicas and maxReplicas apply to all policies but
+    /// static
     #[arg(long, value_name = "FILE")]
     hpa: Option<PathBuf>,
     /// Show what each rule of the rate policy is worth: the costs without it
@@ -183,7 +184,7 @@ fn select_policies(names: &[String]) -> anyhow::Result<Vec<SimulatedPolicy>> {
 
 fn read_hpa(path: &Path) -> anyhow::Result<HpaSpec> {
     let name = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("--hpa {name}"))?;
+    let text = read_text(path).with_context(|| format!("--hpa {name}"))?;
     let hpa: HorizontalPodAutoscaler = serde_saphyr::from_str(&text).with_context(|| {
         format!("--hpa {name}: this is not the manifest of one HorizontalPodAutoscaler of autoscaling/v2")
     })?;

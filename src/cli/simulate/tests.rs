@@ -132,6 +132,9 @@ fn unknown_names_and_files_are_refused_with_a_remedy() {
     assert!(
         refusal(&["--scenario", "step", "--hpa", "/nonexistent"]).contains("--hpa /nonexistent")
     );
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    assert!(refusal(&["--scenario", "step", "--hpa", folder]).contains("cannot be read"));
     assert!(refusal(&["--slo", "1500ms"]).contains("whole seconds"));
     assert!(refusal(&["--slo", "0s"]).contains("from 1s"));
     assert!(refusal(&["--partitions", "0"]).contains("0 is not in 1..=1000"));
