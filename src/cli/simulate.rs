@@ -111,7 +111,7 @@ fn simulate(args: &SimulateArgs, progress: &ProgressLine) -> anyhow::Result<Stri
         hpa: args.hpa.as_deref().map(read_hpa).transpose()?,
         ..RunOptions::default()
     };
-    let seeds = args.seed..args.seed.saturating_add(args.seeds);
+    let seeds = args.seed..seeds_end(args)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let total = u64::try_from(scenarios.len())?.saturating_mul(args.seeds);
     let result = sweep(&scenarios, &policies, seeds, &options, threads, &|done| {
@@ -124,6 +124,18 @@ fn simulate(args: &SimulateArgs, progress: &ProgressLine) -> anyhow::Result<Stri
         None if args.ablation => Ok(render_ablation(&report)),
         None => Ok(render_report(&report)),
     }
+}
+
+/// The seed after the last one.
+fn seeds_end(args: &SimulateArgs) -> anyhow::Result<u64> {
+    args.seed.checked_add(args.seeds).with_context(|| {
+        format!(
+            "--seed {}: too large for --seeds {}; use at most {}",
+            args.seed,
+            args.seeds,
+            u64::MAX.saturating_sub(args.seeds)
+        )
+    })
 }
 
 fn all_scenarios() -> Vec<Scenario> {

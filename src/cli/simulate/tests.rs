@@ -135,6 +135,10 @@ fn unknown_names_and_files_are_refused_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();
     assert!(refusal(&["--scenario", "step", "--hpa", folder]).contains("cannot be read"));
+    assert_eq!(
+        refusal(&["--scenario", "step", "--seed", "18446744073709551615"]),
+        "--seed 18446744073709551615: too large for --seeds 1; use at most 18446744073709551614"
+    );
     assert!(refusal(&["--slo", "1500ms"]).contains("whole seconds"));
     assert!(refusal(&["--slo", "0s"]).contains("from 1s"));
     assert!(refusal(&["--partitions", "0"]).contains("0 is not in 1..=1000"));
