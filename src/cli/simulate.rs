@@ -3,6 +3,7 @@
 mod progress;
 mod report;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -167,6 +168,9 @@ fn select_scenarios(args: &SimulateArgs) -> anyhow::Result<Vec<Scenario>> {
             }
         }
     }
+    // A scenario that is named twice, or by itself and in a set, would count twice in the means.
+    let mut seen = HashSet::new();
+    selected.retain(|scenario| seen.insert(scenario.name.clone()));
     for scenario in &mut selected {
         if let Some(partitions) = args.partitions {
             *scenario = scenario.clone().with_partitions(partitions);
@@ -191,7 +195,9 @@ fn select_policies(names: &[String]) -> anyhow::Result<Vec<SimulatedPolicy>> {
             bail!("--policy {name}: no such policy{meant}; lagwise simulate --list shows all")
         }
     };
-    names.iter().map(select).collect()
+    let mut seen = HashSet::new();
+    let names = names.iter().filter(|name| seen.insert(name.as_str()));
+    names.map(select).collect()
 }
 
 fn read_hpa(path: &Path) -> anyhow::Result<HpaSpec> {

@@ -51,6 +51,13 @@ fn several_scenarios_add_their_costs() {
 }
 
 #[test]
+fn what_is_named_twice_counts_once() {
+    let once = ["--scenario", "step", "--policy", "static"];
+    let twice = [once, once].concat();
+    assert_eq!(simulated(&twice).unwrap(), simulated(&once).unwrap());
+}
+
+#[test]
 fn the_same_seed_gives_the_same_json() {
     let args = [
         "--scenario",
