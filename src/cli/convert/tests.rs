@@ -208,6 +208,33 @@ fn null_is_as_good_as_nothing() {
 }
 
 #[test]
+fn groups_whose_names_make_the_same_label_have_different_ones() {
+    let head = "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: a}\nspec:\n  \
+                scaleTargetRef: {name: a}\n  minReplicaCount: 1\n  triggers:\n";
+    let trigger = |group: &str| {
+        format!(
+            "    - type: kafka\n      \
+             metadata: {{bootstrapServers: \"k:9092\", consumerGroup: \"{group}\", topic: t}}\n"
+        )
+    };
+    let triggers = ["a/b", "a:b", "a-b", "a/b"].map(trigger).concat();
+    let conversion = written(&[head, &triggers].concat());
+    let hpa = conversion.objects[0].hpa.as_ref().unwrap();
+    let label = |place: usize| {
+        let metric = &hpa["spec"]["metrics"][place]["external"]["metric"];
+        metric["selector"]["matchLabels"]["group"].clone()
+    };
+    assert_eq!([0, 1, 2, 3].map(label), ["a-b-2", "a-b-3", "a-b", "a-b-2"]);
+    assert_eq!(
+        hpa["metadata"]["annotations"],
+        serde_json::json!({
+            "lagwise.dev/consumer-group.a-b-2": "a/b",
+            "lagwise.dev/consumer-group.a-b-3": "a:b",
+        })
+    );
+}
+
+#[test]
 fn secrets_are_never_copied() {
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2, username: me}\n";
     let authentication = "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {name: a}\nspec:\n  \

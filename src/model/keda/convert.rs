@@ -154,11 +154,11 @@ pub(crate) struct NamedClusters(HashMap<ClusterLogin, (usize, String)>);
 impl NamedClusters {
     fn new<'a>(logins: impl Iterator<Item = &'a ClusterLogin>) -> Self {
         let mut named = HashMap::new();
-        let mut names = ClusterNames::default();
+        let mut names = UniqueNames::default();
         for login in logins {
             let position = named.len();
             if let Entry::Vacant(entry) = named.entry(login.clone()) {
-                entry.insert((position, names.free_name(&login.servers)));
+                entry.insert((position, names.take(cluster_name(&login.servers))));
             }
         }
         Self(named)
@@ -184,36 +184,40 @@ impl NamedClusters {
     }
 }
 
-/// Names of Kafka clusters, none of them twice.
+/// Maximum characters of a host in the name of a Kafka cluster, which leaves room for a number.
+const HOST_MAX: usize = 50;
+
+/// A name for a Kafka cluster: the first part of the first broker's host.
+fn cluster_name(servers: &str) -> &str {
+    let host = servers.split([':', '.', ',']).next().unwrap_or_default();
+    let is_number = host.chars().all(|c| c.is_ascii_digit());
+    let is_name = names::label_value(host).is_ok() && host.len() <= HOST_MAX;
+    match is_name && !is_number {
+        true => host,
+        false => "kafka",
+    }
+}
+
+/// Names, none of them twice.
 #[derive(Debug, Default)]
-struct ClusterNames {
+struct UniqueNames {
     taken: HashSet<String>,
-    /// How often each host was named.
+    /// How often each name was asked for.
     uses: HashMap<String, u32>,
 }
 
-impl ClusterNames {
-    /// Maximum characters of a host in a name, which leaves room for a number.
-    const HOST_MAX: usize = 50;
-
-    /// The first part of the first broker's host, with a number if it is taken.
-    fn free_name(&mut self, servers: &str) -> String {
-        let host = servers.split([':', '.', ',']).next().unwrap_or_default();
-        let is_number = host.chars().all(|c| c.is_ascii_digit());
-        let is_name = names::label_value(host).is_ok() && host.len() <= Self::HOST_MAX;
-        let host = match is_name && !is_number {
-            true => host,
-            false => "kafka",
-        };
-        let uses = self.uses.entry(host.to_owned()).or_default();
+impl UniqueNames {
+    /// Takes this name, with a number if it is taken.
+    fn take(&mut self, name: &str) -> String {
+        let uses = self.uses.entry(name.to_owned()).or_default();
         loop {
             *uses = uses.saturating_add(1);
-            let name = match *uses {
-                1 => host.to_owned(),
-                number => format!("{host}-{number}"),
+            let numbered = match *uses {
+                1 => name.to_owned(),
+                number => format!("{name}-{number}"),
             };
-            if self.taken.insert(name.clone()) {
-                return name;
+            if self.taken.insert(numbered.clone()) {
+                return numbered;
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::annotations::{fallback, print_metrics, print_settings};
 use super::login::{ClusterLogin, LoginReader};
-use super::metric::KafkaMetric;
+use super::metric::{KafkaMetric, distinguish_groups};
 use super::note::{Note, Notes};
 use super::{ConvertOptions, NamedClusters};
 use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, Trigger};
@@ -53,6 +53,7 @@ impl<'a> ObjectReader<'a> {
         for (index, trigger) in object.spec.triggers.iter().enumerate() {
             reader.read_trigger(trigger, &format!("triggers[{index}]"), (source, manifests));
         }
+        distinguish_groups(reader.kafka.iter_mut().map(|(metric, _)| metric));
         reader
     }
 

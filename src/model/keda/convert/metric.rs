@@ -1,7 +1,10 @@
 //! A Kafka trigger as a metric of the HPA and the settings that belong to it.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
+use super::UniqueNames;
 use super::note::Notes;
 use crate::model::hpa::label;
 use crate::model::keda::scaled_object::Trigger;
@@ -234,6 +237,29 @@ fn note_trigger(kind: TriggerKind, trigger: &Trigger, path: &str, notes: &mut No
                     kind.name()
                 ),
             );
+        }
+    }
+}
+
+/// Gives each group of an HPA a label of its own, since annotations with `.NAME` apply to all metrics with this label.
+/// Names that are label values stay as they are; those made by [`label_of`] get a number where they are taken.
+pub(super) fn distinguish_groups<'a>(metrics: impl Iterator<Item = &'a mut KafkaMetric>) {
+    let (made, own): (Vec<_>, Vec<_>) =
+        metrics.partition(|metric| metric.settings.consumer_group.is_some());
+    let mut labels = UniqueNames {
+        taken: own
+            .iter()
+            .map(|metric| metric.group_label.clone())
+            .collect(),
+        ..UniqueNames::default()
+    };
+    let mut by_group = HashMap::new();
+    for metric in made {
+        if let Some(group) = metric.settings.consumer_group.clone() {
+            let label = by_group
+                .entry(group)
+                .or_insert_with(|| labels.take(&metric.group_label));
+            metric.group_label.clone_from(label);
         }
     }
 }
