@@ -69,7 +69,10 @@ fn weights(scenario: &Scenario, partitions: usize, random: &mut fastrand::Rng) -
     let mut weights: Vec<f64> = (0..partitions)
         .map(|_| (scenario.skew * normal(random)).exp())
         .collect();
-    if let (Some(hot), [first, rest @ ..]) = (scenario.hot, weights.as_mut_slice()) {
+    // A partition that is alone has all messages, hot or not.
+    if let (Some(hot), [first, rest @ ..]) = (scenario.hot, weights.as_mut_slice())
+        && !rest.is_empty()
+    {
         let others: f64 = rest.iter().sum();
         *first = others * hot / (1.0 - hot);
     }
@@ -113,6 +116,15 @@ mod tests {
             assert!((found / mean - 1.0).abs() < 0.03, "{mean} {found}");
             assert!((variance / mean - 1.0).abs() < 0.06, "{mean} {variance}");
         }
+    }
+
+    #[test]
+    fn a_hot_partition_that_is_alone_gets_all_messages() {
+        let scenario = builtin_scenarios()[5].clone().with_partitions(1);
+        assert!(scenario.hot.is_some());
+        // A wave of 500..900 for 24 partitions: 29 per second for 10,800 s.
+        let total = Arrivals::draw(&scenario, 3).total();
+        assert!((300_000..330_000).contains(&total), "{total}");
     }
 
     #[test]
