@@ -124,9 +124,6 @@ impl<'a> Simulation<'a> {
         if has_grown {
             self.partitions
                 .resize(present, SimulatedPartition::default());
-            for partition in &mut self.partitions {
-                partition.position = partition.position.max(partition.committed);
-            }
         }
         if scenario.deploy == Some(now) {
             self.deployment.version += 1;
