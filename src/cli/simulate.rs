@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 
@@ -33,6 +33,9 @@ const GENERATED: u32 = 12;
 /// Bounds of `--partitions` and `--seeds`, so that a typing error does not take hours.
 const PARTITIONS_MAX: i64 = 1000;
 const SEEDS_MAX: u64 = 1000;
+
+/// Maximum `minReplicas` of `--hpa`, since each replica is a simulated pod from the beginning.
+const MIN_REPLICAS_MAX: u32 = 1000;
 
 /// The arguments of `lagwise simulate`.
 #[derive(Debug, Args)]
@@ -206,7 +209,19 @@ fn read_hpa(path: &Path) -> anyhow::Result<HpaSpec> {
     let hpa: HorizontalPodAutoscaler = serde_saphyr::from_str(&text).with_context(|| {
         format!("--hpa {name}: this is not the manifest of one HorizontalPodAutoscaler of autoscaling/v2")
     })?;
-    Ok(spec_of(&hpa))
+    let spec = spec_of(&hpa);
+    ensure!(
+        spec.min <= spec.max,
+        "--hpa {name}: minReplicas {} is greater than maxReplicas {}, which Kubernetes refuses",
+        spec.min,
+        spec.max
+    );
+    ensure!(
+        spec.min <= MIN_REPLICAS_MAX,
+        "--hpa {name}: minReplicas {} is too large to simulate; use at most {MIN_REPLICAS_MAX}",
+        spec.min
+    );
+    Ok(spec)
 }
 
 #[cfg(test)]

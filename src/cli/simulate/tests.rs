@@ -87,14 +87,34 @@ fn the_same_seed_gives_the_same_json() {
     assert_ne!(text, other.unwrap());
 }
 
-#[test]
-fn an_hpa_of_ones_own_limits_the_replicas() {
+/// A file with an HPA of these bounds.
+fn hpa_file(min: u32, max: u32) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(
-        b"apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: a}\nspec:\n  \
-          minReplicas: 12\n  maxReplicas: 12\n  scaleTargetRef: {kind: Deployment, name: a}\n",
+    write!(
+        file,
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: a}}\nspec:\n  \
+         minReplicas: {min}\n  maxReplicas: {max}\n  scaleTargetRef: {{kind: Deployment, name: a}}\n"
     )
     .unwrap();
+    file
+}
+
+#[test]
+fn an_hpa_whose_bounds_cannot_be_simulated_is_refused() {
+    for (min, max, expected) in [
+        (3, 2, "minReplicas 3 is greater than maxReplicas 2"),
+        (2_000_000_000, 2_000_000_000, "use at most 1000"),
+    ] {
+        let file = hpa_file(min, max);
+        let path = file.path().to_str().unwrap();
+        let text = refusal(&["--scenario", "step", "--hpa", path]);
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn an_hpa_of_ones_own_limits_the_replicas() {
+    let file = hpa_file(12, 12);
     let path = file.path().to_str().unwrap();
     let args = [
         "--scenario",
