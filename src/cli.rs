@@ -26,7 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::kafka::{Feature, librdkafka_version};
-use crate::model::units::untrusted_text::{printable_json, printable_lines};
+use crate::model::units::untrusted_text::{printable_json, printable_lines, printable_yaml};
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let built_in = Feature::ALL
@@ -104,7 +104,8 @@ impl Output {
                 Some(format!("{}\n", printable_json(&text)))
             }
             Output::Yaml => {
-                let text = serde_saphyr::to_string(value)?;
+                let yaml = serde_saphyr::to_string(value)?;
+                let text = printable_yaml(yaml, || serde_json::to_string_pretty(value))?;
                 Some(format!("{}\n", text.trim_end()))
             }
         })
@@ -201,11 +202,36 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+    use crate::model::units::untrusted_text::is_safe;
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot use the file: {source}; choose another")]
     struct Outer {
         source: io::Error,
+    }
+
+    #[test]
+    fn output_for_machines_shows_no_text_that_hides() {
+        let names = [
+            "orders\u{202e}lagwise",
+            "pay\u{200b}ments",
+            "\u{feff}a\u{e0061}",
+        ];
+        for name in names {
+            let value = serde_json::json!([{"group": name, "lag": 5, "message": "a: b\nc"}]);
+            for output in [Output::Json, Output::Yaml] {
+                let text = output.serialize(&value).unwrap().unwrap();
+                let is_shown = |c: char| c == '\n' || is_safe(c);
+                assert!(text.chars().all(is_shown), "{output:?}: {text:?}");
+                let read: serde_json::Value = match output {
+                    Output::Json => serde_json::from_str(&text).unwrap(),
+                    _ => serde_saphyr::from_str(&text).unwrap(),
+                };
+                assert_eq!(read, value, "{text}");
+            }
+        }
+        let plain = Output::Yaml.serialize(&serde_json::json!({"group": "größe"}));
+        assert_eq!(plain.unwrap().unwrap(), "group: größe\n");
     }
 
     #[test]

@@ -95,15 +95,39 @@ pub fn printable_lines(text: &str) -> String {
 /// line breaks stay, since they are between strings.
 #[must_use]
 pub fn printable_json(json: &str) -> String {
+    escape_json(json, |printable, character| {
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a String does not fail.
+            let _ = write!(printable, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// YAML without unsafe characters: as it is if it has none, otherwise `json`, the same value as JSON, which is YAML too.
+/// Only there every text is in double quotes, where YAML has escapes.
+///
+/// # Errors
+/// Those of `json`.
+pub fn printable_yaml<E>(
+    yaml: String,
+    json: impl FnOnce() -> Result<String, E>,
+) -> Result<String, E> {
+    if yaml.chars().all(|c| c == '\n' || is_safe(c)) {
+        return Ok(yaml);
+    }
+    Ok(escape_json(&json()?, |printable, character| {
+        // YAML does not join the two halves that JSON needs for some characters.
+        let _ = write!(printable, "\\U{:08x}", u32::from(character));
+    }))
+}
+
+fn escape_json(json: &str, write_escape: impl Fn(&mut String, char)) -> String {
     let mut printable = String::with_capacity(json.len());
     for character in json.chars() {
         if character == '\n' || is_safe(character) {
             printable.push(character);
-            continue;
-        }
-        for unit in character.encode_utf16(&mut [0; 2]) {
-            // Writing to a String does not fail.
-            let _ = write!(printable, "\\u{unit:04x}");
+        } else {
+            write_escape(&mut printable, character);
         }
     }
     printable
@@ -186,6 +210,29 @@ mod tests {
         assert_eq!(Printable::name(&"g".repeat(32_767)).to_string(), expected);
         let umlauts = "ü".repeat(NAME_MAX);
         assert_eq!(Printable::name(&umlauts).to_string(), umlauts);
+    }
+
+    #[test]
+    fn yaml_means_the_same_after_escaping() {
+        for (text, expected) in [
+            ("a\u{202e}b", r"a\U0000202eb"),
+            ("pay\u{200b}ments\u{e0061}", r"pay\U0000200bments\U000e0061"),
+            (
+                "\u{9b}31m # no comment\n---\nc: d",
+                r"\U0000009b31m # no comment\n---\nc: d",
+            ),
+        ] {
+            let value = serde_json::json!({ text: [text, 1] });
+            let yaml = format!("{text}: raw\n");
+            let printable = printable_yaml(yaml, || serde_json::to_string_pretty(&value)).unwrap();
+            assert!(printable.chars().all(|c| c == '\n' || is_safe(c)));
+            assert!(printable.contains(expected), "{printable}");
+            let read: serde_json::Value = serde_saphyr::from_str(&printable).unwrap();
+            assert_eq!(read, value);
+        }
+        let yaml = "a: größe\nb: [1]\n".to_owned();
+        let kept = printable_yaml(yaml.clone(), || Err("no JSON is needed"));
+        assert_eq!(kept, Ok(yaml));
     }
 
     #[test]
