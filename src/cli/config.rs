@@ -259,14 +259,23 @@ mod tests {
              cluster \"a\" is sent unencrypted: PLAIN without TLS. Set security.protocol: SASL_SSL."
         );
         assert!(text.stderr.starts_with(&start), "{}", text.stderr);
-        assert!(!text.stderr.contains("hunter2") && text.stderr.lines().count() == 1);
+        let hosts = "warning LW059: clusters[0].allowed_broker_hosts: lagwise logs in by PLAIN to every host";
+        assert!(text.stderr.contains(hosts), "{}", text.stderr);
+        assert!(!text.stderr.contains("hunter2") && text.stderr.lines().count() == 2);
         let json = checked(&["check", "-o", "json", path]);
         let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
         assert_eq!(json["ok"], true);
-        let warning = &json["warnings"][0];
-        assert_eq!(warning["kind"], "login_unencrypted");
-        let object = "config/clusters[0].properties.security.protocol";
-        assert_eq!(warning["object"], object);
+        let warnings = json["warnings"].as_array().unwrap().iter();
+        let found = warnings.map(|warning| (&warning["kind"], &warning["object"]));
+        let (hosts, protocol) = (
+            json!("config/clusters[0].allowed_broker_hosts"),
+            json!("config/clusters[0].properties.security.protocol"),
+        );
+        let expected = [
+            (&json!("login_to_any_host"), &hosts),
+            (&json!("login_unencrypted"), &protocol),
+        ];
+        assert_eq!(Vec::from_iter(found), expected);
     }
 
     #[test]

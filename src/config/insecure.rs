@@ -85,6 +85,10 @@ fn login_of(key: &str, cluster: &ClusterConfig) -> LoginFacts {
             get("ssl.endpoint.identification.algorithm"),
             Some("none" | "")
         ),
+        names_authority: ["ssl.ca.location", "ssl.ca.pem"]
+            .into_iter()
+            .any(|name| get(name).is_some()),
+        limits_hosts: !cluster.allowed_broker_hosts.is_empty(),
         token_url,
     }
 }
@@ -140,8 +144,30 @@ mod tests {
 
     fn of_cluster(more: &str) -> Vec<String> {
         found(&format!(
-            "clusters: [{{name: main, properties: {{bootstrap.servers: b, {more}}}}}]"
+            "clusters: [{{name: main, allowed_broker_hosts: [b], properties: {{bootstrap.servers: b, {more}}}}}]"
         ))
+    }
+
+    #[test]
+    fn hosts_that_may_get_the_login() {
+        let cluster = |more: &str, properties: &str| {
+            found(&format!(
+                "clusters: [{{name: main, {more} properties: {{bootstrap.servers: b, security.protocol: SASL_SSL, {properties}}}}}]"
+            ))
+        };
+        let any = ["login_to_any_host clusters[0].allowed_broker_hosts"];
+        let plain = "sasl.mechanism: PLAIN, sasl.username: u, sasl.password: p";
+        assert_eq!(cluster("", plain), any);
+        assert_eq!(cluster("allowed_broker_hosts: [],", plain), any);
+        assert_eq!(
+            cluster("allowed_broker_hosts: ['*.kafka.svc'],", plain),
+            [""; 0]
+        );
+        for authority in ["ssl.ca.location: /shut/tls.crt", "ssl.ca.pem: x"] {
+            assert_eq!(cluster("", &format!("{plain}, {authority}")), [""; 0]);
+        }
+        assert_eq!(cluster("token: {file: {path: /shut/password}},", ""), any);
+        assert_eq!(cluster("", "sasl.mechanism: GSSAPI"), [""; 0]);
     }
 
     #[test]
@@ -204,7 +230,7 @@ mod tests {
     fn logins_by_a_token_source() {
         let cluster = |protocol: &str, token: &str| {
             found(&format!(
-                "clusters: [{{name: main, token: {token}, properties: {{bootstrap.servers: b, security.protocol: {protocol}}}}}]"
+                "clusters: [{{name: main, allowed_broker_hosts: [b], token: {token}, properties: {{bootstrap.servers: b, security.protocol: {protocol}}}}}]"
             ))
         };
         let oidc = |url: &str, secret: &str| {

@@ -27,6 +27,10 @@ pub struct LoginFacts {
     pub verifies_issuer: bool,
     /// Whether a broker's certificate must have its host name.
     pub verifies_host: bool,
+    /// Whether the configuration says which authority signs the brokers' certificates.
+    pub names_authority: bool,
+    /// Whether the hosts are listed to which lagwise may log in.
+    pub limits_hosts: bool,
     /// The endpoint for tokens, if there is one: the key below `key`, and the URL.
     pub token_url: Option<(&'static str, String)>,
 }
@@ -43,11 +47,12 @@ pub struct OpenSecretFile {
 type LoginRule = fn(&LoginFacts) -> Option<(&'static str, String)>;
 
 /// Every kind of insecure login.
-const LOGIN_RULES: [(FindingCode, LoginRule); 4] = [
+const LOGIN_RULES: [(FindingCode, LoginRule); 5] = [
     (FindingCode::LoginUnencrypted, find_unencrypted),
     (FindingCode::BrokersUnverified, find_unverified_issuer),
     (FindingCode::BrokersUnverified, find_unverified_host),
     (FindingCode::TokenUrlUnencrypted, find_unencrypted_token_url),
+    (FindingCode::LoginToAnyHost, find_unlimited_hosts),
 ];
 
 /// Finds settings that give secrets away.
@@ -120,6 +125,23 @@ fn find_unencrypted_token_url(login: &LoginFacts) -> Option<(&'static str, Strin
     })
 }
 
+fn find_unlimited_hosts(login: &LoginFacts) -> Option<(&'static str, String)> {
+    let mechanism = login.mechanism.as_deref().filter(|_| !login.limits_hosts)?;
+    // A client certificate and Kerberos prove who lagwise is to one host, and are of no use elsewhere. SCRAM lets a host
+    // guess the password as often as it likes.
+    let gives_secret =
+        matches!(mechanism, "PLAIN" | "OAUTHBEARER") || mechanism.starts_with("SCRAM");
+    let is_verified = login.is_encrypted && login.verifies_issuer && login.verifies_host;
+    let is_found = gives_secret && !(is_verified && login.names_authority);
+    is_found.then(|| {
+        let message = format!(
+            "lagwise logs in by {mechanism} to every host that a broker of Kafka cluster {:?} advertises",
+            login.cluster
+        );
+        ("allowed_broker_hosts", message)
+    })
+}
+
 /// The host of an `http://` URL; `None` for a URL of another scheme.
 fn http_host(url: &str) -> Option<&str> {
     const SCHEME: &str = "http://";
@@ -155,6 +177,8 @@ mod tests {
             mechanism: Some("PLAIN".into()),
             verifies_issuer: true,
             verifies_host: true,
+            names_authority: false,
+            limits_hosts: true,
             token_url: Some(("token.oidc.token_url", "https://id.example.com/t".into())),
         }
     }
@@ -237,6 +261,52 @@ mod tests {
             );
             let expected = Vec::from_iter(is_open.then_some(expected));
             assert_eq!(found(login), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_limited_by_a_list_or_by_an_authority_of_their_own() {
+        let login = |mechanism: Option<&str>, names_authority| LoginFacts {
+            mechanism: mechanism.map(str::to_owned),
+            names_authority,
+            limits_hosts: false,
+            ..secure()
+        };
+        let open = [(
+            FindingCode::LoginToAnyHost,
+            "config/clusters[0].allowed_broker_hosts".to_owned(),
+        )];
+        for mechanism in ["PLAIN", "OAUTHBEARER", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            assert_eq!(found(login(Some(mechanism), false)), open, "{mechanism}");
+            assert_eq!(found(login(Some(mechanism), true)), [], "{mechanism}");
+        }
+        for mechanism in [None, Some("GSSAPI")] {
+            assert_eq!(found(login(mechanism, false)), [], "{mechanism:?}");
+        }
+        let scram = login(Some("SCRAM-SHA-512"), true);
+        for unverified in [
+            LoginFacts {
+                is_encrypted: false,
+                ..scram.clone()
+            },
+            LoginFacts {
+                verifies_issuer: false,
+                ..scram.clone()
+            },
+            LoginFacts {
+                verifies_host: false,
+                ..scram.clone()
+            },
+        ] {
+            assert!(
+                found(unverified.clone()).contains(&open[0]),
+                "{unverified:?}"
+            );
+            let limited = LoginFacts {
+                limits_hosts: true,
+                ..unverified
+            };
+            assert!(!found(limited).contains(&open[0]));
         }
     }
 

@@ -325,6 +325,8 @@ fn setting_findings() -> BTreeSet<Finding> {
         mechanism: Some("PLAIN".into()),
         verifies_issuer: false,
         verifies_host: true,
+        names_authority: false,
+        limits_hosts: index == 1,
         token_url: Some(("token.oidc.token_url", "http://id.example.com/t".into())),
     };
     let open_file = OpenSecretFile {

@@ -334,4 +334,9 @@ finding_codes! {
         why: "lagwise can scale the workload of a ScaledObject with Kafka triggers without KEDA. Each message names an option of KEDA that has no equivalent, or that works in another way.",
         fix: "Run lagwise convert on the file, and read the guide on coming from KEDA.",
     }
+    LoginToAnyHost "LW059" "login_to_any_host" Warning {
+        what: "lagwise logs in to every host that a broker names.",
+        why: "Brokers name the hosts of all brokers, and lagwise logs in to these. Whoever controls one broker, or what it advertises, can have the login sent to a host of their own.",
+        fix: "List the hosts of your brokers in allowed_broker_hosts, or use TLS with ssl.ca.location set to the authority that signs only their certificates.",
+    }
 }
