@@ -77,6 +77,11 @@ pub enum ReviewError {
     /// Callers without valid credentials ask for too many reviews.
     #[error("too many requests without valid credentials")]
     RateLimited,
+    /// A caller with valid credentials asks for too many reviews.
+    #[error(
+        "the caller sends too many different requests: each needs an access review by the Kubernetes API server"
+    )]
+    CallerRateLimited,
 }
 
 impl ReviewError {
@@ -88,7 +93,13 @@ impl ReviewError {
             Self::Refused(_) => "refused",
             Self::NoAnswer => "no_answer",
             Self::Busy => "busy",
-            Self::RateLimited => "rate_limited",
+            Self::RateLimited | Self::CallerRateLimited => "rate_limited",
         }
+    }
+
+    /// Whether there was no review because the caller sends too many requests.
+    #[must_use]
+    pub fn is_rate_limit(self) -> bool {
+        matches!(self, Self::RateLimited | Self::CallerRateLimited)
     }
 }

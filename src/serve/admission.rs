@@ -133,7 +133,7 @@ impl RequestAdmission {
             Ok(false) => Err(ApiFailure::forbidden(format!(
                 "user {user:?} may not {action}: grant it with a Role or ClusterRole and a binding"
             ))),
-            Err(error @ ReviewError::RateLimited) => Err(ApiFailure::too_many(error.to_string())),
+            Err(error) if error.is_rate_limit() => Err(ApiFailure::too_many(error.to_string())),
             Err(error) => Err(ApiFailure::unavailable(format!(
                 "cannot check whether user {user:?} may {action}: {error}"
             ))),
@@ -144,7 +144,7 @@ impl RequestAdmission {
 fn unauthenticated(reason: Unauthenticated) -> ApiFailure {
     let text = reason.to_string();
     match reason {
-        Unauthenticated::Unreviewed(error @ ReviewError::RateLimited) => {
+        Unauthenticated::Unreviewed(error) if error.is_rate_limit() => {
             ApiFailure::too_many(error.to_string())
         }
         _ if reason.is_temporary() => ApiFailure::unavailable(text),

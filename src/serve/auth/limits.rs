@@ -4,6 +4,9 @@
 //! without valid credentials have two more limits: those of one network take at most three quarters of the permits, and
 //! their rate is limited, since each of their reviews is work for the Kubernetes API server.
 //!
+//! The rate of an account with valid credentials is limited as well, since each of its requests may be about something
+//! else. That of accounts for which the front proxy asks is not: the API server has authenticated and authorized them.
+//!
 //! Whoever has valid credentials can still make up any number of tokens. These have permits of their own as well, and
 //! the same limits as callers without valid credentials.
 
@@ -59,6 +62,21 @@ const RESERVE_RATE: RateLimit = RateLimit {
 
 /// Maximum number of addresses with a rate of their own.
 const MAX_ADDRESSES: usize = 4096;
+
+/// Rate of reviews for an account with valid credentials: that of a program which asks about hundreds of metrics at once.
+const ACCOUNT_RATE: RateLimit = RateLimit {
+    interval: Duration::from_millis(20),
+    burst: 1000,
+};
+
+/// The same over all of them.
+const ACCOUNTS_RATE: RateLimit = RateLimit {
+    interval: Duration::from_millis(1),
+    burst: 20_000,
+};
+
+/// Maximum number of accounts with a rate of their own.
+const MAX_ACCOUNTS: usize = 4096;
 
 /// Whom a review is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +174,7 @@ struct ReviewUsage {
     in_progress: HashMap<ReviewSubject, usize>,
     unknown_rates: AddressRates,
     new_token_rates: AddressRates,
+    account_rates: KeyedTokenBuckets<CacheKey>,
 }
 
 /// A review in progress.
@@ -173,6 +192,7 @@ impl ReviewLimiter {
                 in_progress: HashMap::new(),
                 unknown_rates: AddressRates::full(),
                 new_token_rates: AddressRates::full(),
+                account_rates: KeyedTokenBuckets::full(ACCOUNT_RATE, ACCOUNTS_RATE, MAX_ACCOUNTS),
             }),
             log: LogInterval::default(),
         }
@@ -224,15 +244,20 @@ impl ReviewUsage {
         if all >= max || own >= max / 2 || of_network >= max_of_network(max) {
             return Err(ReviewError::Busy);
         }
-        let limited = match subject {
-            ReviewSubject::Unknown(address) => Some((&mut self.unknown_rates, address)),
-            ReviewSubject::NewToken(address) => Some((&mut self.new_token_rates, address)),
-            ReviewSubject::Known(_) | ReviewSubject::Trusted(_) => None,
-        };
-        if let Some((rates, address)) = limited {
-            rates
+        match subject {
+            ReviewSubject::Unknown(address) => self
+                .unknown_rates
                 .take(address, now)
-                .map_err(|_| ReviewError::RateLimited)?;
+                .map_err(|_| ReviewError::RateLimited)?,
+            ReviewSubject::NewToken(address) => self
+                .new_token_rates
+                .take(address, now)
+                .map_err(|_| ReviewError::RateLimited)?,
+            ReviewSubject::Known(account) => self
+                .account_rates
+                .take(&account, 1, now)
+                .map_err(|_| ReviewError::CallerRateLimited)?,
+            ReviewSubject::Trusted(_) => {}
         }
         self.in_progress.insert(subject, own.saturating_add(1));
         Ok(())
@@ -325,9 +350,40 @@ mod tests {
         assert_eq!(admitted(1, began + Duration::from_secs(1)), 10);
         let refused = limiter.acquire(unknown(1), began).unwrap_err();
         assert_eq!(refused, ReviewError::RateLimited);
-        // Known callers have no rate.
-        let known = ReviewSubject::Known(user("mary"));
-        assert!((0..1000).all(|_| limiter.acquire(known, began).is_ok()));
+    }
+
+    #[test]
+    fn accounts_with_valid_credentials_are_limited_in_rate_each() {
+        let (limiter, began) = (ReviewLimiter::new("access"), Instant::now());
+        let admitted = |subject, now| {
+            let asked = (0..5000).filter(|_| limiter.acquire(subject, now).is_ok());
+            asked.count()
+        };
+        let known = |name| ReviewSubject::Known(user(name));
+        assert_eq!(admitted(known("greedy"), began), 1000);
+        let refused = limiter.acquire(known("greedy"), began).unwrap_err();
+        assert_eq!(refused, ReviewError::CallerRateLimited);
+        assert_eq!(admitted(known("mary"), began), 1000);
+        let later = began + Duration::from_secs(2);
+        assert_eq!(admitted(known("greedy"), later), 100);
+        // The front proxy asks for anybody.
+        let trusted = ReviewSubject::Trusted(user("greedy"));
+        assert_eq!(admitted(trusted, later), 5000);
+    }
+
+    #[test]
+    fn many_accounts_that_ask_much_leave_some_to_others() {
+        let (limiter, began) = (ReviewLimiter::new("token"), Instant::now());
+        let known = |n: u32| ReviewSubject::Known(user(&format!("u{n}")));
+        let mut now = began;
+        for _ in 0..600 {
+            now += Duration::from_millis(100);
+            for n in 0..15 {
+                while limiter.acquire(known(n), now).is_ok() {}
+            }
+        }
+        let quiet = (0..100).filter(|_| limiter.acquire(known(99), now).is_ok());
+        assert_eq!(quiet.count(), 100);
     }
 
     /// How many of 10 requests of a quiet address are admitted after others asked as often as they can for a minute.
