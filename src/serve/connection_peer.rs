@@ -65,6 +65,7 @@ where
         Box::pin(async move {
             let (stream, inner) = accepting.await?;
             let peer = Arc::new(stream.peer());
+            peer.slot.end_handshake();
             Ok((stream, PeerService { inner, peer }))
         })
     }

@@ -23,7 +23,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use self::table::{ConnectionTable, TOO_MANY, TOO_MANY_OF_ADDRESS};
+use self::table::{
+    ConnectionTable, MAX_HANDSHAKES, TOO_MANY, TOO_MANY_HANDSHAKES, TOO_MANY_OF_ADDRESS,
+};
 use crate::telemetry::api::{ConnectionCut, ConnectionLimitReached, ConnectionsChanged};
 use crate::telemetry::log_interval::LogInterval;
 
@@ -136,6 +138,7 @@ impl ConnectionLimiter {
         let limits = &self.0.limits;
         let (max, address) = match reason {
             TOO_MANY_OF_ADDRESS => (limits.per_address, Some(peer)),
+            TOO_MANY_HANDSHAKES => (MAX_HANDSHAKES, None),
             _ => (limits.connections, None),
         };
         ConnectionLimitReached {

@@ -16,6 +16,14 @@ use super::network::network;
 /// Reasons for closing a connection, for metric labels and log lines.
 pub(super) const TOO_MANY: &str = "too many";
 pub(super) const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
+pub(super) const TOO_MANY_HANDSHAKES: &str = "too many handshakes";
+
+/// Maximum connections of a listener in their TLS handshake. Each costs some hundred microseconds of processor time, and
+/// a peer may send up to 64 KiB before its certificates are looked at.
+pub(super) const MAX_HANDSHAKES: usize = 128;
+
+/// The same of one address.
+const MAX_HANDSHAKES_OF_ADDRESS: usize = 96;
 
 /// Trust level of a peer. Of an address, connections of a lower one make room first. Requests of each have
 /// separate limits.
@@ -45,6 +53,8 @@ impl PeerRank {
 pub(in crate::serve) struct ConnectionSlot {
     peer: IpAddr,
     rank: AtomicU8,
+    /// Whether the connection is not established yet.
+    is_handshaking: AtomicBool,
     opened: Instant,
     /// Milliseconds from `opened` until the daemon last sent something on it.
     active: AtomicU64,
@@ -57,6 +67,7 @@ impl ConnectionSlot {
         Self {
             peer,
             rank: AtomicU8::new(PeerRank::Unknown as u8),
+            is_handshaking: AtomicBool::new(true),
             opened: Instant::now(),
             active: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
@@ -84,6 +95,15 @@ impl ConnectionSlot {
         if self.rank() < rank {
             self.rank.fetch_max(rank as u8, Ordering::Relaxed);
         }
+    }
+
+    /// Records that the connection is established.
+    pub(in crate::serve) fn end_handshake(&self) {
+        self.is_handshaking.store(false, Ordering::Relaxed);
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.is_handshaking.load(Ordering::Relaxed)
     }
 
     /// Records that the daemon sent something.
@@ -146,11 +166,20 @@ impl ConnectionTable {
             .slots
             .iter()
             .filter(|slot| is_own(slot) && !slot.is_trusted());
+        let is_early = |slot: &ConnectionSlot| slot.is_handshaking();
+        let handshakes = self.slots.iter().filter(|slot| is_early(slot));
+        let own_handshakes = handshakes.clone().filter(|slot| is_own(slot));
         let evicted = if own.count() >= self.max_per_address {
             let place = self.eviction_candidate(is_own);
             place.map(|place| (place, TOO_MANY_OF_ADDRESS))
         } else if self.slots.len() >= self.max {
             Some((self.eviction_candidate(|_| true)?, TOO_MANY))
+        } else if own_handshakes.count() >= MAX_HANDSHAKES_OF_ADDRESS {
+            let place = self.eviction_candidate(|slot| is_own(slot) && is_early(slot));
+            place.map(|place| (place, TOO_MANY_HANDSHAKES))
+        } else if handshakes.count() >= MAX_HANDSHAKES {
+            let place = self.eviction_candidate(is_early);
+            place.map(|place| (place, TOO_MANY_HANDSHAKES))
         } else {
             None
         };
@@ -169,10 +198,10 @@ impl ConnectionTable {
         }
     }
 
-    /// How many connections that are not trusted each network and address has.
-    fn counts_below_trusted(&self) -> ConnectionCounts {
+    /// How many connections of these each network and address has.
+    fn count<'a>(slots: impl Iterator<Item = &'a Arc<ConnectionSlot>>) -> ConnectionCounts {
         let mut counts = ConnectionCounts::default();
-        for slot in self.slots.iter().filter(|slot| !slot.is_trusted()) {
+        for slot in slots {
             let of_network = counts.networks.entry(network(slot.peer)).or_default();
             *of_network = of_network.saturating_add(1);
             let of_address = counts.addresses.entry(slot.peer).or_default();
@@ -185,9 +214,9 @@ impl ConnectionTable {
     /// counts more than the rank: otherwise whoever fills the listener with valid credentials would evict a front
     /// proxy that is still in its handshake.
     fn eviction_candidate(&self, is_of_these: impl Fn(&ConnectionSlot) -> bool) -> Option<usize> {
-        let counts = self.counts_below_trusted();
         let slots = self.slots.iter().enumerate();
         let candidates = slots.filter(|(_, slot)| !slot.is_trusted() && is_of_these(slot));
+        let counts = Self::count(candidates.clone().map(|(_, slot)| slot));
         let first = candidates.min_by_key(|(_, slot)| {
             let of_network = counts.of_network(slot.peer);
             let of_address = counts.of_address(slot.peer);
@@ -198,7 +227,7 @@ impl ConnectionTable {
     }
 }
 
-/// Numbers of connections that are not trusted.
+/// Numbers of connections.
 #[derive(Debug, Default)]
 struct ConnectionCounts {
     networks: HashMap<IpAddr, usize>,
@@ -291,6 +320,58 @@ mod tests {
         table.admit(address(3)).unwrap();
         table.admit(address(4)).unwrap();
         assert!(is_open(&honest));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_are_bounded_in_total_and_per_address() {
+        let mut table = ConnectionTable::new(1000, 800);
+        let of_one: Vec<_> = (0..200)
+            .map(|_| table.admit(address(1)).unwrap().0)
+            .collect();
+        let open = of_one.iter().filter(|slot| is_open(slot)).count();
+        assert_eq!(open, MAX_HANDSHAKES_OF_ADDRESS);
+        let mut table = ConnectionTable::new(1000, 800);
+        let established = (0..200).map(|_| {
+            let (slot, evicted) = table.admit(address(1)).unwrap();
+            slot.end_handshake();
+            assert_eq!(evicted, None);
+            slot
+        });
+        let established = Vec::from_iter(established);
+        // One of them opens another connection. Only handshakes count.
+        let honest = [9, 1].map(|last| table.admit(address(last)).unwrap().0);
+        for _ in 0..100 {
+            pass_time().await;
+            for last in 2..6 {
+                table.admit(address(last)).unwrap();
+            }
+            let early = table
+                .slots
+                .iter()
+                .filter(|slot| slot.is_handshaking())
+                .count();
+            assert!(early <= MAX_HANDSHAKES, "{early}");
+        }
+        assert!(honest.iter().all(|slot| is_open(slot)));
+        assert!(established.iter().all(|slot| is_open(slot)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_makes_room_for_others_of_its_network_first() {
+        let mut table = ConnectionTable::new(1000, 800);
+        let honest = ["10.0.0.1", "fd01::1"].map(|peer| {
+            let (slot, _) = table.admit(peer.parse().unwrap()).unwrap();
+            slot
+        });
+        for n in 0..1000 {
+            pass_time().await;
+            let flooder = format!("fd00::{:x}", n + 1);
+            let (_, evicted) = table.admit(flooder.parse().unwrap()).unwrap();
+            let is_full = n + honest.len() >= MAX_HANDSHAKES;
+            assert_eq!(evicted, is_full.then_some(TOO_MANY_HANDSHAKES), "{n}");
+        }
+        assert!(honest.iter().all(|slot| is_open(slot)));
+        assert_eq!(table.len(), MAX_HANDSHAKES);
     }
 
     /// What happens to a newcomer while `flooders` open connections with valid credentials.
