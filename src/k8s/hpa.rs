@@ -24,6 +24,7 @@ use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::facts::{
     HpaFacts, HpaMap, OtherMetric, RunningReplicas, ScaleTarget, zeroed_since,
 };
+use crate::model::hpa::facts_budget::FactsBudget;
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
@@ -116,7 +117,7 @@ pub async fn list(
 /// no target is lost meanwhile.
 #[derive(Debug)]
 pub struct WatchedHpas {
-    all: HpaMap,
+    all: KnownHpas,
     scopes: Vec<WatchScope>,
 }
 
@@ -128,6 +129,15 @@ struct WatchScope {
     is_listed: bool,
     /// The listing that is under way.
     listing: BTreeMap<HpaKey, Arc<HpaFacts>>,
+    /// What its HPAs use.
+    listing_budget: FactsBudget,
+}
+
+/// The HPAs now, and what they use.
+#[derive(Debug, Default)]
+struct KnownHpas {
+    hpas: HpaMap,
+    budget: FactsBudget,
 }
 
 impl WatchedHpas {
@@ -139,7 +149,7 @@ impl WatchedHpas {
             ..WatchScope::default()
         };
         Self {
-            all: HpaMap::default(),
+            all: KnownHpas::default(),
             scopes: namespaces.into_iter().map(scope).collect(),
         }
     }
@@ -147,7 +157,7 @@ impl WatchedHpas {
     /// The HPAs now. Shares with earlier ones what did not change.
     #[must_use]
     pub fn all(&self) -> HpaMap {
-        self.all.clone()
+        self.all.hpas.clone()
     }
 
     /// Takes in an event of one of the watches. Returns whether there is something to publish: all watches have
@@ -159,54 +169,72 @@ impl WatchedHpas {
         let is_changed = match event {
             Event::Init => {
                 scope.listing.clear();
+                scope.listing_budget = FactsBudget::default();
                 false
             }
             Event::InitApply(hpa) => {
-                let facts = WatchedHpa::take_facts(hpa);
+                let facts = scope.listing_budget.admit(WatchedHpa::take_facts(hpa));
                 scope.listing.insert(facts.key(), facts);
                 false
             }
-            Event::InitDone => replace_scope(&mut self.all, scope),
-            Event::Apply(hpa) => insert(&mut self.all, WatchedHpa::take_facts(hpa)),
-            Event::Delete(hpa) => self
-                .all
-                .remove(&WatchedHpa::take_facts(hpa).key())
-                .is_some(),
+            Event::InitDone => self.all.replace_scope(scope),
+            Event::Apply(hpa) => self.all.insert(WatchedHpa::take_facts(hpa)),
+            Event::Delete(hpa) => self.all.remove(&WatchedHpa::take_facts(hpa).key()),
         };
         is_changed && self.scopes.iter().all(|scope| scope.is_listed)
     }
 }
 
-/// Replaces the HPAs of a watch by those that it has listed. Returns whether they differ, or were never listed.
-fn replace_scope(all: &mut HpaMap, scope: &mut WatchScope) -> bool {
-    let listed = mem::take(&mut scope.listing);
-    let is_in_scope = |key: &&HpaKey| {
-        let namespace = scope.namespace.as_deref();
-        namespace.is_none_or(|namespace| namespace == &*key.namespace)
-    };
-    let known = all.keys().filter(is_in_scope);
-    let gone: Vec<_> = known
-        .filter(|key| !listed.contains_key(key))
-        .cloned()
-        .collect();
-    let mut is_changed = !mem::replace(&mut scope.is_listed, true) || !gone.is_empty();
-    for key in &gone {
-        all.remove(key);
+impl KnownHpas {
+    /// Replaces the HPAs of a watch by those that it has listed. Returns whether they differ, or were never listed.
+    fn replace_scope(&mut self, scope: &mut WatchScope) -> bool {
+        let listed = mem::take(&mut scope.listing);
+        let is_in_scope = |key: &&HpaKey| {
+            let namespace = scope.namespace.as_deref();
+            namespace.is_none_or(|namespace| namespace == &*key.namespace)
+        };
+        let known = self.hpas.keys().filter(is_in_scope);
+        let gone: Vec<_> = known
+            .filter(|key| !listed.contains_key(key))
+            .cloned()
+            .collect();
+        let mut is_changed = !mem::replace(&mut scope.is_listed, true) || !gone.is_empty();
+        for key in &gone {
+            self.hpas.remove(key);
+        }
+        for facts in listed.into_values() {
+            is_changed |= self.replace(facts);
+        }
+        self.budget = self.hpas.values().map(|facts| &**facts).collect();
+        is_changed
     }
-    for facts in listed.into_values() {
-        is_changed |= insert(all, facts);
-    }
-    is_changed
-}
 
-/// Returns whether the facts differ from those known before.
-fn insert(all: &mut HpaMap, facts: Arc<HpaFacts>) -> bool {
-    let key = facts.key();
-    let differs = all.get(&key).is_none_or(|known| *known != facts);
-    if differs {
-        all.insert(key, facts);
+    /// Inserts an HPA as far as there is room. Returns whether its facts differ from those known before.
+    fn insert(&mut self, facts: Arc<HpaFacts>) -> bool {
+        if let Some(known) = self.hpas.get(&facts.key()) {
+            self.budget.release(known);
+        }
+        let facts = self.budget.admit(facts);
+        self.replace(facts)
     }
-    differs
+
+    fn replace(&mut self, facts: Arc<HpaFacts>) -> bool {
+        let key = facts.key();
+        let differs = self.hpas.get(&key).is_none_or(|known| *known != facts);
+        if differs {
+            self.hpas.insert(key, facts);
+        }
+        differs
+    }
+
+    /// Returns whether the HPA was known.
+    fn remove(&mut self, key: &HpaKey) -> bool {
+        let known = self.hpas.remove(key);
+        if let Some(known) = &known {
+            self.budget.release(known);
+        }
+        known.is_some()
+    }
 }
 
 fn key_of(hpa: &HorizontalPodAutoscaler) -> HpaKey {
@@ -704,6 +732,51 @@ mod tests {
         ] {
             assert_eq!(published(&mut watched, scope, event).as_deref(), expected);
         }
+    }
+
+    #[test]
+    fn large_hpas_of_a_namespace_are_kept_as_far_as_there_is_room() {
+        let values: Vec<_> = (0..3000).map(|i| format!("{i:x}")).collect();
+        let large = |namespace: &str, i: u32| {
+            let expression = json!({"key": "topic", "operator": "NotIn", "values": values});
+            let selector = json!({"matchLabels": {"group": "g"}, "matchExpressions": [expression]});
+            let metrics = external(
+                json!({"name": "kafka_lag", "selector": selector}),
+                json!({"type": "AverageValue", "averageValue": "1"}),
+            );
+            hpa(namespace, &format!("h{i:03}"), metrics)
+        };
+        let whole = |watched: &WatchedHpas| {
+            let hpas = watched.all();
+            let whole = hpas.values().filter(|facts| facts.too_large.is_none());
+            whole
+                .map(|facts| facts.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        let mut watched = WatchedHpas::new([None]);
+        for _ in 0..2 {
+            watched.apply(0, Event::<HorizontalPodAutoscaler>::Init);
+            for i in 0..60 {
+                watched.apply(0, Event::InitApply(large("shop", i)));
+            }
+            watched.apply(0, Event::<HorizontalPodAutoscaler>::InitDone);
+            // A status that changes, and HPAs that come later.
+            for i in 0..100 {
+                watched.apply(0, Event::Apply(large("shop", i)));
+            }
+            let whole = whole(&watched);
+            assert!((5..50).contains(&whole.len()), "{whole:?}");
+            assert_eq!(whole[0], "h000");
+            assert!(whole.is_sorted() && watched.all().len() == 100);
+        }
+        let before = whole(&watched).len();
+        watched.apply(0, Event::Apply(large("other", 0)));
+        assert_eq!(whole(&watched).len(), before + 1);
+        // Room for the next one that is written.
+        watched.apply(0, Event::Delete(large("shop", 0)));
+        assert!(watched.apply(0, Event::Apply(large("shop", 99))));
+        assert_eq!(whole(&watched).len(), before + 1);
+        assert!(!watched.apply(0, Event::Apply(large("shop", 98))));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod bounded_facts;
 pub mod controller;
 pub mod facts;
+pub mod facts_budget;
 pub mod limits;
 pub mod selector;
 pub mod write_scopes;

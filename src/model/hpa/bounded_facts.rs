@@ -25,6 +25,11 @@ pub fn bound(mut facts: HpaFacts) -> HpaFacts {
     let Some(too_large) = find_exceeded_limit(&facts) else {
         return facts;
     };
+    keep_little(facts, too_large)
+}
+
+/// What is kept of an HPA that is too large.
+pub(super) fn keep_little(mut facts: HpaFacts, too_large: HpaTooLarge) -> HpaFacts {
     // No finding for HPAs that use no lagwise metric.
     facts.too_large = has_lagwise_metric(&facts).then_some(too_large);
     facts.annotations = essential_annotations(&facts.annotations);
@@ -34,6 +39,7 @@ pub fn bound(mut facts: HpaFacts) -> HpaFacts {
         bytes = bytes.saturating_add(metric_bytes(metric));
         bytes <= MAX_TEXT_BYTES
     });
+    facts.metrics.shrink_to_fit();
     if scale_target_bytes(&facts.scale_target) > MAX_SHORT_BYTES {
         facts.scale_target = ScaleTarget::default();
     }
@@ -44,7 +50,7 @@ pub fn bound(mut facts: HpaFacts) -> HpaFacts {
             true => controller,
             false => "another controller".into(),
         });
-    facts.other_metrics.clear();
+    facts.other_metrics = Vec::new();
     facts
 }
 

@@ -13,6 +13,12 @@ pub const MAX_REJECTED_METRICS: usize = 8;
 /// Maximum bytes of all text that is kept of an HPA: names, selectors and annotations.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024;
 
+/// Maximum memory of an HPA that is kept however many there are, in bytes. The usual ones have a quarter of it.
+pub const MAX_SMALL_BYTES: usize = 4 * 1024;
+
+/// Maximum memory of all larger HPAs of a namespace, in bytes.
+pub const MAX_NAMESPACE_BYTES: usize = 2 * 1024 * 1024;
+
 /// Limit that an HPA exceeds, so that it is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HpaTooLarge {
@@ -30,4 +36,9 @@ pub enum HpaTooLarge {
         "its annotations lagwise.dev/..., selectors and names have {0} bytes: at most {MAX_TEXT_BYTES} per HPA"
     )]
     Text(usize),
+    #[error(
+        "it takes more than {MAX_SMALL_BYTES} bytes of memory, and with it such HPAs of its namespace would take more \
+         than {MAX_NAMESPACE_BYTES}: shorten its annotations and selectors"
+    )]
+    Namespace,
 }

@@ -40,6 +40,15 @@ impl RejectedSelector {
         }
     }
 
+    /// Bytes of what is kept of it.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Value { key, value } => key.len().saturating_add(value.len()),
+            Self::Operator(operator) => operator.len(),
+        }
+    }
+
     /// Rejects an operator.
     #[must_use]
     pub fn operator(operator: &str) -> Self {
@@ -167,6 +176,16 @@ impl Selector {
             values.fold(requirement.key.len(), usize::saturating_add)
         };
         self.0.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+
+    /// Number of its keys and values.
+    #[must_use]
+    pub fn text_count(&self) -> usize {
+        let count = |requirement: &Requirement| match &requirement.operator {
+            Operator::In(values) | Operator::NotIn(values) => values.len().saturating_add(1),
+            Operator::Exists | Operator::DoesNotExist => 1,
+        };
+        self.0.iter().map(count).fold(0, usize::saturating_add)
     }
 
     /// Whether any requirement is about `key`.
