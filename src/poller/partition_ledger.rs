@@ -27,6 +27,9 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
 /// After how many plans without it a refused group is read again, since its topics may have become smaller.
 const REREAD_AFTER: u32 = 60;
 
+/// How many topics a target may look at for the price of one partition.
+const LOOKS_PER_PARTITION: usize = 16;
+
 /// The groups that were read, and what HPAs, namespaces and all of them use.
 #[derive(Debug, Default)]
 pub(super) struct PartitionLedger {
@@ -97,23 +100,24 @@ impl PartitionLedger {
         let cluster = observation.cluster.clone();
         let listings = &mut observation.listings;
         for read in &mut observation.groups {
-            let mut partitions = match (&read.committed, read.refused_partitions) {
-                (Ok(committed), _) => count_partitions(committed),
-                (Err(_), Some(partitions)) => partitions,
-                (Err(_), None) => continue,
-            };
             let key = (cluster.clone(), read.plan.group.clone());
-            if self.is_charged(&key, partitions) {
-                continue;
-            }
             let Some(group) = targets.group(&key.0, &key.1) else {
                 continue;
             };
+            let mut partitions = match (&read.committed, read.refused_partitions) {
+                (Ok(committed), _) => partitions_to_charge(group, committed),
+                (Err(_), Some(partitions)) => partitions,
+                (Err(_), None) => continue,
+            };
+            if self.is_charged(&key, partitions) {
+                continue;
+            }
             // What members are only expected to read comes after what is asked for, also by others.
             if !self.has_room(&key, group, partitions, targets.budgets())
-                && let Some(fewer) = drop_listed(read, listings)
+                && drop_listed(read, listings)
+                && let Ok(committed) = &read.committed
             {
-                partitions = fewer;
+                partitions = partitions_to_charge(group, committed);
                 if self.is_charged(&key, partitions) {
                     continue;
                 }
@@ -152,9 +156,11 @@ impl PartitionLedger {
         let (mut read, mut left_out) = (Vec::new(), Vec::new());
         let mut known_partitions = 0u64;
         let mut ranks: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-        for group in plan.groups {
+        for mut group in plan.groups {
             let key = (cluster.clone(), group.group.clone());
             let asked = targets.group(&key.0, &key.1);
+            // A group that was never read may have any number of partitions, and would take what is left for others.
+            group.max_partitions = asked.and_then(|asked| max_partitions(asked, targets.budgets()));
             let entry = self.groups.get(&key);
             let is_known = entry.is_some_and(|entry| entry.admission.is_ok());
             let entry = entry.map(|entry| (entry.partitions, entry.left_out));
@@ -320,26 +326,50 @@ impl PartitionLedger {
     }
 }
 
+/// How many partitions of a group the one that pays for it may have; `None` = any number.
+fn max_partitions(group: &GroupTargets, budgets: &Budgets) -> Option<u64> {
+    let budget = match group.targets().iter().any(|target| target.hpa().is_some()) {
+        _ if group.is_configured() => return None,
+        true => &budgets.hpa,
+        false => &budgets.namespace,
+    };
+    Some(budget.partitions)
+}
+
 fn count_partitions(committed: &TopicMap<CommittedOffsets>) -> u64 {
     let columns = committed.values().map(|column| column.len());
     let partitions = columns.fold(0, usize::saturating_add);
     u64::try_from(partitions).unwrap_or(u64::MAX)
 }
 
-/// Drops the topics of a group that were listed by a pattern. Returns how many partitions are left; `None` if there are no
-/// such topics.
+/// What a group is charged with: its partitions, and something for each target beyond the first that names no topics.
+/// Each of these looks at all topics of the group after every sweep.
+fn partitions_to_charge(group: &GroupTargets, committed: &TopicMap<CommittedOffsets>) -> u64 {
+    let unnamed = group.targets().iter();
+    let unnamed = unnamed.filter(|target| target.key.topics.is_empty());
+    let more = unnamed.count().saturating_sub(1);
+    let looks = more.saturating_mul(committed.len()) / LOOKS_PER_PARTITION;
+    let looks = u64::try_from(looks).unwrap_or(u64::MAX);
+    count_partitions(committed).saturating_add(looks)
+}
+
+/// Drops the topics of a group that were listed by a pattern. Returns whether there are such topics.
 fn drop_listed(
     read: &mut GroupObservation,
     listings: &mut BTreeMap<GroupId, Arc<TopicListing>>,
-) -> Option<u64> {
-    let listing = listings.get_mut(&read.plan.group)?;
-    let committed = read.committed.as_mut().ok()?;
+) -> bool {
+    let Some((listing, committed)) = listings
+        .get_mut(&read.plan.group)
+        .zip(read.committed.as_mut().ok())
+    else {
+        return false;
+    };
     if listing.topics().is_empty() {
-        return None;
+        return false;
     }
     let listing = std::mem::replace(listing, Arc::new(TopicListing::TooMany));
     committed.retain(|topic, _| !listing.topics().contains(topic));
-    Some(count_partitions(committed))
+    true
 }
 
 /// Groups that have to make room, and the budget that would be exceeded without that.

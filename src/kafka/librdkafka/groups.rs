@@ -329,6 +329,10 @@ mod tests {
                 plan("d", &["small"], false),
                 plan("e", &["small"], false),
                 plan("discovers", &[], false),
+                GroupPlan {
+                    max_partitions: Some(3),
+                    ..plan("f", &["small"], false)
+                },
             ],
             max_partitions: Some(8),
         };
@@ -351,6 +355,7 @@ mod tests {
             read("discovers"),
             refused("b", 7),
             refused("e", 4),
+            refused("f", 4),
         ];
         assert_eq!(Vec::from_iter(found.iter().map(outcome)), expected);
     }

@@ -51,6 +51,8 @@ pub struct GroupPlan {
     pub patterns: Vec<TopicPattern>,
     /// Whether it is read however many partitions it has.
     pub is_unlimited: bool,
+    /// Partitions of it to read at the most, unless it is unlimited; `None` = all that the plan allows.
+    pub max_partitions: Option<u64>,
     /// Where consumers start without a committed offset.
     pub reset: OffsetReset,
     /// Up to which offset consumers read.
@@ -69,6 +71,7 @@ impl GroupPlan {
             topics: Arc::new(topics),
             patterns: Vec::new(),
             is_unlimited: false,
+            max_partitions: None,
             reset: OffsetReset::default(),
             isolation: Isolation::default(),
             thresholds: LagThresholds::default(),
@@ -96,6 +99,10 @@ impl PartitionAllowance {
             return Ok(());
         };
         let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
+        // None of what is left is for a group that could not keep it.
+        if group.max_partitions.is_some_and(|max| partitions > max) {
+            return Err(partitions);
+        }
         self.0 = Some(left.checked_sub(partitions).ok_or(partitions)?);
         Ok(())
     }
@@ -124,5 +131,23 @@ mod tests {
         }
         let mut any = PartitionAllowance::new(None);
         assert_eq!(any.take(&limited, usize::MAX), Ok(()));
+    }
+
+    #[test]
+    fn a_group_takes_no_more_than_its_own_maximum() {
+        let group = |max_partitions| GroupPlan {
+            max_partitions,
+            ..GroupPlan::new("g", BTreeSet::new())
+        };
+        let mut allowance = PartitionAllowance::new(Some(100));
+        assert_eq!(allowance.take(&group(Some(10)), 11), Err(11));
+        assert_eq!(allowance.take(&group(Some(10)), 10), Ok(()));
+        assert_eq!(allowance.take(&group(None), 90), Ok(()));
+        assert_eq!(allowance.take(&group(Some(10)), 1), Err(1));
+        let unlimited = GroupPlan {
+            is_unlimited: true,
+            ..group(Some(10))
+        };
+        assert_eq!(allowance.take(&unlimited, 11), Ok(()));
     }
 }

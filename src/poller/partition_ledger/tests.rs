@@ -109,6 +109,53 @@ fn topics_listed_by_a_pattern_give_way_to_those_that_are_asked_for() {
     }
 }
 
+/// A reading of group `g` with so many topics of one partition each.
+fn read_topics(topics: usize) -> Observation {
+    let mut all = read(Duration::ZERO, "g", "t", &[(0, Ok(Some(0)), Ok(1))]);
+    let columns = all.groups[0].committed.as_mut().unwrap();
+    let column = columns["t"].clone();
+    for topic in 1..topics {
+        columns.insert(format!("t{topic}").as_str().into(), column.clone());
+    }
+    all
+}
+
+#[test]
+fn targets_that_look_at_all_topics_of_a_group_are_charged_for_that() {
+    let key: GroupKey = ("main".into(), "g".into());
+    let names: Vec<_> = (0..9).map(|i| format!("a/h{i}=g:*")).collect();
+    let charged = |hpas: &[&str], topics: usize| {
+        let targets = targets(budgets(1000, 1000, 1000), hpas, &[]);
+        let mut ledger = PartitionLedger::default();
+        ledger.apply(&mut read_topics(topics), &targets);
+        let entry = ledger.groups[&key].clone();
+        (entry.partitions, entry.admission.is_ok())
+    };
+    let unnamed: Vec<_> = names.iter().map(String::as_str).collect();
+    assert_eq!(charged(&unnamed[..1], 160), (160, true));
+    // Eight more, each for the price of 10 partitions.
+    assert_eq!(charged(&unnamed, 160), (240, true));
+    assert_eq!(charged(&unnamed, 640), (960, true));
+    assert_eq!(charged(&unnamed, 672), (1008, false));
+    let named: Vec<_> = (0..9).map(|i| format!("a/h{i}=g")).collect();
+    let named: Vec<_> = named.iter().map(String::as_str).collect();
+    assert_eq!(charged(&named, 672), (672, true));
+
+    // What is asked for changes, and the group is charged anew.
+    let mut ledger = PartitionLedger::default();
+    let mut before = targets(budgets(1000, 1000, 1000), &unnamed[..1], &[]);
+    for (hpas, expected) in [(9, 1008), (2, 714), (9, 1008), (1, 672)] {
+        let after = targets(budgets(1000, 1000, 1000), &unnamed[..hpas], &[]);
+        update(&mut ledger, "g", &before, &after);
+        let mut read = read_topics(672);
+        ledger.apply(&mut read, &after);
+        let is_refused = read.groups[0].committed == Err(Fault::OverBudget);
+        assert_eq!(is_refused, expected > 1000, "{hpas}");
+        assert_eq!(ledger.groups[&key].partitions, expected, "{hpas}");
+        before = after;
+    }
+}
+
 #[test]
 fn topics_listed_by_a_pattern_take_no_room_of_others() {
     let targets = targets(budgets(100, 100, 30), &["a/h=g", "b/h=h"], &[]);
@@ -356,6 +403,35 @@ fn a_group_that_the_client_refuses_because_another_has_grown_stays_admitted() {
     refuse(&mut ledger, &targets, "b1", 25);
     let (read, left_out, _) = plan(&mut ledger, &targets);
     assert_eq!((read, left_out), (ids(&["b1", "operators"]), ids(&["a1"])));
+}
+
+#[test]
+fn a_group_that_was_never_read_gets_no_more_than_its_hpa_may_have() {
+    let asked = ["a/h=new", "a/h2=new2:*", "a/h3=known", "b/h=operators:u"];
+    let targets = targets(budgets(10, 15, 100), &asked, &["asked"]);
+    let mut ledger = PartitionLedger::default();
+    assert!(apply(&mut ledger, &targets, &[("known", 4)]).is_empty());
+    let cluster = ClusterName::from("main");
+    let whole = targets.plan(&cluster, |_| BTreeSet::new());
+    let (plan, _) = ledger.split_plan(&cluster, whole, &targets);
+    assert_eq!(plan.max_partitions, Some(100));
+    let max: BTreeMap<_, _> = plan
+        .groups
+        .iter()
+        .map(|plan| (plan.group.to_string(), plan.max_partitions))
+        .collect();
+    let expected = [
+        ("asked", Some(15)),
+        ("known", Some(10)),
+        ("new", Some(10)),
+        ("new2", Some(10)),
+        // The operator has chosen it, and an HPA adds a topic.
+        ("operators", None),
+    ];
+    assert_eq!(
+        max,
+        expected.map(|(group, max)| (group.to_owned(), max)).into()
+    );
 }
 
 #[test]
