@@ -105,7 +105,7 @@ impl GroupEvaluation {
             return Self {
                 query,
                 group: None,
-                selected: Positions::new(),
+                selected: Positions::default(),
                 measure: Err(Unmeasured::NoTopics(NoValueReason::NotYetRead(unread))),
             };
         };
@@ -230,11 +230,11 @@ pub fn is_read(clusters: &Clusters, key: &WatchKey) -> bool {
 /// The readings of the topics at these positions among those of a group.
 fn readings<'a>(
     group: &'a GroupSnapshot,
-    selected: &'a [usize],
+    selected: &'a Positions,
     filter: Option<&'a PartitionFilter>,
 ) -> impl Iterator<Item = TopicReading<'a>> {
     let topics = selected.iter();
-    let topics = topics.filter_map(|index| group.topics.get_index(*index));
+    let topics = topics.filter_map(|index| group.topics.get_index(index));
     topics.map(move |(topic, read)| TopicReading {
         topic,
         read,
@@ -247,7 +247,7 @@ fn measure(
     query: &GroupQuery,
     cluster: &ClusterSnapshot,
     group: &GroupSnapshot,
-    selected: &[usize],
+    selected: &Positions,
 ) -> Result<GroupMeasure, Unmeasured> {
     let filter = query.settings.partitions.as_ref();
     let mut lag = Lag::default();

@@ -10,6 +10,9 @@ use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::TopicName;
 
+/// Maximum number of topics that were not read yet in one reason. When they are read, it names the next ones.
+const UNREAD_MAX: usize = 32;
+
 /// Whether the snapshot of the group contains every topic that the watch key requests, or a fault that explains why not.
 pub(super) fn covers(group: &GroupSnapshot, key: &WatchKey) -> bool {
     if key.topics.is_empty() {
@@ -79,7 +82,8 @@ pub(super) fn select_topics<'a>(
         Err(match group.fault {
             Some(fault) => unknown(fault),
             None => NoValueReason::NotYetRead(vec![WatchKey {
-                topics: selected.unread.clone(),
+                // Members may subscribe to thousands, and each of their targets has such a reason.
+                topics: selected.unread.iter().take(UNREAD_MAX).cloned().collect(),
                 ..(**key).clone()
             }]),
         })

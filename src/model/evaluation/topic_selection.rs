@@ -16,8 +16,51 @@ use crate::model::units::topic_pattern::TopicPattern;
 /// A topic of a group with its readings.
 pub type SelectedTopic<'a> = (&'a TopicName, &'a GroupTopic);
 
-/// Topics that count, as positions among those of their group: mostly one.
-pub(super) type Positions = SmallVec<[usize; 2]>;
+/// Topics that count, as positions among those of their group: mostly one. At most a bit for each topic of the group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Positions {
+    few: SmallVec<[u32; 4]>,
+    /// A bit for each topic of the group, instead of `few`, where these would take more.
+    bits: Box<[u64]>,
+}
+
+impl Positions {
+    /// These positions in ascending order, among so many topics.
+    fn new(positions: SmallVec<[u32; 4]>, topics: usize) -> Self {
+        let words = topics.div_ceil(64);
+        if !positions.spilled() || positions.len() < words.saturating_mul(2) {
+            return Self {
+                few: positions,
+                bits: Box::default(),
+            };
+        }
+        let mut bits = vec![0u64; words];
+        for position in positions {
+            if let Some(word) = bits.get_mut(position as usize / 64) {
+                *word |= 1u64.wrapping_shl(position % 64);
+            }
+        }
+        Self {
+            few: SmallVec::new(),
+            bits: bits.into(),
+        }
+    }
+
+    /// The positions in ascending order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+        let few = self.few.iter().map(|position| *position as usize);
+        let many = self.bits.iter().enumerate().flat_map(|(index, word)| {
+            let first = index.saturating_mul(64);
+            let bits = (0..64u32).filter(move |bit| word.wrapping_shr(*bit) & 1 == 1);
+            bits.map(move |bit| first.saturating_add(bit as usize))
+        });
+        few.chain(many)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.iter().count()
+    }
+}
 
 /// The topics of a group that count.
 #[derive(Debug, Default)]
@@ -33,10 +76,10 @@ impl TopicSelection<'_> {
     pub(super) fn positions(&self, group: &GroupSnapshot) -> Positions {
         // Both are in the order of names.
         let mut selected = self.topics.iter().peekable();
-        let all = group.topics.keys().enumerate();
-        all.filter(|(_, topic)| selected.next_if(|(name, _)| name == topic).is_some())
-            .map(|(index, _)| index)
-            .collect()
+        let all = (0u32..).zip(group.topics.keys());
+        let found = all.filter(|(_, topic)| selected.next_if(|(name, _)| name == topic).is_some());
+        let positions = found.map(|(index, _)| index).collect();
+        Positions::new(positions, group.topics.len())
     }
 }
 
@@ -130,4 +173,38 @@ pub fn whole_parallelism(group: &GroupSnapshot) -> Option<Parallelism> {
     }
     let reads_some = !works.is_empty() && picked.unread.is_empty();
     reads_some.then(|| parallelism(group, &works, None, By::Partitions))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::btree_set;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn positions_stay_the_same_however_they_are_kept(
+            topics in 1..2000usize,
+            chosen in btree_set(0..2000u32, 0..2000),
+        ) {
+            let chosen = chosen.into_iter().filter(|position| (*position as usize) < topics);
+            let chosen: SmallVec<[u32; 4]> = chosen.collect();
+            let positions = Positions::new(chosen.clone(), topics);
+            let expected: Vec<_> = chosen.iter().map(|position| *position as usize).collect();
+            prop_assert_eq!(positions.len(), expected.len());
+            prop_assert_eq!(positions.iter().collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn positions_take_at_most_a_bit_for_each_topic() {
+        for (chosen, topics) in [(10_000, 10_000), (9_999, 10_000), (400, 10_000), (5, 10)] {
+            let positions = Positions::new((0..chosen).collect(), topics);
+            let few = positions.few.len() * size_of::<u32>();
+            let bits = positions.bits.len() * 8;
+            let most = (topics / 8 + 8).max(16);
+            assert!(few + bits <= most, "{chosen} of {topics}: {few} + {bits}");
+        }
+    }
 }
