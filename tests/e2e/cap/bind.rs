@@ -48,13 +48,14 @@ impl Drop for BindPolicy<'_> {
     }
 }
 
-/// Somebody with all rights on the HPAs of the namespace.
+/// Somebody with all rights on the HPAs of the namespace, and on their status.
 fn bobs_kubeconfig(scene: &Scene<'_>) -> Result<String> {
     let subject = format!("--serviceaccount={}:bob", scene.namespace);
-    let resource = "--resource=horizontalpodautoscalers.autoscaling";
+    let hpas = "--resource=horizontalpodautoscalers.autoscaling";
+    let status = "--resource=horizontalpodautoscalers.autoscaling/status";
     for args in [
         &["create", "serviceaccount", "bob"][..],
-        &["create", "role", "hpas", "--verb=*", resource],
+        &["create", "role", "hpas", "--verb=*", hpas, status],
         &["create", "rolebinding", "hpas", "--role=hpas", &subject],
     ] {
         scene.kubectl(args)?;
@@ -86,6 +87,21 @@ pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
         let patch = patch.to_string();
         let args = ["patch", "hpa", "billing", "--type=merge", "-p", &*patch];
         by(user, &args, "")
+    };
+    let patched_status = |user: &[&str], patch: &Value| {
+        let (patch, status) = (patch.to_string(), "--subresource=status");
+        let args = [
+            "patch",
+            "hpa",
+            "billing",
+            status,
+            "--type=merge",
+            "-p",
+            &*patch,
+            "-o",
+            "json",
+        ];
+        by(user, &args, "").and_then(|hpa| Ok(serde_json::from_str::<Value>(&hpa)?))
     };
     let max = |max: u32| json!({"spec": {"maxReplicas": max}});
     let annotation = |key: &str, value: Value| json!({"metadata": {"annotations": {key: value}}});
@@ -138,6 +154,12 @@ pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
         let told = told.with_context(|| format!("{patch} was taken"))?;
         let told = told.to_string();
         ensure!(told.contains(reason), "{patch}: {told}");
+        // A write to the status takes annotations, and nothing of the spec.
+        if !patch["metadata"].is_null() {
+            let told = patched_status(&bob, &patch).err();
+            let told = told.with_context(|| format!("{patch} was taken with the status"))?;
+            ensure!(told.to_string().contains(reason), "{patch}: {told}");
+        }
         // Who is exempt may write it, as far as the API server takes it at all.
         if reason != "minReplicas" {
             patched(&[], &patch).with_context(|| format!("{patch} by an administrator"))?;
@@ -154,6 +176,14 @@ pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
     ] {
         patched(&bob, &patch).with_context(|| format!("{patch} was rejected"))?;
     }
+    // The HPA controller writes the status, and bob may.
+    let status = json!({"spec": {"maxReplicas": 50}, "status": {"desiredReplicas": 4}});
+    let hpa = patched_status(&bob, &status)?;
+    let found = (
+        &hpa["status"]["desiredReplicas"],
+        &hpa["spec"]["maxReplicas"],
+    );
+    ensure!(found == (&json!(4), &json!(6)), "{hpa}");
     let create = |annotations: Value| {
         let hpa = json!({
             "apiVersion": "autoscaling/v2",
