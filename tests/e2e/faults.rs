@@ -1,6 +1,7 @@
 //! Brokers that hang, lie, die and come back: nothing that is read is ever wrong, what other brokers hold stays fresh,
 //! and all is well soon after the broker is.
 
+mod iterations;
 mod network;
 mod restarts;
 
@@ -26,6 +27,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "faults::a_coordinator_is_killed_and_comes_back",
         restarts::a_coordinator_is_killed_and_comes_back,
+    ),
+    (
+        "faults::a_million_iterations_cost_their_own_cluster",
+        iterations::a_million_iterations_cost_their_own_cluster,
     ),
 ];
 
