@@ -6,6 +6,7 @@ mod callers;
 mod certificates;
 mod crowd;
 mod faults;
+mod floods;
 mod matrix;
 mod paths;
 mod random;
@@ -118,10 +119,18 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::no_secret_is_written_anywhere",
         secrets::none_is_written_anywhere,
     ),
+    (
+        "api::floods_of_tokens_leave_reviews_to_others",
+        floods::of_tokens_leave_reviews_to_others,
+    ),
 ];
 
 /// The long ones.
 pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "api::floods_of_handshakes_hold_nobody_up",
+        floods::of_handshakes_hold_nobody_up,
+    ),
     ("api::scrapers_that_trickle", scrapers::that_trickle),
     ("api::soak_with_churn", soak::with_churn),
     (

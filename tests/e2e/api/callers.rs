@@ -191,11 +191,20 @@ impl Scene<'_> {
         Ok(token)
     }
 
-    /// A token of that account as the API server would sign it, that ends so many seconds from now.
     fn forge(&self, account: &str, lasts: i64) -> Result<String> {
         let object = self
             .plane
             .get("serviceaccount", account, Some(&self.namespace))?;
+        self.forge_of(&object, lasts)
+    }
+
+    /// A token of that service account as the API server would sign it, that ends so many seconds from now.
+    pub(super) fn forge_of(&self, object: &Value, lasts: i64) -> Result<String> {
+        let text = |key: &str| {
+            let text = object["metadata"][key].as_str();
+            text.with_context(|| format!("no {key}"))
+        };
+        let (namespace, account) = (text("namespace")?, text("name")?);
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)?
             .as_secs();
@@ -203,9 +212,9 @@ impl Scene<'_> {
         let audience = "https://kubernetes.default.svc";
         let claims = json!({
             "aud": [audience], "iss": audience, "iat": now - 3600, "nbf": now - 3600, "exp": now + lasts,
-            "sub": format!("system:serviceaccount:{}:{account}", self.namespace),
+            "sub": format!("system:serviceaccount:{namespace}:{account}"),
             "kubernetes.io": {
-                "namespace": self.namespace,
+                "namespace": namespace,
                 "serviceaccount": {"name": account, "uid": object["metadata"]["uid"]},
             },
         });

@@ -163,7 +163,7 @@ pub(super) fn in_random_namespaces_hold_nobody_up(testbed: &Testbed) -> Result<(
 }
 
 /// The reviews for which the API server was asked.
-fn sent_reviews(scene: &Scene<'_>) -> Result<u64> {
+pub(super) fn sent_reviews(scene: &Scene<'_>) -> Result<u64> {
     let mut sent = 0;
     for kind in ["access", "token"] {
         for outcome in ["answered", "no_answer", "refused", "no_right"] {
@@ -241,14 +241,14 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
 }
 
 #[derive(Debug, Default)]
-struct Questions {
-    asked: usize,
-    refused: usize,
-    answers: Latencies,
+pub(super) struct Questions {
+    pub(super) asked: usize,
+    pub(super) refused: usize,
+    pub(super) answers: Latencies,
 }
 
 /// Questions that no cache answers, by a token's owner and by the API server for a master.
-async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Questions> {
+pub(super) async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Questions> {
     static QUESTION: AtomicUsize = AtomicUsize::new(0);
     let client = reqwest::Client::builder()
         .danger_accept_invalid_certs(true)
@@ -286,7 +286,7 @@ async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Que
 
 /// Accepts every certificate: the server is not what is tested here.
 #[derive(Debug)]
-struct AnyServer;
+pub(super) struct AnyServer;
 
 impl rustls::client::danger::ServerCertVerifier for AnyServer {
     fn verify_server_cert(

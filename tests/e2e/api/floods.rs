@@ -1,0 +1,226 @@
+//! Callers in number that the cluster knows, and handshakes in number: others are answered beside them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::Scene;
+use super::strangers::{AnyServer, questions, sent_reviews};
+use crate::testbed::Testbed;
+use crate::testbed::pki::Authority;
+
+/// Memory limit of the chart.
+const MEMORY_LIMIT_KB: u64 = 256 * 1024;
+/// For how long others ask beside them.
+const FOR: Duration = Duration::from_secs(6);
+/// For how long others ask alone.
+const ALONE: Duration = Duration::from_secs(2);
+
+const TOKENS: usize = 40;
+/// Tasks that ask with these tokens.
+const ASKING: usize = 150;
+/// Between the requests of one task.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Reviews of one account: at first, and then in each second.
+const BURST: u64 = 1000;
+const PER_SECOND: u64 = 50;
+
+/// The service accounts of one namespace, each with a token of its own, ask about any namespace.
+pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let tokens = scene.tokens_of(&scene.other, TOKENS)?;
+    let reader = scene.token("reader")?;
+    let metric = scene.metric(&scene.namespace);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
+    let (before, begun) = (sent_reviews(&scene)?, Instant::now());
+    let (stop, asked) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let crowded = runtime.block_on(async {
+        let mut asking = JoinSet::new();
+        for task in 0..ASKING {
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            let (base, metric) = (scene.daemon.url(""), metric.clone());
+            let token = tokens[task % TOKENS].clone();
+            asking.spawn(async move {
+                let client = reqwest::Client::builder()
+                    .danger_accept_invalid_certs(true)
+                    .timeout(Duration::from_secs(30))
+                    .build()?;
+                while !stop.load(Ordering::Relaxed) {
+                    let n = asked.fetch_add(1, Ordering::Relaxed);
+                    let path = metric.replace("/namespaces/", &format!("/namespaces/t{n}-"));
+                    let request = client.get(format!("{base}{path}")).bearer_auth(&token);
+                    let _ = request.send().await;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                anyhow::Ok(())
+            });
+        }
+        let noticed = questions(&scene, &reader, FOR).await;
+        stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = asking.join_next().await {
+            ended??;
+        }
+        noticed
+    })?;
+    let reviews = sent_reviews(&scene)? - before;
+    // Those of both kinds for the tokens, and those for the others.
+    let of_tokens = 2 * (BURST + PER_SECOND * begun.elapsed().as_secs().saturating_add(1));
+    let most = of_tokens + u64::try_from(crowded.asked)? * 2;
+    println!(
+        "{} requests with {TOKENS} tokens of one namespace in {FOR:?}, {reviews} reviews (limit {most}); questions of others: \
+         {} alone, {} beside them; {}",
+        asked.load(Ordering::Relaxed),
+        alone.asked,
+        crowded.asked,
+        crowded.answers.beside(&alone.answers)?
+    );
+    let refused = crowded.refused;
+    ensure!(
+        refused == 0,
+        "{refused} of {} questions refused",
+        crowded.asked
+    );
+    ensure!(reviews <= most, "{reviews} reviews, at most {most}");
+    Ok(())
+}
+
+/// TLS connections that present chains of certificates, as long as the daemon takes and longer, one after the other from
+/// several addresses.
+pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let reader = scene.token("reader")?;
+    let chains = [chain(700, 8)?, chain(2_000, 12)?];
+    let connectors = chains.map(|(chain, key)| connector(chain, key));
+    let runtime = tokio::runtime::Runtime::new()?;
+    let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
+    let cpu = scene.daemon.process.cpu()?;
+    let (stop, done) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let crowded = runtime.block_on(async {
+        let mut connecting = JoinSet::new();
+        for (task, last) in (0..200).zip((2..6).cycle()) {
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            let connector = connectors[task % 2].as_ref().ok().cloned();
+            let connector = connector.context("no connector")?;
+            let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
+            connecting.spawn(async move {
+                let mut kept = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let socket = TcpSocket::new_v4()?;
+                    socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+                    // Closed for lack of room, or for its chain, perhaps.
+                    if let Ok(stream) = socket.connect(api).await {
+                        let name = ServerName::try_from("localhost")?;
+                        kept.extend(connector.connect(name, stream).await.ok());
+                    }
+                    kept.truncate(4);
+                    done.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(PAUSE).await;
+                }
+                anyhow::Ok(())
+            });
+        }
+        let noticed = questions(&scene, &reader, FOR).await;
+        stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = connecting.join_next().await {
+            ended??;
+        }
+        noticed
+    })?;
+    let memory = memory(&scene)?;
+    println!(
+        "{} handshakes with long chains in {FOR:?}, {:.1} s of CPU; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); \
+         questions of others: {} alone, {} beside them; {}",
+        done.load(Ordering::Relaxed),
+        (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
+        alone.asked,
+        crowded.asked,
+        crowded.answers.beside(&alone.answers)?
+    );
+    let refused = crowded.refused;
+    ensure!(
+        refused == 0,
+        "{refused} of {} questions refused",
+        crowded.asked
+    );
+    ensure!(memory < MEMORY_LIMIT_KB, "{memory} kB");
+    Ok(())
+}
+
+fn memory(scene: &Scene<'_>) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", scene.daemon.process.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let memory = line.and_then(|line| line.split_whitespace().next());
+    Ok(memory.context("no such field")?.parse()?)
+}
+
+type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A chain of so many certificates behind the client's own, each with a name of this length, that nobody trusts.
+fn chain(name: usize, issuers: usize) -> Result<Chain> {
+    let authority = Authority::new(&"a".repeat(name))?;
+    let identity = authority.client("stranger", None)?;
+    let issuer = CertificateDer::from_pem_slice(authority.pem.as_bytes())?;
+    let mut chain = vec![CertificateDer::from_pem_slice(
+        identity.certificate.as_bytes(),
+    )?];
+    chain.extend(vec![issuer; issuers]);
+    Ok((
+        chain,
+        PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
+    ))
+}
+
+fn connector(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
+        .with_client_auth_cert(chain, key)?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+impl Scene<'_> {
+    /// Creates so many service accounts in a namespace, and a token of each.
+    fn tokens_of(&self, namespace: &str, count: usize) -> Result<Vec<String>> {
+        let accounts: Vec<_> = (0..count)
+            .map(|i| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": format!("many{i}")}}))
+            .collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": accounts});
+        self.plane.apply(namespace, &list.to_string())?;
+        let args = [
+            "get",
+            "serviceaccounts",
+            "--namespace",
+            namespace,
+            "--output",
+            "json",
+        ];
+        let found: Value = serde_json::from_str(&self.plane.kubectl(&args)?)?;
+        let accounts = found["items"].as_array().context("no accounts")?;
+        let many = accounts.iter().filter(|account| {
+            let name = account["metadata"]["name"].as_str();
+            name.is_some_and(|name| name.starts_with("many"))
+        });
+        many.map(|account| self.forge_of(account, 600)).collect()
+    }
+}
