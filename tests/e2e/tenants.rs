@@ -1,8 +1,10 @@
 //! Namespaces of one cluster that must not reach one another's consumer groups, by what they write on their HPAs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -12,6 +14,7 @@ use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
+mod crowds;
 mod floods;
 mod fuzz;
 mod honest;
@@ -21,6 +24,14 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "tenants::barred_hpas_read_and_write_nothing",
         barred_hpas_read_and_write_nothing,
+    ),
+    (
+        "tenants::what_others_set_on_a_shared_group_counts_no_less_lag",
+        what_others_set_on_a_shared_group_counts_no_less_lag,
+    ),
+    (
+        "tenants::a_request_in_a_race_tells_nothing_of_others",
+        a_request_in_a_race_tells_nothing_of_others,
     ),
     (
         "tenants::a_namespace_that_comes_later_gets_its_share",
@@ -45,6 +56,18 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "tenants::two_thousand_hpas_of_one_namespace_leave_room_for_others",
         floods::two_thousand_hpas_of_one_namespace_leave_room_for_others,
+    ),
+    (
+        "tenants::a_restart_beside_huge_hpas_disturbs_nobody",
+        crowds::a_restart_beside_huge_hpas_disturbs_nobody,
+    ),
+    (
+        "tenants::many_hpas_of_every_kind_disturb_nobody",
+        crowds::many_hpas_of_every_kind_disturb_nobody,
+    ),
+    (
+        "tenants::thousands_of_hpas_leave_passes_to_others",
+        crowds::thousands_of_hpas_leave_passes_to_others,
     ),
     (
         "tenants::two_thousand_hostile_hpas_disturb_nobody",
@@ -135,6 +158,104 @@ fn is_untouched(plane: &ControlPlane, namespace: &str, name: &str) -> Result<()>
     }
     ensure!(hpa["spec"]["maxReplicas"] == 20, "{hpa}");
     Ok(())
+}
+
+/// Two namespaces may use one group. One of them sets thresholds that would count less lag, and the other sets none: its
+/// lag stays, and both are told.
+fn what_others_set_on_a_shared_group_counts_no_less_lag(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let owner = honest::Owner::new(kafka, plane)?;
+    let bob = plane.namespace("bob")?;
+    let options = Options {
+        namespaces: vec![owner.namespace.clone(), bob.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (group, topic) = (owner.group.clone(), owner.topic.clone());
+    let honest = honest::Honest::start(testbed, plane, owner, &options)?;
+    let selector = [("group", &*group), ("topic", &*topic)];
+    plane.apply(&bob, &workload("bobs", &selector))?;
+    for some in [
+        [
+            "lagwise.dev/stuck-after=1s",
+            "lagwise.dev/stuck-counts=false",
+        ],
+        [
+            "lagwise.dev/residual-after=1s",
+            "lagwise.dev/residual-max=1000000",
+        ],
+    ] {
+        let annotate = ["annotate", "hpa", "bobs", "--namespace", &bob];
+        plane.kubectl(&[&annotate[..], &some].concat())?;
+        honest.daemon.let_it_look(6)?;
+        honest.owner_is_served()?;
+    }
+    // One for each HPA, and one about the group.
+    poll_until(WITHIN, "the findings", || {
+        let found = honest.findings("conflicting_settings")?;
+        ensure!(found >= 2, "{found} findings");
+        honest.owner_is_served()
+    })
+}
+
+/// A namespace asks for a group of its own, again and again, while an HPA is created by which this name means the group of
+/// another namespace.
+fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> {
+    const TRIES: usize = 12;
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let owner = honest::Owner::new(kafka, plane)?;
+    let thief = plane.namespace("thief")?;
+    let options = Options {
+        tenancy: json!([
+            {"namespaces": [owner.namespace], "groups": ["pay*"]},
+            {"namespaces": [thief], "groups": ["bob*"]},
+        ]),
+        namespaces: vec![owner.namespace.clone(), thief.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (group, topic) = (owner.group.clone(), owner.topic.clone());
+    let honest = honest::Honest::start(testbed, plane, owner, &options)?;
+    let (mut asked, mut told) = (0_u32, Vec::new());
+    for number in 0..TRIES {
+        let own = unique("bob");
+        // Its own lag is another one.
+        kafka.commit(&own, &topic, &[(0, 440)])?;
+        let name = format!("race{number}");
+        let selector = [("group", own.as_str()), ("topic", topic.as_str())];
+        let mut list: Value = serde_json::from_str(&workload(&name, &selector))?;
+        list["items"][1]["metadata"]["annotations"] = json!({"lagwise.dev/consumer-group": group});
+        let path = metric_path(&thief, &format!("group={own},topic={topic}"));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| -> Result<()> {
+            let asking = scope.spawn(|| {
+                let mut answers = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    answers.push(plane.get_raw(&path).ok());
+                }
+                answers
+            });
+            let created = plane.apply(&thief, &list.to_string());
+            let seen = created.and_then(|()| honest.daemon.let_it_look(1));
+            done.store(true, Ordering::Relaxed);
+            let answers = asking
+                .join()
+                .map_err(|_| anyhow!("the requests panicked"))?;
+            asked += u32::try_from(answers.len())?;
+            told.extend(answers.into_iter().flatten());
+            seen
+        })?;
+        let refused = plane.get_raw(&path).err().map(|error| error.to_string());
+        let text = refused.unwrap_or_default();
+        ensure!(text.contains("no entry of tenancy"), "not refused: {text}");
+    }
+    let of_owner = told
+        .iter()
+        .filter(|body| value_of(body).is_ok_and(|lag| lag == LAG as u64));
+    let of_owner = of_owner.count();
+    println!(
+        "{asked} requests in {TRIES} races, {of_owner} answers with the lag of another namespace (limit 0)"
+    );
+    ensure!(of_owner == 0, "{of_owner} answers with the owner's lag");
+    honest.owner_is_served()
 }
 
 /// A namespace uses up the total budget of groups. Another one that comes later gets what it asks for, and gives it

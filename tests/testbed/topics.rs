@@ -269,7 +269,7 @@ fn parse_described(fields: &[&str]) -> Result<DescribedPartition> {
 }
 
 /// Runs a future of the Kafka client to its end. The client's own threads complete it, so any runtime will do.
-pub(super) fn blocking<F: Future + Send>(future: F) -> Result<F::Output>
+pub(crate) fn blocking<F: Future + Send>(future: F) -> Result<F::Output>
 where
     F::Output: Send,
 {

@@ -15,8 +15,9 @@ use crate::testbed::{Testbed, unique};
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// The owner of a group, whose metric must not suffer, and bob, who may write HPAs in a namespace of his own.
-struct Neighbours<'a> {
-    honest: Honest<'a>,
+pub(super) struct Neighbours<'a> {
+    pub(super) honest: Honest<'a>,
+    options: Options,
     /// A topic with many partitions.
     wide: String,
     bob: String,
@@ -25,7 +26,7 @@ struct Neighbours<'a> {
 }
 
 impl<'a> Neighbours<'a> {
-    fn new(testbed: &'a Testbed) -> Result<Self> {
+    pub(super) fn new(testbed: &'a Testbed) -> Result<Self> {
         let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
         let owner = Owner::new(kafka, plane)?;
         let (bob, wide) = (plane.namespace("bob")?, unique("wide"));
@@ -58,6 +59,7 @@ impl<'a> Neighbours<'a> {
         };
         Ok(Self {
             honest: Honest::start(testbed, plane, owner, &options)?,
+            options,
             wide,
             bob,
             bobs,
@@ -65,7 +67,7 @@ impl<'a> Neighbours<'a> {
     }
 
     /// Writes HPAs as bob.
-    fn write(&self, verb: &str, hpas: &[Value]) -> Result<()> {
+    pub(super) fn write(&self, verb: &str, hpas: &[Value]) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": hpas}).to_string();
         let bobs = self.bobs.to_string_lossy();
         let args = [
@@ -81,8 +83,51 @@ impl<'a> Neighbours<'a> {
         plane.kubectl_with_input(&args, &list).map(drop)
     }
 
+    /// Deletes all HPAs of bob's.
+    pub(super) fn delete_all(&self) -> Result<()> {
+        let args = [
+            "delete",
+            "hpa",
+            "--all",
+            "--namespace",
+            &self.bob,
+            "--wait=false",
+        ];
+        self.honest.plane.kubectl(&args)?;
+        self.honest.daemon.let_it_look(2)
+    }
+
+    /// Starts the daemon anew, and waits until the owner is served.
+    pub(super) fn restart(&mut self, testbed: &Testbed) -> Result<()> {
+        self.honest.restart(testbed, &self.options)
+    }
+
+    /// Lets the daemon write to the HPAs of both namespaces.
+    pub(super) fn let_the_daemon_write(&self) -> Result<()> {
+        let Honest { plane, owner, .. } = &self.honest;
+        let account = format!("--serviceaccount={}:lagwise", owner.namespace);
+        for namespace in [&owner.namespace, &self.bob] {
+            let hpas = "--resource=horizontalpodautoscalers.autoscaling";
+            for args in [
+                ["create", "role", "cap", "--verb=patch", hpas],
+                ["create", "rolebinding", "cap", "--role=cap", &*account],
+            ] {
+                plane.kubectl(&[&args[..], &["--namespace", namespace.as_str()]].concat())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of ceilings that the daemon has written.
+    pub(super) fn written(&self) -> Result<u64> {
+        let metrics = self.honest.daemon.metrics()?;
+        let family = "lagwise_cap_writes_total{outcome=\"written\"} ";
+        let written = metrics.lines().find_map(|line| line.strip_prefix(family));
+        written.map_or(Ok(0), |count| Ok(count.parse()?))
+    }
+
     /// An HPA of bob's with these selectors.
-    fn hpa(&self, name: &str, annotations: Value, groups: &[Vec<String>]) -> Value {
+    pub(super) fn hpa(&self, name: &str, annotations: Value, groups: &[Vec<String>]) -> Value {
         let metric = |groups: &Vec<String>| {
             json!({
                 "type": "External",
@@ -109,7 +154,7 @@ impl<'a> Neighbours<'a> {
     }
 }
 
-fn names(prefix: &str, count: usize) -> Vec<String> {
+pub(super) fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{prefix}{i}")).collect()
 }
 

@@ -1,0 +1,270 @@
+//! A user who may write HPAs in one namespace, and writes many of them, huge ones, and ones that look at many topics. What
+//! others get has to stay right and fresh, also after a restart.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use super::floods::{Neighbours, names};
+use crate::scale::workload;
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
+use crate::testbed::topics::blocking;
+use crate::testbed::{Testbed, unique};
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// As large as the API server lets an HPA be.
+const HUGE_BYTES: usize = 1_400_000;
+/// How many of them: a hundred take more memory than the machine of the tests has for the API server and its caches.
+const HUGE: usize = 40;
+
+/// The group with many topics. Kafka of the tests has three brokers in little memory.
+const TOPICS: usize = 1000;
+/// Its metrics that name no topics: those of each HPA, and the HPAs.
+const METRICS: usize = 64;
+const HPAS_OF_TOPICS: usize = 4;
+
+/// HPAs with one selector, half of which conflict with the other half.
+const OF_ONE_SELECTOR: usize = 2000;
+/// HPAs of as many texts as are kept of one: more than a namespace has room for.
+const LARGE: usize = 300;
+/// HPAs to be capped: four thousand take the API server of the tests minutes.
+const ENFORCED: usize = 1000;
+/// Those of the owner that come after them.
+const LATE: usize = 3;
+
+/// Huge HPAs are written, and the daemon is started anew beside them.
+pub(super) fn a_restart_beside_huge_hpas_disturbs_nobody(testbed: &Testbed) -> Result<()> {
+    let mut neighbours = Neighbours::new(testbed)?;
+    let groups = |i: usize| -> Vec<String> {
+        let values = (0..).map(|n| format!("g{i}-{n:0>55}"));
+        let mut bytes = 0;
+        values
+            .take_while(|value| {
+                bytes += value.len();
+                bytes < HUGE_BYTES
+            })
+            .collect()
+    };
+    let huge: Vec<_> = (0..HUGE)
+        .map(|i| neighbours.hpa(&format!("huge{i}"), json!({}), &[groups(i)]))
+        .collect();
+    let what = format!("{HUGE} HPAs of {HUGE_BYTES} bytes");
+    neighbours.honest.endure(&what, 3 * HUGE, || {
+        for some in huge.chunks(5) {
+            neighbours.write("create", some)?;
+        }
+        until_over_budget(&neighbours, HUGE as u64)
+    })?;
+    let begun = Instant::now();
+    neighbours.restart(testbed)?;
+    println!(
+        "started again beside {what}: the owner is served after {:.1?}, memory at most {} kB",
+        begun.elapsed(),
+        neighbours.honest.memory("VmHWM:")?
+    );
+    neighbours.honest.endure("after the restart", 3 * HUGE, || {
+        until_over_budget(&neighbours, HUGE as u64)?;
+        neighbours.honest.daemon.let_it_look(3)
+    })
+}
+
+/// Thousands of HPAs with one selector, large HPAs, a group name that is long, and a group with many topics.
+pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Result<()> {
+    let neighbours = Neighbours::new(testbed)?;
+    let group = names("g", 1);
+    let hpa = |i: usize| {
+        // Half of them with another lag per replica, so that all conflict.
+        let mut hpa = neighbours.hpa(&format!("same{i}"), json!({}), &[group.clone()]);
+        let lag = if i % 2 == 0 { "10" } else { "20" };
+        hpa["spec"]["metrics"][0]["external"]["target"]["averageValue"] = json!(lag);
+        hpa
+    };
+    let same: Vec<_> = (0..OF_ONE_SELECTOR).map(hpa).collect();
+    let what = format!("{OF_ONE_SELECTOR} HPAs with one selector");
+    neighbours.honest.endure(&what, 2 * OF_ONE_SELECTOR, || {
+        for some in same.chunks(250) {
+            neighbours.write("create", some)?;
+            neighbours.honest.owner_is_served()?;
+        }
+        neighbours.honest.daemon.let_it_look(2)
+    })?;
+    neighbours.delete_all()?;
+
+    let large = |i: usize| {
+        let mut hpa = neighbours.hpa(&format!("large{i}"), json!({}), &[group.clone()]);
+        let values: Vec<_> = (0..4000).map(|n| format!("{n:x}")).collect();
+        let expressions =
+            &mut hpa["spec"]["metrics"][0]["external"]["metric"]["selector"]["matchExpressions"];
+        let few = json!({"key": "topic", "operator": "NotIn", "values": values});
+        expressions.as_array_mut().expect("expressions").push(few);
+        hpa
+    };
+    let large: Vec<_> = (0..LARGE).map(large).collect();
+    let what = format!("{LARGE} HPAs with 4000 short texts each");
+    neighbours.honest.endure(&what, 2 * LARGE, || {
+        for some in large.chunks(50) {
+            neighbours.write("create", some)?;
+        }
+        // Some of them are kept.
+        until_over_budget(&neighbours, LARGE as u64 / 2)?;
+        neighbours.honest.daemon.let_it_look(2)
+    })?;
+    neighbours.delete_all()?;
+
+    let name = json!({"lagwise.dev/consumer-group": "n".repeat(15 * 1024)});
+    let long = neighbours.hpa("long", name, &[group.clone()]);
+    neighbours.honest.endure("a group name of 15 KiB", 40, || {
+        neighbours.write("create", &[long])?;
+        neighbours.honest.daemon.let_it_look(4)?;
+        let metrics = neighbours.honest.daemon.metrics()?;
+        let longest = metrics.lines().map(str::len).max().unwrap_or_default();
+        println!("the longest line of /metrics has {longest} bytes (limit 4000)");
+        ensure!(longest < 4000, "a line of {longest} bytes");
+        Ok(())
+    })?;
+    neighbours.delete_all()?;
+    a_group_of_many_topics(&neighbours, testbed.kafka()?)
+}
+
+/// A group of many topics, in one metric that names none of them and then in many.
+fn a_group_of_many_topics(neighbours: &Neighbours<'_>, kafka: &KafkaCluster) -> Result<()> {
+    let group = unique("everything");
+    let topics = names(&unique("many-"), TOPICS);
+    create_and_commit(kafka, &group, &topics)?;
+    let hpa = |name: &str, metrics: usize| {
+        let mut hpa = neighbours.hpa(name, json!({}), &vec![vec![group.clone()]; metrics]);
+        let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
+        for (i, metric) in metrics.iter_mut().enumerate() {
+            // Each is a question of its own.
+            let expressions = json!([
+                {"key": "group", "operator": "In", "values": [group]},
+                {"key": "hpa", "operator": "In", "values": [name]},
+                {"key": "topic", "operator": "NotIn", "values": [format!("none-{i}")]},
+            ]);
+            metric["external"]["metric"]["selector"]["matchExpressions"] = expressions;
+        }
+        hpa
+    };
+    let what = format!("a group of {TOPICS} topics in one metric");
+    let few = [hpa("one", 1)];
+    let age = format!("consumergroup=\"{group}\"");
+    neighbours.honest.endure(&what, 40, || {
+        neighbours.write("create", &few)?;
+        poll_until(WITHIN, "the group to be read", || {
+            let metrics = neighbours.honest.daemon.metrics()?;
+            let mut lags = metrics
+                .lines()
+                .filter(|line| line.starts_with("lagwise_data_age_seconds{"));
+            lags.find(|line| line.contains(&age)).context("it is not")?;
+            Ok(())
+        })
+    })?;
+    let all = METRICS * HPAS_OF_TOPICS;
+    let what = format!("the same in {all} metrics");
+    let many: Vec<_> = (0..HPAS_OF_TOPICS)
+        .map(|i| hpa(&format!("all{i}"), METRICS))
+        .collect();
+    neighbours.honest.endure(&what, 100, || {
+        neighbours.write("create", &many)?;
+        neighbours.honest.daemon.let_it_look(4)?;
+        neighbours.honest.owner_is_served()
+    })?;
+    neighbours.delete_all()?;
+    let admin: AdminClient<DefaultClientContext> = kafka.client_config().create()?;
+    let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+    blocking(admin.delete_topics(&topics, &AdminOptions::new()))??;
+    Ok(())
+}
+
+fn create_and_commit(kafka: &KafkaCluster, group: &str, topics: &[String]) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = kafka.client_config().create()?;
+    let options = AdminOptions::new().operation_timeout(Some(WITHIN));
+    for some in topics.chunks(100) {
+        let new: Vec<_> = some
+            .iter()
+            .map(|topic| {
+                let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+                new.set("min.insync.replicas", "1")
+            })
+            .collect();
+        for created in blocking(admin.create_topics(&new, &options))?? {
+            created.map_err(|(topic, error)| anyhow!("creating topic {topic}: {error}"))?;
+        }
+    }
+    let mut config = kafka.client_config();
+    let consumer: BaseConsumer = config.set("group.id", group).create()?;
+    let mut offsets = TopicPartitionList::new();
+    for topic in topics {
+        offsets.add_partition_offset(topic, 0, Offset::Offset(0))?;
+    }
+    poll_until(WITHIN, "the commits", || {
+        Ok(consumer.commit(&offsets, CommitMode::Sync)?)
+    })
+}
+
+fn until_over_budget(neighbours: &Neighbours<'_>, hpas: u64) -> Result<()> {
+    poll_until(WITHIN, "the findings", || {
+        let found = neighbours.honest.findings("over_budget")?;
+        ensure!(found >= hpas, "{found} of {hpas}");
+        neighbours.honest.owner_is_served()
+    })
+}
+
+/// Bob has a thousand HPAs capped, again and again. The HPAs of the owner, whose namespace comes later in the order of
+/// names, get their turn.
+pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Result<()> {
+    let neighbours = Neighbours::new(testbed)?;
+    neighbours.let_the_daemon_write()?;
+    let enforce = json!({"lagwise.dev/cap": "enforce"});
+    let hpa = |i: usize| {
+        let group = names(&format!("cap{i}-"), 1);
+        let mut hpa = neighbours.hpa(&format!("cap{i}"), enforce.clone(), &[group]);
+        hpa["spec"]["maxReplicas"] = json!(1000);
+        let expressions =
+            &mut hpa["spec"]["metrics"][0]["external"]["metric"]["selector"]["matchExpressions"];
+        expressions[1]["values"] = json!([neighbours.honest.owner.topic]);
+        hpa
+    };
+    let hpas: Vec<_> = (0..ENFORCED).map(hpa).collect();
+    let what = format!("{ENFORCED} HPAs to be capped");
+    neighbours.honest.endure(&what, 3 * ENFORCED, || {
+        for some in hpas.chunks(250) {
+            neighbours.write("create", some)?;
+        }
+        let owner = &neighbours.honest.owner;
+        for i in 0..LATE {
+            let name = format!("late{i}");
+            let selector = [
+                ("group", &*owner.group),
+                ("topic", &*owner.topic),
+                ("hpa", &*name),
+            ];
+            let mut list: Value = serde_json::from_str(&workload(&name, &selector))?;
+            let items = list["items"].as_array_mut().context("no items")?;
+            for item in items.iter_mut().filter(|item| item["kind"] == "HorizontalPodAutoscaler") {
+                item["metadata"]["annotations"]["lagwise.dev/cap"] = json!("enforce");
+            }
+            let (plane, begun) = (neighbours.honest.plane, Instant::now());
+            let before = neighbours.written()?;
+            plane.apply(&owner.namespace, &list.to_string())?;
+            poll_until(WITHIN, "the owner's HPA to be capped", || {
+                let hpa: Value = plane.get("hpa", &name, Some(&owner.namespace))?;
+                ensure!(hpa["spec"]["maxReplicas"] == 6, "{}", hpa["spec"]);
+                Ok(())
+            })?;
+            println!(
+                "the owner's HPA was capped after {:.1?}, and meanwhile {} of bob's (limit {WITHIN:?})",
+                begun.elapsed(),
+                neighbours.written()? - before
+            );
+        }
+        Ok(())
+    })
+}
