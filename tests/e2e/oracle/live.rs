@@ -18,9 +18,8 @@ use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::poll::poll_until;
-use crate::testbed::{Testbed, unique};
+use crate::testbed::{Testbed, is_full_tier, unique};
 
-const SERIES: usize = 20;
 const PARTITIONS: i32 = 12;
 const RECORDS: i64 = 60;
 const WITHIN: Duration = Duration::from_secs(120);
@@ -30,6 +29,11 @@ const BLUR: Duration = Duration::from_millis(300);
 
 /// Offsets that are committed on each partition, one phase after the other: nothing to do, some, much, little.
 const COMMITTED: [i64; 4] = [60, 44, 11, 55];
+
+/// One for every variant of `behavior`; with `--full` two, with another target each.
+fn series_count() -> usize {
+    if is_full_tier() { 20 } else { 10 }
+}
 
 struct One {
     name: String,
@@ -107,7 +111,7 @@ pub(super) fn what_is_explained_is_what_the_live_controller_does(testbed: &Testb
         .collect();
     kafka.produce_to(&topic, &all)?;
     let mut series = Vec::new();
-    for number in 0..SERIES {
+    for number in 0..series_count() {
         let (name, group) = (format!("billing-{number}"), unique("billing"));
         commit(testbed, &group, &topic, COMMITTED[0])?;
         let mut list: Value =
@@ -341,7 +345,7 @@ fn check(series: &[One], decided: &BTreeMap<String, Vec<Sync>>) -> Result<()> {
         "{syncs} syncs replayed, {moved} moved replicas, {blurred} near an edge of time; {looks} explained, {exact} of them exactly"
     );
     ensure!(
-        looks == SERIES * COMMITTED.len() && moved >= SERIES * 2,
+        looks == series_count() * COMMITTED.len() && moved >= series_count() * 2,
         "too little happened"
     );
     ensure!(blurred * 10 < syncs, "{blurred} of {syncs} near an edge");
