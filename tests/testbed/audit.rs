@@ -35,12 +35,15 @@ pub(super) fn write_policy(folder: &Path) -> Result<()> {
             {"group": "apps", "resources": ["deployments/scale", "statefulsets/scale"]},
         ],
     });
+    // The controllers ask for much, and nobody wants to know.
+    let of_controllers =
+        json!({"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]});
     let of_accounts = json!({"level": "Metadata", "userGroups": ["system:serviceaccounts"]});
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
-        "rules": [writes, of_accounts, {"level": "None"}],
+        "rules": [writes, of_controllers, of_accounts, {"level": "None"}],
     });
     std::fs::write(folder.join(POLICY), policy.to_string())?;
     Ok(())
@@ -69,7 +72,7 @@ impl ControlPlane {
     /// Everything that a service account asked for so far.
     pub(crate) fn requests(&self, namespace: &str, account: &str) -> Result<BTreeSet<Request>> {
         let account = format!("system:serviceaccount:{namespace}:{account}");
-        let mut events = self.events()?;
+        let mut events = self.events(&account)?;
         events.retain(|event| event["user"]["username"] == account);
         let requests = events.iter().map(|event| {
             let of = &event["objectRef"];
@@ -88,18 +91,20 @@ impl ControlPlane {
         Ok(requests.collect())
     }
 
-    fn events(&self) -> Result<Vec<Value>> {
+    /// The events of whose text this is a part.
+    fn events(&self, part: &str) -> Result<Vec<Value>> {
         let log = std::fs::read_to_string(self.folder.join(LOG))?;
         // The last line may be half written yet.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let events = whole.lines().map(serde_json::from_str);
+        let events = whole.lines().filter(|line| line.contains(part));
+        let events = events.map(serde_json::from_str);
         Ok(events.collect::<serde_json::Result<_>>()?)
     }
 
     /// The writes to the objects of that name in a namespace, in their order.
     pub(crate) fn writes(&self, namespace: &str, name: &str) -> Result<Vec<Write>> {
         let mut writes = Vec::new();
-        for event in self.events()? {
+        for event in self.events(namespace)? {
             let of = &event["objectRef"];
             let is_write = WRITES.iter().any(|verb| event["verb"] == *verb);
             let is_scalable = matches!(of["apiGroup"].as_str(), Some("autoscaling" | "apps"));
