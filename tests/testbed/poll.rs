@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How often a probe runs while it is not answered yet.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How often a probe runs while it is not answered yet. Most of the CPU time of a wait is that of its probes.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// By how much deadlines are extended: they are stated for a machine that does nothing else, and several lanes of
 /// scenarios share two cores, of whatever speed.
