@@ -121,6 +121,7 @@ fn reading(observation: &Observation, group: usize, topic: &str) -> Option<(i64,
 
 fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
     let options = KafkaOptions {
+        brokers: 3,
         properties: vec![("default.replication.factor".into(), "1".into())],
         ..KafkaOptions::default()
     };

@@ -31,10 +31,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         bound::holds_against_another_metric_and_follows_new_partitions,
     ),
     (
-        "cap::nothing_moves_while_anything_is_unknown",
-        bound::nothing_moves_while_anything_is_unknown,
-    ),
-    (
         "cap::a_topic_that_may_not_be_read_moves_nothing",
         bound::a_topic_that_may_not_be_read_moves_nothing,
     ),
@@ -68,16 +64,26 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "cap::without_the_policy_a_patch_holds_it",
         patch::without_the_policy_a_patch_holds_it,
     ),
+];
+
+/// Those that need several brokers.
+pub(crate) const BROKERS: &[(&str, Test)] = &[(
+    "cap::nothing_moves_while_anything_is_unknown",
+    bound::nothing_moves_while_anything_is_unknown,
+)];
+
+/// Long scenarios. The fight without the policy takes a minute and a half: unit tests cover its pauses between writes,
+/// and `every_way_to_write_it_ends_well` has a fight in every run.
+pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "cap::many_hpas_cost_the_same_each",
+        many::cost_the_same_each,
+    ),
     (
         "cap::without_the_policy_a_fight_is_bounded",
         patch::without_the_policy_a_fight_is_bounded,
     ),
 ];
-
-pub(crate) const LONG: &[(&str, Test)] = &[(
-    "cap::many_hpas_cost_the_same_each",
-    many::cost_the_same_each,
-)];
 
 const WITHIN: Duration = Duration::from_secs(120);
 const POLICY: &str = include_str!("../../charts/lagwise/files/cap-policy.yaml");

@@ -34,7 +34,13 @@ macro_rules! shared {
     };
 }
 
-/// The cases of every run.
+/// Those that need several brokers.
+pub(crate) const BROKERS: &[(&str, Test)] = &[(
+    "conformance::what_one_broker_holds_goes_and_comes_with_it",
+    |testbed| outage::what_one_broker_holds_goes_and_comes_with_it(testbed.three_brokers()?),
+)];
+
+/// The cases of every run, on any cluster.
 pub(crate) const CASES: &[(&str, Test)] = &[
     shared!(groups::plain_commits),
     shared!(groups::partitions_without_a_commit),
@@ -52,7 +58,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     shared!(records::last_stable_offsets),
     shared!(records::ends_of_a_while_ago),
     shared!(records::offsets_in_a_transaction),
-    shared!(outage::what_one_broker_holds_goes_and_comes_with_it),
     shared!(described::classic_groups),
     shared!(described::groups_of_the_consumer_protocol),
     shared!(described::empty_and_unknown_groups),
@@ -133,7 +138,6 @@ fn on(testbed: &Testbed, version: Version, cases: &[&[(&str, Case)]]) -> Result<
     let options = match version {
         Version::V4_3 => applications::newest(),
         _ => KafkaOptions {
-            brokers: 1,
             version,
             ..KafkaOptions::default()
         },

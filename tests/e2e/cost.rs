@@ -26,7 +26,7 @@ const SWEEPS: usize = 7;
 /// A connection to each broker and at most one for finding them; no more than three requests to each in a sweep
 /// before which nothing has changed.
 fn a_thousand_groups_cost_no_more_than_one(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+    let kafka = testbed.three_brokers()?;
     let brokers = u64::try_from(kafka.brokers())?;
     let (topic, prefix) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 12)?;

@@ -62,7 +62,6 @@ impl Scene {
         );
         let name = unique("kerberos");
         let options = KafkaOptions {
-            brokers: 1,
             listeners: vec![Listener {
                 name: "KERBEROS",
                 protocol: "SASL_PLAINTEXT",

@@ -76,7 +76,7 @@ type Key = (String, String, i32);
 
 /// Fifty groups: with mixed offsets, with partitions without a commit, empty, and one with live members.
 fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+    let kafka = testbed.three_brokers()?;
     let topics: Vec<String> = (0..5).map(|_| unique("lag")).collect();
     kafka.create_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>(), 4)?;
     for (i, topic) in topics.iter().enumerate() {

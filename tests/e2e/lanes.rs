@@ -1,6 +1,6 @@
-//! Which scenarios there are, in lanes: those of one run one after the other on a testbed of their own, and
-//! `tests/run` runs the lanes beside one another, since most of a scenario is waiting. What a lane's tests ask for is
-//! started in it, so those that need the same stand together.
+//! Which scenarios there are, in lanes: those of one share a testbed, and `tests/run` runs the lanes beside one
+//! another, since most of a scenario is waiting. What a lane's tests ask for is started in it, so those that need the same
+//! stand together.
 
 use anyhow::{Result, bail};
 
@@ -11,15 +11,18 @@ use crate::{
     smoke, state, tenants, unseen, zero,
 };
 
-/// The variable that names the lane to run; without it all are run, one after the other.
+/// The variable that names the lane to run; without it all are run, on one testbed.
 const CHOICE: &str = "LAGWISE_LANE";
 
 /// The tests of a suite.
 pub(crate) type Tests = &'static [(&'static str, Test)];
 
-/// Scenarios that run one after the other.
+/// Scenarios that share a testbed.
 pub(crate) struct Lane {
     pub(crate) name: &'static str,
+    /// How many of them may run beside one another. Scenarios that register the external metrics API (a control plane has
+    /// one), stop brokers of the shared cluster or need the same port run one after the other.
+    pub(crate) at_once: usize,
     /// Those of every run.
     pub(crate) cases: &'static [Tests],
     /// The long ones, for `tests/run --full` (or `--ignored`, as with any test marked so).
@@ -27,25 +30,23 @@ pub(crate) struct Lane {
 }
 
 pub(crate) const LANES: &[Lane] = &[
-    // What Kafka says, and how it is asked.
+    // What Kafka says. Nothing of it has to do with Kubernetes, and all of it waits for minutes.
     Lane {
         name: "kafka",
+        at_once: 3,
         cases: &[
-            lag::CASES,
-            live::CASES,
-            cost::CASES,
-            conformance::CASES,
             rows::CASES,
+            conformance::CASES,
+            live::CASES,
             selectors::CASES,
         ],
         long: &[brokers::LONG, conformance::LONG],
     },
-    // The testbed itself, logins, bad networks and load; and, since this lane has time left, outages and what may be
-    // woken.
+    // Logins and bad networks. Several put a proxy at the same port.
     Lane {
         name: "access",
+        at_once: 1,
         cases: &[
-            smoke::CASES,
             login::CASES,
             logins::CASES,
             protocols::CASES,
@@ -53,34 +54,57 @@ pub(crate) const LANES: &[Lane] = &[
             crate::kerberos::CASES,
             network::CASES,
             renewal::CASES,
+        ],
+        long: &[],
+    },
+    // The testbed itself, what needs several brokers, and outages. The first starts three brokers, which all the others
+    // use.
+    Lane {
+        name: "brokers",
+        at_once: 1,
+        cases: &[
+            smoke::CASES,
+            lag::CASES,
+            cost::CASES,
+            conformance::BROKERS,
             faults::CASES,
-            state::CASES,
             outage::CASES,
-            zero::RECORDS,
+            state::CASES,
+            cap::BROKERS,
+            zero::BROKERS,
         ],
         long: &[smoke::LONG, faults::LONG, load::LONG],
     },
-    // The aggregated API, and what is woken by what it says.
+    // The aggregated API, and how it is installed.
     Lane {
         name: "api",
-        cases: &[api::CASES, chart::CASES, zero::CASES],
-        long: &[api::LONG, chart::LONG, zero::LONG],
+        at_once: 1,
+        cases: &[api::CASES, chart::CASES],
+        long: &[api::LONG, chart::LONG],
     },
-    // How many replicas there are and why, what the daemon writes for it, and which daemon does.
+    // How many replicas there are and why, which daemon leads, and what may be woken.
     Lane {
         name: "replicas",
+        at_once: 1,
         cases: &[
             scale::CASES,
             annotations::CASES,
             convert::CASES,
             oracle::CASES,
-            cap::CASES,
             leader::CASES,
             events::CASES,
             tenants::CASES,
             unseen::CASES,
+            zero::RECORDS,
         ],
-        long: &[cap::LONG, tenants::LONG],
+        long: &[tenants::LONG],
+    },
+    // What the daemon writes: the cap, and scale to zero.
+    Lane {
+        name: "writes",
+        at_once: 1,
+        cases: &[cap::CASES, zero::CASES],
+        long: &[cap::LONG, zero::LONG],
     },
 ];
 

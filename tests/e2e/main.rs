@@ -1,8 +1,8 @@
 //! End-to-end tests on real Kafka and a real Kubernetes control plane (see `tests/testbed`).
 //!
 //! Run by `tests/run`, or one at a time by `cargo test --test e2e -- NAME` once the testbed is built. A test is a
-//! function of the [`Testbed`] in the file of its scenario, listed in `lanes`; those of one process run one after the
-//! other. Each takes topics, groups and namespaces of its own (`testbed::unique`, `ControlPlane::namespace`).
+//! function of the [`Testbed`] in the file of its scenario, listed in `lanes`, which says how many of them run at once.
+//! Each takes topics, groups and namespaces of its own (`testbed::unique`, `ControlPlane::namespace`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -78,13 +78,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut arguments = Arguments::from_args();
-    // The scenarios share one cluster, two cores and the one external metrics API.
-    arguments.test_threads = Some(1);
     let started = chosen().and_then(|lanes| Ok((lanes, start(&arguments)?)));
     let (lanes, testbed) = match started {
         Ok(started) => started,
         Err(error) => return finish(Err(error)),
     };
+    arguments.test_threads = lanes.iter().map(|lane| lane.at_once).min();
 
     let full = is_full_tier();
     let trials = |tests: fn(&Lane) -> &[Tests]| {

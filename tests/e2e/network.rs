@@ -81,7 +81,6 @@ pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result
     let identity = own.server(&["elsewhere.example"])?;
     let identity = file("broker.pem", &(identity.key + &identity.certificate))?;
     let options = KafkaOptions {
-        brokers: 1,
         listeners: vec![Listener {
             name: "ELSEWHERE",
             protocol: "SSL",
@@ -142,7 +141,6 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
         proxied: true,
     };
     let options = KafkaOptions {
-        brokers: 1,
         listeners: vec![listener("CLOSED"), listener(UNRESOLVED)],
         ..KafkaOptions::default()
     };
@@ -228,7 +226,6 @@ pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
         proxied,
     };
     let options = KafkaOptions {
-        brokers: 1,
         listeners: vec![listener("AGING", true), listener("MOVING", false)],
         properties: vec![("connections.max.idle.ms".to_owned(), "3000".to_owned())],
         ..KafkaOptions::default()

@@ -44,7 +44,7 @@ const SYNC: Duration = Duration::from_secs(2);
 /// Of an HPA's two metrics one is unknown and the other asks for less: nothing is scaled down. What asks for more is
 /// followed.
 fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()> {
-    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let (kafka, plane) = (testbed.three_brokers()?, testbed.control_plane()?);
     let namespace = plane.namespace("two")?;
     // What one broker alone has goes and comes with it.
     let (known, lost) = (unique("orders"), unique("returns"));
@@ -129,13 +129,7 @@ fn stays(series: &ReplicaSeries, replicas: i32) -> Result<()> {
 /// With Kafka stopped the HPA keeps its replicas and carries our message; then Kafka comes back.
 fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
-    let kafka = testbed.start_kafka(
-        "outage",
-        &KafkaOptions {
-            brokers: 1,
-            ..KafkaOptions::default()
-        },
-    )?;
+    let kafka = testbed.start_kafka("outage", &KafkaOptions::default())?;
     let namespace = plane.namespace("outage")?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 6)?;
@@ -220,13 +214,7 @@ fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
 
 /// A daemon that starts before Kafka does is ready, answers with the reason, and works once Kafka is there.
 fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.start_kafka(
-        "late",
-        &KafkaOptions {
-            brokers: 1,
-            ..KafkaOptions::default()
-        },
-    )?;
+    let kafka = testbed.start_kafka("late", &KafkaOptions::default())?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 2)?;
     kafka.produce(&topic, 0, 5)?;

@@ -42,7 +42,7 @@ pub(crate) const LONG: &[(&str, Test)] = &[
 
 /// Topics, records, commits, and the same numbers from Kafka's own tool.
 fn three_brokers_answer(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+    let kafka = testbed.three_brokers()?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 3)?;
     kafka.produce_to(&topic, &[(0, 5), (1, 7)])?;
@@ -67,7 +67,7 @@ fn three_brokers_answer(testbed: &Testbed) -> Result<()> {
 
 /// The plain, the SASL and the SSL listener; and that the latter two refuse a stranger.
 fn every_listener_answers(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+    let kafka = testbed.three_brokers()?;
     assert_eq!(brokers(kafka, &[])?, 3);
     let (sasl, ssl, ca) = (
         kafka.sasl_bootstrap(),
@@ -119,7 +119,7 @@ fn brokers(kafka: &KafkaCluster, properties: &[(&str, &str)]) -> Result<usize> {
 
 /// One broker of three may go: the others take its partitions, and it finds its data when it comes back.
 fn broker_is_killed_and_comes_back(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+    let kafka = testbed.three_brokers()?;
     let topic = unique("orders");
     kafka.create_topic(&topic, 3)?;
     kafka.produce_to(&topic, &[(0, 10), (1, 10), (2, 10)])?;

@@ -47,10 +47,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         rights::a_missing_right_is_said_and_a_pause_holds_no_replicas,
     ),
     (
-        "zero::nothing_sleeps_while_kafka_is_unknown",
-        unknown::nothing_sleeps_while_kafka_is_unknown,
-    ),
-    (
         "zero::a_new_topic_wakes_a_pattern_subscriber",
         pattern::a_new_topic_wakes_a_pattern_subscriber,
     ),
@@ -60,8 +56,19 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// Minutes of waiting.
+/// Those that need several brokers.
+pub(crate) const BROKERS: &[(&str, Test)] = &[(
+    "zero::nothing_sleeps_while_kafka_is_unknown",
+    unknown::nothing_sleeps_while_kafka_is_unknown,
+)];
+
+/// Scenarios that wait for minutes. Unit tests cover which HPA and workload a record is for, and [`RECORDS`] has the
+/// other scenarios of records.
 pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "zero::a_record_is_for_one_hpa_and_one_workload",
+        ledger::a_record_is_for_one_hpa_and_one_workload,
+    ),
     (
         "zero::a_new_topic_that_nobody_reads_wakes_once",
         pattern::a_new_topic_that_nobody_reads_wakes_once,
@@ -77,10 +84,6 @@ pub(crate) const RECORDS: &[(&str, Test)] = &[
     (
         "zero::a_forged_mark_wakes_nothing",
         ledger::a_forged_mark_wakes_nothing,
-    ),
-    (
-        "zero::a_record_is_for_one_hpa_and_one_workload",
-        ledger::a_record_is_for_one_hpa_and_one_workload,
     ),
     (
         "zero::what_sleeps_is_woken_by_the_next_leader",
@@ -117,7 +120,11 @@ impl<'a> Scene<'a> {
         let namespace = plane.namespace(name)?;
         let (topic, group) = (unique("orders"), unique("billing"));
         // One copy of each partition: with its broker down it is unknown.
-        kafka.create_topic_on(&topic, &[1, 2, 3, 1])?;
+        let brokers = (1..=kafka.brokers()).cycle().take(PARTITIONS as usize);
+        kafka.create_topic_on(
+            &topic,
+            &brokers.map(i32::try_from).collect::<Result<Vec<_>, _>>()?,
+        )?;
         let commits: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
         kafka.commit(&group, &topic, &commits)?;
         Ok(Self {

@@ -34,7 +34,6 @@ fn with_protocols(version: Version, more: &[(&str, &str)]) -> KafkaOptions {
     let properties = more.iter().chain([&protocols]);
     let features = ["share.version=1", "streams.version=1"];
     KafkaOptions {
-        brokers: 1,
         version,
         properties: properties
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))

@@ -14,6 +14,8 @@ pub(crate) struct Artifacts {
     pub(crate) kafka_4_3_jars: PathBuf,
     /// The classes of `kafka_jars` as the JVM maps them into memory: it starts in half the time.
     pub(crate) kafka_classes: PathBuf,
+    /// What a broker of `kafka_jars` starts its metadata with.
+    pub(crate) kafka_bootstrap: PathBuf,
     /// Likewise of Kafka 2.8 and 3.9, where they have been built.
     pub(crate) old_kafka_jars: [Option<PathBuf>; 2],
     pub(crate) kube_apiserver: PathBuf,
@@ -60,6 +62,7 @@ impl Artifacts {
             kafka_jars: path("KAFKA_JARS")?,
             kafka_4_3_jars: path("KAFKA_4_3_JARS")?,
             kafka_classes: path("KAFKA_CLASSES")?,
+            kafka_bootstrap: path("KAFKA_BOOTSTRAP")?,
             old_kafka_jars: [path("KAFKA_2_8_JARS").ok(), path("KAFKA_3_9_JARS").ok()],
             kube_apiserver: kubernetes.join("kube-apiserver"),
             kube_controller_manager: kubernetes.join("kube-controller-manager"),

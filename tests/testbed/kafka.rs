@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::artifacts::Artifacts;
 use super::broker::{Listener, Port, Ports, broker_properties, zookeeper_properties};
 use super::pki::Authority;
-use super::poll::poll_until;
+use super::poll::{at_once, poll_until};
 use super::process::Process;
 use super::tokens::Issuer;
 
@@ -52,7 +52,7 @@ pub(crate) struct KafkaOptions {
 impl Default for KafkaOptions {
     fn default() -> Self {
         Self {
-            brokers: 3,
+            brokers: 1,
             properties: Vec::new(),
             listeners: Vec::new(),
             format: Vec::new(),
@@ -131,7 +131,7 @@ impl KafkaCluster {
         if options.version == Version::V2_8 {
             cluster.zookeeper = Some(cluster.start_zookeeper()?);
         } else {
-            cluster.format(&options.format)?;
+            cluster.format(options)?;
         }
         cluster.start_all()?;
         Ok(cluster)
@@ -396,31 +396,32 @@ impl KafkaCluster {
         Process::start(&format!("{}-zookeeper", self.name), &self.folder, &command)
     }
 
-    /// Writes the data folders' metadata; the three run side by side, each being a start of a JVM.
-    fn format(&self, arguments: &[String]) -> Result<()> {
+    /// Writes the metadata of the brokers' data folders. Kafka's tool does so only where it has more to write than
+    /// IDs, since it is a start of a JVM for every broker.
+    fn format(&self, options: &KafkaOptions) -> Result<()> {
         static CLUSTERS: AtomicU64 = AtomicU64::new(0);
-        // 22 characters of base64 whose last stands for zero bits: a cluster id that Kafka accepts.
-        let cluster_id = format!("lagwise{:014}A", CLUSTERS.fetch_add(1, Ordering::Relaxed));
-        std::thread::scope(|scope| {
-            let formats: Vec<_> = self
-                .brokers
-                .iter()
-                .map(|broker| {
-                    let properties = broker.properties.to_string_lossy();
-                    let cluster_id = &cluster_id;
-                    scope.spawn(move || {
-                        let mut all = vec!["format", "-t", cluster_id, "-c", &properties];
-                        all.extend(arguments.iter().map(String::as_str));
-                        self.java_of(&self.jars, "kafka.tools.StorageTool", &all)
-                    })
-                })
-                .collect();
-            formats.into_iter().try_for_each(|format| {
-                let formatted = format
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("formatting panicked"))?;
-                formatted.map(drop)
-            })
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        // 22 characters of base64 whose last stands for zero bits: an ID that Kafka accepts.
+        let cluster_id = format!("lagwise{number:014}A");
+        if options.version == Version::Current && options.format.is_empty() {
+            return (1..=self.brokers.len()).try_for_each(|id| {
+                let data = self.folder.join(format!("data-{id}"));
+                std::fs::create_dir_all(&data)?;
+                let properties = format!(
+                    "version=1\ncluster.id={cluster_id}\nnode.id={id}\ndirectory.id=data{id:017}A\n"
+                );
+                std::fs::write(data.join("meta.properties"), properties)?;
+                let bootstrap = data.join("bootstrap.checkpoint");
+                std::fs::copy(&self.artifacts.kafka_bootstrap, bootstrap)?;
+                Ok(())
+            });
+        }
+        at_once(&self.brokers, |broker| {
+            let properties = broker.properties.to_string_lossy();
+            let mut all = vec!["format", "-t", &cluster_id, "-c", &properties];
+            all.extend(options.format.iter().map(String::as_str));
+            self.java_of(&self.jars, "kafka.tools.StorageTool", &all)
+                .map(drop)
         })
     }
 }

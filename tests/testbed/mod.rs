@@ -70,6 +70,7 @@ pub(crate) struct Testbed {
     path: PathBuf,
     artifacts: OnceLock<Result<Artifacts>>,
     kafka: OnceLock<Result<KafkaCluster>>,
+    three_brokers: OnceLock<Result<KafkaCluster>>,
     secured: OnceLock<Result<KafkaCluster>>,
     preview: OnceLock<Result<KafkaCluster>>,
     newest: OnceLock<Result<KafkaCluster>>,
@@ -88,6 +89,7 @@ impl Testbed {
             folder: Mutex::new(Some(folder)),
             artifacts: OnceLock::new(),
             kafka: OnceLock::new(),
+            three_brokers: OnceLock::new(),
             secured: OnceLock::new(),
             preview: OnceLock::new(),
             newest: OnceLock::new(),
@@ -95,11 +97,23 @@ impl Testbed {
         })
     }
 
-    /// The shared Kafka cluster of three brokers. A test that stops brokers starts them again before it ends, or
-    /// takes a cluster of its own by [`Self::start_kafka`].
+    /// The shared Kafka cluster: of one broker, or the one of three if it has been started already. A test that stops
+    /// it starts it again before it ends.
     pub(crate) fn kafka(&self) -> Result<&KafkaCluster> {
+        if let Some(Ok(kafka)) = self.three_brokers.get() {
+            return Ok(kafka);
+        }
         shared(&self.kafka, || {
+            self.start_kafka("kafka", &KafkaOptions::default())
+        })
+    }
+
+    /// The shared Kafka cluster of three brokers, for tests in which some brokers are well and others are not. It
+    /// needs many times the CPU time of a single broker, even while nobody uses it.
+    pub(crate) fn three_brokers(&self) -> Result<&KafkaCluster> {
+        shared(&self.three_brokers, || {
             let options = KafkaOptions {
+                brokers: 3,
                 // For tests that put a proxy there; without one, nobody is behind these addresses.
                 listeners: vec![Listener {
                     name: "PROXIED",
@@ -109,7 +123,7 @@ impl Testbed {
                 }],
                 ..KafkaOptions::default()
             };
-            self.start_kafka("kafka", &options)
+            self.start_kafka("three", &options)
         })
     }
 
@@ -134,16 +148,18 @@ impl Testbed {
         })
     }
 
-    /// Brings the shared Kafka cluster back to three running brokers, and the API server, whatever the last test left of it: one
-    /// failure is not to become those of all tests after it.
+    /// Brings back the brokers of the shared Kafka clusters and the API server, whatever the last test left of them:
+    /// one failure is not to become those of all tests after it.
     pub(crate) fn mend(&self) -> Result<()> {
         if let Some(Ok(plane)) = self.control_plane.get() {
             plane.start_api_server()?;
         }
-        match self.kafka.get() {
-            Some(Ok(kafka)) => kafka.mend(),
-            _ => Ok(()),
+        for kafka in [&self.kafka, &self.three_brokers] {
+            if let Some(Ok(kafka)) = kafka.get() {
+                kafka.mend()?;
+            }
         }
+        Ok(())
     }
 
     /// A Kafka cluster for one test alone; dropped, it is gone.
@@ -231,6 +247,7 @@ impl Testbed {
             _ => Ok(()),
         };
         drop(self.kafka.take());
+        drop(self.three_brokers.take());
         drop(self.secured.take());
         drop(self.preview.take());
         drop(self.newest.take());

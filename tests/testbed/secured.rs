@@ -91,7 +91,6 @@ pub(super) fn options() -> KafkaOptions {
     let scram =
         |mechanism: &str| format!("{mechanism}=[name={SASL_USER},password={SASL_PASSWORD}]");
     KafkaOptions {
-        brokers: 1,
         listeners: vec![
             listener("SASLSSL", "SASL_SSL", saslssl),
             listener("MTLS", "SSL", mtls),

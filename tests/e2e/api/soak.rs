@@ -42,7 +42,7 @@ const GROWTH: (u64, u64) = (4, 2);
 pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
     let full = is_full_tier();
     let lasts = Duration::from_secs(if full { 600 } else { 60 });
-    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let (kafka, plane) = (testbed.three_brokers()?, testbed.control_plane()?);
     let namespace = plane.namespace("soak")?;
     let folder = testbed.folder("soak-tls")?;
     let authority_pem = mount(plane, &namespace, &folder)?;

@@ -143,7 +143,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
 
 /// A broker gone, all of Kafka gone, the daemon killed, and another that starts into all of it.
 pub(crate) fn nothing_moves_while_anything_is_unknown(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::on(testbed, testbed.kafka()?, "unknown")?;
+    let scene = Scene::on(testbed, testbed.three_brokers()?, "unknown")?;
     // One copy of each partition: whoever has it down leaves it unknown.
     scene
         .kafka

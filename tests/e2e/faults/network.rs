@@ -38,7 +38,7 @@ pub(crate) fn every_way_to_misbehave(testbed: &Testbed) -> Result<()> {
 }
 
 fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
-    let kafka = testbed.kafka()?;
+    let kafka = testbed.three_brokers()?;
     let scene = Scene::set_up(kafka)?;
     let proxies: Vec<Proxy> = (1..=kafka.brokers())
         .map(|id| Proxy::of_broker(kafka, id, "PROXIED"))

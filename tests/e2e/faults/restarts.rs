@@ -27,7 +27,7 @@ pub(crate) fn each_broker_is_killed_in_turn(testbed: &Testbed) -> Result<()> {
 }
 
 fn restarts(testbed: &Testbed, brokers: &[usize]) -> Result<()> {
-    let kafka = testbed.kafka()?;
+    let kafka = testbed.three_brokers()?;
     let scene = Scene::set_up(kafka)?;
     let (topic, group) = (unique("live"), unique("live"));
     kafka.create_topic(&topic, 3)?;

@@ -11,7 +11,11 @@ use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 
 pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "unknown")?;
+    let scene = Scene::on(
+        testbed.three_brokers()?,
+        testbed.control_plane()?,
+        "unknown",
+    )?;
     let options = Options {
         // What is stuck adds no replicas, and still keeps the last one.
         lag: json!({"stuck_after": "2s", "stuck_counts": false}),
