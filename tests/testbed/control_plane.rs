@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::api_client::ApiClient;
 use super::artifacts::Artifacts;
 use super::pki::{Authority, Identity};
 use super::poll::poll_until;
 use super::ports::free_port;
 use super::process::Process;
-use super::reader::Reader;
 
 /// How long one program may take to be up, on two busy cores.
 const START: Duration = Duration::from_secs(90);
 /// How long one may take to end in order.
 const STOP: Duration = Duration::from_secs(20);
+
+/// There is memory enough: the fewer garbage collections the better.
+const GOGC: (&str, &str) = ("GOGC", "400");
 
 /// The controllers that a test of an HPA needs; pods stay pending, which is enough for `status.replicas`. The one of jobs
 /// ends those that stay pending too long.
@@ -52,7 +55,9 @@ pub(crate) struct ControlPlane {
     /// Signs what serves the aggregated API in tests; no part of the control plane knows it beforehand.
     pub(super) serving_authority: Authority,
     admin_kubeconfig: PathBuf,
-    pub(super) reader: Reader,
+    pub(super) api: ApiClient,
+    /// Those that tests have created.
+    pub(super) namespaces: Mutex<Vec<String>>,
     // In the order in which they stop: an API server without its etcd hangs on its way out.
     controller_manager: Process,
     api_server: Mutex<Process>,
@@ -89,7 +94,8 @@ impl ControlPlane {
             server,
             pki,
             serving_authority: Authority::new("lagwise testbed serving CA")?,
-            reader: Reader::new(&admin_kubeconfig)?,
+            api: ApiClient::new(&admin_kubeconfig)?,
+            namespaces: Mutex::default(),
             admin_kubeconfig,
             controller_manager,
             api_server: Mutex::new(api_server),
@@ -132,6 +138,8 @@ impl ControlPlane {
         if api_server.exited()?.is_some() {
             let (folder, etcd) = (&self.folder, &self.etcd_address);
             *api_server = start_api_server(folder, &self.artifacts, etcd, self.port, self.zero)?;
+        } else if self.api.get("/version").is_ok() {
+            return Ok(());
         }
         wait_until_ready(&mut api_server, &self.artifacts, &self.admin_kubeconfig)
     }
@@ -147,7 +155,7 @@ impl ControlPlane {
     fn wait_for_controllers(&mut self) -> Result<()> {
         poll_until(START, "the controllers to work", || {
             self.controller_manager.expect_running()?;
-            self.kubectl(&["get", "serviceaccount", "default", "--namespace", "default"])
+            self.get("serviceaccount", "default", Some("default"))
                 .map(drop)
         })
     }
@@ -186,7 +194,8 @@ fn start_etcd(folder: &Path, artifacts: &Artifacts) -> Result<(Process, String)>
         .arg(format!("--initial-advertise-peer-urls={peer}"))
         .arg(format!("--initial-cluster=default={peer}"))
         // The data is thrown away after the run, so nothing needs to reach the disk.
-        .args(["--unsafe-no-fsync", "--log-level=warn"]);
+        .args(["--unsafe-no-fsync", "--log-level=warn"])
+        .env(GOGC.0, GOGC.1);
     Ok((Process::start("etcd", folder, &command)?, client))
 }
 
@@ -251,8 +260,7 @@ fn start_api_server(
         ))
         .args(super::audit::flags(folder))
         .arg(zero.gate())
-        // It allocates much while it starts, and there is memory enough: the fewer collections the better.
-        .env("GOGC", "400");
+        .env(GOGC.0, GOGC.1);
     Process::start("kube-apiserver", folder, &command)
 }
 
@@ -284,7 +292,8 @@ fn start_controller_manager(
         .arg("--horizontal-pod-autoscaler-sync-period=2s")
         // What the metrics of an HPA want is told nowhere else.
         .arg("--vmodule=horizontal=4")
-        .arg(zero.gate());
+        .arg(zero.gate())
+        .env(GOGC.0, GOGC.1);
     Process::start("kube-controller-manager", folder, &command)
 }
 

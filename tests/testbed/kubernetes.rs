@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::api_client::collection;
 use super::control_plane::{ControlPlane, write_kubeconfig};
 use super::poll::poll_until;
 use super::unique;
@@ -50,12 +52,8 @@ impl RegisteredApi<'_> {
 
 impl Drop for RegisteredApi<'_> {
     fn drop(&mut self) {
-        let _ = self.plane.kubectl(&[
-            "delete",
-            "apiservice",
-            EXTERNAL_METRICS_API,
-            "--ignore-not-found",
-        ]);
+        // It may be gone already.
+        let _ = self.plane.delete("apiservice", EXTERNAL_METRICS_API);
     }
 }
 
@@ -81,8 +79,43 @@ impl ControlPlane {
     /// Creates a namespace that no other test of this run has.
     pub(crate) fn namespace(&self, purpose: &str) -> Result<String> {
         let name = unique(purpose);
-        self.kubectl(&["create", "namespace", &name])?;
+        self.create(
+            "",
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        )?;
+        let namespaces = self.namespaces.lock();
+        namespaces
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(name.clone());
         Ok(name)
+    }
+
+    /// Deletes the HPAs in all namespaces that tests have created.
+    pub(super) fn remove_hpas(&self) -> Result<()> {
+        let mut namespaces = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for namespace in namespaces.drain(..) {
+            let hpas = collection("hpa", Some(&namespace)).context("no path of HPAs")?;
+            // A connection from before a restart of the API server fails once.
+            poll_until(Duration::from_secs(10), "the HPAs to be deleted", || {
+                self.api.delete(&hpas)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Creates the object, in this namespace unless it names its own or its kind has none. What is there already is
+    /// changed.
+    fn create(&self, namespace: &str, object: &Value) -> Result<()> {
+        self.api.apply(namespace, object).map(drop)
+    }
+
+    /// Deletes an object that is in no namespace.
+    fn delete(&self, kind: &str, name: &str) -> Result<()> {
+        let path = collection(kind, None).with_context(|| format!("the path of a {kind}"))?;
+        self.api.delete(&format!("{path}/{name}")).map(drop)
     }
 
     /// Runs kubectl as administrator; gives what it printed, or its error.
@@ -94,6 +127,7 @@ impl ControlPlane {
     pub(crate) fn helm(&self, args: &[&str]) -> Result<String> {
         let done = Command::new(&self.artifacts.helm)
             .env("HOME", &self.folder)
+            .env("GOGC", "off")
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
             .args(args)
@@ -122,6 +156,8 @@ impl ControlPlane {
         environment: &[(&str, String)],
     ) -> Result<String> {
         let mut child = Command::new(&self.artifacts.kubectl)
+            // It is over before there is much garbage to collect.
+            .env("GOGC", "off")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
@@ -150,14 +186,14 @@ impl ControlPlane {
 
     /// What the API server answers for a path, as JSON, as for `kubectl get --raw`. An error says what it answered.
     pub(crate) fn get_raw(&self, path: &str) -> Result<Value> {
-        self.reader
-            .ask(path)
+        self.api
+            .get(path)
             .map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
     /// One object as JSON.
     pub(crate) fn get(&self, kind: &str, name: &str, namespace: Option<&str>) -> Result<Value> {
-        if let Some(read) = self.reader.read(kind, name, namespace) {
+        if let Some(read) = self.api.read(kind, name, namespace) {
             return read;
         }
         let mut args = vec!["get", kind, name, "--output=json"];
@@ -209,33 +245,28 @@ impl ControlPlane {
         port: u16,
         ca_pem: &str,
     ) -> Result<RegisteredApi<'_>> {
-        let documents = json!({
+        let service_object = json!({
             "apiVersion": "v1",
-            "kind": "List",
-            "items": [
-                {
-                    "apiVersion": "v1",
-                    "kind": "Service",
-                    "metadata": {"name": service, "namespace": namespace},
-                    "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
-                },
-                {
-                    "apiVersion": "apiregistration.k8s.io/v1",
-                    "kind": "APIService",
-                    "metadata": {"name": EXTERNAL_METRICS_API},
-                    "spec": {
-                        "group": "external.metrics.k8s.io",
-                        "version": "v1beta1",
-                        "groupPriorityMinimum": 100,
-                        "versionPriority": 100,
-                        "caBundle": k8s_openapi::ByteString(ca_pem.as_bytes().to_vec()),
-                        "service": {"name": service, "namespace": namespace, "port": port},
-                    },
-                },
-            ],
+            "kind": "Service",
+            "metadata": {"name": service},
+            "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
+        });
+        let api_service = json!({
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": EXTERNAL_METRICS_API},
+            "spec": {
+                "group": "external.metrics.k8s.io",
+                "version": "v1beta1",
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+                "caBundle": k8s_openapi::ByteString(ca_pem.as_bytes().to_vec()),
+                "service": {"name": service, "namespace": namespace, "port": port},
+            },
         });
         let registered = RegisteredApi { plane: self };
-        self.apply(namespace, &documents.to_string())?;
+        self.create(namespace, &service_object)?;
+        self.create(namespace, &api_service)?;
         Ok(registered)
     }
 
@@ -254,59 +285,65 @@ impl ControlPlane {
                 "subjects": account,
             })
         };
-        let documents = json!({
-            "apiVersion": "v1",
-            "kind": "List",
-            "items": [
-                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "lagwise", "namespace": namespace}},
-                {
-                    "apiVersion": "rbac.authorization.k8s.io/v1",
-                    "kind": "ClusterRole",
-                    "metadata": {"name": name},
-                    "rules": [
-                        {
-                            "apiGroups": ["autoscaling"],
-                            "resources": ["horizontalpodautoscalers"],
-                            "verbs": ["get", "list", "watch"],
-                        },
-                        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-                    ],
-                },
-                binding("ClusterRoleBinding", json!({"name": name}), "ClusterRole", &name),
-                binding(
-                    "ClusterRoleBinding",
-                    json!({"name": format!("{name}-auth-delegator")}),
-                    "ClusterRole",
-                    "system:auth-delegator",
-                ),
-                binding(
-                    "RoleBinding",
-                    json!({"name": name, "namespace": "kube-system"}),
-                    "Role",
-                    "extension-apiserver-authentication-reader",
-                ),
-            ],
-        });
-        self.kubectl_with_input(&["apply", "--filename", "-"], &documents.to_string())?;
+        let rules = json!([
+            {
+                "apiGroups": ["autoscaling"],
+                "resources": ["horizontalpodautoscalers"],
+                "verbs": ["get", "list", "watch"],
+            },
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        ]);
+        let objects = [
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "lagwise"}}),
+            json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "ClusterRole",
+                "metadata": {"name": name},
+                "rules": rules,
+            }),
+            binding(
+                "ClusterRoleBinding",
+                json!({"name": name}),
+                "ClusterRole",
+                &name,
+            ),
+            binding(
+                "ClusterRoleBinding",
+                json!({"name": format!("{name}-auth-delegator")}),
+                "ClusterRole",
+                "system:auth-delegator",
+            ),
+            binding(
+                "RoleBinding",
+                json!({"name": name, "namespace": "kube-system"}),
+                "Role",
+                "extension-apiserver-authentication-reader",
+            ),
+        ];
+        for object in &objects {
+            self.create(namespace, object)?;
+        }
         self.account_kubeconfig(namespace, "lagwise")
     }
 
     /// The kubeconfig of a service account that is there.
     pub(crate) fn account_kubeconfig(&self, namespace: &str, account: &str) -> Result<PathBuf> {
-        let token = self.kubectl(&[
-            "create",
-            "token",
-            account,
-            "--namespace",
-            namespace,
-            "--duration=24h",
-        ])?;
+        let accounts = collection("serviceaccount", Some(namespace)).context("no path")?;
+        let wanted = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 24 * 60 * 60},
+        });
+        let answer = self
+            .api
+            .post(&format!("{accounts}/{account}/token"), &wanted)?;
+        let token = answer["status"]["token"].as_str().context("no token")?;
         write_kubeconfig(
             &self.folder,
             &format!("{account}-{namespace}"),
             &self.server,
             namespace,
-            &format!("token: {}", token.trim()),
+            &format!("token: {token}"),
         )
     }
 }

@@ -6,7 +6,7 @@
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
 //! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and
-//! `reader`,
+//! `api_client`,
 //! `kubelet` (which forwards ports), `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready), `adapter` (a
 //! metric of somebody else) and `api_proxy` (an API server that is busy or broken), `consumers`, `applications` (those
 //! in Java), `http`.
@@ -16,6 +16,7 @@
 )]
 
 pub(crate) mod adapter;
+mod api_client;
 pub(crate) mod api_proxy;
 pub(crate) mod applications;
 pub(crate) mod artifacts;
@@ -35,7 +36,6 @@ pub(crate) mod poll;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;
-mod reader;
 pub(crate) mod records;
 pub(crate) mod replicas;
 pub(crate) mod secured;
@@ -149,10 +149,12 @@ impl Testbed {
     }
 
     /// Brings back the brokers of the shared Kafka clusters and the API server, whatever the last test left of them:
-    /// one failure is not to become those of all tests after it.
+    /// one failure is not to become those of all tests after it. Removes the HPAs of earlier tests, which would go on
+    /// costing the controllers and every later daemon.
     pub(crate) fn mend(&self) -> Result<()> {
         if let Some(Ok(plane)) = self.control_plane.get() {
             plane.start_api_server()?;
+            plane.remove_hpas()?;
         }
         for kafka in [&self.kafka, &self.three_brokers] {
             if let Some(Ok(kafka)) = kafka.get() {
