@@ -1,12 +1,13 @@
 //! The loop over many HPAs, and which of them it looks at.
 
+mod rate;
+mod refusals;
+
 use std::convert::Infallible;
-use std::sync::Mutex;
 
 use axum::http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::pass::ZeroReport;
@@ -30,72 +31,6 @@ fn options() -> ReconcilerOptions {
         ledger: None,
         findings: watch::channel(Arc::default()).0,
     }
-}
-
-/// All HPAs are to be given the term.
-#[tokio::test(start_paused = true)]
-async fn passes_run_at_a_bounded_rate_and_each_hpa_has_one() {
-    #[derive(Default)]
-    struct Load {
-        now: usize,
-        most: usize,
-        patches: BTreeMap<String, usize>,
-    }
-    let load = Arc::new(Mutex::new(Load::default()));
-    let counted = Arc::clone(&load);
-    let serve = move |request: Request<Body>| {
-        let load = Arc::clone(&counted);
-        async move {
-            let name = request.uri().path().rsplit('/').next().unwrap().to_owned();
-            {
-                let mut load = load.lock().unwrap();
-                load.now += 1;
-                load.most = load.most.max(load.now);
-                if request.method() == "PATCH" {
-                    *load.patches.entry(name.clone()).or_default() += 1;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            load.lock().unwrap().now -= 1;
-            let hpa = json!({
-                "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
-                "metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": "1",
-                    "annotations": {"lagwise.dev/cap": "enforce"}},
-                "spec": {"maxReplicas": 20, "scaleTargetRef": {"kind": "Deployment", "name": "d"}},
-            });
-            let body = Body::from(hpa.to_string().into_bytes());
-            Ok::<_, Infallible>(Response::new(body))
-        }
-    };
-    let client = Client::new(tower::service_fn(serve), "shop");
-    let (mut guard, publisher) = leader(client, 7, Duration::from_secs(600));
-    let facts = (0..50).map(|n| {
-        Arc::new(HpaFacts {
-            namespace: "shop".into(),
-            name: format!("hpa-{n:02}").into(),
-            uid: format!("hpa-{n:02}").into(),
-            annotations: [("lagwise.dev/cap".to_owned(), "enforce".to_owned())].into(),
-            ..HpaFacts::default()
-        })
-    });
-    guard.hpas = watch::channel(Some(facts.collect())).1;
-    let running = tokio::spawn(run(guard, options()));
-    for _ in 0..3 {
-        tokio::task::yield_now().await;
-        publisher
-            .of_term(7)
-            .publish(crate::model::fixtures::snapshot());
-        tokio::time::sleep(Duration::from_secs(5)).await;
-    }
-    let load = load.lock().unwrap();
-    assert_eq!(load.most, MAX_PASSES);
-    assert_eq!(load.patches.len(), 50);
-    assert!(
-        load.patches.values().all(|patches| *patches == 1),
-        "{:?}",
-        load.patches
-    );
-    running.abort();
 }
 
 /// An HPA `shop/NAME` on a group that was read and has lag, with these annotations of lagwise.
@@ -457,143 +392,4 @@ async fn recorded_hpa_of_another_controller_has_the_pauses_of_other_hpas() {
         rig.sweep(second);
         assert_eq!(rig.queued(), []);
     }
-}
-
-#[tokio::test]
-async fn missing_rights_are_findings_until_a_pass_succeeds() {
-    let both = [("cap", "enforce"), ("scale-to-zero", "true")];
-    let hpas: HpaMap = [hpa("a", &both)].into_iter().collect();
-    let mut rig = Rig::new();
-    rig.observe(&hpas, true);
-    let mut finish = |seconds: u64, cap: Result<(), &ApiError>, zero: Result<(), &ApiError>| {
-        let facts = hpas.values().next().unwrap();
-        rig.reconciler.finish_pass(&PassReport {
-            hpa: Arc::clone(facts),
-            term: 7,
-            term_write: Ok(()),
-            cap: Some(cap.map(|()| None).map_err(Clone::clone)),
-            zero: Some(ZeroReport {
-                up_since: None,
-                done: None,
-                refusal: None,
-                error: zero.err().cloned(),
-            }),
-        });
-        rig.sweep(seconds);
-        let findings = rig.reconciler.ledger.findings();
-        assert!(findings.iter().all(|f| f.code.label() == "write_forbidden"));
-        let shown = findings.iter().map(|finding| {
-            let text = finding.message.split("; ").next();
-            text.unwrap_or_default().to_owned()
-        });
-        Vec::from_iter(shown)
-    };
-    let forbidden = |what: &str| ApiError::Forbidden(format!("cannot {what}"));
-    let (patch, get) = (forbidden("patch HPAs"), forbidden("get scale"));
-    let (no_cap, no_zero) = (
-        "lagwise may not write maxReplicas: cannot patch HPAs",
-        "lagwise may not scale  shop/ to zero or wake it: cannot get scale",
-    );
-    let refused = ApiError::Refused("invalid".into());
-    for (seconds, (cap, zero, expected)) in (1..).zip([
-        (Ok(()), Ok(()), &[][..]),
-        (Err(&refused), Err(&ApiError::NoAnswer), &[]),
-        (Err(&patch), Ok(()), &[no_cap]),
-        (Err(&patch), Err(&get), &[no_zero, no_cap]),
-        // Without an answer nothing is known that is new.
-        (
-            Err(&ApiError::NoAnswer),
-            Err(&ApiError::NoAnswer),
-            &[no_zero, no_cap],
-        ),
-        (Ok(()), Err(&get), &[no_zero]),
-        (Ok(()), Ok(()), &[]),
-    ]) {
-        assert_eq!(finish(seconds, cap, zero), expected, "{seconds}");
-    }
-}
-
-#[tokio::test]
-async fn a_missing_right_is_no_finding_about_an_hpa_that_asks_for_nothing_any_more() {
-    for (annotation, cap, zero) in [
-        (("cap", "enforce"), true, false),
-        (("scale-to-zero", "true"), false, true),
-    ] {
-        let asks = hpa("a", &[annotation]);
-        let mut rig = Rig::new();
-        rig.observe(&[Arc::clone(&asks)].into_iter().collect(), true);
-        let error = ApiError::Forbidden("cannot patch".into());
-        rig.reconciler.finish_pass(&PassReport {
-            hpa: asks,
-            term: 7,
-            term_write: Ok(()),
-            cap: cap.then(|| Err(error.clone())),
-            zero: zero.then(|| ZeroReport {
-                up_since: None,
-                done: None,
-                refusal: None,
-                error: Some(error.clone()),
-            }),
-        });
-        rig.sweep(1);
-        let count = |rig: &Rig| rig.reconciler.ledger.findings().len();
-        assert_eq!(count(&rig), 1, "{annotation:?}");
-        rig.observe(&[hpa("a", &[])].into_iter().collect(), true);
-        assert_eq!(count(&rig), 0, "{annotation:?}");
-    }
-}
-
-/// Refuses the cap of some HPAs, then lets the look-up of the field's owner fail and succeed. Returns of which HPAs the
-/// refusal is forgotten.
-fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
-    let hpas: HpaMap = ["a", "b", "c"]
-        .map(|name| hpa(name, &[("cap", "enforce")]))
-        .into_iter()
-        .collect();
-    rig.observe(&hpas, true);
-    for name in refused {
-        let facts = Arc::clone(hpas.get(&HpaKey::new("shop", *name)).unwrap());
-        rig.reconciler.finish_pass(&PassReport {
-            hpa: facts,
-            term: 7,
-            term_write: Ok(()),
-            cap: Some(Err(ApiError::Refused("denied by a policy".into()))),
-            zero: None,
-        });
-    }
-    for state in rig.reconciler.hpas.values_mut() {
-        state.cap.target = Some(crate::model::decisions::cap::CapTarget::Hold(6));
-    }
-    rig.reconciler
-        .finish_field_owner_lookup(Err(ApiError::NoAnswer));
-    let not_refused = rig
-        .reconciler
-        .hpas
-        .iter()
-        .filter(|(key, _)| !refused.contains(&&*key.name));
-    for (key, state) in not_refused {
-        assert!(!state.cap.attempts.is_failing(), "{key}");
-        assert!(state.cap.lookup_failures.is_failing(), "{key}");
-    }
-    rig.reconciler
-        .finish_field_owner_lookup(Ok(FieldOwner::Lagwise));
-    let states = rig.reconciler.hpas.iter();
-    let forgotten = states.filter(|(key, state)| {
-        assert!(!state.cap.lookup_failures.is_failing(), "{key}");
-        refused.contains(&&*key.name) && !state.cap.attempts.is_failing()
-    });
-    forgotten.map(|(key, _)| key.name.to_string()).collect()
-}
-
-#[tokio::test]
-async fn field_owner_that_is_found_keeps_the_refusal_of_an_hpa() {
-    assert_eq!(forgotten_refusals(&mut Rig::new(), &["b"]), [""; 0]);
-}
-
-#[tokio::test]
-async fn field_owner_that_is_found_keeps_the_refusals_of_all_hpas() {
-    assert_eq!(
-        forgotten_refusals(&mut Rig::new(), &["a", "b", "c"]),
-        [""; 0]
-    );
 }
