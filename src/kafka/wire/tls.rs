@@ -233,6 +233,14 @@ pub(super) fn explain(error: &Error) -> String {
         Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the broker supports neither TLS 1.2 nor TLS 1.3"
         }
+        // webpki's error for what self-signed certificates mostly are. Also with the certificate in ssl.ca.location.
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if other.to_string() == "CaUsedAsEndEntity" =>
+        {
+            return "the broker's certificate is that of a CA, as a self-signed one mostly is; give the broker a \
+                    certificate without CA:TRUE, or set client: librdkafka and ssl.ca.location"
+                .to_owned();
+        }
         _ => return error.to_string(),
     };
     format!("{error}; {advice}")
@@ -291,5 +299,29 @@ impl ServerCertVerifier for RelaxedVerifier {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::OtherError;
+
+    use super::*;
+
+    #[test]
+    fn errors_of_certificates_are_explained() {
+        let other = |text: &str| {
+            let error = std::io::Error::other(text.to_owned());
+            CertificateError::Other(OtherError(Arc::new(error)))
+        };
+        for (error, expected) in [
+            (other("CaUsedAsEndEntity"), "is that of a CA"),
+            (other("something"), "something"),
+            (CertificateError::UnknownIssuer, "set ssl.ca.location"),
+            (CertificateError::NotValidForName, "connect by a name"),
+        ] {
+            let told = explain(&Error::InvalidCertificate(error));
+            assert!(told.contains(expected), "{told}");
+        }
     }
 }
