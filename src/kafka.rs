@@ -127,12 +127,12 @@ impl KafkaSource {
 }
 
 /// Checks what [`KafkaSource::connect`] rejects before it connects: a client that does not support
-/// the properties, or a login that is not built into this binary.
+/// the properties, or a login that is not built into this binary. Returns the client that will be used.
 ///
 /// # Errors
 /// The property or the cargo feature.
-pub fn check(settings: ClientSettings) -> Result<(), SetupError> {
-    with_client(settings).map(drop)
+pub fn check(settings: ClientSettings) -> Result<ClientKind, SetupError> {
+    with_client(settings).map(|settings| settings.client)
 }
 
 /// Replaces [`ClientKind::Auto`] by the client that will be used.

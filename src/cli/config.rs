@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::lint::report::FindingReport;
 use crate::config::{Config, ConfigError, Problem, SystemEnvironment, json_schema};
-use crate::kafka;
+use crate::kafka::{self, ClientKind};
 use crate::model::findings::Finding;
 use crate::model::units::untrusted_text::{printable_json, printable_lines};
 
@@ -94,16 +94,23 @@ struct Printed {
 
 fn check(args: &CheckArgs) -> anyhow::Result<Printed> {
     let (name, result) = read(&args.file)?;
-    let result = result.and_then(|config| check_clients(&config, &name).map(|()| config));
+    let result = result.and_then(|config| {
+        let notes = check_clients(&config, &name)?;
+        Ok((config, notes))
+    });
     let mut printed = Printed {
         failed: result.is_err(),
         ..Printed::default()
     };
     match (args.output, &result) {
         (CheckOutput::Json, _) => printed.stdout = pretty(&as_json(&name, &result))?,
-        (CheckOutput::Text, Ok(config)) => {
+        (CheckOutput::Text, Ok((config, notes))) => {
             printed.stdout = format!("{name}: ok: {}\n", summary(config));
             printed.stderr = warnings(&name, &insecure_settings(config));
+            for note in notes {
+                let note = printable_lines(&format!("{name}: note: {note}\n"));
+                printed.stderr.push_str(&note);
+            }
         }
         (CheckOutput::Text, Err(error)) => printed.stderr = format!("{error}\n"),
     }
@@ -125,19 +132,25 @@ fn read(file: &Path) -> anyhow::Result<(String, Result<Config, ConfigError>)> {
 }
 
 /// Checks that this binary can read the clusters: their client supports their properties, and their
-/// logins are built in.
-fn check_clients(config: &Config, name: &str) -> Result<(), ConfigError> {
-    let clusters = config.clusters.iter().enumerate();
-    let problems = clusters.filter_map(|(at, cluster)| {
-        let refused = kafka::check(cluster.into()).err()?;
-        Some(Problem {
-            key: format!("clusters[{at}]"),
-            ..Problem::of_file(refused.reason)
-        })
-    });
-    match ConfigError::from_problems(problems.collect()) {
+/// logins are built in. Returns what their clients cannot do.
+fn check_clients(config: &Config, name: &str) -> Result<Vec<String>, ConfigError> {
+    let (mut problems, mut notes) = (Vec::new(), Vec::new());
+    for (at, cluster) in config.clusters.iter().enumerate() {
+        match kafka::check(cluster.into()) {
+            Ok(ClientKind::Librdkafka) => notes.push(format!(
+                "clusters[{at}]: {:?} is read by librdkafka, which shows no members of groups: lagwise does not warn of misspelled groups (LW056), small lag is never residual, and new topics that match topic-regex wake no workload",
+                cluster.name
+            )),
+            Ok(_) => {}
+            Err(refused) => problems.push(Problem {
+                key: format!("clusters[{at}]"),
+                ..Problem::of_file(refused.reason)
+            }),
+        }
+    }
+    match ConfigError::from_problems(problems) {
         Some(error) => Err(error.in_file(name)),
-        None => Ok(()),
+        None => Ok(notes),
     }
 }
 
@@ -164,18 +177,19 @@ fn summary(config: &Config) -> String {
     format!("{clusters}, {}", counted(config.targets.len(), "target"))
 }
 
-fn as_json(name: &str, result: &Result<Config, ConfigError>) -> serde_json::Value {
+fn as_json(name: &str, result: &Result<(Config, Vec<String>), ConfigError>) -> serde_json::Value {
     match result {
-        Ok(config) => json!({
+        Ok((config, notes)) => json!({
             "file": name,
             "ok": true,
             "clusters": config.clusters.len(),
             "targets": config.targets.len(),
             "problems": [],
             "warnings": FindingReport::sorted(&insecure_settings(config), None),
+            "notes": notes,
         }),
         Err(error) => {
-            json!({ "file": name, "ok": false, "problems": error.problems(), "warnings": [] })
+            json!({ "file": name, "ok": false, "problems": error.problems(), "warnings": [], "notes": [] })
         }
     }
 }
@@ -216,6 +230,29 @@ mod tests {
         match parsed(args).unwrap() {
             ConfigCommand::Check(args) => check(&args).unwrap(),
             ConfigCommand::Schema => Printed::default(),
+        }
+    }
+
+    #[test]
+    fn says_what_a_client_cannot_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lagwise.yaml");
+        for (more, is_noted) in [
+            ("client: librdkafka", true),
+            ("client: auto", false),
+            ("max_groups: 5", false),
+        ] {
+            let text = format!(
+                "clusters: [{{name: main, properties: {{bootstrap.servers: \"k:9092\"}}, {more}}}]"
+            );
+            std::fs::write(&file, text).unwrap();
+            let path = file.to_str().unwrap();
+            let text = checked(&["check", path]);
+            assert!(!text.failed, "{}", text.stderr);
+            let note = "note: clusters[0]: \"main\" is read by librdkafka";
+            assert_eq!(text.stderr.contains(note), is_noted, "{}", text.stderr);
+            let json = checked(&["check", "-o", "json", path]);
+            assert_eq!(json.stdout.contains("LW056"), is_noted, "{}", json.stdout);
         }
     }
 
@@ -321,10 +358,12 @@ mod tests {
                     targets: [{name: t, group: g}, {name: u, group: g}]";
         let result = Config::parse(text, &SystemEnvironment);
         assert_eq!(summary(result.as_ref().unwrap()), "1 cluster, 2 targets");
+        let result = result.map(|config| (config, Vec::new()));
         assert_eq!(as_json("f", &result)["ok"], true);
         let invalid = as_json(
             "f",
-            &Config::parse("clusters: []\nlog: {format: xml}", &SystemEnvironment),
+            &Config::parse("clusters: []\nlog: {format: xml}", &SystemEnvironment)
+                .map(|config| (config, Vec::new())),
         );
         assert_eq!(invalid["ok"], false);
         assert_eq!(invalid["problems"][1]["key"], "log.format");

@@ -243,7 +243,7 @@ mod tests {
             };
             let checked = crate::kafka::check(settings).map_err(|error| error.to_string());
             let expected = match Feature::Gssapi.is_built_in() {
-                true => Ok(()),
+                true => Ok(ClientKind::Librdkafka),
                 false => Err(format!("cluster \"main\": {}", Feature::Gssapi.missing())),
             };
             assert_eq!(checked, expected, "{client:?}");
