@@ -51,6 +51,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         pattern::a_new_topic_wakes_a_pattern_subscriber,
     ),
     (
+        "zero::offsets_that_kafka_deleted_do_not_wake_it",
+        residue::offsets_that_kafka_deleted_do_not_wake_it,
+    ),
+    (
         "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
         an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown,
     ),

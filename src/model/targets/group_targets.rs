@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::iter;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::target::{Target, WatchKey};
 use crate::model::findings::{Finding, FindingCode};
+use crate::model::hpa::facts::RunningReplicas;
 use crate::model::kafka::sweep_plan::{GroupPlan, KnownTopics};
 use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::lag_thresholds::LagThresholds;
@@ -82,6 +84,14 @@ impl GroupTargets {
     #[must_use]
     pub fn is_configured(&self) -> bool {
         self.targets.iter().any(|target| target.hpa().is_none())
+    }
+
+    /// Whether the workloads of all targets have zero replicas. Nobody can commit then, so that Kafka may delete the
+    /// offsets, and they must not be forgotten: all messages that Kafka still has would count, and wake the workload.
+    fn is_asleep(&self) -> bool {
+        let running = self.targets.iter().map(|target| Some(target.cap?.running));
+        let mut asleep = running.map(|running| running == Some(RunningReplicas::None));
+        !self.targets.is_empty() && asleep.all(|asleep| asleep)
     }
 
     /// Whether a target of the configuration asks for all that anyone asks of this group.
@@ -168,13 +178,17 @@ impl GroupTargets {
                 topics.extend(matching.cloned());
             }
         }
+        let mut thresholds = self.settings.settings.lag_thresholds(base);
+        if self.is_asleep() && !thresholds.forget_after.is_zero() {
+            thresholds.forget_after = Duration::MAX;
+        }
         GroupPlan {
             discover,
             patterns: listed_by,
             is_unlimited: self.is_covered_by_configuration(),
             reset: offset_reset.unwrap_or_default(),
             isolation: isolation.unwrap_or_default(),
-            thresholds: self.settings.settings.lag_thresholds(base),
+            thresholds,
             ..GroupPlan::new(id.clone(), topics)
         }
     }

@@ -3,15 +3,18 @@
 mod budgets;
 mod incremental;
 
+use std::time::Duration;
+
 use super::*;
 use crate::model::findings::{FindingCode, FindingSubject};
 use crate::model::fixtures::hpa;
-use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
+use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget, RunningReplicas};
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::settings::Settings;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::lookup::resolve;
 use crate::model::targets::metric_query::MetricQuery;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::OffsetReset;
 use crate::model::units::quantity::Milli;
@@ -65,6 +68,47 @@ fn each_group_is_planned_once() {
         shown,
         [("g", vec!["t1", "t2", "t3"], false), ("h", vec![], true)]
     );
+}
+
+#[test]
+fn nothing_is_forgotten_while_all_workloads_of_a_group_have_zero_replicas() {
+    use RunningReplicas::{None as Zero, One, Several, Unknown};
+    for (running, forget_after, is_kept) in [
+        (&[Zero][..], "1h", true),
+        (&[Zero, Zero], "1h", true),
+        (&[Zero, One], "1h", false),
+        (&[Several], "1h", false),
+        (&[Unknown], "1h", false),
+        // Who wants nothing to be remembered gets that.
+        (&[Zero], "0s", false),
+    ] {
+        let hpas = running.iter().zip(["a", "b"]).map(|(running, name)| {
+            let annotation = ("lagwise.dev/forget-after".to_owned(), forget_after.into());
+            HpaFacts {
+                running: *running,
+                annotations: [annotation].into(),
+                ..hpa(name, "group=g,topic=t", ONE)
+            }
+        });
+        let targets = merge(&["main"], &Vec::from_iter(hpas));
+        let plan = targets.plan(&"main".into(), |_| BTreeSet::new());
+        let kept = plan.groups[0].thresholds.forget_after == Duration::MAX;
+        assert_eq!(kept, is_kept, "{running:?} {forget_after}");
+    }
+    // Whose replicas a configured target counts for is not known.
+    let mut options = TargetOptions::default();
+    options.configured.push(ConfiguredTarget {
+        name: "t".into(),
+        namespaces: Vec::new(),
+        cluster: "main".into(),
+        group: "g".into(),
+        lag_per_replica: None,
+        settings: Settings::default(),
+    });
+    let configured = Targets::new(&clusters(&["main"]), options, None);
+    let plan = configured.plan(&"main".into(), |_| BTreeSet::new());
+    let forget_after = plan.groups[0].thresholds.forget_after;
+    assert_eq!(forget_after, LagThresholds::DEFAULT.forget_after);
 }
 
 #[test]

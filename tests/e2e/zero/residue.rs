@@ -1,4 +1,4 @@
-//! Transaction markers that a sleeping workload has left unread.
+//! What a sleeping workload leaves behind: transaction markers that it has not read, and commits that Kafka deletes.
 
 use std::time::Duration;
 
@@ -74,4 +74,48 @@ pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()
     until("the workload to fall asleep again", &|now| now == 0)?;
     println!("spec.replicas: {:?}", series.timed());
     Ok(())
+}
+
+/// Kafka deletes the offsets of a group that sleeps for long. What it had read must not count as unread then, even if that
+/// takes longer than `forget-after`. A new message wakes it all the same.
+pub(crate) fn offsets_that_kafka_deleted_do_not_wake_it(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "deleted")?;
+    for partition in 0..2 {
+        scene.kafka.produce_batch(&scene.topic, partition, 300)?;
+    }
+    scene.catch_up()?;
+    let options = scene.options();
+    let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
+    scene.allow()?;
+    scene.apply(1, COOLDOWN)?;
+    let annotate = ["annotate", "hpa", "billing", "-n", &scene.namespace];
+    let forget = [
+        "lagwise.dev/forget-after=2s",
+        "lagwise.dev/offset-reset=earliest",
+    ];
+    scene
+        .plane
+        .kubectl(&[&annotate[..], &forget[..]].concat())?;
+    let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
+    scene.until_wanted(0, true)?;
+    // The HPA reports that it has no replicas any more.
+    poll_until(WITHIN, "the HPA to see the zero", || {
+        let hpa = scene.get("hpa")?;
+        // Zero is left out.
+        let current = hpa["status"]["currentReplicas"].as_i64().unwrap_or(0);
+        ensure!(current == 0, "{}", hpa["status"]);
+        Ok(())
+    })?;
+    let asleep = series.values().len();
+    let delete = ["--delete-offsets", "--group", &scene.group, "--topic"];
+    scene
+        .kafka
+        .consumer_groups_tool(&[&delete[..], &[&scene.topic]].concat())?;
+    daemon.let_it_look(40)?;
+    ensure!(series.values().len() == asleep, "{:?}", series.timed());
+    scene.kafka.produce_batch(&scene.topic, 0, 250)?;
+    poll_until(WITHIN, "the workload to wake", || {
+        ensure!(series.now() > 0, "{:?}", series.timed());
+        Ok(())
+    })
 }

@@ -77,6 +77,7 @@ fn facts() -> impl Strategy<Value = HpaFacts> {
             metrics: metrics.into_iter().map(metric).collect(),
             annotations: annotations.into_iter().map(annotation).collect(),
             max_replicas,
+            running: RunningReplicas::Several,
             ..HpaFacts::default()
         }
     })
