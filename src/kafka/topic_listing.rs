@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::{MAX_LISTED_TOPICS, TopicListing};
 use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::kafka::topic_listing::{MAX_LISTED_TOPICS, TopicListing, Unlisted};
 use crate::model::units::newtypes::{GroupId, TopicName};
 use crate::model::units::topic_pattern::TopicPattern;
 
 /// How long the names of topics are used before they are listed again. Also after a failure.
 const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// How long they are not listed again where there are too many. It costs a broker a large answer, and a connection.
+const TOO_MANY_AGE: Duration = Duration::from_secs(600);
 
 /// The most names of topics. In a larger cluster nothing is listed.
 pub(super) const MAX_NAMES: usize = 200_000;
@@ -82,15 +85,22 @@ impl ListingCache {
 }
 
 impl CachedListing {
+    fn is_young(&self) -> bool {
+        let max_age = match self.names {
+            Err(Fault::OverBudget) => TOO_MANY_AGE,
+            _ => MAX_AGE,
+        };
+        self.fetched.elapsed() < max_age
+    }
+
     /// The names, if they were listed lately, and when.
     pub(super) fn young_names(&self) -> Option<(Instant, Names)> {
-        let is_young = self.fetched.elapsed() < MAX_AGE;
-        is_young.then(|| (self.fetched, self.names.clone()))
+        self.is_young().then(|| (self.fetched, self.names.clone()))
     }
 
     /// The listings of a query, if it is the last one and the names were listed lately.
     pub(super) fn listings_of(&self, query: &ListingQuery) -> Option<&Listings> {
-        let is_valid = self.fetched.elapsed() < MAX_AGE && self.query == *query;
+        let is_valid = self.is_young() && self.query == *query;
         is_valid.then_some(&self.listings)
     }
 
@@ -142,11 +152,10 @@ impl CachedListing {
             matches.extend(others.map(|(pattern, found)| (pattern.clone(), Arc::clone(found))));
             next = next.or_else(|| begin.filter(|begin| !asked.contains(*begin)).cloned());
         }
-        let fault = names.as_ref().err().copied();
-        let listings = query.iter().map(|(group, patterns)| {
-            let listing = fault.map_or_else(|| listing(patterns, &matches), TopicListing::Failed);
-            (group.clone(), Arc::new(listing))
-        });
+        let known = names.as_ref().map(|_| &matches).map_err(|fault| *fault);
+        let listings = query
+            .iter()
+            .map(|(group, patterns)| (group.clone(), Arc::new(listing(patterns, known))));
         Self {
             listings: listings.collect(),
             fetched,
@@ -177,19 +186,17 @@ fn matching(
     Some(Arc::new(found))
 }
 
-fn listing(patterns: &[TopicPattern], matches: &Matches) -> TopicListing {
-    let Some(own) = patterns
-        .iter()
-        .map(|pattern| matches.get(pattern))
-        .collect::<Option<Vec<_>>>()
-    else {
-        return TopicListing::TooSlow;
+/// The topics of each pattern, from what matches it, or from why nothing could be compared.
+fn listing(patterns: &[TopicPattern], matches: Result<&Matches, Fault>) -> TopicListing {
+    let of = |pattern: &TopicPattern| {
+        let found = matches.map_err(Unlisted::Failed)?.get(pattern);
+        match found.ok_or(Unlisted::TooSlow)? {
+            topics if topics.len() > MAX_LISTED_TOPICS => Err(Unlisted::TooMany),
+            topics => Ok(BTreeSet::clone(topics)),
+        }
     };
-    let topics: BTreeSet<_> = own.into_iter().flat_map(|own| &**own).cloned().collect();
-    match topics.len() {
-        ..=MAX_LISTED_TOPICS => TopicListing::Listed(topics),
-        _ => TopicListing::TooMany,
-    }
+    let patterns = patterns.iter();
+    TopicListing::new(patterns.map(|p| (p.clone(), of(p))).collect())
 }
 
 /// The topics listed for a group; none if there are too many, or they could not be listed.
@@ -210,20 +217,16 @@ pub(super) fn leave_out(
     let Some(listing) = listings.get_mut(group) else {
         return;
     };
-    if listing.topics().iter().any(&is_read)
-        && let TopicListing::Listed(topics) = Arc::make_mut(listing)
-    {
-        topics.retain(|topic| !is_read(topic));
+    if listing.topics().iter().any(&is_read) {
+        Arc::make_mut(listing).leave_out(is_read);
     }
 }
 
-/// Notes that the topics of a group cannot be read, since they have too many partitions. Returns whether there are any.
-pub(super) fn give_up(listings: &mut Listings, group: &GroupId) -> bool {
-    let any = listed(listings, group).next().is_some();
-    if any {
-        listings.insert(group.clone(), Arc::new(TopicListing::TooMany));
-    }
-    any
+/// Refuses the pattern of a group that most topics match, since those of all have too many partitions. Returns whether
+/// any topics were listed.
+pub(super) fn refuse_widest(listings: &mut Listings, group: &GroupId) -> bool {
+    let listing = listings.get_mut(group).map(Arc::make_mut);
+    listing.is_some_and(|listing| listing.refuse_widest(Unlisted::OverBudget).is_some())
 }
 
 #[cfg(test)]
@@ -232,13 +235,14 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    fn pattern(text: &str) -> TopicPattern {
+        TopicPattern::parse(text).unwrap()
+    }
+
     fn query(groups: &[(&str, &[&str])]) -> ListingQuery {
-        let pattern = |text: &&str| TopicPattern::parse(text).unwrap();
         let of = |(group, patterns): &(&str, &[&str])| {
-            (
-                GroupId::from(*group),
-                patterns.iter().map(pattern).collect(),
-            )
+            let patterns = patterns.iter().map(|text| pattern(text));
+            (GroupId::from(*group), patterns.collect())
         };
         groups.iter().map(of).collect()
     }
@@ -271,18 +275,34 @@ mod tests {
         assert_eq!(of(&listings, "d"), "");
         leave_out(&mut listings, &"b".into(), |topic| topic.as_str() == "pay");
         assert_eq!(of(&listings, "b"), "orders-eu orders-us");
-        assert!(give_up(&mut listings, &"b".into()) && !give_up(&mut listings, &"c".into()));
-        assert_eq!(*listings["b"], TopicListing::TooMany);
-        assert_eq!(*listings["c"], TopicListing::Listed(BTreeSet::new()));
+        // The topic of the other pattern is read anyway.
+        assert!(refuse_widest(&mut listings, &"b".into()));
+        assert!(!refuse_widest(&mut listings, &"b".into()));
+        assert!(!refuse_widest(&mut listings, &"c".into()));
+        assert_eq!(of(&listings, "b"), "");
+        let refused = Some(Err(Unlisted::OverBudget));
+        assert_eq!(listings["b"].topics_of(&pattern("orders-.*")), refused);
+        assert_eq!(
+            listings["c"].topics_of(&pattern("x")),
+            Some(Ok(&BTreeSet::new()))
+        );
     }
 
     #[test]
     fn more_topics_than_the_limit_are_none() {
-        let groups = query(&[("all", &["t.*"]), ("some", &["t1.*"])]);
+        let groups = query(&[
+            ("all", &["t.*"]),
+            ("some", &["t1.*"]),
+            ("both", &["t.*", "t1.*"]),
+        ]);
         let some = names((0..=MAX_LISTED_TOPICS).map(|i| format!("t{i}")));
         let listings = list(groups.clone(), some);
-        assert_eq!(*listings["all"], TopicListing::TooMany);
+        let refused = Some(Err(Unlisted::TooMany));
+        assert_eq!(listings["all"].topics_of(&pattern("t.*")), refused);
         assert_eq!(listed(&listings, &"some".into()).count(), 111);
+        // The other HPAs of the group are not hit.
+        assert_eq!(listings["both"].topics_of(&pattern("t.*")), refused);
+        assert_eq!(listed(&listings, &"both".into()).count(), 111);
         let most = names((1..=MAX_LISTED_TOPICS).map(|i| format!("t{i}")));
         let listings = list(groups, most);
         assert_eq!(listed(&listings, &"all".into()).count(), MAX_LISTED_TOPICS);
@@ -291,18 +311,22 @@ mod tests {
     #[test]
     fn listings_are_kept_for_the_same_query_and_names_for_others() {
         let (first, second) = (query(&[("a", &["x"])]), query(&[("a", &["y"])]));
-        for names in [
-            names(["x".to_owned()]),
-            (Instant::now(), Err(Fault::NoAnswer)),
+        for (names, max_age) in [
+            (names(["x".to_owned()]), MAX_AGE),
+            ((Instant::now(), Err(Fault::NoAnswer)), MAX_AGE),
+            ((Instant::now(), Err(Fault::OverBudget)), TOO_MANY_AGE),
         ] {
             let listing = CachedListing::new(first.clone(), names.clone(), None, LONG);
             assert!(listing.listings_of(&first).is_some());
             assert_eq!(listing.listings_of(&second), None);
             assert_eq!(listing.young_names(), Some(names.clone()));
-            let old = CachedListing {
-                fetched: names.0.checked_sub(MAX_AGE).unwrap(),
-                ..listing
+            let aged = |age| CachedListing {
+                fetched: names.0.checked_sub(age).unwrap(),
+                ..listing.clone()
             };
+            let young = aged(max_age / 2);
+            assert!(young.young_names().is_some() && young.listings_of(&first).is_some());
+            let old = aged(max_age);
             assert_eq!(old.listings_of(&first), None);
             assert_eq!(old.young_names(), None);
         }
@@ -312,8 +336,9 @@ mod tests {
     fn patterns_that_are_not_compared_in_time_have_their_turn_later() {
         let groups = query(&[("a", &["x.*"]), ("b", &["y.*"])]);
         let late = CachedListing::new(groups.clone(), names(["x1".into()]), None, Duration::ZERO);
-        assert_eq!(*late.listings["a"], TopicListing::TooSlow);
-        assert_eq!(*late.listings["b"], TopicListing::TooSlow);
+        let slow = Some(Err(Unlisted::TooSlow));
+        assert_eq!(late.listings["a"].topics_of(&groups[0].1[0]), slow);
+        assert_eq!(late.listings["b"].topics_of(&groups[1].1[0]), slow);
         let next = late.next.clone();
         assert_eq!(next, Some(groups[0].1[0].clone()));
         let all = ["x1", "y1"].map(str::to_owned);

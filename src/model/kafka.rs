@@ -5,4 +5,5 @@ pub mod group;
 pub mod observation;
 pub mod offset_column;
 pub mod sweep_plan;
+pub mod topic_listing;
 pub mod topic_map;

@@ -7,22 +7,27 @@
 //!
 //! Where the total budget is too small for all, groups of requests make room first, then the groups of the namespaces
 //! with the largest shares, the latest admitted first.
+//!
+//! Topics that were listed by a pattern have what all of that leaves: see [`ListedLedger`].
 
+mod listed;
 mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::listed::ListedLedger;
 use self::usage::{BudgetOwner, PartitionUse};
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::{GroupObservation, Observation, TopicListing};
+use crate::model::kafka::observation::{GroupObservation, Observation};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, count_exceeded};
 use crate::model::targets::group_targets::GroupTargets;
 use crate::model::targets::{GroupKey, Targets};
-use crate::model::units::newtypes::{ClusterName, GroupId};
+use crate::model::units::newtypes::{ClusterName, TopicName};
 
 /// After how many plans without it a refused group is read again, since its topics may have become smaller.
 const REREAD_AFTER: u32 = 60;
@@ -35,6 +40,8 @@ const LOOKS_PER_PARTITION: usize = 16;
 pub(super) struct PartitionLedger {
     groups: BTreeMap<GroupKey, LedgerEntry>,
     used: PartitionUse,
+    /// Topics that are only listed by patterns, which are not counted above.
+    listed: ListedLedger,
 }
 
 /// A group that was read.
@@ -63,10 +70,11 @@ impl PartitionLedger {
         before: Option<&GroupTargets>,
         targets: &Targets,
     ) {
+        let group = targets.group(&key.0, &key.1);
+        self.listed.update_owners(key, before, group);
         let Some(entry) = self.groups.get(key) else {
             return;
         };
-        let group = targets.group(&key.0, &key.1);
         let still_owns = |(owner, _): &(BudgetOwner, u64)| {
             group.is_some_and(|group| BudgetOwner::candidates(group).contains(owner))
         };
@@ -98,38 +106,38 @@ impl PartitionLedger {
     /// the client also refuses groups of which others have left too little this time.
     pub(super) fn apply(&mut self, observation: &mut Observation, targets: &Targets) {
         let cluster = observation.cluster.clone();
-        let listings = &mut observation.listings;
-        for read in &mut observation.groups {
+        for read in &observation.groups {
             let key = (cluster.clone(), read.plan.group.clone());
             let Some(group) = targets.group(&key.0, &key.1) else {
                 continue;
             };
-            let mut partitions = match (&read.committed, read.refused_partitions) {
-                (Ok(committed), _) => partitions_to_charge(group, committed),
+            let listing = observation.listings.get(&read.plan.group);
+            let partitions = match (&read.committed, read.refused_partitions) {
+                (Ok(committed), _) => partitions_to_charge(group, committed, listing),
                 (Err(_), Some(partitions)) => partitions,
                 (Err(_), None) => continue,
             };
             if self.is_charged(&key, partitions) {
                 continue;
             }
-            // What members are only expected to read comes after what is asked for, also by others.
-            if !self.has_room(&key, group, partitions, targets.budgets())
-                && drop_listed(read, listings)
-                && let Ok(committed) = &read.committed
-            {
-                partitions = partitions_to_charge(group, committed);
-                if self.is_charged(&key, partitions) {
-                    continue;
-                }
-            }
             self.release(&key);
             self.charge(&key, group, partitions, targets.budgets());
         }
+        self.refuse_groups(&cluster, &mut observation.groups);
+        let listings = &mut observation.listings;
+        for read in &mut observation.groups {
+            let key = (cluster.clone(), read.plan.group.clone());
+            self.listed.apply(&key, read, listings, targets, &self.used);
+        }
+    }
+
+    /// Marks the groups that exceed a budget as unknown.
+    fn refuse_groups(&self, cluster: &ClusterName, groups: &mut [GroupObservation]) {
         if !self.refuses_any() {
             return;
         }
         // In a second loop, since a group may have to make room for a later one of the observation.
-        for read in &mut observation.groups {
+        for read in groups {
             let entry = self.groups.get(&(cluster.clone(), read.plan.group.clone()));
             if read.committed.is_ok() && entry.is_some_and(|entry| entry.admission.is_err()) {
                 read.committed = Err(Fault::OverBudget);
@@ -176,6 +184,11 @@ impl PartitionLedger {
                     known_partitions = known_partitions.saturating_add(partitions);
                 }
             }
+            if let Some(asked) = asked {
+                let budgets = targets.budgets();
+                self.listed
+                    .leave_out_refused(&key, &mut group, asked, &self.used, budgets);
+            }
             let asking = asked.map_or(&[][..], |asked| asked.targets());
             let hpa = asking.iter().find_map(|target| target.hpa());
             let is_requested_only = asking.is_empty();
@@ -196,6 +209,9 @@ impl PartitionLedger {
         let plan = SweepPlan {
             groups: read.into_iter().map(|(_, group)| group).collect(),
             max_partitions: Some(known_partitions.saturating_add(left)),
+            // If groups of unknown size take what is left, too, some of it is used twice until the answers are counted.
+            max_listed_partitions: Some(left),
+            is_partial: plan.is_partial,
         };
         (plan, left_out)
     }
@@ -222,29 +238,6 @@ impl PartitionLedger {
     fn is_charged(&self, key: &GroupKey, partitions: u64) -> bool {
         let entry = self.groups.get(key);
         entry.is_some_and(|entry| entry.partitions == partitions && entry.admission.is_ok())
-    }
-
-    /// Whether somebody can pay for so many partitions of a group without another group making room.
-    fn has_room(
-        &self,
-        key: &GroupKey,
-        group: &GroupTargets,
-        partitions: u64,
-        budgets: &Budgets,
-    ) -> bool {
-        let paid_by = |owner: &BudgetOwner| match self.groups.get(key) {
-            Some(LedgerEntry {
-                partitions,
-                admission: Ok((payer, _)),
-                ..
-            }) if payer == owner => *partitions,
-            _ => 0,
-        };
-        let candidates = BudgetOwner::candidates(group);
-        candidates.iter().any(|owner| {
-            let more = partitions.saturating_sub(paid_by(owner));
-            self.used.check(owner, more, budgets).is_ok()
-        })
     }
 
     /// Takes back what a group uses. It is unknown to the ledger from then on.
@@ -336,40 +329,25 @@ fn max_partitions(group: &GroupTargets, budgets: &Budgets) -> Option<u64> {
     Some(budget.partitions)
 }
 
-fn count_partitions(committed: &TopicMap<CommittedOffsets>) -> u64 {
-    let columns = committed.values().map(|column| column.len());
-    let partitions = columns.fold(0, usize::saturating_add);
-    u64::try_from(partitions).unwrap_or(u64::MAX)
-}
-
 /// What a group is charged with: its partitions, and something for each target beyond the first that names no topics.
-/// Each of these looks at all topics of the group after every sweep.
-fn partitions_to_charge(group: &GroupTargets, committed: &TopicMap<CommittedOffsets>) -> u64 {
+/// Each of these looks at all topics of the group after every sweep. Topics that are only listed are charged separately.
+fn partitions_to_charge(
+    group: &GroupTargets,
+    committed: &TopicMap<CommittedOffsets>,
+    listing: Option<&Arc<TopicListing>>,
+) -> u64 {
+    let listed = listing.map(|listing| listing.topics());
+    let is_asked = |topic: &TopicName| !listed.is_some_and(|listed| listed.contains(topic));
+    let columns = committed.iter().filter(|(topic, _)| is_asked(topic));
+    let (topics, partitions) =
+        columns.fold((0, 0), |(topics, all): (usize, usize), (_, column)| {
+            (topics.saturating_add(1), all.saturating_add(column.len()))
+        });
     let unnamed = group.targets().iter();
     let unnamed = unnamed.filter(|target| target.key.topics.is_empty());
     let more = unnamed.count().saturating_sub(1);
-    let looks = more.saturating_mul(committed.len()) / LOOKS_PER_PARTITION;
-    let looks = u64::try_from(looks).unwrap_or(u64::MAX);
-    count_partitions(committed).saturating_add(looks)
-}
-
-/// Drops the topics of a group that were listed by a pattern. Returns whether there are such topics.
-fn drop_listed(
-    read: &mut GroupObservation,
-    listings: &mut BTreeMap<GroupId, Arc<TopicListing>>,
-) -> bool {
-    let Some((listing, committed)) = listings
-        .get_mut(&read.plan.group)
-        .zip(read.committed.as_mut().ok())
-    else {
-        return false;
-    };
-    if listing.topics().is_empty() {
-        return false;
-    }
-    let listing = std::mem::replace(listing, Arc::new(TopicListing::TooMany));
-    committed.retain(|topic, _| !listing.topics().contains(topic));
-    true
+    let looks = more.saturating_mul(topics) / LOOKS_PER_PARTITION;
+    u64::try_from(partitions.saturating_add(looks)).unwrap_or(u64::MAX)
 }
 
 /// Groups that have to make room, and the budget that would be exceeded without that.

@@ -27,7 +27,10 @@ pub(super) struct PolledCluster {
 impl PolledCluster {
     /// Brings the plan up to date and returns the groups of it that are new or read differently.
     pub(super) fn replan(&mut self, name: &ClusterName, targets: &Targets) -> SweepPlan {
-        let mut changed = SweepPlan::default();
+        let mut changed = SweepPlan {
+            is_partial: true,
+            ..SweepPlan::default()
+        };
         for id in std::mem::take(&mut self.outdated) {
             let group = targets.group(name, &id);
             let plan = group.map(|g| g.plan(&id, targets.thresholds(), self.latest.topics_read()));

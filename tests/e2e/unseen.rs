@@ -33,10 +33,12 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
     let forbidden = format!("{group}x");
     kafka.commit(&forbidden, &topic, &[(0, 0)])?;
     let misspelled = format!("{group}xx");
+    let alone = unique("alone");
+    kafka.commit(&alone, &topic, &[(0, 0)])?;
     let options = Options {
         namespaces: vec![namespace.clone()],
         // The nearest name of all is another team's.
-        tenancy: json!([{"namespaces": [namespace], "groups": [group, misspelled]}]),
+        tenancy: json!([{"namespaces": [namespace], "groups": [group, misspelled, alone]}]),
         ..Options::main(&kafka.bootstrap())
     };
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
@@ -50,12 +52,15 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
     apply("group", &misspelled, &topic, 5)?;
     apply("topic", &group, &other, 3)?;
     apply("new", &misspelled, &topic, 1)?;
+    // Nobody asks for the topic that this one reads.
+    apply("alone", &alone, &other, 3)?;
     apply("idle", &group, &topic, 5)?;
     let series = |name: &str| ReplicaSeries::wanted(plane, &namespace, name);
-    let (by_group, by_topic, new, idle) = (
+    let (by_group, by_topic, new, other_topic, idle) = (
         series("group")?,
         series("topic")?,
         series("new")?,
+        series("alone")?,
         series("idle")?,
     );
     // What is known to have no lag goes down at once.
@@ -63,7 +68,7 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         ensure!(idle.now() == 1, "{:?}", idle.timed());
         Ok(())
     })?;
-    for (name, meant) in [("group", true), ("topic", false)] {
+    for (name, meant) in [("group", true), ("topic", false), ("alone", false)] {
         poll_until(WITHIN, &format!("the reason at {name}"), || {
             let hpa = plane.get("hpa", name, Some(&namespace))?;
             let active = condition(&hpa, "ScalingActive").context("no condition yet")?;
@@ -94,7 +99,26 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         ensure!(is_right == is_found.then_some(true), "{object}: {found}");
     }
     daemon.let_it_look(40)?;
-    for (series, kept) in [(&by_group, 5), (&by_topic, 3), (&new, 1)] {
+    // Two minutes after the start the findings are events, too.
+    poll_until(WITHIN * 2, "the events", || {
+        let found = events(plane, &namespace)?;
+        let meant = format!("did you mean group {group}?");
+        for (name, words) in [
+            ("group", &*meant),
+            ("new", &meant),
+            (
+                "alone",
+                "exists, but has neither members nor committed offsets",
+            ),
+        ] {
+            let own = found.iter().find(|(hpa, _)| hpa == name);
+            let (_, note) = own.with_context(|| format!("none for {name}: {found:?}"))?;
+            ensure!(note.contains(words), "{note}");
+        }
+        ensure!(found.len() == 3, "{found:?}");
+        Ok(())
+    })?;
+    for (series, kept) in [(&by_group, 5), (&by_topic, 3), (&other_topic, 3), (&new, 1)] {
         ensure!(
             series.values().iter().all(|now| *now == kept),
             "{:?} instead of {kept}",
@@ -102,6 +126,18 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The HPAs of the namespace with an event about an unseen group, and its note.
+fn events(plane: &ControlPlane, namespace: &str) -> Result<Vec<(String, String)>> {
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+    let all = plane.get_raw(&path)?;
+    let all = all["items"].as_array().context("no items")?;
+    let ours = all.iter().filter(|e| e["reason"] == "UnseenGroup");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(ours
+        .map(|event| (text(&event["regarding"]["name"]), text(&event["note"])))
+        .collect())
 }
 
 /// What `lagwise lint` finds in the namespace.

@@ -17,7 +17,9 @@ use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{LOOK_BACK, Observation, Traffic};
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use lagwise::model::kafka::topic_listing::Unlisted;
 use lagwise::model::units::newtypes::{Isolation, Offset};
+use lagwise::model::units::topic_pattern::TopicPattern;
 use lagwise::poller::OffsetSource;
 
 /// A source for the brokers; responses over a megabyte are refused, and dead connections found early.
@@ -449,6 +451,7 @@ async fn groups_with_more_partitions_than_allowed_are_refused_with_their_number(
             let plan = SweepPlan {
                 groups: groups.clone(),
                 max_partitions: Some(max_partitions),
+                ..SweepPlan::default()
             };
             let observation = source.observe(plan, Instant::now() + PATIENT).await;
             let refused = |plan: &GroupPlan| {
@@ -466,6 +469,60 @@ async fn groups_with_more_partitions_than_allowed_are_refused_with_their_number(
             };
             assert_eq!(refused, expected, "{max_partitions}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_all_topics_that_is_too_long_is_asked_for_once() {
+    for (topics, name_bytes) in [(6_000, 190), (20_000, 40)] {
+        let (fake, groups) = two_halves();
+        for topic in 0..topics {
+            fake.topic(&format!("t{topic:0>name_bytes$}"), &[1]);
+        }
+        fake.group("open", 1, "a", &[Some(1), Some(2)]);
+        let pattern = TopicPattern::parse("t.*").unwrap();
+        let open = GroupPlan {
+            patterns: vec![pattern.clone()],
+            ..group("open", &[])
+        };
+        let groups = [groups.to_vec(), vec![open]].concat();
+        let source = source(&fake);
+        for _ in 0..3 {
+            let observation = observe(&source, &groups).await;
+            assert_right(&observation);
+            assert_eq!(commits(&observation, 2, "a"), Ok(vec![Some(1), Some(2)]));
+            let listed = observation.listings["open"].topics_of(&pattern);
+            let too_long = Unlisted::Failed(Fault::OverBudget);
+            assert_eq!(listed, Some(Err(too_long)));
+            assert_eq!(observation.connection, None);
+            assert!(observation.unreachable_brokers.is_empty());
+        }
+        // One of all topics, and one of those that are read.
+        assert_eq!(fake.asked(ApiKey::Metadata), 2);
+        // The broker that was asked needs a new connection.
+        assert_eq!(fake.accepted.load(Ordering::SeqCst), 3);
+    }
+}
+
+#[tokio::test]
+async fn groups_are_listed_in_a_sweep_of_all_and_not_of_single_ones() {
+    for (first, second) in [(true, false), (true, true)] {
+        let (fake, _) = two_halves();
+        fake.group("orders", 2, "b", &[Some(1)]);
+        let source = source(&fake);
+        let sweep = |is_partial| {
+            let plan = SweepPlan {
+                groups: vec![group("ordesr", &["a"])],
+                is_partial,
+                ..SweepPlan::default()
+            };
+            source.observe(plan, Instant::now() + PATIENT)
+        };
+        for is_partial in [first, second] {
+            let is_listed = sweep(is_partial).await.group_names.is_some();
+            assert_eq!(is_listed, !is_partial);
+        }
+        assert!(second || sweep(false).await.group_names.is_none());
     }
 }
 

@@ -335,6 +335,7 @@ mod tests {
                 },
             ],
             max_partitions: Some(8),
+            ..SweepPlan::default()
         };
         let clients = GroupClients::default();
         let found = clients.read_all(plan, &known, &settings, &Arc::default(), Instant::now());

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::Address;
 use super::connect_pacer::{ConnectPacer, LOGIN_BACKOFF, backoff};
-use super::connection::{self, Call, ConnectionEnd, ConnectionObserver};
+use super::connection::{self, Call, ConnectionEnd, ConnectionObserver, ResponseLimit};
 use super::frame::Request;
 use super::handshake::{self, ConnectError};
 use super::options::WireOptions;
@@ -181,19 +181,20 @@ impl Broker {
         body: &R,
         deadline: Instant,
     ) -> Result<Bytes, Fault> {
-        self.send_bounded_request(api, version, body, usize::MAX, deadline)
+        let limit = ResponseLimit::Expected(usize::MAX);
+        self.send_bounded_request(api, version, body, limit, deadline)
             .await
     }
 
-    /// Sends a request and returns the response's body, of at most `max_response` bytes. If the
-    /// connection ends meanwhile, the request is retried once on a new one, because a broker may
-    /// close idle connections at any moment.
+    /// Sends a request and returns the response's body. A response that is longer than its budget is
+    /// [`Fault::OverBudget`]. If the connection ends meanwhile, the request is retried once on a new one, because a
+    /// broker may close idle connections at any moment.
     pub(super) async fn send_bounded_request<R: Encodable + HeaderVersion>(
         &self,
         api: ApiKey,
         version: i16,
         body: &R,
-        max_response: usize,
+        max_response: ResponseLimit,
         deadline: Instant,
     ) -> Result<Bytes, Fault> {
         let mut again = true;
@@ -231,7 +232,7 @@ impl Broker {
             };
             match timeout_at(deadline, answered).await {
                 Err(_) => return Err(Fault::NoAnswer),
-                Ok(Some(body)) => return Ok(body),
+                Ok(Some(body)) => return body.or(Err(Fault::OverBudget)),
                 Ok(None) if again => again = false,
                 Ok(None) => return Err(Fault::Unreachable),
             }

@@ -96,7 +96,7 @@ impl WireCluster {
 
     /// Asks brokers in order until one answers. A broker that takes more than a quarter of the time
     /// is not given up; the next is asked in parallel (a hedged request). Of several failures,
-    /// returns the one that explains most.
+    /// returns the one that explains most. If an answer is too large, no other broker is asked: theirs would be, too.
     pub(super) async fn ask_any<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         deadline: Instant,
@@ -117,6 +117,7 @@ impl WireCluster {
             };
             match timeout_at(until, asked.next()).await {
                 Ok(Some(Ok(answer))) => return Ok(answer),
+                Ok(Some(Err(Fault::OverBudget))) => return Err(Fault::OverBudget),
                 Ok(Some(Err(found))) if cause_rank(found) < cause_rank(fault) => fault = found,
                 Ok(_) => {}
                 Err(_) if Instant::now() >= deadline => return Err(fault),

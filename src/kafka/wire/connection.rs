@@ -29,13 +29,34 @@ const MAX_THROTTLE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) request: Request,
-    /// Maximum size of its response, at most that of all responses.
-    pub(super) max_response: usize,
+    pub(super) max_response: ResponseLimit,
     /// When its caller stops waiting.
     pub(super) deadline: Instant,
-    /// Receives the response's body. Dropped without a value if the connection ends first.
-    pub(super) reply: oneshot::Sender<Bytes>,
+    /// Receives the response's body, or that it is longer than the budget. Dropped without a value if the connection ends
+    /// first.
+    pub(super) reply: oneshot::Sender<Result<Bytes, ResponseTooLong>>,
 }
+
+/// Maximum size of a response in bytes, at most that of all responses. A longer one is not read, so the connection ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ResponseLimit {
+    /// What was asked for cannot be longer, so the broker is at fault.
+    Expected(usize),
+    /// What was asked for may be longer, but its caller does not want that much.
+    Budget(usize),
+}
+
+impl ResponseLimit {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Expected(bytes) | Self::Budget(bytes) => bytes,
+        }
+    }
+}
+
+/// A response is longer than its budget.
+#[derive(Debug)]
+pub(super) struct ResponseTooLong;
 
 /// A request that was sent. It stays in the queue until it is answered, even if its caller gave up,
 /// because its response still has to be read.
@@ -51,8 +72,8 @@ struct InFlight {
 pub(super) enum ConnectionEnd {
     /// The broker's handle was dropped.
     NoCallers,
-    /// Idle for too long, or logged in with outdated credentials. The next request opens a new
-    /// connection.
+    /// Idle for too long, logged in with outdated credentials, or with a response ahead that nobody wants to read. The
+    /// next request opens a new connection.
     Retired,
     /// A response is overdue.
     Unresponsive,
@@ -226,14 +247,23 @@ async fn serve_until_login_expires(
         // up while it was queued is dropped instead of sent.
         let may_take = sent.len() < MAX_IN_FLIGHT && !retiring && out.is_empty();
         // Nothing was asked: any response ends the connection, and must not take the memory for those of others.
-        let limit = sent.front().map_or(0, |oldest| oldest.call.max_response);
-        let limit = limit.min(options.max_response_bytes);
+        let limit = sent.front().map_or(0, |oldest| {
+            let limit = oldest.call.max_response.bytes();
+            limit.min(options.max_response_bytes)
+        });
         // Every branch is cancel-safe: `responses` and `out` keep partial progress, `recv` loses
         // nothing. Branches must not wait inside `select!`, or a slow write would delay responses.
         tokio::select! {
             response = responses.next(&mut reader, limit) => {
                 let response = match response {
                     Ok(response) => response,
+                    // The broker is all right, and what else was asked of it is asked again on a new connection.
+                    Err(FrameError::TooLong { length, .. }) if length > 0 && has_budget(&sent) => {
+                        if let Some(oldest) = sent.pop_front() {
+                            let _ = oldest.call.reply.send(Err(ResponseTooLong));
+                        }
+                        return StopReason::Ended(ConnectionEnd::Retired);
+                    }
                     Err(error) if has_answered => return StopReason::Ended(ConnectionEnd::Failed(error)),
                     Err(error) => return StopReason::Ended(ConnectionEnd::Refused(error)),
                 };
@@ -257,7 +287,7 @@ async fn serve_until_login_expires(
                     }
                 }
                 // The caller may have given up.
-                let _ = reply.send(body);
+                let _ = reply.send(Ok(body));
             }
             call = next_call(calls, throttled_until), if may_take => {
                 let Some(mut call) = call else {
@@ -294,6 +324,12 @@ async fn serve_until_login_expires(
             },
         }
     }
+}
+
+/// Whether the response to the oldest request has a budget.
+fn has_budget(sent: &VecDeque<InFlight>) -> bool {
+    let limit = sent.front().map(|oldest| oldest.call.max_response);
+    matches!(limit, Some(ResponseLimit::Budget(_)))
 }
 
 /// Writes some of the buffer, or flushes once it is empty. Cancel-safe: progress is kept in `out`

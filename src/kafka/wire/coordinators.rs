@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::WireCluster;
+use super::connection::ResponseLimit;
 use super::responses::{self, CoordinatorEntry};
 use super::versions::ApiKey;
 use crate::kafka::codes;
@@ -154,7 +155,7 @@ impl CoordinatorLookup<'_> {
                 ApiKey::FindCoordinator,
                 self.version,
                 &request,
-                limit,
+                ResponseLimit::Expected(limit),
                 self.deadline,
             )
             .await?;

@@ -16,6 +16,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::cluster::WireCluster;
+use super::connection::ResponseLimit;
 use super::responses;
 use super::topics::{ClusterMetadata, PartitionLeader};
 use super::versions::ApiKey;
@@ -273,7 +274,13 @@ impl ListSweep<'_> {
             .saturating_add(request.topics.len().saturating_mul(TOPIC_BYTES_MAX))
             .saturating_add(TOPIC_BYTES_MAX);
         let answer = broker
-            .send_bounded_request(ApiKey::ListOffsets, version, &request, limit, self.deadline)
+            .send_bounded_request(
+                ApiKey::ListOffsets,
+                version,
+                &request,
+                ResponseLimit::Expected(limit),
+                self.deadline,
+            )
             .await;
         let body = match answer {
             Ok(body) => body,

@@ -3,7 +3,6 @@
 //! share of the time.
 
 use std::collections::{BTreeSet, HashMap};
-use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,20 +63,24 @@ impl WireInner {
         let mut allowance = PartitionAllowance::new(plan.max_partitions);
         let (mut planned, mut asked, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
         for (group, named) in plan.groups.into_iter().zip(named) {
-            let listed = topic_listing::listed(&listings, &group.group);
-            let mut query = offset_query(&group, named.as_deref(), listed, &known);
-            let mut taken = allowance.take(&group, query.named_partitions());
-            // What was asked for comes before what is only expected.
-            if taken.is_err() && topic_listing::give_up(&mut listings, &group.group) {
-                query = offset_query(&group, named.as_deref(), iter::empty(), &known);
-                taken = allowance.take(&group, query.named_partitions());
-            }
-            match taken {
+            let query = offset_query(&group, named.as_deref(), &known);
+            match allowance.take(&group, query.named_partitions()) {
                 Ok(()) => {
                     planned.push(group);
                     asked.push(query);
                 }
                 Err(refused) => over_budget.push(GroupObservation::over_budget(group, refused)),
+            }
+        }
+        // What is only expected has an allowance of its own, so that it takes none of what is asked for.
+        let mut listed_allowance = PartitionAllowance::new(plan.max_listed_partitions);
+        for (group, query) in planned.iter().zip(&mut asked) {
+            if let Some(topics) = &mut query.topics {
+                let listed = listed_topics(group, &mut listings, &mut listed_allowance, &known);
+                if !listed.is_empty() {
+                    topics.extend(listed);
+                    topics.sort();
+                }
             }
         }
         let commits = commits::CommitSweep {
@@ -109,16 +112,11 @@ impl WireInner {
                         if let Err(refused) = allowance.take(&plan, count_partitions(&columns)) {
                             return GroupObservation::over_budget(plan, refused);
                         }
-                        let listed = topic_listing::listed(&listings, &plan.group);
-                        let listed: TopicMap<_> = listed
-                            .map(|topic| (topic.clone(), empty_column(topic, &known)))
-                            .collect();
-                        if allowance.take(&plan, count_partitions(&listed)).is_ok() {
-                            for (topic, column) in listed {
-                                columns.insert(topic, column);
-                            }
-                        } else {
-                            topic_listing::give_up(&mut listings, &plan.group);
+                        let listed =
+                            listed_topics(&plan, &mut listings, &mut listed_allowance, &known);
+                        for (topic, _) in listed {
+                            let column = empty_column(&topic, &known);
+                            columns.insert(topic, column);
                         }
                         Ok(columns)
                     }
@@ -134,11 +132,12 @@ impl WireInner {
             })
             .collect();
         self.cache_discovered(&asked, &groups, &listings);
-        let listing = self.listing.deadline(&groups, deadline);
+        // Sweeps of single groups come at any time, and the groups are listed seldom: for all groups, then.
+        let listing = (!plan.is_partial).then(|| self.listing.deadline(&groups, deadline));
         let ((topics, moved), (), group_names) = futures::join!(
             self.logs(&known, &groups, &started, deadline),
             self.describe(described, &known, deadline.into()),
-            self.group_names(listing),
+            self.group_names(listing.flatten()),
         );
         self.attach_descriptions(&mut groups);
         if moved {
@@ -328,21 +327,38 @@ pub(super) fn is_user_topic(name: &str) -> bool {
     !name.starts_with("__")
 }
 
-fn offset_query<'a>(
+fn offset_query(
     plan: &GroupPlan,
-    named: Option<&'a BTreeSet<TopicName>>,
-    listed: impl Iterator<Item = &'a TopicName>,
+    named: Option<&BTreeSet<TopicName>>,
     known: &ClusterMetadata,
 ) -> OffsetFetchQuery {
     let sized = |name: &TopicName| (name.clone(), known.partitions(name));
-    let topics = named.map(|names| {
-        let mut topics: Vec<_> = names.iter().chain(listed).map(sized).collect();
-        topics.sort();
-        topics
-    });
     OffsetFetchQuery {
         group: plan.group.clone(),
-        topics,
+        topics: named.map(|names| names.iter().map(sized).collect()),
+    }
+}
+
+/// The topics listed for a group, with their partitions, as far as the allowance suffices: the widest patterns are refused
+/// first.
+fn listed_topics(
+    group: &GroupPlan,
+    listings: &mut Listings,
+    allowance: &mut PartitionAllowance,
+    known: &ClusterMetadata,
+) -> Vec<(TopicName, usize)> {
+    loop {
+        let listed = topic_listing::listed(listings, &group.group);
+        let listed: Vec<_> = listed
+            .map(|name| (name.clone(), known.partitions(name)))
+            .collect();
+        let partitions = listed.iter().map(|(_, partitions)| *partitions);
+        let partitions = partitions.fold(0, usize::saturating_add);
+        if allowance.take(group, partitions).is_ok()
+            || !topic_listing::refuse_widest(listings, &group.group)
+        {
+            return listed;
+        }
     }
 }
 

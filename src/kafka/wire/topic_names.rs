@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::WireInner;
 use super::address::Address;
 use super::broker::Broker;
+use super::connection::ResponseLimit;
 use super::responses::{self, MetadataLimits};
 use super::sweep::is_user_topic;
 use super::versions::ApiKey;
@@ -67,7 +68,7 @@ impl WireInner {
                     ApiKey::Metadata,
                     version,
                     &request,
-                    RESPONSE_BYTES_MAX,
+                    ResponseLimit::Budget(RESPONSE_BYTES_MAX),
                     deadline,
                 )
                 .await?;

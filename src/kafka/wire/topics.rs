@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::broker::Broker;
+use super::connection::ResponseLimit;
 use super::cursor::Malformed;
 use super::responses::{self, MetadataLimits, TopicEntry};
 use super::versions::ApiKey;
@@ -138,7 +139,13 @@ pub(super) async fn request(
             .saturating_add(BROKERS_BYTES_MAX),
     };
     let body = broker
-        .send_bounded_request(ApiKey::Metadata, version, &request, limit, deadline)
+        .send_bounded_request(
+            ApiKey::Metadata,
+            version,
+            &request,
+            ResponseLimit::Expected(limit),
+            deadline,
+        )
         .await?;
     Ok((version, body))
 }

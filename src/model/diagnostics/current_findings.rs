@@ -15,7 +15,6 @@ use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
-use crate::model::kafka::observation::TopicListing;
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::By;
@@ -319,10 +318,12 @@ pub fn find_unseen_groups(
 ) -> impl Iterator<Item = Finding> {
     let hpa = HpaKey::new(metric.namespace, metric.hpa);
     let unseen = unseen_groups(metric, targets).filter(move |group| group.since >= at_least);
-    unseen.map(move |UnseenGroup { key, nearest, .. }| {
+    unseen.map(move |group| {
+        let UnseenGroup { key, nearest, .. } = group;
+        let exists = if group.exists { "exists, but " } else { "" };
         let meant = suggestion("group ", nearest.as_ref().map(GroupId::as_str));
         let message = format!(
-            "group {:?} on Kafka cluster {:?} has neither members nor committed offsets on the topics that count, although replicas run{meant}",
+            "group {:?} on Kafka cluster {:?} {exists}has neither members nor committed offsets on the topics that count, although replicas run{meant}",
             key.group, key.cluster
         );
         Finding::new(FindingCode::UnseenGroup, hpa.clone(), message)
@@ -336,11 +337,8 @@ pub fn find_wide_patterns(metric: &HpaMetric<'_>) -> impl Iterator<Item = Findin
     groups.filter_map(move |group| {
         let pattern = group.query.settings.pattern()?;
         let listing = group.group.as_ref()?.listing.as_deref()?;
-        let is_too_wide = matches!(
-            listing,
-            TopicListing::TooMany | TopicListing::Failed(Fault::OverBudget)
-        );
-        let why = listing.unlisted_reason().filter(|_| is_too_wide)?;
+        let unlisted = listing.topics_of(pattern)?.err();
+        let why = unlisted.filter(|unlisted| unlisted.is_lasting())?;
         let WatchKey { group, cluster, .. } = &*group.query.key;
         let message = format!(
             "while group {group:?} on Kafka cluster {cluster:?} has no members, topics without a commit that match {:?} do not count: {why}",

@@ -22,7 +22,9 @@ use crate::model::hpa::selector::RejectedSelector;
 use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
-use crate::model::kafka::observation::{Observation, TopicListing};
+use crate::model::kafka::observation::Observation;
+use crate::model::kafka::topic_listing::Unlisted;
+use crate::model::kafka::topic_listing::testing::listing;
 use crate::model::keda::convert::{ConvertOptions, convert};
 use crate::model::keda::scaled_object::KedaManifests;
 use crate::model::lag::assembly::Scope;
@@ -224,7 +226,7 @@ fn group_findings() -> Vec<Finding> {
         ..hpa("billing", "group=ordres,topic=t", &[])
     };
     let mut asleep = empty(0);
-    asleep.listings = [("g".into(), Arc::new(TopicListing::TooMany))].into();
+    asleep.listings = [("g".into(), Arc::new(listing("t.*", Err(Unlisted::TooMany))))].into();
     let wide = hpa("billing", "group=g", &[("topic-regex", "t.*")]);
     let fallback = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let one = |selector: &str| [hpa("billing", selector, &[])];

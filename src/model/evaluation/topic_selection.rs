@@ -107,7 +107,7 @@ pub fn pick<'a>(
         let exists = read.latest.as_ref().err() != Some(&Fault::TopicMissing);
         let is_read = exists && reads.topics.contains(*topic);
         let has_commits = !reads.is_all && read.may_have_commits();
-        let is_expected = exists && pattern.is_some() && group.would_read(topic);
+        let is_expected = exists && pattern.is_some_and(|p| group.would_read(p, topic));
         (is_read || has_commits || is_expected) && matches(topic)
     };
     let topics = all.filter(counts).collect();

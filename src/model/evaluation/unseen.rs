@@ -1,4 +1,4 @@
-//! Groups of a metric that were never seen while replicas of its HPA run: most likely a misspelled name.
+//! Groups of a metric that were never seen on its topics while replicas of its HPA run: most likely a misspelled name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ pub struct UnseenGroup {
     pub key: Arc<WatchKey>,
     /// How long it has not been seen.
     pub since: Duration,
+    /// Whether Kafka knows the group, so that only the names of the topics may be wrong.
+    pub exists: bool,
     /// An existing group of a similar name that the namespace may ask for.
     pub nearest: Option<GroupId>,
 }
@@ -34,9 +36,11 @@ pub fn unseen_groups(
     let replicas_run = matches!(running, RunningReplicas::One | RunningReplicas::Several);
     let groups = groups.iter().filter(move |_| replicas_run);
     groups.filter_map(move |group| {
+        let unseen = group.group.as_ref()?.unseen.as_ref()?;
         Some(UnseenGroup {
             key: Arc::clone(&group.query.key),
-            since: group.group.as_ref()?.unseen.as_ref()?.since,
+            since: unseen.since,
+            exists: unseen.exists,
             nearest: nearest(metric.namespace, group, targets),
         })
     })

@@ -320,9 +320,9 @@ finding_codes! {
         fix: "Grant the right. In the values of the chart, scaleToZero.enabled and enforce.enabled do, for the namespaces in scaleToZero.namespaces and enforce.namespaces if these are set, and for other kinds than Deployments and StatefulSets by scaleToZero.targets.",
     }
     UnseenGroup "LW056" "unseen_group" Warning {
-        what: "A group has neither members nor committed offsets, although replicas run.",
-        why: "Most likely its name is misspelled: the lag of the group that the replicas read is unknown to lagwise. With several replicas the metric is an error, so that the HPA keeps them.",
-        fix: "Compare the name of the group with the consumers' group.id. If it is right, find out why the consumers have not joined the group: read their logs.",
+        what: "A group has neither members nor committed offsets on the topics that count, although replicas run.",
+        why: "Most likely its name or that of a topic is misspelled: the lag of what the replicas read is unknown to lagwise. With several replicas the metric is an error, so that the HPA keeps them.",
+        fix: "Compare the name of the group with the consumers' group.id. If the message says that the group exists, compare the topics. If all names are right, find out why the consumers have not joined the group: read their logs.",
     }
     PatternTooWide "LW057" "pattern_too_wide" Warning {
         what: "The topic regex of a group without members matches more topics than lagwise reads for it.",

@@ -1,12 +1,13 @@
 //! Raw responses of a Kafka cluster to one sweep, with a `Result` per partition and no judgement.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::{BrokerFault, ConnectionFault, Fault};
 use super::group::GroupDescription;
 use super::offset_column::CommittedOffsets;
+use super::topic_listing::TopicListing;
 use super::topic_map::TopicMap;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::{
@@ -125,55 +126,6 @@ pub struct Observation {
     /// [`MAX_GROUP_NAME_BYTES`].
     pub group_names: Option<Vec<GroupId>>,
 }
-
-/// The topics of a cluster that match a group's patterns, beside those that are read of it anyway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TopicListing {
-    /// At most [`MAX_LISTED_TOPICS`].
-    Listed(BTreeSet<TopicName>),
-    /// There are more, or they have more partitions than the budgets allow. None of them is read.
-    TooMany,
-    /// The patterns of all groups could not be compared with all topics in time.
-    TooSlow,
-    /// The topics could not be listed.
-    Failed(Fault),
-}
-
-impl TopicListing {
-    /// The topics; none if there are too many, or they could not be listed.
-    #[must_use]
-    pub fn topics(&self) -> &BTreeSet<TopicName> {
-        const NONE: &BTreeSet<TopicName> = &BTreeSet::new();
-        match self {
-            Self::Listed(topics) => topics,
-            Self::TooMany | Self::TooSlow | Self::Failed(_) => NONE,
-        }
-    }
-
-    /// Why no topics are listed; `None` if they are.
-    #[must_use]
-    pub fn unlisted_reason(&self) -> Option<String> {
-        match self {
-            Self::Listed(_) => None,
-            Self::TooMany => Some(format!(
-                "more than {MAX_LISTED_TOPICS} match the topic regexes of the group, or they have more partitions than the budgets allow"
-            )),
-            Self::TooSlow => Some(
-                "comparing the topics of the cluster with the regexes of all HPAs takes too long, so these take turns"
-                    .to_owned(),
-            ),
-            Self::Failed(Fault::OverBudget) => {
-                Some("the Kafka cluster has too many topics to list them".to_owned())
-            }
-            Self::Failed(fault) => {
-                Some(format!("the topics of the cluster could not be listed: {fault}"))
-            }
-        }
-    }
-}
-
-/// The most topics that are listed for a group.
-pub const MAX_LISTED_TOPICS: usize = 200;
 
 /// The most names of groups in an observation, and the longest one.
 pub const MAX_GROUP_NAMES: usize = 10_000;

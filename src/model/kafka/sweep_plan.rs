@@ -15,6 +15,11 @@ pub struct SweepPlan {
     /// Group-partitions to read at the most, without those of unlimited groups; `None` = all. Groups that come later in
     /// the plan and have more are reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
     pub max_partitions: Option<u64>,
+    /// Group-partitions of topics that are only listed by patterns, to read at the most; `None` = all. The patterns that
+    /// match more are refused.
+    pub max_listed_partitions: Option<u64>,
+    /// Whether it is about single groups, between the sweeps of all.
+    pub is_partial: bool,
 }
 
 /// What is known of the topics that the members of a group read.

@@ -10,12 +10,14 @@ use super::subscription::{RememberedGroup, Subscription};
 use super::topic_summary::TopicSummary;
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
-use crate::model::kafka::observation::{TopicListing, TopicOffsets, Traffic};
+use crate::model::kafka::observation::{TopicOffsets, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::KnownTopics;
+use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, TopicName};
 use crate::model::units::persistent_map::PersistentMap;
+use crate::model::units::topic_pattern::TopicPattern;
 
 /// Start and end of one sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +129,7 @@ pub struct GroupSnapshot {
     /// The topics of the cluster that match the patterns of its targets, without those that are read of it anyway.
     /// `None` if they were not listed: while it has members, and without a pattern.
     pub listing: Option<Arc<TopicListing>>,
-    /// Set while nothing shows that it exists ([`is_unseen`](Self::is_unseen)).
+    /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
@@ -135,12 +137,14 @@ pub struct GroupSnapshot {
     pub topics: TopicMap<GroupTopic>,
 }
 
-/// Facts about a group that nothing shows to exist.
+/// Facts about a group that nothing shows to read its topics: most likely its name, or that of a topic, is misspelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
     /// How long it has not been seen, as of the last sweep.
     pub since: Duration,
-    /// Names of existing groups that are similar to its own, the closest first.
+    /// Whether Kafka knows the group: its name is right, and only the topics may be wrong.
+    pub exists: bool,
+    /// Names of existing groups that are similar to its own, the closest first; none if it exists.
     pub similar: Arc<[GroupId]>,
 }
 
@@ -158,15 +162,18 @@ impl GroupSnapshot {
         description.is_some_and(|description| !description.has_members())
     }
 
-    /// Whether a topic was listed that members, if there were any, are expected to read.
+    /// Whether a topic was listed by a pattern that members, if there were any, are expected to read.
     #[must_use]
-    pub fn would_read(&self, topic: &TopicName) -> bool {
-        let listed = self.listing.as_deref().map(TopicListing::topics);
+    pub fn would_read(&self, pattern: &TopicPattern, topic: &TopicName) -> bool {
+        let listed = self
+            .listing
+            .as_deref()
+            .and_then(|l| l.topics_of(pattern)?.ok());
         listed.is_some_and(|topics| topics.contains(topic)) && !self.remembered.ignores(topic)
     }
 
-    /// Whether nothing shows that it exists: it has no committed offset and no member, and none was ever seen.
-    /// `false` if any of that is unknown.
+    /// Whether nothing shows that it reads its topics: it has no committed offset on them and no member, and none was ever
+    /// seen. Where topics are named, its commits on others are not read. `false` if any of that is unknown.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
         let is_unread = |topic: &GroupTopic| topic.latest.is_ok() && !topic.may_have_commits();

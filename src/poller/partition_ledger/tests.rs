@@ -4,11 +4,13 @@ use std::time::Duration;
 use super::*;
 use crate::model::fixtures::{hpa, read};
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
+use crate::model::kafka::topic_listing::Unlisted;
 use crate::model::settings::Settings;
 use crate::model::targets::budgets::{Amounts, Resource};
 use crate::model::targets::{ConfiguredTarget, TargetOptions, WatchKey};
 use crate::model::units::newtypes::GroupId;
 use crate::model::units::quantity::Milli;
+use crate::model::units::topic_pattern::TopicPattern;
 
 fn budgets(hpa: u64, namespace: u64, total: u64) -> Budgets {
     let of = |partitions| Amounts {
@@ -83,29 +85,77 @@ fn apply(ledger: &mut PartitionLedger, targets: &Targets, groups: &[(&str, usize
     over.map(|group| group.plan.group.to_string()).collect()
 }
 
-/// A reading of group `g` with 8 partitions of a topic that is asked for, and `listed` of one that matches a pattern.
-fn read_with_listed(listed: usize) -> Observation {
+/// A reading of group `g` with 8 partitions of a topic that is asked for, and of one topic for each of these patterns with
+/// this many partitions.
+fn read_with_listed(listed: &[(&str, usize)]) -> Observation {
     let rows = |partitions| vec![(0, Ok(Some(0)), Ok(1)); partitions];
     let mut all = read(Duration::ZERO, "g", "t", &rows(8));
-    let new = read(Duration::ZERO, "g", "new", &rows(listed));
-    let column = new.groups[0].committed.as_ref().unwrap()["new"].clone();
-    let columns = all.groups[0].committed.as_mut().unwrap();
-    columns.insert("new".into(), column);
-    let listing = TopicListing::Listed(["new".into()].into());
+    let mut by_pattern = Vec::new();
+    for (text, partitions) in listed {
+        let topic = format!("topic-{text}");
+        let new = read(Duration::ZERO, "g", &topic, &rows(*partitions));
+        let column = new.groups[0].committed.as_ref().unwrap()[&*topic].clone();
+        let columns = all.groups[0].committed.as_mut().unwrap();
+        columns.insert(topic.as_str().into(), column);
+        by_pattern.push((pattern(text), Ok([topic.as_str().into()].into())));
+    }
+    let listing = TopicListing::new(by_pattern.into_iter().collect());
     all.listings = [("g".into(), Arc::new(listing))].into();
     all
 }
 
+fn pattern(text: &str) -> TopicPattern {
+    TopicPattern::parse(text).unwrap()
+}
+
+/// What is left of the topics that were read of group `g`, and the patterns that were refused.
+fn left(ledger: &mut PartitionLedger, targets: &Targets, mut all: Observation) -> (usize, String) {
+    ledger.apply(&mut all, targets);
+    let topics = all.groups[0].committed.as_ref().map_or(0, |all| all.len());
+    let refused = all.listings.get("g");
+    let refused = refused.iter().flat_map(|l| l.refused(Unlisted::OverBudget));
+    (
+        topics,
+        refused
+            .map(TopicPattern::as_str)
+            .collect::<Vec<_>>()
+            .join(" "),
+    )
+}
+
+/// The patterns that are planned for group `g`, of which the targets have these.
+fn planned_patterns(ledger: &mut PartitionLedger, targets: &Targets, texts: &[&str]) -> String {
+    let cluster = ClusterName::from("main");
+    let mut whole = targets.plan(&cluster, |_| BTreeSet::new());
+    for group in &mut whole.groups {
+        if group.group.as_str() == "g" {
+            group.patterns = texts.iter().map(|text| pattern(text)).collect();
+        }
+    }
+    let (plan, _) = ledger.split_plan(&cluster, whole, targets);
+    let group = plan.groups.iter().find(|plan| plan.group.as_str() == "g");
+    let patterns = group.unwrap().patterns.iter().map(TopicPattern::as_str);
+    patterns.collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn topics_listed_by_a_pattern_give_way_to_those_that_are_asked_for() {
-    let targets = targets(budgets(10, 100, 100), &["a/h=g"], &[]);
-    for (listed, expected) in [(2, 2), (3, 1)] {
-        let mut all = read_with_listed(listed);
-        PartitionLedger::default().apply(&mut all, &targets);
-        let columns = all.groups[0].committed.as_ref().unwrap();
-        assert_eq!(columns.len(), expected);
-        let is_dropped = *all.listings["g"] == TopicListing::TooMany;
-        assert_eq!(is_dropped, expected == 1, "{:?}", all.listings);
+    for (hpa, namespace, total, listed, expected) in [
+        (10, 100, 100, &[("a", 2)][..], (2, "")),
+        (10, 100, 100, &[("a", 3)], (1, "a")),
+        (100, 10, 100, &[("a", 3)], (1, "a")),
+        (100, 100, 10, &[("a", 3)], (1, "a")),
+        // Only the widest pattern is refused, here the last of two that list as many topics.
+        (100, 100, 20, &[("a", 5), ("b", 8)], (2, "b")),
+        (100, 100, 12, &[("a", 5), ("b", 8)], (1, "a b")),
+    ] {
+        let targets = targets(budgets(hpa, namespace, total), &["a/h=g"], &[]);
+        let mut ledger = PartitionLedger::default();
+        let (topics, refused) = left(&mut ledger, &targets, read_with_listed(listed));
+        assert_eq!((topics, &*refused), expected, "{listed:?}");
+        // The group stays as it was charged first.
+        let key: GroupKey = ("main".into(), "g".into());
+        assert_eq!(ledger.groups[&key].partitions, 8);
     }
 }
 
@@ -161,21 +211,79 @@ fn topics_listed_by_a_pattern_take_no_room_of_others() {
     let targets = targets(budgets(100, 100, 30), &["a/h=g", "b/h=h"], &[]);
     let mut ledger = PartitionLedger::default();
     assert!(apply(&mut ledger, &targets, &[("h", 21)]).is_empty());
-    for round in 0..3 {
-        let mut all = read_with_listed(5);
-        ledger.apply(&mut all, &targets);
-        assert_eq!(*all.listings["g"], TopicListing::TooMany, "{round}");
-        assert_eq!(all.groups[0].committed.as_ref().unwrap().len(), 1);
+    for _ in 0..3 {
+        let read = read_with_listed(&[("a", 5)]);
+        assert_eq!(left(&mut ledger, &targets, read), (1, "a".to_owned()));
         assert!(apply(&mut ledger, &targets, &[("h", 21)]).is_empty());
-        // The group stays as it was charged first.
-        let key: GroupKey = ("main".into(), "g".into());
-        let admitted = &ledger.groups[&key].admission;
-        assert!(matches!(admitted, Ok((_, 2))), "{round}: {admitted:?}");
     }
     // What fits is read.
-    let mut all = read_with_listed(1);
-    ledger.apply(&mut all, &targets);
-    assert_eq!(all.groups[0].committed.as_ref().unwrap().len(), 2);
+    let read = read_with_listed(&[("a", 1)]);
+    assert_eq!(left(&mut ledger, &targets, read), (2, String::new()));
+}
+
+#[test]
+fn only_the_listed_part_of_a_group_makes_room_later() {
+    for (hpas, budgets) in [
+        (["a/h=g", "b/h=h"], budgets(100, 100, 20)),
+        (["a/h=g", "a/h2=h"], budgets(100, 20, 100)),
+    ] {
+        let targets = targets(budgets, &hpas, &[]);
+        let mut ledger = PartitionLedger::default();
+        let read = || read_with_listed(&[("a", 5)]);
+        assert_eq!(left(&mut ledger, &targets, read()).0, 2);
+        assert!(apply(&mut ledger, &targets, &[("h", 9)]).is_empty());
+        // Next time the pattern makes room, and the group is read on.
+        assert_eq!(left(&mut ledger, &targets, read()), (1, "a".to_owned()));
+        assert!(ledger.exceeded_budgets().is_empty());
+        assert!(apply(&mut ledger, &targets, &[("h", 9)]).is_empty());
+    }
+}
+
+#[test]
+fn a_pattern_that_does_not_fit_is_not_read_until_there_is_room() {
+    let targets = targets(budgets(100, 100, 20), &["a/h=g", "b/h=h"], &[]);
+    let mut ledger = PartitionLedger::default();
+    assert!(apply(&mut ledger, &targets, &[("h", 9)]).is_empty());
+    let read = || read_with_listed(&[("a", 1), ("b", 5)]);
+    assert_eq!(left(&mut ledger, &targets, read()), (2, "b".to_owned()));
+    for _ in 1..REREAD_AFTER {
+        assert_eq!(planned_patterns(&mut ledger, &targets, &["a", "b"]), "a");
+        // It is told all the same, even if nothing is listed.
+        let only = read_with_listed(&[("a", 1)]);
+        assert_eq!(left(&mut ledger, &targets, only), (2, "b".to_owned()));
+    }
+    assert_eq!(planned_patterns(&mut ledger, &targets, &["a", "b"]), "a b");
+    assert_eq!(left(&mut ledger, &targets, read()), (2, "b".to_owned()));
+    assert_eq!(planned_patterns(&mut ledger, &targets, &["a", "b"]), "a");
+    // As soon as there is room for it, it is read.
+    assert!(apply(&mut ledger, &targets, &[("h", 5)]).is_empty());
+    assert_eq!(planned_patterns(&mut ledger, &targets, &["a", "b"]), "a b");
+    assert_eq!(left(&mut ledger, &targets, read()), (3, String::new()));
+    // With members there are no patterns.
+    assert_eq!(planned_patterns(&mut ledger, &targets, &[]), "");
+    assert!(ledger.listed.is_empty());
+}
+
+#[test]
+fn a_pattern_that_the_client_refuses_is_left_out_for_a_while() {
+    let targets = targets(budgets(100, 100, 20), &["a/h=g"], &[]);
+    let mut ledger = PartitionLedger::default();
+    let mut refused = read_with_listed(&[("b", 1)]);
+    let listing = Arc::make_mut(refused.listings.get_mut("g").unwrap());
+    listing.refuse(pattern("a"), Unlisted::OverBudget);
+    assert_eq!(left(&mut ledger, &targets, refused), (2, "a".to_owned()));
+    for _ in 1..REREAD_AFTER {
+        assert_eq!(planned_patterns(&mut ledger, &targets, &["a", "b"]), "b");
+    }
+    assert_eq!(planned_patterns(&mut ledger, &targets, &["a", "b"]), "a b");
+    // Nobody asks for the group any more.
+    let key = ("main".into(), "g".into());
+    ledger.update_owners(
+        &key,
+        targets.group(&key.0, &key.1),
+        &self::targets(budgets(1, 1, 1), &[], &[]),
+    );
+    assert!(ledger.listed.is_empty());
 }
 
 /// Applies that the client has refused a group of this many partitions.

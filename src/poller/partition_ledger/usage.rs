@@ -178,24 +178,49 @@ impl PartitionUse {
         partitions: u64,
         budgets: &Budgets,
     ) -> Result<(), BudgetExceeded> {
-        let with = |used: u64| of_partitions(used.saturating_add(partitions));
-        let total = (BudgetScope::Total, with(self.total));
+        self.check_beside(&Self::default(), owner, partitions, budgets)
+    }
+
+    /// Whether the budgets suffice for that many partitions more of this owner, where others have these beside.
+    pub(super) fn check_beside(
+        &self,
+        beside: &Self,
+        owner: &BudgetOwner,
+        partitions: u64,
+        budgets: &Budgets,
+    ) -> Result<(), BudgetExceeded> {
+        if *owner == BudgetOwner::Operator {
+            return Ok(());
+        }
+        let (own, others) = (self.used_by(owner), beside.used_by(owner));
+        let with = own
+            .into_iter()
+            .zip(others)
+            .map(|((scope, used), (_, others))| {
+                let used = used.saturating_add(others);
+                (scope, of_partitions(used.saturating_add(partitions)))
+            });
+        budgets.check(&Vec::from_iter(with))
+    }
+
+    /// What counts against each budget of an owner.
+    fn used_by(&self, owner: &BudgetOwner) -> Vec<(BudgetScope, u64)> {
+        let total = (BudgetScope::Total, self.total);
         match owner {
             BudgetOwner::Hpa(hpa) => {
                 let of_hpa = self.hpas.get(hpa).copied().unwrap_or_default();
                 let namespace = self.namespaces.get(&hpa.namespace);
                 let namespace = namespace.map(|namespace| namespace.partitions);
-                budgets.check(&[
-                    (BudgetScope::Hpa, with(of_hpa)),
-                    (BudgetScope::Namespace, with(namespace.unwrap_or_default())),
+                vec![
+                    (BudgetScope::Hpa, of_hpa),
+                    (BudgetScope::Namespace, namespace.unwrap_or_default()),
                     total,
-                ])
+                ]
             }
-            BudgetOwner::Requests => budgets.check(&[
-                (BudgetScope::Namespace, with(self.requests.partitions)),
-                total,
-            ]),
-            BudgetOwner::Operator => Ok(()),
+            BudgetOwner::Requests => {
+                vec![(BudgetScope::Namespace, self.requests.partitions), total]
+            }
+            BudgetOwner::Operator => Vec::new(),
         }
     }
 }

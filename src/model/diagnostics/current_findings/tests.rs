@@ -9,12 +9,15 @@ use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, RunningRe
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::Member;
+use crate::model::kafka::topic_listing::testing::listing;
+use crate::model::kafka::topic_listing::{TopicListing, Unlisted};
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::TopicName;
 use crate::model::units::quantity::Milli;
+use crate::model::units::topic_pattern::TopicPattern;
 
 const OPTIONS: FindingOptions = FindingOptions {
     cap: CapMode::Advise,
@@ -62,8 +65,18 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
 
 /// The findings about an HPA of group `g`, which has this commit and this lag, and members or not.
 fn unseen(running: RunningReplicas, commit: Option<i64>, members: Vec<Member>) -> Vec<String> {
+    unseen_among(&["orders", "payments"], running, commit, members)
+}
+
+/// The same, where the Kafka cluster has these groups.
+fn unseen_among(
+    names: &[&str],
+    running: RunningReplicas,
+    commit: Option<i64>,
+    members: Vec<Member>,
+) -> Vec<String> {
     let mut read = fixtures::read(Duration::ZERO, "orderss", "t", &[(0, Ok(commit), Ok(9))]);
-    read.group_names = Some(vec!["orders".into(), "orderss".into()]);
+    read.group_names = Some(names.iter().copied().map(GroupId::from).collect());
     read.groups[0].description = Ok(Arc::new(GroupDescription {
         kind: GroupKind::Classic,
         state: GroupState::NotReady,
@@ -112,6 +125,10 @@ fn a_group_that_nothing_shows_to_exist_is_a_finding_while_replicas_run() {
         (Several, &[message]),
     ] {
         assert_eq!(unseen(running, None, Vec::new()), expected, "{running:?}");
+    }
+    let exists = "group \"orderss\" on Kafka cluster \"main\" exists, but has neither members nor committed offsets on the topics that count, although replicas run";
+    for names in [&["orderss"][..], &["orders", "orderss"]] {
+        assert_eq!(unseen_among(names, Several, None, Vec::new()), [exists]);
     }
     assert!(unseen(One, Some(9), Vec::new()).is_empty());
     assert!(unseen(Several, None, vec![member(None, &[])]).is_empty());
@@ -316,6 +333,45 @@ fn subjects_without_members(hpas: &[HpaFacts]) -> Vec<String> {
     let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], OPTIONS);
     let missing = found.iter().filter(|f| f.code == FindingCode::NoMembers);
     missing.map(|finding| finding.subject.path()).collect()
+}
+
+/// The HPAs whose topic regex is too wide, by what was listed for group `g`.
+fn with_wide_pattern(hpas: &[HpaFacts], listing: TopicListing) -> Vec<String> {
+    let mut read = fixtures::read(Duration::ZERO, "g", "t", &[(0, Ok(Some(5)), Ok(9))]);
+    read.groups[0].description = Ok(described(GroupState::Empty));
+    read.listings = [("g".into(), Arc::new(listing))].into();
+    let snapshot = fixtures::evaluated(hpas, [read], Scope::Whole);
+    let now = fixtures::at(Duration::ZERO);
+    let metrics = snapshot.at(&now).hpa_metrics();
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], OPTIONS);
+    let wide = found
+        .iter()
+        .filter(|f| f.code == FindingCode::PatternTooWide);
+    wide.map(|finding| finding.subject.path()).collect()
+}
+
+#[test]
+fn only_hpas_with_a_pattern_that_is_too_wide_are_told() {
+    let wide = hpa("wide", "group=g,hpa=wide", "100", &[("topic-regex", "t.*")]);
+    let narrow = hpa("narrow", "group=g,hpa=narrow", "100", &[("topic-regex", "t1.*")]);
+    let hpas = [wide, narrow];
+    let pattern = TopicPattern::parse("t.*").unwrap();
+    for (reason, expected) in [
+        (Unlisted::TooMany, &["hpa/shop/wide"][..]),
+        (Unlisted::OverBudget, &["hpa/shop/wide"]),
+        (Unlisted::TooSlow, &[]),
+        (Unlisted::Failed(Fault::NoAnswer), &[]),
+    ] {
+        let mut listed = listing("t1.*", Ok(&["t1"]));
+        listed.refuse(pattern.clone(), reason);
+        assert_eq!(with_wide_pattern(&hpas, listed), expected, "{reason}");
+    }
+    // A cluster that is too large concerns all.
+    let too_large = Unlisted::Failed(Fault::OverBudget);
+    let mut none = listing("t1.*", Err(too_large));
+    none.refuse(pattern, too_large);
+    let both = ["hpa/shop/narrow", "hpa/shop/wide"];
+    assert_eq!(with_wide_pattern(&hpas, none), both);
 }
 
 #[test]

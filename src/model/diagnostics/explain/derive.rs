@@ -220,9 +220,11 @@ impl Deriver<'_> {
         part.assignor = assignor
             .or(read.remembered.assignor.as_deref())
             .map(str::to_owned);
-        if let (Some(pattern), Some(listing)) = (settings.pattern(), &read.listing) {
-            part.listing = Some(describe_listing(pattern, listing, read));
-        }
+        let listing = read.listing.as_deref();
+        part.listing = settings.pattern().and_then(|pattern| {
+            let listed = listing?.topics_of(pattern)?;
+            Some(describe_listing(pattern, listed, read))
+        });
         if let Err(Unmeasured::NoTopics(reason)) = &group.measure {
             part.unknown = Some(reason.to_string());
             return part;

@@ -1,6 +1,8 @@
 //! Says what became of the topics of the cluster that match a topic regex.
 
-use crate::model::kafka::observation::TopicListing;
+use std::collections::BTreeSet;
+
+use crate::model::kafka::topic_listing::Unlisted;
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::units::newtypes::TopicName;
 use crate::model::units::short_list::short_list;
@@ -9,14 +11,14 @@ use crate::model::units::topic_pattern::TopicPattern;
 /// Says which topics of the cluster count because they match the pattern.
 pub(super) fn describe_listing(
     pattern: &TopicPattern,
-    listing: &TopicListing,
+    listed: Result<&BTreeSet<TopicName>, Unlisted>,
     group: &GroupSnapshot,
 ) -> String {
-    match listing {
-        TopicListing::Listed(topics) => {
-            let matching = topics.iter().filter(|topic| pattern.matches(topic));
-            let (read, ignored): (Vec<_>, Vec<_>) =
-                matching.partition(|topic| group.would_read(topic));
+    match listed {
+        Ok(topics) => {
+            let (read, ignored): (Vec<_>, Vec<_>) = topics
+                .iter()
+                .partition(|topic| group.would_read(pattern, topic));
             let list = |topics: Vec<&TopicName>| short_list(topics.iter().map(ToString::to_string));
             if read.is_empty() && ignored.is_empty() {
                 return "no topic without a commit matches the topic regex".to_owned();
@@ -39,9 +41,6 @@ pub(super) fn describe_listing(
                 ),
             }
         }
-        TopicListing::TooMany | TopicListing::TooSlow | TopicListing::Failed(_) => {
-            let why = listing.unlisted_reason().unwrap_or_default();
-            format!("topics without a commit do not count: {why}")
-        }
+        Err(why) => format!("topics without a commit do not count: {why}"),
     }
 }

@@ -3,8 +3,10 @@
 use super::*;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::selector::Selector;
-use crate::model::kafka::observation::TopicListing;
+use crate::model::kafka::topic_listing::testing::listing;
+use crate::model::kafka::topic_listing::{TopicListing, Unlisted};
 use crate::model::units::newtypes::OffsetReset;
+use crate::model::units::topic_pattern::TopicPattern;
 
 #[test]
 fn six_partitions_allow_six_replicas() {
@@ -216,10 +218,7 @@ fn sweep_by_pattern(members: &[&[&str]], listing: Option<TopicListing>) -> Obser
 
 #[test]
 fn without_members_topics_of_the_cluster_that_match_the_pattern_count() {
-    let listed = |topics: &[&str]| {
-        let topics = topics.iter().map(|t| TopicName::from(*t)).collect();
-        Some(TopicListing::Listed(topics))
-    };
+    let listed = |topics: &[&str]| Some(listing("orders-.*", Ok(topics)));
     let working = || sweep_by_pattern(&[&["orders-eu"]], None);
     let facts = annotated(
         hpa("h", "group=g", average(10)),
@@ -232,11 +231,20 @@ fn without_members_topics_of_the_cluster_that_match_the_pattern_count() {
     assert_eq!(lag(listed(&["orders-new"])).unwrap().lag, Some(Lag(1000)));
     assert_eq!(lag(listed(&[])).unwrap().lag, Some(Lag(0)));
     for unknown in [
-        TopicListing::TooMany,
-        TopicListing::TooSlow,
-        TopicListing::Failed(Fault::NoAnswer),
+        Unlisted::TooMany,
+        Unlisted::TooSlow,
+        Unlisted::Failed(Fault::NoAnswer),
     ] {
+        let unknown = listing("orders-.*", Err(unknown));
         assert_eq!(lag(Some(unknown)).unwrap().lag, Some(Lag(0)));
+    }
+    // What is listed for another pattern does not count, nor does it stand for what is not.
+    let mut other = listing("orders-n.*", Ok(&["orders-new"]));
+    for pattern in [None, TopicPattern::parse("orders-.*").ok()] {
+        if let Some(pattern) = pattern {
+            other.refuse(pattern, Unlisted::TooMany);
+        }
+        assert_eq!(lag(Some(other.clone())).unwrap().lag, Some(Lag(0)));
     }
     let refusal = lag(None).unwrap_err();
     assert!(matches!(refusal, NoValueReason::NotYetRead(_)), "{refusal}");

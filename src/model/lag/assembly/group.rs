@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::MISSING_GRACE_PERIOD;
-use super::similar_groups::NameComparison;
+use super::similar_groups::{ComparedName, NameComparison};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
-use crate::model::kafka::observation::{
-    GroupObservation, OffsetColumn, TopicListing, TopicOffsets,
-};
+use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::cluster_snapshot::{
     GroupSnapshot, GroupTopic, LagAgeBasis, TopicLag, Unseen,
@@ -195,7 +194,7 @@ impl<'a> Assembly<'a> {
         snapshot
     }
 
-    /// Facts about the group if it is unseen. Similar names that are not looked up in this sweep are those of before.
+    /// Facts about the group if it is unseen. What is not looked up in this sweep is as before.
     fn unseen(
         &self,
         group: &GroupId,
@@ -206,10 +205,14 @@ impl<'a> Assembly<'a> {
         let since = history.unseen.unwrap_or(self.now.into());
         history.unseen = is_unseen.then_some(since);
         let since = history.unseen?.elapsed(self.now);
-        let known = || Some(Arc::clone(&before?.unseen.as_ref()?.similar));
-        let similar = self.names.and_then(|names| names.similar_to(group));
-        let similar = similar.or_else(known).unwrap_or_default();
-        Some(Arc::new(Unseen { since, similar }))
+        let known = || Some(ComparedName::from(&**before?.unseen.as_ref()?));
+        let compared = self.names.and_then(|names| names.compare(group));
+        let ComparedName { exists, similar } = compared.or_else(known).unwrap_or_default();
+        Some(Arc::new(Unseen {
+            since,
+            exists,
+            similar,
+        }))
     }
 
     /// First pass: position and lag of the group on each partition of a topic.

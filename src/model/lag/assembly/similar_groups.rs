@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::model::kafka::observation::MAX_GROUP_NAME_BYTES;
+use crate::model::lag::cluster_snapshot::Unseen;
 use crate::model::units::newtypes::GroupId;
 use crate::model::units::spelling;
 
@@ -23,6 +24,24 @@ pub(super) struct NameComparison<'a> {
     skip: Cell<usize>,
 }
 
+/// The name of an unseen group beside those of the cluster's groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ComparedName {
+    pub(super) exists: bool,
+    /// The closest first.
+    pub(super) similar: Arc<[GroupId]>,
+}
+
+impl From<&Unseen> for ComparedName {
+    /// The name as compared before.
+    fn from(before: &Unseen) -> Self {
+        Self {
+            exists: before.exists,
+            similar: Arc::clone(&before.similar),
+        }
+    }
+}
+
 impl<'a> NameComparison<'a> {
     /// For at most `unseen` groups that were never seen, with names that were listed `times_listed` times before.
     pub(super) fn new(names: &'a [GroupId], unseen: usize, times_listed: usize) -> Self {
@@ -36,19 +55,29 @@ impl<'a> NameComparison<'a> {
         }
     }
 
-    /// The names most similar to that of an unseen group; `None` if it does not have its turn.
-    pub(super) fn similar_to(&self, group: &GroupId) -> Option<Arc<[GroupId]>> {
+    /// Whether an unseen group exists, and otherwise the names most similar to its own; `None` if it does not have its
+    /// turn.
+    pub(super) fn compare(&self, group: &GroupId) -> Option<ComparedName> {
         if let Some(fewer) = self.skip.get().checked_sub(1) {
             self.skip.set(fewer);
             return None;
         }
         self.skip.set(self.turns.saturating_sub(1));
         if group.as_str().len() > MAX_GROUP_NAME_BYTES {
-            return Some(Arc::default());
+            return Some(ComparedName::default());
         }
-        let others = self.names.iter().filter(|name| *name != group);
-        let similar = spelling::closest(group.as_str(), others.map(GroupId::as_str), MAX_SIMILAR);
-        Some(similar.into_iter().map(GroupId::from).collect())
+        if self.names.contains(group) {
+            return Some(ComparedName {
+                exists: true,
+                similar: Arc::default(),
+            });
+        }
+        let names = self.names.iter().map(GroupId::as_str);
+        let similar = spelling::closest(group.as_str(), names, MAX_SIMILAR);
+        Some(ComparedName {
+            exists: false,
+            similar: similar.into_iter().map(GroupId::from).collect(),
+        })
     }
 }
 
@@ -57,18 +86,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_similar_names_come_first_without_the_group_itself() {
-        let names = ["order", "orders", "ordres", "payments"].map(GroupId::from);
+    fn the_most_similar_names_come_first_unless_the_group_exists() {
+        let names = ["order", "orders", "payments"].map(GroupId::from);
         let comparison = NameComparison::new(&names, 2, 7);
-        let similar = comparison.similar_to(&"ordres".into()).unwrap();
-        assert_eq!(*similar, ["orders", "order"].map(GroupId::from));
+        let compared = |group: &str| comparison.compare(&group.into()).unwrap();
+        let similar = compared("ordres");
+        assert!(!similar.exists);
+        assert_eq!(*similar.similar, ["orders", "order"].map(GroupId::from));
+        for group in ["order", "payments"] {
+            let own = compared(group);
+            assert!(own.exists && own.similar.is_empty(), "{own:?}");
+        }
         let long = "x".repeat(MAX_GROUP_NAME_BYTES + 1);
         let names = [GroupId::from(format!("{long}y"))];
         let comparison = NameComparison::new(&names, 1, 0);
-        assert_eq!(
-            comparison.similar_to(&long.into()).as_deref(),
-            Some(&[][..])
-        );
+        let compared = comparison.compare(&long.into());
+        assert_eq!(compared, Some(ComparedName::default()));
     }
 
     #[test]
@@ -82,8 +115,7 @@ mod tests {
             for listing in 0..turns {
                 let comparison = NameComparison::new(&names, unseen, listing);
                 for count in &mut compared {
-                    let similar = comparison.similar_to(&"x".into());
-                    *count += usize::from(similar.is_some());
+                    *count += usize::from(comparison.compare(&"x".into()).is_some());
                 }
             }
             assert_eq!(compared, vec![1; unseen], "{unseen}");

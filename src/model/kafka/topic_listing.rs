@@ -1,0 +1,222 @@
+//! Topics of a cluster that match the patterns of a group without members.
+#![allow(
+    clippy::mutable_key_type,
+    reason = "patterns are compared by their text, which does not change"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::fault::Fault;
+use crate::model::units::newtypes::TopicName;
+use crate::model::units::topic_pattern::TopicPattern;
+
+/// The most topics that are listed for a pattern.
+pub const MAX_LISTED_TOPICS: usize = 200;
+
+/// The most topics that are listed for a group. Where its patterns match more together, the widest make room.
+pub const MAX_LISTED_OF_GROUP: usize = 1_000;
+
+/// The topics of a cluster that match a group's patterns, beside those that are read of it anyway. Each pattern is that of
+/// one or several HPAs, so one that matches too many topics leaves the others alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicListing {
+    by_pattern: BTreeMap<TopicPattern, Result<BTreeSet<TopicName>, Unlisted>>,
+    /// Those of all patterns.
+    topics: BTreeSet<TopicName>,
+}
+
+/// Why the topics that match a pattern are not listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlisted {
+    /// There are more than [`MAX_LISTED_TOPICS`], or those of all patterns are more than [`MAX_LISTED_OF_GROUP`].
+    TooMany,
+    /// They have more partitions than the budgets allow.
+    OverBudget,
+    /// The patterns of all groups could not be compared with all topics in time.
+    TooSlow,
+    /// The topics of the cluster could not be listed; [`Fault::OverBudget`] if there are too many.
+    Failed(Fault),
+}
+
+impl Unlisted {
+    /// Whether the pattern, or the cluster, is too large, so that waiting does not help.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        match self {
+            Self::TooMany | Self::OverBudget | Self::Failed(Fault::OverBudget) => true,
+            Self::TooSlow | Self::Failed(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Unlisted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => write!(
+                f,
+                "more than {MAX_LISTED_TOPICS} match, or more than {MAX_LISTED_OF_GROUP} match the topic regexes of all HPAs of the group"
+            ),
+            Self::OverBudget => f.write_str("they have more partitions than the budgets allow"),
+            Self::TooSlow => f.write_str(
+                "comparing the topics of the cluster with the regexes of all HPAs takes too long, so these take turns",
+            ),
+            Self::Failed(Fault::OverBudget) => {
+                f.write_str("the Kafka cluster has too many topics to list them")
+            }
+            Self::Failed(fault) => {
+                write!(f, "the topics of the cluster could not be listed: {fault}")
+            }
+        }
+    }
+}
+
+impl TopicListing {
+    /// A listing of these topics, by pattern.
+    #[must_use]
+    pub fn new(by_pattern: BTreeMap<TopicPattern, Result<BTreeSet<TopicName>, Unlisted>>) -> Self {
+        let mut listing = Self {
+            by_pattern,
+            topics: BTreeSet::new(),
+        };
+        listing.join();
+        while listing.topics.len() > MAX_LISTED_OF_GROUP {
+            listing.refuse_widest(Unlisted::TooMany);
+        }
+        listing
+    }
+
+    fn join(&mut self) {
+        let listed = self.by_pattern.values().flatten();
+        self.topics = listed.flatten().cloned().collect();
+    }
+
+    /// The topics that match any of the patterns.
+    #[must_use]
+    pub fn topics(&self) -> &BTreeSet<TopicName> {
+        &self.topics
+    }
+
+    /// The topics that match a pattern, or why they are not listed; `None` if the pattern is not one of the listing's.
+    pub fn topics_of(
+        &self,
+        pattern: &TopicPattern,
+    ) -> Option<Result<&BTreeSet<TopicName>, Unlisted>> {
+        let listed = self.by_pattern.get(pattern)?;
+        Some(listed.as_ref().map_err(|unlisted| *unlisted))
+    }
+
+    /// The patterns that were refused for this reason.
+    pub fn refused(&self, reason: Unlisted) -> impl Iterator<Item = &TopicPattern> {
+        let all = self.by_pattern.iter();
+        all.filter(move |(_, listed)| **listed == Err(reason))
+            .map(|(pattern, _)| pattern)
+    }
+
+    /// Refuses a pattern.
+    pub fn refuse(&mut self, pattern: TopicPattern, reason: Unlisted) {
+        self.by_pattern.insert(pattern, Err(reason));
+        self.join();
+    }
+
+    /// Refuses the pattern that most topics match. Returns it, or `None` if no topics are listed.
+    pub fn refuse_widest(&mut self, reason: Unlisted) -> Option<TopicPattern> {
+        let listed = self.by_pattern.iter().filter_map(|(pattern, topics)| {
+            let topics = topics.as_ref().ok()?.len();
+            (topics > 0).then_some((topics, pattern))
+        });
+        let widest = listed.max_by_key(|(topics, _)| *topics)?.1.clone();
+        self.refuse(widest.clone(), reason);
+        Some(widest)
+    }
+
+    /// Leaves out the topics that are read anyway.
+    pub fn leave_out(&mut self, is_read: impl Fn(&TopicName) -> bool) {
+        for topics in self.by_pattern.values_mut().flatten() {
+            topics.retain(|topic| !is_read(topic));
+        }
+        self.topics.retain(|topic| !is_read(topic));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A listing for one pattern.
+    pub(crate) fn listing(pattern: &str, topics: Result<&[&str], Unlisted>) -> TopicListing {
+        let pattern = TopicPattern::parse(pattern).unwrap();
+        let topics = topics.map(|topics| topics.iter().copied().map(TopicName::from).collect());
+        TopicListing::new([(pattern, topics)].into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> TopicPattern {
+        TopicPattern::parse(text).unwrap()
+    }
+
+    fn topics(letter: char, count: usize) -> Result<BTreeSet<TopicName>, Unlisted> {
+        let names = (0..count).map(|i| format!("{letter}{i:03}").as_str().into());
+        Ok(names.collect())
+    }
+
+    #[test]
+    fn the_widest_pattern_makes_room_and_the_others_stay() {
+        let all = [("a.*", 3), ("b.*", 5), ("c.*", 0)];
+        let all =
+            all.map(|(text, count)| (pattern(text), topics(text.chars().next().unwrap(), count)));
+        let mut listing = TopicListing::new(all.into());
+        assert_eq!(listing.topics().len(), 8);
+        listing.leave_out(|topic| topic.as_str() == "a000");
+        assert_eq!(listing.topics().len(), 7);
+        for (widest, left) in [("b.*", 2), ("a.*", 0)] {
+            let refused = listing.refuse_widest(Unlisted::OverBudget);
+            assert_eq!(refused, Some(pattern(widest)));
+            assert_eq!(listing.topics().len(), left);
+        }
+        assert_eq!(listing.refuse_widest(Unlisted::OverBudget), None);
+        assert_eq!(
+            listing.topics_of(&pattern("c.*")),
+            Some(Ok(&BTreeSet::new()))
+        );
+        assert_eq!(listing.topics_of(&pattern("d.*")), None);
+        assert_eq!(listing.refused(Unlisted::OverBudget).count(), 2);
+    }
+
+    #[test]
+    fn a_group_has_a_limit_of_its_own() {
+        let each = MAX_LISTED_TOPICS;
+        let patterns = ["a.*", "b.*", "c.*", "d.*", "e.*"].map(|text| {
+            let letter = text.chars().next().unwrap();
+            (pattern(text), topics(letter, each))
+        });
+        let mut all = BTreeMap::from(patterns);
+        assert_eq!(TopicListing::new(all.clone()).topics().len(), 5 * each);
+        all.insert(pattern("f.*"), topics('f', 1));
+        let listing = TopicListing::new(all);
+        assert_eq!(listing.topics().len(), 4 * each + 1);
+        assert_eq!(listing.refused(Unlisted::TooMany).count(), 1);
+        assert!(
+            listing
+                .topics_of(&pattern("f.*"))
+                .is_some_and(|listed| listed.is_ok())
+        );
+    }
+
+    #[test]
+    fn only_what_is_too_large_lasts() {
+        for (unlisted, is_lasting) in [
+            (Unlisted::TooMany, true),
+            (Unlisted::OverBudget, true),
+            (Unlisted::Failed(Fault::OverBudget), true),
+            (Unlisted::TooSlow, false),
+            (Unlisted::Failed(Fault::NoAnswer), false),
+        ] {
+            assert_eq!(unlisted.is_lasting(), is_lasting, "{unlisted}");
+        }
+    }
+}
