@@ -214,12 +214,9 @@ impl PollerState {
         let took = observation.finished.since(&observation.started);
         let finished = observation.finished;
         // The members of a group may turn out to read topics that nobody has named.
-        let read = observation.groups.iter().map(|group| &group.plan.group);
-        let open = read.filter(|id| {
-            let group = self.targets.group(&name, id);
-            group.is_some_and(|group| group.has_open_topics())
-        });
-        cluster.outdated.extend(open.cloned());
+        let read = observation.groups.iter().map(|group| &group.plan);
+        let open = read.filter(|plan| plan.discover);
+        cluster.outdated.extend(open.map(|plan| plan.group.clone()));
         let before = Arc::clone(&cluster.latest);
         cluster.latest = cluster.history.apply(observation, scope);
         if scope == Scope::Whole {

@@ -316,7 +316,6 @@ pub fn find_unseen_groups(
     targets: &Targets,
     at_least: Duration,
 ) -> impl Iterator<Item = Finding> {
-    let hpa = HpaKey::new(metric.namespace, metric.hpa);
     let unseen = unseen_groups(metric, targets).filter(move |group| group.since >= at_least);
     unseen.map(move |group| {
         let UnseenGroup { key, nearest, .. } = group;
@@ -326,13 +325,13 @@ pub fn find_unseen_groups(
             "group {:?} on Kafka cluster {:?} {exists}has neither members nor committed offsets on the topics that count, although replicas run{meant}",
             key.group, key.cluster
         );
-        Finding::new(FindingCode::UnseenGroup, hpa.clone(), message)
+        let hpa = HpaKey::new(metric.namespace, metric.hpa);
+        Finding::new(FindingCode::UnseenGroup, hpa, message)
     })
 }
 
 /// Finds the groups of a metric without members whose topic regex matches too many topics.
 pub fn find_wide_patterns(metric: &HpaMetric<'_>) -> impl Iterator<Item = Finding> {
-    let hpa = HpaKey::new(metric.namespace, metric.hpa);
     let groups = metric.evaluation.groups.iter();
     groups.filter_map(move |group| {
         let pattern = group.query.settings.pattern()?;
@@ -344,7 +343,8 @@ pub fn find_wide_patterns(metric: &HpaMetric<'_>) -> impl Iterator<Item = Findin
             "while group {group:?} on Kafka cluster {cluster:?} has no members, topics without a commit that match {:?} do not count: {why}",
             pattern.to_string()
         );
-        Some(Finding::new(FindingCode::PatternTooWide, hpa.clone(), message))
+        let hpa = HpaKey::new(metric.namespace, metric.hpa);
+        Some(Finding::new(FindingCode::PatternTooWide, hpa, message))
     })
 }
 
