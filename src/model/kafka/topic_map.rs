@@ -38,6 +38,25 @@ impl<V> TopicMap<V> {
         self.0.get(index).map(split)
     }
 
+    /// As [`get`](Self::get), for a topic that probably has this position.
+    #[must_use]
+    pub fn get_near<Q: Ord + ?Sized>(&self, index: usize, topic: &Q) -> Option<&V>
+    where
+        TopicName: Borrow<Q>,
+    {
+        let index = self.position_near(index, topic)?;
+        self.0.get(index).map(|(_, value)| value)
+    }
+
+    /// As [`get_mut`](Self::get_mut), for a topic that probably has this position.
+    pub fn get_mut_near<Q: Ord + ?Sized>(&mut self, index: usize, topic: &Q) -> Option<&mut V>
+    where
+        TopicName: Borrow<Q>,
+    {
+        let index = self.position_near(index, topic)?;
+        self.0.get_mut(index).map(|(_, value)| value)
+    }
+
     /// Whether the topic has a value.
     pub fn contains_key<Q: Ord + ?Sized>(&self, topic: &Q) -> bool
     where
@@ -114,6 +133,19 @@ impl<V> TopicMap<V> {
     /// Topics and values.
     pub fn iter(&self) -> Iter<'_, V> {
         self.0.iter().map(split)
+    }
+
+    /// Two maps of one group mostly have the same topics, and then the names need not be compared in a search.
+    fn position_near<Q: Ord + ?Sized>(&self, index: usize, topic: &Q) -> Option<usize>
+    where
+        TopicName: Borrow<Q>,
+    {
+        let there = self.0.get(index);
+        let is_there = there.is_some_and(|(known, _)| known.borrow() == topic);
+        match is_there {
+            true => Some(index),
+            false => self.position(topic).ok(),
+        }
     }
 
     fn position<Q: Ord + ?Sized>(&self, topic: &Q) -> Result<usize, usize>
@@ -207,6 +239,10 @@ mod tests {
             prop_assert_eq!(map.len(), tree.len());
             prop_assert!(map.iter().eq(tree.iter()));
             prop_assert!(tree.keys().all(|name| map[name] == tree[name] && map.contains_key(name)));
+            for (index, name) in (0..20).map(|i| TopicName::from(format!("t{i}"))).enumerate() {
+                prop_assert_eq!(map.get_near(index, &name), tree.get(&name));
+                prop_assert_eq!(map.get_mut_near(index, &name).copied(), tree.get(&name).copied());
+            }
         }
 
         #[test]

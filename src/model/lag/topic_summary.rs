@@ -42,8 +42,17 @@ impl TopicSummary {
         let (mut may_have_commits, mut has_trouble, mut is_stuck) = (false, false, false);
         let mut never_ran = 0u32;
         for (lag, committed) in partitions {
+            // Nearly all partitions are like that.
+            if let (Ok(PartitionLag::Measured(lag)), Ok(Some(_))) = (lag, committed) {
+                total = total.map(|sum: Lag| sum.plus(lag));
+                work.partitions = work.partitions.saturating_add(1);
+                work.committed = work.committed.saturating_add(1);
+                work.lagging = work.lagging.saturating_add((lag > Lag(0)).into());
+                may_have_commits = true;
+                continue;
+            }
             let for_scaling = lag.map(PartitionLag::for_scaling);
-            total = total.and_then(|sum: Lag| Ok(sum.plus(for_scaling?)));
+            total = total.and_then(|sum| Ok(sum.plus(for_scaling?)));
             work.partitions = work.partitions.saturating_add(1);
             let has_commit = matches!(committed, Ok(Some(_)));
             work.committed = work.committed.saturating_add(has_commit.into());

@@ -10,7 +10,7 @@ use super::MISSING_GRACE_PERIOD;
 use super::similar_groups::{ComparedName, NameComparison};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
-use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
+use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_listing::TopicListing;
@@ -20,13 +20,11 @@ use crate::model::lag::cluster_snapshot::{
 };
 use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
-use crate::model::lag::history::log::{LogHistory, LogPartition};
+use crate::model::lag::history::log::LogHistory;
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
 use crate::model::lag::topic_summary::TopicSummary;
-use crate::model::lag::{Log, PartitionLag};
-use crate::model::units::newtypes::{
-    GroupId, Isolation, Lag, Moment, Offset, Partition, TopicName,
-};
+use crate::model::lag::{PartitionLag, Position};
+use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, Partition, TopicName};
 
 /// What the groups of one sweep are assembled from.
 #[derive(Clone, Copy, Debug)]
@@ -129,11 +127,12 @@ impl<'a> Assembly<'a> {
         };
         let reported = group.reported_lags;
         let mut drafts = Vec::with_capacity(committed.len());
-        for (topic, column) in committed {
+        for (index, (topic, column)) in committed.into_iter().enumerate() {
             let draft = match self.logs.get(&topic) {
                 Some((Ok(offsets), log)) => {
                     let log = (Arc::clone(offsets), *log);
-                    let mut draft = self.draft(&plan, history, &described, &topic, log, column);
+                    let place = (index, &topic);
+                    let mut draft = self.draft(&plan, history, &described, place, log, column);
                     if let Some(reported) = &reported {
                         draft.take_reported(reported.get(&topic));
                     }
@@ -151,27 +150,29 @@ impl<'a> Assembly<'a> {
         history.note_commits(commits, before);
         snapshot.remembered = Arc::clone(&history.remembered);
         let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
+        let mut any_stuck = false;
         for draft in drafts
             .iter_mut()
             .filter_map(|(_, draft)| draft.as_mut().ok())
         {
-            self.classify(draft, &classifier);
+            any_stuck |= self.classify(draft, &classifier);
         }
-        snapshot.stuck = classifier.is_stuck(drafts.iter().flat_map(|(_, draft)| {
-            let (lags, fault) = match draft {
-                Ok(draft) => (&*draft.lags, None),
-                Err(fault) => (&[][..], Some(Err(*fault))),
-            };
-            lags.iter().copied().chain(fault)
-        }));
+        snapshot.stuck = any_stuck
+            && classifier.is_stuck(drafts.iter().flat_map(|(_, draft)| {
+                let (lags, fault) = match draft {
+                    Ok(draft) => (&*draft.lags, None),
+                    Err(fault) => (&[][..], Some(Err(*fault))),
+                };
+                lags.iter().copied().chain(fault)
+            }));
         snapshot.topics = TopicMap::with_capacity(drafts.len());
-        for (topic, draft) in drafts {
+        for (index, (topic, draft)) in drafts.into_iter().enumerate() {
             let latest = draft.map(|draft| {
                 let (lag, states) = self.topic_lag(draft, snapshot.stuck);
-                history.put_states(&topic, states);
+                history.put_states(index, &topic, states);
                 Arc::new(lag)
             });
-            let known = before.and_then(|before| before.topics.get(&topic));
+            let known = before.and_then(|before| before.topics.get_near(index, &topic));
             let complete = known.and_then(|known| known.complete.clone());
             snapshot.topics.insert(topic, group_topic(latest, complete));
         }
@@ -221,24 +222,34 @@ impl<'a> Assembly<'a> {
         plan: &GroupPlan,
         history: &mut GroupHistory,
         described: &Described,
-        topic: &TopicName,
+        (index, topic): (usize, &TopicName),
         (offsets, history_of_log): (Arc<TopicOffsets>, Option<&'a LogHistory>),
         mut committed: CommittedOffsets,
     ) -> Draft<'a> {
         // A partition that only one of the two answers contains is unknown, not absent.
         let partitions = offsets.ends.len().max(committed.len());
         committed.grow(partitions, Err(Fault::NoAnswer));
-        let mut states = history.take_states(topic, partitions);
+        let mut states = history.take_states(index, topic, partitions);
         let assignment = Assignment::new(described, topic, partitions);
         let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
         let mut lags = Vec::with_capacity(partitions);
         let mut first_unread: Option<Box<[Option<Offset>]>> = None;
         let mut moved = false;
         for ((index, committed), state) in committed.iter().enumerate().zip(&mut states) {
+            let known = history_of_log.and_then(|log| log.partitions.get(index));
+            let known = known.copied().unwrap_or_default();
+            let log = known.as_read(&offsets, index, plan.isolation);
+            if let (Ok(Some(at)), Ok(log)) = (committed, &log)
+                && let Some(has_moved) = state.apply_next_commit(at, log, &known, self.now)
+            {
+                moved |= has_moved;
+                lags.push(Position::Committed(at).lag(log));
+                continue;
+            }
             let lag = committed.and_then(|committed| {
                 let reading = PartitionReading {
                     committed,
-                    log: log(&offsets, history_of_log, index, plan.isolation),
+                    log: log.map(|log| (log, known)),
                     has_id: history_of_log.is_some_and(|log| log.id.is_some()),
                     runs: runs || assignment.subscribed || assignment.has(index),
                     reset: plan.reset,
@@ -275,17 +286,20 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Second pass: classifies lags as residual or stuck, and remembers what is residual.
-    fn classify(&self, draft: &mut Draft<'_>, classifier: &LagClassifier) {
+    /// Second pass: classifies lags as residual or stuck, and remembers what is residual. Returns whether one is stuck.
+    fn classify(&self, draft: &mut Draft<'_>, classifier: &LagClassifier) -> bool {
         let logs = draft.log.map(|log| log.partitions.as_slice());
         let partitions = draft.lags.len();
+        let mut any_stuck = false;
         for (index, (lag, state)) in draft.lags.iter_mut().zip(&mut draft.states).enumerate() {
-            let Ok(lag) = lag else {
+            // Most partitions have no lag, so there is nothing to classify.
+            let Some(lag) = lag.as_mut().ok().filter(|lag| lag.messages() > Lag(0)) else {
                 continue;
             };
             let log = logs.and_then(|logs| logs.get(index));
             let moved = log.map_or(self.now.into(), |log| log.moved);
             *lag = classifier.classify(*lag, state, moved, draft.assignment.has(index));
+            any_stuck |= matches!(lag, PartitionLag::Stuck { .. });
             match *lag {
                 PartitionLag::Residual(messages) => state.set_residue(messages),
                 // The first message that a consumer gets is behind the residue.
@@ -306,6 +320,7 @@ impl<'a> Assembly<'a> {
                 _ => {}
             }
         }
+        any_stuck
     }
 
     fn topic_lag(
@@ -336,34 +351,6 @@ impl<'a> Assembly<'a> {
 }
 
 type Described = Result<Arc<GroupDescription>, Fault>;
-
-/// A partition's log as the group's consumers see it, with its history.
-fn log(
-    offsets: &TopicOffsets,
-    known: Option<&LogHistory>,
-    partition: usize,
-    isolation: Isolation,
-) -> Result<(Log, LogPartition), Fault> {
-    let of = |column: &OffsetColumn| -> Result<Offset, Fault> {
-        column
-            .get(partition)
-            .copied()
-            .unwrap_or(Err(Fault::NoAnswer))
-    };
-    let (read, start) = (of(&offsets.ends)?, of(&offsets.starts)?);
-    let known = known.and_then(|log| log.partitions.get(partition));
-    let known = known.copied().unwrap_or_default();
-    let high = match known.end() {
-        Some(end) if known.is_held() => end.max(read),
-        _ => read,
-    };
-    let end = match (isolation, &offsets.stable) {
-        (Isolation::ReadUncommitted, _) => high,
-        (Isolation::ReadCommitted, Some(stable)) => of(stable)?.min(high),
-        (Isolation::ReadCommitted, None) => return Err(Fault::Unsupported),
-    };
-    Ok((Log { start, high, end }, known))
-}
 
 /// Whether a topic or partition that is missing now was read so recently that it is not taken for deleted.
 fn is_missed(complete: &TopicLag, now: &Moment) -> bool {

@@ -147,23 +147,25 @@ impl GroupHistory {
             (now, _) => now,
         };
         for (topic, known) in earlier.topics {
-            let mut states = self.take_states(&topic, known.len());
+            let mut states = self.take_states(0, &topic, known.len());
             for (state, earlier) in states.iter_mut().zip(known) {
                 state.recall(earlier, now);
             }
-            self.put_states(&topic, states);
+            self.put_states(0, &topic, states);
         }
     }
 
     /// Takes the states of a topic's partitions out, one for each partition; [`Self::put_states`] puts
-    /// them back.
+    /// them back. The topic probably has the position `index` among those of the group.
     pub(in crate::model) fn take_states(
         &mut self,
+        index: usize,
         topic: &TopicName,
         partitions: usize,
     ) -> Vec<PartitionState> {
         // The map entry stays, because the states come back to it.
-        let known = self.topics.get_mut(topic).map(std::mem::take);
+        let known = self.topics.get_mut_near(index, topic);
+        let known = known.map(std::mem::take);
         let mut states = known.map(<[_]>::into_vec).unwrap_or_default();
         if states.len() < partitions {
             states.resize(partitions, PartitionState::default());
@@ -172,14 +174,21 @@ impl GroupHistory {
     }
 
     /// Puts the states of a topic's partitions back, unless all of them are [`PartitionStateKind::Unseen`].
-    pub(in crate::model) fn put_states(&mut self, topic: &TopicName, states: Vec<PartitionState>) {
+    pub(in crate::model) fn put_states(
+        &mut self,
+        index: usize,
+        topic: &TopicName,
+        states: Vec<PartitionState>,
+    ) {
         if states
             .iter()
-            .any(|state| state.kind() != PartitionStateKind::Unseen)
+            .all(|state| state.kind() == PartitionStateKind::Unseen)
         {
-            self.topics.insert(topic.clone(), states.into());
-        } else {
             self.topics.remove(topic);
+        } else if let Some(known) = self.topics.get_mut_near(index, topic) {
+            *known = states.into();
+        } else {
+            self.topics.insert(topic.clone(), states.into());
         }
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::clock::{Now, Stamp};
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::TopicOffsets;
+use crate::model::kafka::observation::{OffsetColumn, TopicOffsets};
+use crate::model::lag::Log;
 use crate::model::lag::lag_age::EndRing;
-use crate::model::units::newtypes::{Offset, TopicId};
+use crate::model::units::newtypes::{Isolation, Offset, TopicId};
 
 /// History of one topic's log.
 #[derive(Debug, Default)]
@@ -58,6 +59,32 @@ impl LogPartition {
     /// leader may not know the whole high watermark yet.
     pub(in crate::model) fn is_held(&self) -> bool {
         self.below > 0
+    }
+
+    /// The log of this partition as consumers with this isolation see it, by the latest offsets of its topic.
+    pub(in crate::model) fn as_read(
+        &self,
+        offsets: &TopicOffsets,
+        partition: usize,
+        isolation: Isolation,
+    ) -> Result<Log, Fault> {
+        let of = |column: &OffsetColumn| -> Result<Offset, Fault> {
+            column
+                .get(partition)
+                .copied()
+                .unwrap_or(Err(Fault::NoAnswer))
+        };
+        let (read, start) = (of(&offsets.ends)?, of(&offsets.starts)?);
+        let high = match self.end() {
+            Some(end) if self.is_held() => end.max(read),
+            _ => read,
+        };
+        let end = match (isolation, &offsets.stable) {
+            (Isolation::ReadUncommitted, _) => high,
+            (Isolation::ReadCommitted, Some(stable)) => of(stable)?.min(high),
+            (Isolation::ReadCommitted, None) => return Err(Fault::Unsupported),
+        };
+        Ok(Log { start, high, end })
     }
 
     /// Applies a log-end offset; returns true if the log turns out to be replaced or truncated.

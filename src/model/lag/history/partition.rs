@@ -163,6 +163,30 @@ impl PartitionState {
         }
     }
 
+    /// Applies a committed offset within the log that the last one belongs to, as nearly all are: the same as
+    /// [`apply`](Self::apply) at less cost. Returns whether the offset moved; `None` for any other reading, which changes
+    /// nothing here.
+    pub(in crate::model) fn apply_next_commit(
+        &mut self,
+        at: Offset,
+        log: &Log,
+        known: &LogPartition,
+        now: Now,
+    ) -> Option<bool> {
+        let is_next = self.kind == PartitionStateKind::Committed
+            && self.epoch == known.epoch
+            && !known.is_held()
+            && at <= log.high;
+        if !is_next {
+            return None;
+        }
+        let moved = at != self.offset();
+        if moved {
+            self.transition_to(PartitionStateKind::Committed, at, now);
+        }
+        Some(moved)
+    }
+
     /// Applies a reading.
     pub(in crate::model) fn apply(&mut self, reading: &PartitionReading) -> StateTransition {
         let (log, held) = match reading.log {

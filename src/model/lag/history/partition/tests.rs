@@ -18,6 +18,8 @@ struct One {
     id: Option<u8>,
     runs: bool,
     earliest: bool,
+    /// Whether [`PartitionState::apply_next_commit`] was enough for the last reading.
+    took_short_way: bool,
 }
 
 impl One {
@@ -58,6 +60,9 @@ impl One {
             high: end,
             end,
         };
+        let mut short_way = self.state;
+        let next =
+            committed.and_then(|at| short_way.apply_next_commit(Offset(at), &log, &known, now));
         let step = self.state.apply(&PartitionReading {
             committed: committed.map(Offset),
             log: Ok((log, known)),
@@ -71,6 +76,12 @@ impl One {
             forget_after: WEEK,
             now,
         });
+        if let (Some(moved), Some(at)) = (next, committed) {
+            let position = Ok(Position::Committed(Offset(at)));
+            assert_eq!(step, StateTransition { position, moved });
+            assert_eq!(short_way, self.state);
+        }
+        self.took_short_way = next.is_some();
         (step.position.and_then(|p| p.lag(&log)), step.moved)
     }
 }
@@ -81,6 +92,27 @@ fn measured(lag: u64) -> Result<PartitionLag, Fault> {
 
 const BEYOND: Result<PartitionLag, Fault> = Err(Fault::CommitBeyondEnd);
 const REPLACED: Result<PartitionLag, Fault> = Err(Fault::LogReplaced);
+
+#[test]
+fn commits_within_the_same_log_take_the_short_way() {
+    let mut one = One::with_id(1);
+    for (seconds, id, committed, end, is_short) in [
+        (0, 1, Some(10), 20, false),
+        (5, 1, Some(10), 20, true),
+        (10, 1, Some(15), 20, true),
+        (15, 1, Some(15), 30, true),
+        (20, 1, Some(31), 30, false),
+        (25, 1, Some(31), 31, true),
+        (30, 1, None, 31, false),
+        (35, 1, Some(31), 31, false),
+        (40, 1, Some(31), 31, true),
+        (45, 2, Some(31), 31, false),
+    ] {
+        one.id = Some(id);
+        one.read(seconds, committed, end).ok();
+        assert_eq!(one.took_short_way, is_short, "{seconds}");
+    }
+}
 
 #[test]
 fn a_commit_beyond_the_end_is_unknown_until_the_next_commit() {
