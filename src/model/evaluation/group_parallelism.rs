@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Clusters;
 use super::parallelism::Parallelism;
 use super::topic_selection::whole_parallelism;
-use crate::model::lag::cluster_snapshot::ClusterSnapshot;
+use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic};
+use crate::model::lag::topic_summary::TopicWork;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::model::units::persistent_map::PersistentMap;
 
@@ -43,7 +44,13 @@ fn by_group(cluster: &ClusterSnapshot) -> ByGroup {
 fn update(known: &ByGroup, before: &Arc<ClusterSnapshot>, after: &Arc<ClusterSnapshot>) -> ByGroup {
     let mut by_group = known.clone();
     if !Arc::ptr_eq(before, after) {
-        ClusterSnapshot::diff_groups(before, after, |id, _, group| {
+        ClusterSnapshot::diff_groups(before, after, |id, old, group| {
+            if old
+                .zip(group)
+                .is_some_and(|(old, new)| has_same_work(old, new))
+            {
+                return;
+            }
             match group.and_then(|group| whole_parallelism(group)) {
                 Some(parallelism) if known.get(id) == Some(&parallelism) => {}
                 Some(parallelism) => drop(by_group.insert(id.clone(), parallelism)),
@@ -52,4 +59,31 @@ fn update(known: &ByGroup, before: &Arc<ClusterSnapshot>, after: &Arc<ClusterSna
         });
     }
     by_group
+}
+
+/// Whether two readings of a group are sure to have the same useful parallelism, as nearly always. It costs much less than
+/// the parallelism itself.
+fn has_same_work(before: &GroupSnapshot, after: &GroupSnapshot) -> bool {
+    let has_same_description = match (&before.description, &after.description) {
+        (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+        (None, None) => true,
+        _ => false,
+    };
+    let counts = |topic: &GroupTopic| {
+        let summary = &topic.latest.as_ref().ok()?.summary;
+        let TopicWork {
+            partitions,
+            committed,
+            ..
+        } = summary.work;
+        Some((partitions, committed, summary.may_have_commits))
+    };
+    let mut topics = before.topics.iter().zip(&after.topics);
+    has_same_description
+        && Arc::ptr_eq(&before.remembered, &after.remembered)
+        && before.topics.len() == after.topics.len()
+        && topics.all(|((name, before), (other, after))| {
+            let known = counts(before);
+            name == other && known.is_some() && known == counts(after)
+        })
 }

@@ -87,11 +87,7 @@ impl MetricEvaluation {
         let held = || held_reason(namespace, &resolved, &groups, targets).map_or(Ok(()), Err);
         let outcome = measured.and_then(|()| held());
         let outcome = outcome.map(|()| measure(&resolved, &groups, policy));
-        let readings = groups.iter().take(decisive);
-        let readings = readings.flat_map(|group| group.decisive_topics());
-        let oldest = readings
-            .filter_map(|topic| Some(topic.reading?.read))
-            .min_by_key(|read| read.monotonic);
+        let oldest = oldest_reading(&groups, decisive);
         let fallback = FallbackEvaluation::new(&resolved, &groups, targets);
         Self {
             withheld: withheld(namespace, targets, policy).map(Box::new),
@@ -101,6 +97,31 @@ impl MetricEvaluation {
             outcome,
             oldest,
             decisive,
+        }
+    }
+
+    /// Whether later evaluations of its groups come to the same, so that only the time of the readings differs.
+    pub(super) fn has_same_measures(&self, groups: &[Arc<GroupEvaluation>]) -> bool {
+        let is_same = |(before, now): (&Arc<GroupEvaluation>, &Arc<GroupEvaluation>)| {
+            let both = before.measure.as_ref().ok().zip(now.measure.as_ref().ok());
+            both.is_some_and(|(before, now)| before == now)
+        };
+        self.outcome.is_ok()
+            && self.fallback.is_none()
+            && self.groups.len() == groups.len()
+            && self.groups.iter().zip(groups).all(is_same)
+    }
+
+    /// The evaluation for groups that [have the same measures](Self::has_same_measures).
+    pub(super) fn with_same_measures(&self, groups: SmallVec<[Arc<GroupEvaluation>; 1]>) -> Self {
+        Self {
+            oldest: oldest_reading(&groups, self.decisive),
+            groups,
+            resolved: self.resolved.clone(),
+            outcome: self.outcome.clone(),
+            withheld: self.withheld.clone(),
+            fallback: None,
+            decisive: self.decisive,
         }
     }
 
@@ -203,6 +224,15 @@ impl MetricEvaluation {
             since.is_none_or(|since| now.since(since) < cooldown)
         })
     }
+}
+
+/// When the oldest reading of the groups that decide the result was made.
+fn oldest_reading(groups: &[Arc<GroupEvaluation>], decisive: usize) -> Option<Moment> {
+    let readings = groups.iter().take(decisive);
+    let readings = readings.flat_map(|group| group.decisive_topics());
+    readings
+        .filter_map(|topic| Some(topic.reading?.read))
+        .min_by_key(|read| read.monotonic)
 }
 
 /// Number of groups that decide the result, and the first reason why a group has no measure, if there is one.

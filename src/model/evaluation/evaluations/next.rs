@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
+
 use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation};
 use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation, find_group};
 use crate::model::evaluation::metric_evaluation::MetricEvaluation;
@@ -273,10 +275,13 @@ impl Evaluator<'_> {
                 Arc::new(GroupEvaluation::new(query.selector, asked, self.clusters))
             })
         };
-        let groups = resolved.groups.iter().map(group).collect();
+        let groups: SmallVec<_> = resolved.groups.iter().map(group).collect();
         self.before
             .metrics_evaluated
             .fetch_add(1, Ordering::Relaxed);
+        if let Some(before) = before.filter(|before| before.has_same_measures(&groups)) {
+            return Arc::new(before.with_same_measures(groups));
+        }
         Arc::new(MetricEvaluation::new(
             query.namespace,
             resolved,

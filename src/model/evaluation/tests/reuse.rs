@@ -47,8 +47,17 @@ impl Sequence {
     }
 
     fn read(&mut self, seconds: u64, group: &str, connection: Option<ConnectionFault>) {
-        let rows = [(0, Ok(Some(0)), Ok(5))];
-        let mut read = fixtures::read(Duration::from_secs(seconds), group, "t", &rows);
+        self.read_rows(seconds, group, &[(0, Ok(Some(0)), Ok(5))], connection);
+    }
+
+    fn read_rows(
+        &mut self,
+        seconds: u64,
+        group: &str,
+        rows: &[fixtures::PartitionReading],
+        connection: Option<ConnectionFault>,
+    ) {
+        let mut read = fixtures::read(Duration::from_secs(seconds), group, "t", rows);
         read.connection = connection;
         let latest = self.history.apply(read, Scope::Partial);
         self.clusters.insert("main".into(), latest);
@@ -210,7 +219,8 @@ fn an_evaluation_has_the_uncapped_replicas_and_whether_the_cap_is_observed() {
 #[derive(Clone, Debug)]
 enum EvaluationStep {
     Hpas(Vec<(usize, usize, u32)>),
-    Read(usize),
+    /// A group, and the committed offset on each partition.
+    Read(usize, Vec<Result<Option<i64>, Fault>>),
     Queries(Vec<usize>),
 }
 
@@ -218,9 +228,15 @@ const GROUPS: [&str; 3] = ["a", "b", "c"];
 
 fn step() -> impl Strategy<Value = EvaluationStep> {
     let hpa = (0..5usize, 0..GROUPS.len(), 1..5u32);
+    let committed = prop_oneof![
+        4 => (3..6i64).prop_map(|at| Ok(Some(at))),
+        1 => Just(Ok(None)),
+        1 => Just(Err(Fault::NoAnswer)),
+    ];
     prop_oneof![
         prop::collection::vec(hpa, 0..6).prop_map(EvaluationStep::Hpas),
-        (0..GROUPS.len()).prop_map(EvaluationStep::Read),
+        (0..GROUPS.len(), prop::collection::vec(committed, 1..4))
+            .prop_map(|(group, committed)| EvaluationStep::Read(group, committed)),
         prop::collection::vec(0..GROUPS.len(), 0..3).prop_map(EvaluationStep::Queries),
     ]
 }
@@ -244,7 +260,11 @@ fn answers(evaluations: &Arc<Evaluations>, queries: &[AdHocQuery]) -> Vec<String
         let known = evaluations.of_ad_hoc(&query.as_query()).unwrap();
         format!("{:?}", at.value(known))
     });
-    metrics.chain(ad_hoc).collect()
+    let parallelism = GROUPS.map(|group| {
+        let most = evaluations.parallelism(&"main".into(), &group.into());
+        format!("{group} {most:?}")
+    });
+    metrics.chain(ad_hoc).chain(parallelism).collect()
 }
 
 proptest! {
@@ -277,7 +297,10 @@ proptest! {
                     let targets = sequence.targets.with_hpas(&facts.collect(), Some(at(seconds)));
                     sequence.targets = Arc::new(targets);
                 }
-                EvaluationStep::Read(group) => sequence.read(seconds, GROUPS[group], None),
+                EvaluationStep::Read(group, committed) => {
+                    let rows = committed.into_iter().map(|committed| (0, committed, Ok(5)));
+                    sequence.read_rows(seconds, GROUPS[group], &rows.collect::<Vec<_>>(), None);
+                }
                 EvaluationStep::Queries(groups) => {
                     let queries = groups.into_iter().map(|group| {
                         let text = format!("group={},topic=t", GROUPS[group]);
