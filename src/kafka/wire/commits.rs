@@ -234,10 +234,6 @@ impl<'a> CommitSweep<'a> {
             Ok(body) => body,
             Err(fault) => return fail_all(&batch, fault),
         };
-        let commits = match responses::offset_fetch(&body, version) {
-            Ok(commits) => commits,
-            Err(error) => return fail_all(&batch, self.cluster.report_malformed(address, &error)),
-        };
         let places: HashMap<_, _> = asked
             .iter()
             .map(|&(group, asked)| {
@@ -246,20 +242,26 @@ impl<'a> CommitSweep<'a> {
             })
             .collect();
         let mut room = MAX_DISCOVERED;
-        let outcome = |(name, code, topics): (_, i16, _)| {
-            let &(group, asked) = places.get(&name)?;
+        let mut outcomes = Vec::with_capacity(asked.len());
+        let decoded = responses::offset_fetch(&body, version, |name, code, offsets| {
+            let Some(&(group, asked)) = places.get(&name) else {
+                return;
+            };
             let result = if code == codes::NONE {
-                FetchedOffsets::new(asked, topics, &mut room)
+                FetchedOffsets::new(asked, offsets.topics(), &mut room)
             } else {
                 Err(codes::fault_of(code.into()))
             };
-            Some(CommitOutcome {
+            outcomes.push(CommitOutcome {
                 group,
                 result,
                 retry: retry_for(code),
-            })
-        };
-        commits.groups().filter_map(outcome).collect()
+            });
+        });
+        match decoded {
+            Ok(()) => outcomes,
+            Err(error) => fail_all(&batch, self.cluster.report_malformed(address, &error)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -190,7 +190,7 @@ async fn serve_until_login_expires(
         session_lifetime,
     } = ready;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut out = BytesMut::new();
+    let mut out = Bytes::new();
     let mut flushed = true;
     let mut sent: VecDeque<InFlight> = VecDeque::new();
     let mut correlation = 1000_i32;
@@ -300,7 +300,7 @@ async fn serve_until_login_expires(
                     continue;
                 }
                 correlation = correlation.checked_add(1).unwrap_or(1);
-                out.extend_from_slice(call.request.with_correlation(correlation));
+                out = call.request.take_frame(correlation);
                 used = now;
                 observer.count_request();
                 sent.push_back(InFlight { call, correlation, at: now });
@@ -336,7 +336,7 @@ fn has_budget(sent: &VecDeque<InFlight>) -> bool {
 /// and `flushed`.
 async fn write_some(
     writer: &mut (impl AsyncWrite + Unpin),
-    out: &mut BytesMut,
+    out: &mut Bytes,
     flushed: &mut bool,
 ) -> std::io::Result<()> {
     if out.is_empty() {
@@ -345,10 +345,14 @@ async fn write_some(
         return Ok(());
     }
     *flushed = false;
-    match writer.write_buf(out).await? {
-        0 => Err(std::io::ErrorKind::WriteZero.into()),
-        _ => Ok(()),
+    if writer.write_buf(out).await? == 0 {
+        return Err(std::io::ErrorKind::WriteZero.into());
     }
+    if out.is_empty() {
+        // Otherwise an idle connection would keep the memory of its last request.
+        *out = Bytes::new();
+    }
+    Ok(())
 }
 
 /// When an unanswered request means that the connection is dead. Never before its caller's

@@ -38,10 +38,9 @@ fn read(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
             responses::metadata(body, version, MetadataLimits::NONE)?;
         }
         ApiKey::OffsetFetch => {
-            let found = responses::offset_fetch(body, version)?;
-            found
-                .groups()
-                .for_each(|(_, _, topics)| topics.for_each(drop));
+            responses::offset_fetch(body, version, |_, _, offsets| {
+                offsets.topics().for_each(drop)
+            })?;
         }
         ApiKey::FindCoordinator => drop(responses::find_coordinator(body, version)?),
         ApiKey::ListGroups => drop(responses::list_groups(body, version)?),

@@ -17,6 +17,9 @@ use crate::kafka::peer_protocol::PeerProtocol;
 /// Position of the correlation ID in a frame: after length, API key and version.
 const CORRELATION: std::ops::Range<usize> = 8..12;
 
+/// Maximum size of a frame without its client ID and body.
+const HEADER_BYTES_MAX: usize = 32;
+
 /// Maximum bytes per read.
 const READ: usize = 64 * 1024;
 
@@ -40,14 +43,19 @@ impl Request {
         client_id: &str,
         body: &R,
     ) -> Result<Self, EncodeError> {
-        let mut bytes = vec![0; 4];
+        let codec_version = api.codec_version(version);
+        // At once, since a vector that grows to the size of a long request is copied many times.
+        let body_bytes = body.compute_size(codec_version).unwrap_or(0);
+        let expected = body_bytes.saturating_add(client_id.len());
+        let mut bytes: Vec<u8> = Vec::with_capacity(expected.saturating_add(HEADER_BYTES_MAX));
+        bytes.extend([0; 4]);
         let header = RequestHeader::default()
             .with_request_api_key(api.key())
             .with_request_api_version(version)
             .with_client_id(Some(StrBytes::from_string(client_id.to_owned())));
         header
             .encode(&mut bytes, R::header_version(version))
-            .and_then(|()| body.encode(&mut bytes, api.codec_version(version)))
+            .and_then(|()| body.encode(&mut bytes, codec_version))
             .map_err(|error| EncodeError(format!("{api:?} {version}: {error}")))?;
         let length = u32::try_from(bytes.len().saturating_sub(4))
             .map_err(|_| EncodeError(format!("{api:?} {version}: request is too long")))?;
@@ -69,12 +77,12 @@ impl Request {
         self.version
     }
 
-    /// The frame with this correlation ID.
-    pub(super) fn with_correlation(&mut self, correlation: i32) -> &[u8] {
+    /// Takes out the frame, with this correlation ID.
+    pub(super) fn take_frame(&mut self, correlation: i32) -> Bytes {
         if let Some(place) = self.bytes.get_mut(CORRELATION) {
             place.copy_from_slice(&correlation.to_be_bytes());
         }
-        &self.bytes
+        std::mem::take(&mut self.bytes).into()
     }
 }
 

@@ -258,7 +258,7 @@ impl<'a> SetupExchange<'a> {
     async fn exchange(&mut self, mut request: Request) -> Result<Bytes, FrameError> {
         self.correlation = self.correlation.wrapping_add(1);
         self.stream
-            .write_all(request.with_correlation(self.correlation))
+            .write_all(&request.take_frame(self.correlation))
             .await?;
         self.stream.flush().await?;
         let response = self

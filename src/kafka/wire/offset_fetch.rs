@@ -92,8 +92,8 @@ impl FetchedOffsets {
                 (name.clone(), column)
             })
             .collect();
-        for (name, entries) in answered {
-            if let Some(column) = columns.get_mut(name) {
+        for (index, (name, entries)) in answered.enumerate() {
+            if let Some(column) = columns.get_mut_near(index, name) {
                 fill(column, entries.iter().map(|e| (e.partition, committed(e))));
             }
         }

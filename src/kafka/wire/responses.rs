@@ -147,7 +147,10 @@ impl<'a> TopicOffsetRows<'a> {
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
-        self.in_range(0..self.topics.len())
+        self.topics.iter().map(|(name, range)| {
+            let partitions = self.partitions.get(range.clone());
+            (*name, partitions.unwrap_or_default())
+        })
     }
 
     /// As [`topics`](Self::topics), with the timestamp of each offset, in milliseconds since 1970 or -1.
@@ -165,37 +168,10 @@ impl<'a> TopicOffsetRows<'a> {
         })
     }
 
-    fn in_range(&self, topics: Range<usize>) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
-        let topics = self.topics.get(topics).unwrap_or_default();
-        topics.iter().map(|(name, range)| {
-            let partitions = self.partitions.get(range.clone());
-            (*name, partitions.unwrap_or_default())
-        })
-    }
-}
-
-/// An `OffsetFetch` response.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct OffsetFetchResult<'a> {
-    /// Group (`None` below version 8, which answers for one only), error code, range of its topics.
-    groups: Vec<(Option<&'a str>, i16, Range<usize>)>,
-    offsets: TopicOffsetRows<'a>,
-}
-
-impl<'a> OffsetFetchResult<'a> {
-    /// Groups with error code and topics.
-    pub(super) fn groups(
-        &self,
-    ) -> impl Iterator<
-        Item = (
-            Option<&'a str>,
-            i16,
-            impl Iterator<Item = (&'a str, &[PartitionEntry])>,
-        ),
-    > {
-        self.groups
-            .iter()
-            .map(|(name, code, topics)| (*name, *code, self.offsets.in_range(topics.clone())))
+    fn clear(&mut self) {
+        self.topics.clear();
+        self.partitions.clear();
+        self.timestamps.clear();
     }
 }
 
@@ -205,38 +181,41 @@ const COMMITTED_BYTES_MIN: usize = 15;
 /// Minimum size of a partition in a `ListOffsets` response.
 const LISTED_BYTES_MIN: usize = 22;
 
-pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<OffsetFetchResult<'_>, Malformed> {
+/// Decodes `OffsetFetch`. Calls back for each group with its name (`None` below version 8, which answers for one group
+/// only), error code and offsets, and fails if a later part is malformed.
+pub(super) fn offset_fetch<'a>(
+    body: &'a [u8],
+    version: i16,
+    mut on_group: impl FnMut(Option<&'a str>, i16, &TopicOffsetRows<'a>),
+) -> Result<(), Malformed> {
     let mut cursor = ResponseCursor::new(body, version >= 6);
-    let mut found = OffsetFetchResult {
-        groups: Vec::new(),
-        offsets: TopicOffsetRows::with_room(&cursor, COMMITTED_BYTES_MIN),
-    };
+    // One group after the other in the same memory: the rows of all groups are as large as the response.
+    let mut rows = TopicOffsetRows::default();
     if version >= 3 {
         cursor.i32()?;
     }
     if version >= 8 {
         for _ in 0..cursor.count(5)? {
             let group = cursor.string()?;
-            let topics = committed_topics(&mut cursor, version, &mut found.offsets)?;
+            rows.clear();
+            read_committed(&mut cursor, version, &mut rows)?;
             let code = cursor.i16()?;
             cursor.skip_tags()?;
-            found.groups.push((Some(group), code, topics));
+            on_group(Some(group), code, &rows);
         }
     } else {
-        let topics = committed_topics(&mut cursor, version, &mut found.offsets)?;
+        read_committed(&mut cursor, version, &mut rows)?;
         let code = if version >= 2 { cursor.i16()? } else { 0 };
-        found.groups.push((None, code, topics));
+        on_group(None, code, &rows);
     }
-    cursor.skip_tags()?;
-    Ok(found)
+    cursor.skip_tags()
 }
 
-fn committed_topics<'a>(
+fn read_committed<'a>(
     cursor: &mut ResponseCursor<'a>,
     version: i16,
     into: &mut TopicOffsetRows<'a>,
-) -> Result<Range<usize>, Malformed> {
-    let first = into.topics.len();
+) -> Result<(), Malformed> {
     for _ in 0..cursor.count(3)? {
         let name = cursor.string()?;
         let start = into.partitions.len();
@@ -263,7 +242,7 @@ fn committed_topics<'a>(
             into.topics.push((name, start..into.partitions.len()));
         }
     }
-    Ok(first..into.topics.len())
+    Ok(())
 }
 
 /// Decodes `ListOffsets`, from version 1.

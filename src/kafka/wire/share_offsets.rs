@@ -304,7 +304,7 @@ mod tests {
         let of = |version| {
             let body = request(std::iter::once(&asked));
             let mut request = Request::new(api, version, "c", &body).unwrap();
-            request.with_correlation(7).to_vec()
+            request.take_frame(7).to_vec()
         };
         let (mut old, new) = (of(0), of(1));
         assert_eq!(old[6..8], [0, 0]);

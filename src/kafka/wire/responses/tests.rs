@@ -245,10 +245,12 @@ fn committed_offsets_decode_in_every_version() {
             .with_topics(vec![topic])
             .with_error_code(code);
         let bytes = bytes(&response, version);
-        let found = offset_fetch(&bytes, version).unwrap();
-        let (group, found_code, topics) = found.groups().next().unwrap();
-        assert_eq!((group, found_code), (None, code));
-        assert_eq!(topics.collect::<Vec<_>>(), [("orders", &given[..])]);
+        let decoded = offset_fetch(&bytes, version, |group, found_code, offsets| {
+            assert_eq!((group, found_code), (None, code));
+            let topics: Vec<_> = offsets.topics().collect();
+            assert_eq!(topics, [("orders", &given[..])]);
+        });
+        assert_eq!(decoded, Ok(()));
     }
     for version in 8..=9 {
         let partition = |entry: &PartitionEntry| {
@@ -272,15 +274,13 @@ fn committed_offsets_decode_in_every_version() {
             .with_topics(Vec::new())
             .with_groups(vec![group("a", 0), group("b", 30)]);
         let bytes = bytes(&response, version);
-        let found = offset_fetch(&bytes, version).unwrap();
         let mut codes = Vec::new();
-        for (name, code, topics) in found.groups() {
+        let decoded = offset_fetch(&bytes, version, |name, code, offsets| {
             codes.push((name, code));
-            assert_eq!(
-                topics.collect::<Vec<_>>(),
-                [("orders", &given[..]), ("bills", &given[..])]
-            );
-        }
+            let topics: Vec<_> = offsets.topics().collect();
+            assert_eq!(topics, [("orders", &given[..]), ("bills", &given[..])]);
+        });
+        assert_eq!(decoded, Ok(()));
         assert_eq!(codes, [(Some("a"), 0), (Some("b"), 30)]);
     }
 }
@@ -338,11 +338,9 @@ fn read_all(bytes: &[u8], version: i16) {
     drop(metadata(bytes, version, MetadataLimits::NONE));
     drop(find_coordinator(bytes, version));
     drop(list_groups(bytes, version));
-    if let Ok(found) = offset_fetch(bytes, version) {
-        found
-            .groups()
-            .for_each(|(_, _, topics)| topics.for_each(drop));
-    }
+    drop(offset_fetch(bytes, version, |_, _, offsets| {
+        offsets.topics().for_each(drop);
+    }));
     if let Ok(found) = list_offsets(bytes, version) {
         found.topics().for_each(drop);
     }
