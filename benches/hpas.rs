@@ -72,6 +72,7 @@ impl Rig {
         let policy = ServingPolicy {
             clamp: true,
             cap: CapMode::Advise,
+            scaling: lagwise::model::settings::scaling_policy::ScalingPolicy::Lag,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
             writes: lagwise::model::hpa::write_scopes::WriteScopes::ALL,

@@ -10,18 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use lagwise::model::evaluation::target_policies::TargetPolicies;
 use lagwise::model::evaluation::{Evaluations, ServingPolicy};
 use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
 use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
+use lagwise::model::settings::scaling_policy::ScalingPolicy;
 use lagwise::model::snapshot::LagSnapshot;
 use lagwise::model::targets::Targets;
 use lagwise::model::targets::metric_query::MetricQuery;
-use lagwise::model::units::metric::LAG_METRIC;
+use lagwise::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
 use lagwise::model::units::quantity::Milli;
 
@@ -145,6 +148,7 @@ fn bench(criterion: &mut Criterion) {
         let policy = ServingPolicy {
             clamp: true,
             cap: lagwise::model::settings::cap_mode::CapMode::Advise,
+            scaling: lagwise::model::settings::scaling_policy::ScalingPolicy::Lag,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
             writes: lagwise::model::hpa::write_scopes::WriteScopes::ALL,
@@ -167,10 +171,116 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
+/// The same observation some sweeps later: every group has members, and reads 5 messages per second of each partition.
+fn moving(observed: &Observation, sweep: u32) -> Observation {
+    let passed = Duration::from_secs(5) * sweep;
+    let start = observed.started;
+    let at = Moment {
+        monotonic: start.monotonic + passed,
+        wall: start.wall + passed,
+    };
+    let more = i64::from(sweep) * 25;
+    let mut next = Observation {
+        started: at,
+        finished: at,
+        ..observed.clone()
+    };
+    for offsets in next.topics.values_mut() {
+        *offsets = Ok(Arc::new(TopicOffsets {
+            starts: vec![Ok(Offset(0)); PARTITIONS],
+            ends: vec![Ok(Offset(1000 + more)); PARTITIONS],
+            ..TopicOffsets::default()
+        }));
+    }
+    for group in &mut next.groups {
+        let topics = group.plan.topics.iter().cloned();
+        let filled = || CommittedOffsets::filled(PARTITIONS, Ok(Some(Offset(990 + more))));
+        group.committed = Ok(topics.map(|topic| (topic, filled())).collect());
+    }
+    next
+}
+
+/// A group of three members that share the partitions of its topics.
+fn described(topics: &BTreeSet<TopicName>) -> GroupDescription {
+    let member = |n: usize| {
+        let owned = (0..PARTITIONS).filter(|partition| partition % 3 == n);
+        let owned: Vec<_> = owned.filter_map(|p| i32::try_from(p).ok()).collect();
+        let topics = topics.iter().cloned();
+        Member {
+            id: format!("member-{n}").into(),
+            instance: None,
+            client: "client".into(),
+            host: "/10.0.0.1".into(),
+            subscribed: None,
+            assigned: topics.map(|topic| (topic, owned.clone())).collect(),
+        }
+    };
+    GroupDescription {
+        members: (0..3).map(member).collect(),
+        ..GroupDescription::memberless(GroupKind::Consumer, GroupState::Stable)
+    }
+}
+
+/// Sweeps, applied and evaluated: without a policy, and with every group under the rate policy, which may cost at most
+/// 1.3 times as much in a whole sweep.
+fn bench_policies(criterion: &mut Criterion) {
+    let (groups, each, topics) = (1000, 3, 500);
+    let mut observed = observation(groups, each, topics);
+    for group in &mut observed.groups {
+        group.description = Ok(Arc::new(described(&group.plan.topics)));
+    }
+    let hpas: Vec<_> = (0..groups)
+        .map(|i| HpaFacts {
+            namespace: "default".into(),
+            name: format!("hpa-{i}").into(),
+            max_replicas: 36,
+            metrics: vec![ExternalMetric {
+                name: DESIRED_METRIC.into(),
+                selector: Selector::parse(&format!("group=group-{i:04}")).unwrap_or_default(),
+                target: Some(MetricTarget::AverageValue(Milli::ONE)),
+            }],
+            annotations: [("lagwise.dev/lag-per-replica".to_owned(), "100".to_owned())].into(),
+            ..HpaFacts::default()
+        })
+        .collect();
+    let targets = Arc::new(Targets::merge(
+        &["main".into()],
+        &[],
+        &hpas,
+        BTreeSet::new(),
+    ));
+    for (name, scaling) in [("lag", ScalingPolicy::Lag), ("rate", ScalingPolicy::Rate)] {
+        let policy = ServingPolicy {
+            scaling,
+            ..ServingPolicy::default()
+        };
+        let mut evaluations = Arc::new(Evaluations::new(policy));
+        let mut history = ClusterHistory::default();
+        let mut policies = TargetPolicies::default();
+        let mut sweep = 0;
+        criterion.bench_function(&format!("sweep of W2 under {name}"), |bencher| {
+            bencher.iter_batched(
+                || {
+                    sweep += 1;
+                    moving(&observed, sweep)
+                },
+                |observed| {
+                    let started = observed.started;
+                    let latest = history.apply(observed, Scope::Whole);
+                    let clusters = [("main".into(), latest)].into();
+                    let next = evaluations.next(&clusters, &targets, std::iter::empty());
+                    evaluations = policies.observe_sweep(&"main".into(), &next, &started);
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+}
+
 fn selector(group: usize, topics: usize) -> Selector {
     let text = format!("group=group-{group:04},topic=topic-{}", group % topics);
     Selector::parse(&text).unwrap_or_default()
 }
 
-criterion_group!(benches, bench);
+criterion_group!(benches, bench, bench_policies);
 criterion_main!(benches);

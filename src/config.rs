@@ -18,6 +18,7 @@ mod leader;
 mod listeners;
 mod log;
 mod node;
+mod policy;
 mod poll;
 mod problem;
 mod properties;
@@ -51,6 +52,7 @@ pub use lag::LagConfig;
 pub use leader::LeaderConfig;
 pub use listeners::{AdminConfig, MetricsConfig, ProbesConfig};
 pub use log::{AccessLogMode, LogConfig, LogFormat};
+pub use policy::PolicyConfig;
 pub use poll::PollConfig;
 pub use problem::{ConfigError, Problem};
 pub use properties::{Properties, PropertyValue};
@@ -96,6 +98,9 @@ pub struct Config {
     /// How HPAs are kept at or below the replica ceiling.
     #[schemars(default)]
     pub cap: CapConfig,
+    /// How the number of replicas is made, for `kafka_desired_replicas`.
+    #[schemars(default)]
+    pub policy: PolicyConfig,
     /// Which workloads are scaled to zero.
     #[schemars(default)]
     pub scale_to_zero: ScaleToZeroConfig,
@@ -126,6 +131,7 @@ impl Config {
             budgets: BudgetsConfig::default(),
             kubernetes: KubernetesConfig::default(),
             cap: CapConfig::default(),
+            policy: PolicyConfig::default(),
             scale_to_zero: ScaleToZeroConfig::default(),
             leader: LeaderConfig::default(),
             state: StateConfig::default(),
@@ -179,6 +185,7 @@ impl Config {
         let budgets = BudgetsConfig::read(root.section("budgets"));
         let kubernetes = KubernetesConfig::read(root.section("kubernetes"), environment);
         let cap = CapConfig::read(root.section("cap"));
+        let policy = PolicyConfig::read(root.section("policy"));
         let scale_to_zero = ScaleToZeroConfig::read(root.section("scale_to_zero"));
         let leader = LeaderConfig::read(root.section("leader"));
         let state = StateConfig::read(root.section("state"));
@@ -194,6 +201,7 @@ impl Config {
             budgets,
             kubernetes,
             cap,
+            policy,
             scale_to_zero,
             leader,
             state,

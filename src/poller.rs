@@ -183,7 +183,8 @@ impl<S: OffsetSource> Poller<S> {
                         publish(&state);
                     }
                     sweeps.start(planned, due);
-                    if saved_state.as_ref().is_some_and(HistoryHandle::is_due) {
+                    let has_changes = state.has_unsaved_decisions();
+                    if saved_state.as_ref().is_some_and(|saved| saved.is_due(has_changes)) {
                         state = save(state, &mut saved_state).await?;
                     }
                 }

@@ -1,7 +1,7 @@
 //! Simulation of a consumer group, its workload and its HPA under a scaling policy.
 //!
 //! Deterministic: a run depends on the scenario and the seed only, never on the wall clock. The rate policy is that of
-//! the model ([`crate::model::policy`]), which the daemon does not serve yet. The HPA is the controller's arithmetic
+//! the model ([`crate::model::policy`]), which the daemon serves as well. The HPA is the controller's arithmetic
 //! that the end-to-end tests compare with the real controller ([`crate::model::hpa::controller`]).
 //!
 //! Time passes in steps of a second. Messages arrive by a Poisson process and are processed in order, partition by

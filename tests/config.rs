@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use lagwise::config::{AuthMode, ClientChoice, Config, Environment, LogFormat, json_schema};
 use lagwise::model::settings::form::Form;
+use lagwise::model::settings::scaling_policy::ScalingPolicy;
 use lagwise::model::settings::{By, FileSection, Setting, Settings};
 use lagwise::model::units::newtypes::{Isolation, OffsetReset};
 use lagwise::model::units::quantity::Milli;
@@ -268,10 +269,11 @@ fn every_key_can_be_set() {
          targets:\n\
          - {name: t, namespaces: [shop], cluster: us, group: 'the group', topics: [a, b], lag_per_replica: 10, offset_reset: earliest,\n\
          \x20 isolation: read_committed, partitions: '0-5,9', threads_per_replica: 4, even: true, by: lagging,\n\
-         \x20 fallback_replicas: 3, fallback_after: 15m}\n\
+         \x20 fallback_replicas: 3, fallback_after: 15m, policy: rate, slo: 30s}\n\
          - {name: u, cluster: eu, group: g, topic_regex: 'orders-.*'}\n\
          kubernetes: {enabled: false, namespaces: [shop], kubeconfig: /etc/lagwise/kubeconfig, context: c}\n\
          cap: {clamp: false}\n\
+         policy: {default: recommend}\n\
          lag: {residual_max: 3, residual_after: 1s, stuck_after: 2s, stuck_counts: false, forget_after: 3d}\n\
          state: {config_map: kept}\n\
          server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  metrics: {listen: '127.0.0.1:2'}\n\
@@ -302,6 +304,11 @@ fn every_key_can_be_set() {
         (4, true)
     );
     assert_eq!(settings.by(), By::Lagging);
+    assert_eq!(
+        (settings.policy, settings.slo()),
+        (Some(ScalingPolicy::Rate), Duration::from_secs(30))
+    );
+    assert_eq!(config.policy.default, ScalingPolicy::Recommend);
     let fallback = settings.fallback().unwrap();
     assert_eq!(
         (fallback.replicas.get(), fallback.after),

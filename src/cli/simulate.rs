@@ -47,7 +47,7 @@ const MIN_REPLICAS_MAX: u32 = 1000;
     lagwise simulate --ablation --seeds 10\n\n\
     The command needs neither Kafka nor Kubernetes. It runs the rate policy, models of other policies, and the \
     arithmetic of the HPA controller on a simulated consumer group. The same seed gives the same result.\n\n\
-    The daemon does not serve the rate policy yet.\n\n\
+    The daemon serves the same rate policy for HPAs with the annotation lagwise.dev/policy: rate.\n\n\
     COST is the sum of replicas in percent of as many replicas as partitions, 5 times the percentage of late messages, \
     and 0.2 for each rebalance.")]
 pub struct SimulateArgs {

@@ -13,6 +13,7 @@ pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
     ServingPolicy {
         clamp: config.cap.clamp,
         cap: config.cap.default,
+        scaling: config.policy.default,
         max_staleness: config.poll.max_staleness,
         namespaces: if config.kubernetes.enabled {
             config.kubernetes.namespaces.clone()

@@ -119,6 +119,7 @@ pub(super) mod testing {
             policy: ServingPolicy {
                 clamp: true,
                 cap: CapMode::Advise,
+                scaling: crate::model::settings::scaling_policy::ScalingPolicy::Lag,
                 // The fixture's readings were made when the test began.
                 max_staleness: Duration::from_secs(3600),
                 namespaces: Vec::new(),

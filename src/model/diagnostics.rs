@@ -8,6 +8,7 @@ pub mod hpa_events;
 pub mod hpa_findings;
 pub mod hpa_status;
 pub mod incidents;
+pub mod policy_findings;
 pub mod setting_findings;
 pub mod workload_findings;
 

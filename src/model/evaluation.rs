@@ -12,8 +12,10 @@ mod group_parallelism;
 pub mod idle;
 pub mod metric_evaluation;
 pub mod parallelism;
+pub mod policy_outcome;
 mod series_match;
 pub mod sizing;
+pub mod target_policies;
 pub mod topic_selection;
 mod unseen;
 mod valuation;
@@ -27,6 +29,7 @@ use super::hpa::write_scopes::WriteScopes;
 use super::lag::cluster_snapshot::GroupSnapshot;
 use super::lag::topic_summary::TopicWork;
 use super::settings::cap_mode::CapMode;
+use super::settings::scaling_policy::ScalingPolicy;
 use super::targets::HpaCap;
 use super::targets::lookup::GroupQuery;
 use super::units::metric::Metric;
@@ -50,6 +53,8 @@ pub struct ServingPolicy {
     pub clamp: bool,
     /// What is done about the ceiling of an HPA that does not say.
     pub cap: CapMode,
+    /// Scaling policy of targets that do not say.
+    pub scaling: ScalingPolicy,
     /// The oldest reading that is still served.
     pub max_staleness: Duration,
     /// The namespaces whose HPAs are watched; empty = all. What an HPA of another namespace wants is
@@ -72,6 +77,7 @@ impl Default for ServingPolicy {
         Self {
             clamp: true,
             cap: CapMode::Advise,
+            scaling: ScalingPolicy::Lag,
             max_staleness: Duration::from_secs(30),
             namespaces: Vec::new(),
             writes: WriteScopes::ALL,

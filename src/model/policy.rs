@@ -6,10 +6,11 @@
 //! the arrivals and drains the backlog ([`requirement`]), in steps that share the partitions evenly ([`ladder`]). It
 //! scales down if fewer replicas have been enough for so long that the step is worth its rebalances ([`down`]).
 //!
-//! [`RatePolicy::observe`] is a function of the readings only: time is a part of them. `lagwise simulate` runs the
-//! policy. The daemon does not serve it yet.
+//! [`RatePolicy::observe`] is a function of the readings only: time is a part of them. The daemon and `lagwise simulate`
+//! run the same policy.
 
 mod capacity;
+mod changes;
 mod commits;
 pub mod decision;
 mod down;
@@ -20,29 +21,28 @@ mod policy_time;
 mod rates;
 mod reaction;
 pub mod reading;
+pub mod recommendation;
 pub mod requirement;
+pub mod saved;
 pub mod settings;
 mod up;
 
 use self::capacity::estimate_capacity;
 use self::decision::{RateDecision, RateRule, RateTerms};
 use self::down::{DownHistory, StepDown};
-use self::estimates::{GroupEstimates, ObservedGroup};
-use self::ladder::build_ladder;
-use self::learned::{LastChange, LearnedPolicy};
+use self::estimates::{EstimateScratch, GroupEstimates, ObservedGroup};
+use self::ladder::{bound_ladder, build_ladder};
+use self::learned::LearnedPolicy;
 use self::policy_time::{PolicyTime, from_count};
 use self::rates::{FAST, MEDIUM, SLOW};
 use self::reaction::Reaction;
-use self::reading::GroupReading;
+use self::reading::{GroupReading, SupposedGroup};
 use self::requirement::RequirementScratch;
-use self::settings::{DAMAGE_PRICE, PolicyRule, RatePolicySettings};
+use self::settings::{PolicyRule, RatePolicySettings};
 use self::up::{StepUp, UpTrial};
 
 /// Seconds of consumption from which a group of unknown capacity is judged.
 const WATCHED_MIN: f64 = 40.0;
-
-/// Arrivals in proportion to the capacity from which late messages are due to too few replicas.
-const SURPLUS: f64 = 1.2;
 
 /// The rate policy of one consumer group.
 #[derive(Clone, Debug)]
@@ -59,10 +59,19 @@ pub struct RatePolicy {
     last_age: f64,
     ladder: Vec<u32>,
     ceiling: u32,
+    bounds: (u32, u32),
     /// Time of the first reading since the start, in seconds; `None` before it.
     started: Option<f64>,
+    scratch: PolicyScratch,
+}
+
+/// Buffers that hold nothing between two readings. One can serve any number of policies, by
+/// [`RatePolicy::swap_scratch`].
+#[derive(Clone, Debug, Default)]
+pub struct PolicyScratch {
     offsets: Vec<(i64, i64)>,
-    scratch: RequirementScratch,
+    estimates: EstimateScratch,
+    requirement: RequirementScratch,
 }
 
 /// Inputs of the rules at one poll.
@@ -76,6 +85,7 @@ struct Situation {
     progress_since: f64,
     status_replicas: u32,
     slo: f64,
+    is_supposed: bool,
 }
 
 impl RatePolicy {
@@ -87,7 +97,7 @@ impl RatePolicy {
         Self {
             settings,
             learned,
-            estimates: GroupEstimates::new(gaps),
+            estimates: GroupEstimates::new(gaps, learned.capacity.is_some()),
             history: DownHistory::default(),
             reaction: Reaction::default(),
             trial: None,
@@ -95,10 +105,37 @@ impl RatePolicy {
             last_age: 0.0,
             ladder: Vec::new(),
             ceiling: 0,
+            bounds: (0, 0),
             started: None,
-            offsets: Vec::new(),
-            scratch: RequirementScratch::default(),
+            scratch: PolicyScratch::default(),
         }
+    }
+
+    /// Exchanges the buffers.
+    pub fn swap_scratch(&mut self, scratch: &mut PolicyScratch) {
+        std::mem::swap(&mut self.scratch, scratch);
+    }
+
+    /// Replaces the settings.
+    pub fn set_settings(&mut self, settings: RatePolicySettings) {
+        self.settings = settings;
+    }
+
+    /// Follows a number of replicas that somebody else decided, as if the policy had begun with it.
+    pub fn follow(&mut self, replicas: u32) {
+        self.learned.output = Some(replicas);
+    }
+
+    /// For how many seconds readings were observed since the start.
+    #[must_use]
+    pub fn observed_seconds(&self, now: f64) -> f64 {
+        self.started.map_or(0.0, |started| now - started)
+    }
+
+    /// Whether the members of the last step up are awaited.
+    #[must_use]
+    pub fn awaits_members(&self) -> bool {
+        self.reaction.is_pending()
     }
 
     /// What has to survive a restart.
@@ -115,14 +152,17 @@ impl RatePolicy {
         }
         let moment = PolicyTime::from_seconds(now - self.learned.began);
         let ceiling = reading.ceiling.max(1);
-        if self.ceiling != ceiling {
-            self.ceiling = ceiling;
+        let most = reading.bounds.1.clamp(1, ceiling);
+        let bounds = (reading.bounds.0.clamp(1, most), most);
+        if self.ceiling != ceiling || self.bounds != bounds {
+            (self.ceiling, self.bounds) = (ceiling, bounds);
             self.ladder = build_ladder(ceiling);
+            bound_ladder(&mut self.ladder, bounds);
         }
         let starts = self.learned.output.is_none();
-        let present = reading.status_replicas.clamp(1, ceiling);
+        let present = reading.status_replicas.clamp(bounds.0, most);
         let before = *self.learned.output.get_or_insert(present);
-        let output = before.min(ceiling);
+        let output = before.clamp(bounds.0, most);
         self.learned.output = Some(output);
         let mut decision = RateDecision {
             replicas: output,
@@ -142,17 +182,21 @@ impl RatePolicy {
             decision.rule = RateRule::MissingOffsets;
             return decision;
         }
-        let seen = self.estimates.observe(
+        let mut seen = self.estimates.observe(
             reading,
-            &self.offsets,
+            (&self.scratch.offsets, &mut self.scratch.estimates),
             moment,
             &self.settings,
             &mut self.learned,
         );
+        if let Some(supposed) = reading.supposed {
+            self.estimates.suppose(supposed, &mut seen);
+        }
+        let is_applied = reading.supposed.is_none();
         self.reaction.observe(
             now,
-            reading.members,
-            self.settings.has(PolicyRule::LearnedReaction),
+            working_members(reading),
+            is_applied && self.settings.has(PolicyRule::LearnedReaction),
             &mut self.learned,
         );
         let Some(situation) = self.assess(reading, seen, output) else {
@@ -177,21 +221,22 @@ impl RatePolicy {
 
     fn start(&mut self, now: f64) {
         self.started = Some(now);
-        if self.learned.output.is_none() {
+        if self.learned.began <= 0.0 {
             self.learned.began = now;
             self.learned.last_up = now;
         }
     }
 
     fn read_offsets(&mut self, reading: &GroupReading<'_>) -> bool {
-        self.offsets.clear();
+        let offsets = &mut self.scratch.offsets;
+        offsets.clear();
         for partition in reading.partitions {
             let (Some(end), Some(committed)) = (partition.end, partition.committed) else {
                 return false;
             };
-            self.offsets.push((end.0, committed.0));
+            offsets.push((end.0, committed.0));
         }
-        !self.offsets.is_empty()
+        !offsets.is_empty()
     }
 
     fn assess(
@@ -201,7 +246,7 @@ impl RatePolicy {
         output: u32,
     ) -> Option<Situation> {
         let now = reading.at.as_secs_f64();
-        let estimates = &mut self.estimates;
+        let estimates = &self.estimates;
         let rate =
             |window| estimates.arrivals.per_second(window).unwrap_or(0.0) * seen.active_share;
         let (medium, slow) = (rate(MEDIUM), rate(SLOW));
@@ -221,7 +266,10 @@ impl RatePolicy {
         let poll = reading.poll_interval.as_secs_f64();
         let delay = self.learned.reaction + self.learned.pause + poll;
         let share = seen.active_share.max(1e-9);
-        let ahead = estimates.project_age(fast / share, capacity, reading.members, delay);
+        let members = working_members(reading);
+        let loads = &mut self.scratch.estimates.loads;
+        let by_owner = reading.supposed.is_none().then_some(loads);
+        let ahead = estimates.project_age(by_owner, fast / share, (capacity, members), delay);
         let hot = estimates.partitions.iter().position(|partition| {
             is_known && medium / share * f64::from(partition.share) > capacity
         });
@@ -239,7 +287,7 @@ impl RatePolicy {
             },
             capacity,
             is_capacity_known: is_known,
-            members: reading.members,
+            members,
             delay,
             pause: self.learned.pause,
             commit_interval: estimates.gaps.interval(),
@@ -251,14 +299,18 @@ impl RatePolicy {
             output,
             terms,
             progress_since: seen.progress_since,
-            is_stable: reading.is_stable,
-            stable_for: if reading.is_stable {
-                now - estimates.stable_since
-            } else {
-                0.0
+            is_stable: reading.is_stable || reading.supposed.is_some(),
+            stable_for: match (&reading.supposed, self.learned.last_change) {
+                (Some(_), last) => now - last.map_or(self.learned.began, |last| last.at),
+                (None, _) if reading.is_stable => now - estimates.stable_since,
+                (None, _) => 0.0,
             },
-            status_replicas: reading.status_replicas,
+            status_replicas: match reading.supposed {
+                Some(SupposedGroup { members, .. }) => members,
+                None => reading.status_replicas,
+            },
             slo: self.settings.slo.as_secs_f64(),
+            is_supposed: reading.supposed.is_some(),
         })
     }
 
@@ -302,93 +354,20 @@ impl RatePolicy {
         }
     }
 
-    /// Records a step up, and what follows if it undoes a step down.
-    fn raise(&mut self, situation: &Situation, replicas: u32, needed: f64) {
-        let Situation {
-            now, terms, output, ..
-        } = *situation;
-        if let Some(last) = self.learned.last_change
-            && last.to < last.from
-            && last.is_trial
-            && !terms.is_capacity_known
-        {
-            self.learned.failed_probes = self.learned.failed_probes.saturating_add(1);
-        }
-        if let Some(last) = self.learned.last_change
-            && last.to < last.from
-            && !last.is_trial
-            && now - last.at < (2.0 * last.held).max(1200.0)
-        {
-            self.learned.double_hold(now);
-        }
-        let exceeds = terms.arrivals_fast > SURPLUS * terms.capacity * f64::from(output);
-        if self.settings.has(PolicyRule::Damage) && exceeds {
-            self.late.get_or_insert(0.0);
-        }
-        // Steps up in quick succession are judged as one.
-        let pending = self
-            .trial
-            .filter(|trial| !trial.is_judged && trial.to == output);
-        let from = pending.map_or(output, |trial| trial.from);
-        let capacity = pending.map_or(terms.capacity, |trial| trial.capacity);
-        let consumed = pending.map_or(terms.consumption, |trial| trial.consumed);
-        let more = f64::from(replicas.saturating_sub(from)) * capacity;
-        self.trial = Some(UpTrial {
-            at: now,
-            from,
-            to: replicas,
-            arrivals: terms.arrivals_fast,
-            capacity,
-            consumed,
-            expected: more.min((needed - consumed).max(0.0)),
-            is_judged: false,
-        });
-        self.reaction.expect(now, replicas);
-        self.learned.last_up = now;
-        self.change(situation, replicas, 0.0, false);
-    }
-
-    fn change(&mut self, situation: &Situation, replicas: u32, held: f64, is_trial: bool) {
-        self.learned.last_change = Some(LastChange {
-            at: situation.now,
-            from: situation.output,
-            to: replicas,
-            held,
-            is_trial,
-        });
-        self.learned.output = Some(replicas);
-        if replicas < situation.output {
-            self.reaction.forget();
-        }
-    }
-
-    /// Counts the messages that are late because there were too few replicas. Their price delays the next step down.
-    fn count_damage(&mut self, situation: &Situation, consumed: f64) {
-        let last_age = std::mem::replace(&mut self.last_age, situation.terms.age);
-        let Some(late) = &mut self.late else { return };
-        let Situation {
-            now, terms, slo, ..
-        } = *situation;
-        if terms.age.max(last_age) > slo {
-            *late += consumed;
-        }
-        let is_over = terms.age < slo / 4.0 && terms.projected_age < slo / 4.0;
-        if is_over && situation.stable_for >= 60.0 {
-            // The total begins at 0 after a restart.
-            let watched = now - self.started.unwrap_or(now);
-            let mean = self.estimates.arrivals.total() / watched.max(1.0);
-            let price = DAMAGE_PRICE * f64::from(self.ceiling) / mean.max(1e-9) * *late;
-            self.learned.add_damage(price, now);
-            self.late = None;
-        }
-    }
-
     /// Bytes that the estimates of this group take, without buffers that hold nothing between two polls.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             .saturating_add(self.estimates.heap_bytes())
             .saturating_add(self.history.capacity_bytes())
+    }
+}
+
+/// Members that work by the rules' assumption.
+fn working_members(reading: &GroupReading<'_>) -> u32 {
+    match reading.supposed {
+        Some(supposed) => supposed.members,
+        None => reading.members,
     }
 }
 

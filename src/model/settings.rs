@@ -5,6 +5,8 @@ pub mod annotations;
 pub mod cap_mode;
 pub mod form;
 pub mod group_settings;
+pub mod replica_hold;
+pub mod scaling_policy;
 mod setting;
 mod table;
 

@@ -10,6 +10,7 @@ use crate::model::diagnostics::current_findings::{
     find_wide_patterns,
 };
 use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
+use crate::model::diagnostics::policy_findings::find_in_policy;
 use crate::model::evaluation::hpa_ceiling;
 use crate::model::findings::{Finding, WriteFindings};
 use crate::model::hpa::facts::HpaFacts;
@@ -89,6 +90,7 @@ impl FindingsTracker {
             let metrics = evaluations.metrics_of_targets(targets);
             others.extend(metrics.iter().filter_map(find_in_outcome));
             others.extend(metrics.iter().flat_map(find_wide_patterns));
+            others.extend(metrics.iter().flat_map(find_in_policy));
             let of_hpa = metrics.iter();
             let all = &snapshot.targets;
             others.extend(of_hpa.flat_map(|m| find_unseen_groups(m, all, MEMBERS_WITHIN)));

@@ -47,9 +47,13 @@ impl PolledCluster {
         changed
     }
 
-    /// The plan of a sweep of all groups.
-    pub(super) fn whole_plan(&self) -> SweepPlan {
-        let mut groups = Vec::from_iter(self.plan.values().cloned());
+    /// The plan of a sweep of all groups, of which some are changing.
+    pub(super) fn whole_plan(&self, is_changing: impl Fn(&GroupId) -> bool) -> SweepPlan {
+        let plans = self.plan.values().map(|plan| GroupPlan {
+            is_changing: is_changing(&plan.group),
+            ..plan.clone()
+        });
+        let mut groups = Vec::from_iter(plans);
         self.history.add_forgotten_topics(&mut groups);
         SweepPlan {
             groups,

@@ -10,6 +10,10 @@ use crate::model::lag::history::memory::SavedHistory;
 /// The shortest time between two saves.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
+/// The shortest time between two saves after a policy has decided for another number of replicas: a leader that takes over
+/// must not begin with an old one.
+const SAVE_CHANGES_EVERY: Duration = Duration::from_secs(10);
+
 /// How long the first sweep waits for the saved history. History that arrives later is used as well, but
 /// until then a commit that Kafka has forgotten looks like no commit.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
@@ -82,9 +86,14 @@ impl HistoryHandle {
         self.is_loaded
     }
 
-    /// Whether it is time to save.
-    pub(super) fn is_due(&self) -> bool {
-        self.is_loaded && self.saved_at.elapsed() >= SAVE_EVERY
+    /// Whether it is time to save; sooner if a policy has decided for another number of replicas.
+    pub(super) fn is_due(&self, has_changes: bool) -> bool {
+        let every = if has_changes {
+            SAVE_CHANGES_EVERY
+        } else {
+            SAVE_EVERY
+        };
+        self.is_loaded && self.saved_at.elapsed() >= every
     }
 
     /// Saves the history. Does nothing before the saved history is loaded, which would be lost otherwise.

@@ -12,12 +12,13 @@ use super::sweeps::{FinishedSweep, PlannedSweep};
 use super::transitions;
 use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
+use crate::model::evaluation::target_policies::TargetPolicies;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
 use crate::model::findings::WriteFindings;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::Scope;
-use crate::model::lag::history::memory::SavedHistory;
+use crate::model::lag::history::memory::{SavedCluster, SavedHistory};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::budgets::BudgetExceeded;
 use crate::model::targets::metric_query::AdHocQuery;
@@ -45,6 +46,7 @@ pub struct PollerState {
     watch_keys: RecentRequests<WatchKey>,
     queries: RecentRequests<AdHocQuery>,
     evaluations: Arc<Evaluations>,
+    policies: TargetPolicies,
     findings: FindingsTracker,
     finding_log: FindingLog,
     idle: Arc<IdleSince>,
@@ -72,6 +74,7 @@ impl PollerState {
             watch_keys: RecentRequests::new(MAX_AD_HOC),
             queries: RecentRequests::new(MAX_AD_HOC),
             evaluations: Arc::new(Evaluations::new(policy)),
+            policies: TargetPolicies::default(),
             findings: FindingsTracker::default(),
             finding_log: FindingLog::default(),
             idle: Arc::default(),
@@ -170,7 +173,10 @@ impl PollerState {
             }
             let changed = cluster.replan(name, &self.targets);
             let plan = match scope {
-                Scope::Whole => cluster.whole_plan(),
+                Scope::Whole => {
+                    let changing: BTreeSet<_> = self.policies.changing_groups(name).collect();
+                    cluster.whole_plan(|group| changing.contains(group))
+                }
                 Scope::Partial if changed.groups.is_empty() => continue,
                 Scope::Partial => changed,
             };
@@ -212,7 +218,7 @@ impl PollerState {
             observation.groups.append(&mut cluster.left_out);
         }
         let took = observation.finished.since(&observation.started);
-        let finished = observation.finished;
+        let (started, finished) = (observation.started, observation.finished);
         // The members of a group may turn out to read topics that nobody has named.
         let read = observation.groups.iter().map(|group| &group.plan);
         let open = read.filter(|plan| plan.discover);
@@ -238,6 +244,8 @@ impl PollerState {
         );
         self.evaluate();
         if scope == Scope::Whole {
+            let policies = &mut self.policies;
+            self.evaluations = policies.observe_sweep(&name, &self.evaluations, &started);
             self.update_idle();
             self.unread_partitions = Arc::new(self.ledger.exceeded_budgets());
             let snapshot = self.snapshot();
@@ -295,20 +303,31 @@ impl PollerState {
         for (name, cluster) in &mut self.clusters {
             if let Some(known) = saved.clusters.get(name.as_str()) {
                 cluster.history.import(known, saved.saved, &now);
+                self.policies.import(name, &known.policies, saved.saved);
             }
         }
+    }
+
+    /// Whether a policy has decided for another number of replicas since the last save.
+    pub(super) fn has_unsaved_decisions(&self) -> bool {
+        self.policies.is_unsaved()
     }
 
     /// The history to save.
     pub(super) fn export(&mut self) -> SavedHistory {
         let now = Moment::now();
         let since_1970 = now.wall.duration_since(SystemTime::UNIX_EPOCH);
-        let clusters = self.clusters.iter_mut();
+        let policies = &mut self.policies;
+        let clusters = self.clusters.iter_mut().map(|(name, cluster)| {
+            let saved = SavedCluster {
+                policies: policies.export(name, &now),
+                ..cluster.history.export(&now)
+            };
+            (name.as_str().to_owned(), saved)
+        });
         SavedHistory {
             saved: since_1970.map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX)),
-            clusters: clusters
-                .map(|(name, cluster)| (name.as_str().to_owned(), cluster.history.export(&now)))
-                .collect(),
+            clusters: clusters.collect(),
             ..SavedHistory::default()
         }
     }

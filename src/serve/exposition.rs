@@ -97,6 +97,7 @@ async fn write(
     topics(text, &exported).await?;
     targets::parallelism(text, snapshot, &exported).await?;
     targets::targets(text, snapshot, now).await?;
+    targets::policies(text, snapshot, now).await?;
     freshness(text, &exported, now).await?;
     findings(text, snapshot).await?;
     budgets(text, snapshot, &exported).await?;
@@ -579,8 +580,78 @@ mod tests {
             assert_eq!(labels, *family.labels, "{line}");
             seen.insert(name);
         }
-        // The fixture has no member, nothing stuck, and nothing over budget.
-        assert_eq!(seen.len(), families::ALL.len() - 3, "{seen:?}");
+        // The fixture has no member, nothing stuck, nothing over budget, and no policy.
+        assert_eq!(
+            seen.len(),
+            families::ALL.len() - 3 - POLICY_FAMILIES,
+            "{seen:?}"
+        );
+    }
+
+    /// Families that only targets with a policy or a hold have.
+    const POLICY_FAMILIES: usize = 9;
+
+    #[test]
+    fn policies_and_holds_have_their_numbers() {
+        use crate::model::evaluation::Evaluations;
+        use crate::model::evaluation::target_policies::TargetPolicies;
+        use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+        use crate::model::units::metric::DESIRED_METRIC;
+
+        let annotations = [
+            ("policy", "recommend"),
+            ("hold", "both"),
+            ("lag-per-replica", "10"),
+        ];
+        let annotations =
+            annotations.map(|(key, value)| (format!("lagwise.dev/{key}"), value.into()));
+        let hpa = HpaFacts {
+            namespace: "shop".into(),
+            name: "billing".into(),
+            max_replicas: 9,
+            metrics: vec![ExternalMetric {
+                name: DESIRED_METRIC.into(),
+                selector: Selector::parse("group=g").unwrap(),
+                target: Some(MetricTarget::AverageValue(Milli::from_units(1))),
+            }],
+            annotations: annotations.into(),
+            ..HpaFacts::default()
+        };
+        let cluster = ClusterName::from("main");
+        let names = std::slice::from_ref(&cluster);
+        let targets = Targets::merge(names, &[], &[hpa], BTreeSet::new());
+        let targets = Arc::new(targets);
+        let (mut history, mut policies) = (ClusterHistory::default(), TargetPolicies::default());
+        let mut evaluations = Arc::new(Evaluations::new(ServingPolicy::default()));
+        let (mut clusters, mut now) = (BTreeMap::new(), fixtures::at(Duration::ZERO));
+        let described = GroupDescription::memberless(GroupKind::Consumer, GroupState::Stable);
+        let described = Arc::new(described);
+        for sweep in 0..30 {
+            let at = Duration::from_secs(5 * sweep);
+            let end = 1000 + 50 * i64::try_from(sweep).unwrap();
+            let row = (0, Ok(Some(end - 15)), Ok(end));
+            let mut read = fixtures::read(at, "g", "t", &[row, row]);
+            read.groups[0].description = Ok(Arc::clone(&described));
+            clusters = [(cluster.clone(), history.apply(read, Scope::Whole))].into();
+            now = fixtures::at(at);
+            let next = evaluations.next(&clusters, &targets, std::iter::empty());
+            evaluations = policies.observe_sweep(&cluster, &next, &now);
+        }
+        let snapshot = LagSnapshot {
+            targets,
+            clusters,
+            evaluations,
+            ..LagSnapshot::default()
+        };
+        let text = render(&snapshot, &now);
+        let families = families::ALL.iter().rev().skip(1).take(POLICY_FAMILIES);
+        for family in families {
+            let start = format!("{}{{namespace=\"shop\",hpa=\"billing\",", family.name);
+            let samples = text.lines().filter(|line| line.starts_with(&start));
+            let count = if family.labels.contains(&"by") { 2 } else { 1 };
+            assert_eq!(samples.count(), count, "{}\n{text}", family.name);
+        }
+        assert!(text.contains("lagwise_target_lag_replicas{namespace=\"shop\",hpa=\"billing\",metric=\"kafka_desired_replicas\",selector=\"group=g\"} 2"), "{text}");
     }
 
     #[test]

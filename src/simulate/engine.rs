@@ -294,9 +294,11 @@ impl<'a> Simulation<'a> {
             poll_interval: Duration::from_secs(u64::from(scenario.poll)),
             partitions: &self.readings,
             ceiling: count(self.partitions.len()),
+            bounds: (1, count(self.partitions.len())),
             is_stable: self.group.is_stable(),
             members: self.members(),
             status_replicas: count(self.deployment.pods.len()),
+            supposed: None,
         };
         let truth = Truth {
             capacity: scenario.capacity * scenario.capacity_factor(now),

@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, conformance, convert, cost, events, faults, lag, leader,
-    live, load, login, logins, network, oracle, outage, protocols, renewal, rows, scale, selectors,
-    smoke, state, tenants, unseen, zero,
+    live, load, login, logins, network, oracle, outage, policy, protocols, renewal, rows, scale,
+    selectors, smoke, state, tenants, unseen, zero,
 };
 
 /// The variable that names the lane to run; without it all are run, on one testbed.
@@ -88,6 +88,7 @@ pub(crate) const LANES: &[Lane] = &[
         at_once: 1,
         cases: &[
             scale::CASES,
+            policy::CASES,
             annotations::CASES,
             convert::CASES,
             oracle::CASES,
@@ -97,7 +98,7 @@ pub(crate) const LANES: &[Lane] = &[
             unseen::CASES,
             zero::RECORDS,
         ],
-        long: &[tenants::LONG],
+        long: &[policy::LONG, tenants::LONG],
     },
     // What the daemon writes: the cap, and scale to zero.
     Lane {

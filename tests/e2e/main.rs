@@ -35,6 +35,7 @@ mod logins;
 mod network;
 mod oracle;
 mod outage;
+mod policy;
 mod probes;
 mod protocols;
 mod renewal;

@@ -72,6 +72,7 @@ fn policy() -> evaluation::ServingPolicy {
     evaluation::ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
+        scaling: crate::model::settings::scaling_policy::ScalingPolicy::Lag,
         max_staleness: SECOND * 60,
         namespaces: Vec::new(),
         writes: crate::model::hpa::write_scopes::WriteScopes::ALL,

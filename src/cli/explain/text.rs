@@ -91,6 +91,11 @@ impl Lines<'_> {
         if let Some(at_ceiling) = &metric.at_ceiling {
             self.add(1, at_ceiling);
         }
+        if let Some(policy) = &metric.policy {
+            let mut lines = policy.because.iter();
+            lines.next().into_iter().for_each(|line| self.add(1, line));
+            lines.for_each(|line| self.add(2, line));
+        }
         match (&metric.value, &metric.refusal) {
             (Some(value), _) => {
                 let rule = metric.rule.map(ValueRule::label).unwrap_or_default();

@@ -21,6 +21,8 @@ pub(super) struct OffsetFetchQuery {
     /// Topics, sorted, with their partition counts; topics with 0 partitions are not requested.
     /// `None` requests all topics with a commit.
     pub(super) topics: Option<Vec<(TopicName, usize)>>,
+    /// Whether its members may change now.
+    pub(super) is_changing: bool,
 }
 
 impl OffsetFetchQuery {

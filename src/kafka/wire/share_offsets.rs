@@ -299,6 +299,7 @@ mod tests {
         let asked = OffsetFetchQuery {
             group: "g".into(),
             topics: Some(vec![("t".into(), 2)]),
+            is_changing: false,
         };
         let api = ApiKey::DescribeShareGroupOffsets;
         let of = |version| {

@@ -206,7 +206,7 @@ impl WireInner {
         has_kind: bool,
     ) -> Vec<GroupId> {
         let heard = asked.iter().zip(found).filter(|(_, found)| found.is_ok());
-        let groups = heard.map(|(asked, _)| &asked.group);
+        let groups = heard.map(|(asked, _)| (&asked.group, asked.is_changing));
         self.descriptions.due_groups(groups, has_kind)
     }
 
@@ -338,6 +338,7 @@ fn offset_query(
     OffsetFetchQuery {
         group: plan.group.clone(),
         topics: named.map(|names| names.iter().map(sized).collect()),
+        is_changing: plan.is_changing,
     }
 }
 

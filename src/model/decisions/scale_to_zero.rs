@@ -102,6 +102,8 @@ fn demand(value: &MetricValue, is_current: bool) -> Demand {
         // A configured fallback replaces the unknown lag.
         (ValueRule::Fallback, _) => needed,
         (_, None) => Demand::Unknown,
+        // A hold keeps replicas.
+        (ValueRule::Held, _) if value.desired > Some(0) => needed,
         (_, Some(lag)) if lag > Lag(0) => needed,
         _ if !is_current => Demand::Unknown,
         (ValueRule::NeverRan, _) => Demand::NeverRan,

@@ -8,6 +8,7 @@ pub mod derive;
 mod listing;
 pub mod live;
 pub mod outcome;
+pub mod policy;
 mod verdict;
 
 use live::Condition;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use derive::{Subject, derive};
 pub use outcome::outcome;
+pub use policy::PolicyPart;
 
 use crate::model::evaluation::ValueRule;
 use crate::model::settings::cap_mode::CapMode;
@@ -114,6 +116,9 @@ pub struct Derivation {
     pub rule: Option<ValueRule>,
     /// That rule, as a sentence.
     pub because: Option<String>,
+    /// The policy and the hold; `None` if neither is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Box<PolicyPart>>,
     /// Why there is no value.
     pub refusal: Option<String>,
 }

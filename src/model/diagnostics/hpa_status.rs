@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::diagnostics::explain::policy::summarize_policy;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{
     EvaluationsAt, GroupEvaluation, HpaMetric, hpa_ceilings, is_cap_observed,
@@ -17,7 +18,7 @@ use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::Target;
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::newtypes::Lag;
+use crate::model::units::newtypes::{Lag, Moment};
 use crate::model::units::partition_filter::PartitionFilter;
 
 /// The status of one HPA. Unknown values are `None`, never zero.
@@ -172,7 +173,7 @@ impl HpaParts<'_> {
                 .zip(ceiling)
                 .is_some_and(|(cap, ceiling)| is_cap_observed(&cap, default, ceiling)),
             paused: facts.is_some_and(|facts| is_paused(facts)),
-            reason: self.reason(),
+            reason: self.reason(evaluations.now()),
             age_millis: oldest.map(millis),
             findings,
         }
@@ -180,13 +181,19 @@ impl HpaParts<'_> {
 
     /// The first reason why a metric has no value; if all have one, the rule of the metric with the most
     /// desired replicas.
-    fn reason(&self) -> String {
+    fn reason(&self, now: &Moment) -> String {
         let outcomes = || self.metrics.iter().map(|metric| metric.outcome.as_ref());
         if let Some(reason) = outcomes().find_map(Result::err) {
             return reason.to_string();
         }
-        if let Some(most) = outcomes().flatten().max_by_key(|value| value.desired) {
-            return most.rule.label().to_owned();
+        let valued = self.metrics.iter();
+        let valued = valued.filter_map(|metric| Some((metric, metric.outcome.as_ref().ok()?)));
+        if let Some((metric, most)) = valued.max_by_key(|(_, value)| value.desired) {
+            let policy = metric.evaluation.policy.as_deref();
+            return match policy.and_then(|policy| summarize_policy(policy, now)) {
+                Some(summary) => format!("{} ({summary})", most.rule.label()),
+                None => most.rule.label().to_owned(),
+            };
         }
         let worst = self.findings.iter().max_by_key(|f| f.code.severity());
         worst.map(ToString::to_string).unwrap_or_default()

@@ -2,17 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::at_ceiling::AtCeiling;
 use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, findings};
 use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_tolerance};
+use super::policy_findings::find_in_policy;
 use super::setting_findings::{LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings};
 use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
 use crate::model::decisions::forbidden_write::ForbiddenWrite;
 use crate::model::decisions::zero_ledger::ZeroRefusal;
 use crate::model::evaluation::parallelism::Limit;
+use crate::model::evaluation::policy_outcome::{
+    HeldReplicas, PolicyOutcome, RateOutcome, RateUnavailable,
+};
+use crate::model::evaluation::{HpaMetric, MetricValue, ValueRule};
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::fixtures;
 use crate::model::hpa::facts::{
@@ -28,7 +34,9 @@ use crate::model::kafka::topic_listing::testing::listing;
 use crate::model::keda::convert::{ConvertOptions, convert};
 use crate::model::keda::scaled_object::KedaManifests;
 use crate::model::lag::assembly::Scope;
+use crate::model::policy::decision::{RateDecision, RateRule, RateTerms};
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::targets::tenancy::{Grant, Tenancy};
 use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::glob::Glob;
@@ -354,6 +362,71 @@ fn keda_findings() -> BTreeSet<Finding> {
     convert(&manifests, &options).findings()
 }
 
+fn policy_findings() -> Vec<Finding> {
+    let unavailable = PolicyOutcome {
+        policy: ScalingPolicy::Rate,
+        rate: None,
+        unavailable: Some(RateUnavailable::SeveralGroups),
+        hold: None,
+    };
+    let decision = RateDecision {
+        replicas: 6,
+        before: 6,
+        rule: RateRule::Keep,
+        terms: Some(RateTerms {
+            hot_partition: Some(3),
+            ..RateTerms::default()
+        }),
+        up: None,
+        down: None,
+        hold: None,
+    };
+    let held = PolicyOutcome {
+        policy: ScalingPolicy::Rate,
+        rate: Some(RateOutcome {
+            replicas: 6,
+            decision: Arc::new(decision),
+            threads: NonZeroU32::MIN,
+            slo: Duration::from_secs(60),
+            is_idle: false,
+            totals: None,
+        }),
+        unavailable: None,
+        hold: Some(HeldReplicas {
+            hold: "up until 2026-12-02T10:00:00Z".parse().unwrap(),
+            replicas: 4,
+        }),
+    };
+    let billing = with_metric(hpa("billing", "group=g", &[]), DESIRED_METRIC);
+    let snapshot = fixtures::evaluated(&[billing], [], Scope::Whole);
+    let now = fixtures::at(Duration::ZERO);
+    let metrics = snapshot.at(&now).hpa_metrics();
+    let metric = metrics.last().unwrap();
+    let value = MetricValue {
+        metric: metric.metric,
+        value: Milli::from_units(4),
+        desired: Some(4),
+        uncapped: Some(9),
+        lag: None,
+        ceiling: None,
+        wanted: None,
+        rule: ValueRule::Held,
+        read: now,
+    };
+    [unavailable, held]
+        .into_iter()
+        .flat_map(|outcome| {
+            let mut evaluation = metric.evaluation.clone();
+            evaluation.policy = Some(Arc::new(outcome));
+            find_in_policy(&HpaMetric {
+                evaluation: &evaluation,
+                outcome: Ok(value.clone()),
+                ..metric.clone()
+            })
+        })
+        .collect()
+}
+
 #[test]
 fn every_finding_with_an_example() {
     let mut examples: BTreeMap<FindingCode, Finding> = BTreeMap::new();
@@ -361,7 +434,7 @@ fn every_finding_with_an_example() {
     let of_targets = targets.findings().cloned();
     let found = of_targets.chain(group_findings()).chain(hpa_findings());
     let found = found.chain(setting_findings()).chain(at_ceiling());
-    let found = found.chain(keda_findings());
+    let found = found.chain(keda_findings()).chain(policy_findings());
     for finding in found {
         examples.entry(finding.code).or_insert(finding);
     }

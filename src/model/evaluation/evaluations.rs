@@ -16,6 +16,7 @@ use super::group_evaluation::{Clusters, GroupEvaluation};
 use super::group_parallelism::GroupParallelism;
 use super::metric_evaluation::MetricEvaluation;
 use super::parallelism::Parallelism;
+use super::policy_outcome::{PolicyOutcome, PolicyOutcomes, policy_key};
 use crate::model::targets::lookup::{GroupQuery, ResolvedQuery};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::{QueryHash, Target, Targets};
@@ -33,6 +34,8 @@ pub struct Evaluations {
     by_query: ByQuery,
     ad_hoc: BTreeMap<AdHocQuery, Arc<MetricEvaluation>>,
     parallelism: GroupParallelism,
+    /// What the policies and holds of targets come to.
+    outcomes: Arc<PolicyOutcomes>,
     /// How many metrics were evaluated, for these evaluations and those before them.
     metrics_evaluated: Arc<AtomicU64>,
 }
@@ -76,6 +79,44 @@ impl Evaluations {
         hpa: &HpaKey,
     ) -> impl Iterator<Item = (&'a Target, &'a TargetEvaluation)> + use<'a> {
         self.with_evaluations(self.targets.of_hpa(hpa).iter())
+    }
+
+    /// The same evaluations with other outcomes of policies and holds.
+    #[must_use]
+    pub(super) fn with_outcomes(self: &Arc<Self>, outcomes: Arc<PolicyOutcomes>) -> Arc<Self> {
+        if outcomes.is_empty() && self.outcomes.is_empty() {
+            return Arc::clone(self);
+        }
+        let mut next = Self::clone(self);
+        next.outcomes = outcomes;
+        next.by_query = self.by_query.update_values(|_, targets| {
+            let updated: Vec<_> = targets.iter().map(|known| next.evaluated(known)).collect();
+            let mut both = updated.iter().zip(&**targets);
+            let is_same =
+                both.all(|(a, b)| Arc::ptr_eq(&a.evaluation.metric, &b.evaluation.metric));
+            (!is_same).then(|| updated.into())
+        });
+        Arc::new(next)
+    }
+
+    /// A target with the outcome of its policy and hold.
+    fn evaluated(&self, known: &EvaluatedTarget) -> EvaluatedTarget {
+        let metric = &known.evaluation.metric;
+        EvaluatedTarget {
+            target: Arc::clone(&known.target),
+            evaluation: TargetEvaluation {
+                group: Arc::clone(&known.evaluation.group),
+                metric: with_outcome(metric, self.outcome(&known.target)),
+            },
+        }
+    }
+
+    /// The outcome of the policy and the hold of a target, if it has one.
+    fn outcome(&self, target: &Target) -> Option<&Arc<PolicyOutcome>> {
+        if self.outcomes.is_empty() {
+            return None;
+        }
+        self.outcomes.get(&policy_key(target)?)
     }
 
     /// These targets with their evaluations.
@@ -187,4 +228,21 @@ impl Evaluations {
             &self.policy,
         )
     }
+}
+
+/// An evaluation with this outcome; the same one if it has it already.
+fn with_outcome(
+    metric: &Arc<MetricEvaluation>,
+    outcome: Option<&Arc<PolicyOutcome>>,
+) -> Arc<MetricEvaluation> {
+    let is_same = match (&metric.policy, outcome) {
+        (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+        (before, now) => before.is_none() && now.is_none(),
+    };
+    if is_same {
+        return Arc::clone(metric);
+    }
+    let mut next = MetricEvaluation::clone(metric);
+    next.policy = outcome.cloned();
+    Arc::new(next)
 }

@@ -14,6 +14,7 @@ use super::fallback::FallbackEvaluation;
 use super::group_evaluation::{Clusters, GroupEvaluation};
 use super::idle::IdleSince;
 use super::parallelism::Limit;
+use super::policy_outcome::PolicyOutcome;
 use super::sizing::{ClampRule, in_milli};
 use super::unseen::held_reason;
 use super::valuation::{ServedValue, Valuation, measures};
@@ -42,6 +43,8 @@ pub struct MetricEvaluation {
     withheld: Option<Box<NoValueReason>>,
     /// What is served while lag is unknown, if an HPA sets a fallback.
     fallback: Option<Box<FallbackEvaluation>>,
+    /// What its policy and its hold come to, if it has one.
+    pub policy: Option<Arc<PolicyOutcome>>,
 }
 
 /// Measure of a metric over all its groups.
@@ -72,6 +75,7 @@ impl MetricEvaluation {
             decisive: 0,
             withheld: None,
             fallback: None,
+            policy: None,
         }
     }
 
@@ -97,6 +101,7 @@ impl MetricEvaluation {
             outcome,
             oldest,
             decisive,
+            policy: None,
         }
     }
 
@@ -130,6 +135,21 @@ impl MetricEvaluation {
     /// # Errors
     /// Why there is no value.
     pub(super) fn value_at(
+        &self,
+        clusters: &Clusters,
+        idle: &IdleSince,
+        max_staleness: Duration,
+        now: &Moment,
+    ) -> Result<MetricValue, NoValueReason> {
+        let mut value = self.lag_value_at(clusters, idle, max_staleness, now)?;
+        if let Some(policy) = &self.policy {
+            policy.apply(&mut value, now);
+        }
+        Ok(value)
+    }
+
+    /// The value at `now` by the lag alone.
+    fn lag_value_at(
         &self,
         clusters: &Clusters,
         idle: &IdleSince,

@@ -28,6 +28,10 @@ pub enum ValueRule {
     Cooldown,
     /// The configured number of replicas, because lag has been unknown for long.
     Fallback,
+    /// The number of the rate policy.
+    Rate,
+    /// The number that a hold keeps.
+    Held,
 }
 
 impl ValueRule {
@@ -42,6 +46,8 @@ impl ValueRule {
             ValueRule::NeverRan => "never_ran",
             ValueRule::Cooldown => "cooldown",
             ValueRule::Fallback => "fallback",
+            ValueRule::Rate => "rate",
+            ValueRule::Held => "held",
         }
     }
 }

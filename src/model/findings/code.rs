@@ -40,11 +40,12 @@ impl FindingCode {
         self.properties().severity
     }
 
-    /// Whether it is published as an event on the HPAs that it is about: whatever is more than informational, and what
-    /// begins and ends with the lag.
+    /// Whether it is published as an event on the HPAs that it is about: whatever is more than informational, what begins
+    /// and ends with the lag, and a hold.
     #[must_use]
     pub fn is_event(self) -> bool {
-        self.severity() > Severity::Info || self == FindingCode::AtCeiling
+        let is_passing = matches!(self, FindingCode::AtCeiling | FindingCode::ReplicasHeld);
+        self.severity() > Severity::Info || is_passing
     }
 
     /// What was found, in general.

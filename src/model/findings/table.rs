@@ -339,4 +339,19 @@ finding_codes! {
         why: "Brokers name the hosts of all brokers, and lagwise logs in to these. Whoever controls one broker, or what it advertises, can have the login sent to a host of their own.",
         fix: "List the hosts of your brokers in allowed_broker_hosts, or use TLS with ssl.ca.location set to the authority that signs only their certificates.",
     }
+    PolicyUnavailable "LW060" "policy_unavailable" Warning {
+        what: "The rate policy is set for a metric about which it cannot decide.",
+        why: "Lag divided by the lag per replica is served, or recommended, instead. The policy decides about kafka_desired_replicas of one consumer group whose members own partitions.",
+        fix: "Use the metric kafka_desired_replicas with one consumer group and one HPA, or set lagwise.dev/policy: lag.",
+    }
+    MoreReplicasNoHelp "LW061" "more_replicas_no_help" Warning {
+        what: "More replicas do not make a consumer group faster.",
+        why: "Either one partition gets more messages than a member processes, or something else than the number of members limits the group, such as a database. The rate policy does not ask for more replicas for that.",
+        fix: "Add partitions or choose keys that spread the messages, make the consumer faster, or find what limits it.",
+    }
+    ReplicasHeld "LW062" "replicas_held" Info {
+        what: "A hold keeps the number of replicas from changing.",
+        why: "The annotation lagwise.dev/hold keeps the number that is served from rising, falling or both. Without it, another number would be served now.",
+        fix: "Remove the annotation, or give it an end time, if the number is to change again.",
+    }
 }

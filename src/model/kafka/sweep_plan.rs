@@ -58,6 +58,8 @@ pub struct GroupPlan {
     pub is_unlimited: bool,
     /// Partitions of it to read at the most, unless it is unlimited; `None` = all that the plan allows.
     pub max_partitions: Option<u64>,
+    /// Whether its members may change now, so that they are read in this sweep even if they were read shortly before.
+    pub is_changing: bool,
     /// Where consumers start without a committed offset.
     pub reset: OffsetReset,
     /// Up to which offset consumers read.
@@ -77,6 +79,7 @@ impl GroupPlan {
             patterns: Vec::new(),
             is_unlimited: false,
             max_partitions: None,
+            is_changing: false,
             reset: OffsetReset::default(),
             isolation: Isolation::default(),
             thresholds: LagThresholds::default(),

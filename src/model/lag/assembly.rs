@@ -201,6 +201,7 @@ impl ClusterHistory {
             groups: worth
                 .map(|(id, group)| (id.as_str().to_owned(), SavedGroup::of(group, now)))
                 .collect(),
+            policies: Vec::new(),
         }
     }
 

@@ -7,8 +7,9 @@
 //!   ([`LogPartition::epoch`](log::LogPartition::epoch)). A committed offset of a deleted topic is never
 //!   subtracted from the log end of a new topic of the same name.
 
-pub(super) mod clock;
+pub(in crate::model) mod clock;
 pub(super) mod group;
 pub(super) mod log;
 pub mod memory;
 pub(super) mod partition;
+pub mod saved_policy;

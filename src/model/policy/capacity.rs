@@ -123,6 +123,8 @@ impl MemberProgress {
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemberCapacities {
     values: Vec<MemberCapacity>,
+    /// Samples for which the capacity that an earlier process measured still counts.
+    blended: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +135,15 @@ struct MemberCapacity {
 }
 
 impl MemberCapacities {
+    /// Without values. If an earlier process measured the capacity, the first samples only correct it: they may be of one
+    /// slow member.
+    pub(super) fn after_restart(knows_capacity: bool) -> Self {
+        Self {
+            values: Vec::new(),
+            blended: if knows_capacity { KNOWN_SAMPLES } else { 0 },
+        }
+    }
+
     /// Adds a sample of a member and computes the median over members anew. A pod that falls behind is a slow one, so
     /// each member counts once, however often it is busy.
     pub(super) fn add(
@@ -165,7 +176,14 @@ impl MemberCapacities {
             }
         }
         learned.capacity_samples = learned.capacity_samples.saturating_add(1);
-        learned.capacity = self.median(now);
+        let median = self.median(now);
+        learned.capacity = match (median, learned.capacity) {
+            (Some(median), Some(before)) if self.blended > 0 => {
+                self.blended = self.blended.saturating_sub(1);
+                Some(before + WEIGHT * (median - before))
+            }
+            _ => median,
+        };
     }
 
     /// Lowers the lower bounds to what at least half of the members show while they are busy: the capacity has become
@@ -237,4 +255,32 @@ pub(super) fn estimate_capacity(
         .max(floor(learned.best_floor(now)))
         .max(consumed? / members);
     Some((capacity, false)).filter(|(capacity, _)| *capacity > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capacity_after(samples: &[f64], known: Option<f64>) -> f64 {
+        let mut learned = LearnedPolicy {
+            capacity: known,
+            ..LearnedPolicy::default()
+        };
+        let mut capacities = MemberCapacities::after_restart(known.is_some());
+        for sample in samples {
+            let now = PolicyTime::from_seconds(5.0);
+            capacities.add((1, *sample), now, 10, &mut learned);
+        }
+        learned.capacity.unwrap()
+    }
+
+    #[test]
+    fn first_sample_after_a_restart_only_corrects_the_capacity() {
+        let is_near = |found: f64, expected: f64| (found - expected).abs() < 1e-3;
+        assert!(is_near(capacity_after(&[10.0], Some(100.0)), 64.0));
+        // Without an earlier process it is all that is known.
+        assert!(is_near(capacity_after(&[10.0], None), 10.0));
+        // Later samples count in full.
+        assert!(is_near(capacity_after(&[10.0; 4], Some(100.0)), 10.0));
+    }
 }

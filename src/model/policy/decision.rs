@@ -1,11 +1,11 @@
 //! The decision of the policy, with its derivation.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::requirement::ReplicaRequirement;
 
 /// Number of replicas that the policy recommends, and why.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateDecision {
     /// The number of replicas.
     pub replicas: u32,
@@ -24,7 +24,7 @@ pub struct RateDecision {
 }
 
 /// The rule that decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateRule {
     /// The first reading: the number of replicas that there are.
@@ -48,7 +48,7 @@ pub enum RateRule {
 }
 
 /// What a decision is based on. Rates in messages per second, times in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RateTerms {
     /// Arrivals over 20 s, without stuck partitions.
     pub arrivals_fast: f64,
@@ -83,7 +83,7 @@ pub struct RateTerms {
 }
 
 /// The two requirements that bound a step down.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DownRequirement {
     /// For the arrivals of 180 s.
     pub mean: ReplicaRequirement,
@@ -92,7 +92,7 @@ pub struct DownRequirement {
 }
 
 /// Why the output does not follow the requirement, and until when.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateHold {
     /// The reason.
     pub reason: RateHoldReason,
@@ -104,7 +104,7 @@ pub struct RateHold {
 }
 
 /// Why the output does not follow the requirement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateHoldReason {
     /// The pods of the last step up are starting.

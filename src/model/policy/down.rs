@@ -145,7 +145,12 @@ impl RatePolicy {
         };
         let partitions = self.estimates.partitions.iter();
         let partitions = partitions.map(|p| (f64::from(p.share), f64::from(p.backlog)));
-        find_requirement(demand, &self.ladder, partitions, &mut self.scratch)
+        find_requirement(
+            demand,
+            &self.ladder,
+            partitions,
+            &mut self.scratch.requirement,
+        )
     }
 
     /// Considers a step down.
@@ -226,7 +231,9 @@ impl RatePolicy {
                 held: hold,
             };
         }
-        if !terms.is_capacity_known
+        // A step that nobody takes finds nothing out.
+        if !situation.is_supposed
+            && !terms.is_capacity_known
             && unchanged >= PROBE_AFTER * self.learned.probe_factor()
             && let Some(replicas) = self.step_below(output)
             && self.is_harmless(situation, replicas)

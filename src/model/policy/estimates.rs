@@ -56,15 +56,15 @@ pub(super) struct GroupEstimates {
     is_broken: bool,
     /// Since when there are commits without a longer break.
     progress_since: f64,
-    scratch: EstimateScratch,
 }
 
+/// Buffers of one reading.
 #[derive(Clone, Debug, Default)]
-struct EstimateScratch {
+pub(super) struct EstimateScratch {
     gaps: Vec<u16>,
     shares: Vec<f32>,
     committed: Vec<(f64, bool, bool)>,
-    loads: Vec<(f64, f64)>,
+    pub(super) loads: Vec<(f64, f64)>,
 }
 
 /// Result of one reading.
@@ -87,9 +87,11 @@ pub(super) struct ObservedGroup {
 }
 
 impl GroupEstimates {
-    pub(super) fn new(gaps: CommitGaps) -> Self {
+    /// `knows_capacity`: whether that of the members was measured by an earlier process.
+    pub(super) fn new(gaps: CommitGaps, knows_capacity: bool) -> Self {
         Self {
             gaps,
+            capacities: MemberCapacities::after_restart(knows_capacity),
             ..Self::default()
         }
     }
@@ -106,7 +108,7 @@ impl GroupEstimates {
     pub(super) fn observe(
         &mut self,
         reading: &GroupReading<'_>,
-        offsets: &[(i64, i64)],
+        (offsets, scratch): (&[(i64, i64)], &mut EstimateScratch),
         moment: PolicyTime,
         settings: &RatePolicySettings,
         learned: &mut LearnedPolicy,
@@ -115,8 +117,9 @@ impl GroupEstimates {
         let poll = reading.poll_interval.as_secs_f64();
         self.resize(offsets, moment);
         self.follow_members(reading, moment, settings, learned);
-        self.measure_arrivals(offsets, moment, now - learned.began);
-        let consumed = self.follow_commits(reading, offsets, moment, poll, learned);
+        let inputs = (offsets, scratch);
+        self.measure_arrivals((inputs.0, &mut *inputs.1), moment, now - learned.began);
+        let consumed = self.follow_commits(reading, inputs, moment, poll, learned);
         self.measure_backlog(reading, offsets, moment, settings, consumed)
     }
 
@@ -185,7 +188,12 @@ impl GroupEstimates {
         self.members.shrink_to_fit();
     }
 
-    fn measure_arrivals(&mut self, offsets: &[(i64, i64)], moment: PolicyTime, elapsed: f64) {
+    fn measure_arrivals(
+        &mut self,
+        (offsets, scratch): (&[(i64, i64)], &mut EstimateScratch),
+        moment: PolicyTime,
+        elapsed: f64,
+    ) {
         let ended = self.slots.ended(moment, elapsed);
         let mut total = 0.0;
         for (state, (end, _)) in self.partitions.iter_mut().zip(offsets) {
@@ -198,7 +206,7 @@ impl GroupEstimates {
             total += growth;
         }
         self.arrivals.add(moment, total);
-        let shares = &mut self.scratch.shares;
+        let shares = &mut scratch.shares;
         shares.resize(self.partitions.len(), 0.0);
         measure_shares(self.partitions.iter().map(|state| &state.growth), shares);
         for (state, share) in self.partitions.iter_mut().zip(shares) {
@@ -210,7 +218,7 @@ impl GroupEstimates {
     fn follow_commits(
         &mut self,
         reading: &GroupReading<'_>,
-        offsets: &[(i64, i64)],
+        (offsets, scratch): (&[(i64, i64)], &mut EstimateScratch),
         moment: PolicyTime,
         poll: f64,
         learned: &mut LearnedPolicy,
@@ -225,7 +233,7 @@ impl GroupEstimates {
         let is_gradual = !is_broken && self.unstable_since.is_none();
         let base = PolicyTime::from_seconds(self.stable_since - learned.began);
         let mut total = 0.0;
-        let of_members = &mut self.scratch.committed;
+        let of_members = &mut scratch.committed;
         of_members.clear();
         of_members.resize(self.members.len(), (0.0, false, false));
         let states = self.partitions.iter_mut().zip(offsets);
@@ -251,7 +259,7 @@ impl GroupEstimates {
             }
         }
         self.consumption.add(moment, total);
-        self.gaps.measure(&mut self.scratch.gaps);
+        self.gaps.measure(&mut scratch.gaps);
         learned.commit_interval = self.gaps.measured_interval();
         learned.longest_commit_gap = self.gaps.measured_longest();
         let times = CommitTimes {

@@ -29,9 +29,29 @@ pub(super) fn build_ladder(ceiling: u32) -> Vec<u32> {
     ladder
 }
 
+/// The ladder without what is outside of the bounds, and with the lower one.
+pub(super) fn bound_ladder(ladder: &mut Vec<u32>, (fewest, most): (u32, u32)) {
+    ladder.retain(|step| (fewest.saturating_add(1)..=most).contains(step));
+    ladder.insert(0, fewest);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_cut_the_ladder() {
+        for (bounds, expected) in [
+            ((1, 24), vec![1, 2, 3, 4, 5, 6, 8, 12, 24]),
+            ((3, 10), vec![3, 4, 5, 6, 8]),
+            ((7, 20), vec![7, 8, 12]),
+            ((10, 10), vec![10]),
+        ] {
+            let mut ladder = build_ladder(24);
+            bound_ladder(&mut ladder, bounds);
+            assert_eq!(ladder, expected, "{bounds:?}");
+        }
+    }
 
     #[test]
     fn steps_are_even_and_apart() {

@@ -1,7 +1,5 @@
 //! What the policy has learned and decided: the state to keep over a restart and a change of leader.
 
-use serde::{Deserialize, Serialize};
-
 /// Seconds in which a factor on the hold falls by half.
 const HOLD_FACTOR_HALF_LIFE: f64 = 2.0 * 3600.0;
 /// Largest factor on the hold.
@@ -11,11 +9,13 @@ const DAMAGE_HALF_LIFE: f64 = 19.0 * 3600.0;
 /// Seconds in which the recent and the best lower bound of the capacity fall by half.
 const RECENT_FLOOR_HALF_LIFE: f64 = 80.0 * 60.0;
 const BEST_FLOOR_HALF_LIFE: f64 = 19.0 * 3600.0;
+/// Seconds after a block in which the length of the next one falls by half.
+const BLOCK_HALF_LIFE: f64 = 19.0 * 3600.0;
 /// First time for which an ineffective step up blocks the next one, in seconds.
 pub(super) const BLOCK_MIN: f64 = 3600.0;
 
 /// A number that decays exponentially. Its half-life is an argument.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DecayingValue {
     /// The value at `at`.
     pub value: f64,
@@ -36,7 +36,7 @@ impl DecayingValue {
 }
 
 /// The last change of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LastChange {
     /// Time in seconds on the timeline of the readings.
     pub at: f64,
@@ -51,8 +51,7 @@ pub struct LastChange {
 }
 
 /// What a policy has learned about a group. All times are seconds on the timeline of the readings.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearnedPolicy {
     /// The last output.
     pub output: Option<u32>,
@@ -78,7 +77,7 @@ pub struct LearnedPolicy {
     pub damage: DecayingValue,
     /// Until when steps up are blocked, because the last one did not help.
     pub blocked_until: f64,
-    /// Length of that block in seconds; it doubles each time.
+    /// Length of the next such block in seconds, if it began when that one ends; it doubles each time.
     pub block_length: f64,
     /// Arrivals and consumption per second when it began. 20 % more of either end it.
     pub blocked_rate: f64,
@@ -163,11 +162,35 @@ impl LearnedPolicy {
         f64::from(self.failed_probes.min(4)).exp2()
     }
 
-    /// Blocks steps up, twice as long as the last time.
+    /// Blocks steps up, twice as long as the last time if that is not long ago.
     pub(super) fn block(&mut self, rate: f64, consumption: f64, now: f64) {
-        self.blocked_until = now + self.block_length;
-        self.block_length = (self.block_length * 2.0).min(8.0 * BLOCK_MIN);
+        let length = DecayingValue {
+            value: self.block_length,
+            at: self.blocked_until,
+        };
+        let length = length.at(now, BLOCK_HALF_LIFE).max(BLOCK_MIN);
+        self.blocked_until = now + length;
+        self.block_length = (length * 2.0).min(8.0 * BLOCK_MIN);
         self.blocked_rate = rate;
         self.blocked_consumption = consumption;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_double_and_become_shorter_again() {
+        let mut learned = LearnedPolicy::default();
+        let mut length_at = |now: f64| {
+            learned.block(100.0, 50.0, now);
+            learned.blocked_until - now
+        };
+        let (first, second) = (length_at(0.0), length_at(BLOCK_MIN));
+        assert!((first - BLOCK_MIN).abs() < 1.0, "{first}");
+        assert!((second - 2.0 * BLOCK_MIN).abs() < 1.0, "{second}");
+        let after_a_week = length_at(7.0 * 24.0 * 3600.0);
+        assert!((after_a_week - BLOCK_MIN).abs() < 1.0, "{after_a_week}");
     }
 }

@@ -16,12 +16,27 @@ pub struct GroupReading<'a> {
     pub partitions: &'a [GroupPartition],
     /// Most replicas that can have work.
     pub ceiling: u32,
+    /// Fewest and most replicas that may be asked for.
+    pub bounds: (u32, u32),
     /// Whether the group is not rebalancing.
     pub is_stable: bool,
     /// Members of the group.
     pub members: u32,
     /// `status.replicas` of the workload.
     pub status_replicas: u32,
+    /// How the group would be if it had as many members as the policy says; `None` if it has.
+    pub supposed: Option<SupposedGroup>,
+}
+
+/// A group as it would be under a policy that is not applied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SupposedGroup {
+    /// Members that work.
+    pub members: u32,
+    /// Unprocessed messages.
+    pub backlog: f64,
+    /// Age of the oldest of them, in seconds.
+    pub age: f64,
 }
 
 /// What Kafka says of one partition of the group.

@@ -1,6 +1,6 @@
 //! The requirement: the fewest replicas that carry a rate and drain a backlog.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::policy_time::from_count;
 use super::settings::HEAVIEST_UTILISATION;
@@ -11,7 +11,7 @@ const ASSIGNMENTS: usize = 8;
 const ASSIGNMENT: usize = 5;
 
 /// What the requirement is computed for.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateDemand {
     /// Arrivals of the group, messages per second.
     pub rate: f64,
@@ -28,7 +28,7 @@ pub struct RateDemand {
 }
 
 /// A number of replicas, and how it compares to the demand.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaCandidate {
     /// The number of replicas.
     pub replicas: u32,
@@ -43,7 +43,7 @@ pub struct ReplicaCandidate {
 }
 
 /// A requirement with the candidates that were compared.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaRequirement {
     /// What the replicas have to carry.
     pub demand: RateDemand,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::decision::RateHoldReason;
-use super::reading::GroupPartition;
+use super::reading::{GroupPartition, SupposedGroup};
 use super::*;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::Offset;
@@ -23,6 +23,8 @@ struct Group {
     committed: Vec<i64>,
     is_committing: bool,
     stuck: Option<usize>,
+    bounds: (u32, u32),
+    supposed: Option<SupposedGroup>,
 }
 
 impl Group {
@@ -37,6 +39,8 @@ impl Group {
             committed: vec![0; partitions],
             is_committing: true,
             stuck: None,
+            bounds: (1, u32::MAX),
+            supposed: None,
         }
     }
 
@@ -91,9 +95,11 @@ impl Group {
             poll_interval: Duration::from_secs(POLL),
             partitions: &partitions,
             ceiling: u32::try_from(partitions.len()).unwrap(),
+            bounds: self.bounds,
             is_stable: true,
             members: self.replicas,
             status_replicas: self.replicas,
+            supposed: self.supposed,
         })
     }
 
@@ -239,18 +245,38 @@ fn what_was_learned_survives_a_restart_without_a_jump() {
     let mut group = Group::new(24, 12).with_hint();
     group.rate = 700;
     group.run(600);
-    let saved = serde_json::to_string(group.policy.learned()).unwrap();
-    let learned: LearnedPolicy = serde_json::from_str(&saved).unwrap();
-    assert_eq!(learned, *group.policy.learned());
+    let now = 1_000_600.0;
+    let saved = group.policy.learned().save(now);
+    let learned = LearnedPolicy::restore(&saved, now, now + 10.0).unwrap();
+    assert_eq!(learned.output, group.policy.learned().output);
     let settings = group.policy.settings;
     group.policy = RatePolicy::new(settings, learned);
     assert_eq!(group.run(300), []);
 }
 
 #[test]
-fn state_of_an_earlier_version_is_read() {
-    let learned: LearnedPolicy = serde_json::from_str(r#"{"reaction": 70.0}"#).unwrap();
-    assert_eq!((learned.reaction, learned.pause), (70.0, 6.0));
+fn a_group_that_is_not_at_the_number_is_supposed_to_be() {
+    let mut group = Group::new(24, 24).with_hint();
+    group.rate = 480;
+    // 24 members run, whatever the policy says.
+    let mut lowest = 24;
+    for _ in 0..200 {
+        let members = group.policy.learned().output.unwrap_or(24);
+        group.supposed = Some(SupposedGroup {
+            members,
+            backlog: 0.0,
+            age: 0.0,
+        });
+        lowest = lowest.min(group.poll().replicas);
+    }
+    assert_eq!(lowest, 6);
+    // Supposed to be far behind with them.
+    group.supposed = Some(SupposedGroup {
+        members: 6,
+        backlog: 50_000.0,
+        age: 100.0,
+    });
+    assert_eq!(group.poll().rule, RateRule::Up);
 }
 
 #[test]
@@ -274,13 +300,15 @@ proptest! {
                 prop::collection::vec((any::<Option<i64>>(), any::<Option<i64>>(), any::<Option<u32>>(), 0u64..10_000_000), 0..9),
                 any::<bool>(),
                 (0u32..12, 0u32..12, 0u32..12),
+                (0u32..12, 0u32..12),
+                prop::option::of((0u32..12, 0.0f64..1e9)),
             ),
             1..60,
         ),
     ) {
         let mut policy = RatePolicy::new(RatePolicySettings::default(), LearnedPolicy::default());
         let mut now = 0;
-        for (step, partitions, is_stable, (ceiling, members, replicas)) in readings {
+        for (step, partitions, is_stable, (ceiling, members, replicas), bounds, supposed) in readings {
             now += step;
             let partitions: Vec<GroupPartition> = partitions
                 .into_iter()
@@ -296,9 +324,15 @@ proptest! {
                 poll_interval: Duration::from_secs(5),
                 partitions: &partitions,
                 ceiling,
+                bounds,
                 is_stable,
                 members,
                 status_replicas: replicas,
+                supposed: supposed.map(|(members, backlog)| SupposedGroup {
+                    members,
+                    backlog,
+                    age: backlog / 100.0,
+                }),
             });
             prop_assert!((1..=ceiling.max(1)).contains(&decision.replicas), "{:?}", decision);
             let learned = policy.learned();

@@ -121,7 +121,12 @@ impl RatePolicy {
             let share = f64::from(partition.share);
             (share, f64::from(partition.backlog) + share * more)
         });
-        find_requirement(demand, &self.ladder, partitions, &mut self.scratch)
+        find_requirement(
+            demand,
+            &self.ladder,
+            partitions,
+            &mut self.scratch.requirement,
+        )
     }
 
     /// Judges the last step up once its pods had time to show an effect. Returns the number to go back to, if messages

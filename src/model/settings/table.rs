@@ -13,6 +13,8 @@ use super::By;
 use super::cap_mode::{CapMode, NO_CEILING};
 use super::form::{Form, SettingValue};
 use super::group_settings::GroupSettings;
+use super::replica_hold::{HOLD, ReplicaHold};
+use super::scaling_policy::ScalingPolicy;
 use super::setting::{FileSection, Setting, SettingScope};
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::names;
@@ -101,6 +103,7 @@ macro_rules! settings {
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 settings! {
@@ -236,6 +239,36 @@ settings! {
         form: Form::Quantity,
         unset: "none",
         example: "100",
+    }
+
+    /// How the number of replicas of `kafka_desired_replicas` is made.
+    policy: ScalingPolicy {
+        key: "policy",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::choice_of::<ScalingPolicy>(),
+        unset: "`policy.default`",
+        example: "lag",
+    }
+
+    /// Age that messages may reach before they are processed: the objective of the rate policy.
+    slo: Duration {
+        key: "slo",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::Duration { min: SECOND, max: DAY },
+        default: MINUTE,
+    }
+
+    /// Keeps the number of replicas that is served from rising (`up`), from falling (`down`) or both, with any
+    /// policy, until the end time or until it is removed. `paused` is something else: it stops writes only.
+    hold: ReplicaHold {
+        key: "hold",
+        scope: SettingScope::Metric,
+        file: None,
+        form: Form::Text { allowed: HOLD },
+        unset: "none",
+        example: "down until 2026-12-02T10:00:00Z",
     }
 
     /// Members of the group in one replica, such as consumer threads.

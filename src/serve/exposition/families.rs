@@ -36,6 +36,15 @@ pub(crate) const ALL: &[&Family] = &[
     &TARGET_UNCAPPED_REPLICAS,
     &TARGET_CEILING,
     &TARGET_FALLBACK,
+    &TARGET_RATE_REPLICAS,
+    &TARGET_LAG_REPLICAS,
+    &TARGET_HELD_REPLICAS,
+    &TARGET_CAPACITY,
+    &TARGET_PROJECTED_AGE_SECONDS,
+    &TARGET_REPLICA_MINUTES_TOTAL,
+    &TARGET_SCALE_CHANGES_TOTAL,
+    &TARGET_MESSAGES_TOTAL,
+    &TARGET_LATE_MESSAGES_TOTAL,
     &BUILD_INFO,
 ];
 
@@ -226,4 +235,58 @@ pub(super) const TARGET_FALLBACK: Family = Family {
     kind: GAUGE,
     help: "1 while lag has been unknown for so long that the HPA's fallback is served; otherwise 0",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
+};
+pub(super) const TARGET_RATE_REPLICAS: Family = Family {
+    name: "lagwise_target_rate_replicas",
+    kind: GAUGE,
+    help: "Replicas that the rate policy wants for the HPA's metric, by the rule that decided; absent without the policy, and while it observes too little",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "rule"]),
+};
+pub(super) const TARGET_LAG_REPLICAS: Family = Family {
+    name: "lagwise_target_lag_replicas",
+    kind: GAUGE,
+    help: "Replicas that lag wants for an HPA's metric that has the rate policy or a hold; absent while lag is unknown",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
+};
+pub(super) const TARGET_HELD_REPLICAS: Family = Family {
+    name: "lagwise_target_held_replicas",
+    kind: GAUGE,
+    help: "Replicas that the annotation lagwise.dev/hold keeps; absent without a hold",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
+};
+pub(super) const TARGET_CAPACITY: Family = Family {
+    name: "lagwise_target_member_capacity",
+    kind: GAUGE,
+    help: "Messages per second that a member processes, as the rate policy estimates it",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
+};
+pub(super) const TARGET_PROJECTED_AGE_SECONDS: Family = Family {
+    name: "lagwise_target_projected_age_seconds",
+    kind: GAUGE,
+    help: "Age that the oldest unprocessed message will have when a change of the replicas would take effect, as the rate policy expects it",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
+};
+pub(super) const TARGET_REPLICA_MINUTES_TOTAL: Family = Family {
+    name: "lagwise_target_replica_minutes_total",
+    kind: COUNTER,
+    help: "Replicas times minutes; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
+};
+pub(super) const TARGET_SCALE_CHANGES_TOTAL: Family = Family {
+    name: "lagwise_target_scale_changes_total",
+    kind: COUNTER,
+    help: "Changes of the number of replicas, each at least one rebalance; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
+};
+pub(super) const TARGET_MESSAGES_TOTAL: Family = Family {
+    name: "lagwise_target_messages_total",
+    kind: COUNTER,
+    help: "Messages processed; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
+};
+pub(super) const TARGET_LATE_MESSAGES_TOTAL: Family = Family {
+    name: "lagwise_target_late_messages_total",
+    kind: COUNTER,
+    help: "Messages that were older than the objective when they were processed; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
 };

@@ -5,8 +5,11 @@ use std::fmt::{self, Display};
 use super::exported::ExportedGroups;
 use super::text::{Labels, ScraperGone, TextWriter};
 use super::{families, in_cluster};
+use crate::model::diagnostics::explain::policy::rule_label;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{EvaluatedMetric, ValueRule};
+use crate::model::policy::decision::RateTerms;
+use crate::model::policy::recommendation::ScalingTotals;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 
@@ -81,6 +84,97 @@ pub(super) async fn targets(
         text.flush_if_full().await?;
     }
     Ok(())
+}
+
+/// Writes what the policies and holds of HPAs come to.
+pub(super) async fn policies(
+    text: &mut TextWriter,
+    snapshot: &LagSnapshot,
+    now: &Moment,
+) -> Result<(), ScraperGone> {
+    let metrics = snapshot.at(now).evaluated_metrics();
+    let with_policy = metrics.into_iter().filter_map(|metric| {
+        let outcome = metric.evaluation.policy.as_deref()?;
+        Some((metric, outcome))
+    });
+    // Only targets with a policy or a hold, of which there are mostly few.
+    let with_policy: Vec<_> = with_policy.collect();
+    text.family(&families::TARGET_RATE_REPLICAS);
+    for (metric, outcome) in &with_policy {
+        if let Some(rate) = &outcome.rate {
+            let labels = labels(metric).with("rule", rule_label(rate.decision.rule));
+            text.sample(&labels, rate.replicas);
+            text.flush_if_full().await?;
+        }
+    }
+    text.family(&families::TARGET_LAG_REPLICAS);
+    for (metric, _) in &with_policy {
+        let measure = metric.evaluation.outcome.as_ref().ok();
+        if let Some(by_lag) = measure.and_then(|measure| measure.served.desired) {
+            text.sample(&labels(metric), by_lag);
+            text.flush_if_full().await?;
+        }
+    }
+    text.family(&families::TARGET_HELD_REPLICAS);
+    for (metric, outcome) in &with_policy {
+        if let Some(held) = outcome.active_hold(now) {
+            text.sample(&labels(metric), held.replicas);
+            text.flush_if_full().await?;
+        }
+    }
+    type Estimate = fn(&RateTerms) -> f64;
+    let estimates: [(_, Estimate); 2] = [
+        (&families::TARGET_CAPACITY, |terms| terms.capacity),
+        (&families::TARGET_PROJECTED_AGE_SECONDS, |terms| {
+            terms.projected_age
+        }),
+    ];
+    for (family, estimate) in estimates {
+        text.family(family);
+        for (metric, outcome) in &with_policy {
+            let terms = outcome.rate.as_ref().and_then(|rate| rate.decision.terms);
+            if let Some(terms) = terms {
+                text.sample(&labels(metric), Rounded(estimate(&terms)));
+                text.flush_if_full().await?;
+            }
+        }
+    }
+    type Total = fn(&ScalingTotals) -> f64;
+    let totals: [(_, Total); 4] = [
+        (&families::TARGET_REPLICA_MINUTES_TOTAL, |totals| {
+            totals.replica_minutes
+        }),
+        (&families::TARGET_SCALE_CHANGES_TOTAL, |totals| {
+            f64::from(totals.changes)
+        }),
+        (&families::TARGET_MESSAGES_TOTAL, |totals| totals.messages),
+        (&families::TARGET_LATE_MESSAGES_TOTAL, |totals| {
+            totals.late_messages
+        }),
+    ];
+    for (family, total) in totals {
+        text.family(family);
+        for (metric, outcome) in &with_policy {
+            let Some(all) = outcome.rate.as_ref().and_then(|rate| rate.totals) else {
+                continue;
+            };
+            for (by, totals) in [("rate", &all.rate), ("actual", &all.actual)] {
+                let labels = labels(metric).with("by", by);
+                text.sample(&labels, Rounded(total(totals)));
+                text.flush_if_full().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A number with three digits after the point.
+struct Rounded(f64);
+
+impl Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
 }
 
 fn labels(metric: &EvaluatedMetric<'_>) -> Labels {

@@ -33,6 +33,7 @@ const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_l
 const POLICY: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: crate::model::settings::cap_mode::CapMode::Advise,
+    scaling: crate::model::settings::scaling_policy::ScalingPolicy::Lag,
     // The fixture's readings are as old as the test process.
     max_staleness: Duration::from_secs(3600),
     namespaces: Vec::new(),

@@ -14,7 +14,7 @@ use crate::model::units::newtypes::GroupId;
 /// that jitter does not add another interval.
 const MAX_AGE: Duration = Duration::from_millis(29_500);
 
-/// How long a description is used while the group rebalances.
+/// How long a description is used while the group rebalances, or is about to.
 const REBALANCING_MAX_AGE: Duration = Duration::from_millis(4_500);
 
 /// How long a group is not requested again after a coordinator did not support the request.
@@ -80,10 +80,13 @@ struct CachedDescription {
 }
 
 impl CachedDescription {
-    fn is_due(&self, now: Instant) -> bool {
+    /// `is_changing`: whether the members may change now.
+    fn is_due(&self, now: Instant, is_changing: bool) -> bool {
         let pause = match &self.result {
             None => return true,
-            Some(Ok(group)) if group.state == GroupState::Rebalancing => REBALANCING_MAX_AGE,
+            Some(Ok(group)) if is_changing || group.state == GroupState::Rebalancing => {
+                REBALANCING_MAX_AGE
+            }
             Some(Ok(_)) => MAX_AGE,
             Some(Err(Fault::Unsupported)) => UNSUPPORTED_MAX_AGE,
             Some(Err(_)) => {
@@ -149,18 +152,20 @@ impl DescriptionCache {
         self.all().groups.get(group)?.result.clone()
     }
 
-    /// Groups whose description is due, limited to those whose kind is known (`has_kind`) or not.
+    /// Groups whose description is due, limited to those whose kind is known (`has_kind`) or not. With each group comes
+    /// whether its members may change now.
     pub(in crate::kafka::wire) fn due_groups<'a>(
         &self,
-        groups: impl Iterator<Item = &'a GroupId>,
+        groups: impl Iterator<Item = (&'a GroupId, bool)>,
         has_kind: bool,
     ) -> Vec<GroupId> {
         let (all, now) = (self.all(), Instant::now());
-        let is_wanted = |group: &&GroupId| match all.groups.get(*group) {
-            Some(kept) => kept.kind.is_some() == has_kind && kept.is_due(now),
+        let is_wanted = |(group, is_changing): &(&GroupId, bool)| match all.groups.get(*group) {
+            Some(kept) => kept.kind.is_some() == has_kind && kept.is_due(now, *is_changing),
             None => !has_kind,
         };
-        groups.filter(is_wanted).cloned().collect()
+        let wanted = groups.filter(is_wanted);
+        wanted.map(|(group, _)| group.clone()).collect()
     }
 
     pub(super) fn record(
@@ -318,11 +323,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn descriptions_of_changing_groups_are_refreshed_in_every_sweep() {
+        let (descriptions, group) = (DescriptionCache::default(), GroupId::from("g"));
+        let kind = Some(GroupKind::Classic);
+        descriptions.record(&group, kind, Ok(classic(GroupState::Stable)));
+        let is_due = |is_changing| {
+            let due = descriptions.due_groups([(&group, is_changing)].into_iter(), true);
+            !due.is_empty()
+        };
+        assert!(!is_due(true));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(is_due(true) && !is_due(false));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn descriptions_are_refreshed_when_due() {
         let (descriptions, group) = (DescriptionCache::default(), GroupId::from("g"));
         let is_due = |has_kind| {
             !descriptions
-                .due_groups([&group].into_iter(), has_kind)
+                .due_groups([(&group, false)].into_iter(), has_kind)
                 .is_empty()
         };
         let steady = || classic(GroupState::Stable);

@@ -43,6 +43,7 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<PartitionReading>)>) -> Vec<Option<
     let policy = ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
+        scaling: crate::model::settings::scaling_policy::ScalingPolicy::Lag,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
         writes: crate::model::hpa::write_scopes::WriteScopes::ALL,

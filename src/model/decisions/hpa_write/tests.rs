@@ -12,6 +12,7 @@ use crate::model::settings::cap_mode::CapMode;
 static POLICY: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: CapMode::Advise,
+    scaling: crate::model::settings::scaling_policy::ScalingPolicy::Lag,
     max_staleness: Duration::from_secs(30),
     namespaces: Vec::new(),
     writes: WriteScopes::ALL,

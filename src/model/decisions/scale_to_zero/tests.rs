@@ -219,6 +219,7 @@ fn after(
     let policy = ServingPolicy {
         clamp: true,
         cap: crate::model::settings::cap_mode::CapMode::Advise,
+        scaling: crate::model::settings::scaling_policy::ScalingPolicy::Lag,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
         writes: crate::model::hpa::write_scopes::WriteScopes::ALL,

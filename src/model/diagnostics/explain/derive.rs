@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::listing::describe_listing;
+use super::policy::explain_policy;
 use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart};
 use crate::model::diagnostics::at_ceiling::AtCeiling;
 use crate::model::evaluation::group_evaluation::{TopicReading, Unmeasured};
@@ -115,6 +116,7 @@ impl Deriver<'_> {
             value: None,
             rule: None,
             because: None,
+            policy: None,
             refusal: None,
         }];
         Explanation {
@@ -186,6 +188,7 @@ impl Deriver<'_> {
             value: value.map(|value| value.value),
             rule: value.map(|value| value.rule),
             because: value.map(because),
+            policy: explain_policy(metric, self.0.now()),
             refusal: metric.outcome.as_ref().err().map(ToString::to_string),
         }
     }
@@ -339,6 +342,8 @@ fn because(answer: &MetricValue) -> String {
         ValueRule::Fallback => {
             "fallback-replicas: the lag has been unknown for longer than fallback-after".to_owned()
         }
+        ValueRule::Rate => "the number of the rate policy".to_owned(),
+        ValueRule::Held => "the number that lagwise.dev/hold keeps".to_owned(),
     }
 }
 

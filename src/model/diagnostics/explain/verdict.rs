@@ -114,8 +114,14 @@ fn reason(metric: &Derivation) -> String {
             Some(lag),
             Some(per),
         ) => worth(metric, lag, per),
+        (Some(ValueRule::Rate), ..) => policy_reason(metric).unwrap_or_else(|| because.to_owned()),
         _ => format!("{} is {because}", metric.metric),
     }
+}
+
+/// The first sentence of the derivation of the policy.
+fn policy_reason(metric: &Derivation) -> Option<String> {
+    metric.policy.as_ref()?.because.first().cloned()
 }
 
 fn worth(metric: &Derivation, lag: u64, per: Milli) -> String {

@@ -57,6 +57,7 @@ fn read_statuses(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
     let policy = ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
+        scaling: crate::model::settings::scaling_policy::ScalingPolicy::Lag,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
         writes: crate::model::hpa::write_scopes::WriteScopes::ALL,

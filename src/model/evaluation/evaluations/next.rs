@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation};
+use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation, with_outcome};
 use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation, find_group};
 use crate::model::evaluation::metric_evaluation::MetricEvaluation;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
@@ -51,6 +51,7 @@ impl Evaluations {
             parallelism: self.parallelism.next(&self.clusters, clusters),
             clusters: clusters.clone(),
             targets: Arc::clone(targets),
+            outcomes: Arc::clone(&self.outcomes),
             metrics_evaluated: Arc::clone(&self.metrics_evaluated),
         })
     }
@@ -170,6 +171,7 @@ impl Evaluator<'_> {
             let group = self.group(&query, target, before.map(|before| &before.group));
             let known = before.map(|before| &before.metric);
             let metric = self.metric(&query, known, std::slice::from_ref(&group));
+            let metric = with_outcome(&metric, self.before.outcome(target));
             return Arc::new([EvaluatedTarget {
                 target: Arc::clone(target),
                 evaluation: TargetEvaluation { group, metric },
@@ -194,6 +196,7 @@ impl Evaluator<'_> {
                 .collect();
             let groups: Vec<_> = same.iter().map(|(.., group)| Arc::clone(group)).collect();
             let metric = self.metric(&query, known, &groups);
+            let metric = with_outcome(&metric, self.before.outcome(target));
             for (index, target, group) in same {
                 if let Some(entry) = all.get_mut(index) {
                     *entry = Some(EvaluatedTarget {

@@ -1,7 +1,7 @@
 //! Saved form of the history. Without it, after a restart a stuck partition would look healthy and a
 //! committed offset that has disappeared would be unknown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,7 @@ use super::clock::{Now, Stamp};
 use super::group::{GroupHistory, Steady};
 use super::log::{LogHistory, LogPartition};
 use super::partition::{PartitionState, PartitionStateKind};
+use super::saved_policy::SavedPolicy;
 use crate::model::lag::subscription::RememberedGroup;
 use crate::model::units::newtypes::{ClusterName, Lag, Offset, TopicId};
 
@@ -33,6 +34,9 @@ pub struct SavedCluster {
     pub topics: BTreeMap<String, SavedTopic>,
     /// The groups.
     pub groups: BTreeMap<String, SavedGroup>,
+    /// The policies and holds of targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<SavedPolicy>,
 }
 
 /// Saved history of one topic's log.
@@ -85,17 +89,20 @@ impl Default for SavedHistory {
 impl SavedHistory {
     /// Groups in the order in which they are dropped when the state is too large. Groups whose committed
     /// offsets moved recently come first, because they are quickly learned again; groups whose committed
-    /// offsets have disappeared come last, because nothing else knows them. Among equals the larger ones
-    /// come first.
+    /// offsets have disappeared come last, because nothing else knows them. A group with a policy, which learns for
+    /// hours, is worth as much as one that has not moved for long. Among equals the larger ones come first.
     #[must_use]
     pub fn least_important_first(&self) -> Vec<(ClusterName, String)> {
         let mut groups: Vec<_> = self
             .clusters
             .iter()
             .flat_map(|(cluster, known)| {
+                let policies = known.policies.iter().map(|policy| policy.group.as_str());
+                let with_policy = BTreeSet::from_iter(policies);
                 known.groups.iter().map(move |(name, group)| {
                     let room = usize::MAX.saturating_sub(group.partitions());
-                    (group.importance(), room, cluster, name)
+                    let least = u8::from(with_policy.contains(name.as_str()));
+                    (group.importance().max(least), room, cluster, name)
                 })
             })
             .collect();
@@ -106,7 +113,7 @@ impl SavedHistory {
             .collect()
     }
 
-    /// Drops a group and the topics that only it reads.
+    /// Drops a group with its policies, and the topics that only it reads.
     pub fn drop_group(&mut self, cluster: &ClusterName, group: &str) {
         let Some(known) = self.clusters.get_mut(cluster.as_str()) else {
             return;
@@ -114,6 +121,7 @@ impl SavedHistory {
         let Some(dropped) = known.groups.remove(group) else {
             return;
         };
+        known.policies.retain(|policy| policy.group != group);
         for topic in dropped.topics.keys() {
             let mut others = known.groups.values();
             if !others.any(|other| other.topics.contains_key(topic)) {
@@ -300,6 +308,7 @@ mod tests {
         let groups = [
             ("moves", group(&[], 3, 1)),
             ("moves, large", group(&[], 3, 9)),
+            ("policy", group(&[], 3, 8)),
             ("forgotten", group(&[5], 3, 1)),
             ("still", group(&[], 3600, 1)),
         ];
@@ -307,11 +316,18 @@ mod tests {
         let cluster = SavedCluster {
             topics: [("t".to_owned(), SavedTopic::default())].into(),
             groups: groups.map(|(name, g)| (name.to_owned(), g)).into(),
+            policies: vec![SavedPolicy {
+                group: "policy".to_owned(),
+                ..SavedPolicy::default()
+            }],
         };
         memory.clusters.insert("main".to_owned(), cluster);
         let order = memory.least_important_first();
         let names: Vec<_> = order.iter().map(|(_, name)| name.as_str()).collect();
-        assert_eq!(names, ["moves, large", "moves", "still", "forgotten"]);
+        assert_eq!(
+            names,
+            ["moves, large", "moves", "policy", "still", "forgotten"]
+        );
         for (cluster, group) in &order {
             assert!(memory.clusters["main"].topics.contains_key("t"));
             memory.drop_group(cluster, group);

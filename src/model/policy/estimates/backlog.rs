@@ -2,7 +2,7 @@
 
 use super::super::policy_time::{PolicyTime, compact, messages_between};
 use super::super::rates::FAST;
-use super::super::reading::GroupReading;
+use super::super::reading::{GroupReading, SupposedGroup};
 use super::super::settings::{PolicyRule, RatePolicySettings};
 use super::{GroupEstimates, ObservedGroup, STALL_MIN, STUCK_MIN};
 
@@ -67,22 +67,39 @@ impl GroupEstimates {
         seen
     }
 
+    /// Replaces what was seen of the backlog by that of a group with another number of members.
+    pub(in crate::model::policy) fn suppose(
+        &mut self,
+        supposed: SupposedGroup,
+        seen: &mut ObservedGroup,
+    ) {
+        (seen.backlog, seen.age) = (supposed.backlog, supposed.age);
+        for state in &mut self.partitions {
+            state.backlog = compact(supposed.backlog * f64::from(state.share));
+            state.age = compact(supposed.age);
+        }
+    }
+
     /// Age that the oldest unprocessed message will have by the time a change would take effect, on the member that
     /// will be behind most, in seconds.
     ///
     /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be
     /// `b + (a - capacity) x delay` behind, which arrived in the last so many / `a` seconds. The message at the head
     /// then is a later one than now, so that its age has grown by no more than the delay.
+    ///
+    /// `by_owner` is a buffer for the loads of members; without it all members together count as one.
     pub(in crate::model::policy) fn project_age(
-        &mut self,
+        &self,
+        by_owner: Option<&mut Vec<(f64, f64)>>,
         rate: f64,
-        capacity: f64,
-        members: u32,
+        (capacity, members): (f64, u32),
         delay: f64,
     ) -> f64 {
-        let loads = &mut self.scratch.loads;
+        let mut nobody = Vec::new();
+        let owners = by_owner.as_ref().map_or(0, |_| self.members.len());
+        let loads = by_owner.unwrap_or(&mut nobody);
         loads.clear();
-        loads.resize(self.members.len(), (0.0, 0.0));
+        loads.resize(owners, (0.0, 0.0));
         let (mut all, mut oldest) = ((0.0, 0.0), 0.0f64);
         for state in &self.partitions {
             let (arrivals, backlog) = (rate * f64::from(state.share), f64::from(state.backlog));

@@ -1,0 +1,292 @@
+//! Explains what the policy and the hold of a metric come to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::evaluation::policy_outcome::{PolicyOutcome, RateOutcome, RecommendationTotals};
+use crate::model::evaluation::{HpaMetric, policy_outcome};
+use crate::model::policy::decision::{RateDecision, RateHold, RateHoldReason, RateRule, RateTerms};
+use crate::model::policy::requirement::ReplicaRequirement;
+use crate::model::settings::replica_hold::rfc3339;
+use crate::model::settings::scaling_policy::ScalingPolicy;
+use crate::model::units::newtypes::Moment;
+
+/// The policy and the hold of a metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyPart {
+    /// The policy that is set.
+    pub policy: ScalingPolicy,
+    /// Replicas by the rate policy; `None` if it has no number.
+    pub rate_replicas: Option<u32>,
+    /// Replicas by the lag; `None` if it is unknown.
+    pub lag_replicas: Option<u32>,
+    /// Replicas that a hold keeps; `None` without a hold.
+    pub held_replicas: Option<u32>,
+    /// The derivation, as sentences.
+    pub because: Vec<String>,
+    /// The derivation in numbers, in members of the group. Times are in seconds since 1970.
+    pub decision: Option<RateDecision>,
+    /// What the rate policy would have come to, if it is only recommended.
+    pub totals: Option<RecommendationTotals>,
+}
+
+/// Explains the policy and the hold of a metric; `None` if it has neither.
+pub(super) fn explain_policy(metric: &HpaMetric<'_>, now: &Moment) -> Option<Box<PolicyPart>> {
+    let outcome = metric.evaluation.policy.as_deref()?;
+    let by_lag = metric.evaluation.outcome.as_ref().ok();
+    let by_lag = by_lag.and_then(|measure| measure.served.desired);
+    let mut because = Vec::new();
+    if outcome.policy != ScalingPolicy::Lag {
+        because.push(describe_policy(outcome));
+        because.extend(by_lag.map(|replicas| format!("by the lag: {}", replicas_of(replicas))));
+        if let Some(rate) = &outcome.rate {
+            describe_decision(rate, &mut because);
+        }
+    }
+    let held = outcome.active_hold(now);
+    because.extend(held.map(describe_hold));
+    Some(Box::new(PolicyPart {
+        policy: outcome.policy,
+        rate_replicas: outcome.rate.as_ref().map(|rate| rate.replicas),
+        lag_replicas: by_lag,
+        held_replicas: held.map(|held| held.replicas),
+        because,
+        decision: outcome
+            .rate
+            .as_ref()
+            .map(|rate| RateDecision::clone(&rate.decision)),
+        totals: outcome.rate.as_ref().and_then(|rate| rate.totals),
+    }))
+}
+
+/// The policy and the hold in a few words, for tables.
+#[must_use]
+pub fn summarize_policy(outcome: &PolicyOutcome, now: &Moment) -> Option<String> {
+    if let Some(held) = outcome.active_hold(now) {
+        return Some(format!("hold: {}", held.hold));
+    }
+    match (outcome.policy, &outcome.rate) {
+        (ScalingPolicy::Lag, _) => None,
+        (ScalingPolicy::Rate, Some(rate)) => Some(rule_label(rate.decision.rule).to_owned()),
+        (ScalingPolicy::Recommend, Some(rate)) => {
+            Some(format!("rate recommends {}", rate.replicas))
+        }
+        (_, None) => Some("no rate policy yet".to_owned()),
+    }
+}
+
+fn describe_policy(outcome: &PolicyOutcome) -> String {
+    let Some(rate) = &outcome.rate else {
+        let why = outcome.unavailable.map(|reason| reason.to_string());
+        let why = why.unwrap_or_else(|| "it is unknown".to_owned());
+        return format!("rate policy: no number, so the lag decides: {why}");
+    };
+    let number = replicas_of(rate.replicas);
+    let rule = describe_rule(rate.decision.rule);
+    match outcome.policy {
+        ScalingPolicy::Recommend => format!("rate policy recommends {number}: {rule}"),
+        ScalingPolicy::Rate | ScalingPolicy::Lag => format!("rate policy: {number}: {rule}"),
+    }
+}
+
+/// The name of a rule, for labels and tables.
+#[must_use]
+pub fn rule_label(rule: RateRule) -> &'static str {
+    match rule {
+        RateRule::Start => "start",
+        RateRule::Watching => "watching",
+        RateRule::MissingOffsets => "missing_offsets",
+        RateRule::Stalled => "stalled",
+        RateRule::Keep => "keep",
+        RateRule::Up => "up",
+        RateRule::Ineffective => "ineffective",
+        RateRule::Down => "down",
+        RateRule::Probe => "probe",
+    }
+}
+
+fn describe_rule(rule: RateRule) -> &'static str {
+    match rule {
+        RateRule::Start => "it begins with the present number",
+        RateRule::Watching => "it observes the group and keeps the last number",
+        RateRule::MissingOffsets => "offsets are unknown, so it keeps the last number",
+        RateRule::Stalled => "there is lag and nobody commits, so it keeps the last number",
+        RateRule::Keep => "no rule asks for a change",
+        RateRule::Up => "messages are or will be too old",
+        RateRule::Ineffective => "the last step up did not help, so it goes back",
+        RateRule::Down => "fewer have been enough for long enough",
+        RateRule::Probe => "the capacity is unknown and one step down is harmless",
+    }
+}
+
+fn describe_decision(rate: &RateOutcome, lines: &mut Vec<String>) {
+    let decision = &*rate.decision;
+    if rate.threads.get() > 1 {
+        lines.push(format!(
+            "the numbers below are members, with {} in each replica",
+            rate.threads
+        ));
+    }
+    if let Some(terms) = &decision.terms {
+        describe_terms(terms, rate, lines);
+    }
+    if let Some(up) = &decision.up {
+        lines.push(format!("a step up needs {}", describe_requirement(up)));
+    }
+    if let Some(down) = &decision.down {
+        let needed = if down.mean.replicas >= down.peak.replicas {
+            &down.mean
+        } else {
+            &down.peak
+        };
+        lines.push(format!(
+            "enough at present: {}",
+            describe_requirement(needed)
+        ));
+    }
+    if let Some(hold) = &decision.hold {
+        lines.push(describe_rate_hold(hold));
+    }
+    if let Some(totals) = &rate.totals {
+        lines.push(describe_totals(totals));
+    }
+}
+
+fn describe_terms(terms: &RateTerms, rate: &RateOutcome, lines: &mut Vec<String>) {
+    lines.push(format!(
+        "arrivals per second: {:.1} over 20 s, {:.1} over 60 s, {:.1} over 180 s; {:.1} are consumed",
+        terms.arrivals_fast, terms.arrivals_medium, terms.arrivals_slow, terms.consumption
+    ));
+    let measured = match terms.is_capacity_known {
+        true => "measured",
+        false => "a lower bound",
+    };
+    lines.push(format!(
+        "capacity of a member: {:.1} per second ({measured}); members: {}",
+        terms.capacity, terms.members
+    ));
+    lines.push(format!(
+        "backlog {:.0}, the oldest message waits for {:.0} s; in {:.0} s, when a change would take effect, for {:.0} s; the objective is {} s",
+        terms.backlog,
+        terms.age,
+        terms.delay,
+        terms.projected_age,
+        rate.slo.as_secs()
+    ));
+    if terms.stuck_partitions > 0 {
+        lines.push(format!(
+            "stuck partitions, left out: {}",
+            terms.stuck_partitions
+        ));
+    }
+    if terms.hot_partition.is_some() {
+        lines.push(
+            "a partition gets more than one member processes: more partitions or a faster consumer help, more replicas do not"
+                .to_owned(),
+        );
+    }
+}
+
+fn describe_requirement(required: &ReplicaRequirement) -> String {
+    let candidates = required.candidates.iter().rev().take(3).rev();
+    let candidates: Vec<_> = candidates
+        .map(|candidate| {
+            let verdict = match (candidate.is_enough, candidate.heaviest) {
+                (true, _) => "enough".to_owned(),
+                (false, Some(heaviest)) => {
+                    format!("too few: the heaviest member would get {heaviest:.0}")
+                }
+                (false, None) => "too few".to_owned(),
+            };
+            format!(
+                "{} for {:.0} of {:.0} per second ({verdict})",
+                candidate.replicas, candidate.needed, candidate.capacity
+            )
+        })
+        .collect();
+    format!("{}: {}", required.replicas, candidates.join(", "))
+}
+
+fn describe_rate_hold(hold: &RateHold) -> String {
+    let (why, end) = match hold.reason {
+        RateHoldReason::PodsStarting => (
+            "the pods of the last step up are starting",
+            "15 % more arrivals end it",
+        ),
+        RateHoldReason::IneffectiveUp => (
+            "a step up did not help",
+            "20 % more arrivals or consumption end it",
+        ),
+        RateHoldReason::Rebalancing => (
+            "the group is rebalancing",
+            "the end of the rebalance ends it",
+        ),
+        RateHoldReason::HoldPrice => (
+            "the saving is not worth a rebalance yet",
+            "more arrivals or older messages end it",
+        ),
+        RateHoldReason::Damage => (
+            "messages were late before, because there were too few replicas",
+            "time ends it",
+        ),
+        RateHoldReason::Age => (
+            "messages are too old to step down",
+            "younger messages end it",
+        ),
+        RateHoldReason::NotSettled => (
+            "the members are not as many as the policy wants, or have changed within a minute",
+            "a group at rest ends it",
+        ),
+    };
+    let until = hold.until.map(|until| format!(" until {}", at(until)));
+    let until = until.unwrap_or_default();
+    format!("{} not yet{until}: {why}; {end}", hold.replicas)
+}
+
+fn describe_hold(held: &policy_outcome::HeldReplicas) -> String {
+    let number = replicas_of(held.replicas);
+    let direction = held.hold.direction;
+    let bound = match (direction.is_up(), direction.is_down()) {
+        (true, true) => format!("exactly {number}"),
+        (true, false) => format!("at most {number}"),
+        (false, _) => format!("at least {number}"),
+    };
+    match held.hold.until {
+        Some(until) => format!("hold until {}: {bound}", rfc3339(until)),
+        None => format!("hold until lagwise.dev/hold is removed: {bound}"),
+    }
+}
+
+fn describe_totals(totals: &RecommendationTotals) -> String {
+    let (rate, actual) = (&totals.rate, &totals.actual);
+    let late = |share: Option<f64>| match share {
+        Some(share) => format!("{:.2} %", share * 100.0),
+        None => "unknown".to_owned(),
+    };
+    format!(
+        "since {}: {:.0} replica-minutes instead of {:.0}, {} changes instead of {}, late {} instead of {}",
+        at(totals.since),
+        rate.replica_minutes,
+        actual.replica_minutes,
+        rate.changes,
+        actual.changes,
+        late(rate.late_share()),
+        late(actual.late_share())
+    )
+}
+
+/// A time in seconds since 1970.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bounded on both sides"
+)]
+fn at(seconds: f64) -> String {
+    rfc3339(seconds.clamp(0.0, 1e11) as u64)
+}
+
+fn replicas_of(count: u32) -> String {
+    match count {
+        1 => "1 replica".to_owned(),
+        count => format!("{count} replicas"),
+    }
+}

@@ -1,0 +1,184 @@
+//! What the scaling policy and the hold of a metric come to, beside lag divided by the lag per replica.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{MetricValue, ValueRule};
+use crate::model::policy::decision::RateDecision;
+use crate::model::policy::recommendation::ScalingTotals;
+use crate::model::settings::replica_hold::ReplicaHold;
+use crate::model::settings::scaling_policy::ScalingPolicy;
+use crate::model::targets::Target;
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::Moment;
+use crate::model::units::quantity::Milli;
+
+/// A metric of an HPA: the HPA, and the position among its External metrics.
+pub type PolicyKey = (HpaKey, usize);
+
+/// The outcomes of all metrics that have one.
+pub type PolicyOutcomes = BTreeMap<PolicyKey, Arc<PolicyOutcome>>;
+
+/// The key of a target of an HPA; `None` for a configured target.
+pub(super) fn policy_key(target: &Target) -> Option<PolicyKey> {
+    Some((target.hpa()?.clone(), target.index))
+}
+
+/// What the policy and the hold of one metric come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyOutcome {
+    /// The policy that is set.
+    pub policy: ScalingPolicy,
+    /// What the rate policy says; `None` if it is not set, or has no number.
+    pub rate: Option<RateOutcome>,
+    /// Why the rate policy has no number, although it is set.
+    pub unavailable: Option<RateUnavailable>,
+    /// The hold, and the number that it keeps.
+    pub hold: Option<HeldReplicas>,
+}
+
+/// What the rate policy says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateOutcome {
+    /// The replicas that it wants.
+    pub replicas: u32,
+    /// The decision with its derivation, in members of the group.
+    pub decision: Arc<RateDecision>,
+    /// Members in each replica.
+    pub threads: NonZeroU32,
+    /// The age that messages may reach.
+    pub slo: Duration,
+    /// Whether nothing arrives and fewest replicas are enough, so that the lag decides about zero.
+    pub is_idle: bool,
+    /// What it would have come to; `None` unless it is only recommended.
+    pub totals: Option<RecommendationTotals>,
+}
+
+/// What a recommendation would have come to, and what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecommendationTotals {
+    /// When they began, in seconds since 1970.
+    pub since: f64,
+    /// What the rate policy would have come to.
+    pub rate: ScalingTotals,
+    /// What happened.
+    pub actual: ScalingTotals,
+}
+
+/// The number that a hold keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldReplicas {
+    /// The hold.
+    pub hold: ReplicaHold,
+    /// The number.
+    pub replicas: u32,
+}
+
+/// Why the rate policy has no number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateUnavailable {
+    /// The metric is not `kafka_desired_replicas`.
+    OtherMetric,
+    /// Several HPAs share the metric.
+    SeveralHpas,
+    /// The metric sums several groups.
+    SeveralGroups,
+    /// The members are not known, or are no owners of partitions.
+    NoOwners,
+    /// The ceiling depends on where there is lag.
+    LaggingPartitions,
+    /// Too little was observed yet.
+    NotObserved,
+}
+
+impl fmt::Display for RateUnavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherMetric => "it needs the metric kafka_desired_replicas",
+            Self::SeveralHpas => "several HPAs have this metric",
+            Self::SeveralGroups => "the metric sums several consumer groups",
+            Self::NoOwners => {
+                "the members of the group are unknown, or do not own partitions (share groups, Kafka Streams)"
+            }
+            Self::LaggingPartitions => "lagwise.dev/by is lagging",
+            Self::NotObserved => {
+                "the group has not been observed for long enough: it needs 40 s in which messages are consumed"
+            }
+        })
+    }
+}
+
+impl PolicyOutcome {
+    /// The number of the rate policy, if it is the one that is served.
+    #[must_use]
+    pub fn served_rate(&self) -> Option<&RateOutcome> {
+        let rate = self.rate.as_ref()?;
+        (self.policy == ScalingPolicy::Rate).then_some(rate)
+    }
+
+    /// The hold, if it applies now.
+    #[must_use]
+    pub fn active_hold(&self, now: &Moment) -> Option<&HeldReplicas> {
+        let hold = self.hold.as_ref();
+        hold.filter(|held| held.hold.is_active(now.wall))
+    }
+
+    /// Applies the policy and then the hold to a value. The ceiling still applies.
+    pub(super) fn apply(&self, value: &mut MetricValue, now: &Moment) {
+        let is_exempt = matches!(
+            value.rule,
+            ValueRule::NeverRan | ValueRule::Cooldown | ValueRule::Fallback
+        );
+        let rate = self.served_rate();
+        let rate = rate.filter(|_| value.metric == Metric::DesiredReplicas && !is_exempt);
+        if let Some(rate) = rate {
+            let replicas = match value.desired {
+                Some(0) if rate.is_idle => 0,
+                _ => rate.replicas,
+            };
+            set_replicas(value, replicas, ValueRule::Rate);
+        }
+        if let (Some(held), Some(desired)) = (self.active_hold(now), value.desired) {
+            let replicas = held.bound(desired);
+            if replicas != desired {
+                set_replicas(value, replicas, ValueRule::Held);
+            }
+        }
+    }
+}
+
+impl HeldReplicas {
+    /// The number, as far as the hold lets it change.
+    #[must_use]
+    pub fn bound(&self, replicas: u32) -> u32 {
+        let direction = self.hold.direction;
+        let most = if direction.is_up() {
+            self.replicas
+        } else {
+            u32::MAX
+        };
+        let fewest = if direction.is_down() {
+            self.replicas
+        } else {
+            0
+        };
+        replicas.min(most).max(fewest)
+    }
+}
+
+fn set_replicas(value: &mut MetricValue, replicas: u32, rule: ValueRule) {
+    let ceiling = value.ceiling.map(|ceiling| ceiling.replicas);
+    let replicas = ceiling.map_or(replicas, |ceiling| ceiling.cut(replicas));
+    let served = match (value.metric, value.wanted) {
+        (Metric::DesiredReplicas, _) => Milli::from_units(replicas.into()),
+        (Metric::Lag, Some(per_replica)) => per_replica.times(replicas),
+        (Metric::Lag, None) => return,
+    };
+    (value.value, value.desired, value.rule) = (served, Some(replicas), rule);
+}

@@ -1,0 +1,215 @@
+//! Turns what a sweep read of a group into the input of the rate policy.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use crate::model::evaluation::GroupEvaluation;
+use crate::model::evaluation::group_evaluation::TopicReading;
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+use crate::model::lag::PartitionLag;
+use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
+use crate::model::policy::reading::GroupPartition;
+use crate::model::units::newtypes::{Offset, TopicName};
+use crate::model::units::partition_filter::PartitionFilter;
+
+/// The numbers of members that the policy may want.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadingBounds {
+    /// Most members that can have work.
+    pub(super) ceiling: u32,
+    pub(super) fewest: u32,
+    pub(super) most: u32,
+    /// Members in each replica.
+    pub(super) threads: NonZeroU32,
+}
+
+/// Nobody owns the partition.
+const NOBODY: u32 = u32::MAX;
+
+/// Owners of the partitions, as of the last description. Descriptions are cached, so the same one comes with many sweeps.
+#[derive(Debug, Default)]
+pub(super) struct PartitionOwners {
+    described: Option<Arc<GroupDescription>>,
+    owners: Vec<u32>,
+}
+
+/// What distinguishes the partitions of one reading from those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PartitionLayout {
+    topics: u64,
+    count: usize,
+    has_one_topic: bool,
+}
+
+impl PartitionLayout {
+    /// Whether partitions of this layout are the first ones of a later layout, in the same order.
+    pub(super) fn is_continued_by(&self, later: &Self) -> bool {
+        self == later
+            || (self.has_one_topic && self.topics == later.topics && self.count <= later.count)
+    }
+}
+
+/// Whether it is known of a group whose members own partitions who they are.
+pub(super) fn has_owners(group: &GroupSnapshot) -> bool {
+    group.description.as_deref().is_some_and(|description| {
+        matches!(description.kind, GroupKind::Classic | GroupKind::Consumer)
+            && description.omitted_members == 0
+    })
+}
+
+/// Whether the members of a group do not change now.
+pub(super) fn is_stable(description: &GroupDescription) -> bool {
+    description.state == GroupState::Stable
+}
+
+/// Fills `partitions` with what was read of them, in the order of the topics. Partitions whose offsets are unknown in the
+/// last reading are unknown.
+pub(super) fn read_partitions(
+    group: &GroupEvaluation,
+    description: &Arc<GroupDescription>,
+    owners: &mut PartitionOwners,
+    partitions: &mut Vec<GroupPartition>,
+) -> PartitionLayout {
+    partitions.clear();
+    let filter = group.query.settings.partitions.as_ref();
+    let mut hasher = DefaultHasher::new();
+    let mut topics = 0usize;
+    for TopicReading { topic, read, .. } in group.topics() {
+        topics = topics.saturating_add(1);
+        let latest = read.latest.as_deref().ok();
+        let shape = latest.or(read.complete.as_deref());
+        let count = shape.map_or(0, |lag| lag.lags.len());
+        topic.as_str().hash(&mut hasher);
+        let counted = (0..count).filter(|p| filter.is_none_or(|filter| filter.contains(*p)));
+        partitions.extend(counted.map(|partition| match latest {
+            Some(lag) => read_partition(lag, partition),
+            None => GroupPartition::default(),
+        }));
+    }
+    let has_one_topic = topics <= 1;
+    if !has_one_topic {
+        // Where partitions of a topic are added, those of the next one move.
+        for topic in group.topics() {
+            let read = topic.read.complete.as_deref();
+            read.map_or(0, |lag| lag.lags.len()).hash(&mut hasher);
+        }
+    }
+    owners.assign(group, description, filter, partitions);
+    PartitionLayout {
+        topics: hasher.finish(),
+        count: partitions.len(),
+        has_one_topic,
+    }
+}
+
+/// The log end and the position of the group on a partition. Where there is nothing to read, the position is the log
+/// end, also behind transaction markers and without a commit.
+fn read_partition(lag: &TopicLag, partition: usize) -> GroupPartition {
+    let unknown = GroupPartition::default();
+    let Some(Ok(rule)) = lag.lags.get(partition) else {
+        return unknown;
+    };
+    let Some(Ok(end)) = lag.offsets.ends.get(partition) else {
+        return unknown;
+    };
+    let end = *end;
+    let messages = i64::try_from(rule.messages().0).unwrap_or(i64::MAX);
+    let committed = lag.committed.get(partition);
+    let committed = committed.and_then(Result::ok).flatten();
+    let (end, position) = match (rule, committed) {
+        (PartitionLag::Residual(_) | PartitionLag::BeyondStable | PartitionLag::NeverRan, _) => {
+            (end, end)
+        }
+        // A read-committed group reads up to the last stable offset only.
+        (PartitionLag::Measured(_) | PartitionLag::Stuck { .. }, Some(committed)) => {
+            (Offset(committed.0.saturating_add(messages)), committed)
+        }
+        _ => (end, Offset(end.0.saturating_sub(messages))),
+    };
+    GroupPartition {
+        end: Some(end),
+        committed: Some(position),
+        age: lag.partition_age(partition),
+        owner: None,
+    }
+}
+
+impl PartitionOwners {
+    fn assign(
+        &mut self,
+        group: &GroupEvaluation,
+        description: &Arc<GroupDescription>,
+        filter: Option<&PartitionFilter>,
+        partitions: &mut [GroupPartition],
+    ) {
+        let is_known = self.described.as_ref();
+        let is_known = is_known.is_some_and(|described| Arc::ptr_eq(described, description));
+        if !is_known || self.owners.len() != partitions.len() {
+            self.find(group, description, filter, partitions.len());
+        }
+        for (partition, owner) in partitions.iter_mut().zip(&self.owners) {
+            partition.owner = Some(*owner).filter(|owner| *owner != NOBODY);
+        }
+    }
+
+    fn find(
+        &mut self,
+        group: &GroupEvaluation,
+        description: &Arc<GroupDescription>,
+        filter: Option<&PartitionFilter>,
+        count: usize,
+    ) {
+        let mut bases: HashMap<&TopicName, usize> = HashMap::new();
+        let mut base = 0usize;
+        let counted = |most: usize| match filter {
+            None => most,
+            Some(filter) => (0..most).filter(|p| filter.contains(*p)).count(),
+        };
+        for TopicReading { topic, read, .. } in group.topics() {
+            bases.insert(topic, base);
+            let shape = read.latest.as_deref().ok().or(read.complete.as_deref());
+            base = base.saturating_add(counted(shape.map_or(0, |lag| lag.lags.len())));
+        }
+        self.owners.clear();
+        self.owners.resize(count, NOBODY);
+        for member in &description.members {
+            let owner = member_number(&member.id);
+            for (topic, assigned) in &member.assigned {
+                let Some(base) = bases.get(topic) else {
+                    continue;
+                };
+                for partition in assigned {
+                    let Ok(partition) = usize::try_from(*partition) else {
+                        continue;
+                    };
+                    if filter.is_some_and(|filter| !filter.contains(partition)) {
+                        continue;
+                    }
+                    let place = base.saturating_add(counted(partition));
+                    if let Some(slot) = self.owners.get_mut(place) {
+                        *slot = owner;
+                    }
+                }
+            }
+        }
+        self.described = Some(Arc::clone(description));
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.owners.capacity().saturating_mul(size_of::<u32>())
+    }
+}
+
+/// A number that identifies a member within its group.
+fn member_number(id: &str) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let low = hasher.finish() & u64::from(u32::MAX);
+    u32::try_from(low)
+        .unwrap_or(0)
+        .min(NOBODY.saturating_sub(1))
+}

@@ -1,0 +1,211 @@
+//! The rate policy of one target, from sweep to sweep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::group_reading::{
+    PartitionLayout, PartitionOwners, ReadingBounds, is_stable, read_partitions,
+};
+use super::{Buffers, Observed};
+use crate::model::evaluation::policy_outcome::{RateOutcome, RecommendationTotals};
+use crate::model::kafka::group::GroupDescription;
+use crate::model::lag::history::saved_policy::SavedPolicy;
+use crate::model::policy::RatePolicy;
+use crate::model::policy::decision::RateTerms;
+use crate::model::policy::learned::LearnedPolicy;
+use crate::model::policy::reading::{GroupPartition, GroupReading};
+use crate::model::policy::recommendation::RecommendedGroup;
+use crate::model::policy::settings::RatePolicySettings;
+use crate::model::settings::scaling_policy::ScalingPolicy;
+use crate::model::units::newtypes::Moment;
+
+/// Seconds after a restart within which the last number is served on. Later the policy follows the replicas that there
+/// are until it has observed the group again.
+const RESUMED_WITHIN: f64 = 600.0;
+/// Seconds after a change in which the members are read in every sweep.
+const CHANGING_FOR: f64 = 120.0;
+/// Longest time between two sweeps that counts in totals, in seconds.
+const LONGEST_GAP: f64 = 60.0;
+
+/// Time of a sweep.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SweepTime {
+    /// In seconds on the timeline of the policies, which begins in 1970.
+    pub(super) now: f64,
+    /// Usual time between two sweeps.
+    pub(super) poll: Duration,
+    pub(super) wall: Moment,
+}
+
+/// The rate policy of one target.
+#[derive(Debug)]
+pub(super) struct RateState {
+    pub(super) policy: RatePolicy,
+    /// Whether the group was observed for long enough, so that the policy has a number of its own.
+    pub(super) is_ready: bool,
+    layout: Option<PartitionLayout>,
+    owners: PartitionOwners,
+    recommended: Option<RecommendedGroup>,
+    /// The last measured values, for a policy that is not applied.
+    terms: Option<RateTerms>,
+    observed: Option<f64>,
+    unsettled: Option<f64>,
+}
+
+impl Default for RateState {
+    fn default() -> Self {
+        Self::new(LearnedPolicy::default(), false)
+    }
+}
+
+impl RateState {
+    fn new(learned: LearnedPolicy, is_ready: bool) -> Self {
+        Self {
+            policy: RatePolicy::new(RatePolicySettings::default(), learned),
+            is_ready,
+            layout: None,
+            owners: PartitionOwners::default(),
+            recommended: None,
+            terms: None,
+            observed: None,
+            unsettled: None,
+        }
+    }
+
+    /// What an earlier process has saved; `None` if it cannot be used.
+    pub(super) fn restored(known: &SavedPolicy, saved: f64, now: f64) -> Option<Box<Self>> {
+        let learned = LearnedPolicy::restore(known.learned.as_ref()?, saved, now)?;
+        let is_ready = known.is_ready && learned.output.is_some() && now - saved < RESUMED_WITHIN;
+        Some(Box::new(Self::new(learned, is_ready)))
+    }
+
+    /// Whether the members of the group change, or are about to.
+    pub(super) fn is_changing(&self) -> bool {
+        let since = self.observed.zip(self.unsettled);
+        self.recommended.is_some() || since.is_some_and(|(now, since)| now - since < CHANGING_FOR)
+    }
+
+    /// Observes what a sweep read. Returns what the policy says; `None` until it has observed enough.
+    pub(super) fn observe(
+        &mut self,
+        observed: &Observed<'_>,
+        bounds: ReadingBounds,
+        time: SweepTime,
+        buffers: &mut Buffers,
+    ) -> Option<RateOutcome> {
+        let settings = &observed.target.settings;
+        let group = &observed.evaluation.group;
+        let read = group.group.as_deref()?;
+        let description = read.description.as_ref()?;
+        let layout = read_partitions(
+            group,
+            description,
+            &mut self.owners,
+            &mut buffers.partitions,
+        );
+        let is_other = self
+            .layout
+            .is_some_and(|known| !known.is_continued_by(&layout));
+        if is_other {
+            self.policy = RatePolicy::new(RatePolicySettings::default(), *self.policy.learned());
+        }
+        self.layout = Some(layout);
+        self.policy.set_settings(RatePolicySettings {
+            slo: settings.slo(),
+            ..RatePolicySettings::default()
+        });
+        let members = self.members(description, bounds);
+        let is_applied = observed.policy == ScalingPolicy::Rate;
+        if is_applied {
+            self.recommended = None;
+        }
+        // What an earlier process saved may be older than its last step up.
+        let is_outdated =
+            self.observed.is_none() && is_applied && self.policy.learned().output < Some(members);
+        if (!self.is_ready || is_outdated) && members > 0 && is_stable(description) {
+            let most = bounds.most.max(bounds.fewest);
+            self.policy.follow(members.clamp(bounds.fewest, most));
+        }
+        let supposed = self.recommended.zip(self.terms);
+        let reading = GroupReading {
+            at: Duration::from_secs_f64(time.now),
+            poll_interval: time.poll,
+            partitions: &buffers.partitions,
+            ceiling: bounds.ceiling,
+            bounds: (bounds.fewest, bounds.most),
+            is_stable: is_stable(description),
+            members,
+            status_replicas: members,
+            supposed: supposed.map(|(group, terms)| group.supposed(&terms)),
+        };
+        self.policy.swap_scratch(&mut buffers.policy);
+        let decision = self.policy.observe(&reading);
+        self.policy.swap_scratch(&mut buffers.policy);
+        self.is_ready |= decision.terms.is_some();
+        let elapsed = self.observed.map_or(0.0, |before| time.now - before);
+        self.observed = Some(time.now);
+        let is_moving = decision.replicas != decision.before
+            || self.policy.awaits_members()
+            || !is_stable(description);
+        if is_moving {
+            self.unsettled = Some(time.now);
+        }
+        if let Some(terms) = decision.terms {
+            self.terms = Some(terms);
+            if !is_applied {
+                let elapsed = elapsed.clamp(0.0, LONGEST_GAP);
+                let slo = settings.slo().as_secs_f64();
+                let is_late = oldest_age(&buffers.partitions) > slo;
+                let group = self
+                    .recommended
+                    .get_or_insert_with(|| RecommendedGroup::new(time.now, members, terms.backlog));
+                let actual = (members, terms.consumption, is_late);
+                group.advance((time.now, elapsed), &terms, actual, slo);
+                group.follow(time.now, decision.replicas, &terms);
+            }
+        }
+        let is_idle = decision
+            .terms
+            .is_some_and(|terms| terms.arrivals_slow <= 0.0)
+            && decision.replicas <= bounds.fewest;
+        let totals = self.recommended.map(|group| RecommendationTotals {
+            since: group.since,
+            rate: group.recommended,
+            actual: group.actual,
+        });
+        self.is_ready.then(|| RateOutcome {
+            replicas: decision.replicas.div_ceil(bounds.threads.get()),
+            decision: Arc::new(decision),
+            threads: bounds.threads,
+            slo: settings.slo(),
+            is_idle,
+            totals,
+        })
+    }
+
+    /// Number of members. If they fill as many replicas as the policy wants, it is the number that the policy wants.
+    fn members(&self, description: &GroupDescription, bounds: ReadingBounds) -> u32 {
+        let members = u32::try_from(description.member_count()).unwrap_or(u32::MAX);
+        let threads = bounds.threads.get();
+        match self.policy.learned().output {
+            Some(output) if output.div_ceil(threads) == members.div_ceil(threads) => output,
+            _ => members,
+        }
+    }
+
+    /// Bytes that it takes, without buffers that are shared.
+    #[cfg(test)]
+    pub(super) fn memory_bytes(&self) -> usize {
+        let inline = size_of::<Self>().saturating_sub(size_of::<RatePolicy>());
+        inline
+            .saturating_add(self.policy.memory_bytes())
+            .saturating_add(self.owners.heap_bytes())
+    }
+}
+
+/// Age of the oldest unread message in seconds.
+fn oldest_age(partitions: &[GroupPartition]) -> f64 {
+    let ages = partitions.iter().filter_map(|partition| partition.age);
+    let ages = ages.map(|age| age.duration().as_secs_f64());
+    ages.fold(0.0, f64::max)
+}

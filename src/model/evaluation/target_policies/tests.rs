@@ -1,0 +1,453 @@
+//! What policies and holds come to over sweeps of a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::model::evaluation::idle::IdleSince;
+use crate::model::evaluation::{EvaluationsAt, MetricValue, ServingPolicy, ValueRule};
+use crate::model::fixtures;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget};
+use crate::model::hpa::selector::Selector;
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::lag::history::saved_policy::SavedPolicy;
+use crate::model::policy::decision::RateRule;
+use crate::model::targets::no_value_reason::NoValueReason;
+use crate::model::targets::{TargetOptions, Targets};
+use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
+use crate::model::units::quantity::Milli;
+
+const POLL: u64 = 5;
+const PARTITIONS: i64 = 12;
+
+/// A group whose members process up to 100 messages per second each, and its HPA.
+struct Sequence {
+    policies: TargetPolicies,
+    evaluations: Arc<Evaluations>,
+    targets: Arc<Targets>,
+    history: ClusterHistory,
+    now: u64,
+    rate: i64,
+    members: i64,
+    ends: i64,
+    committed: i64,
+    is_readable: bool,
+    kind: GroupKind,
+}
+
+fn hpa(metric: &str, annotations: &[(&str, &str)]) -> HpaFacts {
+    let annotations = annotations.iter();
+    HpaFacts {
+        namespace: "shop".into(),
+        name: "billing".into(),
+        max_replicas: 10,
+        metrics: vec![ExternalMetric {
+            name: metric.into(),
+            selector: Selector::parse("group=g").unwrap(),
+            target: Some(MetricTarget::AverageValue(Milli::ONE)),
+        }],
+        annotations: annotations
+            .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()))
+            .chain([("lagwise.dev/lag-per-replica".to_owned(), "100".to_owned())])
+            .collect(),
+        ..HpaFacts::default()
+    }
+}
+
+impl Sequence {
+    fn new(hpa: HpaFacts) -> Self {
+        let mut sequence = Self {
+            policies: TargetPolicies::default(),
+            evaluations: Arc::new(Evaluations::new(ServingPolicy::default())),
+            targets: Arc::default(),
+            history: ClusterHistory::default(),
+            now: 0,
+            rate: 240,
+            members: 4,
+            ends: 0,
+            committed: 0,
+            is_readable: true,
+            kind: GroupKind::Consumer,
+        };
+        sequence.set_hpas(&[hpa]);
+        sequence
+    }
+
+    fn set_hpas(&mut self, hpas: &[HpaFacts]) {
+        let names = ["main".into()];
+        let targets = Targets::new(&names, TargetOptions::default(), None);
+        let facts: HpaMap = hpas.iter().cloned().map(Arc::new).collect();
+        self.targets = Arc::new(targets.with_hpas(&facts, None));
+        let targets = &self.targets;
+        let clusters = self.evaluations.clusters().clone();
+        self.evaluations = self.evaluations.next(&clusters, targets, [].iter());
+    }
+
+    fn description(&self) -> GroupDescription {
+        let member = |n: i64| {
+            let owned = (0..PARTITIONS).filter(|p| p % self.members == n);
+            Member {
+                id: format!("m{n}").into(),
+                instance: None,
+                client: "c".into(),
+                host: "/10.0.0.1".into(),
+                subscribed: Some(["t".into()].into()),
+                assigned: vec![(
+                    "t".into(),
+                    owned.map(|p| i32::try_from(p).unwrap()).collect(),
+                )],
+            }
+        };
+        GroupDescription {
+            members: (0..self.members).map(member).collect(),
+            ..GroupDescription::memberless(self.kind, GroupState::Stable)
+        }
+    }
+
+    fn set_lag(&mut self, lag: i64) {
+        self.ends = 10_000;
+        self.committed = self.ends - lag;
+    }
+
+    /// Lets the time of one sweep pass.
+    fn sweep(&mut self) -> Result<MetricValue, NoValueReason> {
+        self.now += POLL;
+        self.ends += self.rate * 5;
+        self.committed += (self.ends - self.committed).min(self.members * 500);
+        self.read()
+    }
+
+    fn read(&mut self) -> Result<MetricValue, NoValueReason> {
+        let share = |all: i64, n: i64| (all + n) / PARTITIONS;
+        let rows: Vec<_> = (0..PARTITIONS)
+            .map(|n| {
+                (
+                    0,
+                    Ok(Some(share(self.committed, n))),
+                    Ok(share(self.ends, n)),
+                )
+            })
+            .collect();
+        let at = Duration::from_secs(self.now);
+        let mut read = fixtures::read(at, "g", "t", &rows);
+        read.groups[0].description = Ok(Arc::new(self.description()));
+        if !self.is_readable {
+            let fault = crate::model::kafka::fault::Fault::NoAnswer;
+            read = fixtures::failed(at, "g", "t", fault);
+        }
+        let latest = self.history.apply(read, Scope::Whole);
+        let clusters = [("main".into(), latest)].into();
+        let targets = Arc::clone(&self.targets);
+        self.evaluations = self.evaluations.next(&clusters, &targets, [].iter());
+        let started = fixtures::at(at);
+        self.evaluations = self
+            .policies
+            .observe_sweep(&"main".into(), &self.evaluations, &started);
+        self.value()
+    }
+
+    fn value(&self) -> Result<MetricValue, NoValueReason> {
+        let (idle, now) = (
+            IdleSince::default(),
+            fixtures::at(Duration::from_secs(self.now)),
+        );
+        let at = EvaluationsAt::new(&self.evaluations, &idle, &now);
+        let metrics = at.hpa_metrics();
+        metrics[0].outcome.clone()
+    }
+
+    fn run(&mut self, seconds: u64) -> (u32, ValueRule) {
+        for _ in 0..seconds / POLL {
+            self.sweep().unwrap();
+        }
+        let value = self.value().unwrap();
+        (value.desired.unwrap(), value.rule)
+    }
+
+    fn outcome(&self) -> PolicyOutcome {
+        let outcome = self.policies.outcomes.values().next();
+        PolicyOutcome::clone(outcome.unwrap())
+    }
+}
+
+#[test]
+fn rate_is_served_once_the_group_was_observed_and_lag_before() {
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let first = group.sweep().unwrap();
+    assert_eq!(first.rule, ValueRule::AsMeasured);
+    assert_eq!(
+        group.outcome().unavailable,
+        Some(RateUnavailable::NotObserved)
+    );
+    let value = group.run(120);
+    // By the lag it would be none.
+    assert_eq!(value, (4, ValueRule::Rate));
+    let value = group.value().unwrap();
+    assert_eq!(value.value, Milli::from_units(4));
+    assert_eq!(group.outcome().unavailable, None);
+}
+
+#[test]
+fn the_ceiling_the_maximum_and_the_minimum_still_apply() {
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    group.run(120);
+    group.rate = 5000;
+    // 12 partitions, and maxReplicas 10: the largest even step is 6.
+    assert_eq!(group.run(60), (6, ValueRule::Rate));
+    let mut few = Sequence::new(HpaFacts {
+        min_replicas: Some(3),
+        ..hpa(DESIRED_METRIC, &[("policy", "rate")])
+    });
+    few.rate = 12;
+    let lowest = (0..40).map(|_| {
+        let replicas = few.run(60).0;
+        few.members = replicas.into();
+        replicas
+    });
+    assert_eq!(lowest.min(), Some(3));
+}
+
+#[test]
+fn a_group_scales_up_in_one_step_and_down_later() {
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    group.run(120);
+    group.rate = 550;
+    let mut seen = vec![group.run(POLL).0];
+    for _ in 0..500 {
+        let replicas = group.run(POLL).0;
+        if seen.last() != Some(&replicas) {
+            seen.push(replicas);
+        }
+        group.members = replicas.into();
+        if group.now > 700 {
+            group.rate = 120;
+        }
+    }
+    assert!(seen.len() <= 4, "{seen:?}");
+    assert_eq!((seen[0], seen[1]), (4, 6), "{seen:?}");
+    assert!(*seen.last().unwrap() <= 2, "{seen:?}");
+}
+
+#[test]
+fn recommend_serves_lag_and_adds_up_what_rate_would_have_come_to() {
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "recommend")]));
+    group.run(300);
+    // While nobody knows what a member can process, fewer are not recommended.
+    let rate = group.outcome().rate.unwrap();
+    let totals = rate.totals.unwrap();
+    assert_eq!((rate.replicas, totals.rate.changes), (4, 0));
+    assert_eq!(totals.rate.late_share(), Some(0.0));
+    // It shows while they are behind.
+    group.rate = 450;
+    group.run(200);
+    group.rate = 240;
+    assert_eq!(group.run(3600), (0, ValueRule::AsMeasured));
+    let rate = group.outcome().rate.unwrap();
+    assert_eq!(rate.replicas, 3, "{:?}", rate.decision);
+    let totals = rate.totals.unwrap();
+    assert!(
+        totals.rate.replica_minutes < totals.actual.replica_minutes,
+        "{totals:?}"
+    );
+    assert!(totals.actual.replica_minutes > 250.0, "{totals:?}");
+    assert_eq!(totals.actual.changes, 0);
+    assert!((1..5).contains(&totals.rate.changes), "{totals:?}");
+}
+
+#[test]
+fn unknown_stays_unknown() {
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    group.run(120);
+    group.is_readable = false;
+    group.sweep().unwrap();
+    let decision = group.outcome().rate.unwrap().decision;
+    assert_eq!(
+        (decision.rule, decision.replicas),
+        (RateRule::MissingOffsets, 4)
+    );
+    for _ in 0..10 {
+        let _ = group.sweep();
+    }
+    assert!(group.value().is_err());
+    group.is_readable = true;
+    assert_eq!(group.run(POLL), (4, ValueRule::Rate));
+}
+
+#[test]
+fn where_the_policy_cannot_decide_lag_is_served_and_the_reason_is_known() {
+    let rate = ("policy", "rate");
+    for (hpa, kind, expected) in [
+        (
+            hpa(LAG_METRIC, &[rate]),
+            GroupKind::Consumer,
+            RateUnavailable::OtherMetric,
+        ),
+        (
+            hpa(DESIRED_METRIC, &[rate]),
+            GroupKind::Share,
+            RateUnavailable::NoOwners,
+        ),
+        (
+            hpa(DESIRED_METRIC, &[rate, ("by", "lagging")]),
+            GroupKind::Consumer,
+            RateUnavailable::LaggingPartitions,
+        ),
+    ] {
+        let mut group = Sequence::new(hpa);
+        group.kind = kind;
+        let (_, rule) = group.run(120);
+        assert_ne!(rule, ValueRule::Rate, "{expected}");
+        assert_eq!(group.outcome().unavailable, Some(expected));
+    }
+    let both = Sequence::new(hpa(DESIRED_METRIC, &[rate]));
+    let mut both = both;
+    let other = HpaFacts {
+        name: "other".into(),
+        ..hpa(DESIRED_METRIC, &[rate])
+    };
+    both.set_hpas(&[hpa(DESIRED_METRIC, &[rate]), other]);
+    both.run(60);
+    assert_eq!(
+        both.outcome().unavailable,
+        Some(RateUnavailable::SeveralHpas)
+    );
+}
+
+#[test]
+fn holds_keep_the_number_of_any_policy() {
+    for (hold, before, after, expected) in [
+        ("up", 120, 900, 2),
+        ("up", 900, 120, 2),
+        ("down", 900, 120, 9),
+        ("down", 120, 900, 9),
+        ("both", 120, 900, 2),
+        ("both", 900, 120, 9),
+    ] {
+        let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("hold", hold)]));
+        group.set_lag(before);
+        group.read().unwrap();
+        group.set_lag(after);
+        group.now += POLL;
+        let value = group.read().unwrap();
+        assert_eq!(value.desired, Some(expected), "{hold} {before} {after}");
+        let is_held = expected != u32::try_from((after + 99) / 100).unwrap();
+        assert_eq!(
+            value.rule == ValueRule::Held,
+            is_held,
+            "{hold} {before} {after}"
+        );
+    }
+}
+
+#[test]
+fn a_hold_on_lag_changes_the_value_that_the_hpa_divides() {
+    let mut facts = hpa(LAG_METRIC, &[("hold", "both")]);
+    facts.metrics[0].target = Some(MetricTarget::AverageValue(Milli::from_units(50)));
+    let mut group = Sequence::new(facts);
+    group.set_lag(190);
+    group.read().unwrap();
+    group.set_lag(90);
+    group.now += POLL;
+    let value = group.read().unwrap();
+    assert_eq!((value.desired, value.rule), (Some(4), ValueRule::Held));
+    assert_eq!(value.value, Milli::from_units(200));
+}
+
+#[test]
+fn a_hold_ends_at_its_time_without_a_sweep() {
+    // The fixtures begin at 2024-05-06 07:08:09 UTC.
+    let until = "both until 2024-05-06T07:08:30Z";
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("hold", until)]));
+    group.set_lag(120);
+    group.read().unwrap();
+    group.set_lag(900);
+    group.now = 20;
+    assert_eq!(group.read().unwrap().desired, Some(2));
+    group.now = 21;
+    assert_eq!(group.value().unwrap().desired, Some(9));
+}
+
+#[test]
+fn a_hold_keeps_the_rate_policy_too() {
+    let held = |hold| hpa(DESIRED_METRIC, &[("policy", "rate"), ("hold", hold)]);
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    group.run(120);
+    group.set_hpas(&[held("up")]);
+    // The change of an annotation alone changes no number.
+    assert_eq!(group.value().unwrap().desired, Some(4));
+    group.run(POLL);
+    group.rate = 900;
+    assert_eq!(group.run(60).0, 4);
+    group.set_hpas(&[hpa(DESIRED_METRIC, &[("policy", "rate")])]);
+    assert_eq!(group.run(60).0, 6);
+}
+
+#[test]
+fn a_restart_changes_no_number() {
+    let annotations = [("policy", "rate")];
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    group.run(600);
+    let before = group.run(POLL);
+    assert_eq!(before.1, ValueRule::Rate);
+    let now = fixtures::at(Duration::from_secs(group.now));
+    assert!(group.policies.is_unsaved());
+    let saved = group.policies.export(&"main".into(), &now);
+    assert!(!group.policies.is_unsaved());
+    let text = serde_json::to_string(&saved).unwrap();
+    let saved: Vec<SavedPolicy> = serde_json::from_str(&text).unwrap();
+    let since_1970 = 1_714_979_289 + u32::try_from(group.now).unwrap();
+    let restart = |wait: u64, saved: &[SavedPolicy]| {
+        let mut next = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+        next.policies.import(&"main".into(), saved, since_1970);
+        // What is not observed yet is saved again.
+        let later = next.policies.export(&"main".into(), &now);
+        assert_eq!(later.len(), saved.len());
+        (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + wait);
+        let value = next.sweep().unwrap();
+        (next, value)
+    };
+    let (mut next, value) = restart(20, &saved);
+    assert_eq!((value.desired.unwrap(), value.rule), before);
+    assert_eq!(next.run(120), before);
+    // The process ended before it could save a step up.
+    next = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    next.policies.import(&"main".into(), &saved, since_1970);
+    (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + 20);
+    next.members = 6;
+    assert_eq!(next.sweep().unwrap().desired, Some(6));
+    // Long after, it first observes what there is.
+    let (_, value) = restart(3600, &saved);
+    assert_eq!(value.rule, ValueRule::AsMeasured);
+    let (_, value) = restart(20, &[]);
+    assert_eq!(value.rule, ValueRule::AsMeasured);
+}
+
+#[test]
+fn members_of_groups_that_change_are_read_often() {
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let changing = |group: &Sequence| group.policies.changing_groups(&"main".into()).count();
+    group.run(600);
+    assert_eq!(changing(&group), 0);
+    group.rate = 900;
+    group.run(30);
+    assert_eq!(changing(&group), 1);
+    let other = "other".into();
+    assert_eq!(group.policies.changing_groups(&other).count(), 0);
+}
+
+#[test]
+fn estimates_take_at_most_200_bytes_for_each_partition_and_nothing_without_policy() {
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    group.run(1800);
+    let state = group.policies.states.values().next().unwrap();
+    let bytes = state.rate.as_ref().unwrap().memory_bytes();
+    // A constant part beside what each partition takes: judged for a group of 24 partitions.
+    assert!(bytes <= 200 * 24, "{bytes}");
+    let mut without = Sequence::new(hpa(DESIRED_METRIC, &[]));
+    without.run(60);
+    assert!(without.policies.states.is_empty() && without.policies.outcomes.is_empty());
+    group.set_hpas(&[hpa(DESIRED_METRIC, &[])]);
+    group.run(POLL);
+    assert!(group.policies.states.is_empty());
+}

@@ -1,0 +1,237 @@
+//! The rate policy on real consumers of a set rate and the real HPA controller, beside plain lag under the same load.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::daemon::{Daemon, Options};
+use crate::scale::workload;
+use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
+use crate::testbed::replicas::ReplicaSeries;
+use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "policy::a_step_up_takes_one_move_and_a_killed_daemon_changes_nothing",
+    a_step_up_takes_one_move_and_a_killed_daemon_changes_nothing,
+)];
+
+/// Those that take a quarter of an hour.
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "policy::rate_rebalances_less_than_lag_under_the_same_load",
+    rate_rebalances_less_than_lag_under_the_same_load,
+)];
+
+const PARTITIONS: i32 = 12;
+
+/// Messages per second that a consumer processes.
+const CAPACITY: u32 = 30;
+
+/// An HPA on the replicas that this policy wants, and its consumers.
+struct Scaled {
+    name: &'static str,
+    group: String,
+    fleet: ConsumerFleet,
+    series: ReplicaSeries,
+}
+
+impl Scaled {
+    fn start(
+        testbed: &Testbed,
+        (kafka, plane): (&KafkaCluster, &ControlPlane),
+        namespace: &str,
+        topic: &str,
+        name: &'static str,
+    ) -> Result<Self> {
+        let group = unique(name);
+        let mut list: Value =
+            serde_json::from_str(&workload(name, &[("group", &group), ("topic", topic)]))?;
+        let hpa = &mut list["items"][1];
+        hpa["metadata"]["annotations"] = json!({
+            "lagwise.dev/policy": name,
+            "lagwise.dev/slo": "20s",
+            "lagwise.dev/lag-per-replica": "20",
+        });
+        hpa["spec"]["metrics"][0]["external"]["metric"]["name"] = json!("kafka_desired_replicas");
+        hpa["spec"]["metrics"][0]["external"]["target"]["averageValue"] = json!("1");
+        plane.apply(namespace, &list.to_string())?;
+        let options = ConsumerOptions {
+            bootstrap: kafka.bootstrap(),
+            group: group.clone(),
+            topic: topic.to_owned(),
+            per_second: CAPACITY,
+            properties: vec![("group.protocol".to_owned(), "consumer".to_owned())],
+        };
+        Ok(Self {
+            name,
+            group,
+            fleet: ConsumerFleet::new(&testbed.folder(name)?, options),
+            series: ReplicaSeries::record(plane, namespace, name)?,
+        })
+    }
+
+    /// Starts or stops consumers as the replicas say.
+    fn follow(&mut self) -> Result<()> {
+        self.fleet.scale_to(usize::try_from(self.series.now())?)
+    }
+
+    /// Numbers of replicas, each once while it lasted.
+    fn moves(&self) -> Vec<i32> {
+        let mut moves = self.series.values();
+        moves.retain(|replicas| *replicas > 0);
+        moves.dedup();
+        moves
+    }
+
+    /// How often the broker has assigned the partitions anew: the epoch of the group.
+    fn rebalances(&self, kafka: &KafkaCluster) -> Result<u32> {
+        let arguments = ["--describe", "--state", "--verbose", "--group", &self.group];
+        let text = kafka.consumer_groups_tool(&arguments)?;
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        let header = lines.find(|line| line.contains("GROUP-EPOCH"));
+        let place = header.and_then(|line| {
+            // The column before has two words.
+            line.replace("COORDINATOR (ID)", "COORDINATOR ID")
+                .split_whitespace()
+                .position(|column| column == "GROUP-EPOCH")
+        });
+        let row = lines.next().with_context(|| format!("no group: {text}"))?;
+        let epoch = place.and_then(|place| row.split_whitespace().nth(place));
+        let epoch = epoch.with_context(|| format!("no epoch: {text}"))?;
+        epoch
+            .parse()
+            .with_context(|| format!("epoch {epoch:?}: {text}"))
+    }
+}
+
+/// Produces so many messages per second for so long, while the consumers follow the replicas.
+fn produce(
+    kafka: &KafkaCluster,
+    topic: &str,
+    (per_second, seconds): (usize, u64),
+    scaled: &mut [&mut Scaled],
+    mut is_done: impl FnMut(&[&mut Scaled]) -> Result<bool>,
+) -> Result<()> {
+    let began = Instant::now();
+    let mut sent = 0usize;
+    while began.elapsed() < Duration::from_secs(seconds) && !is_done(scaled)? {
+        let millis = usize::try_from(began.elapsed().as_millis())?;
+        let due = per_second * millis / 1000;
+        if due < sent + per_second.div_ceil(2) {
+            // The load is a rate, so that time has to pass.
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        }
+        let count = usize::try_from(PARTITIONS)?;
+        let of = |partition: usize| (sent..due).filter(|n| n % count == partition).count();
+        let counts: Vec<_> = (0..count)
+            .map(|partition| Ok((i32::try_from(partition)?, of(partition))))
+            .collect::<Result<_>>()?;
+        kafka.produce_to(topic, &counts)?;
+        sent = due;
+        for one in &mut *scaled {
+            one.follow()?;
+        }
+    }
+    Ok(())
+}
+
+fn until_served(daemon: &Daemon, namespace: &str, hpa: &str) -> Result<bool> {
+    let metrics = daemon.metrics()?;
+    let value = format!("lagwise_target_value{{namespace=\"{namespace}\",hpa=\"{hpa}\"");
+    let mut lines = metrics.lines();
+    Ok(lines.any(|line| line.starts_with(&value) && line.contains("rule=\"rate\"")))
+}
+
+fn a_step_up_takes_one_move_and_a_killed_daemon_changes_nothing(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("policy")?;
+    let topic = unique("orders");
+    kafka.create_topic(&topic, PARTITIONS)?;
+    let options = Options {
+        interval: "1s",
+        state: json!({"file": testbed.folder("state")?.join("state.json")}),
+        namespaces: vec![namespace.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (mut daemon, api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    let mut rate = Scaled::start(testbed, (kafka, plane), &namespace, &topic, "rate")?;
+    produce(kafka, &topic, (20, 180), &mut [&mut rate], |_| {
+        until_served(&daemon, &namespace, "rate")
+    })?;
+    ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
+    // What lag did before is no matter of the policy.
+    let before = rate.moves().len();
+    produce(kafka, &topic, (130, 150), &mut [&mut rate], |scaled| {
+        Ok(scaled.iter().all(|one| one.series.now() >= 5))
+    })?;
+    // Long enough for a further move, and for the state to be saved.
+    produce(kafka, &topic, (130, 40), &mut [&mut rate], |_| Ok(false))?;
+    let moves = rate.moves();
+    println!("replicas: {moves:?}");
+    let reached = moves.last().copied().unwrap_or_default();
+    ensure!((5..=12).contains(&reached), "{moves:?}");
+    ensure!(moves.len() <= before + 2, "more than two moves: {moves:?}");
+
+    daemon.process.signal("KILL")?;
+    drop((daemon, api));
+    let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    produce(kafka, &topic, (130, 45), &mut [&mut rate], |_| Ok(false))?;
+    poll_until(Duration::from_secs(60), "the rate to be served", || {
+        ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
+        Ok(())
+    })?;
+    ensure!(rate.moves() == moves, "{:?} after {moves:?}", rate.moves());
+    Ok(())
+}
+
+fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("policies")?;
+    let topic = unique("orders");
+    kafka.create_topic(&topic, PARTITIONS)?;
+    let options = Options {
+        interval: "1s",
+        namespaces: vec![namespace.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    let clusters = (kafka, plane);
+    let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, "rate")?;
+    let mut lag = Scaled::start(testbed, clusters, &namespace, &topic, "lag")?;
+    produce(kafka, &topic, (20, 180), &mut [&mut rate, &mut lag], |_| {
+        until_served(&daemon, &namespace, "rate")
+    })?;
+    ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
+    let begun = (rate.rebalances(kafka)?, lag.rebalances(kafka)?);
+    for load in [(20, 60), (130, 240), (20, 600)] {
+        produce(kafka, &topic, load, &mut [&mut rate, &mut lag], |_| {
+            Ok(false)
+        })?;
+    }
+    let counts = (
+        rate.rebalances(kafka)? - begun.0,
+        lag.rebalances(kafka)? - begun.1,
+    );
+    for (one, count) in [(&rate, counts.0), (&lag, counts.1)] {
+        println!(
+            "{}: {count} rebalances, replicas {:?}",
+            one.name,
+            one.moves()
+        );
+    }
+    ensure!(
+        counts.0 * 3 <= counts.1,
+        "{} against {}",
+        counts.0,
+        counts.1
+    );
+    let last = rate.moves().last().copied();
+    ensure!(last.is_some_and(|last| last <= 2), "{:?}", rate.moves());
+    Ok(())
+}
