@@ -1,5 +1,6 @@
 //! The command line: one file per command. Commands only print; decisions are made elsewhere.
 
+pub mod check;
 pub mod config;
 pub mod convert;
 mod daemon_client;
@@ -59,6 +60,8 @@ enum Command {
     Run(run::RunArgs),
     /// Run a self-contained demo: the daemon, an embedded Kafka and a simulated HPA in one process
     Demo(demo::DemoArgs),
+    /// Check that Kafka, Kubernetes and the configuration are as lagwise needs them
+    Check(check::PreflightArgs),
     /// Show the lag of consumer groups, their members and rates
     Lag(lag::LagArgs),
     /// Show the state of each HPA in one line
@@ -121,6 +124,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Check(args) => check::run(args).await,
             Command::Lag(args) => lag::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Lint(args) => lint::run(args).await,

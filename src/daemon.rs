@@ -8,6 +8,7 @@ mod kubernetes;
 mod leader;
 mod logging;
 pub(crate) mod options;
+pub(crate) mod scope;
 mod state_store;
 mod terms;
 mod writers;
@@ -306,7 +307,7 @@ impl App {
 }
 
 /// Whether this process runs in a pod, where Kubernetes always sets this variable.
-fn in_pod() -> bool {
+pub(crate) fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 

@@ -7,7 +7,7 @@
 //! - Stores: the Lease ([`lease_store`]), the saved state ([`state_config_map`]), the ledger of scale to zero
 //!   ([`zero_ledger`]) and the serving certificate ([`certificates`]).
 //! - Authentication and authorization of callers: [`reviews`].
-//! - For commands: the leader's pod and its ports ([`leader_pod`]).
+//! - For commands: the leader's pod and its ports ([`leader_pod`]), and what `lagwise check` asks ([`preflight`]).
 //!
 //! Watches keep the last known objects through an outage of the API server (`resilient_watch`): metrics
 //! from old facts are better than none.
@@ -25,6 +25,7 @@ pub mod leader_pod;
 pub mod lease_store;
 pub mod live_hpa;
 pub mod manifests;
+pub mod preflight;
 pub mod reconciler;
 pub mod release;
 mod resilient_watch;

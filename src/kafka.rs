@@ -14,6 +14,7 @@ pub mod librdkafka;
 mod log_start_cache;
 pub mod login;
 mod peer_protocol;
+pub mod preflight;
 mod reachability;
 mod time_lookup;
 mod topic_listing;

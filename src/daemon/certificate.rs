@@ -13,7 +13,7 @@ use crate::leader_election::Leadership;
 use crate::serve::tls::{ServerTls, TlsError};
 
 /// Default name of the Secret.
-const SECRET: &str = "lagwise-tls";
+pub(super) const SECRET: &str = "lagwise-tls";
 
 /// The configured certificate; otherwise a generated one, until the replicas share one.
 ///

@@ -17,7 +17,7 @@ use crate::serve::forward::Forwarder;
 use crate::serve::tls::ServerTls;
 
 /// Default name of the Lease.
-const LEASE_NAME: &str = "lagwise";
+pub(super) const LEASE_NAME: &str = "lagwise";
 
 /// Starts leader election, if there is a Lease. `listens` is the address of the external metrics
 /// API.

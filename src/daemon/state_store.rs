@@ -14,7 +14,7 @@ use crate::persistence::location::StateFile;
 use crate::persistence::store;
 
 /// Default name of the ConfigMap.
-const STATE_CONFIG_MAP: &str = "lagwise-state";
+pub(super) const STATE_CONFIG_MAP: &str = "lagwise-state";
 
 /// Storage of the persistent state.
 #[derive(Clone, Debug)]

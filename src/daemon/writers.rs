@@ -11,7 +11,7 @@ use crate::k8s::zero_ledger::LedgerConfigMap;
 use crate::model::findings::WriteFindings;
 
 /// Default name of the ConfigMap with the ledger of scale to zero.
-const LEDGER_CONFIG_MAP: &str = "lagwise-zero";
+pub(super) const LEDGER_CONFIG_MAP: &str = "lagwise-zero";
 
 /// Starts the reconciler of HPAs. `findings` receives what it has to report.
 pub(super) fn spawn(

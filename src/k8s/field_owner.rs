@@ -10,7 +10,7 @@ use super::api_error::{ApiError, in_time};
 use crate::model::decisions::cap::FieldOwner;
 
 /// The name of the admission policy and of its binding.
-const POLICY: &str = "lagwise-cap";
+pub(super) const POLICY: &str = "lagwise-cap";
 
 /// Looks up whether the admission policy is installed and bound.
 ///

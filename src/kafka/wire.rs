@@ -30,6 +30,7 @@ mod list_offsets;
 mod logs;
 mod offset_fetch;
 mod options;
+mod probe;
 mod property_support;
 mod response_memory;
 mod responses;
@@ -57,6 +58,7 @@ use super::login::TokenSettings;
 use super::time_lookup::TimeLookups;
 use super::topic_listing::ListingCache;
 use super::{ClientSettings, GroupList, SetupError};
+use crate::model::diagnostics::preflight::kafka::BrokerProbe;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::ClusterName;
@@ -115,6 +117,11 @@ impl WireClient {
             .options
             .send_replace(Arc::new(options));
         Ok(())
+    }
+
+    /// Connects to each bootstrap server by itself.
+    pub(super) async fn probe(&self, deadline: Instant) -> Vec<BrokerProbe> {
+        self.0.probe(deadline).await
     }
 
     /// Lists all groups.

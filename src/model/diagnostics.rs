@@ -9,6 +9,7 @@ pub mod hpa_findings;
 pub mod hpa_status;
 pub mod incidents;
 pub mod policy_findings;
+pub mod preflight;
 pub mod setting_findings;
 pub mod workload_findings;
 

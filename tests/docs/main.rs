@@ -22,6 +22,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use lagwise::model::diagnostics::preflight::PreflightProblem;
 use lagwise::model::settings::FileSection;
 use markdown::{Block, Page};
 use regex::Regex;
@@ -88,6 +89,22 @@ fn broken(path: &str, link: &str, pages: &BTreeMap<String, Page>) -> Option<Stri
         .is_none_or(|page| page.anchors().contains(anchor));
     (!anchor.is_empty() && !has_anchor)
         .then(|| format!("{path}: {link}: no heading of {target} has this anchor"))
+}
+
+#[test]
+fn pages_of_check_exist() {
+    for problem in PreflightProblem::ALL {
+        let (file, anchor) = problem
+            .page()
+            .split_once('#')
+            .unwrap_or((problem.page(), ""));
+        let page = Page::read(&format!("docs/src/{}", file.replace(".html", ".md")));
+        let has_anchor = anchor.is_empty() || page.anchors().contains(anchor);
+        assert!(
+            has_anchor,
+            "{problem:?}: no heading of {file} has the anchor {anchor}"
+        );
+    }
 }
 
 #[test]

@@ -240,6 +240,9 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     let labels = format!("group={group},topic={topic}");
     plane.get_raw(&metric_path(&namespace, &labels))?;
 
+    let rules = rules_of_the_chart(plane, &namespace)?;
+    crate::check::passes(testbed, &config, &namespace, &kubeconfig, &rules)?;
+
     // With nothing to do it sleeps, by the rights in this namespace.
     let patch = r#"{"metadata":{"annotations":{"lagwise.dev/scale-to-zero":"true","lagwise.dev/cooldown":"2s"}}}"#;
     let args = ["patch", "hpa", "billing", "-n", &namespace, "-p", patch];

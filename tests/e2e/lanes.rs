@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 
 use crate::Test;
 use crate::{
-    annotations, api, brokers, cap, chart, conformance, convert, cost, events, faults, lag, leader,
-    live, load, login, logins, network, oracle, outage, policy, protocols, renewal, rows, scale,
+    annotations, api, brokers, cap, chart, check, conformance, convert, cost, events, faults, lag,
+    leader, live, load, login, logins, network, oracle, outage, policy, protocols, renewal, rows, scale,
     selectors, smoke, state, tenants, unseen, zero,
 };
 
@@ -48,6 +48,7 @@ pub(crate) const LANES: &[Lane] = &[
         at_once: 1,
         cases: &[
             login::CASES,
+            check::KAFKA,
             logins::CASES,
             protocols::CASES,
             #[cfg(feature = "gssapi")]
@@ -79,7 +80,7 @@ pub(crate) const LANES: &[Lane] = &[
     Lane {
         name: "api",
         at_once: 1,
-        cases: &[api::CASES, chart::CASES],
+        cases: &[api::CASES, chart::CASES, check::CASES],
         long: &[api::LONG, chart::LONG],
     },
     // How many replicas there are and why, which daemon leads, and what may be woken.

@@ -16,6 +16,7 @@ mod api;
 mod brokers;
 mod cap;
 mod chart;
+mod check;
 mod conformance;
 mod convert;
 mod cost;

@@ -83,6 +83,59 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{- /* The environment of a container of lagwise. */ -}}
+{{- define "lagwise.environment" -}}
+env:
+  - name: POD_NAME
+    valueFrom: {fieldRef: {fieldPath: metadata.name}}
+  - name: POD_NAMESPACE
+    valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+  # Address at which the other replicas reach this one while it leads.
+  - name: POD_IP
+    valueFrom: {fieldRef: {fieldPath: status.podIP}}
+  {{- with .Values.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The files of a container of lagwise. */ -}}
+{{- define "lagwise.volumeMounts" -}}
+volumeMounts:
+  - {name: config, mountPath: /etc/lagwise/lagwise.yaml, subPath: lagwise.yaml, readOnly: true}
+  {{- if ne .Values.tls.type "selfSigned" }}
+  - {name: certificate, mountPath: /etc/lagwise/tls, readOnly: true}
+  {{- end }}
+  {{- if .Values.existingSecret.name }}
+  - {name: kafka, mountPath: {{ .Values.existingSecret.mountPath }}, readOnly: true}
+  {{- end }}
+  {{- with .Values.volumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{- /* The volumes of a pod of lagwise. */ -}}
+{{- define "lagwise.volumes" -}}
+volumes:
+  - name: config
+    configMap: {name: {{ include "lagwise.fullname" . }}}
+  {{- if ne .Values.tls.type "selfSigned" }}
+  - name: certificate
+    secret: {secretName: {{ include "lagwise.certificateSecret" . }}}
+  {{- end }}
+  {{- with .Values.existingSecret.name }}
+  - name: kafka
+    # Readable for the user and group of the pod only.
+    secret: {secretName: {{ . }}, defaultMode: 0440}
+  {{- end }}
+  {{- with .Values.volumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
 {{- /* Who may read the metrics: none (everyone) or kubernetes. */ -}}
 {{- define "lagwise.metricsAuth" -}}
 {{- $server := (include "lagwise.config" . | fromJson).server | default dict -}}

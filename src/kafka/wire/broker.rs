@@ -33,7 +33,7 @@ pub(super) struct ClusterContext {
     /// Replaced when credentials are reloaded.
     pub(super) options: watch::Sender<Arc<WireOptions>>,
     pub(super) health: Arc<ConnectionHealth>,
-    pace: ConnectPacer,
+    pub(super) pace: ConnectPacer,
     pub(super) traffic: TrafficCounters,
     /// Bounds how often a refused host is logged, since brokers can advertise any number of them.
     pub(super) refusals: LogInterval,

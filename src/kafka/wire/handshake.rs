@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::ApiVersionsRequest;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::address::Address;
 use super::cursor::Malformed;
@@ -136,19 +137,28 @@ async fn connect(
 }
 
 /// Connects without a login, and asks for the broker's API versions.
-async fn greet<'a>(
+pub(super) async fn greet<'a>(
     address: &Address,
     options: &'a WireOptions,
     memory: &ResponseMemory,
     deadline: Instant,
 ) -> Result<(SetupExchange<'a>, BrokerVersions), ConnectError> {
     let tcp = address.connect(options, deadline).await?;
+    let mut peer_certificates = Vec::new();
     let stream: Box<dyn ByteStream> = match &options.tls {
         None => Box::new(tcp),
-        Some(tls) => Box::new(encrypt(address, options, tls, tcp).await?),
+        Some(tls) => {
+            let encrypted = encrypt(address, options, tls, tcp).await?;
+            let (_, connection) = encrypted.get_ref();
+            peer_certificates = connection.peer_certificates().unwrap_or(&[]).to_vec();
+            Box::new(encrypted)
+        }
     };
     let responses = Responses::new(memory.clone());
-    let mut exchange = SetupExchange::new(stream, responses, options);
+    let mut exchange = SetupExchange {
+        peer_certificates,
+        ..SetupExchange::new(stream, responses, options)
+    };
     let versions = exchange.versions().await?;
     if versions.highest_common(ApiKey::Metadata).is_err() {
         let reason = "this port answers no requests for metadata, as that of a KRaft controller; \
@@ -178,7 +188,7 @@ async fn encrypt(
     options: &WireOptions,
     tls: &Tls,
     tcp: tokio::net::TcpStream,
-) -> Result<impl ByteStream + use<>, ConnectError> {
+) -> Result<TlsStream<FirstBytes>, ConnectError> {
     let failed = |reason: String| ConnectError::new(Fault::Tls, reason);
     let name = ServerName::try_from(address.host.to_string()).map_err(|_| {
         failed("the broker's host is not a valid name for a TLS certificate".into())
@@ -215,6 +225,8 @@ pub(super) struct SetupExchange<'a> {
     responses: Responses,
     options: &'a WireOptions,
     correlation: i32,
+    /// The chain that the broker has sent; empty without TLS.
+    pub(super) peer_certificates: Vec<CertificateDer<'static>>,
 }
 
 impl<'a> SetupExchange<'a> {
@@ -228,6 +240,7 @@ impl<'a> SetupExchange<'a> {
             responses,
             options,
             correlation: 0,
+            peer_certificates: Vec::new(),
         }
     }
 

@@ -99,6 +99,16 @@ impl LoginMethod {
 }
 
 impl LoginCredentials {
+    /// The mechanism and who logs in; `None` without a login.
+    pub(super) fn describe(&self) -> Option<String> {
+        let name = match self {
+            LoginCredentials::None => return None,
+            LoginCredentials::Password { username, .. } => username,
+            LoginCredentials::Token(token, _) => &token.principal,
+        };
+        Some(format!("{} as {name}", self.mechanism()?))
+    }
+
     fn mechanism(&self) -> Option<&'static str> {
         match self {
             LoginCredentials::None => None,

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,6 +15,8 @@ use rustls::{
     SignatureScheme,
 };
 
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 use super::options::PropertyReader;
 use crate::model::units::file_path::ShownPath;
 
@@ -22,6 +25,8 @@ pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
     /// Whether brokers are verified against the system's root certificates.
     pub(super) system_roots: bool,
+    /// Whether the issuer of a broker's certificate is verified.
+    pub(super) is_verified: bool,
 }
 
 /// The `ssl.*` properties, parsed. Holds a secret, hence no `Debug`.
@@ -147,6 +152,7 @@ impl TlsOptions {
             config: Arc::new(self.config()?),
             system_roots: self.authorities.is_none()
                 && self.verification != VerificationLevel::None,
+            is_verified: self.verification != VerificationLevel::None,
         })
     }
 
@@ -207,6 +213,17 @@ impl TlsOptions {
         }
         Ok(roots)
     }
+}
+
+/// When the first of these certificates ends; `None` if none of them can be read.
+pub(super) fn first_expiry(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    let ends = chain.iter().filter_map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let seconds = certificate.validity().not_after.timestamp();
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    });
+    ends.min()
 }
 
 /// Explains a TLS error and says which property to set, where its cause is known.

@@ -51,6 +51,22 @@ impl ApiKey {
         ApiKey::DescribeShareGroupOffsets,
     ];
 
+    /// The requests of a sweep, and whether lagwise cannot do without.
+    pub(super) const OF_SWEEPS: [(Self, &'static str, bool); 8] = [
+        (ApiKey::Metadata, "Metadata", true),
+        (ApiKey::FindCoordinator, "FindCoordinator", true),
+        (ApiKey::OffsetFetch, "OffsetFetch", true),
+        (ApiKey::ListOffsets, "ListOffsets", true),
+        (ApiKey::ListGroups, "ListGroups", false),
+        (ApiKey::DescribeGroups, "DescribeGroups", false),
+        (
+            ApiKey::ConsumerGroupDescribe,
+            "ConsumerGroupDescribe",
+            false,
+        ),
+        (ApiKey::ShareGroupDescribe, "ShareGroupDescribe", false),
+    ];
+
     pub(super) fn key(self) -> i16 {
         match self {
             ApiKey::ListOffsets => 2,

@@ -11,6 +11,12 @@ pub struct KubernetesVersion {
 }
 
 impl KubernetesVersion {
+    /// Whether lagwise supports it: it serves the metric, and `cap: advise` works. The chart requires it too.
+    #[must_use]
+    pub fn is_supported(self) -> bool {
+        self >= Self::new(1, 29)
+    }
+
     /// Whether the API server keeps `behavior.*.tolerance` of an HPA (KEP-4951). An older one drops it.
     #[must_use]
     pub fn has_tolerance(self) -> bool {
@@ -82,6 +88,19 @@ mod tests {
             let parsed = text.parse::<KubernetesVersion>();
             assert_eq!(parsed, Err(InvalidKubernetesVersion), "{text}");
         }
+    }
+
+    #[test]
+    fn the_chart_requires_the_first_supported_version() {
+        let chart = include_str!("../../../charts/lagwise/Chart.yaml");
+        let required = chart.lines().find_map(|line| {
+            let range = line.strip_prefix("kubeVersion: \">=")?;
+            range.split('-').next()?.parse::<KubernetesVersion>().ok()
+        });
+        let required = required.unwrap();
+        assert!(required.is_supported());
+        let KubernetesVersion { major, minor } = required;
+        assert!(!KubernetesVersion::new(major, minor - 1).is_supported());
     }
 
     #[test]

@@ -266,6 +266,26 @@ pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
     {
         ensure!(constraint["labelSelector"] == *selector, "{constraint}");
     }
+    // helm test has what the daemon has, and no request for it.
+    let test = object(&rendered, "Pod")?;
+    let (checks, runs) = (&test["spec"], &pod["spec"]);
+    for key in ["serviceAccountName", "volumes", "securityContext"] {
+        ensure!(
+            checks[key] == runs[key] && !runs[key].is_null(),
+            "{key}: {checks}"
+        );
+    }
+    for key in ["image", "env", "envFrom", "volumeMounts", "securityContext"] {
+        let check = &checks["containers"][0];
+        ensure!(check[key] == container[key], "{key}: {check}");
+    }
+    let selected = selector["matchLabels"].as_object().context("no labels")?;
+    let labels = &test["metadata"]["labels"];
+    let is_selected = selected.iter().all(|(key, value)| labels[key] == *value);
+    ensure!(
+        !is_selected,
+        "the Service selects the pod of helm test: {labels}"
+    );
     // The rules are those of the file, with the links and the limit of the values.
     let rule = object(&rendered, "PrometheusRule")?;
     let file = fs::read_to_string(chart().join("files/alerts.yaml"))?;

@@ -1,0 +1,330 @@
+//! `lagwise check`: whether Kafka, Kubernetes and the configuration are as lagwise needs them.
+
+mod progress;
+mod report;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use futures::future::join_all;
+use tokio::sync::watch;
+
+use self::progress::Progress;
+use self::report::{is_colored, render};
+use super::kube_args::KubeArgs;
+use super::look::read_once;
+use super::{Output, print_output, write_stdout};
+use crate::config::{Config, SystemEnvironment};
+use crate::daemon::in_pod;
+use crate::daemon::options::target_options;
+use crate::daemon::scope::daemon_scope;
+use crate::k8s::client::{Client, connect, server_version};
+use crate::k8s::hpa::{HpaList, list};
+use crate::k8s::preflight as cluster;
+use crate::kafka::{ClientSettings, preflight};
+use crate::model::diagnostics::preflight::configuration::{
+    self, ConfigurationFacts, check_configuration,
+};
+use crate::model::diagnostics::preflight::kafka::check_kafka;
+use crate::model::diagnostics::preflight::kubernetes::{
+    KubernetesFacts, check_kubernetes, check_objects, check_unreachable,
+};
+use crate::model::diagnostics::preflight::registration::{RegistrationFacts, check_registration};
+use crate::model::diagnostics::preflight::rights::{daemon_rights, install_rights};
+use crate::model::diagnostics::preflight::{CheckLine, CheckStatus, PreflightProblem, worst};
+use crate::model::hpa::facts::HpaFacts;
+use crate::model::kafka::sweep_plan::{GroupPlan, KnownTopics};
+use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::targets::Targets;
+use crate::model::targets::group_targets::GroupTargets;
+use crate::model::units::newtypes::{ClusterName, GroupId};
+
+/// The arguments of `lagwise check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    lagwise check --pre --config lagwise.yaml --namespace lagwise\n  \
+    lagwise check --config lagwise.yaml --group orders\n  \
+    lagwise check --config lagwise.yaml -o json | jq '.[] | select(.status == \"failed\")'\n\n\
+    √ is fine, ! should be changed or could not be checked, × has to be changed. Rights in Kafka are proven by reading \
+    the groups of targets and HPAs. Without any, a listed group is read. Rights in Kubernetes are those of the account \
+    that runs the command: with --pre the rights to install the chart, otherwise those of the daemon. So run it without \
+    --pre in a pod of the daemon's service account, as helm test does. Nothing is changed.\n\n\
+    The environment variable NO_COLOR turns off colors.\n\n\
+    Exit code: 0 without a failure, also with warnings, 1 with a failure, 2 for wrong usage.")]
+pub struct PreflightArgs {
+    /// Configuration file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "LAGWISE_CONFIG",
+        default_value = "/etc/lagwise/lagwise.yaml"
+    )]
+    config: PathBuf,
+    /// Check before the installation: the rights to install, and that nobody else serves external metrics
+    #[arg(long)]
+    pre: bool,
+    /// Namespace of lagwise [default: that of the pod, otherwise of the kubeconfig]
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Also prove the rights to read this consumer group, on every Kafka cluster; may be repeated
+    #[arg(short, long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// Address of the documentation, in front of the pages that are named
+    #[arg(long, value_name = "URL", env = "LAGWISE_DOCS_URL")]
+    docs_url: Option<String>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    #[command(flatten)]
+    kube: KubeArgs,
+    /// Timeout of each step of Kafka and of each request to Kubernetes
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
+    timeout: Duration,
+}
+
+/// Runs `lagwise check`.
+///
+/// # Errors
+/// The output cannot be written.
+pub async fn run(args: PreflightArgs) -> anyhow::Result<ExitCode> {
+    let lines = check_file(&args).await;
+    match args.output.serialize(&lines)? {
+        Some(text) => print_output(args.output, &text)?,
+        None => {
+            // Escapes what others have written, so it must not be escaped again with its colors.
+            let text = render(&lines, args.docs_url.as_deref(), is_colored());
+            write_stdout(text.as_bytes())?;
+            ExitCode::SUCCESS
+        }
+    };
+    Ok(match worst(&lines) {
+        CheckStatus::Failed => ExitCode::FAILURE,
+        CheckStatus::Passed | CheckStatus::Warning => ExitCode::SUCCESS,
+    })
+}
+
+async fn check_file(args: &PreflightArgs) -> Vec<CheckLine> {
+    match Config::load(&args.config) {
+        Ok(config) => check_all(args, &config).await,
+        Err(error) => vec![CheckLine::problem(
+            configuration::SECTION,
+            "file",
+            PreflightProblem::ConfigInvalid,
+            error.to_string(),
+        )],
+    }
+}
+
+/// What lagwise is asked for; `None` until the HPAs are listed or cannot be.
+type AskedFor = watch::Receiver<Option<Arc<Asked>>>;
+
+/// The HPAs, and the targets that they and the configuration make.
+struct Asked {
+    hpas: Vec<Arc<HpaFacts>>,
+    targets: Targets,
+}
+
+impl Asked {
+    fn new(config: &Config, hpas: Vec<Arc<HpaFacts>>) -> Self {
+        let clusters: Vec<ClusterName> = config.clusters.iter().map(|c| c.name.clone()).collect();
+        let targets = Targets::new(&clusters, target_options(config), None);
+        Self {
+            targets: targets.with_hpas(&hpas.iter().cloned().collect(), None),
+            hpas,
+        }
+    }
+
+    /// What to read of a cluster.
+    fn plans(&self, cluster: &ClusterName) -> Vec<GroupPlan> {
+        let groups = self.targets.groups().iter();
+        let groups = groups.filter(|((of, _), _)| of == cluster);
+        let plan = |(key, group): (&(ClusterName, GroupId), &Arc<GroupTargets>)| {
+            group.plan(&key.1, self.targets.thresholds(), |_| {
+                KnownTopics::default()
+            })
+        };
+        groups.map(plan).collect()
+    }
+}
+
+async fn asked(mut receiver: AskedFor) -> Option<Arc<Asked>> {
+    let known = receiver.wait_for(Option::is_some).await.ok()?;
+    known.clone()
+}
+
+async fn check_all(args: &PreflightArgs, config: &Config) -> Vec<CheckLine> {
+    let (publish, receiver) = watch::channel(None);
+    let mut parts: Vec<_> = config.clusters.iter().map(|c| c.name.to_string()).collect();
+    if config.kubernetes.enabled {
+        parts.push("Kubernetes".to_owned());
+    }
+    let progress = Progress::start(parts);
+    let kafka = config.clusters.iter().map(|cluster| {
+        let receiver = receiver.clone();
+        let progress = &progress;
+        async move {
+            let settings = ClientSettings::from(cluster);
+            let groups = groups_of(args, &cluster.name, receiver);
+            let interval = config.poll.interval;
+            let facts = preflight::collect(settings, groups, interval, args.timeout).await;
+            progress.finish(cluster.name.as_str());
+            check_kafka(&facts, SystemTime::now())
+        }
+    });
+    let kubernetes = async {
+        let lines = match config.kubernetes.enabled {
+            true => check_cluster(args, config, &publish).await,
+            false => Vec::new(),
+        };
+        // Whatever became of the HPAs: the others wait for it.
+        publish.send_if_modified(|known| {
+            let is_missing = known.is_none();
+            if is_missing {
+                *known = Some(Arc::new(Asked::new(config, Vec::new())));
+            }
+            is_missing
+        });
+        progress.finish("Kubernetes");
+        lines
+    };
+    let (findings, kafka, kubernetes) = futures::join!(
+        lint(args, config, receiver.clone()),
+        join_all(kafka),
+        kubernetes
+    );
+    progress.end();
+    let mut lines = check_configuration(&findings);
+    lines.extend(kafka.into_iter().flatten());
+    lines.extend(kubernetes);
+    lines
+}
+
+async fn groups_of(
+    args: &PreflightArgs,
+    cluster: &ClusterName,
+    receiver: AskedFor,
+) -> Vec<GroupPlan> {
+    let asked = asked(receiver).await;
+    let mut plans = asked.map_or_else(Vec::new, |asked| asked.plans(cluster));
+    for group in &args.group {
+        let group = GroupId::from(group.as_str());
+        if plans.iter().all(|plan| plan.group != group) {
+            plans.push(GroupPlan::new(group, [].into()));
+        }
+    }
+    plans
+}
+
+/// The findings of one look at Kafka, and those about the configuration.
+async fn lint(args: &PreflightArgs, config: &Config, receiver: AskedFor) -> ConfigurationFacts {
+    let asked = asked(receiver).await;
+    let hpas = asked.map_or_else(Vec::new, |asked| asked.hpas.clone());
+    let mut findings = config.find_insecure_settings(&SystemEnvironment);
+    // A client that cannot be set up is a line of its Kafka cluster.
+    if let Ok(snapshot) = read_once(config, hpas, Vec::new(), args.timeout).await {
+        findings.extend(snapshot.all_findings().cloned());
+    }
+    ConfigurationFacts {
+        clusters: config.clusters.len(),
+        targets: config.targets.len(),
+        findings: Some(findings),
+    }
+}
+
+async fn check_cluster(
+    args: &PreflightArgs,
+    config: &Config,
+    publish: &watch::Sender<Option<Arc<Asked>>>,
+) -> Vec<CheckLine> {
+    let client = match connect(&args.kube.options_over(&config.kubernetes)).await {
+        Ok(client) => client,
+        Err(error) => {
+            let problem = PreflightProblem::KubernetesNoClient;
+            return vec![check_unreachable(problem, &error.to_string())];
+        }
+    };
+    let within = args.timeout;
+    let listing = async {
+        let hpas = list(&client, &config.kubernetes.namespaces, within).await;
+        let facts = hpas
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |h| h.facts.clone());
+        publish.send_replace(Some(Arc::new(Asked::new(config, facts))));
+        hpas
+    };
+    let (version, hpas, account, registered, answer, policy, monitors) = futures::join!(
+        server_version(&client, within),
+        listing,
+        cluster::account(&client),
+        cluster::registered(&client, within),
+        cluster::ask_for_api(&client, within),
+        cluster::policy(&client, within),
+        cluster::monitors(&client, within),
+    );
+    let version = match version {
+        Ok(version) => version,
+        Err(error) => {
+            let problem = PreflightProblem::KubernetesUnreachable;
+            return vec![check_unreachable(problem, &error.to_string())];
+        }
+    };
+    let own = args.namespace.clone();
+    let own = own.unwrap_or_else(|| client.default_namespace().to_owned());
+    let scaled = hpas.as_ref().map_or_else(|_| Vec::new(), scaled_resources);
+    let scope = daemon_scope(config, &own, scaled);
+    let rights = match args.pre {
+        true => install_rights(&scope),
+        false => daemon_rights(&scope),
+    };
+    let facts = KubernetesFacts {
+        is_before_install: args.pre,
+        version,
+        account,
+        rights: cluster::review_rights(&client, rights, within).await,
+        enforces: scope.enforced.is_some(),
+        policy,
+        hpas: hpas
+            .map(|list| cluster::count_hpas(&list))
+            .map_err(|error| error.to_string()),
+        monitors,
+    };
+    let registration = RegistrationFacts {
+        is_before_install: args.pre,
+        service: config.server.external_metrics.service.clone(),
+        namespace: own_namespace(args, &client),
+        registered,
+        answer,
+    };
+    let mut lines = check_kubernetes(&facts);
+    lines.extend(check_registration(&registration));
+    lines.extend(check_objects(&facts));
+    lines
+}
+
+/// The namespace of lagwise, if it is known: outside of a pod the kubeconfig names any.
+fn own_namespace(args: &PreflightArgs, client: &Client) -> Option<String> {
+    let pod = in_pod().then(|| client.default_namespace().to_owned());
+    args.namespace.clone().or(pod)
+}
+
+/// The scale subresources of the workloads that HPAs want scaled to zero. Others are not known by their kind alone.
+fn scaled_resources(hpas: &HpaList) -> Vec<&'static str> {
+    let key = format!("{PREFIX}scale-to-zero");
+    let asking = hpas.facts.iter();
+    let asking = asking.filter(|hpa| hpa.annotations.contains_key(&key));
+    let resources = asking.filter_map(|hpa| match &*hpa.scale_target.kind {
+        "Deployment" => Some("deployments/scale"),
+        "StatefulSet" => Some("statefulsets/scale"),
+        _ => None,
+    });
+    let resources: BTreeSet<_> = resources.collect();
+    resources.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

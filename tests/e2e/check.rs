@@ -1,0 +1,316 @@
+//! `lagwise check` on a real Kafka and a real control plane: what is fine passes, and what is not is named.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::testbed::broker::SASL_PASSWORD;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::kubernetes::EXTERNAL_METRICS_API;
+use crate::testbed::ports::free_port;
+use crate::testbed::secured::READER;
+use crate::testbed::{Testbed, unique};
+
+/// The scenarios with a Kubernetes cluster.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "check::before_and_after_the_installation",
+    before_and_after_the_installation,
+)];
+
+/// Those with Kafka alone.
+pub(crate) const KAFKA: &[(&str, Test)] = &[(
+    "check::logins_and_rights_in_kafka_are_proven",
+    logins_and_rights_in_kafka_are_proven,
+)];
+
+/// The lines of `lagwise check -o json`, and whether it succeeded.
+fn check(testbed: &Testbed, config: &Value, more: &[&str]) -> Result<(Vec<Value>, bool)> {
+    let file = testbed.folder("check")?.join("lagwise.json");
+    std::fs::write(&file, config.to_string())?;
+    let file = file.to_string_lossy();
+    let args = [&["check", "--config", &*file, "-o", "json"][..], more].concat();
+    let output = testbed.lagwise(&args).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = serde_json::from_str(&text);
+    let lines =
+        lines.with_context(|| format!("{text} {}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok((lines, output.status.success()))
+}
+
+/// The problems, as `CHECK: CODE`, without those of lint, whose findings depend on the HPAs of other
+/// scenarios, and of settings that are insecure here.
+fn problems(lines: &[Value]) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let found = lines.iter().filter(|line| {
+        let is_left_out = ["lint", "HPAs", "security"]
+            .iter()
+            .any(|check| line["check"] == *check);
+        !line["code"].is_null() && !is_left_out
+    });
+    found
+        .map(|line| format!("{}: {}", text(&line["check"]), text(&line["code"])))
+        .collect()
+}
+
+fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.secured_kafka()?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 2)?;
+    kafka.commit(&group, &topic, &[(0, 0), (1, 0)])?;
+    let config = |password: &str, topics: &[&str]| {
+        json!({
+            "clusters": [{"name": "main", "properties": {
+                "bootstrap.servers": kafka.sasl_bootstrap(),
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": READER,
+                "sasl.password": password,
+            }}],
+            "targets": [{"name": "billing", "group": group, "topics": topics}],
+            "kubernetes": {"enabled": false},
+            "server": {"external_metrics": {
+                "listen": format!("127.0.0.1:{}", free_port().unwrap_or(1)),
+                "auth": "none",
+            }},
+        })
+    };
+    let expect = |password: &str, topics: &[&str], expected: &[&str]| {
+        let (lines, succeeded) = check(testbed, &config(password, topics), &[])?;
+        let found = problems(&lines);
+        ensure!(found == expected, "{found:?} {lines:#?}");
+        ensure!(succeeded == expected.is_empty(), "{lines:#?}");
+        Ok(lines)
+    };
+    let refused = expect(
+        "not-the-password",
+        &[&topic],
+        &["login: kafka_login_refused"],
+    )?;
+    let told = refused.last().context("no line")?;
+    let message = told["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("Authentication failed"), "{told}");
+    expect(
+        SASL_PASSWORD,
+        &[&topic],
+        &[
+            "fetch offsets: kafka_group_denied",
+            "describe topics: kafka_topic_denied",
+        ],
+    )?;
+    kafka.allow_describe(&[&topic], &[&group])?;
+    let passed = expect(SASL_PASSWORD, &[&topic], &[])?;
+    for right in [
+        "describe groups",
+        "fetch offsets",
+        "describe topics",
+        "list offsets",
+    ] {
+        let is_proven = passed
+            .iter()
+            .any(|line| line["check"] == right && line["status"] == "passed");
+        ensure!(is_proven, "{right} is not proven: {passed:#?}");
+    }
+    let cost = passed.iter().find(|line| line["check"] == "cost");
+    let cost = cost.context("no cost")?["message"]
+        .as_str()
+        .unwrap_or_default();
+    ensure!(
+        cost.contains("over 1 connection in a poll of 1 group"),
+        "{cost}"
+    );
+    // Nobody listens there.
+    let mut unreachable = config(SASL_PASSWORD, &[&topic]);
+    unreachable["clusters"][0]["properties"]["bootstrap.servers"] =
+        json!(format!("127.0.0.1:{}", free_port()?));
+    let (lines, _) = check(testbed, &unreachable, &["--timeout", "2s"])?;
+    let found = problems(&lines);
+    ensure!(
+        found.contains(&"reach: kafka_unreachable".to_owned()),
+        "{found:?}"
+    );
+    Ok(())
+}
+
+/// Deletes what the scenario leaves.
+struct Cleanup<'a>(&'a ControlPlane, &'a str);
+
+impl Drop for Cleanup<'_> {
+    fn drop(&mut self) {
+        let Self(plane, namespace) = self;
+        let args = [
+            "uninstall",
+            "lagwise",
+            "--no-hooks",
+            "--ignore-not-found",
+            "--namespace",
+            namespace,
+        ];
+        let _ = plane.helm(&args);
+        let _ = plane.kubectl(&[
+            "delete",
+            "apiservice",
+            EXTERNAL_METRICS_API,
+            "--ignore-not-found",
+        ]);
+    }
+}
+
+fn before_and_after_the_installation(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("check")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 2)?;
+    kafka.commit(&group, &topic, &[(0, 0), (1, 0)])?;
+    let values = json!({"config": {
+        "clusters": [{"name": "main", "properties": {"bootstrap.servers": kafka.bootstrap()}}],
+        "targets": [{"name": "billing", "group": group, "topics": [topic]}],
+    }});
+    let _cleanup = Cleanup(plane, &namespace);
+    let administrator = plane.kubeconfig().to_string_lossy();
+    let pre = [
+        "--pre",
+        "--namespace",
+        &namespace,
+        "--kubeconfig",
+        &*administrator,
+    ];
+    let (lines, succeeded) = check(testbed, &values["config"], &pre)?;
+    ensure!(succeeded && problems(&lines).is_empty(), "{lines:#?}");
+
+    // Another owner of the one slot.
+    let other = json!({
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": EXTERNAL_METRICS_API},
+        "spec": {
+            "group": "external.metrics.k8s.io",
+            "version": "v1beta1",
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+            "service": {"namespace": "keda", "name": "keda-operator-metrics-apiserver", "port": 443},
+        },
+    });
+    plane.kubectl_with_input(&["apply", "-f", "-"], &other.to_string())?;
+    let (lines, succeeded) = check(testbed, &values["config"], &pre)?;
+    ensure!(
+        !succeeded && problems(&lines) == ["external metrics: slot_taken"],
+        "{lines:#?}"
+    );
+    ensure!(
+        lines
+            .iter()
+            .any(|line| line["message"].as_str().is_some_and(|m| m.contains("KEDA"))),
+        "{lines:#?}"
+    );
+    plane.kubectl(&["delete", "apiservice", EXTERNAL_METRICS_API])?;
+
+    // Installed, but no pod runs here.
+    let file = testbed.folder("check")?.join("values.json");
+    std::fs::write(&file, values.to_string())?;
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/lagwise");
+    let folder = chart.to_string_lossy();
+    let install = ["install", "lagwise", &*folder, "--namespace", &namespace];
+    plane.helm(&[&install[..], &["--values", &file.to_string_lossy()]].concat())?;
+    let map = plane.get("configmap", "lagwise", Some(&namespace))?;
+    let text = map["data"]["lagwise.yaml"]
+        .as_str()
+        .context("no configuration")?;
+    let config: Value = serde_saphyr::from_str(text)?;
+    let account = plane.account_kubeconfig(&namespace, "lagwise")?;
+    let account = account.to_string_lossy();
+    let after = ["--namespace", &namespace, "--kubeconfig", &*account];
+    let (lines, succeeded) = check(testbed, &config, &after)?;
+    let expected = ["API server to lagwise: api_no_endpoints"];
+    ensure!(!succeeded && problems(&lines) == expected, "{lines:#?}");
+
+    // A verb is missing.
+    let patch = r#"[{"op": "replace", "path": "/rules/0/verbs", "value": ["get", "list"]}]"#;
+    plane.kubectl(&[
+        "patch",
+        "clusterrole",
+        "lagwise",
+        "--type=json",
+        "-p",
+        patch,
+    ])?;
+    let (lines, succeeded) = check(testbed, &config, &after)?;
+    let missing = lines.iter().find(|line| line["code"] == "right_missing");
+    let missing = missing.with_context(|| format!("{lines:#?}"))?;
+    let expected = format!(
+        "system:serviceaccount:{namespace}:lagwise may not watch horizontalpodautoscalers.autoscaling"
+    );
+    ensure!(!succeeded && missing["message"] == expected, "{missing}");
+    Ok(())
+}
+
+/// Everything passes for a daemon that is installed and runs, and what `check` asks for is what the chart grants.
+pub(crate) fn passes(
+    testbed: &Testbed,
+    config: &Value,
+    namespace: &str,
+    kubeconfig: &Path,
+    granted: &[Value],
+) -> Result<()> {
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let more = ["--namespace", namespace, "--kubeconfig", &*kubeconfig];
+    let (lines, succeeded) = check(testbed, config, &more)?;
+    let failed: Vec<_> = lines
+        .iter()
+        .filter(|line| line["status"] == "failed")
+        .collect();
+    ensure!(succeeded && failed.is_empty(), "{failed:#?}");
+    let rights = lines
+        .iter()
+        .find(|line| line["check"] == "rights" && line["section"] == "Kubernetes");
+    let rights = rights.context("no line about rights")?["details"].as_array();
+    let asked: Vec<_> = rights
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let mut unasked = Vec::new();
+    for rule in granted {
+        let texts = |key: &str| {
+            let list = rule[key].as_array().into_iter().flatten();
+            list.filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let mut names: Vec<_> = texts("resourceNames")
+            .iter()
+            .map(|name| format!(" {name}"))
+            .collect();
+        if names.is_empty() {
+            names.push(String::new());
+        }
+        for group in texts("apiGroups") {
+            let group = if group.is_empty() {
+                group
+            } else {
+                format!(".{group}")
+            };
+            for resource in texts("resources") {
+                for verb in texts("verbs") {
+                    for name in &names {
+                        let right = format!("{verb} {resource}{group}{name}");
+                        let place = format!("{right} in namespace ");
+                        let is_asked = asked
+                            .iter()
+                            .any(|asked| *asked == right || asked.starts_with(&place));
+                        // Only what an HPA wants scaled to zero is asked for.
+                        if !is_asked && !resource.ends_with("/scale") {
+                            unasked.push(right);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    ensure!(
+        unasked.is_empty(),
+        "granted and not asked for: {unasked:#?} of {asked:#?}"
+    );
+    Ok(())
+}
