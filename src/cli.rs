@@ -17,6 +17,7 @@ mod short_duration;
 pub mod simulate;
 pub mod status;
 mod text_table;
+pub mod topics;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -74,6 +75,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Simulate scaling policies on a consumer group, and compare what they cost
     Simulate(simulate::SimulateArgs),
+    /// Compare topics with the replicas of HPAs, and add partitions
+    Topics(topics::TopicsArgs),
     /// Undo what the cap and scale to zero have written to HPAs and workloads
     Release(release::ReleaseArgs),
     /// Check a configuration file, or print its JSON Schema
@@ -131,6 +134,7 @@ impl Cli {
             Command::Convert(args) => convert::run(&args),
             Command::Explain(args) => explain::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
+            Command::Topics(args) => topics::run(args).await,
             Command::Release(args) => release::run(args).await,
             Command::Config(args) => config::run(args),
             Command::Completions { shell } => {

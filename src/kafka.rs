@@ -17,6 +17,7 @@ mod peer_protocol;
 pub mod preflight;
 mod reachability;
 mod time_lookup;
+pub mod topic_growth;
 mod topic_listing;
 pub mod wire;
 

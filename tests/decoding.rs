@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult,
+};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::list_offsets_response::{
@@ -29,11 +33,12 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, ConsumerGroupDescribeResponse, ConsumerProtocolAssignment,
-    ConsumerProtocolSubscription, DescribeGroupsResponse, DescribeShareGroupOffsetsResponse,
-    FindCoordinatorResponse, ListGroupsResponse, ListOffsetsResponse, MetadataResponse,
-    OffsetFetchResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
-    ShareGroupDescribeResponse, consumer_group_describe_response, consumer_protocol_assignment,
-    describe_groups_response, describe_share_group_offsets_response, share_group_describe_response,
+    ConsumerProtocolSubscription, CreatePartitionsResponse, DescribeConfigsResponse,
+    DescribeGroupsResponse, DescribeShareGroupOffsetsResponse, FindCoordinatorResponse,
+    ListGroupsResponse, ListOffsetsResponse, MetadataResponse, OffsetFetchResponse,
+    SaslAuthenticateResponse, SaslHandshakeResponse, ShareGroupDescribeResponse,
+    consumer_group_describe_response, consumer_protocol_assignment, describe_groups_response,
+    describe_share_group_offsets_response, share_group_describe_response,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use lagwise::kafka::wire::decoding::{apis, is_well_formed};
@@ -222,6 +227,27 @@ fn response(key: i16, version: i16, rng: &mut Rng) -> Vec<u8> {
         ApiKey::ShareGroupDescribe => bytes(&share_groups(rng), version),
         ApiKey::DescribeShareGroupOffsets if version > 0 => share_offsets_and_lags(rng),
         ApiKey::DescribeShareGroupOffsets => bytes(&share_offsets(rng), version),
+        ApiKey::CreatePartitions => {
+            let result = CreatePartitionsTopicResult::default()
+                .with_name(text(rng, 20).into())
+                .with_error_code(rng.i16(..))
+                .with_error_message(rng.bool().then(|| text(rng, 20)));
+            let response = CreatePartitionsResponse::default().with_results(vec![result]);
+            bytes(&response, version)
+        }
+        ApiKey::DescribeConfigs => {
+            let entry = |rng: &mut Rng, length| {
+                DescribeConfigsResourceResult::default()
+                    .with_name(text(rng, length))
+                    .with_value(rng.bool().then(|| text(rng, length)))
+            };
+            let result = DescribeConfigsResult::default()
+                .with_error_code(rng.i16(..))
+                .with_resource_name(text(rng, 20))
+                .with_configs(list(rng, entry));
+            let response = DescribeConfigsResponse::default().with_results(vec![result]);
+            bytes(&response, version)
+        }
         ApiKey::ApiVersions => {
             let range = |rng: &mut Rng, _| {
                 let range = ApiVersion::default().with_api_key(rng.i16(..));

@@ -51,6 +51,11 @@ fn url(text: &str) -> Result<String, &'static str> {
 }
 
 impl DaemonArgs {
+    /// Whether a daemon is to be asked.
+    pub(super) fn is_given(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// Sends a GET request for `path`, which includes the query.
     ///
     /// # Errors

@@ -116,10 +116,13 @@ struct StatusRows {
     hpas: Vec<HpaStatus>,
 }
 
-async fn query_daemon(args: &StatusArgs) -> anyhow::Result<Vec<HpaStatus>> {
-    let asked = args
-        .daemon
-        .get("/status", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
+/// Asks a daemon for the status of its HPAs.
+pub(super) async fn query_statuses(
+    daemon: &DaemonArgs,
+    kube: &KubeArgs,
+    within: Duration,
+) -> anyhow::Result<Vec<HpaStatus>> {
+    let asked = daemon.get("/status", kube, RESPONSE_BYTES_MAX, within);
     let DaemonResponse { code, body, origin } = asked.await?;
     if !code.is_success() {
         let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
@@ -130,7 +133,11 @@ async fn query_daemon(args: &StatusArgs) -> anyhow::Result<Vec<HpaStatus>> {
             "cannot parse the response of {origin}; check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version"
         )
     })?;
-    let mut hpas = rows.hpas;
+    Ok(rows.hpas)
+}
+
+async fn query_daemon(args: &StatusArgs) -> anyhow::Result<Vec<HpaStatus>> {
+    let mut hpas = query_statuses(&args.daemon, &args.kube, args.timeout).await?;
     match replicas(args).await {
         Ok(known) => add_replicas(&mut hpas, &known),
         // The replicas are optional, so an error matters only if a cluster was given explicitly.

@@ -25,6 +25,7 @@ mod discovery_cache;
 mod first_bytes;
 mod frame;
 mod groups;
+mod grow;
 mod handshake;
 mod list_offsets;
 mod logs;
@@ -56,12 +57,15 @@ use super::health::ConnectionHealth;
 use super::log_start_cache::LogStartCache;
 use super::login::TokenSettings;
 use super::time_lookup::TimeLookups;
+use super::topic_growth::GrowError;
 use super::topic_listing::ListingCache;
 use super::{ClientSettings, GroupList, SetupError};
 use crate::model::diagnostics::preflight::kafka::BrokerProbe;
+use crate::model::diagnostics::topic_growth::TopicToGrow;
+use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
-use crate::model::units::newtypes::ClusterName;
+use crate::model::units::newtypes::{ClusterName, Moment, TopicName};
 use crate::poller::OffsetSource;
 
 pub use self::property_support::PropertySupport;
@@ -122,6 +126,35 @@ impl WireClient {
     /// Connects to each bootstrap server by itself.
     pub(super) async fn probe(&self, deadline: Instant) -> Vec<BrokerProbe> {
         self.0.probe(deadline).await
+    }
+
+    /// Reads what growing a topic depends on.
+    pub(super) async fn topic_to_grow(
+        &self,
+        topic: &TopicName,
+        deadline: Instant,
+    ) -> Result<TopicToGrow, Fault> {
+        self.0.topic_to_grow(topic, deadline).await
+    }
+
+    /// Adds partitions until the topic has `total`.
+    pub(super) async fn grow_topic(
+        &self,
+        topic: &TopicName,
+        total: u32,
+        is_dry_run: bool,
+        deadline: Instant,
+    ) -> Result<(), GrowError> {
+        self.0.grow_topic(topic, total, is_dry_run, deadline).await
+    }
+
+    /// Why no broker answers, by the connection errors so far.
+    pub(super) fn connection_reason(&self) -> Option<String> {
+        let fault = self
+            .0
+            .health()
+            .record_silence(&self.0.bootstrap, Moment::now());
+        Some(fault.reason.to_string())
     }
 
     /// Lists all groups.

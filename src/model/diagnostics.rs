@@ -11,6 +11,7 @@ pub mod incidents;
 pub mod policy_findings;
 pub mod preflight;
 pub mod setting_findings;
+pub mod topic_growth;
 pub mod workload_findings;
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ mod state;
 mod tenants;
 #[path = "../testbed/mod.rs"]
 mod testbed;
+mod topics;
 mod unseen;
 mod zero;
 

@@ -53,6 +53,8 @@ fn read(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
         ApiKey::DescribeShareGroupOffsets => {
             drop(share_offsets::decode_share_offsets(body, version)?)
         }
+        ApiKey::DescribeConfigs => drop(responses::topic_config(body, version)?),
+        ApiKey::CreatePartitions => drop(responses::create_partitions(body, version)?),
         ApiKey::SaslAuthenticate => {
             responses::sasl_authenticate(body, version)?;
         }

@@ -2,7 +2,8 @@
 
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupDescribeRequest,
-    ConsumerGroupDescribeResponse, DescribeGroupsRequest, DescribeGroupsResponse,
+    ConsumerGroupDescribeResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    DescribeConfigsRequest, DescribeConfigsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     DescribeShareGroupOffsetsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
     ListGroupsRequest, ListGroupsResponse, ListOffsetsRequest, ListOffsetsResponse,
     MetadataRequest, MetadataResponse, OffsetFetchRequest, OffsetFetchResponse,
@@ -32,10 +33,12 @@ pub(super) enum ApiKey {
     ShareGroupDescribe,
     StreamsGroupDescribe,
     DescribeShareGroupOffsets,
+    DescribeConfigs,
+    CreatePartitions,
 }
 
 impl ApiKey {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 15] = [
         ApiKey::ListOffsets,
         ApiKey::Metadata,
         ApiKey::OffsetFetch,
@@ -49,6 +52,8 @@ impl ApiKey {
         ApiKey::ShareGroupDescribe,
         ApiKey::StreamsGroupDescribe,
         ApiKey::DescribeShareGroupOffsets,
+        ApiKey::DescribeConfigs,
+        ApiKey::CreatePartitions,
     ];
 
     /// The requests of a sweep, and whether lagwise cannot do without.
@@ -82,6 +87,8 @@ impl ApiKey {
             ApiKey::ShareGroupDescribe => 77,
             ApiKey::StreamsGroupDescribe => 89,
             ApiKey::DescribeShareGroupOffsets => 90,
+            ApiKey::DescribeConfigs => 32,
+            ApiKey::CreatePartitions => 37,
         }
     }
 
@@ -103,6 +110,8 @@ impl ApiKey {
             ApiKey::ShareGroupDescribe => (ShareGroupDescribeRequest::VERSIONS, 1, 1),
             // `kafka-protocol` lacks it; its request equals `ConsumerGroupDescribe`.
             ApiKey::StreamsGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 0),
+            ApiKey::DescribeConfigs => (DescribeConfigsRequest::VERSIONS, 1, 4),
+            ApiKey::CreatePartitions => (CreatePartitionsRequest::VERSIONS, 0, 3),
             // `kafka-protocol` stops at version 0, whose request is the same.
             ApiKey::DescribeShareGroupOffsets => return VersionRange { min: 0, max: 1 },
         };
@@ -136,6 +145,8 @@ impl ApiKey {
             ApiKey::DescribeShareGroupOffsets => {
                 DescribeShareGroupOffsetsResponse::header_version(version)
             }
+            ApiKey::DescribeConfigs => DescribeConfigsResponse::header_version(version),
+            ApiKey::CreatePartitions => CreatePartitionsResponse::header_version(version),
         };
         header >= 1
     }
@@ -149,7 +160,9 @@ impl ApiKey {
             ApiKey::ConsumerGroupDescribe
             | ApiKey::ShareGroupDescribe
             | ApiKey::StreamsGroupDescribe
-            | ApiKey::DescribeShareGroupOffsets => true,
+            | ApiKey::DescribeShareGroupOffsets
+            | ApiKey::DescribeConfigs
+            | ApiKey::CreatePartitions => true,
             ApiKey::SaslHandshake | ApiKey::ApiVersions | ApiKey::SaslAuthenticate => false,
         }
     }

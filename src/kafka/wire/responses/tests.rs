@@ -1,6 +1,10 @@
 //! Responses as the library's own encoder writes them, in every version; and any bytes at all.
 
 use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult,
+};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::list_offsets_response::{
@@ -14,8 +18,9 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{
-    ApiVersionsResponse, FindCoordinatorResponse, ListGroupsResponse, ListOffsetsResponse,
-    MetadataResponse, OffsetFetchResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
+    ApiVersionsResponse, CreatePartitionsResponse, DescribeConfigsResponse,
+    FindCoordinatorResponse, ListGroupsResponse, ListOffsetsResponse, MetadataResponse,
+    OffsetFetchResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use proptest::prelude::*;
@@ -359,5 +364,61 @@ proptest! {
         version in 0_i16..14,
     ) {
         read_all(&head, version);
+    }
+}
+
+#[test]
+fn results_of_created_partitions_decode_in_every_version() {
+    let result = |code: i16, message: Option<&'static str>| {
+        CreatePartitionsTopicResult::default()
+            .with_name(text("orders").into())
+            .with_error_code(code)
+            .with_error_message(message.map(text))
+    };
+    for version in 0..=3 {
+        let one = CreatePartitionsResponse::default().with_results(vec![result(
+            37,
+            Some("the topic already has 12 partitions"),
+        )]);
+        let expected = TopicResult {
+            code: 37,
+            message: Some("the topic already has 12 partitions".into()),
+        };
+        assert_eq!(
+            create_partitions(&bytes(&one, version), version),
+            Ok(expected),
+            "{version}"
+        );
+        let two = CreatePartitionsResponse::default()
+            .with_results(vec![result(0, None), result(0, None)]);
+        assert_eq!(
+            create_partitions(&bytes(&two, version), version),
+            Err(Malformed)
+        );
+    }
+}
+
+#[test]
+fn the_configuration_of_a_topic_decodes_in_every_version() {
+    let response = |code: i16, values: &[&'static str]| {
+        let entries = values.iter().map(|value| {
+            DescribeConfigsResourceResult::default()
+                .with_name(text("cleanup.policy"))
+                .with_value(Some(text(value)))
+        });
+        let result = DescribeConfigsResult::default()
+            .with_error_code(code)
+            .with_error_message(None)
+            .with_resource_type(2)
+            .with_resource_name(text("orders"))
+            .with_configs(entries.collect());
+        DescribeConfigsResponse::default().with_results(vec![result])
+    };
+    for version in 1..=4 {
+        let compacted = bytes(&response(0, &["compact,delete"]), version);
+        let expected = (0, Some("compact,delete".to_owned()));
+        assert_eq!(topic_config(&compacted, version), Ok(expected), "{version}");
+        let denied = bytes(&response(29, &[]), version);
+        assert_eq!(topic_config(&denied, version), Ok((29, None)), "{version}");
     }
 }

@@ -353,7 +353,12 @@ fn with_wide_pattern(hpas: &[HpaFacts], listing: TopicListing) -> Vec<String> {
 #[test]
 fn only_hpas_with_a_pattern_that_is_too_wide_are_told() {
     let wide = hpa("wide", "group=g,hpa=wide", "100", &[("topic-regex", "t.*")]);
-    let narrow = hpa("narrow", "group=g,hpa=narrow", "100", &[("topic-regex", "t1.*")]);
+    let narrow = hpa(
+        "narrow",
+        "group=g,hpa=narrow",
+        "100",
+        &[("topic-regex", "t1.*")],
+    );
     let hpas = [wide, narrow];
     let pattern = TopicPattern::parse("t.*").unwrap();
     for (reason, expected) in [

@@ -1,0 +1,79 @@
+//! Reads what growing a topic depends on, and adds partitions to it.
+
+use std::time::Instant;
+
+use super::{ActiveClient, KafkaSource};
+use crate::model::diagnostics::topic_growth::TopicToGrow;
+use crate::model::kafka::fault::Fault;
+use crate::model::units::newtypes::TopicName;
+
+/// Why partitions were not added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrowError {
+    /// In the broker's own words.
+    #[error("the broker refused it with error code {code}: {message}")]
+    Refused { code: i16, message: String },
+    #[error("{0}")]
+    Fault(Fault),
+    #[error(
+        "only lagwise's own client adds partitions, and this cluster uses librdkafka; run kafka-topics.sh --alter instead"
+    )]
+    Librdkafka,
+}
+
+impl GrowError {
+    /// Whether the service or its rights forbid it, rather than that it went wrong.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            GrowError::Refused { .. } | GrowError::Fault(Fault::Code(35))
+        )
+    }
+}
+
+impl KafkaSource {
+    /// Reads what growing a topic depends on.
+    ///
+    /// # Errors
+    /// A topic that cannot be read, or a client that cannot do it.
+    pub async fn topic_to_grow(
+        &self,
+        topic: &TopicName,
+        deadline: Instant,
+    ) -> Result<TopicToGrow, GrowError> {
+        match self.0.active().as_ref() {
+            ActiveClient::Wire(wire) => {
+                let found = wire.topic_to_grow(topic, deadline).await;
+                found.map_err(GrowError::Fault)
+            }
+            ActiveClient::Librdkafka(_) => Err(GrowError::Librdkafka),
+        }
+    }
+
+    /// Adds partitions until the topic has `total`; a dry run only has the broker check it.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn grow_topic(
+        &self,
+        topic: &TopicName,
+        total: u32,
+        is_dry_run: bool,
+        deadline: Instant,
+    ) -> Result<(), GrowError> {
+        match self.0.active().as_ref() {
+            ActiveClient::Wire(wire) => wire.grow_topic(topic, total, is_dry_run, deadline).await,
+            ActiveClient::Librdkafka(_) => Err(GrowError::Librdkafka),
+        }
+    }
+
+    /// The reason why the cluster does not answer, if it does not.
+    #[must_use]
+    pub fn connection_reason(&self) -> Option<String> {
+        match self.0.active().as_ref() {
+            ActiveClient::Wire(wire) => wire.connection_reason(),
+            ActiveClient::Librdkafka(_) => None,
+        }
+    }
+}

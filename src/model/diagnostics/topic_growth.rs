@@ -1,0 +1,321 @@
+//! Whether topics have as many partitions as HPAs may use replicas, and what adding partitions means.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::model::decisions::cap::HpaFields;
+use crate::model::evaluation::{EvaluationsAt, HpaMetric};
+use crate::model::units::hpa_key::HpaKey;
+
+/// How a topic compares with an HPA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TopicFit {
+    /// The lag is worth more replicas than the partitions allow.
+    TooFewPartitions,
+    /// `maxReplicas` is above what the partitions allow, but the lag is not.
+    MaxAbovePartitions,
+    /// `maxReplicas` leaves some partitions without a replica of their own.
+    MaxBelowPartitions,
+    Equal,
+    Unknown,
+}
+
+/// A topic and an HPA that scales on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicComparison {
+    pub cluster: String,
+    pub topic: String,
+    pub group: String,
+    /// Namespace and name of the HPA.
+    pub namespace: String,
+    pub hpa: String,
+    /// `None` if it is unknown.
+    pub partitions: Option<u32>,
+    /// The user's `maxReplicas`.
+    pub max_replicas: u32,
+    /// Replicas that the lag is worth without the ceiling; `None` if that is unknown.
+    pub wanted_replicas: Option<u32>,
+    /// Partitions for as many replicas as are wanted, but not more than `maxReplicas`; `None` if that is unknown.
+    pub wanted_partitions: Option<u32>,
+    pub fit: TopicFit,
+}
+
+/// Compares the topics of each HPA, sorted by cluster and topic. `known` has what a running daemon says that the lag of
+/// an HPA is worth, which counts more than one look.
+#[must_use]
+pub fn compare_topics(
+    evaluations: EvaluationsAt<'_>,
+    known: impl Fn(&HpaKey) -> Option<u32>,
+) -> Vec<TopicComparison> {
+    let mut rows = Vec::new();
+    for metric in evaluations.hpa_metrics() {
+        let key = HpaKey::new(metric.namespace, metric.hpa);
+        let Some(facts) = evaluations.targets().facts().get(&key) else {
+            continue;
+        };
+        let value = metric.outcome.as_ref().ok();
+        let threads = value
+            .and_then(|value| value.ceiling)
+            .map_or(1, |ceiling| ceiling.threads.get());
+        let wanted = known(&key).or_else(|| value.and_then(|value| value.uncapped));
+        let max = HpaFields::of(facts).user_max(None);
+        rows.extend(rows_of(&metric, max, wanted, threads));
+    }
+    rows.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+    rows.dedup();
+    rows
+}
+
+fn sort_key(row: &TopicComparison) -> [&str; 5] {
+    [
+        &row.cluster,
+        &row.topic,
+        &row.group,
+        &row.namespace,
+        &row.hpa,
+    ]
+}
+
+fn rows_of(
+    metric: &HpaMetric<'_>,
+    max: u32,
+    wanted: Option<u32>,
+    threads: u32,
+) -> Vec<TopicComparison> {
+    let mut rows = Vec::new();
+    for group in &metric.evaluation.groups {
+        let key = &group.query.key;
+        let topics: Vec<_> = group
+            .topics()
+            .map(|topic| {
+                let partitions = topic.read.latest.as_ref().ok();
+                let count = partitions.and_then(|lag| u32::try_from(lag.lags.len()).ok());
+                (topic.topic.clone(), count)
+            })
+            .collect();
+        // The topic with most partitions decides how many replicas have work.
+        let most = topics.iter().filter_map(|(_, count)| *count).max();
+        for (topic, partitions) in topics {
+            let decides = partitions.is_some() && partitions == most;
+            let wanted_partitions = wanted
+                .filter(|_| decides)
+                .map(|wanted| wanted.min(max).saturating_mul(threads));
+            rows.push(TopicComparison {
+                cluster: key.cluster.to_string(),
+                topic: topic.to_string(),
+                group: key.group.to_string(),
+                namespace: metric.namespace.to_owned(),
+                hpa: metric.hpa.to_owned(),
+                partitions,
+                max_replicas: max,
+                wanted_replicas: wanted,
+                wanted_partitions,
+                fit: fit(partitions, wanted_partitions, max.saturating_mul(threads)),
+            });
+        }
+    }
+    rows
+}
+
+fn fit(partitions: Option<u32>, wanted: Option<u32>, max: u32) -> TopicFit {
+    match (partitions, wanted) {
+        (None, _) => TopicFit::Unknown,
+        (Some(partitions), Some(wanted)) if wanted > partitions => TopicFit::TooFewPartitions,
+        (Some(partitions), _) if max > partitions => TopicFit::MaxAbovePartitions,
+        (Some(partitions), _) if max < partitions => TopicFit::MaxBelowPartitions,
+        _ => TopicFit::Equal,
+    }
+}
+
+/// What is known of a topic whose partitions are to be grown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicToGrow {
+    pub topic: String,
+    pub partitions: u32,
+    /// Whether records are kept by key (`cleanup.policy`); `None` if the broker does not tell.
+    pub is_compacted: Option<bool>,
+}
+
+/// The most partitions to grow a topic to: beyond that a typing mistake is more likely.
+pub const MAX_PARTITIONS: u32 = 10_000;
+
+/// Why a topic is not grown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrowRefusal {
+    #[error(
+        "topic {topic} has {partitions} partitions, and Kafka cannot remove any; ask for more than that, or create a \
+         new topic with {wanted}"
+    )]
+    Shrinks {
+        topic: String,
+        partitions: u32,
+        wanted: u32,
+    },
+    #[error(
+        "topic {topic} is compacted: after new partitions are added, new records of a key may go to another partition \
+         than the old ones, which then are never compacted away. Create a new topic and copy the records, or use \
+         --force if consumers can live with that"
+    )]
+    Compacted { topic: String },
+    #[error(
+        "whether topic {topic} is compacted is unknown, since the broker does not show its configuration: allow \
+         DescribeConfigs on the topic, or use --force if it is not compacted"
+    )]
+    UnknownPolicy { topic: String },
+}
+
+/// What growing a topic changes, in sentences; an error if it is refused. `None` if it has as many partitions already.
+///
+/// # Errors
+/// Why it is not grown.
+pub fn plan_growth(
+    topic: &TopicToGrow,
+    wanted: u32,
+    is_forced: bool,
+) -> Result<Option<String>, GrowRefusal> {
+    let (name, partitions) = (topic.topic.clone(), topic.partitions);
+    if wanted < partitions {
+        return Err(GrowRefusal::Shrinks {
+            topic: name,
+            partitions,
+            wanted,
+        });
+    }
+    if wanted == partitions {
+        return Ok(None);
+    }
+    match topic.is_compacted {
+        Some(true) if !is_forced => return Err(GrowRefusal::Compacted { topic: name }),
+        None if !is_forced => return Err(GrowRefusal::UnknownPolicy { topic: name }),
+        _ => {}
+    }
+    let added = wanted.saturating_sub(partitions);
+    Ok(Some(format!(
+        "topic {name}: {partitions} -> {wanted} partitions ({added} more)\n\
+         New records of a key may go to another partition than the old ones. So if producers set keys, records of one \
+         key are out of order while consumers still read the old ones.\n\
+         Partitions cannot be removed again.\n"
+    )))
+}
+
+/// The command or page of a service by which partitions are added there, found by the address of its brokers.
+#[must_use]
+pub fn service_command(bootstrap: &str, topic: &str, wanted: u32) -> Option<String> {
+    let hosts: BTreeSet<_> = bootstrap
+        .split(',')
+        .map(|server| server.rsplit_once(':').map_or(server, |(host, _)| host))
+        .map(|host| host.trim().to_ascii_lowercase())
+        .collect();
+    let ends = |suffix: &str| hosts.iter().any(|host| host.ends_with(suffix));
+    let command = if ends(".servicebus.windows.net") {
+        format!(
+            "az eventhubs eventhub update --resource-group GROUP --namespace-name NAMESPACE --name {topic} \
+             --partition-count {wanted} (only in the tiers Premium and Dedicated)"
+        )
+    } else if ends(".confluent.cloud") {
+        format!("confluent kafka topic update {topic} --config num.partitions={wanted}")
+    } else if ends(".cloud.goog") {
+        format!(
+            "gcloud managed-kafka topics update {topic} --cluster CLUSTER --location LOCATION --partitions {wanted}"
+        )
+    } else if ends(".amazonaws.com") {
+        format!(
+            "allow kafka-cluster:AlterTopic on the topic for this login, or run kafka-topics.sh --alter --topic \
+             {topic} --partitions {wanted} as somebody who may"
+        )
+    } else {
+        return None;
+    };
+    Some(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(partitions: u32, is_compacted: Option<bool>) -> TopicToGrow {
+        TopicToGrow {
+            topic: "orders".into(),
+            partitions,
+            is_compacted,
+        }
+    }
+
+    #[test]
+    fn partitions_are_only_added() {
+        let planned = plan_growth(&topic(12, Some(false)), 18, false)
+            .unwrap()
+            .unwrap();
+        insta::assert_snapshot!(planned);
+        assert_eq!(plan_growth(&topic(12, Some(true)), 12, false), Ok(None));
+        for is_forced in [false, true] {
+            let refused = plan_growth(&topic(12, Some(false)), 6, is_forced).unwrap_err();
+            let expected = "topic orders has 12 partitions, and Kafka cannot remove any; ask for more than that, or create a new topic with 6";
+            assert_eq!(refused.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn compacted_topics_are_grown_by_force_only() {
+        let refused = |is_compacted| {
+            let topic = topic(12, is_compacted);
+            assert!(plan_growth(&topic, 18, true).unwrap().is_some());
+            plan_growth(&topic, 18, false).unwrap_err().to_string()
+        };
+        let compacted = refused(Some(true));
+        assert!(
+            compacted.contains("is compacted") && compacted.contains("--force"),
+            "{compacted}"
+        );
+        let unknown = refused(None);
+        assert!(unknown.contains("DescribeConfigs"), "{unknown}");
+    }
+
+    #[test]
+    fn a_topic_fits_by_what_is_wanted_and_by_the_maximum() {
+        for (partitions, wanted, max, expected) in [
+            (Some(12), Some(18), 20, TopicFit::TooFewPartitions),
+            (Some(12), Some(12), 20, TopicFit::MaxAbovePartitions),
+            (Some(12), None, 20, TopicFit::MaxAbovePartitions),
+            (Some(12), Some(3), 6, TopicFit::MaxBelowPartitions),
+            (Some(12), Some(3), 12, TopicFit::Equal),
+            (None, Some(3), 12, TopicFit::Unknown),
+        ] {
+            assert_eq!(
+                fit(partitions, wanted, max),
+                expected,
+                "{partitions:?} {wanted:?} {max}"
+            );
+        }
+    }
+
+    #[test]
+    fn services_have_a_way_of_their_own() {
+        let command = |bootstrap: &str| service_command(bootstrap, "orders", 18);
+        for (bootstrap, part) in [
+            ("shop.servicebus.windows.net:9093", "az eventhubs"),
+            (
+                "pkc-1.eu-central-1.aws.confluent.cloud:9092",
+                "confluent kafka",
+            ),
+            (
+                "bootstrap.main.europe-west3.managedkafka.p.cloud.goog:9092",
+                "gcloud",
+            ),
+            (
+                "b-1.x.kafka.eu-central-1.amazonaws.com:9098,b-2:9098",
+                "AlterTopic",
+            ),
+        ] {
+            let command = command(bootstrap).unwrap();
+            assert!(
+                command.contains(part) && command.contains("orders"),
+                "{command}"
+            );
+        }
+        assert_eq!(command("kafka.kafka.svc:9092"), None);
+        assert_eq!(command("evil-servicebus.windows.net.example:9092"), None);
+    }
+}

@@ -1,0 +1,180 @@
+//! `lagwise topics` on real brokers: what HPAs want is compared with what there is, and partitions are added.
+
+use std::process::Output;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::scale::workload;
+use crate::testbed::broker::SASL_PASSWORD;
+use crate::testbed::secured::READER;
+use crate::testbed::{Testbed, unique};
+
+/// The scenarios with Kafka alone.
+pub(crate) const KAFKA: &[(&str, Test)] = &[
+    (
+        "topics::grow_adds_and_never_removes",
+        grow_adds_and_never_removes,
+    ),
+    ("topics::who_may_not_is_told_so", who_may_not_is_told_so),
+];
+
+/// Those with a Kubernetes cluster.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "topics::a_topic_that_wants_more_is_named",
+    a_topic_that_wants_more_is_named,
+)];
+
+fn config(testbed: &Testbed, properties: &Value) -> Result<String> {
+    let file = testbed.folder("topics")?.join("lagwise.json");
+    let config = json!({"clusters": [{"name": "main", "properties": properties}]});
+    std::fs::write(&file, config.to_string())?;
+    Ok(file.to_string_lossy().into_owned())
+}
+
+fn told(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+fn grow_adds_and_never_removes(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, compacted) = (unique("orders"), unique("state"));
+    kafka.create_topics(&[&topic, &compacted], 2)?;
+    let entity = ["--entity-type", "topics", "--entity-name", &compacted];
+    let change = ["--alter", "--add-config", "cleanup.policy=compact"];
+    kafka.tool(
+        "kafka.admin.ConfigCommand",
+        &[&change[..], &entity].concat(),
+    )?;
+    let config = config(testbed, &json!({"bootstrap.servers": kafka.bootstrap()}))?;
+    let grow = |topic: &str, more: &[&str]| {
+        let args = [&["topics", "grow", topic, "--config", &config][..], more].concat();
+        anyhow::Ok(testbed.lagwise(&args).output()?)
+    };
+    let expect = |output: &Output, succeeds: bool, part: &str| {
+        let told = told(output);
+        ensure!(
+            output.status.success() == succeeds && told.contains(part),
+            "{told}"
+        );
+        Ok(())
+    };
+    let dry = grow(&topic, &["--partitions", "5", "--dry-run"])?;
+    expect(&dry, true, "2 -> 5 partitions (3 more)")?;
+    expect(&dry, true, "nothing was changed")?;
+    ensure!(
+        kafka.end_offsets(&topic)?.len() == 2,
+        "a dry run has changed it"
+    );
+    let unasked = grow(&topic, &["--partitions", "5"])?;
+    expect(&unasked, false, "--yes")?;
+    let threads = ["--for-replicas", "3", "--threads-per-replica", "2", "--yes"];
+    expect(&grow(&topic, &threads)?, true, "done")?;
+    kafka.wait_for_leaders(&topic, 6)?;
+    expect(
+        &grow(&topic, &["--partitions", "6", "--yes"])?,
+        true,
+        "already",
+    )?;
+    expect(
+        &grow(&topic, &["--partitions", "4", "--yes"])?,
+        false,
+        "cannot remove any",
+    )?;
+
+    let kept = ["--partitions", "4", "--yes"];
+    expect(&grow(&compacted, &kept)?, false, "is compacted")?;
+    let forced = ["--partitions", "4", "--yes", "--force"];
+    expect(&grow(&compacted, &forced)?, true, "done")?;
+    kafka.wait_for_leaders(&compacted, 4)?;
+    let missing = unique("nowhere");
+    expect(&grow(&missing, &kept)?, false, "the topic does not exist")
+}
+
+fn who_may_not_is_told_so(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.secured_kafka()?;
+    let topic = unique("orders");
+    kafka.create_topic(&topic, 2)?;
+    kafka.allow_describe(&[&topic], &[])?;
+    let properties = json!({
+        "bootstrap.servers": kafka.sasl_bootstrap(),
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": READER,
+        "sasl.password": SASL_PASSWORD,
+    });
+    let config = config(testbed, &properties)?;
+    let args = [
+        "topics",
+        "grow",
+        &topic,
+        "--config",
+        &config,
+        "--partitions",
+        "4",
+    ];
+    // Whether it is compacted cannot be seen either.
+    let refused = testbed
+        .lagwise(&[&args[..], &["--yes"]].concat())
+        .output()?;
+    ensure!(!refused.status.success(), "{}", told(&refused));
+    ensure!(
+        told(&refused).contains("DescribeConfigs"),
+        "{}",
+        told(&refused)
+    );
+    for more in [["--force", "--yes"], ["--force", "--dry-run"]] {
+        let refused = testbed.lagwise(&[&args[..], &more].concat()).output()?;
+        let told = told(&refused);
+        ensure!(!refused.status.success(), "{told}");
+        ensure!(
+            told.contains("the broker refused it with error code 29"),
+            "{told}"
+        );
+    }
+    ensure!(kafka.end_offsets(&topic)?.len() == 2, "it has grown");
+    Ok(())
+}
+
+fn a_topic_that_wants_more_is_named(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("topics")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 2)?;
+    kafka.produce_to(&topic, &[(0, 600), (1, 600)])?;
+    kafka.commit(&group, &topic, &[(0, 0), (1, 0)])?;
+    plane.apply(
+        &namespace,
+        &workload("billing", &[("group", &group), ("topic", &topic)]),
+    )?;
+    let config = config(testbed, &json!({"bootstrap.servers": kafka.bootstrap()}))?;
+    let kubeconfig = plane.kubeconfig().to_string_lossy();
+    let args = [
+        "topics",
+        "compare",
+        "--config",
+        &config,
+        "--kubeconfig",
+        &*kubeconfig,
+        "-n",
+        &namespace,
+        "-o",
+        "json",
+    ];
+    let output = testbed.lagwise(&args).output()?;
+    ensure!(output.status.code() == Some(1), "{}", told(&output));
+    let rows: Value = serde_json::from_slice(&output.stdout)?;
+    let row = rows.get(0).with_context(|| told(&output))?;
+    ensure!(
+        row["fit"] == "too_few_partitions" && row["partitions"] == 2,
+        "{row}"
+    );
+    let wanted = row["wanted_partitions"].as_u64().context("no number")?;
+    ensure!(
+        wanted > 2 && row["wanted_replicas"].as_u64() >= Some(wanted),
+        "{row}"
+    );
+    Ok(())
+}
