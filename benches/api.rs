@@ -134,6 +134,7 @@ fn api(auth: RequestAuth) -> (Router, Box<dyn std::any::Any>) {
     let api = router(ExternalOptions {
         leading: Leading::alone(),
         forwarder: None,
+        triggers: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
         tenancy: Default::default(),

@@ -50,7 +50,7 @@ pub use cluster::{ClientChoice, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;
 pub use leader::LeaderConfig;
-pub use listeners::{AdminConfig, MetricsConfig, ProbesConfig};
+pub use listeners::{AdminConfig, ExternalScalerConfig, MetricsConfig, ProbesConfig, ScalerAuth};
 pub use log::{AccessLogMode, LogConfig, LogFormat};
 pub use policy::PolicyConfig;
 pub use poll::PollConfig;
@@ -110,7 +110,7 @@ pub struct Config {
     /// Storage of the state that survives a restart.
     #[schemars(default)]
     pub state: StateConfig,
-    /// The four listeners.
+    /// The listeners.
     #[schemars(default)]
     pub server: ServerConfig,
     /// Logging.

@@ -4,6 +4,7 @@
 
 mod certificate;
 pub(crate) mod clusters;
+mod external_scaler;
 mod kubernetes;
 mod leader;
 mod logging;
@@ -58,6 +59,7 @@ const EXTERNAL: &str = "external metrics API";
 const METRICS: &str = "metrics server";
 const PROBES: &str = "probe server";
 const ADMIN: &str = "admin server";
+const SCALER: &str = "external scaler";
 const POLLER: &str = "poller";
 const LEASE: &str = "leader election";
 
@@ -67,6 +69,8 @@ pub struct App {
     pub external: SocketAddr,
     /// Address of `/metrics`.
     pub metrics: SocketAddr,
+    /// Address of the external scaler, if it is enabled.
+    pub scaler: Option<SocketAddr>,
     /// CA certificate (PEM) of the API, if its certificate is self-signed.
     pub ca_pem: Option<String>,
     pub reader: SnapshotReader,
@@ -126,9 +130,10 @@ impl App {
         let leading = elected.unwrap_or_else(Leading::alone);
         let tls = certificate::server_tls(config, client.as_ref(), &leading.own, &mut tasks)?;
         let forwarder = match is_elected {
-            true => Some(leader::forwarder(config, &tls).await?),
+            true => Some(Arc::new(leader::forwarder(config, &tls).await?)),
             false => None,
         };
+        let scaler = external_scaler::bind(&config.server.external_scaler, &tls, &mut tasks)?;
         let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
         let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
@@ -144,6 +149,16 @@ impl App {
             };
             writers::spawn(guard, config, write_findings_in, &mut tasks);
         }
+        // The writers above see the HPAs as they are.
+        let (hpas, triggers) = match scaler.is_some() {
+            true => {
+                let (hpas, triggers) = external_scaler::add_triggers(hpas, &mut tasks);
+                let forwarder = forwarder.as_ref();
+                let answers = external_scaler::answers(&reader, &leading, forwarder, triggers);
+                (hpas, Some(answers))
+            }
+            false => (hpas, None),
+        };
         let polling = terms::TermInputs {
             config: config.clone(),
             leadership: leading.own.clone(),
@@ -159,8 +174,9 @@ impl App {
         };
         tasks.spawn(async move { (POLLER, polling.poll().await) });
 
-        let readiness = serve::health::Readiness::new(reader.clone(), Instant::now(), stopping)
-            .with_leadership(leading.clone());
+        let readiness =
+            serve::health::Readiness::new(reader.clone(), Instant::now(), stopping.clone())
+                .with_leadership(leading.clone());
         let build = BuildInfo {
             version: env!("CARGO_PKG_VERSION").into(),
             librdkafka: librdkafka_version(),
@@ -168,6 +184,7 @@ impl App {
         let app = Self {
             external: external.address(),
             metrics: metrics.address(),
+            scaler: scaler.as_ref().map(|scaler| scaler.listener.address()),
             ca_pem: tls.ca_pem(),
             reader: reader.clone(),
             tasks: JoinSet::new(),
@@ -180,6 +197,7 @@ impl App {
             reader: reader.clone(),
             leading: leading.clone(),
             forwarder,
+            triggers: triggers.clone(),
             interests,
             queries,
             tenancy: options::tenancy(config),
@@ -197,6 +215,17 @@ impl App {
             leadership: leading.own.clone(),
             auth: metrics_auth,
             build,
+        });
+        let scaler = scaler.zip(triggers).map(|(scaler, answers)| {
+            let options = serve::external_scaler::ExternalScalerOptions {
+                answers,
+                auth: scaler.auth,
+                readiness: readiness.clone(),
+                poll_interval: config.poll.interval,
+                closing: stopping,
+            };
+            let router = serve::external_scaler::router(options);
+            (scaler.listener, router, scaler.tls)
         });
         let probe_router = serve::probes::router(readiness);
         let admin_router = serve::admin::router(serve::admin::AdminEndpointOptions {
@@ -218,6 +247,7 @@ impl App {
             metrics = %app.metrics,
             probes = %probes.address(),
             admin = %admin.address(),
+            external_scaler = app.scaler.map(tracing::field::display),
             "lagwise started"
         );
         // Kept for probes configured before server.probes existed.
@@ -225,6 +255,9 @@ impl App {
             AuthMode::Kubernetes => (Some(tls.clone()), metrics_router),
             AuthMode::None => (None, metrics_router.merge(probe_router.clone())),
         };
+        let scaler = scaler.map(|(listener, router, tls)| {
+            (SCALER, ListenerKind::Scaler, listener, router, Some(tls))
+        });
         for (part, kind, listener, router, tls) in [
             (EXTERNAL, ListenerKind::Api, external, api, Some(tls)),
             (
@@ -236,7 +269,10 @@ impl App {
             ),
             (PROBES, ListenerKind::Probes, probes, probe_router, None),
             (ADMIN, ListenerKind::Admin, admin, admin_router, None),
-        ] {
+        ]
+        .into_iter()
+        .chain(scaler)
+        {
             let stopped = wait_for_stop(closing.clone());
             tasks.spawn(async move {
                 let served = match tls {
@@ -285,8 +321,9 @@ impl App {
         }
         self.close.send_replace(true);
         let left = DRAIN_TIMEOUT.saturating_sub(stopped.elapsed());
-        self.wait_for(&[EXTERNAL, METRICS, PROBES, ADMIN], left)
-            .await;
+        let mut servers = vec![EXTERNAL, METRICS, PROBES, ADMIN];
+        servers.extend(self.scaler.map(|_| SCALER));
+        self.wait_for(&servers, left).await;
     }
 
     /// Waits for these parts to end, up to a timeout.

@@ -1,5 +1,5 @@
 //! HTTP servers, each with a listener of its own: the external metrics API ([`external`]) over TLS,
-//! answered by the leader ([`forward`]); [`metrics`] for Prometheus; [`probes`] for Kubernetes; and the
+//! answered by the leader ([`forward`]); the [`external_scaler`] for KEDA; [`metrics`] for Prometheus; [`probes`] for Kubernetes; and the
 //! [`admin`] endpoints for people, on loopback. All answers come from the latest snapshot.
 //!
 //! Nothing here waits for Kafka, except a request for a group that is not watched yet: it waits briefly
@@ -18,10 +18,12 @@ pub mod endpoints;
 mod explain_endpoint;
 mod exposition;
 pub mod external;
+pub mod external_scaler;
 mod first_read;
 pub mod forward;
 pub mod health;
 mod host_check;
+mod leader_router;
 pub mod listen;
 pub mod metrics;
 pub mod probes;

@@ -276,7 +276,8 @@ fn every_key_can_be_set() {
          policy: {default: recommend}\n\
          lag: {residual_max: 3, residual_after: 1s, stuck_after: 2s, stuck_counts: false, forget_after: 3d}\n\
          state: {config_map: kept}\n\
-         server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  metrics: {listen: '127.0.0.1:2'}\n\
+         server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  metrics: {listen: '127.0.0.1:2'}\n  \
+         external_scaler: {listen: '0.0.0.0:9443', client_ca_file: /etc/tls/ca, tls: {cert_file: /etc/tls/c, key_file: /etc/tls/d}}\n\
          log: {format: json, filter: 'warn,lagwise::kafka=debug'}\n",
     );
     assert_eq!(config.clusters[0].client, ClientChoice::Librdkafka);
@@ -332,6 +333,14 @@ fn every_key_can_be_set() {
         ("[::1]:1", AuthMode::None)
     );
     assert_eq!(api.tls.as_ref().unwrap().key_file, Path::new("/etc/tls/b"));
+    let scaler = &config.server.external_scaler;
+    assert_eq!(scaler.listen.unwrap().to_string(), "0.0.0.0:9443");
+    assert_eq!(
+        scaler.tls.as_ref().unwrap().key_file,
+        Path::new("/etc/tls/d")
+    );
+    let authority = scaler.client_ca_file.as_deref();
+    assert_eq!(authority, Some(Path::new("/etc/tls/ca")));
     assert_eq!(
         (config.log.format, config.log.filter.as_str()),
         (LogFormat::Json, "warn,lagwise::kafka=debug")
@@ -569,6 +578,52 @@ fn the_example_is_the_defaults() {
     );
 }
 
+#[test]
+fn the_external_scaler_needs_to_know_its_callers() {
+    let with = |scaler: &str| {
+        let text = format!(
+            "clusters: [{{name: a, properties: {{bootstrap.servers: b}}}}]\nserver: {{external_scaler: {{{scaler}}}}}\n"
+        );
+        let parsed = Config::parse(&text, &Pretended);
+        parsed.map_err(|error| error.to_string())
+    };
+    let open = with("listen: '0.0.0.0:9443', auth: none").unwrap();
+    assert_eq!(open.server.external_scaler.client_ca_file, None);
+    assert_eq!(
+        with("auth: certificate")
+            .unwrap()
+            .server
+            .external_scaler
+            .listen,
+        None
+    );
+    for (scaler, wanted) in [
+        (
+            "listen: '0.0.0.0:9443'",
+            "is missing, so no caller can be authenticated",
+        ),
+        (
+            "listen: '0.0.0.0:9443', auth: none, client_ca_file: /etc/tls/ca",
+            "has no effect with auth: none",
+        ),
+        (
+            "listen: '0.0.0.0:8080', auth: none",
+            "server.metrics.listen and server.external_scaler.listen are the same port",
+        ),
+        (
+            "listen: 'scaler:9443', auth: none",
+            "server.external_scaler.listen",
+        ),
+        (
+            "listen: '0.0.0.0:9443', auth: password",
+            "certificate, none",
+        ),
+    ] {
+        let said = with(scaler).unwrap_err();
+        assert!(said.contains(wanted), "{scaler}: {said}");
+    }
+}
+
 /// Takes the # from the lines that are YAML to uncomment.
 fn uncommented() -> String {
     let line = |line: &str| match line.trim_start().strip_prefix('#') {
@@ -667,6 +722,7 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
          budgets: {zzz: 1, hpa: {zzz: 1}, namespace: {zzz: 1}, total: {zzz: 1}}\n\
          poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1, enforce: {zzz: 1}}\nscale_to_zero: {zzz: 1}\nleader: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
          server:\n  zzz: 1\n  metrics: {zzz: 1}\n  probes: {zzz: 1}\n  admin: {zzz: 1}\n  \
+         external_scaler: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  \
          external_metrics: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n",
         &Pretended,
     )

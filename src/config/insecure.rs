@@ -33,9 +33,15 @@ impl Config {
             let of_cluster = secret_files(cluster).into_iter();
             files.extend(of_cluster.map(|(key, file)| (format!("{at}.{key}"), file)));
         }
-        if let Some(tls) = &self.server.external_metrics.tls {
-            let key = "server.external_metrics.tls.key_file".to_owned();
-            files.push((key, &tls.key_file));
+        let server = &self.server;
+        for (listener, tls) in [
+            ("external_metrics", &server.external_metrics.tls),
+            ("external_scaler", &server.external_scaler.tls),
+        ] {
+            if let Some(tls) = tls {
+                let key = format!("server.{listener}.tls.key_file");
+                files.push((key, &tls.key_file));
+            }
         }
         if let Some(kubeconfig) = &self.kubernetes.kubeconfig {
             files.push(("kubernetes.kubeconfig".to_owned(), kubeconfig));

@@ -1,13 +1,15 @@
-//! The listeners beside the external metrics API: metrics, probes, and the admin endpoints.
+//! The listeners beside the external metrics API: metrics, probes, the admin endpoints, and the external scaler.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::schema::address_schema;
+use super::schema::{address_schema, optional_address_schema};
+use super::secrets::Environment;
 use super::section::{Field, Section};
-use super::server::{AuthMode, is_loopback};
+use super::server::{AuthMode, TlsFiles, is_loopback};
 
 /// `/metrics` for Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -39,6 +41,37 @@ pub struct AdminConfig {
     /// `lagwise explain` reach it by a port-forward, which the Kubernetes cluster authorizes.
     #[schemars(schema_with = "address_schema")]
     pub listen: SocketAddr,
+}
+
+/// The external scaler for KEDA.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct ExternalScalerConfig {
+    /// IP address and port; port 0 selects a free port. Default: none, so there is no external scaler.
+    #[schemars(schema_with = "optional_address_schema")]
+    pub listen: Option<SocketAddr>,
+    /// Certificate of the server; read again when its files change. Default: the certificate of the external
+    /// metrics API.
+    pub tls: Option<TlsFiles>,
+    /// How callers are authenticated. With `certificate` they need a client certificate of an authority in
+    /// `client_ca_file`. With `none` everyone who reaches the port may ask for the lag of every namespace:
+    /// allow KEDA's namespace alone by a NetworkPolicy.
+    pub auth: ScalerAuth,
+    /// PEM file with the authorities of client certificates; read again when it changes. Needed with `auth:
+    /// certificate`.
+    #[schemars(with = "Option<String>")]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// How callers of the external scaler are authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScalerAuth {
+    /// By a client certificate.
+    #[default]
+    Certificate,
+    /// Not at all.
+    None,
 }
 
 impl Default for MetricsConfig {
@@ -158,6 +191,54 @@ impl AdminConfig {
         section.finish();
         let config = Self {
             listen: listen.address.unwrap_or(default.listen),
+        };
+        (config, listen)
+    }
+}
+
+impl ExternalScalerConfig {
+    pub(super) fn read<'a>(
+        mut section: Section<'a>,
+        environment: &dyn Environment,
+    ) -> (Self, ListenAddress<'a>) {
+        const CA: &str = "the path of a PEM file with the authorities of client certificates";
+        let field = section.get("listen");
+        let listen = ListenAddress {
+            key: "server.external_scaler.listen",
+            address: field.as_ref().and_then(Field::address),
+            field,
+        };
+        let tls = section
+            .get("tls")
+            .and_then(|field| field.section())
+            .and_then(|section| TlsFiles::read(section, environment));
+        let auth = section.get("auth").and_then(|field| {
+            field.one_of(&[
+                ("certificate", ScalerAuth::Certificate),
+                ("none", ScalerAuth::None),
+            ])
+        });
+        let auth = auth.unwrap_or_default();
+        let client_ca = section.get("client_ca_file");
+        match (auth, &client_ca) {
+            (ScalerAuth::Certificate, None) if listen.field.is_some() => section.refuse_key(
+                "client_ca_file",
+                "is missing, so no caller can be authenticated",
+                "a PEM file with the authority of KEDA's client certificate; or auth: none if a NetworkPolicy lets KEDA alone reach the port",
+            ),
+            (ScalerAuth::None, Some(field)) => field.refuse(
+                "has no effect with auth: none",
+                "leaving it out; or auth: certificate",
+            ),
+            _ => {}
+        }
+        let client_ca_file = client_ca.and_then(|field| field.file(CA, environment));
+        section.finish();
+        let config = Self {
+            listen: listen.address,
+            tls,
+            auth,
+            client_ca_file,
         };
         (config, listen)
     }

@@ -53,3 +53,10 @@ pub(super) fn serialize_duration<S: Serializer>(
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
 }
+
+/// An address to listen on, or none.
+pub(super) fn optional_address_schema(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = address_schema(generator);
+    schema.insert("type".into(), serde_json::json!(["string", "null"]));
+    schema
+}

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::listeners::{AdminConfig, ListenAddress, MetricsConfig, ProbesConfig};
+use super::listeners::{
+    AdminConfig, ExternalScalerConfig, ListenAddress, MetricsConfig, ProbesConfig,
+};
 use super::schema::address_schema;
 use super::secrets::Environment;
 use super::section::{Field, Section};
@@ -25,6 +27,9 @@ pub struct ServerConfig {
     /// The admin endpoints `/status` and `/explain`, over plain HTTP. They show the groups, topics and
     /// offsets of all namespaces.
     pub admin: AdminConfig,
+    /// The external scaler for KEDA, over TLS: triggers of type `external` and `external-push` get lag and cap
+    /// from lagwise, and KEDA keeps the external metrics API.
+    pub external_scaler: ExternalScalerConfig,
 }
 
 /// The external metrics API.
@@ -102,13 +107,22 @@ impl ServerConfig {
         let (metrics, metrics_address) = MetricsConfig::read(&mut section, kubernetes_enabled);
         let (probes, probes_address) = ProbesConfig::read(section.section("probes"));
         let (admin, admin_address) = AdminConfig::read(section.section("admin"));
+        let (external_scaler, scaler_address) =
+            ExternalScalerConfig::read(section.section("external_scaler"), environment);
         section.finish();
-        refuse_collisions(&[api, metrics_address, probes_address, admin_address]);
+        refuse_collisions(&[
+            api,
+            metrics_address,
+            probes_address,
+            admin_address,
+            scaler_address,
+        ]);
         Self {
             external_metrics,
             metrics,
             probes,
             admin,
+            external_scaler,
         }
     }
 }
@@ -195,7 +209,7 @@ impl AuthMode {
 }
 
 impl TlsFiles {
-    fn read(mut section: Section<'_>, environment: &dyn Environment) -> Option<Self> {
+    pub(super) fn read(mut section: Section<'_>, environment: &dyn Environment) -> Option<Self> {
         const CERT: &str =
             "the path of a PEM file with the certificate (cert_file and key_file go together)";
         const KEY: &str =

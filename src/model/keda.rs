@@ -1,5 +1,5 @@
 //! KEDA's Kafka triggers: what their options mean, what their arithmetic gives, how that differs from lagwise, and what
-//! becomes of a ScaledObject without KEDA.
+//! becomes of a ScaledObject without KEDA; and triggers whose external scaler is lagwise.
 //!
 //! Source: `pkg/scalers/{kafka_scaler,apache_kafka_scaler}.go` of KEDA 2.8 to 2.21, and the documentation of these
 //! versions. Nothing here asks Kafka or Kubernetes.
@@ -7,6 +7,10 @@
 pub mod arithmetic;
 pub mod convert;
 pub mod difference;
+pub mod external_answer;
+pub mod external_trigger;
+pub mod external_triggers;
+pub mod external_value;
 pub mod scaled_object;
 pub mod trigger;
 pub mod version;

@@ -67,6 +67,14 @@ impl ApiFailure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
+    pub(super) fn code(&self) -> StatusCode {
+        self.code
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     fn new(code: StatusCode, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,

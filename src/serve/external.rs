@@ -21,9 +21,11 @@ use super::access_log::{AccessLog, AccessLogSampler};
 use super::admission::RequestAdmission;
 use super::api_error::ApiFailure;
 use super::auth::RequestAuth;
+use super::external_scaler::TriggerAnswers;
 use super::first_read::FirstReadLimiter;
-use super::forward::Forwarder;
+use super::forward::{self, Forwarder};
 use super::health::Readiness;
+use super::leader_router::LeaderRouter;
 use super::request::{Parameters, require_get, require_json};
 use super::route::Route;
 use super::{BuildInfo, discovery};
@@ -54,7 +56,9 @@ pub struct ExternalOptions {
     /// Whether this daemon leads, and who else does.
     pub leading: Leading,
     /// Forwards requests to the leader if that is another daemon; `None` without leader election.
-    pub forwarder: Option<Forwarder>,
+    pub forwarder: Option<Arc<Forwarder>>,
+    /// Answers what followers ask about triggers of KEDA; `None` without external scaler.
+    pub triggers: Option<Arc<TriggerAnswers>>,
     /// Receives the groups that requests name. Sending never blocks.
     pub interests: mpsc::Sender<WatchKey>,
     /// Receives answered queries that belong to no HPA. Sending never blocks.
@@ -69,10 +73,9 @@ pub struct ExternalOptions {
 
 #[derive(Debug)]
 struct ExternalMetricsApi {
-    reader: SnapshotReader,
+    router: LeaderRouter,
+    triggers: Option<Arc<TriggerAnswers>>,
     tenancy: Tenancy,
-    leading: Leading,
-    forwarder: Option<Forwarder>,
     first_reads: FirstReadLimiter,
     admission: RequestAdmission,
     sampler: AccessLogSampler,
@@ -84,10 +87,13 @@ struct ExternalMetricsApi {
 /// puts it.
 pub fn router(options: ExternalOptions) -> Router {
     let api = Arc::new(ExternalMetricsApi {
-        reader: options.reader,
+        router: LeaderRouter {
+            reader: options.reader,
+            leading: options.leading,
+            forwarder: options.forwarder,
+        },
+        triggers: options.triggers,
         tenancy: options.tenancy,
-        leading: options.leading,
-        forwarder: options.forwarder,
         first_reads: FirstReadLimiter::new(options.interests, options.queries),
         admission: RequestAdmission::new(options.auth),
         sampler: AccessLogSampler::new(options.access_log),
@@ -170,6 +176,10 @@ impl ExternalMetricsApi {
                 require_get(method)?;
                 return Err(no_such_path());
             }
+            // Only other replicas know it.
+            Route::Trigger if !forward::is_forwarded(&request.parts.headers) => {
+                return Err(no_such_path());
+            }
             Route::Metric { metric, .. } if Metric::from_name(metric).is_none() => {
                 require_get(method)?;
                 let metric = metric.clone().into_owned();
@@ -182,6 +192,9 @@ impl ExternalMetricsApi {
         let is_forwarded = self.is_forwarded(caller, request).await?;
         if is_forwarded {
             authenticated.trust();
+        }
+        if matches!(route, Route::Trigger) && !is_forwarded {
+            return Err(no_such_path());
         }
         // The follower that forwards a request has authorized its caller.
         if !is_forwarded || self.admission.is_open() {
@@ -210,6 +223,7 @@ impl ExternalMetricsApi {
                 };
                 self.metric(&query, request, is_forwarded).await
             }
+            Route::Trigger => self.forwarded_trigger(request).await,
             Route::Live | Route::Ready | Route::OpenApi | Route::Nothing => Err(no_such_path()),
         }
     }
@@ -276,7 +290,7 @@ impl ExternalMetricsApi {
         self.first_reads
             .request(query.namespace, &unread, snapshot)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_TIMEOUT;
-        let mut reader = self.reader.clone();
+        let mut reader = self.router.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
             // Each snapshot is checked anew: an HPA that came in meanwhile may give the selector another group.
@@ -285,7 +299,7 @@ impl ExternalMetricsApi {
                 Lookup::Unread(remaining) => unread = remaining,
             }
         }
-        Err(unread_cause(unread, &self.reader.latest()).into())
+        Err(unread_cause(unread, &self.router.reader.latest()).into())
     }
 }
 

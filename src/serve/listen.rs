@@ -39,6 +39,9 @@ const MAX_HEADERS: usize = 512;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Maximum number of open streams of the external scaler.
+pub(super) const MAX_SCALER_STREAMS: u32 = 4096;
+
 /// What a listener serves, which decides on its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
@@ -50,6 +53,8 @@ pub enum ListenerKind {
     Probes,
     /// The admin endpoints.
     Admin,
+    /// The external scaler for KEDA.
+    Scaler,
 }
 
 impl ListenerKind {
@@ -73,6 +78,15 @@ impl ListenerKind {
                 send_buffer: None,
                 keepalive: KEEPALIVE_INTERVAL,
             },
+            // KEDA has one for all ScaledObjects with the same address and certificates.
+            Self::Scaler => ConnectionLimits {
+                listener: "scaler",
+                connections: 256,
+                per_address: 192,
+                write_stall: Duration::from_secs(20),
+                send_buffer: Some(256 * 1024),
+                keepalive: KEEPALIVE_INTERVAL,
+            },
             // Each may read a long response; a few Prometheus servers scrape.
             Self::Metrics => small("metrics", 64, 48),
             // Kubernetes opens one for each probe and closes it at once.
@@ -85,6 +99,8 @@ impl ListenerKind {
     fn max_streams(self) -> u32 {
         match self {
             Self::Api => 250,
+            // Streams, which stay open, and other calls beside them.
+            Self::Scaler => 2 * MAX_SCALER_STREAMS,
             Self::Metrics | Self::Probes | Self::Admin => 4,
         }
     }

@@ -17,6 +17,9 @@ pub(super) const VERSION: &str = "v1beta1";
 /// Group and version, as in discovery documents.
 pub(super) static GROUP_VERSION: LazyLock<String> = LazyLock::new(|| format!("{GROUP}/{VERSION}"));
 
+/// The path by which followers ask the leader about triggers of KEDA.
+pub(super) const TRIGGER_PATH: &str = "/external-scaler/trigger";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
     /// Liveness.
@@ -39,6 +42,8 @@ pub(super) enum Route<'a> {
         namespace: Cow<'a, str>,
         metric: Cow<'a, str>,
     },
+    /// What another replica asks about a trigger of KEDA.
+    Trigger,
     /// An unknown path.
     Nothing,
 }
@@ -53,6 +58,7 @@ impl<'a> Route<'a> {
             "/livez" | "/healthz" => Route::Live,
             "/readyz" => Route::Ready,
             "/version" => Route::Version,
+            TRIGGER_PATH => Route::Trigger,
             "/openapi" => Route::OpenApi,
             _ if path.starts_with("/openapi/") => Route::OpenApi,
             _ => Route::Nothing,
@@ -99,6 +105,7 @@ impl<'a> Route<'a> {
             Route::Version => "version",
             Route::GroupList | Route::Group | Route::ResourceList => "discovery",
             Route::Metric { .. } => "metric",
+            Route::Trigger => "trigger",
             Route::Nothing => "unknown",
         }
     }

@@ -61,9 +61,18 @@ static CERTIFICATE_ENDS: LazyLock<IntGauge> = LazyLock::new(|| {
     ))
 });
 
+static SCALER_CALLS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_external_scaler_requests_total",
+        "Calls of the external scaler by KEDA, by method and gRPC status code; a stream counts when it is opened",
+        &["method", "code"],
+    )
+});
+
 /// All collectors of this file.
-pub(super) fn collectors() -> [&'static dyn Collector; 7] {
+pub(super) fn collectors() -> [&'static dyn Collector; 8] {
     [
+        &*SCALER_CALLS,
         &*REQUESTS,
         &*SECONDS,
         &*SERVED_AGE,
@@ -72,6 +81,23 @@ pub(super) fn collectors() -> [&'static dyn Collector; 7] {
         &*CONNECTIONS_CUT,
         &*CERTIFICATE_ENDS,
     ]
+}
+
+/// A call of the external scaler that was answered.
+#[derive(Debug)]
+pub struct ScalerAnswered {
+    /// Name of the method, from a fixed list.
+    pub method: &'static str,
+    /// gRPC status code, from a fixed list.
+    pub code: &'static str,
+}
+
+impl ScalerAnswered {
+    pub fn emit(&self) {
+        SCALER_CALLS
+            .with_label_values(&[self.method, self.code])
+            .inc();
+    }
 }
 
 /// Maximum length of logged text from outside.

@@ -71,6 +71,8 @@ pub(crate) struct Options {
     pub(crate) enforce: Value,
     /// Where workloads are scaled to zero, and where that is recorded.
     pub(crate) scale_to_zero: Value,
+    /// The external scaler for KEDA.
+    pub(crate) scaler: Value,
     /// The namespaces whose HPAs a registered one watches; empty = all, those of other tests too.
     pub(crate) namespaces: Vec<String>,
 }
@@ -95,6 +97,7 @@ impl Options {
             metrics: json!({}),
             enforce: json!({}),
             scale_to_zero: json!({}),
+            scaler: json!({}),
             namespaces: Vec::new(),
         }
     }
@@ -172,6 +175,7 @@ impl Daemon {
                 "metrics": metrics,
                 "probes": {"listen": format!("127.0.0.1:{probe_port}")},
                 "admin": {"listen": format!("127.0.0.1:{admin_port}")},
+                "external_scaler": options.scaler,
             },
         });
         let folder: PathBuf = testbed.folder("daemon")?;

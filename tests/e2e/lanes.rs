@@ -6,9 +6,10 @@ use anyhow::{Result, bail};
 
 use crate::Test;
 use crate::{
-    annotations, api, brokers, cap, chart, check, conformance, convert, cost, events, faults, lag,
-    leader, live, load, login, logins, network, oracle, outage, policy, protocols, renewal, rows, scale,
-    selectors, smoke, state, tenants, topics, unseen, zero,
+    annotations, api, brokers, cap, chart, check, conformance, convert, cost, events,
+    external_scaler, faults, lag, leader, live, load, login, logins, network, oracle, outage,
+    policy, protocols, renewal, rows, scale, selectors, smoke, state, tenants, topics, unseen,
+    zero,
 };
 
 /// The variable that names the lane to run; without it all are run, on one testbed.
@@ -80,20 +81,9 @@ pub(crate) const LANES: &[Lane] = &[
     // The aggregated API, and how it is installed.
     Lane {
         name: "api",
-<<<<<<< HEAD
         at_once: 1,
-        cases: &[api::CASES, chart::CASES, check::CASES],
+        cases: &[api::CASES, chart::CASES, check::CASES, topics::CASES],
         long: &[api::LONG, chart::LONG],
-=======
-        cases: &[
-            api::CASES,
-            chart::CASES,
-            check::CASES,
-            topics::CASES,
-            zero::CASES,
-        ],
-        long: &[api::LONG, chart::LONG, zero::LONG],
->>>>>>> f16a861 (Compare topics with HPAs and add partitions by lagwise topics)
     },
     // How many replicas there are and why, which daemon leads, and what may be woken.
     Lane {
@@ -104,6 +94,7 @@ pub(crate) const LANES: &[Lane] = &[
             policy::CASES,
             annotations::CASES,
             convert::CASES,
+            external_scaler::CASES,
             oracle::CASES,
             leader::CASES,
             events::CASES,

@@ -22,6 +22,7 @@ mod convert;
 mod cost;
 mod daemon;
 mod events;
+mod external_scaler;
 mod faults;
 #[cfg(feature = "gssapi")]
 mod kerberos;

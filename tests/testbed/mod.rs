@@ -8,7 +8,7 @@
 //! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and
 //! `api_client`,
 //! `kubelet` (which forwards ports), `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready), `adapter` (a
-//! metric of somebody else) and `api_proxy` (an API server that is busy or broken), `consumers`, `applications` (those
+//! metric of somebody else), `keda` (its metrics server) and `api_proxy` (an API server that is busy or broken), `consumers`, `applications` (those
 //! in Java), `http`.
 #![allow(
     dead_code,
@@ -27,6 +27,7 @@ pub(crate) mod control_plane;
 pub(crate) mod http;
 pub(crate) mod kafka;
 pub(crate) mod kdc;
+pub(crate) mod keda;
 pub(crate) mod kubelet;
 pub(crate) mod kubernetes;
 pub(crate) mod layout;

@@ -1,19 +1,49 @@
-//! Routes metric requests: answered by this daemon while it leads, otherwise by the leader.
-
-use std::time::Instant;
+//! Answers metric requests as the leader, or through it; and what other replicas forward.
 
 use axum::response::{IntoResponse, Response};
 
 use super::{ApiRequest, ExternalMetricsApi};
 use crate::authentication::access::Caller;
+use crate::model::evaluation::MetricValue;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::Moment;
 use crate::serve::api_error::ApiFailure;
-use crate::serve::forward::{self, HANDOVER_WAIT, LeaderUnavailable, ROUTING_TIMEOUT, Role};
+use crate::serve::external_scaler::forwarded;
+use crate::serve::forward::{self, Role};
+use crate::serve::leader_router::{Routed, SnapshotRequest};
 use crate::serve::route::Route;
 use crate::serve::value_list;
 use crate::telemetry::api::ValueServed;
+
+/// A metric request.
+struct MetricRequest<'a> {
+    api: &'a ExternalMetricsApi,
+    query: &'a MetricQuery<'a>,
+    /// `None` if another replica has forwarded it.
+    path_at_leader: Option<&'a str>,
+}
+
+impl SnapshotRequest for MetricRequest<'_> {
+    type Answer = MetricValue;
+
+    async fn answer(
+        &self,
+        snapshot: &LagSnapshot,
+        now: &Moment,
+    ) -> Result<MetricValue, ApiFailure> {
+        let value = self.api.value(self.query, snapshot, now).await?;
+        ValueServed {
+            age: now.since(&value.read),
+        }
+        .emit();
+        Ok(value)
+    }
+
+    fn path_at_leader(&self) -> Option<&str> {
+        self.path_at_leader
+    }
+}
 
 impl ExternalMetricsApi {
     /// Whether another replica forwarded the request.
@@ -22,8 +52,8 @@ impl ExternalMetricsApi {
         caller: &Caller,
         request: &ApiRequest<'_>,
     ) -> Result<bool, ApiFailure> {
-        let is_metric = matches!(request.route, Route::Metric { .. });
-        if !is_metric || !forward::is_forwarded(&request.parts.headers) {
+        let may_be = matches!(request.route, Route::Metric { .. } | Route::Trigger);
+        if !may_be || !forward::is_forwarded(&request.parts.headers) {
             return Ok(false);
         }
         // If this cannot be checked, the request must fail instead of being forwarded: two replicas
@@ -36,120 +66,54 @@ impl ExternalMetricsApi {
         })
     }
 
-    /// Answers a metric request from this daemon's snapshot or through the leader. During a change
-    /// of leader it waits for a short time.
+    /// Answers a metric request from this daemon's snapshot or through the leader.
     pub(super) async fn metric(
         &self,
         query: &MetricQuery<'_>,
         request: &ApiRequest<'_>,
         is_forwarded: bool,
     ) -> Result<Response, ApiFailure> {
-        match self.answer_as_leader(query, is_forwarded).await {
-            Some(answer) => answer,
-            // Rare and large: boxed to keep the common path small.
-            None => Box::pin(self.answer_via_leader(query, request, is_forwarded)).await,
-        }
-    }
-
-    /// Answers through the leader, or waits for this daemon to become ready to lead.
-    async fn answer_via_leader(
-        &self,
-        query: &MetricQuery<'_>,
-        request: &ApiRequest<'_>,
-        is_forwarded: bool,
-    ) -> Result<Response, ApiFailure> {
-        let deadline = tokio::time::Instant::now() + ROUTING_TIMEOUT;
-        // Subscribe before the first look, so that no change between look and wait is missed.
-        let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
-        loop {
-            if let Some(answer) = self.answer_as_leader(query, is_forwarded).await {
-                return answer;
-            }
-            let why = match self.ask_leader(request, is_forwarded).await {
-                Ok(answer) => return Ok(answer),
-                Err(why) => why,
-            };
-            let now = tokio::time::Instant::now();
-            let until = match why {
-                LeaderUnavailable::NoLeader | LeaderUnavailable::Starting => deadline,
-                LeaderUnavailable::NotLeading | LeaderUnavailable::Unreachable => {
-                    deadline.min(now + HANDOVER_WAIT)
-                }
-                // The leader used up its timeout; it may still lose its Lease, so look again.
-                LeaderUnavailable::NoAnswer if now < deadline => continue,
-                _ => now,
-            };
-            let changed = async {
-                tokio::select! {
-                    () = leading.changed() => {}
-                    _ = reader.changed() => {}
-                }
-            };
-            if tokio::time::timeout_at(until, changed).await.is_err() {
-                let failure = ApiFailure::from(why);
-                return match is_forwarded {
-                    true => Ok(forward::mark_role(failure.into_response(), Role::Follower)),
-                    false => Err(failure),
-                };
-            }
-        }
-    }
-
-    /// Whether this daemon leads at `now` in the same term in which the snapshot was made.
-    fn leads_since(&self, snapshot: &LagSnapshot, now: Instant) -> bool {
-        self.leading.own.current_term(snapshot.term, now).is_some()
-    }
-
-    /// Answers from this daemon's snapshot if it leads; `None` otherwise. For a forwarded request
-    /// the response is marked.
-    async fn answer_as_leader(
-        &self,
-        query: &MetricQuery<'_>,
-        is_forwarded: bool,
-    ) -> Option<Result<Response, ApiFailure>> {
-        let snapshot = self.reader.latest();
-        let now = Moment::now();
-        if !self.leads_since(&snapshot, now.monotonic) {
-            return None;
-        }
-        let value = self.value(query, &snapshot, &now).await;
-        let answered = value.and_then(|answer| {
-            ValueServed {
-                age: now.since(&answer.read),
-            }
-            .emit();
-            value_list::response(query, &answer)
-        });
-        // If the process was suspended meanwhile, another one may lead by now: check again after
-        // evaluating.
-        if !self.leads_since(&snapshot, Instant::now()) {
-            return None;
-        }
-        Some(match answered {
-            _ if !is_forwarded => answered,
-            Ok(response) => Ok(forward::mark_role(response, Role::Leader)),
-            Err(failure) => Ok(forward::mark_role(failure.into_response(), Role::Leader)),
-        })
-    }
-
-    async fn ask_leader(
-        &self,
-        request: &ApiRequest<'_>,
-        is_forwarded: bool,
-    ) -> Result<Response, LeaderUnavailable> {
-        if self.leading.own.term(Instant::now()).is_some() {
-            return Err(LeaderUnavailable::Starting);
-        }
-        let leader = self.leading.others.borrow().clone();
-        let (Some(leader), Some(forwarder)) = (leader, &self.forwarder) else {
-            return Err(LeaderUnavailable::NoLeader);
-        };
-        if is_forwarded {
-            return Err(LeaderUnavailable::NotLeading);
-        }
         let path = request.parts.uri.path_and_query();
         let path = path.map_or("/", |path| path.as_str());
-        forwarder.forward(&leader, path).await
+        let metric_request = MetricRequest {
+            api: self,
+            query,
+            path_at_leader: (!is_forwarded).then_some(path),
+        };
+        let routed = match self.router.route(&metric_request).await {
+            Routed::Answered(answer) => {
+                Routed::Answered(answer.and_then(|value| value_list::response(query, &value)))
+            }
+            Routed::Forwarded(response) => Routed::Forwarded(response),
+            Routed::Unanswered(why) => Routed::Unanswered(why),
+        };
+        respond(routed, is_forwarded)
+    }
+
+    /// Answers what another replica asks about a trigger of KEDA.
+    pub(super) async fn forwarded_trigger(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<Response, ApiFailure> {
+        let triggers = self.triggers.as_ref().ok_or_else(super::no_such_path)?;
+        let query = request.parts.uri.query().unwrap_or_default();
+        respond(forwarded::answer(triggers, query).await, true)
+    }
+}
+
+/// The response. To another replica it says whether the leader answered.
+fn respond(routed: Routed<Response>, is_forwarded: bool) -> Result<Response, ApiFailure> {
+    let (answered, role) = match routed {
+        Routed::Answered(answered) => (answered, Role::Leader),
+        Routed::Forwarded(response) => (Ok(response), Role::Follower),
+        Routed::Unanswered(why) => (Err(why.into()), Role::Follower),
+    };
+    match is_forwarded {
+        false => answered,
+        true => {
+            let response = answered.unwrap_or_else(ApiFailure::into_response);
+            Ok(forward::mark_role(response, role))
+        }
     }
 }
 

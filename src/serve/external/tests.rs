@@ -76,6 +76,7 @@ fn api_over(
     let router = router(ExternalOptions {
         leading: Leading::alone(),
         forwarder: None,
+        triggers: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader: reader.clone(),
         tenancy,

@@ -66,6 +66,7 @@ impl TestServer {
         let router = external::router(ExternalOptions {
             leading: Leading::alone(),
             forwarder: None,
+            triggers: None,
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
             tenancy: Default::default(),

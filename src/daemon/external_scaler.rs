@@ -1,0 +1,195 @@
+//! The external scaler for KEDA: its listener, and the triggers that it is asked for as metrics of HPAs.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{HpaReceiver, Tasks};
+use crate::config::{ExternalScalerConfig, ScalerAuth};
+use crate::leader_election::Leading;
+use crate::model::hpa::facts::HpaMap;
+use crate::model::keda::external_trigger::ExternalTrigger;
+use crate::model::keda::external_triggers::ExternalTriggers;
+use crate::serve::auth::RequestAuth;
+use crate::serve::external_scaler::{ClientCa, TriggerAnswers};
+use crate::serve::forward::Forwarder;
+use crate::serve::listen::{self, BoundListener};
+use crate::serve::tls::ServerTls;
+use crate::snapshot_channel::SnapshotReader;
+
+/// Capacity of the channel of triggers.
+const MAX_PENDING_TRIGGERS: usize = 1024;
+
+/// How often triggers are forgotten that nobody asks for any more.
+const EXPIRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+
+type TriggerSender = mpsc::Sender<Arc<ExternalTrigger>>;
+
+/// Adds the metrics of triggers to the HPAs. Returns the HPAs with them, and where triggers are sent.
+pub(super) fn add_triggers(hpas: HpaReceiver, tasks: &mut Tasks) -> (HpaReceiver, TriggerSender) {
+    let (triggers, asked) = mpsc::channel(MAX_PENDING_TRIGGERS);
+    let (merged, receiver) = watch::channel(hpas.borrow().clone());
+    tasks.spawn(async move {
+        merge(hpas, asked, merged).await;
+        ("external scaler's triggers", Ok(()))
+    });
+    (receiver, triggers)
+}
+
+async fn merge(
+    mut hpas: HpaReceiver,
+    mut asked: mpsc::Receiver<Arc<ExternalTrigger>>,
+    merged: watch::Sender<Option<HpaMap>>,
+) {
+    let mut triggers = ExternalTriggers::default();
+    let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
+    let mut received = Vec::new();
+    let mut hpas_end = false;
+    hpas.mark_changed();
+    loop {
+        let is_changed = tokio::select! {
+            // Without a Kubernetes cluster, no HPA ever changes.
+            changed = hpas.changed(), if !hpas_end => {
+                hpas_end = changed.is_err();
+                !hpas_end
+            }
+            count = asked.recv_many(&mut received, MAX_PENDING_TRIGGERS) => {
+                if count == 0 {
+                    return std::future::pending().await;
+                }
+                let now = Instant::now();
+                // All are recorded, not only those up to the first that is new.
+                received.drain(..).fold(false, |is_changed, trigger| {
+                    triggers.insert(trigger, now) || is_changed
+                })
+            }
+            _ = expiry.tick() => triggers.expire(Instant::now()),
+        };
+        if is_changed && let Some(hpas) = hpas.borrow_and_update().as_ref() {
+            merged.send_replace(Some(triggers.add_to(hpas)));
+        }
+    }
+}
+
+/// The listener with what it needs.
+pub(super) struct BoundScaler {
+    pub(super) listener: BoundListener,
+    pub(super) tls: ServerTls,
+    pub(super) auth: RequestAuth,
+}
+
+/// Binds the listener, if one is configured.
+///
+/// # Errors
+/// An address in use, or a file that cannot be read.
+pub(super) fn bind(
+    config: &ExternalScalerConfig,
+    api_tls: &ServerTls,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Option<BoundScaler>> {
+    let Some(address) = config.listen else {
+        return Ok(None);
+    };
+    let listener = listen::bind(address, "server.external_scaler.listen")?;
+    let tls = match &config.tls {
+        None => api_tls.clone(),
+        Some(files) => {
+            let tls = ServerTls::from_files(&files.cert_file, &files.key_file)?;
+            let renewal = tls.clone().keep_fresh(SystemTime::now);
+            tasks.spawn(async move {
+                renewal.await;
+                ("renewal of the external scaler's certificate", Ok(()))
+            });
+            tls
+        }
+    };
+    let auth = match (config.auth, &config.client_ca_file) {
+        (ScalerAuth::Certificate, Some(file)) => {
+            let (authority, auth) = ClientCa::read(file.clone())?;
+            tasks.spawn(async move {
+                authority.keep_fresh().await;
+                (
+                    "renewal of the external scaler's client authorities",
+                    Ok(()),
+                )
+            });
+            auth
+        }
+        (ScalerAuth::Certificate, None) => {
+            anyhow::bail!("server.external_scaler.auth is certificate, so client_ca_file is needed")
+        }
+        (ScalerAuth::None, _) => RequestAuth::None,
+    };
+    Ok(Some(BoundScaler {
+        listener,
+        tls,
+        auth,
+    }))
+}
+
+/// What answers about triggers.
+pub(super) fn answers(
+    reader: &SnapshotReader,
+    leading: &Leading,
+    forwarder: Option<&Arc<Forwarder>>,
+    triggers: TriggerSender,
+) -> Arc<TriggerAnswers> {
+    let (reader, leading) = (reader.clone(), leading.clone());
+    let forwarder = forwarder.cloned();
+    Arc::new(TriggerAnswers::new(reader, leading, forwarder, triggers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::hpa::facts::HpaFacts;
+    use crate::model::units::hpa_key::HpaKey;
+
+    fn trigger() -> Arc<ExternalTrigger> {
+        let metadata = [("group", "billing"), ("lagThreshold", "5")];
+        Arc::new(ExternalTrigger::parse("shop", "billing", metadata).unwrap())
+    }
+
+    fn has_trigger(hpas: &HpaReceiver) -> Option<u32> {
+        let hpas = hpas.borrow();
+        let facts = hpas
+            .as_ref()?
+            .get(&HpaKey::new("shop", "keda-hpa-billing"))?;
+        trigger().is_in(facts).then_some(facts.max_replicas)
+    }
+
+    #[tokio::test]
+    async fn triggers_are_added_where_there_is_no_cluster() {
+        // Its sender is gone, as in a daemon without Kubernetes.
+        let (_, hpas) = watch::channel(Some(HpaMap::default()));
+        let mut tasks = Tasks::new();
+        let (mut merged, triggers) = add_triggers(hpas, &mut tasks);
+        triggers.send(trigger()).await.unwrap();
+        while has_trigger(&merged).is_none() {
+            merged.changed().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn triggers_wait_for_the_hpas_and_follow_them() {
+        let (sender, hpas) = watch::channel(None);
+        let mut tasks = Tasks::new();
+        let (mut merged, triggers) = add_triggers(hpas, &mut tasks);
+        triggers.send(trigger()).await.unwrap();
+        assert!(merged.borrow().is_none());
+        for max_replicas in [7, 9] {
+            let facts = HpaFacts {
+                namespace: "shop".into(),
+                name: "keda-hpa-billing".into(),
+                controller: Some("ScaledObject/billing".into()),
+                max_replicas,
+                ..HpaFacts::default()
+            };
+            sender.send_replace(Some(HpaMap::from_iter([Arc::new(facts)])));
+            while has_trigger(&merged) != Some(max_replicas) {
+                merged.changed().await.unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Triggers of type `external` and `external-push` that name lagwise as their scaler: their metadata, as metrics of the
+//! HPA that KEDA keeps for the ScaledObject.
+//!
+//! Metadata has the settings of annotations, read by the same table, with keys as KEDA spells them: `threads-per-replica`
+//! is `threadsPerReplica`. Whoever may write ScaledObjects writes it.
+
+mod metadata;
+
+use std::collections::BTreeMap;
+
+use self::metadata::{TriggerMetadata, check_name, checked, parse_activation, parse_setting};
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::hpa::label;
+use crate::model::hpa::selector::{Operator, Requirement};
+use crate::model::settings::Settings;
+use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::metric::Metric;
+use crate::model::units::names;
+use crate::model::units::newtypes::Lag;
+use crate::model::units::quantity::Milli;
+
+pub use self::metadata::{MAX_METADATA_BYTES, MetadataError, OWN_KEYS, metadata_key, setting_keys};
+
+/// One trigger of a ScaledObject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalTrigger {
+    /// Name of the ScaledObject.
+    pub scaled_object: String,
+    /// The HPA that KEDA keeps for it.
+    pub hpa: HpaKey,
+    /// The metric of lagwise that the trigger stands for.
+    pub metric: Metric,
+    /// What this HPA would ask for if it used the metric itself.
+    pub external: ExternalMetric,
+    /// Lag up to which the trigger is not active.
+    pub activation: Lag,
+    /// The settings of the metric, as annotations of the HPA.
+    annotations: BTreeMap<String, String>,
+    /// The group or configured target, which is `.NAME` of these annotations.
+    name: String,
+    /// The metadata that was read, for another replica.
+    metadata: BTreeMap<String, String>,
+}
+
+impl ExternalTrigger {
+    /// Reads the metadata of a trigger of the ScaledObject `name` in `namespace`.
+    ///
+    /// # Errors
+    /// The first mistake, with its key, its value and what to do.
+    pub fn parse<'a>(
+        namespace: &str,
+        name: &str,
+        metadata: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, MetadataError> {
+        check_name("namespace", namespace, names::namespace)?;
+        check_name("ScaledObject", name, names::object)?;
+        let mut given = TriggerMetadata::read(metadata)?;
+        let metadata = given.to_owned();
+        let metric = given.metric()?;
+        let (group, topic) = (given.take("group"), given.take("topic"));
+        let (cluster, target) = (given.take("cluster"), given.take("target"));
+        for (other, value) in [("group", &group), ("topic", &topic), ("cluster", &cluster)] {
+            if target.is_some() && value.is_some() {
+                let one = "target";
+                return Err(MetadataError::Both { one, other });
+            }
+        }
+        let threshold = given.take("lagThreshold");
+        let activation = given.take("activationLag");
+        let mut settings = Settings::default();
+        let mut annotations = given.settings(&mut settings)?;
+        for (one, is_set) in [
+            ("topicRegex", settings.topic_regex.is_some()),
+            ("topic", topic.is_some()),
+        ] {
+            if is_set && settings.topics.is_some() {
+                let other = "topics";
+                return Err(MetadataError::Both { one, other });
+            }
+        }
+        let threshold =
+            threshold.map(|text| parse_setting("lagThreshold", "lag-per-replica", text));
+        let threshold = threshold.transpose()?.and_then(|read| read.lag_per_replica);
+        let external_target = match (metric, threshold) {
+            (Metric::Lag, Some(lag)) => lag,
+            (Metric::DesiredReplicas, Some(lag)) => {
+                annotations.insert("lag-per-replica".to_owned(), lag.to_string());
+                Milli::ONE
+            }
+            (Metric::DesiredReplicas, None) if target.is_some() => Milli::ONE,
+            (_, None) => {
+                return Err(MetadataError::Missing {
+                    key: "lagThreshold",
+                    remedy: "set it to the messages of lag that one replica may have, such as \"100\"",
+                });
+            }
+        };
+        if settings.fallback_after.is_some() && settings.fallback_replicas.is_none() {
+            return Err(MetadataError::Missing {
+                key: "fallbackReplicas",
+                remedy: "set it, or remove fallbackAfter",
+            });
+        }
+        let name_of_group = match (group, target) {
+            (Some(group), _) => (
+                label::GROUP,
+                checked("group", group, names::GROUP, names::group)?,
+            ),
+            (None, Some(target)) => {
+                let allowed = names::LABEL_VALUE;
+                let target = checked("target", target, allowed, names::label_value)?;
+                (label::TARGET, target)
+            }
+            (None, None) => {
+                return Err(MetadataError::Missing {
+                    key: "group",
+                    remedy: "set it to the consumer group, or set target to the name of a target of lagwise's configuration",
+                });
+            }
+        };
+        let topic = topic.map(|topic| checked("topic", topic, names::TOPIC, names::topic));
+        let cluster =
+            cluster.map(|name| checked("cluster", name, names::LABEL_VALUE, names::label_value));
+        let hpa = HpaKey::new(namespace, hpa_name(name));
+        let labels = [
+            Some(name_of_group),
+            topic.transpose()?.map(|topic| (label::TOPIC, topic)),
+            cluster
+                .transpose()?
+                .map(|cluster| (label::CLUSTER, cluster)),
+            // So that another HPA of the namespace may ask for the same group with another target.
+            Some((label::HPA, &*hpa.name)),
+        ];
+        let labels = labels.into_iter().flatten();
+        let labels =
+            labels.map(|(key, value)| Requirement::new(key, Operator::In(vec![value.to_owned()])));
+        let external = ExternalMetric {
+            name: metric.name().to_owned(),
+            selector: labels.collect(),
+            target: Some(MetricTarget::AverageValue(external_target)),
+        };
+        let suffix = name_of_group.1;
+        let annotation =
+            |(key, value): (String, String)| (format!("{PREFIX}{key}.{suffix}"), value);
+        Ok(Self {
+            scaled_object: name.to_owned(),
+            metric,
+            activation: parse_activation(activation)?,
+            annotations: annotations.into_iter().map(annotation).collect(),
+            name: suffix.to_owned(),
+            metadata,
+            external,
+            hpa,
+        })
+    }
+
+    /// The metadata from which [`parse`](Self::parse) makes this trigger.
+    pub fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        let metadata = self.metadata.iter();
+        metadata.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Lag per replica, or 1 where replicas are asked for.
+    #[must_use]
+    pub fn target(&self) -> Milli {
+        match self.external.target {
+            Some(MetricTarget::AverageValue(target) | MetricTarget::Value(target)) => target,
+            None => Milli::ONE,
+        }
+    }
+
+    /// The controller of the HPA that KEDA keeps, as [`HpaFacts::controller`] has it.
+    #[must_use]
+    pub fn controller(&self) -> String {
+        format!("ScaledObject/{}", self.scaled_object)
+    }
+
+    /// Whether both are versions of the same trigger: they ask for the same metric of the same group and topic.
+    #[must_use]
+    pub fn replaces(&self, other: &Self) -> bool {
+        let this = (&self.hpa, &self.scaled_object, &self.external.name);
+        let that = (&other.hpa, &other.scaled_object, &other.external.name);
+        this == that && self.external.selector == other.external.selector
+    }
+
+    /// Adds the metric and its settings to an HPA. What another trigger has set for the same group stays.
+    pub(super) fn add_to(&self, facts: &mut HpaFacts) {
+        facts.metrics.push(self.external.clone());
+        for (key, value) in &self.annotations {
+            let known = facts.annotations.entry(key.clone());
+            known.or_insert_with(|| value.clone());
+        }
+    }
+
+    /// Whether an HPA has this metric with these settings.
+    #[must_use]
+    pub fn is_in(&self, facts: &HpaFacts) -> bool {
+        let is_of_name = |key: &str| {
+            let key = key.strip_prefix(PREFIX).and_then(|key| key.split_once('.'));
+            key.is_some_and(|(_, suffix)| suffix == self.name)
+        };
+        let own = facts.annotations.iter().filter(|(key, _)| is_of_name(key));
+        facts.metrics.contains(&self.external) && own.eq(&self.annotations)
+    }
+}
+
+/// The HPA that KEDA keeps for a ScaledObject that does not name it.
+fn hpa_name(scaled_object: &str) -> String {
+    format!("keda-hpa-{scaled_object}")
+}
+
+#[cfg(test)]
+mod tests;

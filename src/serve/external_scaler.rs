@@ -1,0 +1,287 @@
+//! The gRPC service `externalscaler.ExternalScaler`, which KEDA calls for triggers of type `external` and
+//! `external-push`: KEDA keeps the slot for external metrics, and lagwise supplies lag, cap and activation.
+//!
+//! tonic encodes and decodes; the listener and its bounds are those of all servers. KEDA sends the calls for all
+//! ScaledObjects on one connection.
+
+mod answers;
+mod callers;
+pub(super) mod forwarded;
+mod messages;
+mod status;
+mod streams;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use futures::stream::BoxStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tonic::server::Grpc;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use self::messages::{
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, HealthCheckRequest,
+    HealthCheckResponse, IsActiveResponse, MetricSpec, ScaledObjectRef, ScalerMetricValue, Serving,
+};
+use self::streams::{ActivityStream, spec_stream};
+use super::admission::RequestAdmission;
+use super::auth::RequestAuth;
+use super::connections::PeerRank;
+use super::health::Readiness;
+use super::listen::MAX_SCALER_STREAMS;
+use crate::model::keda::external_trigger::{ExternalTrigger, MAX_METADATA_BYTES};
+use crate::model::keda::external_value::{as_float, whole_target, whole_value};
+use crate::telemetry::api::ScalerAnswered;
+
+pub use self::answers::TriggerAnswers;
+pub use self::callers::{ClientCa, ClientCaError};
+
+/// Maximum bytes of a request: the metadata that is read, and what KEDA adds.
+const MAX_REQUEST_BYTES: usize = 4 * MAX_METADATA_BYTES;
+
+/// Time for reading and answering one request. A first read takes up to 2 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Maximum number of open streams. KEDA opens two for each trigger of type `external-push`. The listener allows more
+/// concurrent requests than this, so that streams leave room for other calls.
+const MAX_STREAMS: usize = MAX_SCALER_STREAMS as usize;
+
+/// Dependencies and settings of the external scaler.
+#[derive(Debug)]
+pub struct ExternalScalerOptions {
+    pub answers: Arc<TriggerAnswers>,
+    pub auth: RequestAuth,
+    /// For the health service.
+    pub readiness: Readiness,
+    /// Time from one sweep of Kafka to the next.
+    pub poll_interval: Duration,
+    /// Becomes true at shutdown, which ends all streams.
+    pub closing: watch::Receiver<bool>,
+}
+
+#[derive(Debug)]
+struct ExternalScaler {
+    answers: Arc<TriggerAnswers>,
+    admission: RequestAdmission,
+    readiness: Readiness,
+    poll_interval: Duration,
+    closing: watch::Receiver<bool>,
+    streams: Arc<Semaphore>,
+}
+
+/// Router of the service.
+pub fn router(options: ExternalScalerOptions) -> Router {
+    let scaler = Arc::new(ExternalScaler {
+        answers: options.answers,
+        admission: RequestAdmission::new(options.auth),
+        readiness: options.readiness,
+        poll_interval: options.poll_interval,
+        closing: options.closing,
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+    });
+    Router::new().fallback_service(service_fn(move |request: Request| {
+        let scaler = Arc::clone(&scaler);
+        async move { Ok::<_, Infallible>(scaler.respond(request).await) }
+    }))
+}
+
+/// Handles a call of one method with a function from request to answer.
+macro_rules! call {
+    ($kind:ident, $request:expr, $answer:expr) => {
+        Grpc::new(ProstCodec::default())
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .$kind(
+                service_fn(move |message: tonic::Request<_>| {
+                    let answer = $answer(message.into_inner());
+                    async move { answer.await.map(tonic::Response::new) }
+                }),
+                $request,
+            )
+            .await
+    };
+}
+
+impl ExternalScaler {
+    /// Answers a call and counts it.
+    async fn respond(self: Arc<Self>, request: Request) -> Response {
+        let path = request.uri().path().to_owned();
+        let method = match path.strip_prefix(messages::SERVICE) {
+            Some("IsActive") => "IsActive",
+            Some("StreamIsActive") => "StreamIsActive",
+            Some("GetMetricSpec") => "GetMetricSpec",
+            Some("GetMetrics") => "GetMetrics",
+            Some("StreamMetricSpec") => "StreamMetricSpec",
+            _ if path == messages::HEALTH_CHECK => "Check",
+            _ => "other",
+        };
+        let called = timeout(REQUEST_TIMEOUT, self.call(method, request));
+        let response = called
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request took too long")))
+            .unwrap_or_else(Status::into_http::<Body>);
+        let code = response.headers().get(Status::GRPC_STATUS);
+        let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+        ScalerAnswered {
+            method,
+            code: status::label(code),
+        }
+        .emit();
+        response
+    }
+
+    async fn call(self: Arc<Self>, method: &str, request: Request) -> Result<Response, Status> {
+        if method == "other" {
+            return Err(Status::unimplemented("lagwise has no such method"));
+        }
+        let (parts, body) = request.into_parts();
+        if method != "Check" {
+            self.authenticate(&parts).await?;
+        }
+        let request = Request::from_parts(parts, body);
+        let response = match method {
+            "IsActive" => call!(unary, request, |object| Arc::clone(&self).is_active(object)),
+            "GetMetricSpec" => call!(unary, request, |object| async move { spec(&object) }),
+            "GetMetrics" => call!(unary, request, |asked| Arc::clone(&self).metrics(asked)),
+            "StreamIsActive" => {
+                let open = |object| Arc::clone(&self).stream_activity(object);
+                call!(server_streaming, request, open)
+            }
+            "StreamMetricSpec" => {
+                let open = |object| Arc::clone(&self).stream_spec(object);
+                call!(server_streaming, request, open)
+            }
+            _ => call!(unary, request, |asked| Arc::clone(&self).health(asked)),
+        };
+        Ok(response.map(Body::new))
+    }
+
+    async fn authenticate(&self, parts: &axum::http::request::Parts) -> Result<(), Status> {
+        let authenticated = self.admission.authenticate(parts).await;
+        let authenticated = authenticated.map_err(|failure| match failure.code().as_u16() {
+            401 => Status::unauthenticated(callers::UNAUTHENTICATED),
+            _ => status::from_failure(&failure),
+        })?;
+        match authenticated.identity.rank {
+            PeerRank::Unknown if !self.admission.is_open() => {
+                Err(Status::unauthenticated(callers::UNAUTHENTICATED))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn is_active(
+        self: Arc<Self>,
+        object: ScaledObjectRef,
+    ) -> Result<IsActiveResponse, Status> {
+        let trigger = parse(&object)?;
+        let answer = self.answers.ask(&trigger).await.answer?;
+        let result = answer.is_active;
+        Ok(IsActiveResponse { result })
+    }
+
+    async fn metrics(
+        self: Arc<Self>,
+        asked: GetMetricsRequest,
+    ) -> Result<GetMetricsResponse, Status> {
+        let object = asked.scaled_object_ref.unwrap_or_default();
+        let trigger = parse(&object)?;
+        let name = &trigger.external.name;
+        if *name != asked.metric_name && !asked.metric_name.is_empty() {
+            return Err(Status::invalid_argument(format!(
+                "the metric of this trigger is {name:?}, and not {:?}; ask for its metric spec again",
+                crate::model::units::untrusted_text::Printable::name(&asked.metric_name)
+                    .to_string()
+            )));
+        }
+        let answer = self.answers.ask(&trigger).await.answer?;
+        Ok(GetMetricsResponse {
+            metric_values: vec![ScalerMetricValue {
+                metric_name: name.clone(),
+                metric_value: whole_value(answer.value, trigger.target()),
+                metric_value_float: as_float(answer.value),
+            }],
+        })
+    }
+
+    async fn stream_activity(
+        self: Arc<Self>,
+        object: ScaledObjectRef,
+    ) -> Result<BoxStream<'static, Result<IsActiveResponse, Status>>, Status> {
+        let trigger = parse(&object)?;
+        let stream = ActivityStream {
+            answers: Arc::clone(&self.answers),
+            trigger,
+            poll_interval: self.poll_interval,
+            closing: self.closing.clone(),
+            last: None,
+            was_leader: false,
+            _permit: self.acquire_stream()?,
+        };
+        Ok(Box::pin(stream.into_stream()))
+    }
+
+    async fn stream_spec(
+        self: Arc<Self>,
+        object: ScaledObjectRef,
+    ) -> Result<BoxStream<'static, Result<GetMetricSpecResponse, Status>>, Status> {
+        let spec = spec(&object)?;
+        let permit = self.acquire_stream()?;
+        Ok(Box::pin(spec_stream(spec, self.closing.clone(), permit)))
+    }
+
+    fn acquire_stream(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned();
+        permit.map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{MAX_STREAMS} streams are open, which is the most; use triggers of type external instead of external-push"
+            ))
+        })
+    }
+
+    async fn health(
+        self: Arc<Self>,
+        asked: HealthCheckRequest,
+    ) -> Result<HealthCheckResponse, Status> {
+        let own = messages::SERVICE.trim_matches('/');
+        if !asked.service.is_empty() && asked.service != own {
+            return Err(Status::not_found("lagwise has no such service"));
+        }
+        let serving = match self.readiness.check(std::time::Instant::now()) {
+            Ok(()) => Serving::Serving,
+            Err(_) => Serving::NotServing,
+        };
+        Ok(HealthCheckResponse {
+            status: serving.into(),
+        })
+    }
+}
+
+fn parse(object: &ScaledObjectRef) -> Result<Arc<ExternalTrigger>, Status> {
+    let metadata = object.scaler_metadata.iter();
+    let metadata = metadata.map(|(key, value)| (key.as_str(), value.as_str()));
+    ExternalTrigger::parse(&object.namespace, &object.name, metadata)
+        .map(Arc::new)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn spec(object: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
+    let trigger = parse(object)?;
+    Ok(GetMetricSpecResponse {
+        metric_specs: vec![MetricSpec {
+            metric_name: trigger.external.name.clone(),
+            target_size: whole_target(trigger.target()),
+            target_size_float: as_float(trigger.target()),
+        }],
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Answers about triggers, from the snapshot of the leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout_at;
+use tonic::Status;
+
+use super::{forwarded, status};
+use crate::leader_election::Leading;
+use crate::model::keda::external_answer::{ExternalAnswer, NoAnswer};
+use crate::model::keda::external_trigger::ExternalTrigger;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::no_value_reason::NoValueReason;
+use crate::model::units::newtypes::Moment;
+use crate::serve::api_error::ApiFailure;
+use crate::serve::forward::Forwarder;
+use crate::serve::leader_router::{LeaderRouter, Routed, SnapshotRequest};
+use crate::snapshot_channel::SnapshotReader;
+
+/// How long a request waits until a new trigger is taken in and its group is read.
+const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Maximum requests that wait for that.
+const MAX_WAITING: usize = 512;
+
+/// Maximum size of the leader's response.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+
+/// Answers what KEDA asks about triggers, or has the leader answer.
+#[derive(Debug)]
+pub struct TriggerAnswers {
+    pub(super) router: LeaderRouter,
+    /// Receives the triggers that are asked for, for as long as this daemon leads.
+    asked: mpsc::Sender<Arc<ExternalTrigger>>,
+    waiting: Semaphore,
+}
+
+/// The answer about a trigger.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) answer: Result<ExternalAnswer, Status>,
+    /// Whether this daemon has answered, as the leader.
+    pub(super) is_leader: bool,
+}
+
+impl TriggerAnswers {
+    /// Answers from the snapshots of `reader` while this daemon leads. Sending to `asked` never blocks.
+    #[must_use]
+    pub fn new(
+        reader: SnapshotReader,
+        leading: Leading,
+        forwarder: Option<Arc<Forwarder>>,
+        asked: mpsc::Sender<Arc<ExternalTrigger>>,
+    ) -> Self {
+        Self {
+            router: LeaderRouter {
+                reader,
+                leading,
+                forwarder,
+            },
+            asked,
+            waiting: Semaphore::new(MAX_WAITING),
+        }
+    }
+
+    /// The answer about a trigger, by this daemon or by the leader.
+    pub(super) async fn ask(&self, trigger: &Arc<ExternalTrigger>) -> Asked {
+        let path = forwarded::path(trigger);
+        match self.route(trigger, Some(&path)).await {
+            Routed::Answered(answer) => Asked {
+                answer: answer.map_err(|failure| status::from_failure(&failure)),
+                is_leader: true,
+            },
+            Routed::Forwarded(response) => Asked {
+                answer: read_response(response).await,
+                is_leader: false,
+            },
+            Routed::Unanswered(why) => Asked {
+                answer: Err(Status::unavailable(why.to_string())),
+                is_leader: false,
+            },
+        }
+    }
+
+    /// Routes a request about a trigger; `path_at_leader` is `None` if another replica has forwarded it.
+    pub(super) async fn route(
+        &self,
+        trigger: &Arc<ExternalTrigger>,
+        path_at_leader: Option<&str>,
+    ) -> Routed<ExternalAnswer> {
+        let request = TriggerRequest {
+            answers: self,
+            trigger,
+            path_at_leader,
+        };
+        self.router.route(&request).await
+    }
+
+    async fn first_read(
+        &self,
+        trigger: &Arc<ExternalTrigger>,
+    ) -> Result<ExternalAnswer, ApiFailure> {
+        let _permit = self.waiting.try_acquire().map_err(|_| {
+            ApiFailure::too_many("too many requests are waiting for a first read of their group")
+        })?;
+        let deadline = tokio::time::Instant::now() + FIRST_READ_TIMEOUT;
+        let mut reader = self.router.reader.clone();
+        loop {
+            // The latest snapshot may be newer than the one of the request.
+            let latest = reader.latest();
+            let why = match trigger.answer(latest.at(&Moment::now())) {
+                Ok(answer) => return Ok(answer),
+                Err(why) if is_to_come(&why) => why,
+                Err(why) => return Err(why.into()),
+            };
+            let Ok(true) = timeout_at(deadline, reader.changed()).await else {
+                return Err(why.into());
+            };
+        }
+    }
+}
+
+/// Whether the answer is known as soon as the group is read.
+fn is_to_come(why: &NoAnswer) -> bool {
+    matches!(
+        why,
+        NoAnswer::NotTakenIn | NoAnswer::NoValue(NoValueReason::NotYetRead(_))
+    )
+}
+
+struct TriggerRequest<'a> {
+    answers: &'a TriggerAnswers,
+    trigger: &'a Arc<ExternalTrigger>,
+    path_at_leader: Option<&'a str>,
+}
+
+impl SnapshotRequest for TriggerRequest<'_> {
+    type Answer = ExternalAnswer;
+
+    async fn answer(
+        &self,
+        snapshot: &LagSnapshot,
+        now: &Moment,
+    ) -> Result<ExternalAnswer, ApiFailure> {
+        // If the channel is full, the next request takes the trigger in, or keeps it.
+        let sent = self.answers.asked.try_send(Arc::clone(self.trigger));
+        match self.trigger.answer(snapshot.at(now)) {
+            Err(NoAnswer::NotTakenIn) if sent.is_err() => Err(ApiFailure::unavailable(
+                "too many new triggers at once; this one is read when it is asked for again",
+            )),
+            // Rare and large.
+            Err(why) if is_to_come(&why) => Box::pin(self.answers.first_read(self.trigger)).await,
+            answered => answered.map_err(Into::into),
+        }
+    }
+
+    fn path_at_leader(&self) -> Option<&str> {
+        self.path_at_leader
+    }
+}
+
+impl From<NoAnswer> for ApiFailure {
+    fn from(why: NoAnswer) -> Self {
+        match why {
+            NoAnswer::NotTakenIn => ApiFailure::unavailable(why.to_string()),
+            NoAnswer::OtherHpa { .. } => ApiFailure::bad_request(why.to_string()),
+            NoAnswer::NoValue(reason) => reason.into(),
+        }
+    }
+}
+
+/// Reads what the leader has answered.
+async fn read_response(response: Response) -> Result<ExternalAnswer, Status> {
+    #[derive(Deserialize)]
+    struct Failure {
+        message: String,
+    }
+    let code = response.status();
+    let malformed = || Status::unavailable("the lagwise leader has answered something else");
+    let body = to_bytes(response.into_body(), MAX_RESPONSE_BYTES).await;
+    let body = body.map_err(|_| malformed())?;
+    if code == StatusCode::OK {
+        return serde_json::from_slice(&body).map_err(|_| malformed());
+    }
+    let failure: Failure = serde_json::from_slice(&body).map_err(|_| malformed())?;
+    Err(status::from_response(code, &failure.message))
+}

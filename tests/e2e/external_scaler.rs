@@ -1,0 +1,172 @@
+//! The external scaler behind KEDA's metrics server and HPA, which the testbed plays.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::daemon::{Daemon, Options};
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::keda::{Keda, ScalerAddress};
+use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
+use crate::testbed::replicas::ReplicaSeries;
+use crate::testbed::{Testbed, unique};
+
+/// The tests of this file.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "external_scaler::the_hpa_of_keda_scales_to_the_partitions",
+    the_hpa_of_keda_scales_to_the_partitions,
+)];
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+const GUIDE: &str = include_str!("../../docs/src/guides/coming-from-keda.md");
+
+const CRD: &str = r#"{
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh",
+        "scope": "Namespaced",
+        "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
+        "versions": [{
+            "name": "v1alpha1",
+            "served": true,
+            "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}
+        }]
+    }
+}"#;
+
+/// KEDA's kind of object, as long as this lives.
+struct ScaledObjects<'a>(&'a ControlPlane);
+
+impl<'a> ScaledObjects<'a> {
+    fn define(plane: &'a ControlPlane) -> Result<Self> {
+        let defined = Self(plane);
+        plane.kubectl_with_input(&["apply", "-f", "-"], CRD)?;
+        Ok(defined)
+    }
+}
+
+impl Drop for ScaledObjects<'_> {
+    fn drop(&mut self) {
+        let args = ["delete", "--ignore-not-found", "--wait=false", "-f", "-"];
+        let _ = self.0.kubectl_with_input(&args, CRD);
+    }
+}
+
+/// The ScaledObject of the guide.
+fn scaled_object(namespace: &str, group: &str, topic: &str) -> Result<String> {
+    let begin = "```yaml file=billing-external.yaml\n";
+    let (_, rest) = GUIDE.split_once(begin).context("no ScaledObject")?;
+    let (yaml, _) = rest.split_once("```").context("no end")?;
+    let changed = yaml
+        .replace("namespace: shop", &format!("namespace: {namespace}"))
+        .replace("group: billing", &format!("group: {group}"))
+        .replace("topic: orders", &format!("topic: {topic}"));
+    Ok(changed)
+}
+
+/// An authority, and a client certificate of it with its key.
+fn client_certificate() -> Result<(String, String, String)> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "keda");
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok((issuer.pem(), certificate.pem(), key.serialize_pem()))
+}
+
+/// With 5 partitions, a threshold of 5 and a lag of 28 KEDA's own trigger gives 6 replicas, since its HPA rounds up. With
+/// lagwise as its scaler the same HPA goes to 5 and stays there, whatever the lag and `maxReplicaCount` are.
+fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("keda")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 5)?;
+    let zeros: Vec<_> = (0..5).map(|partition| (partition, 0)).collect();
+    kafka.commit(&group, &topic, &zeros)?;
+
+    let (authority, client_pem, client_key_pem) = client_certificate()?;
+    let authority_file = testbed.folder("keda")?.join("ca.crt");
+    std::fs::write(&authority_file, authority)?;
+    let certificate = plane.serving_certificate(&namespace, "lagwise")?;
+    let port = free_port()?;
+    let options = Options {
+        scaler: json!({"listen": format!("127.0.0.1:{port}"), "client_ca_file": authority_file}),
+        ..Options::main(&kafka.bootstrap())
+    };
+    let files = (&certificate.cert_file, &certificate.key_file);
+    let external = json!({"tls": {"cert_file": files.0, "key_file": files.1}});
+    let watched = json!({"namespaces": [namespace]});
+    let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
+    let daemon = Daemon::start(testbed, &options, external, watched, Some(&kubeconfig))?;
+
+    let _defined = ScaledObjects::define(plane)?;
+    let yaml = scaled_object(&namespace, &group, &topic)?;
+    poll_until(WITHIN, "the API server to know ScaledObjects", || {
+        plane.apply(&namespace, &yaml)
+    })?;
+    let object = plane.get("scaledobject", "billing", Some(&namespace))?;
+    let address = ScalerAddress {
+        port,
+        ca_pem: certificate.ca_pem.clone(),
+        client_pem,
+        client_key_pem,
+    };
+    let keda = Keda::start(&certificate, address, &object)?;
+    let api = plane.register_api(&namespace, "lagwise", keda.port, &certificate.ca_pem)?;
+    api.wait_available(WITHIN)?;
+
+    let mut activity = keda.stream()?;
+    ensure!(
+        keda.next(&mut activity)? == Some(false),
+        "active without lag"
+    );
+    kafka.produce_to(&topic, &[(0, 28)])?;
+    ensure!(keda.next(&mut activity)? == Some(true), "not active");
+
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: billing}\nspec:\n  replicas: 1\n  \
+                      selector: {matchLabels: {app: billing}}\n  template:\n    metadata: {labels: {app: billing}}\n    \
+                      spec: {containers: [{name: consumer, image: consumer}]}\n";
+    plane.apply(&namespace, deployment)?;
+    let hpa: Value = keda.hpa(&object)?;
+    plane.apply(&namespace, &hpa.to_string())?;
+    let series = ReplicaSeries::record(plane, &namespace, "billing")?;
+    let until_five = || {
+        poll_until(WITHIN, "5 replicas", || {
+            let now = series.now();
+            ensure!(now == 5, "{now}: {:?}", series.values());
+            let hpa = plane.get("hpa", "keda-hpa-billing", Some(&namespace))?;
+            let wanted = &hpa["status"]["desiredReplicas"];
+            ensure!(*wanted == 5, "{hpa}");
+            Ok(())
+        })
+    };
+    until_five()?;
+    kafka.produce_to(&topic, &[(1, 1000), (2, 1000)])?;
+    daemon.let_it_look(2)?;
+    // lagwise sees the HPA of KEDA, and says what it asks for.
+    poll_until(WITHIN, "the status of KEDA's HPA", || {
+        let status = daemon.status_of(&namespace, "keda-hpa-billing")?;
+        ensure!(status["desired"] == 5, "{status}");
+        Ok(())
+    })?;
+    // One more sync of the HPA controller with the larger lag, which its status shows.
+    poll_until(WITHIN, "the HPA to see the larger lag", || {
+        let hpa = plane.get("hpa", "keda-hpa-billing", Some(&namespace))?;
+        let average = &hpa["status"]["currentMetrics"][0]["external"]["current"]["averageValue"];
+        ensure!(*average == "5", "{hpa}");
+        Ok(())
+    })?;
+    until_five()?;
+    ensure!(series.max() == 5, "{:?}", series.values());
+    Ok(())
+}
