@@ -11,9 +11,9 @@ pub mod lag;
 pub mod lint;
 mod look;
 mod manifest_files;
+pub mod page;
 pub mod release;
 pub mod run;
-mod short_duration;
 pub mod simulate;
 pub mod status;
 mod text_table;
@@ -67,6 +67,8 @@ enum Command {
     Lag(lag::LagArgs),
     /// Show the state of each HPA in one line
     Status(status::StatusArgs),
+    /// Open the page of the running daemon in a browser
+    Page(page::PageArgs),
     /// Check HPAs, consumer groups and workloads for mistakes, on the cluster or in files
     Lint(lint::LintArgs),
     /// Convert KEDA's ScaledObjects with Kafka triggers to HPAs and to configuration
@@ -130,6 +132,7 @@ impl Cli {
             Command::Check(args) => check::run(args).await,
             Command::Lag(args) => lag::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Page(args) => page::run(args).await,
             Command::Lint(args) => lint::run(args).await,
             Command::Convert(args) => convert::run(&args),
             Command::Explain(args) => explain::run(args).await,

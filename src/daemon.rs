@@ -30,6 +30,7 @@ use crate::leader_election::Leading;
 use crate::model::hpa::facts::HpaMap;
 use crate::poller::Inputs;
 use crate::serve::access_log::AccessLog;
+use crate::serve::history::HISTORY_STEP;
 use crate::serve::listen::ListenerKind;
 use crate::serve::{self, BuildInfo};
 use crate::snapshot_channel::{self, SnapshotReader};
@@ -54,6 +55,9 @@ const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// the pod for a moment.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Time between two points of the history in the demo, which is over in a minute or two.
+const DEMO_HISTORY_STEP: Duration = Duration::from_secs(1);
+
 /// Names of the parts that are shut down in order.
 const EXTERNAL: &str = "external metrics API";
 const METRICS: &str = "metrics server";
@@ -71,6 +75,8 @@ pub struct App {
     pub metrics: SocketAddr,
     /// Address of the external scaler, if it is enabled.
     pub scaler: Option<SocketAddr>,
+    /// Address of the page and the other admin endpoints.
+    pub admin: SocketAddr,
     /// CA certificate (PEM) of the API, if its certificate is self-signed.
     pub ca_pem: Option<String>,
     pub reader: SnapshotReader,
@@ -115,6 +121,10 @@ impl App {
         let sources = clusters::sources(config)?;
         tokio::task::spawn_blocking(move || drop(sources));
         let mut tasks = JoinSet::new();
+        let history_step = match &hpas {
+            HpaSource::Cluster => HISTORY_STEP,
+            HpaSource::Channel(_) => DEMO_HISTORY_STEP,
+        };
         let kubernetes::Connected {
             hpas,
             client,
@@ -185,6 +195,7 @@ impl App {
             external: external.address(),
             metrics: metrics.address(),
             scaler: scaler.as_ref().map(|scaler| scaler.listener.address()),
+            admin: admin.address(),
             ca_pem: tls.ca_pem(),
             reader: reader.clone(),
             tasks: JoinSet::new(),
@@ -228,10 +239,16 @@ impl App {
             (scaler.listener, router, scaler.tls)
         });
         let probe_router = serve::probes::router(readiness);
-        let admin_router = serve::admin::router(serve::admin::AdminEndpointOptions {
-            reader,
-            leadership: leading.own,
+        let (history, recording) =
+            serve::history::history(reader.clone(), leading.own.clone(), history_step);
+        tasks.spawn(async move {
+            recording.await;
+            ("history of HPAs", Ok(()))
         });
+        let admin_router = serve::admin::router(
+            serve::admin::AdminEndpointOptions::new(reader, leading.own)
+                .with_history(history, &leader::pod_name()),
+        );
         let renewal = tls.clone().keep_fresh(SystemTime::now);
         tasks.spawn(async move {
             ("certificate renewal", {

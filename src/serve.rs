@@ -1,6 +1,7 @@
 //! HTTP servers, each with a listener of its own: the external metrics API ([`external`]) over TLS,
-//! answered by the leader ([`forward`]); the [`external_scaler`] for KEDA; [`metrics`] for Prometheus; [`probes`] for Kubernetes; and the
-//! [`admin`] endpoints for people, on loopback. All answers come from the latest snapshot.
+//! answered by the leader ([`forward`]); the [`external_scaler`] for KEDA; [`metrics`] for Prometheus; [`probes`] for
+//! Kubernetes; and the [`admin`] endpoints for people with the page, on loopback. All answers come from the latest
+//! snapshot.
 //!
 //! Nothing here waits for Kafka, except a request for a group that is not watched yet: it waits briefly
 //! for the first read.
@@ -22,13 +23,18 @@ pub mod external_scaler;
 mod first_read;
 pub mod forward;
 pub mod health;
+pub mod history;
 mod host_check;
+mod hpa_endpoints;
+mod hpa_rows;
 mod leader_router;
 pub mod listen;
 pub mod metrics;
+mod page;
 pub mod probes;
 mod request;
 mod route;
+mod snapshot_stream;
 mod status_endpoint;
 pub mod tls;
 mod value_list;

@@ -1,7 +1,8 @@
 //! The binary, as a user runs it. The demo goes the whole way from records to replicas, on librdkafka's embedded
 //! broker.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -72,6 +73,16 @@ fn replicas_reach_the_partitions_and_come_down_again() {
     assert!(lines.iter().any(|tick| tick["capped"] == true), "{text}");
 }
 
+/// The response to a GET request.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
 #[test]
 fn an_interrupt_ends_it_with_a_summary() {
     let mut child = demo(&["--for", "10m"])
@@ -81,7 +92,13 @@ fn an_interrupt_ends_it_with_a_summary() {
     let mut lines = BufReader::new(child.stdout.take().unwrap())
         .lines()
         .map(Result::unwrap);
-    // First what to copy, then a line a tick.
+    // First the page, then what to copy, then a line a tick.
+    let page = lines.next().unwrap();
+    let address = page
+        .strip_prefix("page  http://")
+        .unwrap()
+        .trim_end_matches('/');
+    assert_eq!(lines.next().unwrap(), "");
     assert!(
         lines
             .next()
@@ -101,6 +118,9 @@ fn an_interrupt_ends_it_with_a_summary() {
         tick.contains("replicas  1") && tick.contains("ceiling 12"),
         "{tick}"
     );
+    let html = get(address, "/");
+    assert!(html.contains("<title>HPAs – lagwise</title>"), "{html}");
+    assert!(html.contains("/hpas/demo/orders-workers"), "{html}");
     let interrupted = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status()

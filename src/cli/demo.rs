@@ -12,9 +12,9 @@ mod producer;
 mod reading;
 mod report;
 mod screen;
+mod setup;
 mod terminal;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +30,7 @@ use producer::Producer;
 use reading::{DemoReading, PartitionPlace};
 use report::Report;
 use screen::{Frame, Links};
+use setup::{config, hpas};
 use terminal::View;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -37,10 +38,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::Output;
 use super::run::Signals;
-use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
+use crate::config::LogConfig;
 use crate::daemon::{self, App, HpaSource};
 use crate::kafka::embedded::EmbeddedCluster;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget};
+use crate::model::hpa::facts::HpaMap;
 use crate::model::hpa::selector::Selector;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::LAG_METRIC;
@@ -145,6 +146,12 @@ struct ScalingDecision {
     desired: u32,
 }
 
+/// The HPA as the daemon sees it.
+struct ScaledHpa {
+    selector: Selector,
+    facts: watch::Sender<Option<HpaMap>>,
+}
+
 /// The HPA's metric query, for evaluating it without a request.
 struct HpaQuery {
     selector: Selector,
@@ -162,8 +169,7 @@ impl RunningDemo {
         let selector = Selector::parse(SELECTOR).map_err(|error| anyhow::anyhow!("{error}"))?;
         // The sender is kept by the daemon's task: without it, the poller would see a closed
         // channel.
-        let (facts_in, facts) =
-            watch::channel(Some(HpaMap::from_iter([Arc::new(facts(&selector, &plan))])));
+        let (facts_in, facts) = watch::channel(Some(hpas(&selector, &plan, 1)));
         let app = App::start(&config, HpaSource::Channel(facts)).await?;
         let reader = app.reader.clone();
         let path = format!(
@@ -171,6 +177,7 @@ impl RunningDemo {
             SELECTOR.replace('=', "%3D")
         );
         let links = Links {
+            page: format!("http://{}/", app.admin),
             metric: format!("https://{}{path}", app.external),
             metrics: format!("http://{}/metrics", app.metrics),
             group: GROUP.into(),
@@ -180,9 +187,10 @@ impl RunningDemo {
             .clone()
             .context("the daemon has no self-signed certificate")?;
         let api = ApiClient::new(app.external, path, &trust)?;
+        let kept = facts_in.clone();
         let daemon = DemoPart::start(|stopped| async move {
             app.run_until(async { drop(stopped.await) }).await?;
-            drop(facts_in);
+            drop(kept);
             Ok(())
         });
 
@@ -210,7 +218,12 @@ impl RunningDemo {
             replicas: 1,
             desired: 1,
         });
-        let controller = DemoPart::start(|stopped| control(plan, api, fleet, scaling_in, stopped));
+        let scaled_hpa = ScaledHpa {
+            selector: selector.clone(),
+            facts: facts_in,
+        };
+        let controller =
+            DemoPart::start(|stopped| control(plan, api, fleet, scaling_in, scaled_hpa, stopped));
         let query = HpaQuery {
             selector,
             place: PartitionPlace {
@@ -325,6 +338,7 @@ async fn control(
     api: ApiClient,
     mut fleet: Fleet,
     scaling: watch::Sender<ScalingDecision>,
+    scaled_hpa: ScaledHpa,
     mut stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<Fleet> {
     let mut hpa = SimulatedHpa::new(plan.hpa(), std::time::Instant::now());
@@ -347,42 +361,13 @@ async fn control(
         // a whole number of syncs.
         let decision = hpa.sync(now.into_std(), current, value);
         fleet.scale_to(decision.replicas)?;
+        if decision.replicas != current {
+            let ScaledHpa { selector, facts } = &scaled_hpa;
+            facts.send_replace(Some(hpas(selector, &plan, decision.replicas)));
+        }
         scaling.send_replace(ScalingDecision {
             replicas: decision.replicas,
             desired: decision.desired,
         });
-    }
-}
-
-fn config(embedded: &EmbeddedCluster) -> Config {
-    let properties = embedded.settings().properties.into_iter().collect();
-    let mut config = Config::new(vec![ClusterConfig::new(CLUSTER.into(), properties)]);
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    config.poll = PollConfig::every(Duration::from_secs(1));
-    config.kubernetes.enabled = false;
-    config.server.external_metrics.listen = loopback;
-    config.server.external_metrics.auth = AuthMode::None;
-    config.server.metrics.listen = loopback;
-    config.server.probes.listen = loopback;
-    config.server.admin.listen = loopback;
-    config
-}
-
-fn facts(selector: &Selector, plan: &Plan) -> HpaFacts {
-    let spec = plan.hpa();
-    let behavior = spec.behavior.as_ref();
-    HpaFacts {
-        namespace: NAMESPACE.into(),
-        name: GROUP.into(),
-        metrics: vec![ExternalMetric {
-            name: LAG_METRIC.into(),
-            selector: selector.clone(),
-            target: Some(MetricTarget::AverageValue(Plan::per_replica())),
-        }],
-        min_replicas: Some(spec.min),
-        max_replicas: spec.max,
-        tolerance_up: behavior.and_then(|behavior| behavior.up.tolerance),
-        tolerance_down: behavior.and_then(|behavior| behavior.down.tolerance),
-        ..HpaFacts::default()
     }
 }

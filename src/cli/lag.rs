@@ -19,10 +19,10 @@ use self::reading::{ClusterReader, ClusterReading, LagRequest, MAX_GROUPS_AT_ONC
 use self::rows::{RowLag, SortKey, group_rows, partition_rows, sort_rows};
 use self::table::{bounds, group_table, partition_table};
 use super::run::Signals;
-use super::short_duration::short_duration;
 use super::{Output, clear_screen, print_error, write_output};
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 use crate::kafka::ClientSettings;
+use crate::model::units::short_duration::short_duration;
 
 /// Name of a cluster given by its address.
 const DEFAULT_CLUSTER: &str = "default";

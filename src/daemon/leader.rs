@@ -101,12 +101,17 @@ fn advertised_address(listens: SocketAddr, pod: Option<IpAddr>) -> SocketAddr {
     SocketAddr::new(pod.unwrap_or(own), listens.port())
 }
 
+/// The name of this pod, or of this machine.
+pub(super) fn pod_name() -> String {
+    let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
+    pod.unwrap_or_else(|_| "lagwise".to_owned())
+}
+
 /// The identity of this process.
 fn own_identity() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
     identity::compose(
-        pod.as_deref().unwrap_or("lagwise"),
+        &pod_name(),
         std::process::id(),
         since.map_or(0, |since| since.as_nanos()),
     )

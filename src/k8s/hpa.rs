@@ -290,6 +290,7 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         window_up: window(|behavior| behavior.scale_up.as_ref()),
         window_down: window(|behavior| behavior.scale_down.as_ref()),
         running: RunningReplicas::new(current_count(hpa)),
+        replicas: current_count(hpa),
         other_metrics: metrics_of_others(hpa),
         is_scaling_disabled: is_scaling_disabled(hpa),
         created: created(hpa),

@@ -1,11 +1,14 @@
 //! Output for people: findings, incidents, Kubernetes events, explanations and status.
 
 pub mod at_ceiling;
+pub mod attention;
 pub mod current_findings;
 pub mod event_throttle;
 pub mod explain;
 pub mod hpa_events;
 pub mod hpa_findings;
+pub mod hpa_history;
+pub mod hpa_rates;
 pub mod hpa_status;
 pub mod incidents;
 pub mod policy_findings;

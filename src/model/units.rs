@@ -14,6 +14,7 @@ pub mod parallelism_rule;
 pub mod partition_filter;
 pub mod persistent_map;
 pub mod quantity;
+pub mod short_duration;
 pub mod short_list;
 pub mod spelling;
 pub mod token_bucket;

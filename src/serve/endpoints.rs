@@ -35,6 +35,36 @@ pub(super) const EXPLAIN: Endpoint = Endpoint {
              limits the topics and may be repeated. A follower answers 503.",
 };
 
+pub(super) const PAGE: Endpoint = Endpoint {
+    path: "/",
+    answer: "The page: all HPAs and Kafka clusters, as HTML. `?filter=attention` (or `ceiling`, `asleep`, `unknown`, \
+             `paused`), `&namespace=NAMESPACE`, `&q=TEXT` and `&sort=name` (or `lag`, `behind`, `replicas`) choose and \
+             sort the HPAs. `lagwise page` opens it. A follower answers 503.",
+};
+pub(super) const PAGE_HPA: Endpoint = Endpoint {
+    path: "/hpas/NAMESPACE/NAME",
+    answer: "The page of one HPA. `?window=15m` (or `5m`, `1h`, `6h`, `24h`) chooses the time that its charts cover.",
+};
+pub(super) const API_HPAS: Endpoint = Endpoint {
+    path: "/api/hpas",
+    answer: "What the page shows, as JSON: `clusters`, and in `hpas` the rows of `/status` with `urgency`, `because`, \
+             `what_would_change`, rates (`produced_per_second`, `consumed_per_second`) and `seconds_to_drain`. \
+             `known_since` is the time since which there is a history without a break, `step_seconds` the time between \
+             its points, and `without_history` the number of HPAs that have none because there are too many. What is \
+             unknown is `null`.",
+};
+pub(super) const API_HPA: Endpoint = Endpoint {
+    path: "/api/hpas/NAMESPACE/NAME?since=TIME",
+    answer: "One HPA as JSON: its row of `/api/hpas` in `hpa`, the answer of `/explain` in `explanation`, and in \
+             `history` the `points` and `markers` (what happened) since TIME, which is in seconds since 1970 or in RFC \
+             3339. Points of more than 6 hours ago are merged.",
+};
+pub(super) const API_STREAM: Endpoint = Endpoint {
+    path: "/api/stream",
+    answer: "Server-sent events: a `snapshot` with the number and the time of each new snapshot, at most one per second. \
+             At most 16 streams at a time; further ones get 503.",
+};
+
 /// The metrics listener, `server.metrics.listen`. [`LIVEZ`] and [`READYZ`]: kept for probes configured before
 /// `server.probes` existed.
 pub const METRICS_PATHS: &[Endpoint] = &[METRICS, LIVEZ, READYZ];
@@ -43,7 +73,9 @@ pub const METRICS_PATHS: &[Endpoint] = &[METRICS, LIVEZ, READYZ];
 pub const PROBES: &[Endpoint] = &[LIVEZ, READYZ];
 
 /// The admin listener, `server.admin.listen`.
-pub const ADMIN: &[Endpoint] = &[STATUS, EXPLAIN];
+pub const ADMIN: &[Endpoint] = &[
+    PAGE, PAGE_HPA, API_HPAS, API_HPA, API_STREAM, STATUS, EXPLAIN,
+];
 
 /// The external metrics API, `server.external_metrics.listen`.
 pub const EXTERNAL_METRICS: &[Endpoint] = &[

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use form_urlencoded::parse;
-use serde::Serialize;
 use serde_json::json;
 
-use super::admin::AdminEndpointOptions;
+use super::admin::{AdminEndpointOptions, json_response};
 use crate::model::diagnostics::explain::{Subject, derive};
 use crate::model::targets::{Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// Maximum partitions in one response; of larger topics those with the most lag are kept.
-const PARTITIONS_MAX: usize = 5_000;
+pub(super) const PARTITIONS_MAX: usize = 5_000;
 
 /// Explains `namespace` and `hpa`, or `group` with optional `cluster` and `topic`.
 pub(super) async fn answer(
@@ -41,7 +40,7 @@ pub(super) async fn answer(
     };
     let now = Moment::now();
     match derive(&subject, snapshot.at(&now), snapshot.all_findings()) {
-        Some(explanation) => as_json(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX)),
+        Some(explanation) => json_response(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX)),
         None => failure(
             StatusCode::NOT_FOUND,
             "there is no such HPA, or it uses no metric of lagwise",
@@ -50,15 +49,7 @@ pub(super) async fn answer(
 }
 
 fn failure(code: StatusCode, problem: &str) -> Response {
-    as_json(code, &json!({"error": problem}))
-}
-
-fn as_json(code: StatusCode, value: &impl Serialize) -> Response {
-    let content_type = [(header::CONTENT_TYPE, "application/json")];
-    match serde_json::to_vec(value) {
-        Ok(text) => (code, content_type, text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    json_response(code, &json!({"error": problem}))
 }
 
 /// Parses the query string.
@@ -166,7 +157,7 @@ mod tests {
             ..ServingPolicy::default()
         };
         let (_publisher, reader) = snapshot_channel::channel(snapshot.evaluated(&policy));
-        let options = AdminEndpointOptions { reader, leadership };
+        let options = AdminEndpointOptions::new(reader, leadership);
         let request = Request::get(format!("/explain{query}")).header("host", "localhost");
         let request = request.body(Body::empty()).unwrap();
         let answer = router(options).oneshot(request).await.unwrap();

@@ -4,17 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::admin::AdminEndpointOptions;
+use super::admin::{AdminEndpointOptions, FOLLOWER, json_response};
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::units::newtypes::Moment;
-
-/// The response of a follower.
-const FOLLOWER: &str =
-    "this daemon does not lead, so it does not read Kafka; ask the holder of the Lease\n";
 
 #[derive(Debug, Serialize)]
 struct StatusDocument {
@@ -29,10 +25,7 @@ pub(super) async fn show(State(options): State<Arc<AdminEndpointOptions>>) -> Re
     let snapshot = options.reader.latest();
     let now = Moment::now();
     let hpas = statuses(snapshot.at(&now), snapshot.all_findings());
-    match serde_json::to_vec(&StatusDocument { hpas }) {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    json_response(StatusCode::OK, &StatusDocument { hpas })
 }
 
 #[cfg(test)]
@@ -72,7 +65,7 @@ mod tests {
             ..ServingPolicy::default()
         };
         let (_publisher, reader) = snapshot_channel::channel(snapshot.evaluated(&policy));
-        let options = AdminEndpointOptions { reader, leadership };
+        let options = AdminEndpointOptions::new(reader, leadership);
         let answer = show(State(Arc::new(options))).await;
         let code = answer.status();
         let body = axum::body::to_bytes(answer.into_body(), 65536)

@@ -29,6 +29,15 @@ pub(super) struct Report {
     uncapped_max: u32,
 }
 
+/// What to try after the demo.
+const NEXT: &str = "\
+Next, on your own Kafka and Kubernetes:
+  lagwise lag --bootstrap HOST:9092    the lag of your consumer groups
+  lagwise lint -f hpa.yaml             what lagwise thinks of your HPAs
+  helm install lagwise charts/lagwise  the daemon; see docs/src/install.md
+  lagwise page                         this page for your HPAs
+";
+
 /// Summary of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Summary {
@@ -176,7 +185,7 @@ impl Summary {
              replicas    at most {}, {} at the end; uncapped the HPA would have run {}\n\
              lag         at most {}, {lag} at the end\n\
              records     {} produced, {} handled{}\n\
-             rebalances  {}\n",
+             rebalances  {}\n\n{NEXT}",
             self.partitions,
             self.replicas_max,
             self.replicas_final,
@@ -211,6 +220,7 @@ mod tests {
             partitions: 2,
         };
         let links = Links {
+            page: String::new(),
             metric: String::new(),
             metrics: String::new(),
             group: String::new(),
@@ -268,6 +278,12 @@ mod tests {
         lag         at most 5000, 7 at the end
         records     6000 produced, 6010 handled (10 twice, after rebalances)
         rebalances  3
+
+        Next, on your own Kafka and Kubernetes:
+          lagwise lag --bootstrap HOST:9092    the lag of your consumer groups
+          lagwise lint -f hpa.yaml             what lagwise thinks of your HPAs
+          helm install lagwise charts/lagwise  the daemon; see docs/src/install.md
+          lagwise page                         this page for your HPAs
         ");
         let text = |consumed| report.summary(6000, consumed, 3).text();
         assert!(text(6000).contains("6000 produced, 6000 handled\n"));

@@ -47,6 +47,8 @@ pub(super) struct Frame {
 /// URLs to explore.
 #[derive(Clone, Debug)]
 pub(super) struct Links {
+    /// URL of the page.
+    pub(super) page: String,
     /// URL of the metric in the external metrics API.
     pub(super) metric: String,
     /// URL of the Prometheus metrics.
@@ -62,6 +64,7 @@ impl Links {
             metric,
             metrics,
             group,
+            ..
         } = self;
         format!("curl -sk '{metric}'\ncurl -s {metrics} | grep {group}\n")
     }
@@ -127,7 +130,10 @@ impl Frame {
             }
         };
         let title = format!("lagwise demo  {} of {}", clock(self.at), clock(self.length));
-        lines.push(format!("{}  {}", paint("1", title), self.phase.name()));
+        let phase = self.phase.name();
+        // First, and in the same line so that everything fits 24 lines.
+        let page = &self.links.page;
+        lines.push(format!("{}  {phase}  page: {page}", paint("1", title)));
         lines.push("PARTITION   COMMITTED     LOG-END        LAG".to_owned());
         let bars = style.width.saturating_sub(NUMBERS).min(60);
         let shown = |n: Option<String>| n.unwrap_or_else(|| "-".into());
@@ -289,6 +295,7 @@ mod tests {
             lags: (0..31).map(|s: u64| s * s * 8).collect(),
             counts: (0..31).map(|s: u64| if s < 16 { 1 } else { (s - 14).min(10) }).collect(),
             links: Links {
+                page: "http://127.0.0.1:8082/".into(),
                 metric: "https://127.0.0.1:6443/apis/external.metrics.k8s.io/v1beta1/namespaces/demo/kafka_lag?labelSelector=group%3Dorders-workers,topic%3Dorders".into(),
                 metrics: "http://127.0.0.1:8080/metrics".into(),
                 group: "orders-workers".into(),
@@ -306,7 +313,7 @@ mod tests {
     #[test]
     fn a_frame() {
         insta::assert_snapshot!(frame().render(PLAIN), @r"
-        lagwise demo  0:31 of 1:30  quiet
+        lagwise demo  0:31 of 1:30  quiet  page: http://127.0.0.1:8082/
         PARTITION   COMMITTED     LOG-END        LAG
                 0         350         900        550  ████████████████████████▉
                 1         350         990        640  █████████████████████████████
@@ -339,7 +346,7 @@ mod tests {
         });
         assert!(text.is_ascii());
         insta::assert_snapshot!(text, @r##"
-        lagwise demo  0:31 of 1:30  quiet
+        lagwise demo  0:31 of 1:30  quiet  page: http://127.0.0.1:8082/
         PARTITION   COMMITTED     LOG-END        LAG
                 0         350         900        550  #########################
                 1         350         990        640  #############################

@@ -65,7 +65,10 @@ impl View {
     pub(super) fn begin(&self, links: &Links) -> anyhow::Result<bool> {
         match self {
             View::Live(_) | View::Json(_) => Ok(true),
-            View::Lines => Ok(write_stdout(format!("{}\n", links.text()).as_bytes())?),
+            View::Lines => {
+                let text = format!("page  {}\n\n{}\n", links.page, links.text());
+                Ok(write_stdout(text.as_bytes())?)
+            }
         }
     }
 

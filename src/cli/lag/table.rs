@@ -1,11 +1,11 @@
 //! Tables of `lagwise lag`.
 
 use super::rows::{GroupRow, LagRow, RateRow, RowLag, seconds};
-use crate::cli::short_duration::short_duration;
 use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::kafka::group::GroupState;
 use crate::model::units::newtypes::Lag;
+use crate::model::units::short_duration::short_duration;
 use crate::model::units::untrusted_text::Printable;
 
 /// Columns that only some tables have.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::cli::short_duration::short_duration;
 use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::short_duration::short_duration;
 
 /// One line for each HPA. Unknown values are `-`.
 pub(super) fn table(hpas: &[HpaStatus]) -> String {

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::diagnostics::explain::policy::summarize_policy;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{
-    EvaluationsAt, GroupEvaluation, HpaMetric, hpa_ceilings, is_cap_observed,
+    EvaluationsAt, GroupEvaluation, HpaMetric, ValueRule, hpa_ceilings, is_cap_observed,
 };
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
-use crate::model::hpa::facts::is_paused;
+use crate::model::hpa::facts::{is_paused, zeroed_since};
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
@@ -32,9 +32,9 @@ pub struct HpaStatus {
     /// Age of the oldest unread message.
     pub lag_millis: Option<u64>,
     pub lag_millis_is_lower_bound: bool,
-    /// Current replicas from the HPA's status. Set by the caller, since the snapshot does not have them.
+    /// Current replicas from the HPA's status.
     pub replicas: Option<u32>,
-    /// Since when the workload sleeps, in RFC 3339; `None` if it does not, or that is not known. Set by the caller.
+    /// Since when the workload sleeps, in RFC 3339; `None` if it does not, or that is not known.
     #[serde(default)]
     pub asleep_since: Option<String>,
     /// Desired replicas: the largest over its metrics.
@@ -43,6 +43,9 @@ pub struct HpaStatus {
     pub uncapped: Option<u32>,
     /// Replica ceiling.
     pub ceiling: Option<Limit>,
+    /// `spec.maxReplicas`; `None` if the HPA has no target.
+    #[serde(default)]
+    pub max_replicas: Option<u32>,
     /// Partitions that count, over all its groups and topics.
     pub partitions: Option<u32>,
     pub cap: CapMode,
@@ -53,6 +56,9 @@ pub struct HpaStatus {
     pub paused: bool,
     /// The rule that made the value served, or why there is none.
     pub reason: String,
+    /// That rule; `None` while a metric has no value.
+    #[serde(default)]
+    pub rule: Option<ValueRule>,
     /// Age of the oldest reading in the values.
     pub age_millis: Option<u64>,
     /// Codes of the findings about the HPA and its groups.
@@ -147,6 +153,9 @@ impl HpaParts<'_> {
         let cap = self.targets.iter().find_map(|(target, _)| target.cap);
         let key = HpaKey::new(namespace, hpa);
         let facts = evaluations.targets().facts().get(&key);
+        let replicas = facts.and_then(|facts| facts.replicas);
+        let asleep = facts.filter(|_| replicas == Some(0));
+        let asleep_since = asleep.and_then(|facts| zeroed_since(&facts.annotations));
         let default = evaluations.policy().cap;
         let age = measured.as_ref().and_then(|m| m.age);
         let mut findings: Vec<_> = self
@@ -162,11 +171,12 @@ impl HpaParts<'_> {
             lag: measured.as_ref().map(|m| m.lag.0),
             lag_millis: age.map(|age| millis(age.duration())),
             lag_millis_is_lower_bound: age.is_some_and(LagAge::is_bound),
-            replicas: None,
-            asleep_since: None,
+            replicas,
+            asleep_since,
             desired,
             uncapped,
             ceiling,
+            max_replicas: cap.map(|cap| cap.max_replicas),
             partitions: measured.as_ref().map(|m| m.partitions),
             cap: cap.and_then(|cap| cap.mode).unwrap_or(default),
             cap_observed: cap
@@ -174,6 +184,7 @@ impl HpaParts<'_> {
                 .is_some_and(|(cap, ceiling)| is_cap_observed(&cap, default, ceiling)),
             paused: facts.is_some_and(|facts| is_paused(facts)),
             reason: self.reason(evaluations.now()),
+            rule: self.rule(),
             age_millis: oldest.map(millis),
             findings,
         }
@@ -197,6 +208,14 @@ impl HpaParts<'_> {
         }
         let worst = self.findings.iter().max_by_key(|f| f.code.severity());
         worst.map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The rule of the metric with the most desired replicas; `None` if one has no value.
+    fn rule(&self) -> Option<ValueRule> {
+        let outcomes = self.metrics.iter().map(|metric| metric.outcome.as_ref());
+        let values: Vec<_> = outcomes.collect::<Result<_, _>>().ok()?;
+        let most = values.into_iter().max_by_key(|value| value.desired);
+        most.map(|value| value.rule)
     }
 
     /// Adds up the groups and topics of the HPA, each once even if several metrics use it; `None` while any

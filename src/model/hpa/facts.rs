@@ -211,6 +211,9 @@ pub struct HpaFacts {
     pub window_down: Option<u32>,
     /// How many replicas its scale target has.
     pub running: RunningReplicas,
+    /// Current replicas from its status; `None` if the HPA controller has not looked yet. For display: by the time of a
+    /// decision it may have changed.
+    pub replicas: Option<u32>,
     /// Its metrics that are not External, in order.
     pub other_metrics: Vec<OtherMetric>,
     /// Whether the HPA controller does nothing for it, because its workload has zero replicas, and not by the HPA's own

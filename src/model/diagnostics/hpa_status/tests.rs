@@ -102,17 +102,38 @@ fn status_has_lag_and_desired_replicas() {
         desired: Some(2),
         uncapped: Some(3),
         ceiling: Some(Limit::Bounded(Replicas(2))),
+        max_replicas: Some(2),
         partitions: Some(2),
         cap: CapMode::Advise,
         cap_observed: false,
         paused: false,
         reason: "clamped".into(),
+        rule: Some(ValueRule::Clamped),
         age_millis: Some(4000),
         findings: Vec::new(),
     };
     assert_eq!(status, expected);
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<HpaStatus>(&text).unwrap(), status);
+}
+
+#[test]
+fn status_has_the_replicas_and_since_when_the_workload_sleeps() {
+    let metrics = || vec![metric(LAG_METRIC, "group=g,topic=t", "100")];
+    let since = ("zeroed-since", "2026-01-02T03:04:05Z");
+    for (replicas, annotations, expected) in [
+        (None, &[since][..], (None, None)),
+        (Some(0), &[since], (Some(0), Some(since.1))),
+        (Some(0), &[], (Some(0), None)),
+        // The mark of a workload that somebody has started.
+        (Some(2), &[since], (Some(2), None)),
+    ] {
+        let mut hpa = hpa("a", metrics(), annotations);
+        hpa.replicas = replicas;
+        let status = one(hpa);
+        let found = (status.replicas, status.asleep_since.as_deref());
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]

@@ -46,10 +46,10 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
     assert_eq!(evaluations.metrics_evaluated(), 2);
     let (mut api, reader) = api_over(evaluated, RequestAuth::None, 8, Tenancy::default());
     let leadership = crate::leader_election::Leadership::alone();
-    let admin = admin::router(AdminEndpointOptions {
-        reader: reader.clone(),
-        leadership: leadership.clone(),
-    });
+    let admin = admin::router(AdminEndpointOptions::new(
+        reader.clone(),
+        leadership.clone(),
+    ));
     let admin = admin.merge(metrics::router(MetricsOptions {
         reader,
         leadership,
@@ -64,7 +64,14 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
             let got = lag(&api.router, selector).await;
             assert_eq!(got.code, 200, "{}", got.body);
         }
-        for path in ["/metrics", "/status", "/explain?namespace=shop&hpa=orders"] {
+        for path in [
+            "/metrics",
+            "/status",
+            "/explain?namespace=shop&hpa=orders",
+            "/",
+            "/api/hpas",
+            "/hpas/shop/orders",
+        ] {
             let got = get(&admin, path).await;
             assert_eq!(got.code, 200, "{}", got.body);
             assert!(got.body.contains("orders"), "{}", got.body);

@@ -8,10 +8,10 @@ async fn admin_listener_answers_only_for_local_hosts() {
     let bound = bind(LOOPBACK, "server.admin.listen").unwrap();
     let address = bound.address();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());
-    let router = admin::router(AdminEndpointOptions {
+    let router = admin::router(AdminEndpointOptions::new(
         reader,
-        leadership: crate::leader_election::Leadership::alone(),
-    });
+        crate::leader_election::Leadership::alone(),
+    ));
     tokio::spawn(bound.serve_plain(ListenerKind::Admin, router, std::future::pending()));
     for (head, expected) in [
         ("GET /status HTTP/1.1\r\nhost: localhost:8082\r\n", "200"),
@@ -30,6 +30,10 @@ async fn admin_listener_answers_only_for_local_hosts() {
             "421",
         ),
         ("GET /status HTTP/1.0\r\n", "421"),
+        ("GET / HTTP/1.1\r\nhost: localhost:8082\r\n", "200"),
+        ("GET / HTTP/1.1\r\nhost: evil.example\r\n", "421"),
+        ("GET /api/hpas HTTP/1.1\r\nhost: evil.example\r\n", "421"),
+        ("GET /api/stream HTTP/1.1\r\nhost: evil.example\r\n", "421"),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("{head}connection: close\r\n\r\n");

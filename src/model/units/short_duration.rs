@@ -6,7 +6,8 @@ use std::time::Duration;
 const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
 
 /// Formats a duration in its two largest units, rounded up to seconds: `42s`, `1m33s`, `2h`, `3d4h`.
-pub(super) fn short_duration(duration: Duration) -> String {
+#[must_use]
+pub fn short_duration(duration: Duration) -> String {
     let mut rest = duration.as_secs();
     if duration.subsec_nanos() > 0 {
         rest = rest.saturating_add(1);
@@ -16,8 +17,8 @@ pub(super) fn short_duration(duration: Duration) -> String {
     };
     let mut text = String::new();
     for (seconds, name) in UNITS.iter().skip(first).take(2) {
-        let count = rest / seconds;
-        rest %= seconds;
+        let count = rest.checked_div(*seconds).unwrap_or(0);
+        rest = rest.checked_rem(*seconds).unwrap_or(0);
         if count > 0 {
             text += &format!("{count}{name}");
         }

@@ -1,0 +1,242 @@
+//! Which HPAs somebody should look at first, what holds their replicas, and what would change that.
+
+use serde::Serialize;
+
+use super::hpa_status::HpaStatus;
+use crate::model::evaluation::ValueRule;
+use crate::model::evaluation::parallelism::Limit;
+use crate::model::findings::{FindingCode, Severity};
+
+/// How urgent it is to look at an HPA, from not at all to at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionLevel {
+    /// The workload has no replicas, and needs none.
+    Asleep,
+    /// Nothing is wrong.
+    Calm,
+    /// The lag is worth more replicas than the ceiling allows.
+    AtCeiling,
+    /// There is a finding of severity warning.
+    Warning,
+    /// There is a finding of severity error.
+    Error,
+    /// The lag or the desired replicas are unknown.
+    Unknown,
+}
+
+impl AttentionLevel {
+    /// Of an HPA.
+    #[must_use]
+    pub fn new(status: &HpaStatus) -> Self {
+        let worst = findings(status).map(FindingCode::severity).max();
+        if status.lag.is_none() || status.rule.is_none() {
+            Self::Unknown
+        } else if worst == Some(Severity::Error) {
+            Self::Error
+        } else if worst == Some(Severity::Warning) {
+            Self::Warning
+        } else if is_at_ceiling(status) {
+            Self::AtCeiling
+        } else if is_asleep(status) {
+            Self::Asleep
+        } else {
+            Self::Calm
+        }
+    }
+
+    /// In one or two words.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Asleep => "asleep",
+            Self::Calm => "ok",
+            Self::AtCeiling => "at ceiling",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether somebody should look at it.
+    #[must_use]
+    pub fn needs_attention(self) -> bool {
+        self >= Self::Warning
+    }
+}
+
+/// The findings of an HPA.
+pub fn findings(status: &HpaStatus) -> impl Iterator<Item = FindingCode> {
+    let codes = status.findings.iter();
+    codes.filter_map(|code| FindingCode::find(code))
+}
+
+/// Whether the lag is worth more replicas than the ceiling allows.
+#[must_use]
+pub fn is_at_ceiling(status: &HpaStatus) -> bool {
+    status.desired.is_some() && status.uncapped > status.desired
+}
+
+/// Whether the workload has no replicas.
+#[must_use]
+pub fn is_asleep(status: &HpaStatus) -> bool {
+    status.replicas == Some(0)
+}
+
+/// What decides on the replicas of an HPA, as a short phrase.
+#[must_use]
+pub fn phrase(status: &HpaStatus) -> String {
+    let replicas = |count: u32| match count {
+        1 => "1 replica".to_owned(),
+        count => format!("{count} replicas"),
+    };
+    if let (Some(ValueRule::Fallback), Some(desired)) = (status.rule, status.desired) {
+        return format!(
+            "the lag has been unknown for long, so the fallback of {} is served",
+            replicas(desired)
+        );
+    }
+    let (Some(lag), Some(rule)) = (status.lag, status.rule) else {
+        return match status.reason.as_str() {
+            "" => "the lag is unknown".to_owned(),
+            reason => reason.to_owned(),
+        };
+    };
+    let phrase = match (status.desired, status.uncapped) {
+        (Some(desired), Some(uncapped)) if uncapped > desired => {
+            format!("lag is worth {uncapped} replicas, capped at {desired}")
+        }
+        (Some(desired), _) => match rule {
+            ValueRule::NeverRan => "the group has never run, so one replica starts it".to_owned(),
+            ValueRule::Cooldown => "no lag, but the cooldown is not over".to_owned(),
+            ValueRule::Even => format!("{} share the partitions evenly", replicas(desired)),
+            _ if lag == 0 => "no lag".to_owned(),
+            _ => match status.max_replicas.filter(|most| *most < desired) {
+                Some(most) => format!("lag is worth {desired} replicas, maxReplicas allows {most}"),
+                None => format!("lag is worth {}", replicas(desired)),
+            },
+        },
+        (None, _) => "the HPA sets no lag per replica".to_owned(),
+    };
+    match (&status.asleep_since, is_asleep(status)) {
+        (Some(since), true) => format!("asleep since {since}, {phrase}"),
+        (None, true) => format!("at zero replicas, {phrase}"),
+        _ => phrase,
+    }
+}
+
+/// What would change the replicas of an HPA, in one sentence.
+#[must_use]
+pub fn what_would_change(status: &HpaStatus) -> String {
+    let (Some(lag), Some(_)) = (status.lag, status.rule) else {
+        return "Once the lag is known, the replicas follow it again.".to_owned();
+    };
+    let Some(desired) = status.desired else {
+        return "With a lag per replica, the replicas would follow the lag.".to_owned();
+    };
+    let ceiling = status.ceiling.and_then(Limit::bounded);
+    if let (true, Some(ceiling)) = (is_at_ceiling(status), ceiling) {
+        return format!(
+            "More than {ceiling} replicas would have no work: faster consumers, or a topic with more partitions, would \
+             lower the lag sooner."
+        );
+    }
+    if let Some(most) = status.max_replicas.filter(|most| *most < desired) {
+        return format!(
+            "A maxReplicas above {most} would allow the {desired} replicas that the lag is worth."
+        );
+    }
+    if is_asleep(status) && lag == 0 {
+        return "New messages would start the workload.".to_owned();
+    }
+    match (ceiling, status.rule) {
+        (_, Some(ValueRule::NeverRan)) => {
+            "The first commit of the group would tell its lag.".to_owned()
+        }
+        (Some(ceiling), _) if desired < ceiling => format!(
+            "More lag would add replicas, up to the ceiling of {ceiling}; less lag would remove some."
+        ),
+        (Some(ceiling), _) => format!(
+            "Less lag would remove replicas; more lag would add none, since {ceiling} is the ceiling."
+        ),
+        (None, _) => "More lag would add replicas; less lag would remove some.".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::units::newtypes::Replicas;
+
+    fn status() -> HpaStatus {
+        HpaStatus {
+            namespace: "shop".into(),
+            hpa: "billing".into(),
+            lag: Some(40),
+            replicas: Some(2),
+            desired: Some(4),
+            uncapped: Some(4),
+            ceiling: Some(Limit::Bounded(Replicas(12))),
+            max_replicas: Some(20),
+            rule: Some(ValueRule::AsMeasured),
+            reason: "as_measured".into(),
+            ..HpaStatus::default()
+        }
+    }
+
+    fn described(status: &HpaStatus) -> [String; 3] {
+        [
+            AttentionLevel::new(status).label().to_owned(),
+            phrase(status),
+            what_would_change(status),
+        ]
+    }
+
+    #[test]
+    fn describes_each_state() {
+        let with = |change: fn(&mut HpaStatus)| {
+            let mut status = status();
+            change(&mut status);
+            described(&status).join("\n")
+        };
+        let all = [
+            with(|_| ()),
+            with(|s| s.lag = Some(0)),
+            with(|s| {
+                (s.lag, s.rule) = (None, None);
+                s.reason = "topic \"orders\" does not exist".into();
+            }),
+            with(|s| (s.desired, s.uncapped) = (Some(12), Some(53))),
+            with(|s| s.max_replicas = Some(3)),
+            with(|s| {
+                (s.lag, s.replicas, s.desired, s.uncapped) = (Some(0), Some(0), Some(0), Some(0));
+                s.asleep_since = Some("2026-11-30T20:00:00Z".into());
+            }),
+            with(|s| {
+                (s.lag, s.replicas, s.desired, s.uncapped) = (Some(0), Some(0), Some(0), Some(0));
+            }),
+            with(|s| s.rule = Some(ValueRule::NeverRan)),
+            with(|s| s.rule = Some(ValueRule::Cooldown)),
+            with(|s| {
+                s.rule = Some(ValueRule::Fallback);
+                (s.lag, s.uncapped) = (None, None);
+            }),
+            with(|s| s.findings = vec!["LW018".into()]),
+            with(|s| s.findings = vec!["LW018".into(), "LW001".into()]),
+            with(|s| (s.desired, s.uncapped) = (None, None)),
+            with(|s| (s.desired, s.uncapped) = (Some(12), Some(12))),
+            with(|s| s.ceiling = Some(Limit::Unbounded)),
+        ];
+        insta::assert_snapshot!(all.join("\n\n"));
+    }
+
+    #[test]
+    fn unknown_comes_before_everything_else() {
+        let mut unknown = status();
+        unknown.findings = vec!["LW001".into()];
+        unknown.lag = None;
+        assert_eq!(AttentionLevel::new(&unknown), AttentionLevel::Unknown);
+        assert!(AttentionLevel::Unknown.needs_attention());
+        assert!(!AttentionLevel::AtCeiling.needs_attention());
+    }
+}

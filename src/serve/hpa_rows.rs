@@ -1,0 +1,205 @@
+//! What the page and `/api` show of every HPA and Kafka cluster, from one snapshot: the same values as `/status`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::admin::AdminEndpointOptions;
+use crate::model::diagnostics::attention::{AttentionLevel, phrase, what_would_change};
+use crate::model::diagnostics::hpa_history::HpaHistory;
+use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
+use crate::model::diagnostics::hpa_rates::HpaRates;
+use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
+use crate::model::lag::cluster_snapshot::ClusterSnapshot;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::newtypes::{ClusterName, Moment};
+
+/// Points of a sparkline.
+pub(super) const SPARK_POINTS: usize = 40;
+
+/// Time that a sparkline covers at most.
+const SPARK_SPAN: Duration = Duration::from_secs(3600);
+
+/// One HPA.
+#[derive(Debug, Serialize)]
+pub(super) struct HpaRow {
+    #[serde(flatten)]
+    pub(super) status: HpaStatus,
+    /// How urgent it is to look at it.
+    pub(super) urgency: AttentionLevel,
+    /// What decides on its replicas, as a phrase.
+    pub(super) because: String,
+    pub(super) what_would_change: String,
+    pub(super) produced_per_second: Option<f64>,
+    pub(super) consumed_per_second: Option<f64>,
+    pub(super) seconds_to_drain: Option<u64>,
+    /// The lag of the last hour, for the page; `None` where it is unknown.
+    #[serde(skip)]
+    pub(super) lags: Vec<Option<u64>>,
+}
+
+impl HpaRow {
+    pub(super) fn key(&self) -> HpaKey {
+        HpaKey::new(self.status.namespace.as_str(), self.status.hpa.as_str())
+    }
+}
+
+/// One Kafka cluster.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterRow {
+    pub(super) name: ClusterName,
+    /// Age of the last complete sweep; `None` before the first.
+    pub(super) swept_seconds_ago: Option<u64>,
+    /// Why it does not answer, if it does not.
+    pub(super) problem: Option<String>,
+    pub(super) unreachable_brokers: usize,
+    pub(super) groups: usize,
+    /// Readings of groups and topics with an unknown partition.
+    pub(super) incomplete: usize,
+}
+
+impl ClusterRow {
+    fn new(name: &ClusterName, cluster: &ClusterSnapshot, now: &Moment) -> Self {
+        let sweep = cluster.sweep.map(|sweep| sweep.started);
+        Self {
+            name: name.clone(),
+            swept_seconds_ago: sweep.map(|started| now.since(&started).as_secs()),
+            problem: cluster.connection.as_ref().map(|c| c.reason.to_string()),
+            unreachable_brokers: cluster.unreachable_brokers.len(),
+            groups: cluster.groups.len(),
+            incomplete: cluster.incomplete(),
+        }
+    }
+}
+
+/// All HPAs and clusters, and since when their history is known.
+#[derive(Debug, Serialize)]
+pub(super) struct HpaOverview {
+    /// Time of the response, in RFC 3339.
+    pub(super) at: String,
+    /// Number of the snapshot; it counts up.
+    pub(super) sequence: u64,
+    /// The replica that answers, which leads.
+    pub(super) leader: String,
+    /// Since when there is a history without a break, in RFC 3339.
+    pub(super) known_since: Option<String>,
+    /// Seconds between the latest points of the history.
+    pub(super) step_seconds: Option<u32>,
+    /// HPAs that have no history, because there are too many.
+    pub(super) without_history: usize,
+    pub(super) clusters: Vec<ClusterRow>,
+    pub(super) hpas: Vec<HpaRow>,
+}
+
+/// What the history adds to the rows.
+#[derive(Debug, Default)]
+struct HistorySummary {
+    since: Option<SystemTime>,
+    step: Option<u32>,
+    left_out: usize,
+    rates: BTreeMap<HpaKey, HpaRates>,
+    lags: BTreeMap<HpaKey, Vec<Option<u64>>>,
+}
+
+impl HistorySummary {
+    fn new(recorder: &HistoryRecorder) -> Self {
+        let hpas = || recorder.hpas();
+        Self {
+            since: recorder.since(),
+            step: Some(recorder.step()),
+            left_out: recorder.left_out(),
+            rates: hpas()
+                .filter_map(|(hpa, _)| Some((hpa.clone(), recorder.rates(hpa)?)))
+                .collect(),
+            lags: hpas()
+                .map(|(hpa, history)| (hpa.clone(), sparkline(history, recorder.step())))
+                .collect(),
+        }
+    }
+}
+
+/// The lag in equal parts of the last hour, or of the time since the first point if that is less. Of each part the largest.
+fn sparkline(history: &HpaHistory, step: u32) -> Vec<Option<u64>> {
+    let per_hour = SPARK_SPAN.as_secs() / u64::from(step.max(1));
+    let most = usize::try_from(per_hour).unwrap_or(usize::MAX);
+    let lags: Vec<_> = history.points().rev().take(most).map(|p| p.lag).collect();
+    let part = lags.len().div_ceil(SPARK_POINTS).max(1);
+    let parts = lags.chunks(part).rev();
+    parts
+        .map(|part| part.iter().copied().max().flatten())
+        .collect()
+}
+
+/// The snapshot to show; `None` if this process does not lead.
+pub(super) fn leading_snapshot(options: &AdminEndpointOptions) -> Option<Arc<LagSnapshot>> {
+    let snapshot = options.reader.latest();
+    let term = options
+        .leadership
+        .current_term(snapshot.term, Instant::now());
+    term.map(|_| snapshot)
+}
+
+impl HpaOverview {
+    /// Of the latest snapshot; `None` if this process does not lead.
+    pub(super) async fn read(options: &AdminEndpointOptions) -> Option<Self> {
+        let snapshot = leading_snapshot(options)?;
+        Self::read_at(options, snapshot, Moment::now()).await
+    }
+
+    /// Of this snapshot at this moment.
+    pub(super) async fn read_at(
+        options: &AdminEndpointOptions,
+        snapshot: Arc<LagSnapshot>,
+        now: Moment,
+    ) -> Option<Self> {
+        let summary = options.history.ask(HistorySummary::new).await;
+        let leader = options.instance.to_string();
+        let summary = summary.unwrap_or_default();
+        // With thousands of HPAs this takes longer than a task may keep a thread of the runtime.
+        let made = tokio::task::spawn_blocking(move || Self::new(&snapshot, &now, leader, summary));
+        made.await.ok()
+    }
+
+    fn new(
+        snapshot: &LagSnapshot,
+        now: &Moment,
+        leader: String,
+        mut summary: HistorySummary,
+    ) -> Self {
+        let clusters = snapshot.clusters.iter();
+        let statuses = statuses(snapshot.at(now), snapshot.all_findings());
+        let row = |status: HpaStatus| {
+            let key = HpaKey::new(status.namespace.as_str(), status.hpa.as_str());
+            let rates = summary.rates.get(&key).copied();
+            HpaRow {
+                urgency: AttentionLevel::new(&status),
+                because: phrase(&status),
+                what_would_change: what_would_change(&status),
+                produced_per_second: rates.map(|rates| rates.produced_per_second),
+                consumed_per_second: rates.map(|rates| rates.consumed_per_second),
+                seconds_to_drain: rates.and_then(|r| r.time_to_drain).map(|t| t.as_secs()),
+                lags: summary.lags.remove(&key).unwrap_or_default(),
+                status,
+            }
+        };
+        Self {
+            at: humantime::format_rfc3339_seconds(now.wall).to_string(),
+            sequence: snapshot.sequence,
+            leader,
+            known_since: summary.since.map(rfc3339),
+            step_seconds: summary.step,
+            without_history: summary.left_out,
+            clusters: clusters
+                .map(|(name, cluster)| ClusterRow::new(name, cluster, now))
+                .collect(),
+            hpas: statuses.into_iter().map(row).collect(),
+        }
+    }
+}
+
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}

@@ -1,0 +1,281 @@
+//! Charts of one HPA's history over one time axis.
+
+use super::html::Html;
+use crate::serve::hpa_endpoints::MarkerRow;
+
+/// Width and height of a chart's picture, in units that are stretched to the room there is.
+const WIDTH: u32 = 1000;
+const HEIGHT: f64 = 100.0;
+
+/// How many times as long as for its leading lines an axis may be for the others.
+const ROOM_FOR_OTHERS: f64 = 4.0;
+
+/// Time that a chart covers, in seconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TimeSpan {
+    pub(super) from: u32,
+    pub(super) to: u32,
+}
+
+impl TimeSpan {
+    /// The place of a time, in units of the picture.
+    fn x(self, at: u32) -> f64 {
+        let span = f64::from(self.to.saturating_sub(self.from).max(1));
+        f64::from(at.saturating_sub(self.from)) / span * f64::from(WIDTH)
+    }
+}
+
+/// One line of a chart.
+pub(super) struct Line<'a> {
+    /// Class in the style sheet, which sets colour and dashes.
+    pub(super) class: &'static str,
+    pub(super) title: &'static str,
+    /// Whether a value lasts until the next one, instead of a straight line between them.
+    pub(super) is_stepped: bool,
+    /// Whether the axis has room for all of its values. It has room for other lines only as long as these stay well
+    /// visible.
+    pub(super) is_leading: bool,
+    /// Time and value; `None` where it is unknown.
+    pub(super) points: Vec<(u32, Option<f64>)>,
+    /// The last value, as text.
+    pub(super) latest: &'a str,
+}
+
+/// A chart.
+pub(super) struct Chart<'a> {
+    pub(super) id: &'static str,
+    pub(super) title: &'static str,
+    pub(super) span: TimeSpan,
+    /// Longest time between two points that are joined.
+    pub(super) gap: u32,
+    pub(super) lines: Vec<Line<'a>>,
+    pub(super) markers: &'a [MarkerRow],
+    /// Formats a value of the axis.
+    pub(super) format: fn(f64) -> String,
+    pub(super) smallest_top: f64,
+}
+
+impl Chart<'_> {
+    /// Writes the chart with its legend.
+    pub(super) fn write(&self, html: &mut Html) {
+        let top = self.top();
+        html.element("figure", &[("class", &"chart"), ("id", &self.id)], |html| {
+            html.element("figcaption", &[], |html| {
+                html.text_element("h3", &[], self.title);
+                for line in &self.lines {
+                    html.element(
+                        "span",
+                        &[("class", &format!("legend {}", line.class))],
+                        |html| {
+                            html.element(
+                                "svg",
+                                &[("viewBox", &"0 0 20 8"), ("aria-hidden", &"true")],
+                                |html| html.element("path", &[("d", &"M0 4H20")], |_| {}),
+                            );
+                            html.text(line.title);
+                            html.text(" ");
+                            html.text_element("b", &[], line.latest);
+                        },
+                    );
+                }
+            });
+            html.element("div", &[("class", &"plot")], |html| {
+                html.element(
+                    "div",
+                    &[("class", &"axis"), ("aria-hidden", &"true")],
+                    |html| {
+                        for value in [top, top / 2.0, 0.0] {
+                            html.text_element("span", &[], (self.format)(value));
+                        }
+                    },
+                );
+                self.picture(html, top);
+            });
+        });
+        html.line();
+    }
+
+    /// The end of the axis.
+    fn top(&self) -> f64 {
+        let most = |is_leading: bool| {
+            let lines = self
+                .lines
+                .iter()
+                .filter(|line| line.is_leading == is_leading);
+            let values = lines.flat_map(|line| &line.points);
+            values.filter_map(|(_, value)| *value).fold(0.0, f64::max)
+        };
+        let leading = most(true).max(self.smallest_top);
+        round_up(most(false).min(leading * ROOM_FOR_OTHERS).max(leading))
+    }
+
+    fn picture(&self, html: &mut Html, top: f64) {
+        let label = format!(
+            "{}: {}",
+            self.title,
+            self.lines
+                .iter()
+                .map(|line| format!("{} {}", line.title, line.latest))
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        html.element(
+            "svg",
+            &[
+                ("class", &"picture"),
+                ("role", &"img"),
+                ("aria-label", &label),
+                ("viewBox", &format!("0 0 {WIDTH} {HEIGHT}")),
+                ("preserveAspectRatio", &"none"),
+            ],
+            |html| {
+                for y in ["0.5", "50", "99.5"] {
+                    html.element(
+                        "path",
+                        &[("class", &"grid"), ("d", &format!("M0 {y}H{WIDTH}"))],
+                        |_| {},
+                    );
+                }
+                for marker in self.markers {
+                    let x = self.span.x(marker.at);
+                    let class = if marker.is_problem {
+                        "marker problem"
+                    } else {
+                        "marker"
+                    };
+                    html.element(
+                        "path",
+                        &[("class", &class), ("d", &format!("M{x:.1} 0V{HEIGHT}"))],
+                        |html| {
+                            html.text_element("title", &[], &marker.text);
+                        },
+                    );
+                }
+                for line in &self.lines {
+                    let path = line.path(self.span, self.gap, top);
+                    html.element(
+                        "path",
+                        &[("class", &format!("line {}", line.class)), ("d", &path)],
+                        |_| {},
+                    );
+                }
+            },
+        );
+    }
+}
+
+impl Line<'_> {
+    fn path(&self, span: TimeSpan, gap: u32, top: f64) -> String {
+        let mut path = String::new();
+        let mut last: Option<u32> = None;
+        for (at, value) in &self.points {
+            let Some(value) = value else {
+                last = None;
+                continue;
+            };
+            // What is beyond the axis leaves the picture.
+            let share = value.min(top * 2.0) / top;
+            let (x, y) = (span.x(*at), HEIGHT - share * (HEIGHT - 1.0) - 0.5);
+            let is_joined = last.is_some_and(|last| at.saturating_sub(last) <= gap);
+            path.push_str(&match (is_joined, self.is_stepped) {
+                // A point alone would not be seen.
+                (false, _) => format!("M{x:.1} {y:.1}h1"),
+                (true, true) => format!("H{x:.1}V{y:.1}"),
+                (true, false) => format!("L{x:.1} {y:.1}"),
+            });
+            last = Some(*at);
+        }
+        path
+    }
+}
+
+/// The next number of one, two or five and zeros.
+fn round_up(value: f64) -> f64 {
+    if value <= 0.0 {
+        return 1.0;
+    }
+    let power = 10f64.powf(value.log10().floor());
+    let steps = [1.0, 2.0, 4.0, 5.0, 6.0, 8.0, 10.0];
+    let fitting = steps.into_iter().map(|step| step * power);
+    let mut fitting = fitting.filter(|top| *top >= value);
+    fitting.next().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_end_at_round_numbers() {
+        for (value, expected) in [
+            (0.0, 1.0),
+            (1.0, 1.0),
+            (3.0, 4.0),
+            (11.0, 20.0),
+            (4_999.0, 5_000.0),
+        ] {
+            assert!((round_up(value) - expected).abs() < 1e-9, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_distant_ceiling_does_not_hide_the_replicas() {
+        let line = |is_leading, value| Line {
+            class: "a",
+            title: "a",
+            is_stepped: true,
+            is_leading,
+            points: vec![(0, Some(value))],
+            latest: "",
+        };
+        let top = |lines| {
+            let chart = Chart {
+                id: "a",
+                title: "a",
+                span: TimeSpan { from: 0, to: 1 },
+                gap: 1,
+                lines,
+                markers: &[],
+                format: |value| value.to_string(),
+                smallest_top: 2.0,
+            };
+            chart.top()
+        };
+        assert!((top(vec![line(true, 8.0), line(false, 1200.0)]) - 40.0).abs() < 1e-9);
+        assert!((top(vec![line(true, 8.0), line(false, 12.0)]) - 20.0).abs() < 1e-9);
+        assert!((top(vec![line(false, 1200.0)]) - 8.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn unknown_values_and_long_breaks_are_gaps() {
+        let line = Line {
+            class: "a",
+            title: "a",
+            is_stepped: false,
+            is_leading: true,
+            points: vec![
+                (0, Some(0.0)),
+                (10, Some(10.0)),
+                (20, None),
+                (30, Some(10.0)),
+                (90, Some(5.0)),
+                (100, Some(5.0)),
+            ],
+            latest: "",
+        };
+        let span = TimeSpan { from: 0, to: 100 };
+        assert_eq!(
+            line.path(span, 15, 10.0),
+            "M0.0 99.5h1L100.0 0.5M300.0 0.5h1M900.0 50.0h1L1000.0 50.0"
+        );
+        let stepped = Line {
+            is_stepped: true,
+            ..line
+        };
+        assert!(
+            stepped
+                .path(span, 15, 10.0)
+                .starts_with("M0.0 99.5h1H100.0V0.5M300.0")
+        );
+    }
+}
