@@ -8,6 +8,7 @@ mod crowd;
 mod faults;
 mod floods;
 mod matrix;
+mod page;
 mod paths;
 mod random;
 mod scrapers;
@@ -75,6 +76,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::admin_endpoints_by_a_port_forward",
         access::admin_endpoints_by_a_port_forward,
     ),
+    ("api::the_page_in_a_browser", page::in_a_browser),
     (
         "api::metrics_with_authorization",
         access::metrics_with_authorization,

@@ -29,6 +29,8 @@ pub(crate) struct Artifacts {
     pub(crate) prometheus: PathBuf,
     /// A folder with a key distribution centre, its tools and libraries.
     pub(crate) kerberos: PathBuf,
+    /// A browser, where it has been brought.
+    pub(crate) chromium: Option<PathBuf>,
     pub(crate) java: PathBuf,
 }
 
@@ -73,6 +75,7 @@ impl Artifacts {
             promtool: path("PROMTOOL")?,
             prometheus: path("PROMETHEUS")?,
             kerberos: path("KERBEROS")?,
+            chromium: path("CHROMIUM").ok(),
             java: std::env::var_os("JAVA_HOME")
                 .map(|home| Path::new(&home).join("bin/java"))
                 .filter(|java| java.exists())

@@ -22,6 +22,8 @@ pub(crate) mod applications;
 pub(crate) mod artifacts;
 pub(crate) mod audit;
 pub(crate) mod broker;
+#[allow(dead_code, reason = "only the end-to-end tests look at pages")]
+pub(crate) mod chromium;
 pub(crate) mod consumers;
 pub(crate) mod control_plane;
 pub(crate) mod http;

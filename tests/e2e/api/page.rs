@@ -1,0 +1,174 @@
+//! The page in a real browser, through `lagwise page`, of a daemon that reads a real Kafka.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::Scene;
+use crate::testbed::Testbed;
+use crate::testbed::chromium::Browser;
+use crate::testbed::kubelet::Kubelet;
+use crate::testbed::poll::poll_until;
+use crate::testbed::process::Process;
+
+const POD: &str = "lagwise-0";
+
+/// Both pages render, stay up to date, obey filters and keys, and load nothing from elsewhere.
+pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |options| {
+        options.leader = json!({"lease": "lagwise", "duration": "6s"});
+        options.environment = vec![("POD_NAME", POD.to_owned())];
+    })?;
+    let (plane, namespace) = (scene.plane, scene.namespace.as_str());
+    let kubelet = Kubelet::start(plane)?;
+    kubelet.run_pod(namespace, POD)?;
+    for (name, topic) in [("billing", scene.topic.as_str()), ("typo", "odrers")] {
+        plane.apply(namespace, &hpa(name, &scene.group, topic).to_string())?;
+    }
+    let folder = testbed.folder("page")?;
+    let port = scene.daemon.admin_port.to_string();
+    let kubeconfig = plane.kubeconfig().to_string_lossy().into_owned();
+    let mut command = testbed.lagwise(&["page", "--no-open", "--admin-port", &port]);
+    command.args(["--kubeconfig", &kubeconfig]);
+    let mut page = Process::start("page", &folder, &command)?;
+    let address = poll_until(Duration::from_secs(20), "the address of the page", || {
+        page.expect_running()?;
+        let log = page.log();
+        let url = log
+            .lines()
+            .find(|line| line.starts_with("http://127.0.0.1:"));
+        Ok(url.context("not printed yet")?.to_owned())
+    })?;
+
+    let mut browser = Browser::start(testbed)?;
+    let row = format!("/hpas/{namespace}/billing");
+    browser.open(&address)?;
+    browser.wait_for("document.querySelector('#live').textContent === 'live'")?;
+    browser.wait_for(&format!(
+        "!!document.querySelector('tr[data-href=\"{row}\"]')"
+    ))?;
+
+    // Newer values arrive without a reload.
+    browser.evaluate(
+        "window.isSame = true, window.first = document.querySelector('header time').dateTime",
+    )?;
+    browser.wait_for("document.querySelector('header time').dateTime !== window.first")?;
+    browser.wait_for("window.isSame === true")?;
+
+    let names =
+        "[...document.querySelectorAll('tr[data-href]')].map(row => row.dataset.href).join()";
+    browser.evaluate("[...document.querySelectorAll('.counter')].find(a => a.textContent.includes('unknown')).click()")?;
+    browser.wait_for("location.search === '?filter=unknown'")?;
+    browser.wait_for(&format!(
+        "({names}).endsWith('/typo') && !({names}).includes('billing')"
+    ))?;
+    browser.evaluate("history.back()")?;
+    browser.wait_for(&format!(
+        "location.search === '' && ({names}).includes('billing')"
+    ))?;
+    browser.evaluate(
+        "[...document.querySelectorAll('th a')].find(a => a.textContent === 'HPA').click()",
+    )?;
+    browser.wait_for("location.search === '?sort=name'")?;
+
+    // Keys: search, choose, open, go back.
+    browser.press("/")?;
+    browser.wait_for("document.activeElement.id === 'search'")?;
+    for key in ["b", "i", "l", "l", "i", "n", "g"] {
+        browser.press(key)?;
+    }
+    browser.wait_for(&format!(
+        "location.search === '?q=billing&sort=name' && ({names}) === '{row}'"
+    ))?;
+    browser.press("Escape")?;
+    browser.press("j")?;
+    browser.wait_for("document.querySelector('tr.chosen') !== null")?;
+    browser.press("Enter")?;
+    browser.wait_for(&format!(
+        "location.pathname === '{row}' && document.readyState === 'complete'"
+    ))?;
+    browser.wait_for(
+        "(document.querySelector('#chart-lag .line')?.getAttribute('d') ?? '').startsWith('M')",
+    )?;
+    same_numbers(&mut browser, &row)?;
+    keep_pictures(&mut browser, &address, &row)?;
+
+    browser.open(&format!("{address}{}", row.trim_start_matches('/')))?;
+    browser.press("Escape")?;
+    browser.wait_for("location.pathname === '/'")?;
+
+    // It is complete without a script.
+    browser.call(
+        "Emulation.setScriptExecutionDisabled",
+        json!({"value": true}),
+    )?;
+    browser.open(&format!("{address}?filter=unknown"))?;
+    browser.wait_for(&format!("({names}).endsWith('/typo')"))?;
+    let complaints = browser.complaints(&address)?;
+    ensure!(complaints.is_empty(), "{complaints:#?}");
+    drop(browser);
+    ensure!(
+        page.stop(Duration::from_secs(10))?.success(),
+        "{}",
+        page.log()
+    );
+    Ok(())
+}
+
+fn hpa(name: &str, group: &str, topic: &str) -> Value {
+    json!({
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "absent"},
+            "maxReplicas": 50,
+            "metrics": [{"type": "External", "external": {
+                "metric": {"name": "kafka_lag", "selector": {"matchLabels": {"group": group, "topic": topic}}},
+                "target": {"type": "AverageValue", "averageValue": "1"},
+            }}],
+        },
+    })
+}
+
+/// The numbers on the page of an HPA are those of its JSON.
+fn same_numbers(browser: &mut Browser, row: &str) -> Result<()> {
+    let asked = format!("fetch('/api{row}').then(answer => answer.json()).then(JSON.stringify)");
+    let text = browser.evaluate(&asked)?;
+    let view: Value = serde_json::from_str(text.as_str().context("no JSON")?)?;
+    ensure!(view["hpa"]["lag"] == 7, "{}", view["hpa"]);
+    ensure!(view["explanation"]["metrics"][0]["lag"] == 7, "{view}");
+    let shown = browser.evaluate("document.querySelector('.tile b').textContent")?;
+    ensure!(shown == "7", "{shown}");
+    ensure!(
+        view["hpa"]["uncapped"] == 7 && view["hpa"]["desired"] == 2,
+        "{}",
+        view["hpa"]
+    );
+    Ok(())
+}
+
+/// Keeps pictures of both pages for people to look at. Nothing may be wider than the window.
+fn keep_pictures(browser: &mut Browser, address: &str, row: &str) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/page-pictures");
+    std::fs::create_dir_all(&folder)?;
+    for (name, path) in [("overview", ""), ("hpa", row.trim_start_matches('/'))] {
+        browser.open(&format!("{address}{path}"))?;
+        for (width, height) in [(360, 1600), (1280, 1400), (2560, 1400)] {
+            for scheme in ["light", "dark"] {
+                browser.look(width, height, scheme)?;
+                let wide = browser.evaluate("document.documentElement.scrollWidth")?;
+                ensure!(
+                    wide.as_u64() <= Some(u64::from(width)),
+                    "{name} at {width}: {wide}"
+                );
+                let file: PathBuf = folder.join(format!("{name}-{width}-{scheme}.png"));
+                browser.screenshot(&file)?;
+            }
+        }
+    }
+    println!("pictures of the page are in {}", folder.display());
+    Ok(())
+}
