@@ -33,6 +33,7 @@ mod state;
 mod target;
 mod tenancy;
 mod token;
+mod upstream;
 mod values;
 
 use std::io::Read;
@@ -64,6 +65,7 @@ pub use state::StateConfig;
 pub use target::TargetConfig;
 pub use tenancy::TenancyGrant;
 pub use token::{OidcConfig, TokenSourceConfig};
+pub use upstream::UpstreamConfig;
 
 /// Maximum size of a configuration file, so that a wrong path (a device, a log) fails at once.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

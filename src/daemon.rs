@@ -32,6 +32,7 @@ use crate::poller::Inputs;
 use crate::serve::access_log::AccessLog;
 use crate::serve::history::HISTORY_STEP;
 use crate::serve::listen::ListenerKind;
+use crate::serve::upstream::Upstream;
 use crate::serve::{self, BuildInfo};
 use crate::snapshot_channel::{self, SnapshotReader};
 
@@ -144,6 +145,7 @@ impl App {
             false => None,
         };
         let scaler = external_scaler::bind(&config.server.external_scaler, &tls, &mut tasks)?;
+        let upstream = options::upstream(config).map(Upstream::new).transpose()?;
         let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
         let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
@@ -209,6 +211,7 @@ impl App {
             leading: leading.clone(),
             forwarder,
             triggers: triggers.clone(),
+            upstream,
             interests,
             queries,
             tenancy: options::tenancy(config),

@@ -1,7 +1,7 @@
 //! HTTP servers, each with a listener of its own: the external metrics API ([`external`]) over TLS,
-//! answered by the leader ([`forward`]); the [`external_scaler`] for KEDA; [`metrics`] for Prometheus; [`probes`] for
-//! Kubernetes; and the [`admin`] endpoints for people with the page, on loopback. All answers come from the latest
-//! snapshot.
+//! answered by the leader ([`forward`]) or by another server of external metrics ([`upstream`]); the
+//! [`external_scaler`] for KEDA; [`metrics`] for Prometheus; [`probes`] for Kubernetes; and the [`admin`] endpoints for
+//! people with the page, on loopback. All answers come from the latest snapshot.
 //!
 //! Nothing here waits for Kafka, except a request for a group that is not watched yet: it waits briefly
 //! for the first read.
@@ -12,6 +12,7 @@ pub mod admin;
 mod admission;
 mod api_error;
 pub mod auth;
+mod bearer_token;
 mod connection_peer;
 mod connections;
 mod discovery;
@@ -37,6 +38,7 @@ mod route;
 mod snapshot_stream;
 mod status_endpoint;
 pub mod tls;
+pub mod upstream;
 mod value_list;
 
 use crate::telemetry::family::Family;

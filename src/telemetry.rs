@@ -17,6 +17,7 @@ pub(crate) mod log_buffer;
 pub mod log_interval;
 mod namespace_lines;
 pub mod notice;
+pub mod upstream;
 pub mod zero;
 
 use std::sync::LazyLock;
@@ -137,6 +138,7 @@ fn collectors() -> Vec<&'static dyn Collector> {
         &*certificates::BUNDLES,
         &*lease::LEADS,
         &*forward::SECONDS,
+        &*upstream::SECONDS,
     ];
     all.extend(api::collectors());
     all

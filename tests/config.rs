@@ -723,7 +723,8 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
          poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1, enforce: {zzz: 1}}\nscale_to_zero: {zzz: 1}\nleader: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
          server:\n  zzz: 1\n  metrics: {zzz: 1}\n  probes: {zzz: 1}\n  admin: {zzz: 1}\n  \
          external_scaler: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  \
-         external_metrics: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n",
+         external_metrics:\n    zzz: 1\n    tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}\n    \
+         upstream: {zzz: 1, url: 'https://u', ca_file: /etc/tls/a, token_file: /etc/tls/b, client_certificate: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n",
         &Pretended,
     )
     .unwrap_err();

@@ -43,6 +43,17 @@ impl Config {
                 files.push((key, &tls.key_file));
             }
         }
+        if let Some(upstream) = &self.server.external_metrics.upstream {
+            let certificate = upstream.client_certificate.as_ref();
+            let key_file = certificate.map(|certificate| &certificate.key_file);
+            for (key, file) in [
+                ("token_file", upstream.token_file.as_ref()),
+                ("client_certificate.key_file", key_file),
+            ] {
+                let key = format!("server.external_metrics.upstream.{key}");
+                files.extend(file.map(|file| (key, file.as_path())));
+            }
+        }
         if let Some(kubeconfig) = &self.kubernetes.kubeconfig {
             files.push(("kubernetes.kubeconfig".to_owned(), kubeconfig));
         }

@@ -12,6 +12,7 @@ use super::listeners::{
 use super::schema::address_schema;
 use super::secrets::Environment;
 use super::section::{Field, Section};
+use super::upstream::UpstreamConfig;
 use crate::model::units::names;
 
 /// The listeners.
@@ -55,6 +56,9 @@ pub struct ExternalMetricsConfig {
     pub ca_bundle: bool,
     /// How callers are authorized. `none` only on a loopback address.
     pub auth: AuthMode,
+    /// Another server of external metrics, which answers requests for metrics that are not lagwise's. Default:
+    /// none.
+    pub upstream: Option<UpstreamConfig>,
 }
 
 /// A certificate and its key, in PEM.
@@ -89,6 +93,7 @@ impl Default for ExternalMetricsConfig {
             service: "lagwise".to_owned(),
             ca_bundle: true,
             auth: AuthMode::default(),
+            upstream: None,
         }
     }
 }
@@ -189,6 +194,10 @@ impl ExternalMetricsConfig {
             ),
             _ => {}
         }
+        let upstream = section
+            .get("upstream")
+            .and_then(|field| field.section())
+            .and_then(|section| UpstreamConfig::read(section, environment));
         section.finish();
         let config = Self {
             listen: listen.unwrap_or(default.listen),
@@ -197,6 +206,7 @@ impl ExternalMetricsConfig {
             service: service.unwrap_or(default.service),
             ca_bundle: ca_bundle.unwrap_or(default.ca_bundle),
             auth: auth.unwrap_or_default(),
+            upstream,
         };
         (config, address)
     }

@@ -7,6 +7,7 @@ use crate::model::targets::tenancy::{Grant, Tenancy};
 use crate::model::targets::{ConfiguredTarget, TargetOptions};
 use crate::model::units::glob::Glob;
 use crate::poller::{Cadence, PollerOptions};
+use crate::serve::upstream::{CertificateFiles, UpstreamIdentity, UpstreamOptions, UpstreamTrust};
 
 /// The policy for evaluating metric values.
 pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
@@ -65,6 +66,28 @@ fn cadence(config: &Config) -> Cadence {
         interval: config.poll.interval,
         deadline: config.poll.deadline,
     }
+}
+
+/// How to reach the other server of external metrics, if there is one.
+pub(crate) fn upstream(config: &Config) -> Option<UpstreamOptions> {
+    let upstream = config.server.external_metrics.upstream.clone()?;
+    let trust = match upstream.ca_file {
+        Some(file) => UpstreamTrust::CaFile(file),
+        None => UpstreamTrust::Any,
+    };
+    let certificate = upstream.client_certificate.map(|files| CertificateFiles {
+        cert_file: files.cert_file,
+        key_file: files.key_file,
+    });
+    let identity = UpstreamIdentity {
+        token_file: upstream.token_file,
+        certificate,
+    };
+    Some(UpstreamOptions {
+        url: upstream.url,
+        trust,
+        identity,
+    })
 }
 
 /// The grants of namespaces.

@@ -1,13 +1,15 @@
 //! API discovery documents for clients and the API aggregator.
 //!
-//! They list one placeholder resource instead of the metrics: old clients fail on an empty list,
-//! and thousands of entries would slow down every `kubectl` in the cluster.
+//! They list one placeholder resource instead of lagwise's metrics: old clients fail on an empty list,
+//! and thousands of entries would slow down every `kubectl` in the cluster. What an upstream lists is added.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::api_error::json as json_response;
@@ -26,47 +28,138 @@ static GROUP_DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     document["apiVersion"] = "v1".into();
     document.to_string()
 });
-static RESOURCE_LIST: LazyLock<String> = LazyLock::new(|| {
-    json!({
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": *GROUP_VERSION,
-        "resources": [{
-            "name": PLACEHOLDER,
-            "singularName": "",
-            "namespaced": true,
-            "kind": KIND,
-            "verbs": ["get"],
-        }],
-    })
-    .to_string()
-});
-static AGGREGATED: LazyLock<[AggregatedDiscovery; 2]> = LazyLock::new(|| {
-    [
-        AggregatedDiscovery::new("v2"),
-        AggregatedDiscovery::new("v2beta1"),
-    ]
-});
+/// A resource of the API group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Resource {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) singular_name: String,
+    #[serde(default = "is_namespaced")]
+    pub(super) namespaced: bool,
+    #[serde(default = "kind")]
+    pub(super) kind: String,
+    #[serde(default = "verbs")]
+    pub(super) verbs: Vec<String>,
+}
+
+fn is_namespaced() -> bool {
+    true
+}
+
+fn kind() -> String {
+    KIND.to_owned()
+}
+
+fn verbs() -> Vec<String> {
+    vec!["get".to_owned()]
+}
+
+impl Resource {
+    fn placeholder() -> Self {
+        Self {
+            name: PLACEHOLDER.to_owned(),
+            singular_name: String::new(),
+            namespaced: is_namespaced(),
+            kind: kind(),
+            verbs: verbs(),
+        }
+    }
+
+    /// The resource in aggregated discovery.
+    fn aggregated(&self) -> Value {
+        json!({
+            "resource": self.name,
+            "responseKind": {"group": GROUP, "version": VERSION, "kind": self.kind},
+            "scope": if self.namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": self.singular_name,
+            "verbs": self.verbs,
+        })
+    }
+}
+
+/// The documents that list resources.
+#[derive(Debug)]
+pub(super) struct DiscoveryDocuments {
+    resource_list: Bytes,
+    aggregated: [AggregatedDiscovery; 2],
+}
 
 /// `/apis/GROUP`.
 pub(super) fn group_document() -> Response {
     json_response(StatusCode::OK, GROUP_DOCUMENT.as_str())
 }
 
-/// `/apis/GROUP/VERSION`.
-pub(super) fn resource_list() -> Response {
-    json_response(StatusCode::OK, RESOURCE_LIST.as_str())
-}
+impl DiscoveryDocuments {
+    /// With the placeholder and the resources of another server.
+    pub(super) fn new(others: &[Resource]) -> Self {
+        let mut resources = vec![Resource::placeholder()];
+        for other in others {
+            if !resources.iter().any(|known| known.name == other.name) {
+                resources.push(other.clone());
+            }
+        }
+        let list = json!({
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": *GROUP_VERSION,
+            "resources": resources,
+        });
+        Self {
+            resource_list: list.to_string().into(),
+            aggregated: FORMATS.map(|format| AggregatedDiscovery::new(format, &resources)),
+        }
+    }
 
-/// `/apis`, in the format that the request prefers.
-pub(super) fn group_list(headers: &HeaderMap) -> Response {
-    let mut response = match preferred(headers) {
-        None => json_response(StatusCode::OK, GROUP_LIST.as_str()),
-        Some(document) => document.response(headers),
-    };
-    let vary = HeaderValue::from_static("Accept");
-    response.headers_mut().insert(header::VARY, vary);
-    response
+    /// `/apis/GROUP/VERSION`.
+    pub(super) fn resource_list(&self) -> Response {
+        json_response(StatusCode::OK, self.resource_list.clone())
+    }
+
+    /// `/apis`, in the format that the request prefers.
+    pub(super) fn group_list(&self, headers: &HeaderMap) -> Response {
+        let document = self.preferred(headers);
+        let mut response = match document {
+            None => json_response(StatusCode::OK, GROUP_LIST.as_str()),
+            Some(document) => document.response(headers),
+        };
+        let vary = HeaderValue::from_static("Accept");
+        response.headers_mut().insert(header::VARY, vary);
+        response
+    }
+
+    /// The aggregated document, if the request prefers one to the plain list. As in client-go,
+    /// preference is the order of media ranges; weights are ignored.
+    fn preferred(&self, headers: &HeaderMap) -> Option<&AggregatedDiscovery> {
+        for range in values(headers, &header::ACCEPT) {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default();
+            let (mut group, mut version, mut kind) = (None, None, None);
+            for parameter in parts {
+                match parameter.split_once('=') {
+                    Some(("g", value)) => group = Some(value),
+                    Some(("v", value)) => version = Some(value),
+                    Some(("as", value)) => kind = Some(value),
+                    _ => {}
+                }
+            }
+            match (media, group, kind) {
+                (
+                    "application/json",
+                    Some("apidiscovery.k8s.io"),
+                    Some("APIGroupDiscoveryList"),
+                ) => {
+                    let known = self.aggregated.iter().find(|d| Some(d.format) == version);
+                    if known.is_some() {
+                        return known;
+                    }
+                }
+                ("application/json" | "application/*" | "*/*", None, None) => return None,
+                _ => {}
+            }
+        }
+        None
+    }
 }
 
 /// `/version`.
@@ -93,16 +186,21 @@ fn group() -> Value {
     json!({"name": GROUP, "versions": [version], "preferredVersion": version})
 }
 
+/// Versions of the format of aggregated discovery.
+const FORMATS: [&str; 2] = ["v2", "v2beta1"];
+
 /// Aggregated discovery in one version of its format.
+#[derive(Debug)]
 struct AggregatedDiscovery {
     format: &'static str,
-    body: String,
+    body: Bytes,
     content_type: HeaderValue,
     etag: HeaderValue,
 }
 
 impl AggregatedDiscovery {
-    fn new(format: &'static str) -> Self {
+    fn new(format: &'static str, resources: &[Resource]) -> Self {
+        let listed = resources.iter().map(Resource::aggregated);
         let body = json!({
             "kind": "APIGroupDiscoveryList",
             "apiVersion": format!("apidiscovery.k8s.io/{format}"),
@@ -112,13 +210,7 @@ impl AggregatedDiscovery {
                 "versions": [{
                     "version": VERSION,
                     "freshness": "Current",
-                    "resources": [{
-                        "resource": PLACEHOLDER,
-                        "responseKind": {"group": GROUP, "version": VERSION, "kind": KIND},
-                        "scope": "Namespaced",
-                        "singularResource": "",
-                        "verbs": ["get"],
-                    }],
+                    "resources": listed.collect::<Vec<_>>(),
                 }],
             }],
         })
@@ -135,11 +227,11 @@ impl AggregatedDiscovery {
                 "application/json;g=apidiscovery.k8s.io;v={format};as=APIGroupDiscoveryList"
             )),
             etag: header(format!("\"{:016X}\"", hasher.finish())),
-            body,
+            body: body.into(),
         }
     }
 
-    fn response(&'static self, headers: &HeaderMap) -> Response {
+    fn response(&self, headers: &HeaderMap) -> Response {
         let known = values(headers, &header::IF_NONE_MATCH)
             .any(|tag| tag == "*" || tag.as_bytes() == self.etag.as_bytes());
         let mut response = if known {
@@ -147,7 +239,7 @@ impl AggregatedDiscovery {
             response.headers_mut().remove(header::CONTENT_TYPE);
             response
         } else {
-            let mut response = json_response(StatusCode::OK, self.body.as_str());
+            let mut response = json_response(StatusCode::OK, self.body.clone());
             response
                 .headers_mut()
                 .insert(header::CONTENT_TYPE, self.content_type.clone());
@@ -159,35 +251,6 @@ impl AggregatedDiscovery {
         headers.insert(header::ETAG, self.etag.clone());
         response
     }
-}
-
-/// The aggregated document, if the request prefers one to the plain list. As in client-go,
-/// preference is the order of media ranges; weights are ignored.
-fn preferred(headers: &HeaderMap) -> Option<&'static AggregatedDiscovery> {
-    for range in values(headers, &header::ACCEPT) {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        let (mut group, mut version, mut kind) = (None, None, None);
-        for parameter in parts {
-            match parameter.split_once('=') {
-                Some(("g", value)) => group = Some(value),
-                Some(("v", value)) => version = Some(value),
-                Some(("as", value)) => kind = Some(value),
-                _ => {}
-            }
-        }
-        match (media, group, kind) {
-            ("application/json", Some("apidiscovery.k8s.io"), Some("APIGroupDiscoveryList")) => {
-                let known = AGGREGATED.iter().find(|d| Some(d.format) == version);
-                if known.is_some() {
-                    return known;
-                }
-            }
-            ("application/json" | "application/*" | "*/*", None, None) => return None,
-            _ => {}
-        }
-    }
-    None
 }
 
 fn values<'a>(
@@ -217,6 +280,7 @@ mod tests {
 
     #[test]
     fn prefers_the_first_supported_format() {
+        let documents = DiscoveryDocuments::new(&[]);
         for (text, expected) in [
             (V2.to_owned(), Some("v2")),
             (format!("{V2}, {BETA}, application/json"), Some("v2")),
@@ -232,24 +296,25 @@ mod tests {
             ("application/vnd.kubernetes.protobuf".to_owned(), None),
             (String::new(), None),
         ] {
-            let found = preferred(&accept(&text)).map(|d| d.format);
+            let found = documents.preferred(&accept(&text)).map(|d| d.format);
             assert_eq!(found, expected, "{text}");
         }
-        assert!(preferred(&HeaderMap::new()).is_none());
+        assert!(documents.preferred(&HeaderMap::new()).is_none());
     }
 
     #[test]
     fn matching_etag_returns_304() {
+        let documents = DiscoveryDocuments::new(&[]);
         let mut headers = accept(V2);
-        let first = group_list(&headers);
+        let first = documents.group_list(&headers);
         assert_eq!(first.status(), StatusCode::OK);
         assert_eq!(first.headers()[header::CONTENT_TYPE], V2);
         let tag = first.headers()[header::ETAG].clone();
         headers.insert(header::IF_NONE_MATCH, tag.clone());
-        let second = group_list(&headers);
+        let second = documents.group_list(&headers);
         assert_eq!(second.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(second.headers()[header::ETAG], tag);
         headers.insert(header::IF_NONE_MATCH, "\"other\"".parse().unwrap());
-        assert_eq!(group_list(&headers).status(), StatusCode::OK);
+        assert_eq!(documents.group_list(&headers).status(), StatusCode::OK);
     }
 }

@@ -21,6 +21,7 @@ use super::access_log::{AccessLog, AccessLogSampler};
 use super::admission::RequestAdmission;
 use super::api_error::ApiFailure;
 use super::auth::RequestAuth;
+use super::discovery::DiscoveryDocuments;
 use super::external_scaler::TriggerAnswers;
 use super::first_read::FirstReadLimiter;
 use super::forward::{self, Forwarder};
@@ -28,6 +29,7 @@ use super::health::Readiness;
 use super::leader_router::LeaderRouter;
 use super::request::{Parameters, require_get, require_json};
 use super::route::Route;
+use super::upstream::{MetricRequest, Upstream};
 use super::{BuildInfo, discovery};
 use crate::authentication::access::Caller;
 use crate::leader_election::Leading;
@@ -59,6 +61,8 @@ pub struct ExternalOptions {
     pub forwarder: Option<Arc<Forwarder>>,
     /// Answers what followers ask about triggers of KEDA; `None` without external scaler.
     pub triggers: Option<Arc<TriggerAnswers>>,
+    /// Answers requests for metrics that are not lagwise's.
+    pub upstream: Option<Upstream>,
     /// Receives the groups that requests name. Sending never blocks.
     pub interests: mpsc::Sender<WatchKey>,
     /// Receives answered queries that belong to no HPA. Sending never blocks.
@@ -76,6 +80,9 @@ struct ExternalMetricsApi {
     router: LeaderRouter,
     triggers: Option<Arc<TriggerAnswers>>,
     tenancy: Tenancy,
+    upstream: Option<Upstream>,
+    /// Without what an upstream lists.
+    discovery: DiscoveryDocuments,
     first_reads: FirstReadLimiter,
     admission: RequestAdmission,
     sampler: AccessLogSampler,
@@ -94,6 +101,8 @@ pub fn router(options: ExternalOptions) -> Router {
         },
         triggers: options.triggers,
         tenancy: options.tenancy,
+        upstream: options.upstream,
+        discovery: DiscoveryDocuments::new(&[]),
         first_reads: FirstReadLimiter::new(options.interests, options.queries),
         admission: RequestAdmission::new(options.auth),
         sampler: AccessLogSampler::new(options.access_log),
@@ -180,7 +189,10 @@ impl ExternalMetricsApi {
             Route::Trigger if !forward::is_forwarded(&request.parts.headers) => {
                 return Err(no_such_path());
             }
-            Route::Metric { metric, .. } if Metric::from_name(metric).is_none() => {
+            Route::Metric { namespace, metric }
+                if Metric::from_name(metric).is_none()
+                    && !(self.upstream.is_some() && Upstream::may_have(namespace, metric)) =>
+            {
                 require_get(method)?;
                 let metric = metric.clone().into_owned();
                 return Err(NoValueReason::UnknownMetric { metric }.into());
@@ -205,14 +217,35 @@ impl ExternalMetricsApi {
         require_json(&request.parts.headers)?;
         match route {
             Route::Version => Ok(discovery::version(&self.build.version)),
-            Route::GroupList => Ok(discovery::group_list(&request.parts.headers)),
+            Route::GroupList => Ok(match &self.upstream {
+                None => self.discovery.group_list(&request.parts.headers),
+                Some(upstream) => upstream
+                    .discovery()
+                    .await
+                    .group_list(&request.parts.headers),
+            }),
             Route::Group => Ok(discovery::group_document()),
-            Route::ResourceList => Ok(discovery::resource_list()),
+            Route::ResourceList => Ok(match &self.upstream {
+                None => self.discovery.resource_list(),
+                Some(upstream) => upstream.discovery().await.resource_list(),
+            }),
             Route::Metric { namespace, metric } => {
                 if request.parameters.watch {
                     return Err(ApiFailure::not_allowed(
                         "external metrics cannot be watched",
                     ));
+                }
+                if let Some(upstream) = &self.upstream
+                    && Metric::from_name(metric).is_none()
+                {
+                    let request = MetricRequest {
+                        namespace,
+                        metric,
+                        query: request.parts.uri.query(),
+                        headers: &request.parts.headers,
+                        rank: authenticated.identity.rank,
+                    };
+                    return Ok(Box::pin(upstream.pass_on(&request)).await?);
                 }
                 let selector = Selector::parse(&request.parameters.label_selector)
                     .map_err(|error| ApiFailure::bad_request(error.to_string()))?;

@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 
 use super::api_error::{ApiFailure, json};
+use super::bearer_token::BearerToken;
 use super::tls::{ServerTls, TlsError};
 use crate::authentication::Credential;
 use crate::leader_election::Leader;
@@ -40,9 +41,6 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// Maximum size of a response.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-
-/// How long a token read from a file is used before the file is read again.
-const TOKEN_MAX_AGE: Duration = Duration::from_secs(10);
 
 /// Why no leader answered. `Display` is constant text, because it appears in the HPA's conditions
 /// and every change there is a write.
@@ -113,8 +111,7 @@ pub enum ForwarderError {
 #[derive(Debug)]
 pub struct Forwarder {
     client: reqwest::Client,
-    credential: Credential,
-    token: Mutex<Option<(Instant, HeaderValue)>>,
+    token: BearerToken,
     failing: Mutex<Option<LeaderUnavailable>>,
 }
 
@@ -147,8 +144,7 @@ impl Forwarder {
             .build()?;
         Ok(Self {
             client,
-            credential,
-            token: Mutex::new(None),
+            token: BearerToken::new(credential),
             failing: Mutex::new(None),
         })
     }
@@ -188,7 +184,7 @@ impl Forwarder {
             .get(format!("https://{address}{path}"))
             .header(header::ACCEPT, "application/json")
             .header(FORWARDED, "1");
-        if let Some(token) = self.token() {
+        if let Some(token) = self.token.header() {
             request = request.header(header::AUTHORIZATION, token);
         }
         let mut answer = request
@@ -224,26 +220,6 @@ impl Forwarder {
         Ok(json(code, body))
     }
 
-    /// The authorization header. A token file is read again every few seconds, long before its
-    /// token expires.
-    fn token(&self) -> Option<HeaderValue> {
-        let mut known = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((read, token)) = &*known
-            && read.elapsed() < TOKEN_MAX_AGE
-        {
-            return Some(token.clone());
-        }
-        let text = match &self.credential {
-            Credential::Token(token) => token.clone(),
-            Credential::TokenFile(file) => std::fs::read_to_string(file).ok()?,
-            Credential::None | Credential::Certificate { .. } => return None,
-        };
-        let mut token = HeaderValue::try_from(format!("Bearer {}", text.trim())).ok()?;
-        token.set_sensitive(true);
-        *known = Some((Instant::now(), token.clone()));
-        Some(token)
-    }
-
     /// Logs when forwarding starts to fail and when it works again. A changed leader is not a
     /// failure.
     fn log_transition(&self, leader: &str, failed: Option<&(LeaderUnavailable, String)>) {
@@ -267,15 +243,8 @@ impl Forwarder {
     }
 }
 
-/// Classifies a failed request and describes its causes, which contain no headers.
+/// Classifies a failed request and describes its causes.
 fn describe_failure(error: &reqwest::Error) -> (LeaderUnavailable, String) {
-    let mut words = Vec::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        words.push(inner.to_string());
-        cause = inner.source();
-    }
-    words.dedup();
     // A connection attempt that times out also counts as no answer: the leader may be there and
     // overloaded.
     let why = if error.is_timeout() {
@@ -283,7 +252,19 @@ fn describe_failure(error: &reqwest::Error) -> (LeaderUnavailable, String) {
     } else {
         LeaderUnavailable::Unreachable
     };
-    (why, words.join(": "))
+    (why, describe_causes(error))
+}
+
+/// The causes of a failed request, which contain neither its URL nor headers.
+pub(super) fn describe_causes(error: &reqwest::Error) -> String {
+    let mut words = Vec::new();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        words.push(inner.to_string());
+        cause = inner.source();
+    }
+    words.dedup();
+    words.join(": ")
 }
 
 /// Whether a request claims to be forwarded.

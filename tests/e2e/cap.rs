@@ -152,8 +152,8 @@ impl<'a> Scene<'a> {
         Daemon::registered(testbed, self.plane, &self.namespace, &options)
     }
 
-    /// The daemon behind an adapter with a metric of its own.
-    fn daemon_behind_adapter(
+    /// The daemon in front of another server of external metrics.
+    fn daemon_before_adapter(
         &self,
         testbed: &Testbed,
         value: u64,
@@ -161,14 +161,16 @@ impl<'a> Scene<'a> {
         let certificate = self.plane.serving_certificate(&self.namespace, "lagwise")?;
         let kubeconfig = self.plane.daemon_kubeconfig(&self.namespace)?;
         let files = (&certificate.cert_file, &certificate.key_file);
-        let external = json!({"tls": {"cert_file": files.0, "key_file": files.1}});
+        let adapter = Adapter::start(&certificate, value)?;
+        let upstream = adapter.upstream(&certificate, &testbed.folder("upstream")?)?;
+        let tls = json!({"cert_file": files.0, "key_file": files.1});
+        let external = json!({"tls": tls, "upstream": upstream});
         let options = Options::main(&self.kafka.bootstrap());
         let daemon = Daemon::start(testbed, &options, external, json!({}), Some(&kubeconfig))?;
-        let adapter = Adapter::start(self.plane, &certificate, daemon.api_port, value)?;
         let ca = &certificate.ca_pem;
         let api = self
             .plane
-            .register_api(&self.namespace, "lagwise", adapter.port, ca)?;
+            .register_api(&self.namespace, "lagwise", daemon.api_port, ca)?;
         api.wait_available(WITHIN)?;
         Ok((daemon, adapter, api))
     }

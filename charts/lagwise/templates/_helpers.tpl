@@ -112,6 +112,9 @@ volumeMounts:
   {{- if .Values.existingSecret.name }}
   - {name: kafka, mountPath: {{ .Values.existingSecret.mountPath }}, readOnly: true}
   {{- end }}
+  {{- if .Values.upstream.serviceAccount }}
+  - {name: upstream, mountPath: /etc/lagwise/upstream, readOnly: true}
+  {{- end }}
   {{- with .Values.volumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -130,6 +133,10 @@ volumes:
   - name: kafka
     # Readable for the user and group of the pod only.
     secret: {secretName: {{ . }}, defaultMode: 0440}
+  {{- end }}
+  {{- if .Values.upstream.serviceAccount }}
+  - name: upstream
+    secret: {secretName: {{ include "lagwise.fullname" . }}-upstream, defaultMode: 0440}
   {{- end }}
   {{- with .Values.volumes }}
   {{- toYaml . | nindent 2 }}

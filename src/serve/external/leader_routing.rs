@@ -7,6 +7,7 @@ use crate::authentication::access::Caller;
 use crate::model::evaluation::MetricValue;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
+use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
 use crate::serve::api_error::ApiFailure;
 use crate::serve::external_scaler::forwarded;
@@ -52,7 +53,11 @@ impl ExternalMetricsApi {
         caller: &Caller,
         request: &ApiRequest<'_>,
     ) -> Result<bool, ApiFailure> {
-        let may_be = matches!(request.route, Route::Metric { .. } | Route::Trigger);
+        let may_be = match &request.route {
+            // Each replica asks an upstream itself.
+            Route::Metric { metric, .. } => Metric::from_name(metric).is_some(),
+            route => matches!(route, Route::Trigger),
+        };
         if !may_be || !forward::is_forwarded(&request.parts.headers) {
             return Ok(false);
         }

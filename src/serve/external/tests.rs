@@ -5,6 +5,7 @@ mod answers;
 mod first_reads;
 mod no_evaluation;
 mod random;
+mod upstream;
 
 use std::collections::BTreeSet;
 
@@ -69,6 +70,17 @@ fn api_over(
     queue: usize,
     tenancy: Tenancy,
 ) -> (TestApi, SnapshotReader) {
+    api_beside(None, snapshot, auth, queue, tenancy)
+}
+
+/// The same, with an upstream.
+fn api_beside(
+    upstream: Option<Upstream>,
+    snapshot: LagSnapshot,
+    auth: RequestAuth,
+    queue: usize,
+    tenancy: Tenancy,
+) -> (TestApi, SnapshotReader) {
     let (publisher, reader) = snapshot_channel::channel(snapshot);
     let (sender, interests) = mpsc::channel(queue);
     let (queries_in, queries) = mpsc::channel(queue);
@@ -77,6 +89,7 @@ fn api_over(
         leading: Leading::alone(),
         forwarder: None,
         triggers: None,
+        upstream,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader: reader.clone(),
         tenancy,

@@ -67,6 +67,7 @@ impl TestServer {
             leading: Leading::alone(),
             forwarder: None,
             triggers: None,
+            upstream: None,
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
             tenancy: Default::default(),

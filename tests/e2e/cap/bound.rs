@@ -33,7 +33,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
 ) -> Result<()> {
     let scene = Scene::set(testbed, "enforce", PARTITIONS)?;
     let _policy = Policy::install(&scene)?;
-    let (daemon, adapter, _api) = scene.daemon_behind_adapter(testbed, 50)?;
+    let (daemon, adapter, _api) = scene.daemon_before_adapter(testbed, 50)?;
     // A real member: a group without one never has work on partitions that it has not committed on.
     let refresh = ("topic.metadata.refresh.interval.ms", "1000");
     let mut fleet = scene.fleet(testbed, &scene.topic, refresh)?;

@@ -53,6 +53,7 @@ impl TestDaemon {
             },
             forwarder: Some(Arc::new(Forwarder::new(tls, credential).unwrap())),
             triggers: None,
+            upstream: None,
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
             tenancy: Default::default(),

@@ -1,0 +1,354 @@
+//! Passes requests for metrics that are not lagwise's on to another server of external metrics, the upstream.
+//!
+//! The caller is authenticated and authorized before. The upstream sees only this daemon's identity: no header of the
+//! caller reaches it. And of its headers only the type of the body reaches the caller: a `Retry-After`, for example,
+//! would block one of the HPA controller's few workers.
+
+mod client;
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use http_body_util::{BodyExt, Limited};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use self::client::UpstreamClient;
+pub use self::client::{
+    CertificateFiles, UpstreamError, UpstreamIdentity, UpstreamOptions, UpstreamTrust,
+};
+use super::api_error::{ApiFailure, json};
+use super::connections::PeerRank;
+use super::discovery::{DiscoveryDocuments, Resource};
+use super::forward::describe_causes;
+use super::route::{GROUP, VERSION};
+use crate::model::units::metric::Metric;
+use crate::model::units::names;
+use crate::telemetry::upstream::{PassedOn, UpstreamFailing, UpstreamRestored};
+
+/// Marks a request that was passed on, so that an upstream that is lagwise itself does not pass it on again.
+const PASSED_ON: HeaderName = HeaderName::from_static("x-lagwise-passed-on");
+
+/// Maximum number of answers in progress for the front proxy.
+const MAX_CONCURRENT_TRUSTED: usize = 64;
+
+/// The same for all other callers, so that they leave room for the front proxy.
+const MAX_CONCURRENT_OTHERS: usize = 16;
+
+/// How long the upstream's list of resources is used.
+const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
+
+/// Timeout for its list of resources.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Maximum size of its list of resources, in bytes.
+const DISCOVERY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Maximum number of its resources in discovery documents: every `kubectl` loads these.
+const DISCOVERY_RESOURCES_MAX: usize = 500;
+
+/// Maximum length of a metric's name, in bytes.
+const NAME_BYTES_MAX: usize = 253;
+
+/// What stays as it is in a segment of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'@');
+
+/// Why the upstream's answer cannot be passed back. `Display` is constant text, because it appears in the HPA's
+/// conditions and every change there is a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UpstreamUnavailable {
+    /// The connection failed or is not trusted.
+    #[error("cannot connect to the upstream server of external metrics")]
+    Unreachable,
+    /// It did not answer in time.
+    #[error("the upstream server of external metrics does not answer")]
+    NoAnswer,
+    /// Its files cannot be read.
+    #[error("lagwise cannot read its certificates for the upstream server of external metrics")]
+    NoClient,
+    /// It does not accept this daemon's identity.
+    #[error(
+        "the upstream server of external metrics does not let lagwise read this metric: grant the identity of \
+         server.external_metrics.upstream the verb list on external.metrics.k8s.io"
+    )]
+    Refused,
+    /// It names another place.
+    #[error(
+        "the upstream server of external metrics redirects: set server.external_metrics.upstream.url to the server itself"
+    )]
+    Redirected,
+    /// The request has come from a lagwise.
+    #[error("the upstream server of external metrics is lagwise itself")]
+    Itself,
+    /// Too many requests are in progress.
+    #[error("too many requests to the upstream server of external metrics are in progress")]
+    Busy,
+}
+
+impl UpstreamUnavailable {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::NoAnswer => "no_answer",
+            Self::NoClient => "no_client",
+            Self::Refused => "refused",
+            Self::Redirected => "redirected",
+            Self::Itself => "itself",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+impl From<UpstreamUnavailable> for ApiFailure {
+    fn from(why: UpstreamUnavailable) -> Self {
+        ApiFailure::unavailable(why.to_string())
+    }
+}
+
+/// Another server of external metrics.
+#[derive(Debug)]
+pub struct Upstream {
+    client: UpstreamClient,
+    trusted_permits: Arc<Semaphore>,
+    other_permits: Arc<Semaphore>,
+    failing: Mutex<Option<UpstreamUnavailable>>,
+    discovery: tokio::sync::Mutex<Discovery>,
+}
+
+#[derive(Debug)]
+struct Discovery {
+    asked: Option<Instant>,
+    documents: Arc<DiscoveryDocuments>,
+}
+
+impl Upstream {
+    /// Prepares connections to the upstream, which need not be reachable yet.
+    ///
+    /// # Errors
+    /// Unusable certificates.
+    pub fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
+        Ok(Self {
+            client: UpstreamClient::new(options)?,
+            trusted_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_TRUSTED)),
+            other_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_OTHERS)),
+            failing: Mutex::new(None),
+            discovery: tokio::sync::Mutex::new(Discovery {
+                asked: None,
+                documents: Arc::new(DiscoveryDocuments::new(&[])),
+            }),
+        })
+    }
+
+    /// Whether the upstream may have the metric: its own names stay with lagwise, and a name that changes the path of
+    /// the request does not exist.
+    pub(super) fn may_have(namespace: &str, metric: &str) -> bool {
+        names::namespace(namespace).is_ok() && is_foreign_metric(metric)
+    }
+
+    /// The upstream's response to a request for a metric that it [may have](Self::may_have), whatever its status; the
+    /// body is streamed.
+    pub(super) async fn pass_on(
+        &self,
+        request: &MetricRequest<'_>,
+    ) -> Result<Response, UpstreamUnavailable> {
+        let began = Instant::now();
+        let answer = self.ask(request).await;
+        let outcome = match &answer {
+            Ok(_) => "answered",
+            Err((why, _)) => why.label(),
+        };
+        PassedOn {
+            outcome,
+            took: began.elapsed(),
+        }
+        .emit();
+        self.log_transition(answer.as_ref().err());
+        answer.map_err(|(why, _)| why)
+    }
+
+    async fn ask(
+        &self,
+        request: &MetricRequest<'_>,
+    ) -> Result<Response, (UpstreamUnavailable, String)> {
+        let bare = |why| (why, String::new());
+        if request.headers.contains_key(PASSED_ON) {
+            return Err(bare(UpstreamUnavailable::Itself));
+        }
+        let permits = match request.rank {
+            PeerRank::Trusted => &self.trusted_permits,
+            PeerRank::Known | PeerRank::Unknown => &self.other_permits,
+        };
+        let permit = Arc::clone(permits).try_acquire_owned();
+        let permit = permit.map_err(|_| bare(UpstreamUnavailable::Busy))?;
+        let query = match request.query {
+            Some(query) => format!("?{query}"),
+            None => String::new(),
+        };
+        let path = format!(
+            "/apis/{GROUP}/{VERSION}/namespaces/{}/{}{query}",
+            utf8_percent_encode(request.namespace, SEGMENT),
+            utf8_percent_encode(request.metric, SEGMENT),
+        );
+        let answer = self.get(&path).await?;
+        let status = answer.status();
+        let content_type = answer.headers().get(header::CONTENT_TYPE).cloned();
+        let body = Body::new(StreamedBody {
+            body: Body::new(reqwest::Body::from(answer)),
+            _permit: permit,
+        });
+        let mut response = json(status, body);
+        match content_type {
+            Some(kind) => response.headers_mut().insert(header::CONTENT_TYPE, kind),
+            None => response.headers_mut().remove(header::CONTENT_TYPE),
+        };
+        Ok(response)
+    }
+
+    /// The response to a path, if it is one of the upstream itself to this daemon.
+    async fn get(&self, path: &str) -> Result<reqwest::Response, (UpstreamUnavailable, String)> {
+        let client = self
+            .client
+            .current()
+            .map_err(|error| (UpstreamUnavailable::NoClient, error.to_string()))?;
+        let mut request = client
+            .get(format!("{}{path}", self.client.url()))
+            .header(header::ACCEPT, "application/json")
+            .header(PASSED_ON, HeaderValue::from_static("1"));
+        if let Some(token) = self.client.token() {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        let answer = request.send().await.map_err(|error| {
+            let why = match error.is_timeout() {
+                true => UpstreamUnavailable::NoAnswer,
+                false => UpstreamUnavailable::Unreachable,
+            };
+            (why, describe_causes(&error))
+        })?;
+        let status = answer.status();
+        let why = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => UpstreamUnavailable::Refused,
+            _ if status.is_redirection() => UpstreamUnavailable::Redirected,
+            _ => return Ok(answer),
+        };
+        Err((why, format!("status {}", status.as_u16())))
+    }
+
+    /// The discovery documents, with what the upstream lists.
+    pub(super) async fn discovery(&self) -> Arc<DiscoveryDocuments> {
+        let mut discovery = self.discovery.lock().await;
+        let is_current = |asked: Instant| asked.elapsed() < DISCOVERY_MAX_AGE;
+        if !discovery.asked.is_some_and(is_current) {
+            discovery.asked = Some(Instant::now());
+            // While it does not answer, its last list counts.
+            if let Ok(Some(resources)) = timeout(DISCOVERY_TIMEOUT, self.resources()).await {
+                discovery.documents = Arc::new(DiscoveryDocuments::new(&resources));
+            }
+        }
+        Arc::clone(&discovery.documents)
+    }
+
+    async fn resources(&self) -> Option<Vec<Resource>> {
+        let answer = self.get(&format!("/apis/{GROUP}/{VERSION}")).await.ok()?;
+        if answer.status() != StatusCode::OK {
+            return None;
+        }
+        let body = Limited::new(reqwest::Body::from(answer), DISCOVERY_BYTES_MAX);
+        let body = body.collect().await.ok()?.to_bytes();
+        let list: ResourceList = serde_json::from_slice(&body).ok()?;
+        let mut resources = list.resources;
+        resources.retain(|resource| is_foreign_metric(&resource.name));
+        resources.truncate(DISCOVERY_RESOURCES_MAX);
+        Some(resources)
+    }
+
+    /// Logs when the upstream starts to fail and when it works again.
+    fn log_transition(&self, failed: Option<&(UpstreamUnavailable, String)>) {
+        // These two say nothing about it.
+        let is_own = |why| matches!(why, UpstreamUnavailable::Busy | UpstreamUnavailable::Itself);
+        let now = failed.map(|(why, _)| *why);
+        if now.is_some_and(is_own) {
+            return;
+        }
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *failing, now);
+        drop(failing);
+        let url = self.client.url();
+        match failed {
+            Some((reason, detail)) if before != now => UpstreamFailing {
+                url,
+                reason,
+                detail,
+            }
+            .emit(),
+            None if before.is_some() => UpstreamRestored { url }.emit(),
+            _ => {}
+        }
+    }
+}
+
+/// A request for a metric that is not lagwise's.
+#[derive(Debug)]
+pub(super) struct MetricRequest<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) metric: &'a str,
+    pub(super) query: Option<&'a str>,
+    pub(super) headers: &'a HeaderMap,
+    /// Of the caller.
+    pub(super) rank: PeerRank,
+}
+
+#[derive(Deserialize)]
+struct ResourceList {
+    resources: Vec<Resource>,
+}
+
+/// Whether it can be the name of a metric of another server.
+fn is_foreign_metric(name: &str) -> bool {
+    let changes_path = name
+        .chars()
+        .any(|c| c == '/' || c == '\\' || c.is_control())
+        || matches!(name, "." | "..");
+    !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !changes_path
+        && Metric::from_name(name).is_none()
+}
+
+/// A body that counts as an answer in progress until it ends.
+struct StreamedBody {
+    body: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for StreamedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

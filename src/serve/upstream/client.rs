@@ -1,0 +1,190 @@
+//! HTTP client of the upstream, made anew when its files change.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::authentication::Credential;
+use crate::serve::bearer_token::BearerToken;
+
+/// Timeout for connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the upstream may take to begin its answer, and between two parts of it. Short, because the HPA controller
+/// has only five workers.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Timeout for a whole answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// HTTP/2 keepalive: interval and timeout.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How long files are used before they are read again.
+const FILES_MAX_AGE: Duration = Duration::from_secs(10);
+
+/// How to reach the upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamOptions {
+    /// Scheme, host and port.
+    pub url: String,
+    pub trust: UpstreamTrust,
+    pub identity: UpstreamIdentity,
+}
+
+/// Which certificates of the upstream are trusted.
+#[derive(Clone, Debug)]
+pub enum UpstreamTrust {
+    /// Those of the CAs in this PEM file.
+    CaFile(PathBuf),
+    /// All.
+    Any,
+}
+
+/// What this daemon presents to the upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamIdentity {
+    /// The file with a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// The PEM files with a client certificate.
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// The PEM files of a certificate.
+#[derive(Clone, Debug)]
+pub struct CertificateFiles {
+    /// The certificate, followed by those of its issuers.
+    pub cert_file: PathBuf,
+    /// The key of the certificate.
+    pub key_file: PathBuf,
+}
+
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("cannot read {}: {error}", file.display())]
+    Unreadable {
+        file: PathBuf,
+        error: std::io::Error,
+    },
+    #[error("{} has no PEM certificate", .0.display())]
+    NoCertificate(PathBuf),
+    #[error("cannot use the certificates for server.external_metrics.upstream: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Content of the files that a client is made of.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Files {
+    ca: Vec<u8>,
+    /// The certificate and its key.
+    identity: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Made {
+    client: reqwest::Client,
+    files: Files,
+    read: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct UpstreamClient {
+    options: UpstreamOptions,
+    token: BearerToken,
+    made: Mutex<Made>,
+}
+
+impl UpstreamClient {
+    pub(super) fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
+        let files = Files::read(&options)?;
+        let made = Made {
+            client: build(&options, &files)?,
+            files,
+            read: Instant::now(),
+        };
+        let token_file = options.identity.token_file.clone();
+        let credential = token_file.map_or(Credential::None, Credential::TokenFile);
+        Ok(Self {
+            options,
+            token: BearerToken::new(credential),
+            made: Mutex::new(made),
+        })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.options.url
+    }
+
+    /// The `Authorization` header.
+    pub(super) fn token(&self) -> Option<HeaderValue> {
+        self.token.header()
+    }
+
+    /// The client with the current content of the files.
+    pub(super) fn current(&self) -> Result<reqwest::Client, UpstreamError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.read.elapsed() >= FILES_MAX_AGE {
+            let files = Files::read(&self.options)?;
+            if files != made.files {
+                made.client = build(&self.options, &files)?;
+                made.files = files;
+            }
+            made.read = Instant::now();
+        }
+        Ok(made.client.clone())
+    }
+}
+
+impl Files {
+    fn read(options: &UpstreamOptions) -> Result<Self, UpstreamError> {
+        let mut files = Self::default();
+        if let UpstreamTrust::CaFile(file) = &options.trust {
+            files.ca = read(file)?;
+        }
+        if let Some(certificate) = &options.identity.certificate {
+            files.identity = read(&certificate.cert_file)?;
+            files.identity.push(b'\n');
+            files.identity.extend(read(&certificate.key_file)?);
+        }
+        Ok(files)
+    }
+}
+
+fn read(file: &PathBuf) -> Result<Vec<u8>, UpstreamError> {
+    std::fs::read(file).map_err(|error| UpstreamError::Unreadable {
+        file: file.clone(),
+        error,
+    })
+}
+
+fn build(options: &UpstreamOptions, files: &Files) -> Result<reqwest::Client, UpstreamError> {
+    let builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .timeout(ANSWER_TIMEOUT)
+        // Never send the token to another place than configured.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http2_keep_alive_interval(KEEPALIVE)
+        .http2_keep_alive_timeout(KEEPALIVE)
+        .user_agent(concat!("lagwise/", env!("CARGO_PKG_VERSION")));
+    let builder = match &options.trust {
+        UpstreamTrust::Any => builder.tls_danger_accept_invalid_certs(true),
+        UpstreamTrust::CaFile(file) => {
+            let authorities = reqwest::Certificate::from_pem_bundle(&files.ca)?;
+            if authorities.is_empty() {
+                return Err(UpstreamError::NoCertificate(file.clone()));
+            }
+            builder.tls_certs_only(authorities)
+        }
+    };
+    let builder = match &options.identity.certificate {
+        None => builder,
+        Some(_) => builder.identity(reqwest::Identity::from_pem(&files.identity)?),
+    };
+    Ok(builder.build()?)
+}
