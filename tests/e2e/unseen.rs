@@ -105,7 +105,7 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         let meant = format!("did you mean group {group}?");
         for (name, words) in [
             ("group", &*meant),
-            ("new", &meant),
+            ("new", &*meant),
             (
                 "alone",
                 "exists, but has neither members nor committed offsets",
