@@ -4,12 +4,14 @@
 //! trailing bytes, as in Kafka's own clients.
 
 mod metadata;
+mod topic_changes;
 
 use std::ops::Range;
 
 use super::cursor::{Malformed, ResponseCursor};
 
 pub(super) use self::metadata::{MetadataLimits, TopicEntry, metadata};
+pub(super) use self::topic_changes::{TopicResult, create_partitions, topic_config};
 
 /// API key, lowest and highest version that a broker supports.
 pub(super) type ApiRange = (i16, i16, i16);
@@ -305,46 +307,6 @@ pub(super) fn list_groups(
     }
     cursor.skip_tags()?;
     Ok((code, groups))
-}
-
-/// The result for the only topic of a request.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TopicResult {
-    pub(super) code: i16,
-    /// The broker's explanation of an error.
-    pub(super) message: Option<String>,
-}
-
-/// Decodes `CreatePartitions` of one topic.
-pub(super) fn create_partitions(body: &[u8], version: i16) -> Result<TopicResult, Malformed> {
-    let mut cursor = ResponseCursor::new(body, version >= 2);
-    cursor.i32()?;
-    if cursor.count(4)? != 1 {
-        return Err(Malformed);
-    }
-    cursor.skip_string()?;
-    Ok(TopicResult {
-        code: cursor.i16()?,
-        message: cursor.nullable_string()?.map(str::to_owned),
-    })
-}
-
-/// Decodes `DescribeConfigs` of one key of one topic: error code, and the value.
-pub(super) fn topic_config(body: &[u8], version: i16) -> Result<(i16, Option<String>), Malformed> {
-    let mut cursor = ResponseCursor::new(body, version >= 4);
-    cursor.i32()?;
-    if cursor.count(6)? != 1 {
-        return Err(Malformed);
-    }
-    let code = cursor.i16()?;
-    cursor.skip_string()?;
-    cursor.i8()?;
-    cursor.skip_string()?;
-    if cursor.count(4)? == 0 {
-        return Ok((code, None));
-    }
-    cursor.skip_string()?;
-    Ok((code, cursor.nullable_string()?.map(str::to_owned)))
 }
 
 /// Group name, and group type in the broker's spelling.
