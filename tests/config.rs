@@ -720,7 +720,7 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
          targets: [{zzz: 1, name: t, group: g, cluster: a}]\n\
          tenancy: [{zzz: 1}]\n\
          budgets: {zzz: 1, hpa: {zzz: 1}, namespace: {zzz: 1}, total: {zzz: 1}}\n\
-         poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1, enforce: {zzz: 1}}\nscale_to_zero: {zzz: 1}\nleader: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
+         poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1, enforce: {zzz: 1}}\npolicy: {zzz: 1}\nscale_to_zero: {zzz: 1}\nleader: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
          server:\n  zzz: 1\n  metrics: {zzz: 1}\n  probes: {zzz: 1}\n  admin: {zzz: 1}\n  \
          external_scaler: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  \
          external_metrics:\n    zzz: 1\n    tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}\n    \

@@ -1,6 +1,8 @@
 //! The binary, as a user runs it. The demo goes the whole way from records to replicas, on librdkafka's embedded
 //! broker.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};

@@ -121,15 +121,15 @@ async fn check_file(args: &PreflightArgs) -> Vec<CheckLine> {
 }
 
 /// What lagwise is asked for; `None` until the HPAs are listed or cannot be.
-type AskedFor = watch::Receiver<Option<Arc<Asked>>>;
+type AskedFor = watch::Receiver<Option<Arc<RequestedTargets>>>;
 
 /// The HPAs, and the targets that they and the configuration make.
-struct Asked {
+struct RequestedTargets {
     hpas: Vec<Arc<HpaFacts>>,
     targets: Targets,
 }
 
-impl Asked {
+impl RequestedTargets {
     fn new(config: &Config, hpas: Vec<Arc<HpaFacts>>) -> Self {
         let clusters: Vec<ClusterName> = config.clusters.iter().map(|c| c.name.clone()).collect();
         let targets = Targets::new(&clusters, target_options(config), None);
@@ -152,7 +152,7 @@ impl Asked {
     }
 }
 
-async fn asked(mut receiver: AskedFor) -> Option<Arc<Asked>> {
+async fn asked(mut receiver: AskedFor) -> Option<Arc<RequestedTargets>> {
     let known = receiver.wait_for(Option::is_some).await.ok()?;
     known.clone()
 }
@@ -185,7 +185,7 @@ async fn check_all(args: &PreflightArgs, config: &Config) -> Vec<CheckLine> {
         publish.send_if_modified(|known| {
             let is_missing = known.is_none();
             if is_missing {
-                *known = Some(Arc::new(Asked::new(config, Vec::new())));
+                *known = Some(Arc::new(RequestedTargets::new(config, Vec::new())));
             }
             is_missing
         });
@@ -239,7 +239,7 @@ async fn lint(args: &PreflightArgs, config: &Config, receiver: AskedFor) -> Conf
 async fn check_cluster(
     args: &PreflightArgs,
     config: &Config,
-    publish: &watch::Sender<Option<Arc<Asked>>>,
+    publish: &watch::Sender<Option<Arc<RequestedTargets>>>,
 ) -> Vec<CheckLine> {
     let client = match connect(&args.kube.options_over(&config.kubernetes)).await {
         Ok(client) => client,
@@ -254,7 +254,7 @@ async fn check_cluster(
         let facts = hpas
             .as_ref()
             .map_or_else(|_| Vec::new(), |h| h.facts.clone());
-        publish.send_replace(Some(Arc::new(Asked::new(config, facts))));
+        publish.send_replace(Some(Arc::new(RequestedTargets::new(config, facts))));
         hpas
     };
     let (version, hpas, account, registered, answer, policy, monitors) = futures::join!(

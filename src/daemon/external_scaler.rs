@@ -59,10 +59,11 @@ async fn merge(
                     return std::future::pending().await;
                 }
                 let now = Instant::now();
-                // All are recorded, not only those up to the first that is new.
-                received.drain(..).fold(false, |is_changed, trigger| {
-                    triggers.insert(trigger, now) || is_changed
-                })
+                let mut is_changed = false;
+                for trigger in received.drain(..) {
+                    is_changed |= triggers.insert(trigger, now);
+                }
+                is_changed
             }
             _ = expiry.tick() => triggers.expire(Instant::now()),
         };

@@ -72,9 +72,12 @@ mod tests {
 
     #[test]
     fn files_replace_objects_of_the_cluster() {
-        let files = "state: {file: /var/lib/lagwise/state}\n\
-                     server: {external_metrics: {tls: {cert_file: /c, key_file: /k}}}";
-        let scope = scope(files);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let file = file.path().display();
+        let scope = scope(&format!(
+            "state: {{file: /var/lib/lagwise/state}}\n\
+             server: {{external_metrics: {{tls: {{cert_file: {file}, key_file: {file}}}}}}}"
+        ));
         assert!(scope.state.is_none() && scope.certificate.is_none());
         assert!(scope.registration.is_none());
     }

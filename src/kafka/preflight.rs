@@ -72,6 +72,8 @@ async fn sweep(source: &KafkaSource, groups: &[GroupPlan], within: Duration) -> 
     let plan = SweepPlan {
         groups: groups.to_vec(),
         max_partitions: None,
+        max_listed_partitions: None,
+        is_partial: false,
     };
     source.observe(plan, Instant::now() + within).await
 }

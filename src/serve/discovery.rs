@@ -31,7 +31,7 @@ static GROUP_DOCUMENT: LazyLock<String> = LazyLock::new(|| {
 /// A resource of the API group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Resource {
+pub(super) struct ApiResource {
     pub(super) name: String,
     #[serde(default)]
     pub(super) singular_name: String,
@@ -55,7 +55,7 @@ fn verbs() -> Vec<String> {
     vec!["get".to_owned()]
 }
 
-impl Resource {
+impl ApiResource {
     fn placeholder() -> Self {
         Self {
             name: PLACEHOLDER.to_owned(),
@@ -92,8 +92,8 @@ pub(super) fn group_document() -> Response {
 
 impl DiscoveryDocuments {
     /// With the placeholder and the resources of another server.
-    pub(super) fn new(others: &[Resource]) -> Self {
-        let mut resources = vec![Resource::placeholder()];
+    pub(super) fn new(others: &[ApiResource]) -> Self {
+        let mut resources = vec![ApiResource::placeholder()];
         for other in others {
             if !resources.iter().any(|known| known.name == other.name) {
                 resources.push(other.clone());
@@ -199,8 +199,8 @@ struct AggregatedDiscovery {
 }
 
 impl AggregatedDiscovery {
-    fn new(format: &'static str, resources: &[Resource]) -> Self {
-        let listed = resources.iter().map(Resource::aggregated);
+    fn new(format: &'static str, resources: &[ApiResource]) -> Self {
+        let listed = resources.iter().map(ApiResource::aggregated);
         let body = json!({
             "kind": "APIGroupDiscoveryList",
             "apiVersion": format!("apidiscovery.k8s.io/{format}"),

@@ -29,7 +29,7 @@ use super::health::Readiness;
 use super::leader_router::LeaderRouter;
 use super::request::{Parameters, require_get, require_json};
 use super::route::Route;
-use super::upstream::{MetricRequest, Upstream};
+use super::upstream::{Upstream, UpstreamRequest};
 use super::{BuildInfo, discovery};
 use crate::authentication::access::Caller;
 use crate::leader_election::Leading;
@@ -238,7 +238,7 @@ impl ExternalMetricsApi {
                 if let Some(upstream) = &self.upstream
                     && Metric::from_name(metric).is_none()
                 {
-                    let request = MetricRequest {
+                    let request = UpstreamRequest {
                         namespace,
                         metric,
                         query: request.parts.uri.query(),

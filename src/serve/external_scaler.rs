@@ -29,7 +29,8 @@ use tower::service_fn;
 
 use self::messages::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, HealthCheckRequest,
-    HealthCheckResponse, IsActiveResponse, MetricSpec, ScaledObjectRef, ScalerMetricValue, Serving,
+    HealthCheckResponse, HealthStatus, IsActiveResponse, MetricSpec, ScaledObjectRef,
+    ScalerMetricValue,
 };
 use self::streams::{ActivityStream, spec_stream};
 use super::admission::RequestAdmission;
@@ -255,8 +256,8 @@ impl ExternalScaler {
             return Err(Status::not_found("lagwise has no such service"));
         }
         let serving = match self.readiness.check(std::time::Instant::now()) {
-            Ok(()) => Serving::Serving,
-            Err(_) => Serving::NotServing,
+            Ok(()) => HealthStatus::Serving,
+            Err(_) => HealthStatus::NotServing,
         };
         Ok(HealthCheckResponse {
             status: serving.into(),

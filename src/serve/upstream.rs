@@ -26,7 +26,7 @@ pub use self::client::{
 };
 use super::api_error::{ApiFailure, json};
 use super::connections::PeerRank;
-use super::discovery::{DiscoveryDocuments, Resource};
+use super::discovery::{ApiResource, DiscoveryDocuments};
 use super::forward::describe_causes;
 use super::route::{GROUP, VERSION};
 use crate::model::units::metric::Metric;
@@ -162,7 +162,7 @@ impl Upstream {
     /// body is streamed.
     pub(super) async fn pass_on(
         &self,
-        request: &MetricRequest<'_>,
+        request: &UpstreamRequest<'_>,
     ) -> Result<Response, UpstreamUnavailable> {
         let began = Instant::now();
         let answer = self.ask(request).await;
@@ -181,7 +181,7 @@ impl Upstream {
 
     async fn ask(
         &self,
-        request: &MetricRequest<'_>,
+        request: &UpstreamRequest<'_>,
     ) -> Result<Response, (UpstreamUnavailable, String)> {
         let bare = |why| (why, String::new());
         if request.headers.contains_key(PASSED_ON) {
@@ -260,7 +260,7 @@ impl Upstream {
         Arc::clone(&discovery.documents)
     }
 
-    async fn resources(&self) -> Option<Vec<Resource>> {
+    async fn resources(&self) -> Option<Vec<ApiResource>> {
         let answer = self.get(&format!("/apis/{GROUP}/{VERSION}")).await.ok()?;
         if answer.status() != StatusCode::OK {
             return None;
@@ -301,7 +301,7 @@ impl Upstream {
 
 /// A request for a metric that is not lagwise's.
 #[derive(Debug)]
-pub(super) struct MetricRequest<'a> {
+pub(super) struct UpstreamRequest<'a> {
     pub(super) namespace: &'a str,
     pub(super) metric: &'a str,
     pub(super) query: Option<&'a str>,
@@ -312,7 +312,7 @@ pub(super) struct MetricRequest<'a> {
 
 #[derive(Deserialize)]
 struct ResourceList {
-    resources: Vec<Resource>,
+    resources: Vec<ApiResource>,
 }
 
 /// Whether it can be the name of a metric of another server.

@@ -90,15 +90,18 @@ impl Scaled {
 
     /// How often the broker has assigned the partitions anew: the epoch of the group.
     fn rebalances(&self, kafka: &KafkaCluster) -> Result<u32> {
-        let arguments = ["--describe", "--state", "--verbose", "--group", &self.group];
-        let text = kafka.consumer_groups_tool(&arguments)?;
+        let text = kafka.consumer_groups_tool(&[
+            "--describe",
+            "--state",
+            "--verbose",
+            "--group",
+            &self.group,
+        ])?;
         let mut lines = text.lines().filter(|line| !line.trim().is_empty());
         let header = lines.find(|line| line.contains("GROUP-EPOCH"));
         let place = header.and_then(|line| {
-            // The column before has two words.
-            line.replace("COORDINATOR (ID)", "COORDINATOR ID")
-                .split_whitespace()
-                .position(|column| column == "GROUP-EPOCH")
+            let mut columns = line.split_whitespace();
+            columns.position(|column| column == "GROUP-EPOCH")
         });
         let row = lines.next().with_context(|| format!("no group: {text}"))?;
         let epoch = place.and_then(|place| row.split_whitespace().nth(place));
@@ -159,7 +162,7 @@ fn a_step_up_takes_one_move_and_a_killed_daemon_changes_nothing(testbed: &Testbe
         namespaces: vec![namespace.clone()],
         ..Options::main(&kafka.bootstrap())
     };
-    let (mut daemon, api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     let mut rate = Scaled::start(testbed, (kafka, plane), &namespace, &topic, "rate")?;
     produce(kafka, &topic, (20, 180), &mut [&mut rate], |_| {
         until_served(&daemon, &namespace, "rate")

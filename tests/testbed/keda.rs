@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::uri::PathAndQuery;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -284,15 +284,15 @@ impl Scaler {
 
 async fn answer(State(scaler): State<Arc<Scaler>>, request: Request) -> Response {
     let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let name = name.to_owned();
     let Some(metric) = name.strip_prefix("s0-") else {
         // Discovery, by which the API server sees that the API is there.
-        return axum::Json(json!({
+        return json_response(&json!({
             "kind": "APIResourceList",
             "apiVersion": "v1",
             "groupVersion": "external.metrics.k8s.io/v1beta1",
             "resources": [],
-        }))
-        .into_response();
+        }));
     };
     match scaler.metrics(metric).await {
         Ok(values) => {
@@ -305,14 +305,18 @@ async fn answer(State(scaler): State<Arc<Scaler>>, request: Request) -> Response
                 })
             };
             let items: Vec<_> = values.all.iter().map(item).collect();
-            axum::Json(json!({
+            json_response(&json!({
                 "kind": "ExternalMetricValueList",
                 "apiVersion": "external.metrics.k8s.io/v1beta1",
                 "metadata": {},
                 "items": items,
             }))
-            .into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
     }
+}
+
+fn json_response(body: &Value) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (content_type, body.to_string()).into_response()
 }

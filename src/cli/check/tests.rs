@@ -73,10 +73,14 @@ async fn a_configuration_that_cannot_be_used_fails() {
 
 #[tokio::test]
 async fn everything_is_checked_although_nothing_answers() {
-    // Nobody listens on port 1.
-    let text = "clusters: [{name: main, properties: {bootstrap.servers: '127.0.0.1:1'}}]\n\
-                kubernetes: {kubeconfig: /nowhere/kubeconfig}";
-    let config = Config::parse(text, &SystemEnvironment).unwrap();
+    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    let kubeconfig = kubeconfig.path().display();
+    // Nobody listens on port 1, and the kubeconfig has no cluster.
+    let text = format!(
+        "clusters: [{{name: main, properties: {{bootstrap.servers: '127.0.0.1:1'}}}}]\n\
+         kubernetes: {{kubeconfig: {kubeconfig}}}"
+    );
+    let config = Config::parse(&text, &SystemEnvironment).unwrap();
     let args = parsed(&["--timeout", "1s"]).unwrap();
     let lines = check_all(&args, &config).await;
     let codes: Vec<_> = lines.iter().filter_map(|line| line.code).collect();

@@ -34,7 +34,7 @@ pub(super) struct GrowArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTITIONS)))]
     for_replicas: Option<u32>,
     /// Consumer threads in each replica
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "for_replicas", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "for_replicas", conflicts_with = "partitions", value_parser = clap::value_parser!(u32).range(1..=1000))]
     threads_per_replica: u32,
     /// Configuration file with the Kafka cluster
     #[arg(long, value_name = "FILE")]

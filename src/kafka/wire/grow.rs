@@ -10,6 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::WireInner;
 use super::address::Address;
+use super::connection::ResponseLimit;
 use super::responses::{self, TopicResult};
 use super::versions::ApiKey;
 use crate::kafka::codes;
@@ -23,7 +24,7 @@ use crate::model::units::untrusted_text::Printable;
 const TOPIC: i8 = 2;
 
 /// Maximum size of a response about one topic.
-const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+const RESPONSE_LIMIT: ResponseLimit = ResponseLimit::Expected(1024 * 1024);
 
 impl WireInner {
     /// Reads what growing a topic depends on.
@@ -63,7 +64,7 @@ impl WireInner {
             let api = ApiKey::DescribeConfigs;
             let version = broker.versions(deadline).await?.highest_common(api)?;
             let answer = broker
-                .send_bounded_request(api, version, request, RESPONSE_BYTES_MAX, deadline)
+                .send_bounded_request(api, version, request, RESPONSE_LIMIT, deadline)
                 .await?;
             responses::topic_config(&answer, version)
                 .map_err(|error| self.cluster.report_malformed(&address, &error))
@@ -120,7 +121,7 @@ impl WireInner {
         let api = ApiKey::CreatePartitions;
         let version = broker.versions(deadline).await?.highest_common(api)?;
         let answer = broker
-            .send_bounded_request(api, version, request, RESPONSE_BYTES_MAX, deadline)
+            .send_bounded_request(api, version, request, RESPONSE_LIMIT, deadline)
             .await?;
         responses::create_partitions(&answer, version)
             .map_err(|error| self.cluster.report_malformed(address, &error))

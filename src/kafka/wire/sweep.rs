@@ -61,9 +61,7 @@ impl WireInner {
             }
         };
         let mut allowance = PartitionAllowance::new(plan.max_partitions);
-        let count = plan.groups.len();
-        let (mut planned, mut asked) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut over_budget = Vec::new();
+        let (mut planned, mut asked, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
         for (group, named) in plan.groups.into_iter().zip(named) {
             let query = offset_query(&group, named.as_deref(), &known);
             match allowance.take(&group, query.named_partitions()) {

@@ -127,6 +127,7 @@ impl MetricEvaluation {
             withheld: self.withheld.clone(),
             fallback: None,
             decisive: self.decisive,
+            policy: self.policy.clone(),
         }
     }
 

@@ -184,13 +184,18 @@ impl ExternalTrigger {
         this == that && self.external.selector == other.external.selector
     }
 
-    /// Adds the metric and its settings to an HPA. What another trigger has set for the same group stays.
+    /// Whether both are about the same group or configured target, with other settings.
+    #[must_use]
+    pub fn contradicts(&self, other: &Self) -> bool {
+        self.name == other.name && self.annotations != other.annotations
+    }
+
+    /// Adds the metric and its settings to an HPA.
     pub(super) fn add_to(&self, facts: &mut HpaFacts) {
         facts.metrics.push(self.external.clone());
-        for (key, value) in &self.annotations {
-            let known = facts.annotations.entry(key.clone());
-            known.or_insert_with(|| value.clone());
-        }
+        let annotations = self.annotations.iter();
+        let annotations = annotations.map(|(key, value)| (key.clone(), value.clone()));
+        facts.annotations.extend(annotations);
     }
 
     /// Whether an HPA has this metric with these settings.

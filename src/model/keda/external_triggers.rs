@@ -46,6 +46,15 @@ impl ExternalTriggers {
                 triggers: Vec::new(),
                 made: None,
             });
+        // The former version of a trigger that has another topic or metric by now must not keep its settings.
+        let before = of_hpa.triggers.len();
+        let stays =
+            |known: &ExternalTrigger| trigger.replaces(known) || !trigger.contradicts(known);
+        of_hpa.triggers.retain(|(known, _)| stays(known));
+        let is_one_gone = of_hpa.triggers.len() < before;
+        if is_one_gone {
+            of_hpa.made = None;
+        }
         let mut known = of_hpa.triggers.iter_mut();
         if let Some((known, last)) = known.find(|(known, _)| trigger.replaces(known)) {
             *last = now;
@@ -54,7 +63,7 @@ impl ExternalTriggers {
                 *known = trigger;
                 of_hpa.made = None;
             }
-            return is_changed;
+            return is_changed || is_one_gone;
         }
         if of_hpa.triggers.len() >= MAX_TRIGGERS {
             let oldest = of_hpa.triggers.iter().enumerate();

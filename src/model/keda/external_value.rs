@@ -7,13 +7,13 @@ use std::num::NonZeroU64;
 
 use crate::model::units::quantity::Milli;
 
-/// The largest number of thousandths that KEDA's arithmetic keeps exactly.
-const MOST: u64 = 1 << 53;
+/// The largest number of thousandths that is used. Up to it, KEDA's arithmetic has more than the precision that it needs.
+const MOST: u64 = 1 << 50;
 
 /// The number from which KEDA computes exactly these thousandths.
 #[must_use]
 pub fn as_float(amount: Milli) -> f64 {
-    // Whole numbers up to 2^53 are exact as text and as floating-point numbers.
+    // Such whole numbers are exact as floating-point numbers.
     let thousandths: f64 = amount
         .thousandths()
         .min(MOST)
@@ -76,7 +76,7 @@ mod tests {
             let float = as_float(milli(thousandths));
             assert_eq!(in_keda(float), thousandths, "{float}");
         }
-        assert!(in_keda(as_float(milli(u64::MAX))) <= i64::MAX as u64);
+        assert!(in_keda(as_float(milli(u64::MAX))) <= MOST);
     }
 
     proptest! {
@@ -84,7 +84,8 @@ mod tests {
         fn whole_numbers_give_the_same_replicas(lag in 0u64..5_000_000, target in 1u64..1_000_000) {
             let (value, target) = (milli(lag), milli(target));
             let exact = value.ceil_div(target).unwrap();
-            let whole = (whole_value(value, target) as u64).div_ceil(whole_target(target) as u64);
+            let whole = |number: i64| u64::try_from(number).unwrap();
+            let whole = whole(whole_value(value, target)).div_ceil(whole(whole_target(target)));
             prop_assert_eq!(whole, exact);
         }
 

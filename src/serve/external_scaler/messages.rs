@@ -78,13 +78,13 @@ pub(super) struct HealthCheckRequest {
 
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct HealthCheckResponse {
-    #[prost(enumeration = "Serving", tag = "1")]
+    #[prost(enumeration = "HealthStatus", tag = "1")]
     pub(super) status: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
-pub(super) enum Serving {
+pub(super) enum HealthStatus {
     Unknown = 0,
     Serving = 1,
     NotServing = 2,

@@ -53,7 +53,8 @@ struct Rig {
 }
 
 fn own_tls() -> ServerTls {
-    ServerTls::self_signed(&["localhost".to_owned()]).unwrap()
+    // By the second one, replicas know each other.
+    ServerTls::self_signed(&["localhost".to_owned(), "lagwise.shop.svc".to_owned()]).unwrap()
 }
 
 impl Rig {
@@ -81,6 +82,8 @@ impl Rig {
             triggers,
         );
         let answers = Arc::new(answers);
+        // The poller of a term publishes before it has read anything.
+        publisher.of_term(term).publish(LagSnapshot::default());
         let (lag, lag_in) = watch::channel(None);
         tokio::spawn(poll(publisher.of_term(term), asked, lag_in));
         let (draining_in, draining) = watch::channel(false);
@@ -98,6 +101,7 @@ impl Rig {
             leading,
             forwarder: Some(forwarder),
             triggers: Some(answers),
+            upstream: None,
             readiness,
             reader,
             tenancy: Default::default(),
@@ -471,7 +475,7 @@ async fn only_certificates_of_the_authority_are_let_in() {
         let health = client
             .call::<_, HealthCheckResponse>(messages::HEALTH_CHECK, asked)
             .await;
-        assert_eq!(health.unwrap().status(), Serving::Serving);
+        assert_eq!(health.unwrap().status(), HealthStatus::Serving);
     }
     let client = rig.connect_as(Some(issuer.client("keda"))).await;
     assert!(client.is_active(object(&[])).await.unwrap());
@@ -502,12 +506,12 @@ async fn health_follows_readiness() {
             client.call(messages::HEALTH_CHECK, asked).await;
         answer.map(|answer| answer.status())
     };
-    assert_eq!(check("").await.unwrap(), Serving::NotServing);
+    assert_eq!(check("").await.unwrap(), HealthStatus::NotServing);
     rig.lag.send_replace(Some(3));
     assert!(client.is_active(object(&[])).await.unwrap());
     assert_eq!(
         check("externalscaler.ExternalScaler").await.unwrap(),
-        Serving::Serving
+        HealthStatus::Serving
     );
     assert_eq!(
         check("other.Service").await.unwrap_err().code(),

@@ -81,8 +81,8 @@ pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Resul
     let group = names("g", 1);
     let hpa = |i: usize| {
         // Half of them with another lag per replica, so that all conflict.
-        let mut hpa = neighbours.hpa(&format!("same{i}"), json!({}), &[group.clone()]);
-        let lag = if i % 2 == 0 { "10" } else { "20" };
+        let mut hpa = neighbours.hpa(&format!("same{i}"), json!({}), std::slice::from_ref(&group));
+        let lag = if i.is_multiple_of(2) { "10" } else { "20" };
         hpa["spec"]["metrics"][0]["external"]["target"]["averageValue"] = json!(lag);
         hpa
     };
@@ -98,7 +98,11 @@ pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Resul
     neighbours.delete_all()?;
 
     let large = |i: usize| {
-        let mut hpa = neighbours.hpa(&format!("large{i}"), json!({}), &[group.clone()]);
+        let mut hpa = neighbours.hpa(
+            &format!("large{i}"),
+            json!({}),
+            std::slice::from_ref(&group),
+        );
         let values: Vec<_> = (0..4000).map(|n| format!("{n:x}")).collect();
         let expressions =
             &mut hpa["spec"]["metrics"][0]["external"]["metric"]["selector"]["matchExpressions"];
@@ -119,7 +123,7 @@ pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Resul
     neighbours.delete_all()?;
 
     let name = json!({"lagwise.dev/consumer-group": "n".repeat(15 * 1024)});
-    let long = neighbours.hpa("long", name, &[group.clone()]);
+    let long = neighbours.hpa("long", name, std::slice::from_ref(&group));
     neighbours.honest.endure("a group name of 15 KiB", 40, || {
         neighbours.write("create", &[long])?;
         neighbours.honest.daemon.let_it_look(4)?;

@@ -9,7 +9,7 @@ use crate::model::kafka::observation::Observation;
 use crate::model::keda::external_triggers::ExternalTriggers;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::budgets::Budgets;
+use crate::model::targets::budgets::{Amounts, Budgets};
 use crate::model::targets::tenancy::{Grant, Tenancy};
 use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::glob::Glob;
@@ -149,10 +149,12 @@ fn tenancy_is_that_of_the_namespace_of_the_scaled_object() {
 
 #[test]
 fn budgets_apply() {
-    let mut options = TargetOptions::default();
-    options.budgets = Budgets {
-        hpa: Default::default(),
-        ..options.budgets
+    let options = TargetOptions {
+        budgets: Budgets {
+            hpa: Amounts::default(),
+            ..Budgets::default()
+        },
+        ..TargetOptions::default()
     };
     let trigger = trigger(&[]);
     let snapshot = snapshot_of(&trigger, &HpaMap::default(), options, lag(1));

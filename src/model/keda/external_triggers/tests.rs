@@ -114,3 +114,24 @@ fn the_triggers_of_a_scaled_object_are_bounded() {
     let all = triggers.add_to(&HpaMap::default());
     assert_eq!(all.get(&key()).unwrap().metrics.len(), MAX_TRIGGERS);
 }
+
+#[test]
+fn the_settings_of_a_former_version_do_not_stay() {
+    let version = |more: &[(&str, &str)]| {
+        let metadata = [("group", "g"), ("lagThreshold", "1")];
+        let metadata: Vec<_> = metadata.iter().chain(more).copied().collect();
+        trigger("shop", "billing", &metadata)
+    };
+    let plain = version(&[]);
+    for former in [
+        &[("metric", "desired")][..],
+        &[("topic", "payments"), ("even", "true")],
+    ] {
+        let mut triggers = ExternalTriggers::default();
+        assert!(triggers.insert(version(former), second(0)));
+        assert!(triggers.insert(Arc::clone(&plain), second(1)));
+        let all = triggers.add_to(&HpaMap::default());
+        assert!(plain.is_in(all.get(&key()).unwrap()), "{former:?}");
+        assert!(!triggers.insert(Arc::clone(&plain), second(2)));
+    }
+}
