@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::text_table::{TableColumn, TextTable, or_dash};
+use crate::model::diagnostics::attention::is_at_ceiling;
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::settings::cap_mode::CapMode;
@@ -56,9 +57,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
 
 /// The desired replicas, and how many the lag is worth if the ceiling allows fewer.
 fn desired(hpa: &HpaStatus) -> String {
-    let uncapped = hpa
-        .uncapped
-        .filter(|uncapped| hpa.desired < Some(*uncapped));
+    let uncapped = hpa.uncapped.filter(|_| is_at_ceiling(hpa));
     match (hpa.desired, uncapped) {
         (Some(desired), Some(uncapped)) => format!("{desired} of {uncapped}"),
         (desired, _) => or_dash(desired),

@@ -28,7 +28,9 @@ impl<'a> AtCeiling<'a> {
     pub fn of_metric(metric: &'a HpaMetric<'a>) -> Option<Self> {
         let value = metric.outcome.as_ref().ok()?;
         let (uncapped, capped) = (value.uncapped?, value.desired?);
-        (uncapped > capped).then_some(Self {
+        let ceiling = value.ceiling.map(|ceiling| ceiling.replicas);
+        let is_cut = uncapped > capped && value.rule.is_cut_by(ceiling, capped);
+        is_cut.then_some(Self {
             metric,
             lag: value.lag?,
             uncapped,

@@ -74,7 +74,14 @@ pub fn findings(status: &HpaStatus) -> impl Iterator<Item = FindingCode> {
 /// Whether the lag is worth more replicas than the ceiling allows.
 #[must_use]
 pub fn is_at_ceiling(status: &HpaStatus) -> bool {
-    status.desired.is_some() && status.uncapped > status.desired
+    // A daemon of an earlier version reports no rule.
+    let is_cut = |desired: u32| {
+        let rule = status.rule;
+        rule.is_none_or(|rule| rule.is_cut_by(status.ceiling, desired))
+    };
+    status
+        .desired
+        .is_some_and(|desired| status.uncapped > Some(desired) && is_cut(desired))
 }
 
 /// Whether the workload has no replicas.
@@ -103,10 +110,14 @@ pub fn phrase(status: &HpaStatus) -> String {
         };
     };
     let phrase = match (status.desired, status.uncapped) {
-        (Some(desired), Some(uncapped)) if uncapped > desired => {
+        (Some(desired), Some(uncapped)) if is_at_ceiling(status) => {
             format!("lag is worth {uncapped} replicas, capped at {desired}")
         }
         (Some(desired), _) => match rule {
+            ValueRule::Held => format!("a hold keeps {}", replicas(desired)),
+            ValueRule::Rate if desired > 0 => {
+                format!("the rate policy wants {}", replicas(desired))
+            }
             ValueRule::NeverRan => "the group has never run, so one replica starts it".to_owned(),
             ValueRule::Cooldown => "no lag, but the cooldown is not over".to_owned(),
             ValueRule::Even => format!("{} share the partitions evenly", replicas(desired)),
@@ -134,6 +145,9 @@ pub fn what_would_change(status: &HpaStatus) -> String {
     let Some(desired) = status.desired else {
         return "With a lag per replica, the replicas would follow the lag.".to_owned();
     };
+    if status.rule == Some(ValueRule::Held) {
+        return "The end of the hold would let the replicas change (lagwise.dev/hold).".to_owned();
+    }
     let ceiling = status.ceiling.and_then(Limit::bounded);
     if let (true, Some(ceiling)) = (is_at_ceiling(status), ceiling) {
         return format!(
@@ -143,7 +157,7 @@ pub fn what_would_change(status: &HpaStatus) -> String {
     }
     if let Some(most) = status.max_replicas.filter(|most| *most < desired) {
         return format!(
-            "A maxReplicas above {most} would allow the {desired} replicas that the lag is worth."
+            "A maxReplicas above {most} would allow the {desired} replicas that are desired."
         );
     }
     if is_asleep(status) && lag == 0 {
@@ -152,6 +166,17 @@ pub fn what_would_change(status: &HpaStatus) -> String {
     match (ceiling, status.rule) {
         (_, Some(ValueRule::NeverRan)) => {
             "The first commit of the group would tell its lag.".to_owned()
+        }
+        (Some(ceiling), Some(ValueRule::Rate)) if desired < ceiling => format!(
+            "More arrivals or older messages would add replicas, up to the ceiling of {ceiling}; fewer arrivals would \
+             remove some."
+        ),
+        (Some(ceiling), Some(ValueRule::Rate)) => format!(
+            "Fewer arrivals would remove replicas; more would add none, since {ceiling} is the ceiling."
+        ),
+        (None, Some(ValueRule::Rate)) => {
+            "More arrivals or older messages would add replicas; fewer arrivals would remove some."
+                .to_owned()
         }
         (Some(ceiling), _) if desired < ceiling => format!(
             "More lag would add replicas, up to the ceiling of {ceiling}; less lag would remove some."
@@ -226,6 +251,16 @@ mod tests {
             with(|s| (s.desired, s.uncapped) = (None, None)),
             with(|s| (s.desired, s.uncapped) = (Some(12), Some(12))),
             with(|s| s.ceiling = Some(Limit::Unbounded)),
+            with(|s| (s.rule, s.uncapped) = (Some(ValueRule::Rate), Some(53))),
+            with(|s| {
+                s.rule = Some(ValueRule::Rate);
+                (s.desired, s.uncapped) = (Some(12), Some(53));
+            }),
+            with(|s| {
+                s.rule = Some(ValueRule::Rate);
+                (s.desired, s.uncapped) = (Some(12), Some(2));
+            }),
+            with(|s| (s.rule, s.uncapped) = (Some(ValueRule::Held), Some(53))),
         ];
         insta::assert_snapshot!(all.join("\n\n"));
     }

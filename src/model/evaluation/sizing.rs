@@ -50,6 +50,18 @@ impl ValueRule {
             ValueRule::Held => "held",
         }
     }
+
+    /// Whether it is the ceiling that leaves only `desired` replicas of those that the lag is worth. The rate policy and
+    /// a hold choose fewer by themselves, too.
+    #[must_use]
+    pub fn is_cut_by(self, ceiling: Option<Limit>, desired: u32) -> bool {
+        match self {
+            ValueRule::Rate | ValueRule::Held => ceiling
+                .and_then(Limit::bounded)
+                .is_some_and(|most| desired >= most),
+            _ => true,
+        }
+    }
 }
 
 /// How the ceiling bounds the value served.
@@ -174,6 +186,22 @@ mod tests {
 
     fn steps(most: u32) -> BTreeSet<u32> {
         (1..=most).map(|j| most.div_ceil(j)).collect()
+    }
+
+    #[test]
+    fn a_policy_and_a_hold_choose_fewer_replicas_than_the_ceiling_allows() {
+        let ceiling = Some(Limit::Bounded(Replicas(12)));
+        for (rule, desired, expected) in [
+            (ValueRule::Clamped, 12, true),
+            (ValueRule::Rate, 12, true),
+            (ValueRule::Rate, 4, false),
+            (ValueRule::Held, 12, true),
+            (ValueRule::Held, 4, false),
+        ] {
+            assert_eq!(rule.is_cut_by(ceiling, desired), expected, "{rule:?}");
+        }
+        assert!(!ValueRule::Rate.is_cut_by(Some(Limit::Unbounded), 4));
+        assert!(!ValueRule::Held.is_cut_by(None, 4));
     }
 
     #[test]

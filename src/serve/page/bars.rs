@@ -2,6 +2,7 @@
 
 use super::format;
 use super::html::Html;
+use crate::model::diagnostics::attention::is_at_ceiling;
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 
@@ -133,8 +134,7 @@ pub(super) fn replica_numbers(html: &mut Html, status: &HpaStatus) {
         html.text_element("b", &[], format::number(status.replicas));
         html.text(" now, ");
         html.text_element("b", &[], format::number(status.desired));
-        let uncapped = status.uncapped.filter(|all| status.desired < Some(*all));
-        if let Some(uncapped) = uncapped {
+        if let Some(uncapped) = status.uncapped.filter(|_| is_at_ceiling(status)) {
             html.text(format!(" of {uncapped}"));
         }
         html.text(" wanted, ceiling ");
