@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -25,6 +25,9 @@ const MAX_CONNECTIONS: usize = 32;
 
 /// How long the leader is not looked up again.
 const LEADER_EXPIRES: Duration = Duration::from_secs(5);
+
+/// How long a browser may take to send its request, if all that it gets is an error.
+const REQUEST_EXPECTED: Duration = Duration::from_secs(2);
 
 /// The arguments of `lagwise page`.
 #[derive(Debug, Args)]
@@ -147,6 +150,9 @@ impl PortForward {
             Err(error) => {
                 *self.leader.lock().await = None;
                 let text = error_text(&error.into());
+                // Closing a connection with an unread request resets it, and the browser may lose the response.
+                let mut request = [0_u8; 4096];
+                let _ = tokio::time::timeout(REQUEST_EXPECTED, local.read(&mut request)).await;
                 let _ = local.write_all(bad_gateway(&text).as_bytes()).await;
             }
         }
