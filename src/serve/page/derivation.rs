@@ -18,6 +18,7 @@ pub(super) fn write(html: &mut Html, explanation: &Explanation, snapshot: &LagSn
                 html.text_element("code", &[], Printable::message(&metric.selector));
             });
             steps(html, metric);
+            policy(html, metric);
             for group in &metric.groups {
                 write_group(html, group, snapshot);
             }
@@ -58,6 +59,19 @@ fn steps(html: &mut Html, metric: &Derivation) {
         }
         if let Some(refusal) = &metric.refusal {
             step("no value", refusal.clone());
+        }
+    });
+}
+
+/// What the scaling policy and the hold come to.
+fn policy(html: &mut Html, metric: &Derivation) {
+    let sentences = metric.policy.as_ref().map(|policy| &policy.because);
+    let Some(sentences) = sentences.filter(|sentences| !sentences.is_empty()) else {
+        return;
+    };
+    html.element("ul", &[("class", &"policy")], |html| {
+        for sentence in sentences {
+            html.text_element("li", &[], Printable::message(sentence));
         }
     });
 }
