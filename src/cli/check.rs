@@ -295,6 +295,7 @@ async fn check_cluster(
     };
     let registration = RegistrationFacts {
         is_before_install: args.pre,
+        leaves_slot: leaves_slot(config),
         service: config.server.external_metrics.service.clone(),
         namespace: own_namespace(args, &client),
         registered,
@@ -304,6 +305,14 @@ async fn check_cluster(
     lines.extend(check_registration(&registration));
     lines.extend(check_objects(&facts));
     lines
+}
+
+/// Whether somebody else is meant to serve external metrics: KEDA, which asks the external scaler, or whoever does with
+/// `apiService.create=false` in the chart, by which the leader writes no CA.
+fn leaves_slot(config: &Config) -> bool {
+    let server = &config.server;
+    let external = &server.external_metrics;
+    server.external_scaler.listen.is_some() || (external.tls.is_none() && !external.ca_bundle)
 }
 
 /// The namespace of lagwise, if it is known: outside of a pod the kubeconfig names any.

@@ -167,6 +167,7 @@ fn before_the_installation() {
     };
     let registration = RegistrationFacts {
         is_before_install: true,
+        leaves_slot: false,
         service: "lagwise".into(),
         namespace: Some("lagwise".into()),
         registered: Ok(Some(

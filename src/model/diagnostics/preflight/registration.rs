@@ -26,6 +26,8 @@ pub struct Availability {
 #[derive(Clone, Debug)]
 pub struct RegistrationFacts {
     pub is_before_install: bool,
+    /// Whether somebody else is meant to serve external metrics, by the configuration.
+    pub leaves_slot: bool,
     /// Service of lagwise, and its namespace where that is known.
     pub service: String,
     pub namespace: Option<String>,
@@ -82,6 +84,10 @@ pub fn check_registration(facts: &RegistrationFacts) -> Vec<CheckLine> {
         let known = known.find(|(service, _)| *service == registered.service);
         let owner = known.map_or("another program", |(_, owner)| owner);
         let message = format!("external metrics belong to {owner} (Service {place})");
+        if facts.leaves_slot {
+            let message = format!("{message}, and the configuration leaves them there");
+            return vec![CheckLine::passed(SECTION, "external metrics", message)];
+        }
         let problem = PreflightProblem::SlotTaken;
         return vec![CheckLine::problem(
             SECTION,
@@ -166,6 +172,7 @@ mod tests {
     fn facts() -> RegistrationFacts {
         RegistrationFacts {
             is_before_install: false,
+            leaves_slot: false,
             service: "lagwise".into(),
             namespace: Some("lagwise".into()),
             registered: Ok(Some(registered("lagwise", "lagwise", None))),
@@ -288,6 +295,22 @@ mod tests {
             ..facts()
         };
         assert_eq!(codes(&outside), [""; 0]);
+    }
+
+    #[test]
+    fn another_owner_is_right_for_who_leaves_the_slot() {
+        let left = RegistrationFacts {
+            leaves_slot: true,
+            registered: Ok(Some(registered(
+                "keda",
+                "keda-operator-metrics-apiserver",
+                None,
+            ))),
+            ..facts()
+        };
+        assert_eq!(codes(&left), [""; 0]);
+        let message = &check_registration(&left)[0].message;
+        assert!(message.contains("belong to KEDA"), "{message}");
     }
 
     #[test]

@@ -134,7 +134,7 @@ preflight_problems! {
         "Let the chart install the admission policy: helm upgrade with enforce.enabled=true."
         "guides/cap.html#allow-it"
     SlotTaken "slot_taken" Failed
-        "Decide who serves external metrics: remove the owner first, or install lagwise with apiService.create=false."
+        "Decide who serves external metrics: remove the owner first, let lagwise replace it and pass its metrics on, or install lagwise with apiService.create=false."
         "install.html#the-slot-for-external-metrics"
     SlotUnregistered "slot_unregistered" Warning
         "If HPAs shall scale on lagwise, register it: helm upgrade with apiService.create=true."
