@@ -25,8 +25,8 @@ use crate::model::units::newtypes::Moment;
     lagwise topics compare --config lagwise.yaml --daemon\n  \
     lagwise topics compare --config lagwise.yaml -o json | jq '.[] | select(.fit == \"too_few_partitions\")'\n\n\
     WANTED is what the lag is worth in replicas, without the ceiling. With --daemon it comes from the daemon, which \
-    has read the lag before and so knows what is stuck or residual. Of several topics of a group, the one with most \
-    partitions decides how many replicas have work.\n\n\
+    has read the lag before and so knows what is stuck or residual. Which of several topics of a group decide how many \
+    replicas have work depends on the assignor of the group.\n\n\
     Exit code: 0 if all topics have enough partitions, 1 if one has too few, or its partitions are unknown, 2 for \
     wrong usage.")]
 pub(super) struct CompareArgs {
@@ -109,6 +109,7 @@ fn verdict(row: &TopicComparison) -> String {
         }
         (TopicFit::MaxBelowPartitions, Some(_), _) => "enough".to_owned(),
         (TopicFit::Equal, ..) => "equal".to_owned(),
+        (TopicFit::NotDeciding, ..) => "does not limit the replicas".to_owned(),
         _ => "unknown".to_owned(),
     }
 }
@@ -140,6 +141,7 @@ mod tests {
             row("returns", TopicFit::MaxBelowPartitions),
             row("sales", TopicFit::Equal),
             row("stock", TopicFit::Unknown),
+            row("stores", TopicFit::NotDeciding),
         ];
         insta::assert_snapshot!(table(&rows));
     }

@@ -1,12 +1,14 @@
 //! Whether topics have as many partitions as HPAs may use replicas, and what adding partitions means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::model::decisions::cap::HpaFields;
+use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{EvaluationsAt, HpaMetric};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::newtypes::Replicas;
 
 /// How a topic compares with an HPA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +21,9 @@ pub enum TopicFit {
     /// `maxReplicas` leaves some partitions without a replica of their own.
     MaxBelowPartitions,
     Equal,
+    /// Other topics decide how many replicas have work, or nothing limits them: the members of a share group share
+    /// partitions.
+    NotDeciding,
     Unknown,
 }
 
@@ -43,14 +48,21 @@ pub struct TopicComparison {
 }
 
 /// Compares the topics of each HPA, sorted by cluster and topic. `known` has what a running daemon says that the lag of
-/// an HPA is worth, which counts more than one look.
+/// an HPA is worth, which counts more than one look. It does not say of which metric, so it counts only where there is
+/// one.
 #[must_use]
 pub fn compare_topics(
     evaluations: EvaluationsAt<'_>,
     known: impl Fn(&HpaKey) -> Option<u32>,
 ) -> Vec<TopicComparison> {
     let mut rows = Vec::new();
-    for metric in evaluations.hpa_metrics() {
+    let metrics = evaluations.hpa_metrics();
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for metric in &metrics {
+        let count = counts.entry((metric.namespace, metric.hpa)).or_default();
+        *count = count.saturating_add(1);
+    }
+    for metric in &metrics {
         let key = HpaKey::new(metric.namespace, metric.hpa);
         let Some(facts) = evaluations.targets().facts().get(&key) else {
             continue;
@@ -59,9 +71,11 @@ pub fn compare_topics(
         let threads = value
             .and_then(|value| value.ceiling)
             .map_or(1, |ceiling| ceiling.threads.get());
-        let wanted = known(&key).or_else(|| value.and_then(|value| value.uncapped));
+        let is_only = counts.get(&(metric.namespace, metric.hpa)) == Some(&1);
+        let known = is_only.then(|| known(&key)).flatten();
+        let wanted = known.or_else(|| value.and_then(|value| value.uncapped));
         let max = HpaFields::of(facts).user_max(None);
-        rows.extend(rows_of(&metric, max, wanted, threads));
+        rows.extend(rows_of(metric, max, wanted, threads));
     }
     rows.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
     rows.dedup();
@@ -95,13 +109,28 @@ fn rows_of(
                 (topic.topic.clone(), count)
             })
             .collect();
-        // The topic with most partitions decides how many replicas have work.
         let most = topics.iter().filter_map(|(_, count)| *count).max();
+        let measure = group.measure.as_ref().ok();
+        let useful = measure.map(|measure| measure.ceiling.useful.limit);
         for (topic, partitions) in topics {
-            let decides = partitions.is_some() && partitions == most;
-            let wanted_partitions = wanted
-                .filter(|_| decides)
-                .map(|wanted| wanted.min(max).saturating_mul(threads));
+            let known = partitions.zip(most);
+            let elsewhere = known.map(|(own, most)| members_elsewhere(useful, own, most));
+            // Of several topics that add up, the largest is the one to grow.
+            let wanted_partitions = elsewhere
+                .flatten()
+                .zip(wanted.filter(|_| partitions == most))
+                .map(|(elsewhere, wanted)| {
+                    let members = wanted.min(max).saturating_mul(threads);
+                    members.saturating_sub(elsewhere)
+                });
+            let fit = match elsewhere {
+                None => TopicFit::Unknown,
+                Some(None) => TopicFit::NotDeciding,
+                Some(Some(elsewhere)) => {
+                    let max = max.saturating_mul(threads).saturating_sub(elsewhere);
+                    fit(partitions, wanted_partitions, max)
+                }
+            };
             rows.push(TopicComparison {
                 cluster: key.cluster.to_string(),
                 topic: topic.to_string(),
@@ -112,11 +141,22 @@ fn rows_of(
                 max_replicas: max,
                 wanted_replicas: wanted,
                 wanted_partitions,
-                fit: fit(partitions, wanted_partitions, max.saturating_mul(threads)),
+                fit,
             });
         }
     }
     rows
+}
+
+/// How many members of a group have work on other topics than one with `own` partitions, if the largest has `most`; `None`
+/// if that topic does not limit the members.
+fn members_elsewhere(useful: Option<Limit>, own: u32, most: u32) -> Option<u32> {
+    match useful {
+        Some(Limit::Unbounded) => None,
+        // The assignor deals out the partitions of all topics, or tasks.
+        Some(Limit::Bounded(Replicas(useful))) if useful > most => Some(useful.saturating_sub(own)),
+        _ => (own == most).then_some(0),
+    }
 }
 
 fn fit(partitions: Option<u32>, wanted: Option<u32>, max: u32) -> TopicFit {
@@ -287,6 +327,30 @@ mod tests {
                 fit(partitions, wanted, max),
                 expected,
                 "{partitions:?} {wanted:?} {max}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_assignor_decides_which_topics_count() {
+        let useful = |useful: u32| Some(Limit::Bounded(Replicas(useful)));
+        for (useful, own, expected) in [
+            // One topic, or the largest of several.
+            (useful(12), 12, Some(0)),
+            (useful(12), 4, None),
+            // Those with few lagging partitions, and those whose parallelism is unknown.
+            (useful(3), 12, Some(0)),
+            (None, 12, Some(0)),
+            // All topics together.
+            (useful(16), 12, Some(4)),
+            (useful(16), 4, Some(12)),
+            // A share group.
+            (Some(Limit::Unbounded), 12, None),
+        ] {
+            assert_eq!(
+                members_elsewhere(useful, own, 12),
+                expected,
+                "{useful:?} {own}"
             );
         }
     }
