@@ -92,6 +92,17 @@ pub(super) fn check(section: &str, facts: &KafkaFacts) -> Vec<CheckLine> {
     for tally in tallies(observation) {
         lines.extend(tally.into_lines(section));
     }
+    // Brokers leave out the topics of a group that the login may not describe, without an error.
+    let is_read = observation
+        .groups
+        .iter()
+        .any(|group| group.committed.is_ok());
+    if is_read && observation.topics.is_empty() {
+        let message = "the groups have no committed offset on a topic that this login sees, so the right to read topics is \
+                       not proven: they never committed, or Describe on their topics is missing";
+        let problem = PreflightProblem::KafkaNothingProven;
+        lines.push(CheckLine::problem(section, "rights", problem, message));
+    }
     if facts.is_sample {
         let sample = observation.groups.first();
         let sample = sample.map_or("", |group| group.plan.group.as_str());

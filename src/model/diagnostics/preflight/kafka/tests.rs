@@ -395,6 +395,19 @@ fn without_groups_nothing_is_proven() {
     };
     assert_eq!(codes(&sample), ["kafka_nothing_proven"]);
     assert!(shown(&sample).contains("proven for billing, the first"));
+    let topicless = KafkaFacts {
+        observation: Some(Observation {
+            groups: vec![GroupObservation {
+                committed: Ok([].into()),
+                ..group("billing")
+            }],
+            topics: BTreeMap::new(),
+            ..observation()
+        }),
+        ..facts()
+    };
+    assert_eq!(codes(&topicless), ["kafka_nothing_proven"]);
+    assert!(shown(&topicless).contains("Describe on their topics is missing"));
     let unlisted = KafkaFacts {
         listed: Some(ListedGroups {
             count: 0,
