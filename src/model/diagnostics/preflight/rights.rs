@@ -157,6 +157,13 @@ pub fn install_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
     for resource in ["clusterroles", "clusterrolebindings"] {
         rights.add(rbac, resource, &["create"], &None);
     }
+    // Where namespaces are listed, each has a Role of its own.
+    let modes = [&scope.enforced, &scope.zeroed].into_iter().flatten();
+    for namespace in modes.flatten().chain(&scope.watched) {
+        for resource in ["roles", "rolebindings"] {
+            rights.add(rbac, resource, &["create"], &Some(namespace.clone()));
+        }
+    }
     if scope.registration.is_some() {
         let group = "apiregistration.k8s.io";
         rights.add(group, "apiservices", &["create"], &None);
@@ -303,5 +310,17 @@ mod tests {
         let (plain, more) = (install_rights(&scope()), install_rights(&enforces));
         assert!(plain.is_subset(&more) && plain.len() < more.len());
         insta::assert_snapshot!(shown(&more));
+        let single = install_rights(&DaemonScope {
+            watched: vec!["shop".into()],
+            ..scope()
+        });
+        let added: Vec<_> = single.difference(&plain).map(ToString::to_string).collect();
+        assert_eq!(
+            added,
+            [
+                "create rolebindings.rbac.authorization.k8s.io in namespace shop",
+                "create roles.rbac.authorization.k8s.io in namespace shop",
+            ]
+        );
     }
 }
