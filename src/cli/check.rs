@@ -224,15 +224,13 @@ async fn groups_of(
 async fn lint(args: &PreflightArgs, config: &Config, receiver: AskedFor) -> ConfigurationFacts {
     let asked = asked(receiver).await;
     let hpas = asked.map_or_else(Vec::new, |asked| asked.hpas.clone());
-    let mut findings = config.find_insecure_settings(&SystemEnvironment);
     // A client that cannot be set up is a line of its Kafka cluster.
-    if let Ok(snapshot) = read_once(config, hpas, Vec::new(), args.timeout).await {
-        findings.extend(snapshot.all_findings().cloned());
-    }
+    let snapshot = read_once(config, hpas, Vec::new(), args.timeout).await.ok();
     ConfigurationFacts {
         clusters: config.clusters.len(),
         targets: config.targets.len(),
-        findings: Some(findings),
+        insecure: config.find_insecure_settings(&SystemEnvironment),
+        findings: snapshot.map(|snapshot| snapshot.all_findings().cloned().collect()),
     }
 }
 

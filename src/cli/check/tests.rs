@@ -17,6 +17,7 @@ fn lines() -> Vec<CheckLine> {
     let mut lines = check_configuration(&ConfigurationFacts {
         clusters: 1,
         targets: 0,
+        insecure: [].into(),
         findings: Some([].into()),
     });
     let failed = PreflightProblem::KafkaLoginRefused;
@@ -182,6 +183,7 @@ fn before_the_installation() {
     let mut lines = check_configuration(&ConfigurationFacts {
         clusters: 1,
         targets: 0,
+        insecure: [].into(),
         findings: Some([].into()),
     });
     lines.extend(check_kafka(&kafka, now));

@@ -14,7 +14,9 @@ pub struct ConfigurationFacts {
     /// Kafka clusters, and targets.
     pub clusters: usize,
     pub targets: usize,
-    /// Findings of `lagwise lint`, with those about insecure settings; `None` if there was nothing to look at.
+    /// Findings about insecure settings.
+    pub insecure: BTreeSet<Finding>,
+    /// Findings of `lagwise lint`; `None` if it could not look.
     pub findings: Option<BTreeSet<Finding>>,
 }
 
@@ -27,11 +29,9 @@ pub fn check_configuration(facts: &ConfigurationFacts) -> Vec<CheckLine> {
         counted(facts.targets, "target")
     );
     let mut lines = vec![CheckLine::passed(SECTION, "file", valid)];
-    let Some(findings) = &facts.findings else {
-        return lines;
-    };
     let is_setting = |finding: &&Finding| matches!(finding.subject, FindingSubject::Setting(_));
-    let settings: Vec<_> = findings.iter().filter(is_setting).collect();
+    let found = facts.findings.iter().flatten().filter(is_setting);
+    let settings: BTreeSet<&Finding> = facts.insecure.iter().chain(found).collect();
     for finding in &settings {
         let line = CheckLine::problem(
             SECTION,
@@ -48,7 +48,9 @@ pub fn check_configuration(facts: &ConfigurationFacts) -> Vec<CheckLine> {
         let secure = "no setting gives secrets away";
         lines.push(CheckLine::passed(SECTION, "security", secure));
     }
-    lines.push(lint(findings.iter().filter(|f| !is_setting(f))));
+    if let Some(findings) = &facts.findings {
+        lines.push(lint(findings.iter().filter(|f| !is_setting(f))));
+    }
     lines
 }
 
@@ -97,6 +99,7 @@ mod tests {
         check_configuration(&ConfigurationFacts {
             clusters: 2,
             targets: 1,
+            insecure: BTreeSet::new(),
             findings: Some(findings.iter().cloned().collect()),
         })
     }
@@ -110,8 +113,9 @@ mod tests {
             "no findings",
         ];
         assert_eq!(messages, expected);
-        let unread = ConfigurationFacts::default();
-        assert_eq!(check_configuration(&unread).len(), 1);
+        let unread = check_configuration(&ConfigurationFacts::default());
+        let checks: Vec<_> = unread.iter().map(|line| line.check).collect();
+        assert_eq!(checks, ["file", "security"]);
     }
 
     #[test]
