@@ -95,9 +95,15 @@ fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
         SASL_PASSWORD,
         &[&topic],
         &[
+            "describe groups: kafka_group_denied",
             "fetch offsets: kafka_group_denied",
-            "describe topics: kafka_topic_denied",
         ],
+    )?;
+    kafka.allow_describe(&[], &[&group])?;
+    expect(
+        SASL_PASSWORD,
+        &[&topic],
+        &["describe topics: kafka_topic_denied"],
     )?;
     kafka.allow_describe(&[&topic], &[&group])?;
     let passed = expect(SASL_PASSWORD, &[&topic], &[])?;
