@@ -12,6 +12,8 @@ pub fn encode(history: &SavedHistory, max_bytes: usize) -> (String, usize) {
         return (text, 0);
     }
     let mut left = history.clone();
+    left.drop_policies_without_group();
+    text = json(&left);
     let mut dropped = 0;
     let mut candidates = history.least_important_first().into_iter();
     while text.len() > max_bytes {

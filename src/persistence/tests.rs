@@ -16,6 +16,7 @@ use crate::leader_election::{Leadership, Term};
 use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::memory::SavedHistory;
+use crate::model::lag::history::saved_policy::SavedPolicy;
 
 /// The saved history of so many groups on one partition each.
 fn history_of(groups: usize) -> SavedHistory {
@@ -56,6 +57,16 @@ fn drops_whole_groups_beyond_the_size_limit() {
         (decode(&nothing).unwrap(), dropped),
         (SavedHistory::default(), 100)
     );
+}
+
+#[test]
+fn policies_of_groups_without_history_do_not_crowd_out_the_rest() {
+    let mut history = history_of(3);
+    let (whole, _) = encode(&history, usize::MAX);
+    let policies = &mut history.clusters.get_mut("main").unwrap().policies;
+    policies.resize(100, SavedPolicy::default());
+    let (text, dropped) = encode(&history, whole.len());
+    assert_eq!((text, dropped), (whole, 0));
 }
 
 #[test]

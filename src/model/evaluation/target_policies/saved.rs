@@ -38,7 +38,10 @@ impl TargetPolicies {
         self.is_unsaved = false;
         let now = self.seconds(now);
         let states = self.states.iter();
-        let states = states.filter(|(_, state)| state.group.0 == *cluster);
+        let states = states.filter(|(_, state)| {
+            let has_any = state.rate.is_some() || state.held.is_some();
+            has_any && state.group.0 == *cluster
+        });
         let mut all: Vec<_> = states.map(|(key, state)| save(key, state, now)).collect();
         self.restored
             .retain(|_, unused| now - unused.saved < KEEP_UNUSED);

@@ -113,6 +113,16 @@ impl SavedHistory {
             .collect()
     }
 
+    /// Drops the policies of groups of which nothing else is saved. [`drop_group`](Self::drop_group) does not reach them.
+    pub fn drop_policies_without_group(&mut self) {
+        for known in self.clusters.values_mut() {
+            let SavedCluster {
+                groups, policies, ..
+            } = known;
+            policies.retain(|policy| groups.contains_key(&policy.group));
+        }
+    }
+
     /// Drops a group with its policies, and the topics that only it reads.
     pub fn drop_group(&mut self, cluster: &ClusterName, group: &str) {
         let Some(known) = self.clusters.get_mut(cluster.as_str()) else {
