@@ -2,6 +2,8 @@
 
 mod backlog;
 
+use std::collections::HashMap;
+
 use super::capacity::{CommitTimes, MemberCapacities, MemberProgress};
 use super::commits::CommitGaps;
 use super::learned::LearnedPolicy;
@@ -175,15 +177,16 @@ impl GroupEstimates {
             learned.pause = 0.7 * learned.pause + 0.3 * pause.clamp(PAUSE_MIN, 120.0);
         }
         self.members.clear();
+        let members = &mut self.members;
+        let mut places = HashMap::new();
         for (state, read) in self.partitions.iter_mut().zip(reading.partitions) {
             state.member = NOBODY;
             let Some(owner) = read.owner else { continue };
-            let known = self.members.iter().position(|member| member.key == owner);
-            let place = known.unwrap_or(self.members.len());
-            if known.is_none() {
-                self.members.push(MemberProgress::new(owner, moment));
-            }
-            state.member = u16::try_from(place).unwrap_or(NOBODY);
+            state.member = *places.entry(owner).or_insert_with(|| {
+                let place = u16::try_from(members.len()).unwrap_or(NOBODY);
+                members.push(MemberProgress::new(owner, moment));
+                place
+            });
         }
         self.members.shrink_to_fit();
     }
