@@ -163,7 +163,7 @@ impl RatePolicy {
         }
         self.learned
             .block(terms.arrivals_medium, terms.consumption, now);
-        Some(trial.from)
+        Some(trial.from.max(self.bounds.0))
     }
 
     pub(super) fn step_above(&self, replicas: u32) -> u32 {
