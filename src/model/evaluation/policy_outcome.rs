@@ -131,12 +131,14 @@ impl PolicyOutcome {
 
     /// Applies the policy and then the hold to a value. The ceiling still applies.
     pub(super) fn apply(&self, value: &mut MetricValue, now: &Moment) {
-        let is_exempt = matches!(
-            value.rule,
-            ValueRule::NeverRan | ValueRule::Cooldown | ValueRule::Fallback
-        );
-        let rate = self.served_rate();
-        let rate = rate.filter(|_| value.metric == Metric::DesiredReplicas && !is_exempt);
+        let applies = |rate: &&RateOutcome| match value.rule {
+            ValueRule::NeverRan | ValueRule::Fallback => false,
+            // No lag for a moment is no reason to remove replicas while messages arrive.
+            ValueRule::Cooldown => !rate.is_idle,
+            _ => true,
+        };
+        let rate = self.served_rate().filter(applies);
+        let rate = rate.filter(|_| value.metric == Metric::DesiredReplicas);
         if let Some(rate) = rate {
             let replicas = match value.desired {
                 Some(0) if rate.is_idle => 0,

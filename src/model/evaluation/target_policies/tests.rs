@@ -16,6 +16,7 @@ use crate::model::policy::decision::RateRule;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
+use crate::model::units::newtypes::Lag;
 use crate::model::units::quantity::Milli;
 
 const POLL: u64 = 5;
@@ -206,6 +207,15 @@ fn the_ceiling_the_maximum_and_the_minimum_still_apply() {
         replicas
     });
     assert_eq!(lowest.min(), Some(3));
+}
+
+#[test]
+fn no_lag_for_a_moment_does_not_lower_the_rate_before_zero() {
+    let annotations = [("policy", "rate"), ("scale-to-zero", "true")];
+    let mut group = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    assert_eq!(group.sweep().unwrap().rule, ValueRule::Cooldown);
+    assert_eq!(group.run(120), (4, ValueRule::Rate));
+    assert_eq!(group.value().unwrap().lag, Some(Lag(0)));
 }
 
 #[test]
