@@ -203,7 +203,11 @@ impl TargetState {
         let policy = observed.policy;
         let hold = observed.target.settings.hold;
         let hold = hold.filter(|hold| hold.is_active(time.wall.wall));
-        self.held = self.held.filter(|held| Some(held.hold) == hold);
+        // A hold that replaces another one, perhaps with a later end, goes on with its number.
+        let held = self.held.filter(|held| held.hold.is_active(time.wall.wall));
+        self.held = held
+            .zip(hold)
+            .map(|(held, hold)| HeldReplicas { hold, ..held });
         let mut outcome = PolicyOutcome {
             policy,
             rate: None,

@@ -379,6 +379,23 @@ fn a_hold_ends_at_its_time_without_a_sweep() {
 }
 
 #[test]
+fn a_hold_that_replaces_another_one_keeps_its_number() {
+    let held = |hold| hpa(DESIRED_METRIC, &[("hold", hold)]);
+    let mut group = Sequence::new(held("both until 2024-05-06T07:08:30Z"));
+    group.set_lag(120);
+    group.read().unwrap();
+    group.set_lag(900);
+    group.set_hpas(&[held("both until 2024-05-06T07:09:00Z")]);
+    group.now = 20;
+    assert_eq!(group.read().unwrap().desired, Some(2));
+    group.now = 30;
+    assert_eq!(group.read().unwrap().desired, Some(2));
+    group.set_hpas(&[held("both until 2024-05-06T07:08:30Z")]);
+    group.now = 31;
+    assert_eq!(group.read().unwrap().desired, Some(9));
+}
+
+#[test]
 fn a_hold_keeps_the_rate_policy_too() {
     let held = |hold| hpa(DESIRED_METRIC, &[("policy", "rate"), ("hold", hold)]);
     let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
