@@ -101,6 +101,8 @@ impl TargetPolicies {
                     evaluations,
                     policy: target.settings.policy.unwrap_or(default),
                 };
+                let before = before.filter(|_| state.is_of(target));
+                state.follow_group(target);
                 state.observe(&observed, before, time, &mut self.buffers)
             } else {
                 before.cloned()
@@ -189,6 +191,18 @@ impl TargetState {
             rate: known.and_then(|known| RateState::restored(&known.policy, known.saved, now)),
             held: held.map(|(hold, replicas)| HeldReplicas { hold, replicas }),
             group,
+        }
+    }
+
+    fn is_of(&self, target: &Target) -> bool {
+        self.group.0 == target.key.cluster && self.group.1 == target.key.group
+    }
+
+    /// Begins anew if the HPA now asks for another group, about which the rates of the one before say nothing. The hold stays.
+    fn follow_group(&mut self, target: &Target) {
+        if !self.is_of(target) {
+            self.group = (target.key.cluster.clone(), target.key.group.clone());
+            self.rate = None;
         }
     }
 

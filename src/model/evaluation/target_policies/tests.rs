@@ -219,6 +219,21 @@ fn no_lag_for_a_moment_does_not_lower_the_rate_before_zero() {
 }
 
 #[test]
+fn what_was_learned_of_a_group_says_nothing_about_another_one() {
+    let facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
+    let mut group = Sequence::new(facts.clone());
+    assert_eq!(group.run(120), (4, ValueRule::Rate));
+    let mut other = facts;
+    other.metrics[0].selector = Selector::parse("group=other").unwrap();
+    group.set_hpas(&[other]);
+    let _ = group.sweep();
+    let state = group.policies.states.values().next().unwrap();
+    assert_eq!(state.group, ("main".into(), "other".into()));
+    assert!(!state.rate.as_ref().is_some_and(|rate| rate.is_ready));
+    assert_eq!(group.outcome().rate, None);
+}
+
+#[test]
 fn a_group_scales_up_in_one_step_and_down_later() {
     let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     group.run(120);
