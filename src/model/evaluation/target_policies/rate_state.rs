@@ -19,8 +19,8 @@ use crate::model::policy::settings::RatePolicySettings;
 use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::units::newtypes::Moment;
 
-/// Seconds after a restart within which the last number is served on. Later the policy follows the replicas that there
-/// are until it has observed the group again.
+/// Seconds without an observation, for example because of a restart, within which the last number is served on. Later the
+/// policy follows the replicas that there are until it has observed the group again.
 const RESUMED_WITHIN: f64 = 600.0;
 /// Seconds after a change in which the members are read in every sweep.
 const CHANGING_FOR: f64 = 120.0;
@@ -119,6 +119,8 @@ impl RateState {
         if is_applied {
             self.recommended = None;
         }
+        let elapsed = self.observed.map_or(0.0, |before| time.now - before);
+        self.is_ready &= elapsed < RESUMED_WITHIN;
         // What an earlier process saved may be older than its last step up.
         let is_outdated =
             self.observed.is_none() && is_applied && self.policy.learned().output < Some(members);
@@ -142,7 +144,6 @@ impl RateState {
         let decision = self.policy.observe(&reading);
         self.policy.swap_scratch(&mut buffers.policy);
         self.is_ready |= decision.terms.is_some();
-        let elapsed = self.observed.map_or(0.0, |before| time.now - before);
         self.observed = Some(time.now);
         let is_moving = decision.replicas != decision.before
             || self.policy.awaits_members()
