@@ -93,6 +93,8 @@ pub enum RateUnavailable {
     NoOwners,
     /// The ceiling depends on where there is lag.
     LaggingPartitions,
+    /// Policies of other metrics of the namespace observe the partitions of the group.
+    Crowded,
     /// Too little was observed yet.
     NotObserved,
 }
@@ -107,6 +109,9 @@ impl fmt::Display for RateUnavailable {
                 "the members of the group are unknown, or do not own partitions (share groups, Kafka Streams)"
             }
             Self::LaggingPartitions => "lagwise.dev/by is lagging",
+            Self::Crowded => {
+                "the rate policy of another metric of the namespace already observes these partitions of the group"
+            }
             Self::NotObserved => {
                 "the group has not been observed for long enough: it needs 40 s in which messages are consumed"
             }

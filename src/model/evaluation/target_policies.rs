@@ -80,6 +80,8 @@ impl TargetPolicies {
         let time = self.time(cluster, started);
         let mut outcomes = PolicyOutcomes::new();
         let mut seen = BTreeSet::new();
+        // Partitions that policies of a namespace observe, by group.
+        let mut in_use: BTreeMap<(&str, &GroupId), usize> = BTreeMap::new();
         for (target, evaluation) in evaluations.with_evaluations(wanted) {
             let Some(key) = policy_key(target) else {
                 continue;
@@ -88,6 +90,7 @@ impl TargetPolicies {
             if !seen.insert(key.clone()) {
                 continue;
             }
+            let namespace = target.hpa().map_or("", |hpa| &*hpa.namespace);
             let before = self.outcomes.get(&key);
             let outcome = if target.key.cluster == *cluster {
                 let known = self.restored.remove(&key);
@@ -95,15 +98,19 @@ impl TargetPolicies {
                     .states
                     .entry(key.clone())
                     .or_insert_with(|| TargetState::new(target, known.as_ref(), time.now));
+                let before = before.filter(|_| state.is_of(target));
+                state.follow_group(target);
+                let others = in_use.entry((namespace, &target.key.group)).or_default();
                 let observed = Observed {
                     target,
                     evaluation,
                     evaluations,
                     policy: target.settings.policy.unwrap_or(default),
+                    others: *others,
                 };
-                let before = before.filter(|_| state.is_of(target));
-                state.follow_group(target);
-                state.observe(&observed, before, time, &mut self.buffers)
+                let outcome = state.observe(&observed, before, time, &mut self.buffers);
+                *others = others.saturating_add(state.partition_count());
+                outcome
             } else {
                 before.cloned()
             };
@@ -180,6 +187,8 @@ struct Observed<'a> {
     evaluation: &'a TargetEvaluation,
     evaluations: &'a Evaluations,
     policy: ScalingPolicy,
+    /// Partitions of the group that policies of other metrics of the namespace observe.
+    others: usize,
 }
 
 impl TargetState {
@@ -196,6 +205,18 @@ impl TargetState {
 
     fn is_of(&self, target: &Target) -> bool {
         self.group.0 == target.key.cluster && self.group.1 == target.key.group
+    }
+
+    /// Partitions that its policy has estimates of.
+    fn partition_count(&self) -> usize {
+        let rate = self.rate.as_ref();
+        rate.map_or(0, |rate| rate.partition_count())
+    }
+
+    fn release_estimates(&mut self) {
+        if let Some(rate) = &mut self.rate {
+            rate.release_estimates();
+        }
     }
 
     /// Begins anew if the HPA now asks for another group, about which the rates of the one before say nothing. The hold stays.
@@ -232,14 +253,20 @@ impl TargetState {
             self.rate = None;
         } else {
             match observed.check() {
-                Err(reason) => outcome.unavailable = Some(reason),
+                Err(reason) => {
+                    self.release_estimates();
+                    outcome.unavailable = Some(reason);
+                }
                 Ok(()) => {
                     let bounds = observed.bounds(self.held.as_ref());
                     let rate = self.rate.get_or_insert_default();
                     outcome.rate = match bounds {
                         Some(bounds) => rate.observe(observed, bounds, time, buffers),
                         // Nothing was ever read completely.
-                        None => before.and_then(|before| before.rate.clone()),
+                        None => {
+                            rate.release_estimates();
+                            before.and_then(|before| before.rate.clone())
+                        }
                     };
                     if outcome.rate.is_none() {
                         outcome.unavailable = Some(RateUnavailable::NotObserved);
@@ -271,6 +298,13 @@ impl TargetState {
 }
 
 impl Observed<'_> {
+    /// Whether the policies of the namespace would have estimates of more partitions than the group has. Only one metric of
+    /// all that ask for a group is charged for its partitions, so that many others could take any amount of memory.
+    fn is_crowded(&self) -> bool {
+        let (counted, all) = group_reading::count_partitions(&self.evaluation.group);
+        self.others > 0 && self.others.saturating_add(counted) > all
+    }
+
     /// Whether the rate policy can decide about this metric.
     fn check(&self) -> Result<(), RateUnavailable> {
         let metric = &*self.evaluation.metric;
@@ -291,6 +325,7 @@ impl Observed<'_> {
         }
         match self.evaluation.group.group.as_deref() {
             Some(read) if !group_reading::has_owners(read) => Err(RateUnavailable::NoOwners),
+            _ if self.is_crowded() => Err(RateUnavailable::Crowded),
             _ => Ok(()),
         }
     }

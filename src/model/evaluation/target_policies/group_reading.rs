@@ -9,7 +9,7 @@ use crate::model::evaluation::GroupEvaluation;
 use crate::model::evaluation::group_evaluation::TopicReading;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::lag::PartitionLag;
-use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
+use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::policy::reading::GroupPartition;
 use crate::model::units::newtypes::{Offset, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
@@ -39,7 +39,7 @@ pub(super) struct PartitionOwners {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PartitionLayout {
     topics: u64,
-    count: usize,
+    pub(super) count: usize,
     has_one_topic: bool,
 }
 
@@ -57,6 +57,26 @@ pub(super) fn has_owners(group: &GroupSnapshot) -> bool {
         matches!(description.kind, GroupKind::Classic | GroupKind::Consumer)
             && description.omitted_members == 0
     })
+}
+
+/// The partitions of a group that count, and all that it has.
+pub(super) fn count_partitions(group: &GroupEvaluation) -> (usize, usize) {
+    let measured = group.measure.as_ref().ok();
+    let measured = measured.and_then(|measure| usize::try_from(measure.partitions).ok());
+    let counted = || sum_partitions(group.topics().map(|topic| topic.read));
+    let read = group.group.as_deref().into_iter();
+    let all = sum_partitions(read.flat_map(|read| read.topics.values()));
+    (measured.unwrap_or_else(counted), all)
+}
+
+fn sum_partitions<'a>(topics: impl Iterator<Item = &'a GroupTopic>) -> usize {
+    topics.map(partition_count).fold(0, usize::saturating_add)
+}
+
+/// Partitions of a topic by its last reading, or else by the last complete one.
+fn partition_count(topic: &GroupTopic) -> usize {
+    let lag = topic.latest.as_deref().ok().or(topic.complete.as_deref());
+    lag.map_or(0, |lag| lag.lags.len())
 }
 
 /// Whether the members of a group do not change now.
@@ -79,10 +99,9 @@ pub(super) fn read_partitions(
     for TopicReading { topic, read, .. } in group.topics() {
         topics = topics.saturating_add(1);
         let latest = read.latest.as_deref().ok();
-        let shape = latest.or(read.complete.as_deref());
-        let count = shape.map_or(0, |lag| lag.lags.len());
         topic.as_str().hash(&mut hasher);
-        let counted = (0..count).filter(|p| filter.is_none_or(|filter| filter.contains(*p)));
+        let counted =
+            (0..partition_count(read)).filter(|p| filter.is_none_or(|filter| filter.contains(*p)));
         partitions.extend(counted.map(|partition| match latest {
             Some(lag) => read_partition(lag, partition),
             None => GroupPartition::default(),
@@ -169,8 +188,7 @@ impl PartitionOwners {
         };
         for TopicReading { topic, read, .. } in group.topics() {
             bases.insert(topic, base);
-            let shape = read.latest.as_deref().ok().or(read.complete.as_deref());
-            base = base.saturating_add(counted(shape.map_or(0, |lag| lag.lags.len())));
+            base = base.saturating_add(counted(partition_count(read)));
         }
         self.owners.clear();
         self.owners.resize(count, NOBODY);

@@ -85,6 +85,23 @@ impl RateState {
         self.recommended.is_some() || since.is_some_and(|(now, since)| now - since < CHANGING_FOR)
     }
 
+    /// Partitions that it has estimates of.
+    pub(super) fn partition_count(&self) -> usize {
+        self.layout.map_or(0, |layout| layout.count)
+    }
+
+    /// Frees what is kept of each partition, while the group is not observed. What was learned stays.
+    pub(super) fn release_estimates(&mut self) {
+        if self.layout.take().is_some() {
+            self.restart_policy();
+            self.owners = PartitionOwners::default();
+        }
+    }
+
+    fn restart_policy(&mut self) {
+        self.policy = RatePolicy::new(RatePolicySettings::default(), *self.policy.learned());
+    }
+
     /// Observes what a sweep read. Returns what the policy says; `None` until it has observed enough.
     pub(super) fn observe(
         &mut self,
@@ -107,7 +124,7 @@ impl RateState {
             .layout
             .is_some_and(|known| !known.is_continued_by(&layout));
         if is_other {
-            self.policy = RatePolicy::new(RatePolicySettings::default(), *self.policy.learned());
+            self.restart_policy();
         }
         self.layout = Some(layout);
         self.policy.set_settings(RatePolicySettings {

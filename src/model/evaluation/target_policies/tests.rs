@@ -340,6 +340,25 @@ fn where_the_policy_cannot_decide_lag_is_served_and_the_reason_is_known() {
 }
 
 #[test]
+fn policies_of_a_namespace_observe_each_partition_once() {
+    let mut facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
+    facts.metrics.push(ExternalMetric {
+        selector: Selector::parse("group=g,topic=t").unwrap(),
+        ..facts.metrics[0].clone()
+    });
+    let mut group = Sequence::new(facts);
+    group.run(120);
+    let outcomes = group.policies.outcomes.values();
+    let outcomes: Vec<_> = outcomes
+        .map(|outcome| (outcome.rate.is_some(), outcome.unavailable))
+        .collect();
+    let crowded = Some(RateUnavailable::Crowded);
+    assert_eq!(outcomes, [(true, None), (false, crowded)]);
+    let mut states = group.policies.states.values();
+    assert!(states.any(|state| state.rate.is_none()));
+}
+
+#[test]
 fn holds_keep_the_number_of_any_policy() {
     for (hold, before, after, expected) in [
         ("up", 120, 900, 2),
