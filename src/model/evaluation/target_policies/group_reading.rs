@@ -12,7 +12,6 @@ use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::policy::reading::GroupPartition;
 use crate::model::units::newtypes::{Offset, TopicName};
-use crate::model::units::partition_filter::PartitionFilter;
 
 /// The numbers of members that the policy may want.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +37,8 @@ pub(super) struct PartitionOwners {
 /// What distinguishes the partitions of one reading from those of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PartitionLayout {
-    topics: u64,
+    /// Hash of the topics and of the filter.
+    chosen: u64,
     pub(super) count: usize,
     has_one_topic: bool,
 }
@@ -47,7 +47,7 @@ impl PartitionLayout {
     /// Whether partitions of this layout are the first ones of a later layout, in the same order.
     pub(super) fn is_continued_by(&self, later: &Self) -> bool {
         self == later
-            || (self.has_one_topic && self.topics == later.topics && self.count <= later.count)
+            || (self.has_one_topic && self.chosen == later.chosen && self.count <= later.count)
     }
 }
 
@@ -85,16 +85,18 @@ pub(super) fn is_stable(description: &GroupDescription) -> bool {
 }
 
 /// Fills `partitions` with what was read of them, in the order of the topics. Partitions whose offsets are unknown in the
-/// last reading are unknown.
+/// last reading are unknown. `before` is the layout of the reading before.
 pub(super) fn read_partitions(
     group: &GroupEvaluation,
     description: &Arc<GroupDescription>,
+    before: Option<PartitionLayout>,
     owners: &mut PartitionOwners,
     partitions: &mut Vec<GroupPartition>,
 ) -> PartitionLayout {
     partitions.clear();
     let filter = group.query.settings.partitions.as_ref();
     let mut hasher = DefaultHasher::new();
+    filter.hash(&mut hasher);
     let mut topics = 0usize;
     for TopicReading { topic, read, .. } in group.topics() {
         topics = topics.saturating_add(1);
@@ -111,16 +113,16 @@ pub(super) fn read_partitions(
     if !has_one_topic {
         // Where partitions of a topic are added, those of the next one move.
         for topic in group.topics() {
-            let read = topic.read.complete.as_deref();
-            read.map_or(0, |lag| lag.lags.len()).hash(&mut hasher);
+            partition_count(topic.read).hash(&mut hasher);
         }
     }
-    owners.assign(group, description, filter, partitions);
-    PartitionLayout {
-        topics: hasher.finish(),
+    let layout = PartitionLayout {
+        chosen: hasher.finish(),
         count: partitions.len(),
         has_one_topic,
-    }
+    };
+    owners.assign(group, description, (before, layout), partitions);
+    layout
 }
 
 /// The log end and the position of the group on a partition. Where there is nothing to read, the position is the log
@@ -160,53 +162,56 @@ impl PartitionOwners {
         &mut self,
         group: &GroupEvaluation,
         description: &Arc<GroupDescription>,
-        filter: Option<&PartitionFilter>,
+        (before, layout): (Option<PartitionLayout>, PartitionLayout),
         partitions: &mut [GroupPartition],
     ) {
         let is_known = self.described.as_ref();
         let is_known = is_known.is_some_and(|described| Arc::ptr_eq(described, description));
-        if !is_known || self.owners.len() != partitions.len() {
-            self.find(group, description, filter, partitions.len());
+        if !is_known || before != Some(layout) {
+            self.find(group, description, layout.count);
         }
         for (partition, owner) in partitions.iter_mut().zip(&self.owners) {
             partition.owner = Some(*owner).filter(|owner| *owner != NOBODY);
         }
     }
 
-    fn find(
-        &mut self,
-        group: &GroupEvaluation,
-        description: &Arc<GroupDescription>,
-        filter: Option<&PartitionFilter>,
-        count: usize,
-    ) {
-        let mut bases: HashMap<&TopicName, usize> = HashMap::new();
+    fn find(&mut self, group: &GroupEvaluation, description: &Arc<GroupDescription>, count: usize) {
+        let filter = group.query.settings.partitions.as_ref();
+        let counts = group.topics().map(|topic| partition_count(topic.read));
+        let mut next = 0usize;
+        // The place of each partition among those of its topic that count. The filter applies to every topic.
+        let places: Vec<Option<usize>> = (0..counts.max().unwrap_or(0))
+            .map(|partition| {
+                let is_counted = filter.is_none_or(|filter| filter.contains(partition));
+                let place = next;
+                next = next.saturating_add(is_counted.into());
+                is_counted.then_some(place)
+            })
+            .collect();
+        let mut bases: HashMap<&TopicName, (usize, usize)> = HashMap::new();
         let mut base = 0usize;
-        let counted = |most: usize| match filter {
-            None => most,
-            Some(filter) => (0..most).filter(|p| filter.contains(*p)).count(),
-        };
         for TopicReading { topic, read, .. } in group.topics() {
-            bases.insert(topic, base);
-            base = base.saturating_add(counted(partition_count(read)));
+            let partitions = partition_count(read);
+            bases.insert(topic, (base, partitions));
+            let counted = places.iter().take(partitions).flatten().count();
+            base = base.saturating_add(counted);
         }
         self.owners.clear();
         self.owners.resize(count, NOBODY);
         for member in &description.members {
             let owner = member_number(&member.id);
             for (topic, assigned) in &member.assigned {
-                let Some(base) = bases.get(topic) else {
+                let Some((base, partitions)) = bases.get(topic) else {
                     continue;
                 };
                 for partition in assigned {
-                    let Ok(partition) = usize::try_from(*partition) else {
-                        continue;
-                    };
-                    if filter.is_some_and(|filter| !filter.contains(partition)) {
-                        continue;
-                    }
-                    let place = base.saturating_add(counted(partition));
-                    if let Some(slot) = self.owners.get_mut(place) {
+                    let partition = usize::try_from(*partition).ok();
+                    let known = partition.filter(|partition| partition < partitions);
+                    let place =
+                        known.and_then(|partition| places.get(partition).copied().flatten());
+                    if let Some(place) = place
+                        && let Some(slot) = self.owners.get_mut(base.saturating_add(place))
+                    {
                         *slot = owner;
                     }
                 }

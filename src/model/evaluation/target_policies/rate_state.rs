@@ -117,6 +117,7 @@ impl RateState {
         let layout = read_partitions(
             group,
             description,
+            self.layout,
             &mut self.owners,
             &mut buffers.partitions,
         );
