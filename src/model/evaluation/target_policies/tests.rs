@@ -359,6 +359,27 @@ fn policies_of_a_namespace_observe_each_partition_once() {
 }
 
 #[test]
+fn owners_are_those_of_the_partitions_that_count() {
+    let facts = |partitions| {
+        let annotations = [("policy", "rate"), ("partitions", partitions)];
+        hpa(DESIRED_METRIC, &annotations)
+    };
+    let mut group = Sequence::new(facts("0-5"));
+    let mut owners = |partitions| {
+        group.set_hpas(&[facts(partitions)]);
+        group.run(POLL);
+        let read = group.policies.buffers.partitions.iter();
+        read.map(|partition| partition.owner).collect::<Vec<_>>()
+    };
+    // Four members own the partitions in turn.
+    let (first, later) = (owners("0-5"), owners("6-11"));
+    assert_eq!((first.len(), later.len()), (6, 6));
+    assert!(first.iter().all(Option::is_some));
+    assert_eq!(later[..4], first[2..]);
+    assert_ne!(later, first);
+}
+
+#[test]
 fn holds_keep_the_number_of_any_policy() {
     for (hold, before, after, expected) in [
         ("up", 120, 900, 2),
