@@ -16,7 +16,7 @@ use crate::authentication::{Authenticator, ReviewError};
 use crate::serve::auth::RequestAuth;
 
 pub(super) const UNAUTHENTICATED: &str = "present a client certificate of an authority in server.external_scaler.client_ca_file of lagwise: give the trigger \
-     a TriggerAuthentication with the parameters tlsClientCert, tlsClientKey and caCert";
+     a ClusterTriggerAuthentication with the parameters tlsClientCert, tlsClientKey and caCert";
 
 /// How often the file is checked for changes.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
