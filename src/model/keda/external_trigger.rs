@@ -22,6 +22,9 @@ use crate::model::units::quantity::Milli;
 
 pub use self::metadata::{MAX_METADATA_BYTES, MetadataError, OWN_KEYS, metadata_key, setting_keys};
 
+/// Memory of a trigger besides its text, in bytes.
+const OVERHEAD_BYTES: usize = 2 * 1024;
+
 /// One trigger of a ScaledObject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalTrigger {
@@ -188,6 +191,14 @@ impl ExternalTrigger {
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
         self.name == other.name && self.annotations != other.annotations
+    }
+
+    /// Approximate memory of the trigger, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = self.metadata.iter().chain(&self.annotations);
+        let texts = texts.map(|(key, value)| key.len().saturating_add(value.len()));
+        let text = texts.fold(self.external.selector.text_bytes(), usize::saturating_add);
+        text.saturating_add(OVERHEAD_BYTES)
     }
 
     /// Adds the metric and its settings to an HPA.

@@ -15,8 +15,11 @@ use crate::model::units::hpa_key::HpaKey;
 /// How long a trigger is kept after its last request. KEDA asks at every `pollingInterval`, 30 s by default.
 const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 
-/// Maximum number of ScaledObjects. Each takes up to some 16 KiB.
+/// Maximum number of ScaledObjects.
 const MAX_SCALED_OBJECTS: usize = 4096;
+
+/// Maximum memory of all their triggers, in bytes. A usual trigger takes some 3 KiB.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// Maximum number of triggers of one ScaledObject.
 const MAX_TRIGGERS: usize = 16;
@@ -25,10 +28,12 @@ const MAX_TRIGGERS: usize = 16;
 #[derive(Debug, Default)]
 pub struct ExternalTriggers(BTreeMap<HpaKey, ScaledObjectTriggers>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ScaledObjectTriggers {
     /// Each with the time of its last request, in the order of their first requests.
     triggers: Vec<(Arc<ExternalTrigger>, Instant)>,
+    /// Memory of the triggers.
+    bytes: usize,
     /// The HPA with the metrics, and what it was made from.
     made: Option<(Option<Arc<HpaFacts>>, Arc<HpaFacts>)>,
 }
@@ -37,54 +42,32 @@ impl ExternalTriggers {
     /// Records that a trigger is asked for at `now`. Returns whether it is new or differs from its former version.
     pub fn insert(&mut self, trigger: Arc<ExternalTrigger>, now: Instant) -> bool {
         if !self.0.contains_key(&trigger.hpa) && self.0.len() >= MAX_SCALED_OBJECTS {
-            self.make_room();
+            self.make_room(|_| 1);
         }
-        let of_hpa = self
-            .0
-            .entry(trigger.hpa.clone())
-            .or_insert_with(|| ScaledObjectTriggers {
-                triggers: Vec::new(),
-                made: None,
-            });
-        // The former version of a trigger that has another topic or metric by now must not keep its settings.
-        let before = of_hpa.triggers.len();
-        let stays =
-            |known: &ExternalTrigger| trigger.replaces(known) || !trigger.contradicts(known);
-        of_hpa.triggers.retain(|(known, _)| stays(known));
-        let is_one_gone = of_hpa.triggers.len() < before;
-        if is_one_gone {
-            of_hpa.made = None;
-        }
-        let mut known = of_hpa.triggers.iter_mut();
-        if let Some((known, last)) = known.find(|(known, _)| trigger.replaces(known)) {
-            *last = now;
-            let is_changed = **known != *trigger;
-            if is_changed {
-                *known = trigger;
-                of_hpa.made = None;
-            }
-            return is_changed || is_one_gone;
-        }
-        if of_hpa.triggers.len() >= MAX_TRIGGERS {
-            let oldest = of_hpa.triggers.iter().enumerate();
-            if let Some((place, _)) = oldest.min_by_key(|(_, (_, last))| *last) {
-                of_hpa.triggers.remove(place);
+        let of_hpa = self.0.entry(trigger.hpa.clone()).or_default();
+        let is_changed = of_hpa.insert(trigger, now);
+        if is_changed {
+            while self.bytes() > MAX_BYTES {
+                self.make_room(|of_hpa| of_hpa.bytes);
             }
         }
-        of_hpa.triggers.push((trigger, now));
-        of_hpa.made = None;
-        true
+        is_changed
     }
 
-    /// Forgets the ScaledObject that was not asked for longest, of the namespace that has most of them: no namespace can
-    /// use up the room of others.
-    fn make_room(&mut self) {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for key in self.0.keys() {
-            let count = counts.entry(&key.namespace).or_default();
-            *count = count.saturating_add(1);
+    fn bytes(&self) -> usize {
+        let bytes = self.0.values().map(|of_hpa| of_hpa.bytes);
+        bytes.fold(0, usize::saturating_add)
+    }
+
+    /// Forgets the ScaledObject that was not asked for longest, of the namespace whose ScaledObjects have the largest size
+    /// together: no namespace can use up the room of others.
+    fn make_room(&mut self, size: impl Fn(&ScaledObjectTriggers) -> usize) {
+        let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+        for (key, of_hpa) in &self.0 {
+            let sum = sizes.entry(&key.namespace).or_default();
+            *sum = sum.saturating_add(size(of_hpa));
         }
-        let largest = counts.into_iter().max_by_key(|(_, count)| *count);
+        let largest = sizes.into_iter().max_by_key(|(_, size)| *size);
         let largest = largest.map(|(namespace, _)| namespace);
         let of_largest = self
             .0
@@ -104,7 +87,7 @@ impl ExternalTriggers {
             let is_recent = |last: &Instant| now.saturating_duration_since(*last) < KEPT_FOR;
             of_hpa.triggers.retain(|(_, last)| is_recent(last));
             if of_hpa.triggers.len() < before {
-                of_hpa.made = None;
+                of_hpa.update();
                 is_changed = true;
             }
             !of_hpa.triggers.is_empty()
@@ -127,6 +110,45 @@ impl ExternalTriggers {
 }
 
 impl ScaledObjectTriggers {
+    /// Records that a trigger is asked for at `now`. Returns whether it is new or differs from its former version.
+    fn insert(&mut self, trigger: Arc<ExternalTrigger>, now: Instant) -> bool {
+        // The former version of a trigger that has another topic or metric by now must not keep its settings.
+        let before = self.triggers.len();
+        let stays =
+            |known: &ExternalTrigger| trigger.replaces(known) || !trigger.contradicts(known);
+        self.triggers.retain(|(known, _)| stays(known));
+        let is_one_gone = self.triggers.len() < before;
+        if is_one_gone {
+            self.update();
+        }
+        let mut known = self.triggers.iter_mut();
+        if let Some((known, last)) = known.find(|(known, _)| trigger.replaces(known)) {
+            *last = now;
+            let is_changed = **known != *trigger;
+            if is_changed {
+                *known = trigger;
+                self.update();
+            }
+            return is_changed || is_one_gone;
+        }
+        if self.triggers.len() >= MAX_TRIGGERS {
+            let oldest = self.triggers.iter().enumerate();
+            if let Some((place, _)) = oldest.min_by_key(|(_, (_, last))| *last) {
+                self.triggers.remove(place);
+            }
+        }
+        self.triggers.push((trigger, now));
+        self.update();
+        true
+    }
+
+    /// Takes in that the triggers have changed.
+    fn update(&mut self) {
+        let bytes = self.triggers.iter().map(|(trigger, _)| trigger.bytes());
+        self.bytes = bytes.fold(0, usize::saturating_add);
+        self.made = None;
+    }
+
     fn last_request(&self) -> Option<Instant> {
         self.triggers.iter().map(|(_, last)| *last).max()
     }

@@ -104,6 +104,27 @@ fn a_namespace_with_thousands_of_scaled_objects_takes_room_from_itself_only() {
 }
 
 #[test]
+fn a_namespace_with_large_triggers_takes_room_from_itself_only() {
+    let mut triggers = ExternalTriggers::default();
+    let small = [("group", "g"), ("lagThreshold", "1")];
+    triggers.insert(trigger("small", "a", &small), second(0));
+    let topics: Vec<_> = (0..200).map(|number| format!("t{number:034}")).collect();
+    let topics = topics.join(",");
+    let large = [("group", "g"), ("lagThreshold", "1"), ("topics", &*topics)];
+    for number in 0..3_000 {
+        let name = format!("o{number}");
+        triggers.insert(trigger("large", &name, &large), second(number + 1));
+    }
+    assert!((MAX_BYTES - 50_000..=MAX_BYTES).contains(&triggers.bytes()));
+    let all = triggers.add_to(&HpaMap::default());
+    assert!(all.get(&HpaKey::new("small", "keda-hpa-a")).is_some());
+    assert!(all.get(&HpaKey::new("large", "keda-hpa-o0")).is_none());
+    assert!(all.get(&HpaKey::new("large", "keda-hpa-o2999")).is_some());
+    assert!(triggers.expire(second(10_000)));
+    assert_eq!(triggers.bytes(), 0);
+}
+
+#[test]
 fn the_triggers_of_a_scaled_object_are_bounded() {
     let mut triggers = ExternalTriggers::default();
     for number in 0..40 {
