@@ -40,6 +40,7 @@ use super::health::Readiness;
 use super::listen::MAX_SCALER_STREAMS;
 use crate::model::keda::external_trigger::{ExternalTrigger, MAX_METADATA_BYTES};
 use crate::model::keda::external_value::{as_float, whole_target, whole_value};
+use crate::model::units::untrusted_text::Printable;
 use crate::telemetry::api::ScalerAnswered;
 
 pub use self::answers::TriggerAnswers;
@@ -54,6 +55,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of open streams. KEDA opens two for each trigger of type `external-push`. The listener allows more
 /// concurrent requests than this, so that streams leave room for other calls.
 const MAX_STREAMS: usize = MAX_SCALER_STREAMS as usize;
+
+/// Maximum number of health checks in progress. They need no certificate, and each keeps its headers until its message
+/// is read.
+const MAX_HEALTH_CHECKS: usize = 64;
 
 /// Dependencies and settings of the external scaler.
 #[derive(Debug)]
@@ -76,6 +81,7 @@ struct ExternalScaler {
     poll_interval: Duration,
     closing: watch::Receiver<bool>,
     streams: Arc<Semaphore>,
+    health_checks: Arc<Semaphore>,
 }
 
 /// Router of the service.
@@ -87,6 +93,7 @@ pub fn router(options: ExternalScalerOptions) -> Router {
         poll_interval: options.poll_interval,
         closing: options.closing,
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
     });
     Router::new().fallback_service(service_fn(move |request: Request| {
         let scaler = Arc::clone(&scaler);
@@ -143,9 +150,13 @@ impl ExternalScaler {
             return Err(Status::unimplemented("lagwise has no such method"));
         }
         let (parts, body) = request.into_parts();
-        if method != "Check" {
-            self.authenticate(&parts).await?;
-        }
+        let _permit = match method {
+            "Check" => Some(self.acquire_health_check()?),
+            _ => {
+                self.authenticate(&parts).await?;
+                None
+            }
+        };
         let request = Request::from_parts(parts, body);
         let response = match method {
             "IsActive" => call!(unary, request, |object| Arc::clone(&self).is_active(object)),
@@ -198,8 +209,7 @@ impl ExternalScaler {
         if *name != asked.metric_name && !asked.metric_name.is_empty() {
             return Err(Status::invalid_argument(format!(
                 "the metric of this trigger is {name:?}, and not {:?}; ask for its metric spec again",
-                crate::model::units::untrusted_text::Printable::name(&asked.metric_name)
-                    .to_string()
+                Printable::name(&asked.metric_name).to_string()
             )));
         }
         let answer = self.answers.ask(&trigger).await.answer?;
@@ -245,6 +255,11 @@ impl ExternalScaler {
                 "{MAX_STREAMS} streams are open, which is the most; use triggers of type external instead of external-push"
             ))
         })
+    }
+
+    fn acquire_health_check(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let permit = Arc::clone(&self.health_checks).try_acquire_owned();
+        permit.map_err(|_| Status::resource_exhausted("too many health checks are in progress"))
     }
 
     async fn health(

@@ -520,6 +520,35 @@ async fn health_follows_readiness() {
 }
 
 #[tokio::test]
+async fn health_checks_without_a_message_are_bounded() {
+    let rig = Rig::new(RequestAuth::None);
+    rig.lag.send_replace(Some(3));
+    let client = rig.connect().await;
+    let code = async || {
+        let asked = HealthCheckRequest::default();
+        let answer: Result<HealthCheckResponse, Status> =
+            client.call(messages::HEALTH_CHECK, asked).await;
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    assert_eq!(code().await, Code::Ok);
+    // Some of them may come while the one below has the last permit.
+    for _ in 0..2 * MAX_HEALTH_CHECKS {
+        let body = futures::stream::pending::<Result<axum::body::Bytes, Infallible>>();
+        let uri = format!("https://localhost{}", messages::HEALTH_CHECK);
+        let request = axum::http::Request::post(uri)
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::new(Body::from_stream(body)))
+            .unwrap();
+        let mut sender = client.0.clone();
+        tokio::spawn(async move { sender.send_request(request).await });
+    }
+    while code().await != Code::ResourceExhausted {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(client.is_active(object(&[])).await.unwrap());
+}
+
+#[tokio::test]
 async fn many_streams_share_a_connection_with_other_calls() {
     let rig = Rig::new(RequestAuth::None);
     rig.lag.send_replace(Some(0));
