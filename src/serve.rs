@@ -31,6 +31,7 @@ mod hpa_rows;
 mod leader_router;
 pub mod listen;
 pub mod metrics;
+mod namespace_permits;
 mod page;
 pub mod probes;
 mod request;

@@ -38,6 +38,7 @@ use super::auth::RequestAuth;
 use super::connections::PeerRank;
 use super::health::Readiness;
 use super::listen::MAX_SCALER_STREAMS;
+use super::namespace_permits::{NamespacePermit, NamespacePermits};
 use crate::model::keda::external_trigger::{ExternalTrigger, MAX_METADATA_BYTES};
 use crate::model::keda::external_value::{as_float, whole_target, whole_value};
 use crate::model::units::untrusted_text::Printable;
@@ -80,7 +81,7 @@ struct ExternalScaler {
     readiness: Readiness,
     poll_interval: Duration,
     closing: watch::Receiver<bool>,
-    streams: Arc<Semaphore>,
+    streams: NamespacePermits,
     health_checks: Arc<Semaphore>,
 }
 
@@ -92,7 +93,7 @@ pub fn router(options: ExternalScalerOptions) -> Router {
         readiness: options.readiness,
         poll_interval: options.poll_interval,
         closing: options.closing,
-        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        streams: NamespacePermits::new(MAX_STREAMS),
         health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
     });
     Router::new().fallback_service(service_fn(move |request: Request| {
@@ -227,6 +228,7 @@ impl ExternalScaler {
         object: ScaledObjectRef,
     ) -> Result<BoxStream<'static, Result<IsActiveResponse, Status>>, Status> {
         let trigger = parse(&object)?;
+        let permit = self.acquire_stream(&object)?;
         let stream = ActivityStream {
             answers: Arc::clone(&self.answers),
             trigger,
@@ -234,7 +236,7 @@ impl ExternalScaler {
             closing: self.closing.clone(),
             last: None,
             was_leader: false,
-            _permit: self.acquire_stream()?,
+            _permit: permit,
         };
         Ok(Box::pin(stream.into_stream()))
     }
@@ -244,15 +246,15 @@ impl ExternalScaler {
         object: ScaledObjectRef,
     ) -> Result<BoxStream<'static, Result<GetMetricSpecResponse, Status>>, Status> {
         let spec = spec(&object)?;
-        let permit = self.acquire_stream()?;
+        let permit = self.acquire_stream(&object)?;
         Ok(Box::pin(spec_stream(spec, self.closing.clone(), permit)))
     }
 
-    fn acquire_stream(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let permit = Arc::clone(&self.streams).try_acquire_owned();
-        permit.map_err(|_| {
+    fn acquire_stream(&self, object: &ScaledObjectRef) -> Result<NamespacePermit, Status> {
+        let permit = self.streams.try_acquire(&object.namespace);
+        permit.ok_or_else(|| {
             Status::resource_exhausted(format!(
-                "{MAX_STREAMS} streams are open, which is the most; use triggers of type external instead of external-push"
+                "at most {MAX_STREAMS} streams may be open, and half of them for one namespace; use triggers of type external instead of external-push"
             ))
         })
     }

@@ -17,7 +17,6 @@ use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use self::client::UpstreamClient;
@@ -28,6 +27,7 @@ use super::api_error::{ApiFailure, json};
 use super::connections::PeerRank;
 use super::discovery::{ApiResource, DiscoveryDocuments};
 use super::forward::describe_causes;
+use super::namespace_permits::{NamespacePermit, NamespacePermits};
 use super::route::{GROUP, VERSION};
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
@@ -36,7 +36,8 @@ use crate::telemetry::upstream::{PassedOn, UpstreamFailing, UpstreamRestored};
 /// Marks a request that was passed on, so that an upstream that is lagwise itself does not pass it on again.
 const PASSED_ON: HeaderName = HeaderName::from_static("x-lagwise-passed-on");
 
-/// Maximum number of answers in progress for the front proxy.
+/// Maximum number of answers in progress for the front proxy. One namespace may have half of them, since whoever writes
+/// ScaledObjects there decides how slow they are.
 const MAX_CONCURRENT_TRUSTED: usize = 64;
 
 /// The same for all other callers, so that they leave room for the front proxy.
@@ -93,7 +94,7 @@ pub(super) enum UpstreamUnavailable {
     /// The request has come from a lagwise.
     #[error("the upstream server of external metrics is lagwise itself")]
     Itself,
-    /// Too many requests are in progress.
+    /// Too many requests are in progress, in all or for the namespace.
     #[error("too many requests to the upstream server of external metrics are in progress")]
     Busy,
 }
@@ -122,8 +123,8 @@ impl From<UpstreamUnavailable> for ApiFailure {
 #[derive(Debug)]
 pub struct Upstream {
     client: UpstreamClient,
-    trusted_permits: Arc<Semaphore>,
-    other_permits: Arc<Semaphore>,
+    trusted_permits: NamespacePermits,
+    other_permits: NamespacePermits,
     failing: Mutex<Option<UpstreamUnavailable>>,
     discovery: tokio::sync::Mutex<Discovery>,
 }
@@ -142,8 +143,8 @@ impl Upstream {
     pub fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
         Ok(Self {
             client: UpstreamClient::new(options)?,
-            trusted_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_TRUSTED)),
-            other_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_OTHERS)),
+            trusted_permits: NamespacePermits::new(MAX_CONCURRENT_TRUSTED),
+            other_permits: NamespacePermits::new(MAX_CONCURRENT_OTHERS),
             failing: Mutex::new(None),
             discovery: tokio::sync::Mutex::new(Discovery {
                 asked: None,
@@ -191,8 +192,8 @@ impl Upstream {
             PeerRank::Trusted => &self.trusted_permits,
             PeerRank::Known | PeerRank::Unknown => &self.other_permits,
         };
-        let permit = Arc::clone(permits).try_acquire_owned();
-        let permit = permit.map_err(|_| bare(UpstreamUnavailable::Busy))?;
+        let permit = permits.try_acquire(request.namespace);
+        let permit = permit.ok_or_else(|| bare(UpstreamUnavailable::Busy))?;
         let query = match request.query {
             Some(query) => format!("?{query}"),
             None => String::new(),
@@ -330,7 +331,7 @@ fn is_foreign_metric(name: &str) -> bool {
 /// A body that counts as an answer in progress until it ends.
 struct StreamedBody {
     body: Body,
-    _permit: OwnedSemaphorePermit,
+    _permit: NamespacePermit,
 }
 
 impl HttpBody for StreamedBody {

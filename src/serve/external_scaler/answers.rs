@@ -7,7 +7,7 @@ use axum::body::to_bytes;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tonic::Status;
 
@@ -21,6 +21,7 @@ use crate::model::units::newtypes::Moment;
 use crate::serve::api_error::ApiFailure;
 use crate::serve::forward::Forwarder;
 use crate::serve::leader_router::{LeaderRouter, Routed, SnapshotRequest};
+use crate::serve::namespace_permits::NamespacePermits;
 use crate::snapshot_channel::SnapshotReader;
 
 /// How long a request waits until a new trigger is taken in and its group is read.
@@ -38,7 +39,7 @@ pub struct TriggerAnswers {
     pub(super) router: LeaderRouter,
     /// Receives the triggers that are asked for, for as long as this daemon leads.
     asked: mpsc::Sender<Arc<ExternalTrigger>>,
-    waiting: Semaphore,
+    waiting: NamespacePermits,
 }
 
 /// The answer about a trigger.
@@ -65,7 +66,7 @@ impl TriggerAnswers {
                 forwarder,
             },
             asked,
-            waiting: Semaphore::new(MAX_WAITING),
+            waiting: NamespacePermits::new(MAX_WAITING),
         }
     }
 
@@ -106,7 +107,8 @@ impl TriggerAnswers {
         &self,
         trigger: &Arc<ExternalTrigger>,
     ) -> Result<ExternalAnswer, ApiFailure> {
-        let _permit = self.waiting.try_acquire().map_err(|_| {
+        let permit = self.waiting.try_acquire(&trigger.hpa.namespace);
+        let _permit = permit.ok_or_else(|| {
             ApiFailure::too_many("too many requests are waiting for a first read of their group")
         })?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_TIMEOUT;

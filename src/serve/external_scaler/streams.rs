@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{Stream, unfold};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use super::answers::TriggerAnswers;
 use super::messages::{GetMetricSpecResponse, IsActiveResponse};
 use crate::model::keda::external_trigger::ExternalTrigger;
+use crate::serve::namespace_permits::NamespacePermit;
 
 /// The shortest time between two looks of one stream: a burst of changed HPAs does not have every stream look at each.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
@@ -25,7 +26,7 @@ pub(super) struct ActivityStream {
     pub(super) last: Option<bool>,
     /// Whether this daemon gave the last answer, as the leader.
     pub(super) was_leader: bool,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _permit: NamespacePermit,
 }
 
 type Item = Result<IsActiveResponse, Status>;
@@ -86,7 +87,7 @@ impl ActivityStream {
 pub(super) fn spec_stream(
     spec: GetMetricSpecResponse,
     closing: watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
+    permit: NamespacePermit,
 ) -> impl Stream<Item = Result<GetMetricSpecResponse, Status>> + Send {
     let state = (Some(spec), closing, permit);
     unfold(state, async |(spec, mut closing, permit)| match spec {
