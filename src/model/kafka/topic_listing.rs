@@ -24,6 +24,9 @@ pub struct TopicListing {
     by_pattern: BTreeMap<TopicPattern, Result<BTreeSet<TopicName>, Unlisted>>,
     /// Those of all patterns.
     topics: BTreeSet<TopicName>,
+    /// How many patterns list each of them. A group may have thousands of patterns, so that refusing one must not look at
+    /// all of them.
+    counts: BTreeMap<TopicName, usize>,
 }
 
 /// Why the topics that match a pattern are not listed.
@@ -75,20 +78,20 @@ impl TopicListing {
     /// A listing of these topics, by pattern.
     #[must_use]
     pub fn new(by_pattern: BTreeMap<TopicPattern, Result<BTreeSet<TopicName>, Unlisted>>) -> Self {
+        let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+        for topic in by_pattern.values().flatten().flatten() {
+            let count = counts.entry(topic.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
         let mut listing = Self {
+            topics: counts.keys().cloned().collect(),
             by_pattern,
-            topics: BTreeSet::new(),
+            counts,
         };
-        listing.join();
         while listing.topics.len() > MAX_LISTED_OF_GROUP {
             listing.refuse_widest(Unlisted::TooMany);
         }
         listing
-    }
-
-    fn join(&mut self) {
-        let listed = self.by_pattern.values().flatten();
-        self.topics = listed.flatten().cloned().collect();
     }
 
     /// The topics that match any of the patterns.
@@ -115,8 +118,16 @@ impl TopicListing {
 
     /// Refuses a pattern.
     pub fn refuse(&mut self, pattern: TopicPattern, reason: Unlisted) {
-        self.by_pattern.insert(pattern, Err(reason));
-        self.join();
+        let before = self.by_pattern.insert(pattern, Err(reason));
+        for topic in before.into_iter().flatten().flatten() {
+            match self.counts.get_mut(&topic) {
+                Some(count) if *count > 1 => *count = count.saturating_sub(1),
+                _ => {
+                    self.counts.remove(&topic);
+                    self.topics.remove(&topic);
+                }
+            }
+        }
     }
 
     /// Refuses the pattern that most topics match. Returns it, or `None` if no topics are listed.
@@ -136,6 +147,7 @@ impl TopicListing {
             topics.retain(|topic| !is_read(topic));
         }
         self.topics.retain(|topic| !is_read(topic));
+        self.counts.retain(|topic, _| !is_read(topic));
     }
 }
 
@@ -185,6 +197,17 @@ mod tests {
         );
         assert_eq!(listing.topics_of(&pattern("d.*")), None);
         assert_eq!(listing.refused(Unlisted::OverBudget).count(), 2);
+    }
+
+    #[test]
+    fn a_topic_stays_while_another_pattern_lists_it() {
+        let all = ["a.*", "a0.*", "a1.*"].map(|text| (pattern(text), topics('a', 3)));
+        let mut listing = TopicListing::new(all.into());
+        for left in [3, 3, 0] {
+            assert!(listing.refuse_widest(Unlisted::OverBudget).is_some());
+            assert_eq!(listing.topics().len(), left);
+        }
+        assert_eq!(listing, TopicListing::new(listing.by_pattern.clone()));
     }
 
     #[test]
