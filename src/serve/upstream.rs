@@ -31,6 +31,7 @@ use super::namespace_permits::{NamespacePermit, NamespacePermits};
 use super::route::{GROUP, VERSION};
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
+use crate::telemetry::log_interval::LogInterval;
 use crate::telemetry::upstream::{PassedOn, UpstreamFailing, UpstreamRestored};
 
 /// Marks a request that was passed on, so that an upstream that is lagwise itself does not pass it on again.
@@ -125,7 +126,9 @@ pub struct Upstream {
     client: UpstreamClient,
     trusted_permits: NamespacePermits,
     other_permits: NamespacePermits,
+    /// How it fails, as logged last.
     failing: Mutex<Option<UpstreamUnavailable>>,
+    log: LogInterval,
     discovery: tokio::sync::Mutex<Discovery>,
 }
 
@@ -146,6 +149,7 @@ impl Upstream {
             trusted_permits: NamespacePermits::new(MAX_CONCURRENT_TRUSTED),
             other_permits: NamespacePermits::new(MAX_CONCURRENT_OTHERS),
             failing: Mutex::new(None),
+            log: LogInterval::default(),
             discovery: tokio::sync::Mutex::new(Discovery {
                 asked: None,
                 documents: Arc::new(DiscoveryDocuments::new(&[])),
@@ -275,7 +279,8 @@ impl Upstream {
         Some(resources)
     }
 
-    /// Logs when the upstream starts to fail and when it works again.
+    /// Logs when the upstream starts to fail and when it works again, at most once a minute: some of its metrics may fail
+    /// while others work.
     fn log_transition(&self, failed: Option<&(UpstreamUnavailable, String)>) {
         // These two say nothing about it.
         let is_own = |why| matches!(why, UpstreamUnavailable::Busy | UpstreamUnavailable::Itself);
@@ -284,18 +289,20 @@ impl Upstream {
             return;
         }
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *failing, now);
+        if *failing == now || !self.log.is_due(Instant::now().into_std()) {
+            return;
+        }
+        *failing = now;
         drop(failing);
         let url = self.client.url();
         match failed {
-            Some((reason, detail)) if before != now => UpstreamFailing {
+            Some((reason, detail)) => UpstreamFailing {
                 url,
                 reason,
                 detail,
             }
             .emit(),
-            None if before.is_some() => UpstreamRestored { url }.emit(),
-            _ => {}
+            None => UpstreamRestored { url }.emit(),
         }
     }
 }
