@@ -1,7 +1,7 @@
 //! The external scaler for KEDA: its listener, and the triggers that it is asked for as metrics of HPAs.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -22,7 +22,11 @@ use crate::snapshot_channel::SnapshotReader;
 const MAX_PENDING_TRIGGERS: usize = 1024;
 
 /// How often triggers are forgotten that nobody asks for any more.
-const EXPIRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The shortest time between two merges. Each takes some milliseconds where there are thousands of ScaledObjects, and
+/// whoever writes triggers that contradict each other has them change at every request.
+const MERGE_PAUSE: Duration = Duration::from_millis(100);
 
 type TriggerSender = mpsc::Sender<Arc<ExternalTrigger>>;
 
@@ -67,9 +71,13 @@ async fn merge(
             }
             _ = expiry.tick() => triggers.expire(Instant::now()),
         };
-        if is_changed && let Some(hpas) = hpas.borrow_and_update().as_ref() {
+        if !is_changed {
+            continue;
+        }
+        if let Some(hpas) = hpas.borrow_and_update().as_ref() {
             merged.send_replace(Some(triggers.add_to(hpas)));
         }
+        tokio::time::sleep(MERGE_PAUSE).await;
     }
 }
 
