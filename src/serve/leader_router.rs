@@ -1,5 +1,6 @@
 //! Routes requests: answered by this daemon while it leads, otherwise by the leader.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +26,7 @@ pub(super) trait SnapshotRequest: Sync {
     ) -> impl Future<Output = Result<Self::Answer, ApiFailure>> + Send;
 
     /// Path and query of the same request to the leader; `None` if another replica has forwarded it already.
-    fn path_at_leader(&self) -> Option<&str>;
+    fn path_at_leader(&self) -> Option<Cow<'_, str>>;
 }
 
 /// Who answered.
@@ -116,7 +117,7 @@ impl LeaderRouter {
             .then_some(answered)
     }
 
-    async fn ask_leader(&self, path: Option<&str>) -> Result<Response, LeaderUnavailable> {
+    async fn ask_leader(&self, path: Option<Cow<'_, str>>) -> Result<Response, LeaderUnavailable> {
         if self.leading.own.term(Instant::now()).is_some() {
             return Err(LeaderUnavailable::Starting);
         }
@@ -125,6 +126,6 @@ impl LeaderRouter {
             return Err(LeaderUnavailable::NoLeader);
         };
         let path = path.ok_or(LeaderUnavailable::NotLeading)?;
-        forwarder.forward(&leader, path).await
+        forwarder.forward(&leader, &path).await
     }
 }

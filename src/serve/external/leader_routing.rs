@@ -1,5 +1,7 @@
 //! Answers metric requests as the leader, or through it; and what other replicas forward.
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse, Response};
 
 use super::{ApiRequest, ExternalMetricsApi};
@@ -41,8 +43,8 @@ impl SnapshotRequest for MetricRequest<'_> {
         Ok(value)
     }
 
-    fn path_at_leader(&self) -> Option<&str> {
-        self.path_at_leader
+    fn path_at_leader(&self) -> Option<Cow<'_, str>> {
+        self.path_at_leader.map(Cow::Borrowed)
     }
 }
 

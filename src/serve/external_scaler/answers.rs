@@ -1,5 +1,6 @@
 //! Answers about triggers, from the snapshot of the leader.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,8 +73,7 @@ impl TriggerAnswers {
 
     /// The answer about a trigger, by this daemon or by the leader.
     pub(super) async fn ask(&self, trigger: &Arc<ExternalTrigger>) -> Asked {
-        let path = forwarded::path(trigger);
-        match self.route(trigger, Some(&path)).await {
+        match self.route(trigger, false).await {
             Routed::Answered(answer) => Asked {
                 answer: answer.map_err(|failure| status::from_failure(&failure)),
                 is_leader: true,
@@ -89,16 +89,16 @@ impl TriggerAnswers {
         }
     }
 
-    /// Routes a request about a trigger; `path_at_leader` is `None` if another replica has forwarded it.
+    /// Routes a request about a trigger, which another replica may have forwarded.
     pub(super) async fn route(
         &self,
         trigger: &Arc<ExternalTrigger>,
-        path_at_leader: Option<&str>,
+        is_forwarded: bool,
     ) -> Routed<ExternalAnswer> {
         let request = TriggerRequest {
             answers: self,
             trigger,
-            path_at_leader,
+            is_forwarded,
         };
         self.router.route(&request).await
     }
@@ -139,7 +139,7 @@ fn is_to_come(why: &NoAnswer) -> bool {
 struct TriggerRequest<'a> {
     answers: &'a TriggerAnswers,
     trigger: &'a Arc<ExternalTrigger>,
-    path_at_leader: Option<&'a str>,
+    is_forwarded: bool,
 }
 
 impl SnapshotRequest for TriggerRequest<'_> {
@@ -162,8 +162,8 @@ impl SnapshotRequest for TriggerRequest<'_> {
         }
     }
 
-    fn path_at_leader(&self) -> Option<&str> {
-        self.path_at_leader
+    fn path_at_leader(&self) -> Option<Cow<'_, str>> {
+        (!self.is_forwarded).then(|| forwarded::path(self.trigger).into())
     }
 }
 
