@@ -40,6 +40,17 @@ pub(super) enum Routed<A> {
     Unanswered(LeaderUnavailable),
 }
 
+impl<A> Routed<A> {
+    /// Makes something else of this daemon's own answer.
+    pub(super) fn and_then<B>(self, make: impl FnOnce(A) -> Result<B, ApiFailure>) -> Routed<B> {
+        match self {
+            Self::Answered(answer) => Routed::Answered(answer.and_then(make)),
+            Self::Forwarded(response) => Routed::Forwarded(response),
+            Self::Unanswered(why) => Routed::Unanswered(why),
+        }
+    }
+}
+
 /// Finds who answers a request.
 #[derive(Clone, Debug)]
 pub(super) struct LeaderRouter {

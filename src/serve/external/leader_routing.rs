@@ -87,13 +87,8 @@ impl ExternalMetricsApi {
             query,
             path_at_leader: (!is_forwarded).then_some(path),
         };
-        let routed = match self.router.route(&metric_request).await {
-            Routed::Answered(answer) => {
-                Routed::Answered(answer.and_then(|value| value_list::response(query, &value)))
-            }
-            Routed::Forwarded(response) => Routed::Forwarded(response),
-            Routed::Unanswered(why) => Routed::Unanswered(why),
-        };
+        let routed = self.router.route(&metric_request).await;
+        let routed = routed.and_then(|value| value_list::response(query, &value));
         respond(routed, is_forwarded)
     }
 

@@ -44,13 +44,9 @@ pub(in crate::serve) async fn answer(answers: &TriggerAnswers, query: &str) -> R
         Ok(trigger) => Arc::new(trigger),
         Err(error) => return Routed::Answered(Err(ApiFailure::bad_request(error.to_string()))),
     };
-    match answers.route(&trigger, true).await {
-        Routed::Answered(answer) => Routed::Answered(answer.and_then(|answer| {
-            let body = serde_json::to_vec(&answer);
-            let body = body.map_err(|error| ApiFailure::internal(error.to_string()))?;
-            Ok(json(StatusCode::OK, body))
-        })),
-        Routed::Forwarded(response) => Routed::Forwarded(response),
-        Routed::Unanswered(why) => Routed::Unanswered(why),
-    }
+    answers.route(&trigger, true).await.and_then(|answer| {
+        let body = serde_json::to_vec(&answer);
+        let body = body.map_err(|error| ApiFailure::internal(error.to_string()))?;
+        Ok(json(StatusCode::OK, body))
+    })
 }
