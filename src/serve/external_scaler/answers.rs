@@ -28,7 +28,7 @@ use crate::snapshot_channel::SnapshotReader;
 /// How long a request waits until a new trigger is taken in and its group is read.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum requests that wait for that.
+/// Maximum requests that wait for that; half of them for one namespace.
 const MAX_WAITING: usize = 512;
 
 /// Maximum size of the leader's response.
