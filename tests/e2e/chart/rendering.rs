@@ -143,6 +143,9 @@ fn configuration(rendered: &str) -> Result<String> {
     let text = map["data"]["lagwise.yaml"].as_str().context("no text")?;
     let mut config: Value = serde_saphyr::from_str(text)?;
     config["server"]["external_metrics"]["tls"] = Value::Null;
+    if let Some(scaler) = config["server"].get_mut("external_scaler") {
+        *scaler = Value::Null;
+    }
     let reference = Regex::new(r"\$\{(env|file):[^}]*\}")?;
     let text = config.to_string();
     Ok(reference.replace_all(&text, "secret").into_owned())
