@@ -93,6 +93,7 @@ impl PollerState {
             self.set_targets(self.targets.with_hpas(hpas, Some(Moment::now())));
         }
         self.evaluate();
+        self.resume_policies();
     }
 
     /// Records what requests ask for. Returns whether any of it is new, so that [`update_ad_hoc`](Self::update_ad_hoc)
@@ -251,6 +252,8 @@ impl PollerState {
             let snapshot = self.snapshot();
             self.findings.update(&snapshot, &mut self.finding_log);
             self.finding_log.log_omissions(Instant::now());
+        } else {
+            self.resume_policies();
         }
     }
 
@@ -264,6 +267,10 @@ impl PollerState {
         self.evaluations = self
             .evaluations
             .next(&self.latest(), &self.targets, queries);
+    }
+
+    fn resume_policies(&mut self) {
+        self.evaluations = self.policies.resume(&self.evaluations, &Moment::now());
     }
 
     /// The latest readings of every cluster.

@@ -46,7 +46,7 @@ impl Scaled {
         (kafka, plane): (&KafkaCluster, &ControlPlane),
         namespace: &str,
         topic: &str,
-        name: &'static str,
+        (name, lag_per_replica): (&'static str, &str),
     ) -> Result<Self> {
         let group = unique(name);
         let mut list: Value =
@@ -54,8 +54,8 @@ impl Scaled {
         let hpa = &mut list["items"][1];
         hpa["metadata"]["annotations"] = json!({
             "lagwise.dev/policy": name,
-            "lagwise.dev/slo": "20s",
-            "lagwise.dev/lag-per-replica": "20",
+            "lagwise.dev/slo": "60s",
+            "lagwise.dev/lag-per-replica": lag_per_replica,
         });
         hpa["spec"]["metrics"][0]["external"]["metric"]["name"] = json!("kafka_desired_replicas");
         hpa["spec"]["metrics"][0]["external"]["target"]["averageValue"] = json!("1");
@@ -157,13 +157,18 @@ fn a_step_up_takes_one_move_and_a_killed_daemon_changes_nothing(testbed: &Testbe
     let topic = unique("orders");
     kafka.create_topic(&topic, PARTITIONS)?;
     let options = Options {
-        interval: "1s",
+        interval: "3s",
         state: json!({"file": testbed.folder("state")?.join("state.json")}),
         namespaces: vec![namespace.clone()],
         ..Options::main(&kafka.bootstrap())
     };
     let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &options)?;
-    let mut rate = Scaled::start(testbed, (kafka, plane), &namespace, &topic, "rate")?;
+    let clusters = (kafka, plane);
+    let of_rate = ("rate", "1000");
+    let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, of_rate)?;
+    // A backlog, by which the policy learns what a member can process.
+    let backlog: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 40)).collect();
+    kafka.produce_to(&topic, &backlog)?;
     produce(kafka, &topic, (20, 180), &mut [&mut rate], |_| {
         until_served(&daemon, &namespace, "rate")
     })?;
@@ -205,8 +210,8 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     };
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     let clusters = (kafka, plane);
-    let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, "rate")?;
-    let mut lag = Scaled::start(testbed, clusters, &namespace, &topic, "lag")?;
+    let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, ("rate", "20"))?;
+    let mut lag = Scaled::start(testbed, clusters, &namespace, &topic, ("lag", "20"))?;
     produce(kafka, &topic, (20, 180), &mut [&mut rate, &mut lag], |_| {
         until_served(&daemon, &namespace, "rate")
     })?;

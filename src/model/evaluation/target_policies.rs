@@ -2,6 +2,7 @@
 
 mod group_reading;
 mod rate_state;
+mod resume;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,15 +92,7 @@ impl TargetPolicies {
                 continue;
             }
             let namespace = target.hpa().map_or("", |hpa| &*hpa.namespace);
-            let before = self.outcomes.get(&key);
             let outcome = if target.key.cluster == *cluster {
-                let known = self.restored.remove(&key);
-                let state = self
-                    .states
-                    .entry(key.clone())
-                    .or_insert_with(|| TargetState::new(target, known.as_ref(), time.now));
-                let before = before.filter(|_| state.is_of(target));
-                state.follow_group(target);
                 let others = in_use.entry((namespace, &target.key.group)).or_default();
                 let observed = Observed {
                     target,
@@ -108,22 +101,41 @@ impl TargetPolicies {
                     policy: target.settings.policy.unwrap_or(default),
                     others: *others,
                 };
-                let outcome = state.observe(&observed, before, time, &mut self.buffers);
-                *others = others.saturating_add(state.partition_count());
+                let (outcome, count) = self.observe(&key, &observed, time);
+                *others = others.saturating_add(count);
                 outcome
             } else {
-                before.cloned()
+                self.outcomes.get(&key).cloned()
             };
-            let number = |outcome: &Arc<PolicyOutcome>| {
-                let served = outcome.served_rate().map(|rate| rate.replicas);
-                (served, outcome.hold)
-            };
-            self.is_unsaved |= before.map(number) != outcome.as_ref().map(number);
             outcomes.extend(outcome.map(|outcome| (key, outcome)));
         }
         self.states.retain(|key, _| seen.contains(key));
         self.outcomes = Arc::new(outcomes);
         evaluations.with_outcomes(Arc::clone(&self.outcomes))
+    }
+
+    /// Observes one target. Returns the outcome, and of how many partitions its policy has estimates.
+    fn observe(
+        &mut self,
+        key: &PolicyKey,
+        observed: &Observed<'_>,
+        time: SweepTime,
+    ) -> (Option<Arc<PolicyOutcome>>, usize) {
+        let before = self.outcomes.get(key);
+        let known = self.restored.remove(key);
+        let state = self
+            .states
+            .entry(key.clone())
+            .or_insert_with(|| TargetState::new(observed.target, known.as_ref(), time.now));
+        let of_group = before.filter(|_| state.is_of(observed.target));
+        state.follow_group(observed.target);
+        let outcome = state.observe(observed, of_group, time, &mut self.buffers);
+        let number = |outcome: &Arc<PolicyOutcome>| {
+            let served = outcome.served_rate().map(|rate| rate.replicas);
+            (served, outcome.hold)
+        };
+        self.is_unsaved |= before.map(number) != outcome.as_ref().map(number);
+        (outcome, state.partition_count())
     }
 
     /// Whether a policy has decided for another number since the last export.

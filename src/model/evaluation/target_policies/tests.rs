@@ -120,6 +120,10 @@ impl Sequence {
     }
 
     fn read(&mut self) -> Result<MetricValue, NoValueReason> {
+        self.read_in(Scope::Whole)
+    }
+
+    fn read_in(&mut self, scope: Scope) -> Result<MetricValue, NoValueReason> {
         let share = |all: i64, n: i64| (all + n) / PARTITIONS;
         let rows: Vec<_> = (0..PARTITIONS)
             .map(|n| {
@@ -137,14 +141,16 @@ impl Sequence {
             let fault = crate::model::kafka::fault::Fault::NoAnswer;
             read = fixtures::failed(at, "g", "t", fault);
         }
-        let latest = self.history.apply(read, Scope::Whole);
+        let latest = self.history.apply(read, scope);
         let clusters = [("main".into(), latest)].into();
         let targets = Arc::clone(&self.targets);
         self.evaluations = self.evaluations.next(&clusters, &targets, [].iter());
         let started = fixtures::at(at);
-        self.evaluations = self
-            .policies
-            .observe_sweep(&"main".into(), &self.evaluations, &started);
+        let (cluster, evaluations) = ("main".into(), &self.evaluations);
+        self.evaluations = match scope {
+            Scope::Whole => self.policies.observe_sweep(&cluster, evaluations, &started),
+            Scope::Partial => self.policies.resume(evaluations, &started),
+        };
         self.value()
     }
 
@@ -364,9 +370,8 @@ fn owners_are_those_of_the_partitions_that_count() {
         let annotations = [("policy", "rate"), ("partitions", partitions)];
         hpa(DESIRED_METRIC, &annotations)
     };
-    let mut group = Sequence::new(facts("0-5"));
-    let mut owners = |partitions| {
-        group.set_hpas(&[facts(partitions)]);
+    let owners = |partitions| {
+        let mut group = Sequence::new(facts(partitions));
         group.run(POLL);
         let read = group.policies.buffers.partitions.iter();
         read.map(|partition| partition.owner).collect::<Vec<_>>()
@@ -490,6 +495,13 @@ fn a_restart_changes_no_number() {
         (next, value)
     };
     let (mut next, value) = restart(20, &saved);
+    assert_eq!((value.desired.unwrap(), value.rule), before);
+    assert_eq!(next.run(120), before);
+    // The group was read before the HPA was known, so the next whole sweep is some time away.
+    next = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    next.policies.import(&"main".into(), &saved, since_1970);
+    (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + 20);
+    let value = next.read_in(Scope::Partial).unwrap();
     assert_eq!((value.desired.unwrap(), value.rule), before);
     assert_eq!(next.run(120), before);
     // The process ended before it could save a step up.
