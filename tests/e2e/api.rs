@@ -54,12 +54,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::a_shared_certificate_is_renewed_under_readers",
         shared::is_renewed_under_readers,
     ),
-    (
-        "api::a_crowd_does_not_hold_up_a_good_client",
-        crowd::does_not_hold_up_a_good_client,
-    ),
     ("api::scrapers_that_do_not_read", scrapers::that_do_not_read),
-    ("api::scrapers_that_never_rest", scrapers::that_never_rest),
     (
         "api::probes_beside_idle_connections",
         scrapers::beside_idle_connections,
@@ -127,8 +122,13 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// The long ones.
+/// The long ones, and load that other scenarios beside it would change.
 pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "api::a_crowd_does_not_hold_up_a_good_client",
+        crowd::does_not_hold_up_a_good_client,
+    ),
+    ("api::scrapers_that_never_rest", scrapers::that_never_rest),
     (
         "api::floods_of_handshakes_hold_nobody_up",
         floods::of_handshakes_hold_nobody_up,

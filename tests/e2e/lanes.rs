@@ -43,7 +43,8 @@ pub(crate) const LANES: &[Lane] = &[
         ],
         long: &[brokers::LONG, conformance::LONG],
     },
-    // Logins and bad networks. Several put a proxy at the same port.
+    // Logins and bad networks, of which several put a proxy at the same port; and, since this lane has time left, misspelled
+    // groups.
     Lane {
         name: "access",
         at_once: 1,
@@ -57,6 +58,7 @@ pub(crate) const LANES: &[Lane] = &[
             crate::kerberos::CASES,
             network::CASES,
             renewal::CASES,
+            unseen::CASES,
         ],
         long: &[],
     },
@@ -78,11 +80,17 @@ pub(crate) const LANES: &[Lane] = &[
         ],
         long: &[smoke::LONG, faults::LONG, load::LONG],
     },
-    // The aggregated API, and how it is installed.
+    // The aggregated API, and how it is installed; and the rate policy, which waits most of its time.
     Lane {
         name: "api",
         at_once: 1,
-        cases: &[api::CASES, chart::CASES, check::CASES, topics::CASES],
+        cases: &[
+            api::CASES,
+            chart::CASES,
+            check::CASES,
+            topics::CASES,
+            policy::CASES,
+        ],
         long: &[api::LONG, chart::LONG],
     },
     // How many replicas there are and why, which daemon leads, and what may be woken.
@@ -91,7 +99,6 @@ pub(crate) const LANES: &[Lane] = &[
         at_once: 1,
         cases: &[
             scale::CASES,
-            policy::CASES,
             annotations::CASES,
             convert::CASES,
             external_scaler::CASES,
@@ -99,7 +106,6 @@ pub(crate) const LANES: &[Lane] = &[
             leader::CASES,
             events::CASES,
             tenants::CASES,
-            unseen::CASES,
             zero::RECORDS,
         ],
         long: &[policy::LONG, tenants::LONG],
