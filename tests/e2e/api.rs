@@ -54,7 +54,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::a_shared_certificate_is_renewed_under_readers",
         shared::is_renewed_under_readers,
     ),
-    ("api::scrapers_that_do_not_read", scrapers::that_do_not_read),
     (
         "api::probes_beside_idle_connections",
         scrapers::beside_idle_connections,
@@ -85,10 +84,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         strangers::on_random_paths_hold_nobody_up,
     ),
     (
-        "api::strangers_in_random_namespaces_hold_nobody_up",
-        strangers::in_random_namespaces_hold_nobody_up,
-    ),
-    (
         "api::rights_are_taken_away_and_given_back",
         faults::rights_are_taken_away_and_given_back,
     ),
@@ -116,14 +111,19 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::no_secret_is_written_anywhere",
         secrets::none_is_written_anywhere,
     ),
-    (
-        "api::floods_of_tokens_leave_reviews_to_others",
-        floods::of_tokens_leave_reviews_to_others,
-    ),
 ];
 
 /// The long ones, and load that other scenarios beside it would change.
 pub(crate) const LONG: &[(&str, Test)] = &[
+    ("api::scrapers_that_do_not_read", scrapers::that_do_not_read),
+    (
+        "api::strangers_in_random_namespaces_hold_nobody_up",
+        strangers::in_random_namespaces_hold_nobody_up,
+    ),
+    (
+        "api::floods_of_tokens_leave_reviews_to_others",
+        floods::of_tokens_leave_reviews_to_others,
+    ),
     (
         "api::a_crowd_does_not_hold_up_a_good_client",
         crowd::does_not_hold_up_a_good_client,

@@ -80,17 +80,11 @@ pub(crate) const LANES: &[Lane] = &[
         ],
         long: &[smoke::LONG, faults::LONG, load::LONG],
     },
-    // The aggregated API, and how it is installed; and the rate policy, which waits most of its time.
+    // The aggregated API, and how it is installed.
     Lane {
         name: "api",
         at_once: 1,
-        cases: &[
-            api::CASES,
-            chart::CASES,
-            check::CASES,
-            topics::CASES,
-            policy::CASES,
-        ],
+        cases: &[api::CASES, chart::CASES, check::CASES, topics::CASES],
         long: &[api::LONG, chart::LONG],
     },
     // How many replicas there are and why, which daemon leads, and what may be woken.
