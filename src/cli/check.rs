@@ -4,7 +4,6 @@ mod progress;
 mod report;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +16,7 @@ use self::progress::Progress;
 use self::report::{is_colored, render};
 use super::kube_args::KubeArgs;
 use super::look::read_once;
+use super::run::ConfigFileArg;
 use super::{Output, print_output, write_stdout};
 use crate::config::{Config, SystemEnvironment};
 use crate::daemon::in_pod;
@@ -56,15 +56,8 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
     The environment variable NO_COLOR turns off colors.\n\n\
     Exit code: 0 without a failure, also with warnings, 1 with a failure, 2 for wrong usage.")]
 pub struct PreflightArgs {
-    /// Configuration file
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = "LAGWISE_CONFIG",
-        default_value = "/etc/lagwise/lagwise.yaml"
-    )]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFileArg,
     /// Check before the installation: the rights to install, and that nobody else serves external metrics
     #[arg(long)]
     pre: bool,
@@ -109,7 +102,7 @@ pub async fn run(args: PreflightArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn check_file(args: &PreflightArgs) -> Vec<CheckLine> {
-    match Config::load(&args.config) {
+    match Config::load(&args.file.config) {
         Ok(config) => check_all(args, &config).await,
         Err(error) => vec![CheckLine::problem(
             configuration::SECTION,

@@ -11,11 +11,9 @@ use crate::config::{Config, SystemEnvironment};
 use crate::daemon::{self, App, HpaSource};
 use crate::telemetry::FindingRaised;
 
-/// The arguments of `lagwise run`.
+/// The configuration file of the daemon.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  lagwise run --config lagwise.yaml\n\n\
-    SIGTERM and SIGINT shut it down within five seconds; a second signal ends it at once.")]
-pub struct RunArgs {
+pub(super) struct ConfigFileArg {
     /// Configuration file
     #[arg(
         short,
@@ -24,7 +22,16 @@ pub struct RunArgs {
         env = "LAGWISE_CONFIG",
         default_value = "/etc/lagwise/lagwise.yaml"
     )]
-    config: PathBuf,
+    pub(super) config: PathBuf,
+}
+
+/// The arguments of `lagwise run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  lagwise run --config lagwise.yaml\n\n\
+    SIGTERM and SIGINT shut it down within five seconds; a second signal ends it at once.")]
+pub struct RunArgs {
+    #[command(flatten)]
+    file: ConfigFileArg,
 }
 
 /// Runs the daemon until a signal.
@@ -32,7 +39,7 @@ pub struct RunArgs {
 /// # Errors
 /// Why it cannot start, or which part ended by itself.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config)?;
+    let config = Config::load(&args.file.config)?;
     daemon::init_logging(&config.log);
     for finding in config.find_insecure_settings(&SystemEnvironment) {
         FindingRaised(&finding).emit();
