@@ -256,11 +256,12 @@ impl Upstream {
         let mut discovery = self.discovery.lock().await;
         let is_current = |asked: Instant| asked.elapsed() < DISCOVERY_MAX_AGE;
         if !discovery.asked.is_some_and(is_current) {
-            discovery.asked = Some(Instant::now());
             // While it does not answer, its last list counts.
             if let Ok(Some(resources)) = timeout(DISCOVERY_TIMEOUT, self.resources()).await {
                 discovery.documents = Arc::new(DiscoveryDocuments::new(&resources));
             }
+            // Not before, since the caller may leave while it waits.
+            discovery.asked = Some(Instant::now());
         }
         Arc::clone(&discovery.documents)
     }
