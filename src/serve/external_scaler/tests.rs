@@ -38,7 +38,7 @@ const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// A daemon with an external scaler.
-struct Rig {
+struct TestScaler {
     address: SocketAddr,
     api: SocketAddr,
     tls: ServerTls,
@@ -57,7 +57,7 @@ fn own_tls() -> ServerTls {
     ServerTls::self_signed(&["localhost".to_owned(), "lagwise.shop.svc".to_owned()]).unwrap()
 }
 
-impl Rig {
+impl TestScaler {
     fn new(auth: RequestAuth) -> Self {
         Self::with_tls(auth, own_tls(), 1)
     }
@@ -142,11 +142,11 @@ impl Rig {
         }
     }
 
-    async fn connect(&self) -> Connection {
+    async fn connect(&self) -> TestConnection {
         self.connect_as(None).await
     }
 
-    async fn connect_as(&self, identity: Option<TestIdentity>) -> Connection {
+    async fn connect_as(&self, identity: Option<TestIdentity>) -> TestConnection {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.tls.ca_pem().unwrap().as_bytes());
         roots.add(ca.unwrap()).unwrap();
@@ -169,11 +169,11 @@ impl Rig {
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = handshake.await.unwrap();
         tokio::spawn(connection);
-        Connection(sender)
+        TestConnection(sender)
     }
 
     /// Makes it a follower of `leader`.
-    fn follow(&self, leader: &Rig) {
+    fn follow(&self, leader: &TestScaler) {
         self.terms.send_replace(None);
         let address = Some(leader.api.to_string());
         self.leaders.send_replace(Some(Leader { term: 1, address }));
@@ -228,9 +228,9 @@ fn since_fixture() -> Duration {
 
 /// A connection of a client.
 #[derive(Clone)]
-struct Connection(hyper::client::conn::http2::SendRequest<tonic::body::Body>);
+struct TestConnection(hyper::client::conn::http2::SendRequest<tonic::body::Body>);
 
-impl Connection {
+impl TestConnection {
     async fn call<
         M: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
@@ -316,7 +316,7 @@ fn object(more: &[(&str, &str)]) -> ScaledObjectRef {
 
 #[tokio::test]
 async fn answers_all_calls() {
-    let rig = Rig::new(RequestAuth::None);
+    let rig = TestScaler::new(RequestAuth::None);
     rig.lag.send_replace(Some(28));
     let client = rig.connect().await;
     let specs: GetMetricSpecResponse = client
@@ -351,7 +351,7 @@ async fn answers_all_calls() {
 
 #[tokio::test]
 async fn activation_is_streamed_and_ends_with_the_server() {
-    let rig = Rig::new(RequestAuth::None);
+    let rig = TestScaler::new(RequestAuth::None);
     rig.lag.send_replace(Some(0));
     let client = rig.connect().await;
     let mut stream: Streaming<IsActiveResponse> =
@@ -375,7 +375,7 @@ async fn activation_is_streamed_and_ends_with_the_server() {
 
 #[tokio::test]
 async fn unknown_lag_is_unavailable_and_sends_nothing() {
-    let rig = Rig::new(RequestAuth::None);
+    let rig = TestScaler::new(RequestAuth::None);
     let client = rig.connect().await;
     let mut stream: Streaming<IsActiveResponse> =
         client.stream("StreamIsActive", object(&[])).await.unwrap();
@@ -395,7 +395,7 @@ async fn unknown_lag_is_unavailable_and_sends_nothing() {
 
 #[tokio::test]
 async fn garbage_is_refused_with_what_to_do() {
-    let rig = Rig::new(RequestAuth::None);
+    let rig = TestScaler::new(RequestAuth::None);
     rig.lag.send_replace(Some(3));
     let client = rig.connect().await;
     for (key, value) in [
@@ -459,7 +459,7 @@ async fn only_certificates_of_the_authority_are_let_in() {
     let file = folder.path().join("ca.crt");
     std::fs::write(&file, issuer.pem()).unwrap();
     let (_authority, auth) = ClientCa::read(file).unwrap();
-    let rig = Rig::new(auth);
+    let rig = TestScaler::new(auth);
     rig.lag.send_replace(Some(3));
     for identity in [
         None,
@@ -496,7 +496,7 @@ fn a_file_without_an_authority_is_named() {
 
 #[tokio::test]
 async fn health_follows_readiness() {
-    let rig = Rig::new(RequestAuth::None);
+    let rig = TestScaler::new(RequestAuth::None);
     let client = rig.connect().await;
     let check = async |service: &str| {
         let asked = HealthCheckRequest {
@@ -521,7 +521,7 @@ async fn health_follows_readiness() {
 
 #[tokio::test]
 async fn health_checks_without_a_message_are_bounded() {
-    let rig = Rig::new(RequestAuth::None);
+    let rig = TestScaler::new(RequestAuth::None);
     rig.lag.send_replace(Some(3));
     let client = rig.connect().await;
     let code = async || {
@@ -550,7 +550,7 @@ async fn health_checks_without_a_message_are_bounded() {
 
 #[tokio::test]
 async fn many_streams_share_a_connection_with_other_calls() {
-    let rig = Rig::new(RequestAuth::None);
+    let rig = TestScaler::new(RequestAuth::None);
     rig.lag.send_replace(Some(0));
     let client = rig.connect().await;
     let mut streams = Vec::new();
@@ -574,8 +574,8 @@ async fn many_streams_share_a_connection_with_other_calls() {
 #[tokio::test]
 async fn followers_ask_the_leader_and_streams_end_with_the_leadership() {
     let tls = own_tls();
-    let leader = Rig::with_tls(RequestAuth::None, tls.clone(), 1);
-    let follower = Rig::with_tls(RequestAuth::None, tls, 0);
+    let leader = TestScaler::with_tls(RequestAuth::None, tls.clone(), 1);
+    let follower = TestScaler::with_tls(RequestAuth::None, tls, 0);
     let client = follower.connect().await;
     let status = client.is_active(object(&[])).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);

@@ -23,7 +23,7 @@ const POLL: u64 = 5;
 const PARTITIONS: i64 = 12;
 
 /// A group whose members process up to 100 messages per second each, and its HPA.
-struct Sequence {
+struct GroupSequence {
     policies: TargetPolicies,
     evaluations: Arc<Evaluations>,
     targets: Arc<Targets>,
@@ -56,7 +56,7 @@ fn hpa(metric: &str, annotations: &[(&str, &str)]) -> HpaFacts {
     }
 }
 
-impl Sequence {
+impl GroupSequence {
     fn new(hpa: HpaFacts) -> Self {
         let mut sequence = Self {
             policies: TargetPolicies::default(),
@@ -180,7 +180,7 @@ impl Sequence {
 
 #[test]
 fn rate_is_served_once_the_group_was_observed_and_lag_before() {
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     let first = group.sweep().unwrap();
     assert_eq!(first.rule, ValueRule::AsMeasured);
     assert_eq!(
@@ -197,12 +197,12 @@ fn rate_is_served_once_the_group_was_observed_and_lag_before() {
 
 #[test]
 fn the_ceiling_the_maximum_and_the_minimum_still_apply() {
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     group.run(120);
     group.rate = 5000;
     // 12 partitions, and maxReplicas 10: the largest even step is 6.
     assert_eq!(group.run(60), (6, ValueRule::Rate));
-    let mut few = Sequence::new(HpaFacts {
+    let mut few = GroupSequence::new(HpaFacts {
         min_replicas: Some(3),
         ..hpa(DESIRED_METRIC, &[("policy", "rate")])
     });
@@ -218,7 +218,7 @@ fn the_ceiling_the_maximum_and_the_minimum_still_apply() {
 #[test]
 fn no_lag_for_a_moment_does_not_lower_the_rate_before_zero() {
     let annotations = [("policy", "rate"), ("scale-to-zero", "true")];
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
     assert_eq!(group.sweep().unwrap().rule, ValueRule::Cooldown);
     assert_eq!(group.run(120), (4, ValueRule::Rate));
     assert_eq!(group.value().unwrap().lag, Some(Lag(0)));
@@ -227,7 +227,7 @@ fn no_lag_for_a_moment_does_not_lower_the_rate_before_zero() {
 #[test]
 fn what_was_learned_of_a_group_says_nothing_about_another_one() {
     let facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
-    let mut group = Sequence::new(facts.clone());
+    let mut group = GroupSequence::new(facts.clone());
     assert_eq!(group.run(120), (4, ValueRule::Rate));
     let mut other = facts;
     other.metrics[0].selector = Selector::parse("group=other").unwrap();
@@ -241,7 +241,7 @@ fn what_was_learned_of_a_group_says_nothing_about_another_one() {
 
 #[test]
 fn a_group_scales_up_in_one_step_and_down_later() {
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     group.run(120);
     group.rate = 550;
     let mut seen = vec![group.run(POLL).0];
@@ -262,7 +262,7 @@ fn a_group_scales_up_in_one_step_and_down_later() {
 
 #[test]
 fn recommend_serves_lag_and_adds_up_what_rate_would_have_come_to() {
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "recommend")]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "recommend")]));
     group.run(300);
     // While nobody knows what a member can process, fewer are not recommended.
     let rate = group.outcome().rate.unwrap();
@@ -288,7 +288,7 @@ fn recommend_serves_lag_and_adds_up_what_rate_would_have_come_to() {
 
 #[test]
 fn unknown_stays_unknown() {
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     group.run(120);
     group.is_readable = false;
     group.sweep().unwrap();
@@ -325,13 +325,13 @@ fn where_the_policy_cannot_decide_lag_is_served_and_the_reason_is_known() {
             RateUnavailable::LaggingPartitions,
         ),
     ] {
-        let mut group = Sequence::new(hpa);
+        let mut group = GroupSequence::new(hpa);
         group.kind = kind;
         let (_, rule) = group.run(120);
         assert_ne!(rule, ValueRule::Rate, "{expected}");
         assert_eq!(group.outcome().unavailable, Some(expected));
     }
-    let both = Sequence::new(hpa(DESIRED_METRIC, &[rate]));
+    let both = GroupSequence::new(hpa(DESIRED_METRIC, &[rate]));
     let mut both = both;
     let other = HpaFacts {
         name: "other".into(),
@@ -352,7 +352,7 @@ fn policies_of_a_namespace_observe_each_partition_once() {
         selector: Selector::parse("group=g,topic=t").unwrap(),
         ..facts.metrics[0].clone()
     });
-    let mut group = Sequence::new(facts);
+    let mut group = GroupSequence::new(facts);
     group.run(120);
     let outcomes = group.policies.outcomes.values();
     let outcomes: Vec<_> = outcomes
@@ -371,7 +371,7 @@ fn owners_are_those_of_the_partitions_that_count() {
         hpa(DESIRED_METRIC, &annotations)
     };
     let owners = |partitions| {
-        let mut group = Sequence::new(facts(partitions));
+        let mut group = GroupSequence::new(facts(partitions));
         group.run(POLL);
         let read = group.policies.buffers.partitions.iter();
         read.map(|partition| partition.owner).collect::<Vec<_>>()
@@ -394,7 +394,7 @@ fn holds_keep_the_number_of_any_policy() {
         ("both", 120, 900, 2),
         ("both", 900, 120, 9),
     ] {
-        let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("hold", hold)]));
+        let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("hold", hold)]));
         group.set_lag(before);
         group.read().unwrap();
         group.set_lag(after);
@@ -414,7 +414,7 @@ fn holds_keep_the_number_of_any_policy() {
 fn a_hold_on_lag_changes_the_value_that_the_hpa_divides() {
     let mut facts = hpa(LAG_METRIC, &[("hold", "both")]);
     facts.metrics[0].target = Some(MetricTarget::AverageValue(Milli::from_units(50)));
-    let mut group = Sequence::new(facts);
+    let mut group = GroupSequence::new(facts);
     group.set_lag(190);
     group.read().unwrap();
     group.set_lag(90);
@@ -428,7 +428,7 @@ fn a_hold_on_lag_changes_the_value_that_the_hpa_divides() {
 fn a_hold_ends_at_its_time_without_a_sweep() {
     // The fixtures begin at 2024-05-06 07:08:09 UTC.
     let until = "both until 2024-05-06T07:08:30Z";
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("hold", until)]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("hold", until)]));
     group.set_lag(120);
     group.read().unwrap();
     group.set_lag(900);
@@ -441,7 +441,7 @@ fn a_hold_ends_at_its_time_without_a_sweep() {
 #[test]
 fn a_hold_that_replaces_another_one_keeps_its_number() {
     let held = |hold| hpa(DESIRED_METRIC, &[("hold", hold)]);
-    let mut group = Sequence::new(held("both until 2024-05-06T07:08:30Z"));
+    let mut group = GroupSequence::new(held("both until 2024-05-06T07:08:30Z"));
     group.set_lag(120);
     group.read().unwrap();
     group.set_lag(900);
@@ -458,7 +458,7 @@ fn a_hold_that_replaces_another_one_keeps_its_number() {
 #[test]
 fn a_hold_keeps_the_rate_policy_too() {
     let held = |hold| hpa(DESIRED_METRIC, &[("policy", "rate"), ("hold", hold)]);
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     group.run(120);
     group.set_hpas(&[held("up")]);
     // The change of an annotation alone changes no number.
@@ -473,7 +473,7 @@ fn a_hold_keeps_the_rate_policy_too() {
 #[test]
 fn a_restart_changes_no_number() {
     let annotations = [("policy", "rate")];
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
     group.run(600);
     let before = group.run(POLL);
     assert_eq!(before.1, ValueRule::Rate);
@@ -485,7 +485,7 @@ fn a_restart_changes_no_number() {
     let saved: Vec<SavedPolicy> = serde_json::from_str(&text).unwrap();
     let since_1970 = 1_714_979_289 + u32::try_from(group.now).unwrap();
     let restart = |wait: u64, saved: &[SavedPolicy]| {
-        let mut next = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+        let mut next = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
         next.policies.import(&"main".into(), saved, since_1970);
         // What is not observed yet is saved again.
         let later = next.policies.export(&"main".into(), &now);
@@ -498,14 +498,14 @@ fn a_restart_changes_no_number() {
     assert_eq!((value.desired.unwrap(), value.rule), before);
     assert_eq!(next.run(120), before);
     // The group was read before the HPA was known, so the next whole sweep is some time away.
-    next = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    next = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
     next.policies.import(&"main".into(), &saved, since_1970);
     (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + 20);
     let value = next.read_in(Scope::Partial).unwrap();
     assert_eq!((value.desired.unwrap(), value.rule), before);
     assert_eq!(next.run(120), before);
     // The process ended before it could save a step up.
-    next = Sequence::new(hpa(DESIRED_METRIC, &annotations));
+    next = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
     next.policies.import(&"main".into(), &saved, since_1970);
     (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + 20);
     next.members = 6;
@@ -519,8 +519,8 @@ fn a_restart_changes_no_number() {
 
 #[test]
 fn members_of_groups_that_change_are_read_often() {
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
-    let changing = |group: &Sequence| group.policies.changing_groups(&"main".into()).count();
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let changing = |group: &GroupSequence| group.policies.changing_groups(&"main".into()).count();
     group.run(600);
     assert_eq!(changing(&group), 0);
     group.rate = 900;
@@ -532,13 +532,13 @@ fn members_of_groups_that_change_are_read_often() {
 
 #[test]
 fn estimates_take_at_most_200_bytes_for_each_partition_and_nothing_without_policy() {
-    let mut group = Sequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     group.run(1800);
     let state = group.policies.states.values().next().unwrap();
     let bytes = state.rate.as_ref().unwrap().memory_bytes();
     // A constant part beside what each partition takes: judged for a group of 24 partitions.
     assert!(bytes <= 200 * 24, "{bytes}");
-    let mut without = Sequence::new(hpa(DESIRED_METRIC, &[]));
+    let mut without = GroupSequence::new(hpa(DESIRED_METRIC, &[]));
     without.run(60);
     assert!(without.policies.states.is_empty() && without.policies.outcomes.is_empty());
     group.set_hpas(&[hpa(DESIRED_METRIC, &[])]);
