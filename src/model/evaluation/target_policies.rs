@@ -206,7 +206,8 @@ struct Observed<'a> {
 impl TargetState {
     fn new(target: &Target, known: Option<&RestoredPolicy>, now: f64) -> Self {
         let group = (target.key.cluster.clone(), target.key.group.clone());
-        let known = known.filter(|known| known.policy.group == group.1.as_str());
+        let known = known
+            .filter(|known| known.cluster == group.0 && known.policy.group == group.1.as_str());
         let held = known.and_then(|known| known.policy.held);
         Self {
             rate: known.and_then(|known| RateState::restored(&known.policy, known.saved, now)),
@@ -313,8 +314,11 @@ impl Observed<'_> {
     /// Whether the policies of the namespace would have estimates of more partitions than the group has. Only one metric of
     /// all that ask for a group is charged for its partitions, so that many others could take any amount of memory.
     fn is_crowded(&self) -> bool {
+        if self.others == 0 {
+            return false;
+        }
         let (counted, all) = group_reading::count_partitions(&self.evaluation.group);
-        self.others > 0 && self.others.saturating_add(counted) > all
+        self.others.saturating_add(counted) > all
     }
 
     /// Whether the rate policy can decide about this metric.

@@ -6,7 +6,7 @@ use crate::model::lag::history::saved_policy::SavedPolicy;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
-/// For how long what was saved about a target is kept that is not observed, in seconds: its HPA may be recreated.
+/// For how long what an earlier process saved about a target is kept while the target is not observed, in seconds.
 const KEEP_UNUSED: f64 = 7.0 * 24.0 * 3600.0;
 
 fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
@@ -26,7 +26,7 @@ fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
 /// What an earlier process has saved, until its target is observed.
 #[derive(Clone, Debug)]
 pub(super) struct RestoredPolicy {
-    cluster: ClusterName,
+    pub(super) cluster: ClusterName,
     pub(super) policy: SavedPolicy,
     /// When it was saved, in seconds on the timeline of the policies.
     pub(super) saved: f64,
