@@ -3,9 +3,10 @@
 //!
 //! `cargo bench --bench hpas`
 //!
-//! The work for one changed HPA must not grow with the number of HPAs: among 10,000 it may be at most twice the work among
-//! 100, counted in instructions by valgrind, if that is installed. The times differ more. Every iteration is about another
-//! HPA, so among 10,000 the caches of the processor are as cold as in a daemon, and most of the time is waiting for memory.
+//! The work for one changed HPA must not grow with the number of HPAs: among 10,000 it may be at most twice the work
+//! among 100, counted in instructions by valgrind, if that is installed. The times differ more. Every iteration is
+//! about another HPA, so among 10,000 the caches of the processor are as cold as in a daemon, and most of the time is
+//! waiting for memory.
 #![allow(
     clippy::print_stdout,
     missing_docs,
@@ -43,23 +44,23 @@ const PARTITIONS: usize = 12;
 const TOPICS: usize = 100;
 const NAMESPACES: usize = 20;
 
-/// Far from neighbours in the order of names, and without a common factor with any count below.
+/// Step between two changed HPAs: large, so that they are not neighbours, and coprime to all counts below.
 const STRIDE: usize = 7919;
 
 /// Numbers of HPAs to compare.
 const FEW: usize = 100;
 const MANY: usize = 10_000;
 
-/// How many changes the instructions are counted of.
+/// Number of changes of which the instructions are counted.
 const COUNTED: usize = 200;
 
-/// The most instructions of one change among many HPAs, in those among few.
+/// Maximum ratio of the instructions of one change among many HPAs to those among few.
 const MAX_GROWTH: f64 = 2.0;
 
 /// First argument that makes this binary only change HPAs, so that valgrind can count the instructions.
 const CHANGE: &str = "change-hpas";
 
-/// What the daemon keeps between events.
+/// State of the daemon between events.
 struct Rig {
     watched: WatchedHpas,
     state: PollerState,
@@ -96,7 +97,7 @@ impl Rig {
         rig
     }
 
-    /// What the watch and the poller do for an event. Returns the number of groups to read at once.
+    /// Does the work of the watch and the poller for an event. Returns the number of groups to read at once.
     fn handle(&mut self, event: Event<HorizontalPodAutoscaler>) -> usize {
         if !self.watched.apply(0, event) {
             return 0;
@@ -239,7 +240,7 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// Takes in this many changes, each of another HPA. What comes before and after costs the same for any number.
+/// Applies this number of changes, each of another HPA. Setup and teardown cost the same for any number.
 fn change(count: usize, changes: usize) {
     let mut rig = Rig::new(count);
     let events = (1..=2 * COUNTED).map(|i| hpa(i * STRIDE % count, i * STRIDE % count, 100 + i));
@@ -249,7 +250,7 @@ fn change(count: usize, changes: usize) {
     }
 }
 
-/// Instructions of one change among so many HPAs; `None` without valgrind.
+/// Instructions of one change among this number of HPAs; `None` without valgrind.
 fn instructions(count: usize) -> Option<u64> {
     let run = |changes: usize| {
         let output = Command::new("valgrind")

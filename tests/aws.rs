@@ -14,12 +14,12 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use lagwise::kafka::login::{TokenCache, TokenSettings, TokenSource};
 
-/// Set in the processes that the tests start: which role they are to take on, or nothing.
+/// Environment variable of the processes that the tests start: the role to assume, or empty.
 const CHILD: &str = "LAGWISE_TEST_ROLE";
 const ROLE: &str = "arn:aws:iam::123456789012:role/lagwise";
 const PLANTED: &str = "planted-secret";
 
-/// In a process that a test started: asks for a token and prints it, or why there is none.
+/// Runs in a process that a test started: requests a token and prints it, or the error.
 #[tokio::test]
 async fn child() {
     let Ok(role) = std::env::var(CHILD) else {
@@ -44,7 +44,7 @@ async fn child() {
 /// A request, as text.
 type Asked = String;
 
-/// Answers each request with what `answer` gives, for as long as the test's process lives.
+/// Responds to each request with the result of `answer`, until the test process ends.
 fn server(answer: impl Fn(&str) -> String + Send + 'static) -> (String, mpsc::Receiver<Asked>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -98,7 +98,7 @@ fn run(role: &str, environment: &[(&str, &str)]) -> Result<String, String> {
         .args(["--exact", "child", "--nocapture"])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        // Nothing of this machine's own is to be found.
+        // Keep the SDK from finding credentials of this machine.
         .env("HOME", "/nonexistent")
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .env(CHILD, role)
@@ -160,7 +160,7 @@ fn a_service_accounts_role_makes_a_token() {
     let request = asked.recv().unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST / HTTP/1.1"), "{head}");
-    // The exchange is signed by nobody: the pod's token is the proof.
+    // The exchange is not signed: the pod's token is the credential.
     assert!(!head.to_lowercase().contains("authorization:"), "{head}");
     let form: Vec<(String, String)> = form_urlencoded::parse(body.as_bytes())
         .into_owned()

@@ -1,5 +1,5 @@
-//! The configuration from outside: every mistake and its exact message, the example, the schema, and
-//! that no secret is ever shown.
+//! The configuration through its public interface: every mistake with its exact message, the example file, the schema,
+//! and secrets, which must never appear in any output.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,7 +19,7 @@ use lagwise::model::units::quantity::Milli;
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../config/lagwise.yaml");
-/// The secret of every case; it must not come out anywhere.
+/// The secret in every case, which must not appear in any output.
 const SECRET: &str = "hunter2";
 
 /// Variables and files that do not depend on the machine.

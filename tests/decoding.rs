@@ -1,5 +1,5 @@
-//! Bytes of all kinds for every response reader: none panics, and none takes more memory than a small multiple of what
-//! it reads. In a binary of its own, whose allocator counts.
+//! Fuzz test of every response decoder: none panics, and none takes more memory than a small multiple of its input. It
+//! has its own binary, because its allocator counts memory.
 //!
 //! For 10 s, with `LAGWISE_TIER=full` for ten minutes, in the fast tier for two seconds. The seed is printed, and
 //! `LAGWISE_SEED` repeats it.
@@ -47,13 +47,13 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// The most bytes that reading may take for each byte of a response, and for one without any. The worst are lists of
-/// topics without a name: an entry takes 32 bytes where the response has 3, and a list that doubles is there three
-/// times for a moment.
+/// Maximum memory for each byte of a response, and for an empty one. The worst case are lists of topics with empty
+/// names: an entry takes 32 bytes for 3 bytes of the response, and a list that grows by doubling takes three times its
+/// memory for a moment.
 const MULTIPLE: usize = 32;
 const BASE: usize = 512;
 
-/// The longest response that is made up, as entries of its lists.
+/// Maximum length of the lists in a random response.
 const ENTRIES: usize = 40;
 
 #[test]
@@ -99,7 +99,7 @@ fn any_bytes_are_read_or_refused_within_bounds() {
     }
 }
 
-/// Reads one body; the bytes that this took at the most at one time.
+/// Decodes one body. Returns the peak memory that this took, in bytes.
 fn measured(key: i16, version: i16, body: &[u8], seed: u64, well_formed: &mut u64) -> usize {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
@@ -119,7 +119,7 @@ fn measured(key: i16, version: i16, body: &[u8], seed: u64, well_formed: &mut u6
 
 // --- bytes ------------------------------------------------------------------------------------------------------
 
-/// Bytes that mean something more often than chance would have it.
+/// Random bytes in which values with a meaning are frequent.
 fn noise(rng: &mut Rng) -> Vec<u8> {
     let telling = [0, 1, 2, 3, 0x7f, 0x80, 0xff];
     if rng.u8(0..4) == 0 {
@@ -140,7 +140,7 @@ fn noise(rng: &mut Rng) -> Vec<u8> {
     (0..length).map(one).collect()
 }
 
-/// A body with some changes: bytes, lengths, parts that are cut off, left out or there twice.
+/// A body with random changes: other bytes and lengths, and parts that are cut off, removed or repeated.
 fn mutated(mut body: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
     for _ in 0..rng.usize(1..4) {
         if body.is_empty() {
@@ -182,7 +182,8 @@ fn overwrite(body: &mut [u8], at: usize, with: &[u8]) {
 
 // --- right answers ----------------------------------------------------------------------------------------------
 
-/// So many, mostly few; now and then many that are as short as can be, which take most for each byte.
+/// A random length of a list, usually small. Sometimes it is large with minimal entries, which take most memory per
+/// byte.
 struct Shape {
     count: usize,
     text: usize,
@@ -216,7 +217,7 @@ fn bytes(response: &impl Encodable, version: i16) -> Vec<u8> {
     bytes
 }
 
-/// An answer as a broker would give it, by the library's own encoder. A new reader needs an arm here.
+/// A valid response, made by the library's own encoder. A new decoder needs an arm here.
 fn response(key: i16, version: i16, rng: &mut Rng) -> Vec<u8> {
     if key == STREAMS_GROUP_DESCRIBE {
         return streams_groups(rng);

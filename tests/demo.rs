@@ -1,4 +1,4 @@
-//! The binary, as a user runs it. The demo goes the whole way from records to replicas, on librdkafka's embedded
+//! Runs the binary as a user does. The demo covers the whole path from records to replicas, with librdkafka's embedded
 //! broker.
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]

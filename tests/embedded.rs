@@ -1,5 +1,4 @@
-//! The librdkafka source on librdkafka's own mock brokers: quick, and no proof of how Kafka
-//! behaves, which the end-to-end tests give.
+//! The clients on librdkafka's mock brokers. Fast, but only the end-to-end tests show how a real Kafka behaves.
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
@@ -185,7 +184,7 @@ async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
 
 #[tokio::test]
 async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
-    // Bound and dropped, so that nobody listens there.
+    // Bound and dropped, so that the port is free and nothing listens on it.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

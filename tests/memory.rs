@@ -1,5 +1,5 @@
-//! Memory of the model for every group on every partition, counted by the allocator, where groups share
-//! the cost of what they have in common; and memory that a scrape needs.
+//! Memory of the model per group and partition, counted by the allocator, on workloads in which groups share topics; and
+//! memory that a scrape needs.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! The chart says what the code says: the schema of `config` is the daemon's own, the README has every value, and the
-//! alerts and the dashboard use metrics that exist.
+//! Checks the chart against the code: its schema of `config` is the daemon's, its README has every value, and alerts and
+//! dashboard use existing metrics.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

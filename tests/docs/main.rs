@@ -1,14 +1,14 @@
-//! The documentation is true: links resolve, commands do what the text shows, the book builds.
+//! Checks the documentation: links resolve, commands print what the text shows, the book builds.
 //!
-//! A fenced block of a page is checked by what stands after its language:
-//! - `yaml file=NAME` is written to NAME in a folder of the page's own;
+//! The word after the language of a fenced block says how it is checked:
+//! - `yaml file=NAME` is written to NAME in a temporary folder of the page;
 //! - `yaml cluster` is an entry of `clusters`, which `lagwise config check` accepts;
 //! - `sh runnable` is run there, with `lagwise` on the path, and must succeed (`exit=N`: end with N);
 //! - `output`, right after it, is what the command prints;
 //! - `output snapshot=PATH` is what a snapshot of the unit tests holds, for commands that need a cluster.
 //!
-//! The reference is made from the code. `LAGWISE_UPDATE_DOCS=1 cargo test --test docs` rewrites it, and what
-//! commands print.
+//! The reference pages are generated from the code. `LAGWISE_UPDATE_DOCS=1 cargo test --test docs` rewrites them, and
+//! the output of commands.
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
@@ -62,7 +62,7 @@ fn links_resolve() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
-/// What is wrong with a link of a page, if anything is.
+/// The problem of a link of a page, if it has one.
 fn broken(path: &str, link: &str, pages: &BTreeMap<String, Page>) -> Option<String> {
     if ["http://", "https://", "mailto:"]
         .iter()
@@ -187,7 +187,7 @@ fn commands_print_what_is_shown() {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-/// What is wrong with a block that shows an output, if anything is and it is not to be rewritten.
+/// The problem of a block that shows an output, if it has one and is not rewritten.
 fn compare(page: &mut Page, shown: &Block, output: &str) -> Option<String> {
     if shown.content == output {
         return None;
@@ -212,7 +212,7 @@ fn refused_cluster(page: &Page, block: &Block, place: &Path) -> Option<String> {
     (code != "0").then(|| format!("{}:{}: {printed}", page.path, block.line))
 }
 
-/// Runs a block of shell commands; its exit code and what it printed.
+/// Runs a block of shell commands. Returns the exit code and the output.
 fn run(commands: &str, place: &Path) -> (String, String) {
     let binary = Path::new(env!("CARGO_BIN_EXE_lagwise")).parent().unwrap();
     let path = env::var("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! As much of Markdown as the project's pages use: fenced blocks, headings, links.
+//! Parses the parts of Markdown that the project's pages use: fenced blocks, headings, links.
 
 use std::collections::BTreeSet;
 use std::fs;

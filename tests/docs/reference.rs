@@ -1,4 +1,4 @@
-//! The generated parts of the reference, each between two marks of its page.
+//! Generates the parts of the reference pages between two marks.
 
 use std::fmt::Write as _;
 
@@ -12,14 +12,14 @@ use lagwise::model::settings::{FileSection, SETTINGS, Setting, SettingScope, Set
 use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint, METRICS_PATHS, PROBES};
 use serde_json::Value;
 
-/// Where the generated part of a page begins.
+/// Mark at the beginning of the generated part of a page.
 pub(crate) const BEGIN: &str =
     "<!-- generated: change the code, then run LAGWISE_UPDATE_DOCS=1 cargo test --test docs -->";
 
-/// Where it ends.
+/// Mark at its end.
 pub(crate) const END: &str = "<!-- end of the generated part -->";
 
-/// A page's name under `docs/src/reference`, and what makes its generated part.
+/// Pages under `docs/src/reference`, each with the function that generates its part.
 pub(crate) type Generated = (&'static str, fn() -> String);
 
 pub(crate) const PAGES: &[Generated] = &[

@@ -1,5 +1,5 @@
-//! What an HPA's annotations set, on the real HPA controller: replicas follow each of them within a sync, and a
-//! value that cannot be used changes nothing and is told.
+//! Annotations on the real HPA controller: replicas follow each of them within a sync, and an invalid value changes
+//! nothing and is a finding.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
 
 const PARTITIONS: i32 = 13;
 
-/// A step: the annotations that are set (`KEY=VALUE`) or taken away (`KEY-`), the replicas that follow, and which
-/// rules are then told of ceiling and value.
+/// A step: the annotations that are set (`KEY=VALUE`) or removed (`KEY-`), the replicas that follow, and the rules of
+/// the ceiling and the value in `/metrics`.
 struct Step {
     annotations: &'static [&'static str],
     replicas: i32,
@@ -30,7 +30,7 @@ struct Step {
     rule: &'static str,
 }
 
-/// A lag of 550 at 100 per replica, on one of 13 partitions of a group that stands still.
+/// A lag of 550 at 100 per replica, on one of 13 partitions of a group that does not consume.
 const STEPS: &[Step] = &[
     Step {
         annotations: &[],
@@ -132,7 +132,7 @@ fn annotate(plane: &ControlPlane, namespace: &str, annotations: &[&str]) -> Resu
     plane.kubectl(&args).map(drop)
 }
 
-/// What `/metrics` tells of the HPA's ceiling and of the rule of its value.
+/// The HPA's ceiling and the rule of its value in `/metrics`.
 fn expect_metrics(daemon: &Daemon, namespace: &str, step: &Step) -> Result<()> {
     let metrics = daemon.metrics()?;
     let of_hpa = format!("{{namespace=\"{namespace}\",hpa=\"billing\"");

@@ -1,5 +1,5 @@
-//! The aggregated API against the real API server: who may ask what, what is answered, and what happens to it when
-//! certificates, rights and crowds change.
+//! The aggregated API with the real API server: access, responses, and behaviour under load and when certificates and
+//! rights change.
 
 mod access;
 mod callers;
@@ -113,7 +113,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// The long ones, and load that other scenarios beside it would change.
+/// Long scenarios, and load tests that must not run in parallel with others.
 pub(crate) const LONG: &[(&str, Test)] = &[
     ("api::scrapers_that_do_not_read", scrapers::that_do_not_read),
     (
@@ -148,8 +148,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
 /// The base of the API.
 const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
 
-/// A daemon that is registered, a group 7 behind, and two namespaces: in the first, the service account `reader` may
-/// list `kafka_lag`, and `stranger` may not.
+/// A registered daemon, a group with a lag of 7, and two namespaces. In the first, the service account `reader` may list
+/// `kafka_lag`, and `stranger` may not.
 struct Scene<'a> {
     plane: &'a ControlPlane,
     // Unregistered before the daemon ends.
@@ -166,7 +166,7 @@ impl<'a> Scene<'a> {
         Self::set_by(testbed, more, Ok)
     }
 
-    /// As [`Self::set`], with a kubeconfig for the daemon that is made of its own.
+    /// Like [`Self::set`], with a kubeconfig for the daemon that is derived from its own.
     fn set_by(
         testbed: &'a Testbed,
         more: impl FnOnce(&mut Options),

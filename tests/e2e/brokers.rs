@@ -1,5 +1,5 @@
-//! Brokers that hang, die and come back, one after the other: what they do not hold is read on, what they hold is
-//! unknown and never wrong, and each is back within two polls, over one connection.
+//! Brokers hang, die and restart, one after the other. Partitions and groups of the other brokers are still read, those
+//! of the broker are unknown and never wrong. Each broker is read again within two polls, over one connection.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::testbed::kafka::{KafkaCluster, KafkaOptions};
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-/// The long ones.
+/// Long scenarios.
 pub(crate) const LONG: &[(&str, Test)] = &[(
     "brokers::each_hangs_dies_and_comes_back",
     each_hangs_dies_and_comes_back,
@@ -25,7 +25,7 @@ pub(crate) const LONG: &[(&str, Test)] = &[(
 /// From one sweep's start to the next one's, and how long one may take.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Topics of one partition, each on one broker only, so that a broker that goes takes its own with it.
+/// Topics of one partition, each with a replica on one broker only, so that they are unavailable without that broker.
 const TOPICS: usize = 9;
 
 struct Watch<'a> {
@@ -35,7 +35,7 @@ struct Watch<'a> {
     plan: SweepPlan,
 }
 
-/// What one sweep told of the groups: how many were right, how many unknown.
+/// Result of one sweep: number of groups with the correct lag, and with unknown lag.
 #[derive(Debug)]
 struct Seen {
     right: usize,
@@ -78,7 +78,7 @@ impl Watch<'_> {
         Ok(seen)
     }
 
-    /// Waits until Kafka itself is whole again: every topic led, every group answered for.
+    /// Waits until Kafka has recovered: every topic has a leader, every group a coordinator.
     fn is_back(&self) -> Result<()> {
         for plan in &self.plan.groups {
             let topic = plan.topics.first().context("no topic")?.as_str();
@@ -92,7 +92,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Sweeps at the poll's pace until everything is right again, in that many polls at most.
+    /// Sweeps at the poll interval until everything is correct again, within this number of polls.
     fn recovers(&self, polls: usize) -> Result<()> {
         for _ in 0..polls {
             let next = Instant::now() + POLL;

@@ -66,7 +66,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// Those that need several brokers.
+/// Scenarios that need several brokers.
 pub(crate) const BROKERS: &[(&str, Test)] = &[(
     "cap::nothing_moves_while_anything_is_unknown",
     bound::nothing_moves_while_anything_is_unknown,
@@ -127,7 +127,7 @@ impl<'a> Scene<'a> {
         self.kafka.commit(&self.group, &self.topic, &commits)
     }
 
-    /// Consumers of that topic, or these, each with a record in a second.
+    /// Consumers of this topic (or these topics), each of which processes one record a second.
     fn fleet(
         &self,
         testbed: &Testbed,
@@ -183,7 +183,7 @@ impl<'a> Scene<'a> {
         Ok(list.to_string())
     }
 
-    /// The rights that the chart gives for enforcement, here in this namespace only; but for the look at the policy.
+    /// The rights that the chart gives for enforcement, in this namespace only, without the right to read the policy.
     fn allow(&self) -> Result<()> {
         let account =
             json!([{"kind": "ServiceAccount", "name": "lagwise", "namespace": self.namespace}]);
@@ -225,7 +225,7 @@ impl<'a> Scene<'a> {
         Ok(self.hpa()?["metadata"]["annotations"]["lagwise.dev/user-max-replicas"].clone())
     }
 
-    fn until_max(&self, expected: i64) -> Result<()> {
+    fn wait_until_max(&self, expected: i64) -> Result<()> {
         poll_until(WITHIN, &format!("maxReplicas {expected}"), || {
             let max = self.max()?;
             ensure!(
@@ -237,7 +237,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    fn until_user_max(&self, expected: &str) -> Result<()> {
+    fn wait_until_user_max(&self, expected: &str) -> Result<()> {
         poll_until(WITHIN, &format!("the user's {expected} to be kept"), || {
             let user = self.user_max()?;
             ensure!(user == expected, "{user}");
@@ -245,8 +245,8 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Waits until nothing of lagwise's is on the HPA.
-    fn until_unmarked(&self) -> Result<()> {
+    /// Waits until the HPA has no annotation of lagwise.
+    fn wait_until_unmarked(&self) -> Result<()> {
         poll_until(WITHIN, "the marks to be gone", || {
             let annotations = self.hpa()?["metadata"]["annotations"].clone();
             let marks = ["lagwise.dev/ceiling", "lagwise.dev/user-max-replicas"];
@@ -283,11 +283,11 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The admission policy, as long as this lives.
+/// The admission policy. Deleted when dropped.
 struct Policy<'a>(&'a ControlPlane);
 
 impl<'a> Policy<'a> {
-    /// Installs it and waits until it acts, which takes the API server a moment.
+    /// Installs it and waits until the API server applies it.
     fn install(scene: &Scene<'a>) -> Result<Self> {
         let policy = Self(scene.plane);
         scene

@@ -1,6 +1,6 @@
-//! The chart: what it renders is sound, and what it installs lets the daemon do its work and no more. No node runs
-//! the pods; the daemon is started in their place, with the account, the configuration and the certificate that the
-//! chart has made.
+//! The chart: its manifests are valid, and its roles give the daemon exactly the rights that it needs. There are no
+//! nodes. The test starts the daemon itself, with the service account, the configuration and the certificate of the
+//! chart.
 
 mod dashboard;
 mod neighbours;
@@ -83,7 +83,8 @@ fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/lagwise")
 }
 
-/// Made at installation, it is the same after an upgrade, or the API would be gone until the pods have the new one.
+/// An upgrade keeps the certificate of the installation: otherwise the API would be unavailable until the pods have the
+/// new one.
 fn helms_own_certificate_is_kept_over_upgrades(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("chart")?;
@@ -198,8 +199,8 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
         Ok(())
     })?;
     installed.reach(api_port)?;
-    // The daemon has made its certificate and said whom to trust; an upgrade does not undo that.
-    installed.until_available()?;
+    // The daemon has created its certificate and set the CA bundle. An upgrade keeps both.
+    installed.wait_until_available()?;
     let trusted = installed.bundle()?;
     helm(&[
         "upgrade",
@@ -217,7 +218,7 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
         "the upgrade has taken the bundle away"
     );
     installed.reach(api_port)?;
-    installed.until_available()?;
+    installed.wait_until_available()?;
 
     kafka.produce_to(&topic, &[(0, 900)])?;
     let mut list: Value = serde_json::from_str(&workload(
@@ -305,7 +306,7 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     Ok(())
 }
 
-/// Whether the account of that kubeconfig may do this.
+/// Whether the account of this kubeconfig has a right.
 fn may(plane: &ControlPlane, kubeconfig: &Path, args: &str) -> bool {
     let kubeconfig = kubeconfig.to_string_lossy();
     let mut all = vec!["auth", "can-i"];
@@ -316,7 +317,7 @@ fn may(plane: &ControlPlane, kubeconfig: &Path, args: &str) -> bool {
         .is_ok_and(|answer| answer.trim() == "yes")
 }
 
-/// What the account may do if each mode lists this namespace.
+/// Rights of the account if each mode lists this namespace.
 fn narrow_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Result<()> {
     let own = format!("--namespace {namespace}");
     let may = |right: &str, place: &str| may(plane, kubeconfig, &format!("{right} {place}"));
@@ -330,7 +331,7 @@ fn narrow_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Re
     Ok(())
 }
 
-/// What the account may do, by the modes that were chosen, and a few things that it may not.
+/// Checks the rights of the account for the chosen modes, and some that it must not have.
 fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Result<()> {
     let may = |args: &str| may(plane, kubeconfig, args);
     for right in [
@@ -364,7 +365,7 @@ fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Res
     Ok(())
 }
 
-/// What the chart has made.
+/// An installed release.
 struct Installed<'a> {
     plane: &'a ControlPlane,
     namespace: &'a str,
@@ -385,7 +386,7 @@ impl Installed<'_> {
         Ok(service["spec"]["caBundle"].clone())
     }
 
-    fn until_available(&self) -> Result<()> {
+    fn wait_until_available(&self) -> Result<()> {
         poll_until(WITHIN, "the API to be available", || {
             let service = self.plane.get("apiservice", EXTERNAL_METRICS_API, None)?;
             let available = condition(&service, "Available").context("no condition yet")?;
@@ -446,7 +447,7 @@ impl Drop for Installed<'_> {
     }
 }
 
-/// Rights of the chart of which this scenario need not make use, each with the reason for it.
+/// Rights of the chart that this scenario need not use, each with the reason.
 const UNUSED: &[(&str, &str)] = &[
     (
         "get statefulsets/scale of apps []",
@@ -463,7 +464,7 @@ const UNUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Nothing that the daemon asked for was refused, and it made use of every right that the chart gave it.
+/// Checks that no request of the daemon was refused, and that it used every right that the chart gave it.
 fn rights_are_those_in_use(plane: &ControlPlane, namespace: &str) -> Result<()> {
     let requests = plane.requests(namespace, RELEASE)?;
     let refused: Vec<_> = requests.iter().filter(|r| r.is_forbidden).collect();

@@ -1,4 +1,4 @@
-//! `lagwise check` on a real Kafka and a real control plane: what is fine passes, and what is not is named.
+//! `lagwise check` on a real Kafka and a real control plane: it passes what is right, and names what is wrong.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::Test;
 use crate::testbed::broker::SASL_PASSWORD;
 use crate::testbed::control_plane::ControlPlane;
-use crate::testbed::kubernetes::EXTERNAL_METRICS_API;
+use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, external_metrics_api};
 use crate::testbed::ports::free_port;
 use crate::testbed::secured::READER;
 use crate::testbed::{Testbed, unique};
@@ -19,7 +19,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
     before_and_after_the_installation,
 )];
 
-/// Those with Kafka alone.
+/// Scenarios with Kafka alone.
 pub(crate) const KAFKA: &[(&str, Test)] = &[(
     "check::logins_and_rights_in_kafka_are_proven",
     logins_and_rights_in_kafka_are_proven,
@@ -186,18 +186,7 @@ fn before_and_after_the_installation(testbed: &Testbed) -> Result<()> {
     ensure!(succeeded && problems(&lines).is_empty(), "{lines:#?}");
 
     // Another owner of the one slot.
-    let other = json!({
-        "apiVersion": "apiregistration.k8s.io/v1",
-        "kind": "APIService",
-        "metadata": {"name": EXTERNAL_METRICS_API},
-        "spec": {
-            "group": "external.metrics.k8s.io",
-            "version": "v1beta1",
-            "groupPriorityMinimum": 100,
-            "versionPriority": 100,
-            "service": {"namespace": "keda", "name": "keda-operator-metrics-apiserver", "port": 443},
-        },
-    });
+    let other = external_metrics_api("keda", "keda-operator-metrics-apiserver", 443);
     plane.kubectl_with_input(&["apply", "-f", "-"], &other.to_string())?;
     let (lines, succeeded) = check(testbed, &values["config"], &pre)?;
     ensure!(
@@ -251,7 +240,7 @@ fn before_and_after_the_installation(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Everything passes for a daemon that is installed and runs, and what `check` asks for is what the chart grants.
+/// Everything passes for an installed and running daemon, and `check` tests exactly the rights that the chart grants.
 pub(crate) fn passes(
     testbed: &Testbed,
     config: &Value,

@@ -1,10 +1,9 @@
-//! Every client reads the same from the same Kafka, and what is really there.
+//! Conformance: every client reads the same from the same Kafka cluster, and reads it correctly.
 //!
-//! Each case sets something up and has every client look at it ([`Sources::expect`]): what they see is compared with
-//! what was set up, word for word, and so with one another. Where brokers come and go, the clients may lag behind the
-//! truth by a poll or so, but never say anything that is not so ([`crate::faults`]).
+//! Each case sets up a state of the cluster, and compares what every client reads with it ([`Sources::expect`]). While
+//! brokers restart, a client may be a poll or so late, but must never report anything wrong ([`crate::faults`]).
 //!
-//! What a client cannot see by its nature is listed in [`capabilities`], and nothing else may differ.
+//! [`capabilities`] lists what a client cannot see by design. Nothing else may differ.
 
 pub(crate) mod capabilities;
 mod described;
@@ -34,7 +33,7 @@ macro_rules! shared {
     };
 }
 
-/// Those that need several brokers.
+/// Cases that need several brokers.
 pub(crate) const BROKERS: &[(&str, Test)] = &[(
     "conformance::what_one_broker_holds_goes_and_comes_with_it",
     |testbed| outage::what_one_broker_holds_goes_and_comes_with_it(testbed.three_brokers()?),
@@ -72,7 +71,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     }),
 ];
 
-/// The long ones.
+/// Long cases.
 pub(crate) const LONG: &[(&str, Test)] = &[
     shared!(records::a_moved_log_start_is_seen_within_its_time),
     ("conformance::kafka_2_8", |testbed| {
@@ -86,7 +85,7 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     }),
 ];
 
-/// What brokers of every age have.
+/// Cases for brokers of every version.
 const OLD: &[(&str, Case)] = &[
     ("plain commits", groups::plain_commits),
     (
@@ -119,7 +118,7 @@ const OLD: &[(&str, Case)] = &[
     ("ends of a while ago", records::ends_of_a_while_ago),
 ];
 
-/// What brokers of 4.x have besides.
+/// Further cases for brokers of Kafka 4.
 const NEW: &[(&str, Case)] = &[
     (
         "live group of the consumer protocol",

@@ -1,4 +1,4 @@
-//! What `lagwise convert` makes of KEDA's ScaledObjects, on the real control plane.
+//! `lagwise convert` of KEDA's ScaledObjects, with the results applied to the real control plane.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn convert(testbed: &Testbed, file: &Path) -> Result<(String, Option<i32>)> {
     Ok((String::from_utf8(done.stdout)?, done.status.code()))
 }
 
-/// The API server takes every HPA of the corpus, with strict validation, and warns of none.
+/// The API server accepts every HPA of the corpus, with strict validation and without warnings.
 fn every_hpa_is_accepted_without_a_warning(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("convert")?;

@@ -1,4 +1,4 @@
-//! What asking costs does not grow with the number of groups.
+//! The number of requests and connections does not grow with the number of groups.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
 
 const GROUPS: usize = 1000;
 
-/// Sweeps that are counted. Some ask more, as when metadata has grown old.
+/// Number of sweeps that are counted. Some send more requests, for example to refresh metadata.
 const SWEEPS: usize = 7;
 
-/// A connection to each broker and at most one for finding them; no more than three requests to each in a sweep
-/// before which nothing has changed.
+/// One connection to each broker and at most one more for bootstrapping; at most three requests to each broker in a
+/// sweep if nothing has changed before it.
 fn a_thousand_groups_cost_no_more_than_one(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.three_brokers()?;
     let brokers = u64::try_from(kafka.brokers())?;
@@ -64,7 +64,7 @@ fn a_thousand_groups_cost_no_more_than_one(testbed: &Testbed) -> Result<()> {
 
 /// One complete sweep, and what all of them have cost so far.
 fn sweep(sources: &mut Sources, plan: &SweepPlan) -> Result<Traffic> {
-    let (_, observation) = sources.look(plan)?.remove(0);
+    let (_, observation) = sources.sweep(plan)?.remove(0);
     let unread = unread(&observation);
     ensure!(unread == 0, "{unread} group-partitions were not read");
     observation.traffic.context("nothing was counted")

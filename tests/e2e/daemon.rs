@@ -14,7 +14,7 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::process::Process;
 
-/// How old a reading may be in these tests: short, since some wait for it to pass.
+/// `poll.max_staleness` of the tests. Short, because some tests wait until readings are stale.
 pub(crate) const MAX_STALENESS: Duration = Duration::from_secs(8);
 
 /// The Service that the API server reaches the daemon by.
@@ -24,10 +24,10 @@ const SERVICE: &str = "lagwise";
 pub(crate) struct Daemon {
     pub(crate) process: Process,
     pub(crate) api_port: u16,
-    /// Of `/metrics`.
+    /// Port of `/metrics`.
     pub(crate) http_port: u16,
     pub(crate) probe_port: u16,
-    /// Of `/status` and `/explain`.
+    /// Port of `/status` and `/explain`.
     pub(crate) admin_port: u16,
     client: reqwest::blocking::Client,
 }
@@ -41,23 +41,23 @@ pub(crate) fn cluster(name: &str, properties: &[(&str, &str)]) -> Value {
     json!({"name": name, "properties": properties})
 }
 
-/// What differs between the scenarios' configurations.
+/// Parts of the configuration that differ between scenarios.
 pub(crate) struct Options {
     pub(crate) clusters: Vec<Value>,
     pub(crate) targets: Vec<Value>,
     pub(crate) clamp: bool,
-    /// Whether nothing is to be written about HPAs.
+    /// `cap.read_only`: whether the daemon writes nothing.
     pub(crate) read_only: bool,
     pub(crate) interval: &'static str,
-    /// Which client asks the clusters.
+    /// The client of all clusters.
     pub(crate) client: &'static str,
-    /// The thresholds of what counts as lag.
+    /// The section `lag`: thresholds.
     pub(crate) lag: Value,
-    /// Where it keeps what survives a restart.
+    /// The section `state`: where state is saved.
     pub(crate) state: Value,
-    /// Which of several daemons leads.
+    /// The section `leader`: leader election.
     pub(crate) leader: Value,
-    /// What it finds in its environment, besides what the tests do.
+    /// Environment variables, besides those of the test process.
     pub(crate) environment: Vec<(&'static str, String)>,
     /// What each namespace may ask for.
     pub(crate) tenancy: Value,
@@ -73,7 +73,7 @@ pub(crate) struct Options {
     pub(crate) scale_to_zero: Value,
     /// The external scaler for KEDA.
     pub(crate) scaler: Value,
-    /// The namespaces whose HPAs a registered one watches; empty = all, those of other tests too.
+    /// The namespaces whose HPAs a registered daemon watches; empty = all, including those of other tests.
     pub(crate) namespaces: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl Options {
 }
 
 impl Daemon {
-    /// Starts it without Kubernetes, open to everybody on loopback.
+    /// Starts it without Kubernetes and without authentication, on loopback.
     pub(crate) fn alone(testbed: &Testbed, options: &Options) -> Result<Self> {
         let external = json!({"auth": "none"});
         Self::start(testbed, options, external, json!({"enabled": false}), None)
@@ -122,7 +122,7 @@ impl Daemon {
         Self::registered_by(testbed, plane, namespace, options, &kubeconfig)
     }
 
-    /// As [`Self::registered`], with this kubeconfig for its own.
+    /// Like [`Self::registered`], with this kubeconfig.
     pub(crate) fn registered_by<'a>(
         testbed: &Testbed,
         plane: &'a ControlPlane,
@@ -222,14 +222,14 @@ impl Daemon {
         format!("https://127.0.0.1:{}{path}", self.api_port)
     }
 
-    /// What /metrics says.
+    /// Gets `/metrics`.
     pub(crate) fn metrics(&self) -> Result<String> {
         let (code, body) = http_get(self.http_port, "/metrics")?;
         ensure!(code == 200, "{code}: {body}");
         Ok(body)
     }
 
-    /// What /status says of an HPA.
+    /// The row of an HPA in `/status`.
     pub(crate) fn status_of(&self, namespace: &str, hpa: &str) -> Result<Value> {
         let (code, body) = http_get(self.admin_port, "/status")?;
         ensure!(code == 200, "{code}: {body}");
@@ -239,9 +239,9 @@ impl Daemon {
         found.cloned().with_context(|| format!("no {hpa}: {all}"))
     }
 
-    /// Waits for so many more sweeps: time in which whatever the daemon would do is done.
-    pub(crate) fn let_it_look(&self, looks: u64) -> Result<()> {
-        let until = self.sweeps()? + looks;
+    /// Waits for this number of further sweeps, in which the daemon would have done whatever it might do.
+    pub(crate) fn wait_for_sweeps(&self, count: u64) -> Result<()> {
+        let until = self.sweeps()? + count;
         poll_until(Duration::from_secs(120), "more sweeps", || {
             let now = self.sweeps()?;
             ensure!(now >= until, "{now} of {until}");
@@ -254,7 +254,7 @@ impl Daemon {
         self.sum_of("lagwise_polls_total{")
     }
 
-    /// How many partitions' lag it does not know.
+    /// Number of partitions with unknown lag.
     pub(crate) fn faults(&self) -> Result<u64> {
         self.sum_of("lagwise_partition_faults{")
     }
@@ -273,7 +273,7 @@ impl Daemon {
         value_of(&body)
     }
 
-    /// The message with which the API refuses, once it does so with this code.
+    /// The message of the API's refusal, which must have this status code.
     pub(crate) fn refusal(&self, selector: &str, expected: u16) -> Result<String> {
         let (code, body) = self.ask(&metric_path("default", selector))?;
         ensure!(

@@ -30,7 +30,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 const WITHIN: Duration = Duration::from_secs(120);
 const PARTITIONS: i32 = 6;
 
-/// An HPA that may go to 20 by a metric of others, with an annotation that means nothing.
+/// An HPA with a metric of another server, up to 20 replicas, and with an unknown annotation.
 fn manifest(group: &str, topic: &str) -> Result<Value> {
     let labels = [("group", group), ("topic", topic)];
     let mut list: Value = serde_json::from_str(&workload("billing", &labels))?;
@@ -167,7 +167,8 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     lag_beyond_the_ceiling_is_told_once(plane, kafka, &namespace, &daemon, (&group, &topic))
 }
 
-/// What lag is worth beyond the ceiling is an event when it begins, and then no more, though the lag goes and comes.
+/// Lag that is worth more replicas than the ceiling is an event when it begins, and no further event if the lag goes and
+/// comes.
 fn lag_beyond_the_ceiling_is_told_once(
     plane: &ControlPlane,
     kafka: &KafkaCluster,
@@ -218,9 +219,9 @@ fn lag_beyond_the_ceiling_is_told_once(
     );
     let ends: Vec<_> = (0..).zip(kafka.end_offsets(topic)?).collect();
     kafka.commit(group, topic, &ends)?;
-    daemon.let_it_look(4)?;
+    daemon.wait_for_sweeps(4)?;
     kafka.produce_batch(topic, 1, 3000)?;
-    daemon.let_it_look(8)?;
+    daemon.wait_for_sweeps(8)?;
     let status = daemon.status_of(namespace, "billing")?;
     ensure!(status["uncapped"] == 30, "{status}");
     is_told_once()
@@ -245,7 +246,7 @@ impl<'a> Commands<'a> {
         })
     }
 
-    /// What a command prints, which must exit so and report no error.
+    /// Output of a command, which must have this exit code and report no error.
     fn run(&self, args: &[&str], exit: i32) -> Result<Value> {
         let all = [args, &["-o", "json", "--kubeconfig", &self.kubeconfig]].concat();
         let done = self.testbed.lagwise(&all).output()?;
@@ -271,8 +272,8 @@ struct Unrecognized {
     words: &'static str,
 }
 
-/// HPAs that mean lagwise and are not recognized are findings: in events, `lint` and `explain`. So are members that are
-/// missing, for an HPA whose group another HPA scales to zero.
+/// HPAs that are meant for lagwise but not recognized are findings in events, `lint` and `explain`. So are missing
+/// members, for an HPA whose group another HPA scales to zero.
 fn what_is_missing_is_said_of_each_hpa(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("silent")?;
@@ -375,7 +376,7 @@ fn what_is_missing_is_said_of_each_hpa(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Has a member commit in the group and leave it, and adds lag.
+/// Lets a member commit in the group and leave it, and adds lag.
 fn left_by_its_members(
     testbed: &Testbed,
     kafka: &KafkaCluster,

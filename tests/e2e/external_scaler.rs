@@ -42,7 +42,7 @@ const CRD: &str = r#"{
     }
 }"#;
 
-/// KEDA's kind of object, as long as this lives.
+/// The CRD of KEDA's ScaledObjects. Deleted when dropped.
 struct ScaledObjects<'a>(&'a ControlPlane);
 
 impl<'a> ScaledObjects<'a> {
@@ -84,8 +84,8 @@ fn client_certificate() -> Result<(String, String, String)> {
     Ok((issuer.pem(), certificate.pem(), key.serialize_pem()))
 }
 
-/// With 5 partitions, a threshold of 5 and a lag of 28 KEDA's own trigger gives 6 replicas, since its HPA rounds up. With
-/// lagwise as its scaler the same HPA goes to 5 and stays there, whatever the lag and `maxReplicaCount` are.
+/// With 5 partitions, a threshold of 5 and a lag of 28 KEDA's own trigger gives 6 replicas, since its HPA rounds up.
+/// With lagwise as its scaler the same HPA goes to 5 and stays there, whatever the lag and `maxReplicaCount` are.
 fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("keda")?;
@@ -140,7 +140,7 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     let hpa: Value = keda.hpa(&object)?;
     plane.apply(&namespace, &hpa.to_string())?;
     let series = ReplicaSeries::record(plane, &namespace, "billing")?;
-    let until_five = || {
+    let wait_until_five = || {
         poll_until(WITHIN, "5 replicas", || {
             let now = series.now();
             ensure!(now == 5, "{now}: {:?}", series.values());
@@ -150,9 +150,9 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
             Ok(())
         })
     };
-    until_five()?;
+    wait_until_five()?;
     kafka.produce_to(&topic, &[(1, 1000), (2, 1000)])?;
-    daemon.let_it_look(2)?;
+    daemon.wait_for_sweeps(2)?;
     // lagwise sees the HPA of KEDA, and says what it asks for.
     poll_until(WITHIN, "the status of KEDA's HPA", || {
         let status = daemon.status_of(&namespace, "keda-hpa-billing")?;
@@ -166,7 +166,7 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
         ensure!(*average == "5", "{hpa}");
         Ok(())
     })?;
-    until_five()?;
+    wait_until_five()?;
     ensure!(series.max() == 5, "{:?}", series.values());
     Ok(())
 }

@@ -114,9 +114,9 @@ impl Scene {
     }
 
     /// One look at which nothing may be said that is not true; what each client sees.
-    pub(crate) fn look(&self, sources: &mut Sources) -> Result<Vec<(ClientKind, String)>> {
+    pub(crate) fn sweep(&self, sources: &mut Sources) -> Result<Vec<(ClientKind, String)>> {
         let mut all = Vec::new();
-        for (client, observation) in sources.look(&self.plan)? {
+        for (client, observation) in sources.sweep(&self.plan)? {
             let seen = seen_in_outage(&observation);
             if let Some(lie) = contradiction(&seen, &self.truth) {
                 anyhow::bail!("{client:?} says {lie:?}, and the truth is\n{}", self.truth);

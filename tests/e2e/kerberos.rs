@@ -1,5 +1,5 @@
-//! Kerberos through librdkafka, with a real key distribution centre: the right keytab reads a lag, whatever is wrong is
-//! told in the words of who noticed it, in time and without hammering anybody.
+//! Kerberos through librdkafka, with a real key distribution centre. The right keytab reads a lag. What is wrong is
+//! reported in the words of the program that noticed it, in time, and with few connections.
 //!
 //! Only in a build with the feature `gssapi`, as `tests/run` makes it: `tests/run -- kerberos`. Each daemon is a process
 //! of its own, since tickets are a process's.
@@ -30,7 +30,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 /// The brokers' principal: clients make it up of the service's name and the broker's host.
 const SERVICE: &str = "kafka/127.0.0.1";
 const READER: &str = "reader";
-/// No user's password.
+/// A password that no user has.
 const WRONG: &str = "not-the-password";
 
 /// How long an answer may take, on two busy cores.
@@ -91,7 +91,7 @@ impl Scene {
         })
     }
 
-    /// A daemon that comes with these properties, those of a Kerberos login besides.
+    /// A daemon with these properties, besides those of a Kerberos login.
     fn daemon(
         &self,
         testbed: &Testbed,
@@ -133,7 +133,7 @@ impl Scene {
     }
 }
 
-/// What a wrong login has, and a part of what is said of it.
+/// A wrong login, and a part of its reason.
 struct Wrong<'a> {
     name: &'static str,
     properties: Vec<(&'static str, &'a str)>,
@@ -251,7 +251,7 @@ fn refused(testbed: &Testbed, scene: &Scene, wrong: &Wrong<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Nobody gives out tickets at first.
+/// The key distribution centre is not running at first.
 pub(crate) fn a_centre_that_comes_late_is_found(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set_up(testbed)?;
     let keytab = scene.realm.keytab(READER, "reader")?;
@@ -272,7 +272,7 @@ pub(crate) fn a_centre_that_comes_late_is_found(testbed: &Testbed) -> Result<()>
     })?;
     scene.realm.start()?;
     scene.reads(&daemon)?;
-    // A ticket that is there goes on being good.
+    // An existing ticket stays valid.
     scene.realm.stop();
     scene.reads(&daemon)
 }

@@ -1,4 +1,4 @@
-//! `lagwise lag` beside Kafka's own `kafka-consumer-groups --describe`.
+//! Compares `lagwise lag` with Kafka's own `kafka-consumer-groups --describe`.
 
 use std::collections::BTreeMap;
 use std::process::Output;
@@ -134,7 +134,7 @@ fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Ours by this client and theirs tell the same of every partition.
+/// Compares the rows of `lagwise lag` with this client and those of Kafka's tool, for every partition.
 fn same(
     testbed: &Testbed,
     client: &str,
@@ -218,7 +218,7 @@ fn run_lag(testbed: &Testbed, bootstrap: &str, args: &[&str]) -> Result<Output> 
     output.context("running lagwise lag")
 }
 
-/// All groups of a cluster, without naming one; and what cannot be told.
+/// All groups of a cluster, without naming one; and groups whose lag is unknown.
 fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("lag"), unique("group"));
@@ -265,8 +265,8 @@ fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Kafka takes any text for a group ID. One that clears the screen, one that forges a log line, one that turns the
-/// text after it around, and a long one: people see them escaped or cut, machines as they are.
+/// Kafka accepts any text as a group ID: here texts that clear the screen, forge a log line, reverse the text after
+/// them, or are long. Tables show them escaped or cut, JSON and CSV show them unchanged.
 fn names_of_others_are_only_text(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let topic = unique("lag");
@@ -319,7 +319,7 @@ fn owner(row: &Row) -> Option<&str> {
     Some(&first.member_id)
 }
 
-/// A group that works off a backlog, and one whose members have nothing to commit yet.
+/// A group that drains a backlog, and one whose members have nothing to commit yet.
 fn shows_members_and_rates(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, empty) = (unique("lag"), unique("lag"));

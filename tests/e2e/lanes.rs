@@ -1,6 +1,5 @@
-//! Which scenarios there are, in lanes: those of one share a testbed, and `tests/run` runs the lanes beside one
-//! another, since most of a scenario is waiting. What a lane's tests ask for is started in it, so those that need the same
-//! stand together.
+//! The list of all scenarios, in lanes. `tests/run` runs the lanes in parallel, because a scenario mostly waits. The
+//! scenarios of a lane share a testbed, so scenarios that need the same parts are in the same lane.
 
 use anyhow::{Result, bail};
 
@@ -12,7 +11,7 @@ use crate::{
     zero,
 };
 
-/// The variable that names the lane to run; without it all are run, on one testbed.
+/// Environment variable that names the lane to run. Without it all lanes run, on one testbed.
 const CHOICE: &str = "LAGWISE_LANE";
 
 /// The tests of a suite.
@@ -21,12 +20,12 @@ pub(crate) type Tests = &'static [(&'static str, Test)];
 /// Scenarios that share a testbed.
 pub(crate) struct Lane {
     pub(crate) name: &'static str,
-    /// How many of them may run beside one another. Scenarios that register the external metrics API (a control plane has
-    /// one), stop brokers of the shared cluster or need the same port run one after the other.
+    /// Maximum number of scenarios at the same time. Scenarios that register the external metrics API (a control plane
+    /// has only one), stop brokers of the shared cluster or need the same port run one after the other.
     pub(crate) at_once: usize,
-    /// Those of every run.
+    /// Scenarios of every run.
     pub(crate) cases: &'static [Tests],
-    /// The long ones, for `tests/run --full` (or `--ignored`, as with any test marked so).
+    /// Long scenarios, for `tests/run --full` (or `--ignored`, as with any ignored test).
     pub(crate) long: &'static [Tests],
 }
 
@@ -43,8 +42,8 @@ pub(crate) const LANES: &[Lane] = &[
         ],
         long: &[brokers::LONG, conformance::LONG],
     },
-    // Logins and bad networks, of which several put a proxy at the same port; and, since this lane has time left, misspelled
-    // groups.
+    // Logins and bad networks, of which several put a proxy at the same port; and, since this lane has time left,
+    // misspelled groups.
     Lane {
         name: "access",
         at_once: 1,
@@ -116,7 +115,7 @@ pub(crate) const LANES: &[Lane] = &[
 /// The lanes to run.
 ///
 /// # Errors
-/// A name that no lane has: its tests would be missed in silence.
+/// A name that no lane has, because otherwise its tests would be skipped silently.
 pub(crate) fn chosen() -> Result<&'static [Lane]> {
     let Ok(name) = std::env::var(CHOICE) else {
         return Ok(LANES);

@@ -34,8 +34,8 @@ impl Latencies {
         sorted.get(index).copied().unwrap_or_default()
     }
 
-    /// These beside those of an undisturbed time, as ratios. It is printed and not a bound: the scenarios share the
-    /// cores, and the attacker takes its part of them.
+    /// Ratios of these latencies to those of an undisturbed time. They are printed and not checked, because the
+    /// scenarios share the cores, also with the attacker.
     pub(crate) fn beside(&self, undisturbed: &Self) -> Result<String> {
         ensure!(self.len() > 0, "no answer beside the attack");
         ensure!(undisturbed.len() > 0, "no answer before the attack");

@@ -1,4 +1,4 @@
-//! Two daemons on one cluster: one decides and writes, and the other takes over.
+//! Two daemons on one cluster: one leads and writes, and the other takes over.
 
 mod answers;
 
@@ -115,16 +115,16 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
             .as_i64()
             .context("no maxReplicas")
     };
-    let until_max = |expected: i64| {
+    let wait_until_max = |expected: i64| {
         poll_until(WITHIN, &format!("maxReplicas {expected}"), || {
             let max = max()?;
             ensure!(max == expected, "{max}");
             Ok(())
         })
     };
-    until_max(6)?;
+    wait_until_max(6)?;
     ensure!(!leads(&second)? && !writes(&second)?, "both lead");
-    let until_epoch = || {
+    let wait_until_epoch = || {
         poll_until(WITHIN, "the HPA to carry the leader's term", || {
             let hpa = plane.get("hpa", "billing", Some(&namespace))?;
             let lease = plane.get("lease", "lagwise", Some(&namespace))?;
@@ -134,19 +134,19 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
             Ok(term)
         })
     };
-    let first_term = until_epoch()?;
+    let first_term = wait_until_epoch()?;
 
-    // Held up for longer than its Lease: the other leads, and the first stands down at once when it goes on.
+    // Suspended for longer than its Lease: the other leads, and the first stops leading as soon as it resumes.
     first.process.signal("STOP")?;
     poll_until(WITHIN, "the second to lead", || {
         ensure!(leads(&second)?, "it does not");
         Ok(())
     })?;
     // What the first may still have to write meets a newer version, though nothing else has changed.
-    ensure!(until_epoch()? != first_term, "the term is the same");
+    ensure!(wait_until_epoch()? != first_term, "the term is the same");
     let change = r#"{"spec":{"maxReplicas":30}}"#;
     plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
-    until_max(6)?;
+    wait_until_max(6)?;
     // It counts a write when it has the answer, which may be later than the write is seen.
     poll_until(WITHIN, "the second to have written", || {
         ensure!(writes(&second)?, "it has not");
@@ -174,7 +174,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         "-p",
         r#"{"spec":{"maxReplicas":25}}"#,
     ])?;
-    until_max(6)?;
+    wait_until_max(6)?;
     ensure!(
         written(&first)? == before,
         "the first has written without leading"
@@ -204,8 +204,8 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         Ok(())
     })?;
     plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
-    until_max(6)?;
-    until_epoch()?;
+    wait_until_max(6)?;
+    wait_until_epoch()?;
 
     // Given back, nothing of any leader is left on it.
     drop(third);
@@ -228,7 +228,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// What the leader remembers is read by the next one when it begins to lead, and not when it started.
+/// A new leader loads the saved state when its term begins, not when the process started.
 fn the_next_knows_what_one_remembered(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("remembered")?;

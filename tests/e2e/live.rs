@@ -1,4 +1,4 @@
-//! A group at work: whatever is read of it while records come and go lies between what can be true.
+//! A live group: every reading while records are written and consumed lies within the bounds of what can be true.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
 
 const PARTITIONS: usize = 6;
 
-/// From one look's start to the next one's.
+/// Time between the starts of two sweeps.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// How long members stay before one comes or goes.
+/// Time between two changes of the number of members.
 const MEMBERS_CHANGE: Duration = Duration::from_secs(8);
 
 /// A number for each partition, which only grows.
@@ -48,7 +48,7 @@ impl Column {
     }
 }
 
-/// What is known for sure of the topic and its group, as ends and positions.
+/// Bounds of the log ends and committed offsets.
 #[derive(Debug, Default)]
 struct Truth {
     /// Before a record is handed to the producer.
@@ -62,7 +62,7 @@ struct Truth {
     over: AtomicBool,
 }
 
-/// The producer's way to tell what brokers have.
+/// Producer context that records which records the brokers have.
 struct Acknowledging(Arc<Truth>);
 
 impl ClientContext for Acknowledging {}
@@ -78,7 +78,7 @@ impl ProducerContext for Acknowledging {
     }
 }
 
-/// Writes bursts of records to all partitions until it is over.
+/// Writes bursts of records to all partitions until stopped.
 fn produce(kafka: &KafkaCluster, topic: &str, truth: &Arc<Truth>) -> Result<()> {
     let mut config = kafka.client_config();
     // Without duplicates, so that what was sent bounds what is there.
@@ -107,7 +107,7 @@ fn produce(kafka: &KafkaCluster, topic: &str, truth: &Arc<Truth>) -> Result<()> 
     Ok(producer.flush(Duration::from_secs(30))?)
 }
 
-/// A member that reads, works and commits until it is told to leave.
+/// Runs a member that reads, processes and commits until it is told to leave.
 fn consume(
     kafka: &KafkaCluster,
     group: &str,
@@ -192,13 +192,13 @@ fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
         );
         if begun.is_ok() {
             looked = (|| {
-                let mut sources = Sources::of(kafka)?;
+                let mut sources = Sources::new(kafka)?;
                 let plan = plan(&group, &[&topic]);
                 let end = Instant::now() + lasts;
                 let mut change = Instant::now() + MEMBERS_CHANGE;
                 while Instant::now() < end {
                     let next = Instant::now() + EVERY;
-                    spread = spread.max(look(&mut sources, &plan, &topic, &truth)?);
+                    spread = spread.max(sweep(&mut sources, &plan, &topic, &truth)?);
                     looks += 1;
                     if Instant::now() >= change {
                         change += MEMBERS_CHANGE;
@@ -237,13 +237,13 @@ fn finished(joined: std::thread::Result<Result<()>>) -> Result<()> {
     joined.map_err(|_| anyhow!("a thread of the test panicked"))?
 }
 
-/// One look with every client; how far apart the widest bounds were.
-fn look(sources: &mut Sources, plan: &SweepPlan, topic: &str, truth: &Truth) -> Result<i64> {
+/// Sweeps once with every client. Returns the largest distance between the bounds.
+fn sweep(sources: &mut Sources, plan: &SweepPlan, topic: &str, truth: &Truth) -> Result<i64> {
     let mut widest = 0;
     for place in 0..sources.each.len() {
         let (acknowledged, committed) = (truth.acknowledged.now(), truth.committed.now());
         let client = sources.each[place].client;
-        let (known, _) = sources.look_with(place, plan)?;
+        let (known, _) = sources.sweep_with(place, plan)?;
         let (sent, processed) = (truth.sent.now(), truth.processed.now());
         let reading = known
             .groups

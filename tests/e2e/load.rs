@@ -1,4 +1,4 @@
-//! Many clients, many snapshots: every answer right, memory flat, metrics that Prometheus takes.
+//! Many clients and many snapshots: every response is correct, memory does not grow, and Prometheus accepts the metrics.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -124,7 +124,7 @@ async fn hammer(asked: Arc<Vec<(String, u64)>>) -> Result<u64> {
     Ok(answers.load(Ordering::Relaxed))
 }
 
-/// Whatever strangers ask for, in whichever namespaces' names, memory does not grow by it.
+/// Requests for arbitrary groups in arbitrary namespaces do not make memory grow.
 fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("group"));
@@ -154,7 +154,7 @@ fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
             runtime.spawn(ask_anything(base, seed, stop, answers))
         })
         .collect();
-    // What is remembered of namespaces, groups and callers is full after so many.
+    // The bounded tables of namespaces, groups and callers are full after this number.
     poll_until(
         Duration::from_secs(120),
         "what is remembered to be full",
@@ -187,8 +187,7 @@ fn stranger() -> Result<reqwest::Client> {
         .build()?)
 }
 
-/// Random namespaces, groups, topics, metrics and nonsense: refused in one way or the other, never by an error of the
-/// server's own.
+/// Random namespaces, groups, topics, metrics and invalid requests: all are refused, none with a 5xx.
 async fn ask_anything(
     base: Arc<str>,
     seed: u64,

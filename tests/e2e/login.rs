@@ -1,4 +1,4 @@
-//! What keeps a cluster from answering is said once, clearly, and in the same words everywhere.
+//! The reason why a cluster does not respond is logged once, and is the same in all outputs.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Every kind of login on a real broker: with the right credentials it reads a lag, with wrong ones it says why, in
 //! time and without hammering the broker.
 //!
-//! The tokens here are librdkafka's own, unsigned ones; `renewal` has those of an issuer, for both clients. Kerberos has
-//! a file of its own, since librdkafka's part in it is set up by a process's environment.
+//! The tokens here are librdkafka's own, unsigned ones; `renewal` has those of an issuer, for both clients. Kerberos
+//! has its own file, because librdkafka takes its configuration from the environment of the process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,26 +30,26 @@ pub(crate) const CASES: &[(&str, Test)] = &[("logins::each_right_and_wrong", eac
 const TRYING: Duration = Duration::from_secs(5);
 /// Connections that one client may try in that time.
 const TRIES: usize = 12;
-/// No user's password.
+/// A password that no user has.
 const WRONG: &str = "not-the-password";
 
-/// A part of every reason that has to do with one, in TLS libraries' several spellings.
+/// Parts of the reasons about certificates, in the words of several TLS libraries.
 const CERTIFICATE: &str = "ertificate";
 
-/// Properties, without those that say where the broker is.
+/// Properties without `bootstrap.servers`.
 type Properties = Vec<(&'static str, String)>;
 
-/// A way to come in, and one that the broker refuses.
+/// A valid login, and an invalid one.
 struct Login {
     name: String,
     listener: &'static str,
     right: Properties,
     wrong: Properties,
-    /// What the refusal is, and a part of its reason.
+    /// The fault of the refusal, and a part of its reason.
     refused: (Fault, &'static str),
 }
 
-/// What the logins are made of.
+/// Credentials for the logins.
 struct Files {
     ca: String,
     other_ca: String,
@@ -57,7 +57,7 @@ struct Files {
     strange_certificate: (String, String),
 }
 
-/// All of them at once, each with a source of its own for each client.
+/// Runs all logins at once, each with its own source for each client.
 pub(crate) fn each_right_and_wrong(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.secured_kafka()?;
     let (topic, group) = (unique("topic"), unique("group"));
@@ -100,7 +100,7 @@ fn right(kafka: &KafkaCluster, login: &Login, topic: &str, group: &str) -> Resul
 }
 
 fn wrong(kafka: &KafkaCluster, login: &Login, topic: &str, group: &str) -> Result<()> {
-    // Nobody gets past the login, so nobody is told of an address other than the proxy's.
+    // No client gets past the login, so none learns another address than the proxy's.
     let proxy = Proxy::in_front_of(kafka, 1, login.listener)?;
     let Some(mut sources) = connect(&login.wrong, &proxy.address())? else {
         return Ok(());
@@ -125,7 +125,7 @@ fn wrong(kafka: &KafkaCluster, login: &Login, topic: &str, group: &str) -> Resul
     Ok(())
 }
 
-/// One look at which every client is refused; the reasons.
+/// Sweeps once. Every client has to be refused; returns the reasons.
 fn refusal(
     login: &Login,
     sources: &mut Sources,
@@ -133,7 +133,7 @@ fn refusal(
 ) -> Result<Vec<(ClientKind, Arc<str>)>> {
     let (kind, reason) = login.refused;
     let mut reasons = Vec::new();
-    for (client, observation) in sources.look(plan)? {
+    for (client, observation) in sources.sweep(plan)? {
         let all = seen(&observation);
         let fault = observation
             .connection
@@ -161,7 +161,7 @@ fn refusal(
     Ok(reasons)
 }
 
-/// The clients that know such a login; `None` where none of those to run with does.
+/// The clients that support a login; `None` if no client of this run does.
 fn connect(properties: &Properties, bootstrap: &str) -> Result<Option<Sources>> {
     let mut all: Vec<(&str, &str)> = vec![("bootstrap.servers", bootstrap)];
     all.extend(properties.iter().map(|(key, value)| (*key, value.as_str())));

@@ -67,7 +67,7 @@ use testbed::{Testbed, is_full_tier};
 /// A test: an error or a panic is its failure.
 pub(crate) type Test = fn(&Testbed) -> Result<()>;
 
-/// The argument that asks for the names of the lanes.
+/// Argument that prints the names of the lanes.
 const LANES_ROLE: &str = "lanes-of-the-scenarios";
 
 fn main() -> ExitCode {
@@ -116,7 +116,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The testbed, with nothing started yet; an error at once where its programs are missing and tests are to run.
+/// The testbed, with nothing started yet. An error if its programs are missing and tests have to run.
 fn start(arguments: &Arguments) -> Result<Arc<Testbed>> {
     let testbed = Arc::new(Testbed::new()?);
     if !arguments.list {
@@ -145,7 +145,7 @@ impl Drop for Timed {
     }
 }
 
-/// The slowest tests, for whoever wants the run to be shorter.
+/// Lists the slowest tests.
 fn print_slowest() {
     let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
     times.sort_by_key(|(_, took)| std::cmp::Reverse(*took));

@@ -1,5 +1,5 @@
-//! What a network between us and the brokers does: certificates for other names, connections that are closed for their
-//! age, listeners that move, brokers that want to be left alone.
+//! Networks between lagwise and the brokers: certificates for other names, idle connections that are closed, advertised
+//! listeners that are unreachable or change, and throttling by quotas.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -37,10 +37,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// How soon all is known, on two busy cores.
+/// Timeout until everything is known, on two busy cores.
 const SOON: Duration = Duration::from_secs(40);
 
-/// A lag that stands still.
+/// A lag that does not change.
 struct Still {
     topic: String,
     group: String,
@@ -65,7 +65,7 @@ impl Still {
     }
 }
 
-/// A broker whose certificate is for another name than it is reached by.
+/// A broker whose certificate is for another host name than the one that clients use.
 pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result<()> {
     let folder = testbed.folder("elsewhere")?;
     let (own, strange) = (Authority::new("own")?, Authority::new("strange")?);
@@ -112,11 +112,11 @@ pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result
         let mut sources = Sources::connect(&[&base, more].concat())?;
         if is_read {
             sources
-                .until(SOON, "the lag", &still.plan(), &still.truth())
+                .wait_for(SOON, "the lag", &still.plan(), &still.truth())
                 .with_context(|| format!("{more:?}"))?;
             continue;
         }
-        for (client, observation) in sources.look(&still.plan())? {
+        for (client, observation) in sources.sweep(&still.plan())? {
             let fault = observation
                 .connection
                 .as_ref()
@@ -132,7 +132,7 @@ pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result
     Ok(())
 }
 
-/// Bootstrap servers answer, and send their clients to a closed port, or to a host that does not resolve.
+/// Bootstrap servers respond, but advertise a closed port, or a host that does not resolve.
 fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed) -> Result<()> {
     let listener = |name| Listener {
         name,
@@ -189,7 +189,7 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
                 let is_named = message.contains(address) && message.contains(reason);
                 ensure!(is_named, "{client}: {message}");
                 if client == "librdkafka" {
-                    // Once it knows where the broker is, it asks nobody else.
+                    // Once it knows the broker, it connects to no other address.
                     return Ok(());
                 }
                 let metrics = daemon.metrics()?;
@@ -200,7 +200,7 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
                 Ok(())
             })?;
         }
-        daemon.let_it_look(20)?;
+        daemon.wait_for_sweeps(20)?;
         let log = daemon.process.log();
         for (name, _, address, _) in &clusters {
             let lines = log.lines().filter(|line| {
@@ -215,7 +215,7 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
     Ok(())
 }
 
-/// Brokers close what is unused; and one comes back with its listener elsewhere.
+/// Brokers close idle connections; and one restarts with another advertised listener.
 pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
     testbed: &Testbed,
 ) -> Result<()> {
@@ -236,7 +236,7 @@ pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
     let bootstrap = kafka.listener_bootstrap("AGING");
     for client in clients()? {
         let mut sources = Sources::with(&[client], &[("bootstrap.servers", &bootstrap)])?;
-        sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
+        sources.wait_for(SOON, "the lag", &still.plan(), &still.truth())?;
         for round in 0..3 {
             if client == ClientKind::Wire {
                 poll_until(SOON, "the broker to close what is unused", || {
@@ -260,14 +260,14 @@ pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
     moves(&kafka, &still)
 }
 
-/// The broker comes back with another port for its clients.
+/// Restarts the broker with another advertised port.
 fn moves(kafka: &KafkaCluster, still: &Still) -> Result<()> {
     let before = kafka.listener_bootstrap("MOVING");
     let after = format!("127.0.0.1:{}", free_port()?);
-    // Those who begin anew know both.
+    // New clients know both.
     let both = format!("{before},{after}");
     let mut sources = Sources::connect(&[("bootstrap.servers", &both)])?;
-    sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
+    sources.wait_for(SOON, "the lag", &still.plan(), &still.truth())?;
     let file = kafka.folder().join("broker-1.properties");
     let properties = std::fs::read_to_string(&file)?;
     let moved = properties.replace(&format!("MOVING://{before}"), &format!("MOVING://{after}"));
@@ -277,7 +277,7 @@ fn moves(kafka: &KafkaCluster, still: &Still) -> Result<()> {
     kafka.start_broker(1)?;
     // Nobody is there any more.
     let _free = TcpListener::bind(&before).context("the old port is in use")?;
-    sources.until(
+    sources.wait_for(
         SOON,
         "the listener to be found",
         &still.plan(),
@@ -285,7 +285,7 @@ fn moves(kafka: &KafkaCluster, still: &Still) -> Result<()> {
     )
 }
 
-/// A quota on the requests of one client: what is not read in time is unknown, and never anything else.
+/// A quota on the requests of one client: what is not read in time is unknown, never wrong.
 pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let still = Still::set_up(kafka)?;
@@ -296,7 +296,7 @@ pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
         ("client.id", name.as_str()),
     ];
     let mut sources = Sources::with(&[ClientKind::Wire], &properties)?;
-    sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
+    sources.wait_for(SOON, "the lag", &still.plan(), &still.truth())?;
     let throttled = |sources: &Sources| {
         let traffic = sources.each[0]
             .known
@@ -308,7 +308,7 @@ pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
     kafka.quota(&name, &["--add-config", "request_percentage=0.01"])?;
     let mut looks = 0;
     poll_until(SOON * 2, "the brokers to throttle", || {
-        for (client, observation) in sources.look(&still.plan())? {
+        for (client, observation) in sources.sweep(&still.plan())? {
             let seen = seen(&observation);
             for line in still.truth().lines() {
                 let is_there = seen.lines().any(|seen| seen == line);
@@ -324,5 +324,5 @@ pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
     })?;
     println!("{looks} looks, throttled for {:?}", throttled(&sources)?);
     kafka.quota(&name, &["--delete-config", "request_percentage"])?;
-    sources.until(SOON, "all of it again", &still.plan(), &still.truth())
+    sources.wait_for(SOON, "all of it again", &still.plan(), &still.truth())
 }

@@ -44,8 +44,8 @@ struct Sync {
     conditions: BTreeMap<String, String>,
 }
 
-/// As many series as the tier is worth; another seed each time, which a failure tells.
-/// `LAGWISE_ORACLE_SEED` and `LAGWISE_ORACLE_SERIES` run what failed again, or more.
+/// Runs as many series as the tier has time for, with another seed in each run. A failure prints the seed:
+/// `LAGWISE_ORACLE_SEED` repeats it, and `LAGWISE_ORACLE_SERIES` sets the number of series.
 fn the_hpas_arithmetic_is_the_controllers(testbed: &Testbed) -> Result<()> {
     let given = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let full = is_full_tier();
@@ -105,8 +105,8 @@ fn ask(testbed: &Testbed, all: &[Series]) -> Result<Vec<Vec<Sync>>> {
         .collect()
 }
 
-/// Whether every sync came out as expected, and within what one look at the status before it tells; at
-/// how many that was a single number.
+/// Checks that every sync has the predicted result, and lies within the prediction from the status alone. Returns how
+/// often that prediction was a single number.
 fn compare(series: &Series, decided: &[Sync]) -> Result<usize> {
     ensure!(
         decided.len() == series.expected.len(),

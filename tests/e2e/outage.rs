@@ -1,4 +1,4 @@
-//! Kafka gone, Kafka late: the HPA holds, says why, and goes on when Kafka is back.
+//! Outages of Kafka: the HPA keeps its replicas and shows the reason, and continues when Kafka is back.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 /// The HPA controller's sync period in the testbed.
 const SYNC: Duration = Duration::from_secs(2);
 
-/// Of an HPA's two metrics one is unknown and the other asks for less: nothing is scaled down. What asks for more is
-/// followed.
+/// One metric of an HPA is unknown. If its other metric asks for fewer replicas, the HPA does not scale down. If it
+/// asks for more, the HPA scales up.
 fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.three_brokers()?, testbed.control_plane()?);
     let namespace = plane.namespace("two")?;
@@ -67,7 +67,7 @@ fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()>
         .push(second["items"][1]["spec"]["metrics"][0].clone());
     plane.apply(&namespace, &list.to_string())?;
     let series = ReplicaSeries::record(plane, &namespace, "billing")?;
-    let until = |replicas: i32| {
+    let wait_until = |replicas: i32| {
         poll_until(
             Duration::from_secs(60),
             &format!("{replicas} replicas"),
@@ -77,7 +77,7 @@ fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()>
             },
         )
     };
-    until(4)?;
+    wait_until(4)?;
     kafka.stop_broker(3)?;
     let held = (|| {
         let path = |topic| metric_path(&namespace, &format!("group={group},topic={topic}"));
@@ -105,17 +105,16 @@ fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()>
         let active = condition(&hpa, "ScalingActive").context("no condition")?;
         ensure!(active["status"] == "False", "{active}");
         kafka.produce(&known, 0, 600)?;
-        until(6)
+        wait_until(6)
     })();
     kafka.mend()?;
     held?;
     kafka.commit(&group, &known, &[(0, 1000)])?;
     kafka.commit(&group, &lost, &[(0, 400)])?;
-    until(1)
+    wait_until(1)
 }
 
-/// Watches that the number of replicas is this for the time of five syncs of the controller, whose count is not to be
-/// seen.
+/// Checks that the number of replicas stays this for the time of five syncs of the controller, which cannot be counted.
 fn stays(series: &ReplicaSeries, replicas: i32) -> Result<()> {
     let since = std::time::Instant::now();
     poll_until(SYNC * 8, "five syncs to pass", || {
@@ -212,7 +211,7 @@ fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
     )
 }
 
-/// A daemon that starts before Kafka does is ready, answers with the reason, and works once Kafka is there.
+/// A daemon that starts before Kafka is ready, responds with the reason, and works once Kafka has started.
 fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.start_kafka("late", &KafkaOptions::default())?;
     let (topic, group) = (unique("orders"), unique("billing"));
@@ -247,7 +246,7 @@ fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// A topic that does not exist is refused by name, and asking does not create it.
+/// A query for a topic that does not exist is refused with its name, and does not create the topic.
 fn a_missing_topic_is_named_and_not_created(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("missing")?;
@@ -274,7 +273,7 @@ fn a_missing_topic_is_named_and_not_created(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// `kubectl get --raw` and `kubectl get apiservice`, and a group that nobody watched before.
+/// `kubectl get --raw` and `kubectl get apiservice`, and a query for a group that was not watched before.
 fn the_aggregated_api_answers_kubectl(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("kubectl")?;
@@ -334,7 +333,7 @@ fn sigterm_ends_it_in_time(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Ports that are taken are named at once.
+/// A daemon whose port is in use ends at once, with a message that names the port.
 fn a_taken_port_is_named(testbed: &Testbed) -> Result<()> {
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?;

@@ -144,7 +144,7 @@ fn produce(
     Ok(())
 }
 
-fn until_served(daemon: &Daemon, namespace: &str, hpa: &str) -> Result<bool> {
+fn wait_until_served(daemon: &Daemon, namespace: &str, hpa: &str) -> Result<bool> {
     let metrics = daemon.metrics()?;
     let value = format!("lagwise_target_value{{namespace=\"{namespace}\",hpa=\"{hpa}\"");
     let mut lines = metrics.lines();
@@ -170,9 +170,12 @@ fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testb
     let backlog: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 40)).collect();
     kafka.produce_to(&topic, &backlog)?;
     produce(kafka, &topic, (20, 180), &mut [&mut rate], |_| {
-        until_served(&daemon, &namespace, "rate")
+        wait_until_served(&daemon, &namespace, "rate")
     })?;
-    ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
+    ensure!(
+        wait_until_served(&daemon, &namespace, "rate")?,
+        "not served"
+    );
     // What lag did before is no matter of the policy.
     let before = rate.moves().len();
     produce(kafka, &topic, (130, 150), &mut [&mut rate], |scaled| {
@@ -191,7 +194,10 @@ fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testb
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     produce(kafka, &topic, (130, 45), &mut [&mut rate], |_| Ok(false))?;
     poll_until(Duration::from_secs(60), "the rate to be served", || {
-        ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
+        ensure!(
+            wait_until_served(&daemon, &namespace, "rate")?,
+            "not served"
+        );
         Ok(())
     })?;
     ensure!(rate.moves() == moves, "{:?} after {moves:?}", rate.moves());
@@ -213,9 +219,12 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, ("rate", "20"))?;
     let mut lag = Scaled::start(testbed, clusters, &namespace, &topic, ("lag", "20"))?;
     produce(kafka, &topic, (20, 180), &mut [&mut rate, &mut lag], |_| {
-        until_served(&daemon, &namespace, "rate")
+        wait_until_served(&daemon, &namespace, "rate")
     })?;
-    ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
+    ensure!(
+        wait_until_served(&daemon, &namespace, "rate")?,
+        "not served"
+    );
     let begun = (rate.rebalances(kafka)?, lag.rebalances(kafka)?);
     for load in [(20, 60), (130, 240), (20, 600)] {
         produce(kafka, &topic, load, &mut [&mut rate, &mut lag], |_| {

@@ -1,10 +1,10 @@
-//! Probes of liveness as the kubelet counts them.
+//! Counts liveness probes as the kubelet does.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-/// How long the kubelet waits for an answer, and how many late ones in a row make it restart a container: Kubernetes'
+/// Timeout of a probe, and number of consecutive failures after which the kubelet restarts a container: Kubernetes'
 /// defaults.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const FAILURE_THRESHOLD: usize = 3;

@@ -1,5 +1,6 @@
-//! Every security.protocol on every kind of listener of a real broker: where the two do not belong together, the wire
-//! client says which property to set. librdkafka says so of the pairs that it tells apart, and reports a failure of each.
+//! Every security.protocol on every kind of listener of a real broker. If the two do not match, the wire client says
+//! which property to set. librdkafka does so for the mismatches that it recognizes, and reports a failure for the
+//! others.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
     a_listener_of_another_protocol_is_told_with_the_remedy,
 )];
 
-/// Listeners, and the security.protocol that belongs to each.
+/// Listeners, with the security.protocol that matches each.
 const LISTENERS: [(&str, &str); 4] = [
     ("PLAINTEXT", "PLAINTEXT"),
     ("SASL", "SASL_PLAINTEXT"),
@@ -39,8 +40,9 @@ const NO_TLS: (Fault, &str) = (
     "set security.protocol: PLAINTEXT or SASL_PLAINTEXT, ",
 );
 
-/// Pairs of security.protocol and listener that librdkafka tells apart, and what it says. Of the others it only notices
-/// that the connection ends: after its first request, or after a TLS alert, which is shorter than the header of a response.
+/// Mismatches of security.protocol and listener that librdkafka recognizes, and what it says. Otherwise it only notices
+/// that the connection ends: after its first request, or after a TLS alert, which is shorter than the header of a
+/// response.
 const BY_LIBRDKAFKA: [(&str, &str, (Fault, &str)); 6] = [
     ("SASL_PLAINTEXT", "PLAINTEXT", NO_LOGIN),
     ("SSL", "PLAINTEXT", NO_TLS),
@@ -103,7 +105,7 @@ fn pair(kafka: &KafkaCluster, protocol: &str, listener: &str, own: &str) -> Resu
     let plan = plan("nobody", &["nothing"]);
     let mut sources = Sources::with(&clients()?, &properties)?;
     poll_until(WITHIN, "the reason", || {
-        for (client, observation) in sources.look(&plan)? {
+        for (client, observation) in sources.sweep(&plan)? {
             let fault = observation.connection.context("no connection fault")?;
             let expected = match client {
                 ClientKind::Wire => Some((kind, advice.as_str())),

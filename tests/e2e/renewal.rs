@@ -49,7 +49,7 @@ const TRYING: Duration = Duration::from_secs(5);
 /// Connections that one client may try in that time.
 const TRIES: usize = 12;
 
-/// Something to read on the cluster.
+/// A topic and a group to read on the cluster.
 struct Work {
     plan: SweepPlan,
     expected: String,
@@ -94,10 +94,10 @@ fn text(path: PathBuf) -> Result<String> {
         .context("a path that is no text")
 }
 
-/// Looks once, and gives the one reason for which every client is refused.
+/// Sweeps once. Every client has to be refused; returns the reason, which must be the same for all.
 fn refusal(sources: &mut Sources, work: &Work, kind: Fault) -> Result<String> {
     let mut last = String::new();
-    for (client, observation) in sources.look(&work.plan)? {
+    for (client, observation) in sources.sweep(&work.plan)? {
         let seen = seen(&observation);
         let fault = observation
             .connection
@@ -127,7 +127,7 @@ pub(crate) fn a_token_is_taken_or_refused(testbed: &Testbed) -> Result<()> {
     for client in clients()? {
         let before = proxy.accepted();
         std::fs::write(&file, &wrong)?;
-        let mut sources = Sources::of_settings(&[client], &by_token(&proxy.address(), &file)?)?;
+        let mut sources = Sources::with_settings(&[client], &by_token(&proxy.address(), &file)?)?;
         let started = Instant::now();
         poll_until(TRYING * 4, "the time of trying to pass", || {
             let told = refusal(&mut sources, &work, Fault::Login)
@@ -142,7 +142,7 @@ pub(crate) fn a_token_is_taken_or_refused(testbed: &Testbed) -> Result<()> {
         let (tries, most) = (proxy.accepted() - before, TRIES * 2);
         ensure!((1..=most).contains(&tries), "{client:?}: {tries} tries");
         std::fs::write(&file, &right)?;
-        sources.until(
+        sources.wait_for(
             USED,
             "the right token to be used",
             &work.plan,
@@ -150,7 +150,7 @@ pub(crate) fn a_token_is_taken_or_refused(testbed: &Testbed) -> Result<()> {
         )?;
 
         std::fs::write(&file, kafka.issuer().token(SASL_USER, -5)?)?;
-        let mut sources = Sources::of_settings(&[client], &by_token(&proxy.address(), &file)?)?;
+        let mut sources = Sources::with_settings(&[client], &by_token(&proxy.address(), &file)?)?;
         poll_until(USED, "the expired token to be told of", || {
             let told = refusal(&mut sources, &work, Fault::Login)?;
             ensure!(told.contains("has expired"), "{told}");
@@ -182,8 +182,8 @@ pub(crate) fn logins_are_renewed_in_place(testbed: &Testbed) -> Result<()> {
         settings(&proxy.address(), &scram)?,
     ] {
         let before = proxy.accepted();
-        let mut sources = Sources::of_settings(&[ClientKind::Wire], &settings)?;
-        sources.until(USED, "the first login", &work.plan, &work.expected)?;
+        let mut sources = Sources::with_settings(&[ClientKind::Wire], &settings)?;
+        sources.wait_for(USED, "the first login", &work.plan, &work.expected)?;
         let started = Instant::now();
         poll_until(SESSION * 20, "four sessions to pass", || {
             sources
@@ -214,8 +214,8 @@ pub(crate) fn a_changed_password_is_used(testbed: &Testbed) -> Result<()> {
     std::fs::write(&file, "first-secret\n")?;
     let proxy = Proxy::of_broker(kafka, 1, "TOKEN")?;
     let settings = settings(&proxy.address(), &properties)?;
-    let mut sources = Sources::of_settings(&clients()?, &settings)?;
-    sources.until(
+    let mut sources = Sources::with_settings(&clients()?, &settings)?;
+    sources.wait_for(
         USED,
         "the first password to work",
         &work.plan,
@@ -232,7 +232,7 @@ pub(crate) fn a_changed_password_is_used(testbed: &Testbed) -> Result<()> {
     // A file that is half there changes nothing, and is no error.
     std::fs::write(&file, "")?;
     std::fs::write(&file, "second-secret\n")?;
-    sources.until(
+    sources.wait_for(
         USED,
         "the second password to be used",
         &work.plan,
@@ -256,7 +256,7 @@ pub(crate) fn a_replaced_certificate_is_used(testbed: &Testbed) -> Result<()> {
         ("ssl.key.location", &key),
     ];
     let settings = settings(&kafka.listener_bootstrap("MTLS"), &properties)?;
-    let mut sources = Sources::of_settings(&clients()?, &settings)?;
+    let mut sources = Sources::with_settings(&clients()?, &settings)?;
     poll_until(USED, "the stranger to be refused", || {
         refusal(&mut sources, &work, Fault::Tls).map(drop)
     })?;
@@ -267,7 +267,7 @@ pub(crate) fn a_replaced_certificate_is_used(testbed: &Testbed) -> Result<()> {
         refusal(&mut sources, &work, Fault::Tls)?;
     }
     std::fs::write(&certificate, &known.certificate)?;
-    sources.until(
+    sources.wait_for(
         USED,
         "the new certificate to be used",
         &work.plan,

@@ -1,7 +1,8 @@
-//! Every row of the table of lags, brought about by real means on the real cluster, and read by every client.
+//! One scenario for each row of the table of lag rules: sets up the state on a real cluster, and reads it with every
+//! client.
 //!
-//! What takes minutes or days is not waited for: the time at which a sweep was made is moved on before its observation
-//! is taken in ([`Sources::pass`]).
+//! Rules that need minutes or days do not wait: [`Sources::advance_clock`] moves the time of the observations forward
+//! before they are applied to the history.
 
 mod commits;
 mod logs;
@@ -35,7 +36,7 @@ macro_rules! row {
     };
 }
 
-/// The rows.
+/// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[
     row!(logs::retention_overtook_the_group),
     row!(logs::a_topic_recreated_is_unknown_until_the_next_commit),
@@ -79,10 +80,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     }),
 ];
 
-/// How long the clients may take to see a change: metadata is asked for every ten seconds, groups every thirty.
+/// Timeout until the clients see a change. They refresh metadata every ten seconds, and groups every thirty.
 const WITHIN: Duration = Duration::from_secs(75);
 
-/// A group on one topic, as every client reads it.
+/// A group on one topic, read by every client.
 pub(crate) struct Row<'a> {
     pub(crate) kafka: &'a KafkaCluster,
     pub(crate) group: String,
@@ -92,26 +93,26 @@ pub(crate) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// A new topic and a new group's name.
+    /// Creates a topic, for a new group.
     pub(crate) fn new(kafka: &'a KafkaCluster, partitions: i32) -> Result<Self> {
         let topic = unique("row");
         kafka.create_topic(&topic, partitions)?;
-        Self::of(kafka, topic)
+        Self::on_topic(kafka, topic)
     }
 
-    /// A new group's name on that topic.
-    pub(crate) fn of(kafka: &'a KafkaCluster, topic: String) -> Result<Self> {
+    /// A new group on an existing topic.
+    pub(crate) fn on_topic(kafka: &'a KafkaCluster, topic: String) -> Result<Self> {
         let group = unique("row");
         Ok(Self {
             kafka,
-            sources: Sources::of(kafka)?,
+            sources: Sources::new(kafka)?,
             plan: plan(&group, &[&topic]),
             group,
             topic,
         })
     }
 
-    /// Changes how the group is read.
+    /// Changes the plan of the group.
     pub(crate) fn read(mut self, change: impl Fn(&mut GroupPlan)) -> Self {
         self.plan.groups.iter_mut().for_each(change);
         self
@@ -125,22 +126,22 @@ impl<'a> Row<'a> {
         self.kafka.produce_to(&self.topic, counts)
     }
 
-    /// Time passes, as far as what is remembered can tell.
-    pub(crate) fn pass(&mut self, time: Duration) {
-        self.sources.pass(time);
+    /// Moves the clock of later observations forward, so that the history sees time pass.
+    pub(crate) fn advance_clock(&mut self, time: Duration) {
+        self.sources.advance_clock(time);
     }
 
-    /// One look with every client.
-    pub(crate) fn look(&mut self) -> Result<()> {
-        self.sources.look(&self.plan.clone()).map(drop)
+    /// Sweeps once with every client.
+    pub(crate) fn sweep(&mut self) -> Result<()> {
+        self.sources.sweep(&self.plan.clone()).map(drop)
     }
 
-    /// One look, at which every client's reading has to be this.
+    /// Sweeps once. The reading of every client has to be `expected`.
     pub(crate) fn expect(&mut self, expected: &str) -> Result<()> {
         self.expect_each(|_| expected)
     }
 
-    /// As [`Self::expect`], where clients see different things.
+    /// Like [`Self::expect`], with a different reading for each client.
     pub(crate) fn expect_each<'e>(
         &mut self,
         expected: impl Fn(ClientKind) -> &'e str,
@@ -155,9 +156,9 @@ impl<'a> Row<'a> {
         Ok(())
     }
 
-    /// What every client reads at one look.
+    /// Sweeps once, and returns the reading of every client.
     pub(crate) fn readings(&mut self) -> Result<Vec<(ClientKind, String)>> {
-        self.look()?;
+        self.sweep()?;
         let each = self.sources.each.iter().map(|subject| {
             let group = subject.known.groups.get(self.group.as_str());
             let seen = reading(group.context("no reading of the group")?, &self.topic);
@@ -166,13 +167,13 @@ impl<'a> Row<'a> {
         each.collect()
     }
 
-    /// Looks until every client's reading is this.
-    pub(crate) fn until(&mut self, expected: &str) -> Result<()> {
+    /// Sweeps until the reading of every client is `expected`.
+    pub(crate) fn wait_for(&mut self, expected: &str) -> Result<()> {
         poll_until(WITHIN, expected, || self.expect(expected))
     }
 
-    /// As [`Self::until`], where clients see different things.
-    pub(crate) fn until_each<'e>(
+    /// Like [`Self::wait_for`], with a different reading for each client.
+    pub(crate) fn wait_for_each<'e>(
         &mut self,
         what: &str,
         expected: impl Fn(ClientKind) -> &'e str,
@@ -180,7 +181,7 @@ impl<'a> Row<'a> {
         poll_until(WITHIN, what, || self.expect_each(&expected))
     }
 
-    /// The last reading of each client, where it is known.
+    /// The last reading of each client; an unknown one is an error.
     pub(crate) fn lags(&self) -> Result<Vec<(ClientKind, std::sync::Arc<TopicLag>)>> {
         let of = |subject: &crate::sources::Subject| {
             let group = subject.known.groups.get(self.group.as_str());
@@ -192,7 +193,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A reading by partition, as in `measured 3, never_ran, lost 50 of 54, !no_answer`: rule and messages, or the fault.
+/// Formats a reading by partition, with rule and messages or the fault: `measured 3, never_ran, lost 50, 4 gone,
+/// !no_answer`.
 fn reading(group: &GroupSnapshot, topic: &str) -> String {
     let lag = match group.topics.get(topic).map(|topic| &topic.latest) {
         Some(Ok(lag)) => lag,

@@ -1,5 +1,5 @@
-//! The main job: the lag of a real group on a real Kafka moves the replicas of a Deployment through the real HPA
-//! controller, up to the partition count and not beyond.
+//! The main scenario: the lag of a real group on a real Kafka changes the replicas of a Deployment through the real HPA
+//! controller, up to the number of partitions and not beyond.
 
 use std::time::Duration;
 

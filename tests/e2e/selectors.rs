@@ -1,4 +1,4 @@
-//! What counts for a selector that names a group and no topic.
+//! Selectors that name a group and no topic.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
     a_group_without_commits_has_the_lag_of_no_other_topic,
 )];
 
-/// How soon a group is read, on two busy cores.
+/// Timeout until a group is read, on two busy cores.
 const SOON: Duration = Duration::from_secs(40);
 
-/// Nobody has committed in the group's name, so it reads no topics that could be known: that is said, and neither zero
-/// nor the lag of whatever else is there. Its first commit makes the topic known.
+/// The group has no commits and no members, so lagwise cannot know which topics it reads. The metric is an error that
+/// says so, and neither 0 nor the lag of other topics. The first commit makes the topic known.
 fn a_group_without_commits_has_the_lag_of_no_other_topic(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("billing"));
@@ -33,10 +33,10 @@ fn a_group_without_commits_has_the_lag_of_no_other_topic(testbed: &Testbed) -> R
         let daemon = Daemon::alone(testbed, &options)?;
         let group = format!("{group}-{client}");
         let selector = format!("group={group}");
-        // Until the brokers have made room for commits, they know no coordinator.
+        // Brokers have no coordinator until the offsets topic exists.
         let refused = poll_until(SOON, "the reason", || daemon.refusal(&selector, 404))?;
         ensure!(refused.contains("has committed no offset"), "{refused}");
-        daemon.let_it_look(4)?;
+        daemon.wait_for_sweeps(4)?;
         daemon.refusal(&selector, 404)?;
         kafka.commit(&group, &topic, &[(0, 290), (1, 150)])?;
         poll_until(SOON, "its lag", || {

@@ -1,4 +1,4 @@
-//! The testbed itself: what the scenarios stand on does what they think it does.
+//! Checks the testbed itself, on which all scenarios rely.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// What scenarios of outages and of the HPA use as well.
+/// Parts of the testbed that scenarios of outages and of the HPA use.
 pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "smoke::broker_is_killed_and_comes_back",
@@ -65,7 +65,7 @@ fn three_brokers_answer(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// The plain, the SASL and the SSL listener; and that the latter two refuse a stranger.
+/// The plain, the SASL and the SSL listener. The latter two refuse clients without valid credentials.
 fn every_listener_answers(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.three_brokers()?;
     assert_eq!(brokers(kafka, &[])?, 3);
@@ -117,7 +117,7 @@ fn brokers(kafka: &KafkaCluster, properties: &[(&str, &str)]) -> Result<usize> {
         .len())
 }
 
-/// One broker of three may go: the others take its partitions, and it finds its data when it comes back.
+/// If one broker of three stops, the others take over its partitions. It has its data when it starts again.
 fn broker_is_killed_and_comes_back(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.three_brokers()?;
     let topic = unique("orders");

@@ -1,4 +1,4 @@
-//! Every client for one Kafka, asked the same questions; and what they said as text, to compare and to read.
+//! Runs the same sweep plan with every client of one Kafka cluster, and formats the observations as text for comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -26,38 +26,38 @@ const CLIENTS: &[ClientKind] = &[ClientKind::Librdkafka, ClientKind::Wire];
 /// How long one sweep may take, as in lagwise's own defaults.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How much later than its deadline a sweep may be over, on two busy cores.
+/// How long after its deadline a sweep may end, on two busy cores.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// One client's source, and what has become known by it.
+/// One client, with the history and the last snapshot that result from its sweeps.
 pub(crate) struct Subject {
     pub(crate) client: ClientKind,
     pub(crate) source: KafkaSource,
     history: ClusterHistory,
-    /// What is known after the last sweep.
+    /// The snapshot after the last sweep.
     pub(crate) known: Arc<ClusterSnapshot>,
 }
 
 /// A source of each client.
 pub(crate) struct Sources {
     runtime: tokio::runtime::Runtime,
-    /// How much later than it is the looks are taken in.
-    passed: Duration,
+    /// Time that is added to the clock of each observation.
+    clock_offset: Duration,
     pub(crate) each: Vec<Subject>,
 }
 
 impl Sources {
-    /// Of every client, with the cluster's plain listeners.
-    pub(crate) fn of(kafka: &KafkaCluster) -> Result<Self> {
+    /// Every client, with the cluster's plain listeners.
+    pub(crate) fn new(kafka: &KafkaCluster) -> Result<Self> {
         Self::connect(&[("bootstrap.servers", &kafka.bootstrap())])
     }
 
-    /// Of every client, with these properties.
+    /// Every client, with these properties.
     pub(crate) fn connect(properties: &[(&str, &str)]) -> Result<Self> {
         Self::with(&clients()?, properties)
     }
 
-    /// Of these clients.
+    /// These clients.
     pub(crate) fn with(clients: &[ClientKind], properties: &[(&str, &str)]) -> Result<Self> {
         let properties: BTreeMap<String, String> = properties
             .iter()
@@ -72,11 +72,11 @@ impl Sources {
             allowed_hosts: Vec::new(),
             client: ClientKind::Auto,
         };
-        Self::of_settings(clients, &settings)
+        Self::with_settings(clients, &settings)
     }
 
-    /// Of these clients, whatever the settings say of that.
-    pub(crate) fn of_settings(clients: &[ClientKind], settings: &ClientSettings) -> Result<Self> {
+    /// These clients, instead of the one in the settings.
+    pub(crate) fn with_settings(clients: &[ClientKind], settings: &ClientSettings) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -97,23 +97,23 @@ impl Sources {
         let each = each.collect::<Result<_>>()?;
         Ok(Self {
             runtime,
-            passed: Duration::ZERO,
+            clock_offset: Duration::ZERO,
             each,
         })
     }
 
-    /// Asks every client, one after the other; one that is late is a failure.
-    pub(crate) fn look(&mut self, plan: &SweepPlan) -> Result<Vec<(ClientKind, Observation)>> {
+    /// Sweeps with every client, one after the other. A sweep that ends too late is an error.
+    pub(crate) fn sweep(&mut self, plan: &SweepPlan) -> Result<Vec<(ClientKind, Observation)>> {
         (0..self.each.len())
             .map(|place| {
-                let observation = self.look_with(place, plan)?.1;
+                let observation = self.sweep_with(place, plan)?.1;
                 Ok((self.each[place].client, observation))
             })
             .collect()
     }
 
-    /// Asks one client: what is known then, and what it said.
-    pub(crate) fn look_with(
+    /// Sweeps with one client. Returns the snapshot afterwards and the observation.
+    pub(crate) fn sweep_with(
         &mut self,
         place: usize,
         plan: &SweepPlan,
@@ -139,21 +139,21 @@ impl Sources {
         );
         let mut later = observation.clone();
         for moment in [&mut later.started, &mut later.finished] {
-            moment.monotonic += self.passed;
-            moment.wall += self.passed;
+            moment.monotonic += self.clock_offset;
+            moment.wall += self.clock_offset;
         }
         subject.known = subject.history.apply(later, Scope::Whole);
         Ok((Arc::clone(&subject.known), observation))
     }
 
-    /// Time passes, as far as what is remembered of earlier looks can tell.
-    pub(crate) fn pass(&mut self, time: Duration) {
-        self.passed += time;
+    /// Moves the clock of later observations forward, so that the history sees time pass.
+    pub(crate) fn advance_clock(&mut self, time: Duration) {
+        self.clock_offset += time;
     }
 
-    /// One look, at which every client has to see exactly this (see [`seen`]), but for what it cannot see.
+    /// Sweeps once. Every client has to see exactly `expected` (see [`seen`]), apart from what it cannot see.
     pub(crate) fn expect(&mut self, plan: &SweepPlan, expected: &str) -> Result<()> {
-        for (client, observation) in self.look(plan)? {
+        for (client, observation) in self.sweep(plan)? {
             let seen = seen(&observation);
             let expected = sorted(&adapted(client, expected));
             ensure!(
@@ -165,8 +165,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Looks until every client sees exactly this in one and the same round.
-    pub(crate) fn until(
+    /// Sweeps until every client sees exactly this in the same round.
+    pub(crate) fn wait_for(
         &mut self,
         within: Duration,
         what: &str,
@@ -222,7 +222,7 @@ pub(crate) fn read_committed(mut plan: SweepPlan) -> SweepPlan {
     plan
 }
 
-/// What was seen, one line for each fact, sorted:
+/// The observation as text, one line for each fact, sorted:
 ///
 /// ```text
 /// GROUP TOPIC: 2 7 -             committed offsets by partition, - for none
@@ -237,7 +237,7 @@ pub(crate) fn read_committed(mut plan: SweepPlan) -> SweepPlan {
 /// GROUP runs ID of TOPIC:3       a streams group's sub-topology
 /// ```
 ///
-/// Of a group without members that is classic or not there, nothing is said of what it is.
+/// There is no line for the kind of a group without members that is classic or does not exist.
 ///
 /// An unknown is its fault's label after an exclamation mark.
 pub(crate) fn seen(observation: &Observation) -> String {
@@ -248,7 +248,7 @@ pub(crate) fn seen(observation: &Observation) -> String {
     joined(lines)
 }
 
-/// As [`seen`], with one sign for every fault that says that something is not to be reached at present.
+/// Like [`seen`], with one sign for all faults of connections.
 pub(crate) fn seen_in_outage(observation: &Observation) -> String {
     joined(lines(observation, &|fault| {
         if fault.is_connection() {
@@ -259,7 +259,7 @@ pub(crate) fn seen_in_outage(observation: &Observation) -> String {
     }))
 }
 
-/// What the group is said to be.
+/// Lines about the description of a group.
 fn described(group: &GroupObservation) -> Vec<String> {
     // Raw: shown to people, it would be cut.
     let id = group.plan.group.as_str();

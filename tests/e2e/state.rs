@@ -1,4 +1,4 @@
-//! What survives a restart of the daemon, and where it is kept.
+//! State that survives a restart of the daemon, in a file and in a ConfigMap.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// The commits go while the daemon is down: it knows them by its state file only.
+/// The commits are deleted while the daemon is down, so that it knows them only from its state file.
 fn a_commit_that_vanished_outlives_a_restart(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("topic"), unique("group"));
@@ -56,7 +56,7 @@ fn a_commit_that_vanished_outlives_a_restart(testbed: &Testbed) -> Result<()> {
     shows(&Daemon::alone(testbed, &options)?, "forgotten")
 }
 
-/// It is made where it is not there yet, and replaced from then on.
+/// The ConfigMap is created if it does not exist, and patched from then on.
 fn a_config_map_keeps_it(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let runtime = tokio::runtime::Runtime::new()?;

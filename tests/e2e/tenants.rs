@@ -1,4 +1,4 @@
-//! Namespaces of one cluster that must not reach one another's consumer groups, by what they write on their HPAs.
+//! Tenancy: HPAs of one namespace must not get or influence the lag of another namespace's consumer groups.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,8 +17,8 @@ use crate::testbed::{Testbed, unique};
 mod crowds;
 mod floods;
 mod fuzz;
-mod honest;
 mod hostile;
+mod owner_scene;
 
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
@@ -79,8 +79,8 @@ const PARTITIONS: i32 = 6;
 const LAG: usize = 450;
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Two HPAs of another namespace name the group of `owner`: one by its selector, one by an annotation behind a
-/// selector of its own. Both want the cap enforced, and thresholds that would count less lag.
+/// Two HPAs of another namespace name the group of `owner`: one in its selector, one in an annotation. Both ask for an
+/// enforced cap, and for thresholds with which less lag counts.
 fn barred_hpas_read_and_write_nothing(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let (owner, thief) = (plane.namespace("owner")?, plane.namespace("thief")?);
@@ -131,7 +131,7 @@ fn barred_hpas_read_and_write_nothing(testbed: &Testbed) -> Result<()> {
         ensure!(metrics.contains(findings), "no {findings}");
         Ok(())
     })?;
-    daemon.let_it_look(6)?;
+    daemon.wait_for_sweeps(6)?;
     for selector in [&by_selector, &by_annotation] {
         let refused = plane.get_raw(&path(&thief, selector)).err();
         let text = refused.map(|error| error.to_string()).unwrap_or_default();
@@ -149,7 +149,7 @@ fn barred_hpas_read_and_write_nothing(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Nothing that lagwise writes on an HPA is there, and its maximum is as the user wrote it.
+/// Checks that lagwise has written nothing to an HPA, and that its maximum is the user's.
 fn is_untouched(plane: &ControlPlane, namespace: &str, name: &str) -> Result<()> {
     let hpa: Value = plane.get("hpa", name, Some(namespace))?;
     let annotations = &hpa["metadata"]["annotations"];
@@ -160,18 +160,18 @@ fn is_untouched(plane: &ControlPlane, namespace: &str, name: &str) -> Result<()>
     Ok(())
 }
 
-/// Two namespaces may use one group. One of them sets thresholds that would count less lag, and the other sets none: its
-/// lag stays, and both are told.
+/// Two namespaces may use one group. One of them sets thresholds with which less lag counts, and the other sets none.
+/// The lag of the other does not change, and both get a finding.
 fn what_others_set_on_a_shared_group_counts_no_less_lag(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
-    let owner = honest::Owner::new(kafka, plane)?;
+    let owner = owner_scene::Owner::new(kafka, plane)?;
     let bob = plane.namespace("bob")?;
     let options = Options {
         namespaces: vec![owner.namespace.clone(), bob.clone()],
         ..Options::main(&kafka.bootstrap())
     };
     let (group, topic) = (owner.group.clone(), owner.topic.clone());
-    let honest = honest::Honest::start(testbed, plane, owner, &options)?;
+    let scene = owner_scene::OwnerScene::start(testbed, plane, owner, &options)?;
     let selector = [("group", &*group), ("topic", &*topic)];
     plane.apply(&bob, &workload("bobs", &selector))?;
     for some in [
@@ -186,23 +186,23 @@ fn what_others_set_on_a_shared_group_counts_no_less_lag(testbed: &Testbed) -> Re
     ] {
         let annotate = ["annotate", "hpa", "bobs", "--namespace", &bob];
         plane.kubectl(&[&annotate[..], &some].concat())?;
-        honest.daemon.let_it_look(6)?;
-        honest.owner_is_served()?;
+        scene.daemon.wait_for_sweeps(6)?;
+        scene.owner_is_served()?;
     }
     // One for each HPA, and one about the group.
     poll_until(WITHIN, "the findings", || {
-        let found = honest.findings("conflicting_settings")?;
+        let found = scene.findings("conflicting_settings")?;
         ensure!(found >= 2, "{found} findings");
-        honest.owner_is_served()
+        scene.owner_is_served()
     })
 }
 
-/// A namespace asks for a group of its own, again and again, while an HPA is created by which this name means the group of
+/// A namespace repeatedly requests a group of its own, while an HPA is created that maps this name to the group of
 /// another namespace.
 fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> {
     const TRIES: usize = 12;
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
-    let owner = honest::Owner::new(kafka, plane)?;
+    let owner = owner_scene::Owner::new(kafka, plane)?;
     let thief = plane.namespace("thief")?;
     let options = Options {
         tenancy: json!([
@@ -213,7 +213,7 @@ fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> 
         ..Options::main(&kafka.bootstrap())
     };
     let (group, topic) = (owner.group.clone(), owner.topic.clone());
-    let honest = honest::Honest::start(testbed, plane, owner, &options)?;
+    let scene = owner_scene::OwnerScene::start(testbed, plane, owner, &options)?;
     let (mut asked, mut told) = (0_u32, Vec::new());
     for number in 0..TRIES {
         let own = unique("bob");
@@ -234,7 +234,7 @@ fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> 
                 answers
             });
             let created = plane.apply(&thief, &list.to_string());
-            let seen = created.and_then(|()| honest.daemon.let_it_look(1));
+            let seen = created.and_then(|()| scene.daemon.wait_for_sweeps(1));
             done.store(true, Ordering::Relaxed);
             let answers = asking
                 .join()
@@ -255,11 +255,11 @@ fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> 
         "{asked} requests in {TRIES} races, {of_owner} answers with the lag of another namespace (limit 0)"
     );
     ensure!(of_owner == 0, "{of_owner} answers with the owner's lag");
-    honest.owner_is_served()
+    scene.owner_is_served()
 }
 
-/// A namespace uses up the total budget of groups. Another one that comes later gets what it asks for, and gives it
-/// back when it leaves.
+/// A namespace uses up the total budget of groups. Another namespace that comes later still gets its groups, and gives
+/// them back when its HPAs are deleted.
 fn a_namespace_that_comes_later_gets_its_share(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let (early, late) = (plane.namespace("early")?, plane.namespace("late")?);
@@ -313,7 +313,7 @@ fn a_namespace_that_comes_later_gets_its_share(testbed: &Testbed) -> Result<()> 
     expect("all of the late namespace", &of_late, 2)?;
     expect("the rest of the early namespace", &of_early, 4)?;
     // It stays so: each refusal is one finding, which does not come again.
-    daemon.let_it_look(6)?;
+    daemon.wait_for_sweeps(6)?;
     ensure!(served(&of_early)? == 4 && served(&of_late)? == 2);
     let metrics = daemon.metrics()?;
     for expected in [

@@ -1,4 +1,4 @@
-//! `lagwise topics` on real brokers: what HPAs want is compared with what there is, and partitions are added.
+//! `lagwise topics` on real brokers: compares the partitions of topics with the replicas of HPAs, and adds partitions.
 
 use std::process::Output;
 
@@ -20,7 +20,7 @@ pub(crate) const KAFKA: &[(&str, Test)] = &[
     ("topics::who_may_not_is_told_so", who_may_not_is_told_so),
 ];
 
-/// Those with a Kubernetes cluster.
+/// Scenarios with a Kubernetes cluster.
 pub(crate) const CASES: &[(&str, Test)] = &[(
     "topics::a_topic_that_wants_more_is_named",
     a_topic_that_wants_more_is_named,

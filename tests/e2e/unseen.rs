@@ -1,4 +1,4 @@
-//! A misspelled group or topic never takes replicas away, and is told with the name that was meant.
+//! A misspelled group or topic never removes replicas, and is reported with the name that was probably meant.
 
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         let is_right = unseen.map(|f| f.to_string().contains(&meant));
         ensure!(is_right == is_found.then_some(true), "{object}: {found}");
     }
-    daemon.let_it_look(40)?;
+    daemon.wait_for_sweeps(40)?;
     // Two minutes after the start the findings are events, too.
     poll_until(WITHIN * 2, "the events", || {
         let found = events(plane, &namespace)?;

@@ -1,5 +1,5 @@
-//! Scale to zero on the real HPA controller with real consumers: by lagwise where the HPA cannot, by the HPA
-//! where it can, and never against a person or what is unknown.
+//! Scale to zero on the real HPA controller with real consumers: by lagwise on older versions of Kubernetes, by the HPA
+//! on newer ones, and never against a user's decision or with unknown lag.
 
 mod ledger;
 mod pattern;
@@ -60,7 +60,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// Those that need several brokers.
+/// Scenarios that need several brokers.
 pub(crate) const BROKERS: &[(&str, Test)] = &[(
     "zero::nothing_sleeps_while_kafka_is_unknown",
     unknown::nothing_sleeps_while_kafka_is_unknown,
@@ -83,7 +83,7 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     ),
 ];
 
-/// What may be woken.
+/// Scenarios of records in the ledger.
 pub(crate) const RECORDS: &[(&str, Test)] = &[
     (
         "zero::a_forged_mark_wakes_nothing",
@@ -103,7 +103,7 @@ const PARTITIONS: i32 = 4;
 const COOLDOWN: Duration = Duration::from_secs(4);
 const WITHIN: Duration = Duration::from_secs(120);
 const MARK: &str = "lagwise.dev/zeroed-since";
-/// The ConfigMap in which it is recorded what sleeps.
+/// The ConfigMap of the ledger.
 const LEDGER: &str = "lagwise-zero";
 
 /// A Deployment `billing` with its HPA, whose group has committed everything of its topic, and the daemon.
@@ -140,7 +140,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// The workload, asleep after so long without work; with what else is set on the HPA.
+    /// The workload, with scale to zero after this cooldown, and with further annotations on the HPA.
     fn apply(&self, min_replicas: u32, cooldown: Duration) -> Result<()> {
         let labels = [("group", &*self.group), ("topic", &*self.topic)];
         let mut list: Value = serde_json::from_str(&workload("billing", &labels))?;
@@ -181,7 +181,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// No consumers yet, of the workload's group.
+    /// An empty fleet of consumers of the workload's group.
     fn fleet(
         &self,
         testbed: &Testbed,
@@ -219,8 +219,8 @@ impl<'a> Scene<'a> {
         self.plane.kubectl(&args).map(drop)
     }
 
-    /// Scales a Deployment to zero as a person does. The HPA controller may still write what it has worked out before;
-    /// once it says that scaling is disabled, it has seen the zero.
+    /// Scales a Deployment to zero as a user does. The HPA controller may still write a number that it computed before,
+    /// so this waits until the controller reports that scaling is disabled.
     fn switch_off(&self, deployment: &str) -> Result<()> {
         poll_until(WITHIN, "the HPA controller to see the zero", || {
             let found = self
@@ -247,7 +247,7 @@ impl<'a> Scene<'a> {
         self.kafka.commit(&self.group, &self.topic, &ends)
     }
 
-    /// What the Deployment is to have.
+    /// `spec.replicas` of the Deployment.
     fn wanted(&self) -> Result<i64> {
         self.get("deployment")?["spec"]["replicas"]
             .as_i64()
@@ -258,7 +258,7 @@ impl<'a> Scene<'a> {
         Ok(self.get("hpa")?["metadata"]["annotations"][MARK].is_string())
     }
 
-    fn until_wanted(&self, replicas: i64, marked: bool) -> Result<()> {
+    fn wait_until_wanted(&self, replicas: i64, marked: bool) -> Result<()> {
         let shown = format!("{replicas} replicas wanted, marked: {marked}");
         poll_until(WITHIN, &shown, || {
             let now = (self.wanted()?, self.is_marked()?);
@@ -268,7 +268,8 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Whether it has set anything to zero or woken it; what it may not look at is of other tests.
+/// Whether the daemon has scaled a workload to zero or woken one. Failures do not count: they are about other tests'
+/// HPAs.
 fn has_scaled(metrics: &str) -> bool {
     let outcome = |outcome| {
         metrics.contains(&format!(
@@ -278,7 +279,7 @@ fn has_scaled(metrics: &str) -> bool {
     outcome("zeroed") || outcome("woken")
 }
 
-/// The replicas that a backlog is worth, from `minReplicas` (2) to the ceiling, at 100 messages for each.
+/// The replicas that a backlog is worth at 100 messages each, from `minReplicas` (2) to the ceiling.
 const ROUNDS: [(usize, i32); 3] = [(250, 3), (1000, PARTITIONS), (8, 2)];
 
 fn sleeps_without_work_and_wakes_with_it(testbed: &Testbed) -> Result<()> {
@@ -286,13 +287,13 @@ fn sleeps_without_work_and_wakes_with_it(testbed: &Testbed) -> Result<()> {
     let _daemon = sleeps_and_wakes(testbed, &scene, &ROUNDS)?;
     // What appears right after is the HPA's, which had read the replicas before, and goes again.
     scene.scale(2)?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     // Who no longer wants it gets the replicas back.
     let args = ["annotate", "hpa", "billing", "lagwise.dev/scale-to-zero-"];
     scene
         .plane
         .kubectl(&[&args[..], &["-n", &scene.namespace]].concat())?;
-    scene.until_wanted(2, false)
+    scene.wait_until_wanted(2, false)
 }
 
 /// On a control plane whose HPAs cannot go to zero: there the API server refuses `minReplicas: 0`.
@@ -311,7 +312,7 @@ fn without_the_feature_gate_it_is_the_same(testbed: &Testbed) -> Result<()> {
     plane.stop()
 }
 
-/// With consumers that follow the replicas, as pods do; ends asleep.
+/// With consumers that follow the replicas, as pods do. At the end the workload is at zero replicas.
 fn sleeps_and_wakes<'a>(
     testbed: &Testbed,
     scene: &Scene<'a>,
@@ -323,7 +324,7 @@ fn sleeps_and_wakes<'a>(
     scene.apply(2, COOLDOWN)?;
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     let mut fleet = scene.fleet(testbed, &scene.topic, &[])?;
-    let mut until = |what: &str, is: &dyn Fn() -> Result<()>| {
+    let mut wait_until = |what: &str, is: &dyn Fn() -> Result<()>| {
         poll_until(WITHIN, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
             is()
@@ -333,28 +334,28 @@ fn sleeps_and_wakes<'a>(
         ensure!(series.now() == 0, "{:?}", series.timed());
         Ok(())
     };
-    until("the workload to fall asleep", &asleep)?;
+    wait_until("the workload to fall asleep", &asleep)?;
     for (round, (messages, replicas)) in rounds.iter().enumerate() {
-        scene.until_wanted(0, true)?;
-        until("the consumers to be gone", &asleep)?;
+        scene.wait_until_wanted(0, true)?;
+        wait_until("the consumers to be gone", &asleep)?;
         let slept = series.values().len();
         let produced = Instant::now();
         // At once: a sweep that saw a part of them would wake it with fewer replicas.
         scene.kafka.produce_batch(&scene.topic, 0, *messages)?;
-        until("the workload to wake", &|| {
+        wait_until("the workload to wake", &|| {
             ensure!(series.now() > 0, "{:?}", series.timed());
             Ok(())
         })?;
         println!("{messages} messages woke it after {:?}", produced.elapsed());
         let woken = series.values()[slept];
         ensure!(woken == *replicas, "round {round}: {:?}", series.timed());
-        until("the mark to be gone", &|| {
+        wait_until("the mark to be gone", &|| {
             ensure!(!scene.is_marked()?, "still marked");
             Ok(())
         })?;
-        until("the workload to fall asleep", &asleep)?;
+        wait_until("the workload to fall asleep", &asleep)?;
     }
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     println!("spec.replicas: {:?}", series.timed());
     Ok(daemon)
 }
@@ -367,7 +368,7 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     scene.kafka.produce(&scene.topic, 0, 50)?;
     scene.apply(1, COOLDOWN)?;
     scene.switch_off("billing")?;
-    // It is said that it is off, and why nobody starts it.
+    // The finding says that the workload is off, and why lagwise does not start it.
     let is_said = |expected: bool| {
         poll_until(WITHIN, "what is said of a workload that is off", || {
             let status = daemon.status_of(&scene.namespace, "billing")?;
@@ -378,20 +379,20 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     };
     is_said(true)?;
     // With work, and without for longer than the cooldown.
-    daemon.let_it_look(8)?;
-    scene.until_wanted(0, false)?;
+    daemon.wait_for_sweeps(8)?;
+    scene.wait_until_wanted(0, false)?;
     scene.catch_up()?;
-    daemon.let_it_look(2 * COOLDOWN.as_secs() * 2)?;
-    scene.until_wanted(0, false)?;
+    daemon.wait_for_sweeps(2 * COOLDOWN.as_secs() * 2)?;
+    scene.wait_until_wanted(0, false)?;
     scene.kafka.produce(&scene.topic, 0, 50)?;
-    daemon.let_it_look(8)?;
-    scene.until_wanted(0, false)?;
+    daemon.wait_for_sweeps(8)?;
+    scene.wait_until_wanted(0, false)?;
     let metrics = daemon.metrics()?;
     ensure!(!has_scaled(&metrics), "{metrics}");
     // Switched on again it is as any other: it works, and sleeps when there is nothing left.
     scene.scale(1)?;
     scene.catch_up()?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     // A zero of lagwise is another matter.
     is_said(false)
 }
@@ -412,10 +413,10 @@ fn an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown(testbed: &Testbed) -> 
     })?;
     let replicas = scene.wanted()?;
     ensure!(replicas == 1, "{replicas} replicas in the cooldown");
-    scene.until_wanted(0, false)?;
+    scene.wait_until_wanted(0, false)?;
     ensure!(value()? == 0, "asleep, and still something is served");
     scene.kafka.produce_to(&scene.topic, &[(0, 90), (1, 90)])?;
-    scene.until_wanted(2, false)?;
+    scene.wait_until_wanted(2, false)?;
     let metrics = daemon.metrics()?;
     ensure!(!has_scaled(&metrics), "{metrics}");
     Ok(())

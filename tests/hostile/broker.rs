@@ -1,4 +1,4 @@
-//! A broker that answers with more than anybody asked for.
+//! A hostile broker that responds with more than was requested.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -20,27 +20,27 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes, decode_request_header_from_buffer};
 
-/// What the broker does.
+/// Behaviour of the broker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Attack {
     None,
-    /// Sends so many bytes of topics that were not requested.
+    /// Sends this number of bytes of topics that were not requested.
     StrangeTopics {
         bytes: usize,
     },
-    /// Sends so many bytes of topics on which a group has commits.
+    /// Sends this number of bytes of topics on which a group has commits.
     Commits {
         bytes: usize,
     },
-    /// Sends so many bytes of commits, from a coordinator of its own for each group.
+    /// Sends this number of bytes of commits, with a different coordinator for each group.
     EndlessCommits {
         bytes: usize,
     },
-    /// Says that the topic has so many partitions.
+    /// Reports that the topic has this number of partitions.
     Partitions {
         count: usize,
     },
-    /// Says that there are so many brokers, each of which leads a partition.
+    /// Reports this number of brokers, each of which leads a partition.
     Brokers {
         count: usize,
     },

@@ -1,5 +1,6 @@
-//! What a hostile broker can cost: memory, counted by the allocator, connections, and the readings of other clusters.
-//! The broker writes its long answers piece by piece, so that they cost this process nothing before they are read.
+//! Limits of the damage by a hostile broker: memory, counted by the allocator, connections, and effects on the readings
+//! of other clusters. The broker writes its long answers piece by piece, so that they cost this process nothing before
+//! they are read.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +32,7 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const MIB: usize = 1024 * 1024;
 
-/// The longest answer that the client is told to read. By default it is four times as long, which takes a while.
+/// Maximum response size of the client in this test. The default is four times as large, which would take longer.
 const LONGEST: usize = 8 * MIB;
 
 /// One test, because the allocator counts for the whole process.
@@ -89,7 +90,7 @@ async fn observe(source: &KafkaSource, plan: SweepPlan) -> Observation {
         .await
 }
 
-/// Memory of the process that the calls take, in bytes: at the most, and still held afterwards.
+/// Memory that the calls take, in bytes: the peak, and what is still held afterwards.
 struct Cost {
     before: usize,
     peak: usize,

@@ -1,4 +1,4 @@
-//! The rules of the design that the compiler does not check. `planted.txt` shows each to fail.
+//! Checks rules of the design that the compiler does not check. `planted.txt` has violations that each rule must find.
 
 mod source;
 
@@ -40,7 +40,7 @@ const UNSAFE_FILE: &str = "kafka/librdkafka/ffi.rs";
 
 const MAX_LINES: usize = 400;
 
-/// Finds what is wrong with one of a crate's files.
+/// Finds violations of a rule in one of a crate's files.
 type Check = fn(&Source, &[Source]) -> Vec<String>;
 
 const RULES: [(&str, Check); 10] = [

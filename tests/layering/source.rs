@@ -1,4 +1,4 @@
-//! What the rules look at in a source file.
+//! Parses the parts of a source file that the rules check.
 
 use std::{collections::BTreeSet, iter};
 
@@ -29,7 +29,7 @@ pub(crate) struct Source {
     test_modules: Vec<String>,
 }
 
-/// Parses a crate's files, each a path and its text. Those for tests are left empty.
+/// Parses a crate's files, each a path and its text. Test files are left empty.
 pub(crate) fn parse(files: Vec<(String, String)>) -> Vec<Source> {
     let mut sources = Vec::from_iter(files.into_iter().map(Source::parse));
     let tests = Vec::from_iter(sources.iter().flat_map(|file| file.test_modules.clone()));

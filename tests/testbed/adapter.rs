@@ -1,5 +1,5 @@
-//! Another server of external metrics, with one metric whose value a test sets. It stands behind lagwise, as KEDA's
-//! would.
+//! A fake external metrics server with one metric whose value a test sets. lagwise forwards requests to it, as it does
+//! to KEDA's metrics server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::kubernetes::ServingCertificate;
 /// The name of its metric, whatever the selector.
 pub(crate) const METRIC: &str = "scripted_demand";
 
-/// What a caller has to present.
+/// Credentials that callers must present.
 const TOKEN: &str = "token-of-the-adapter";
 
-/// The server; dropped, it is gone.
+/// The server. It stops when dropped.
 pub(crate) struct Adapter {
     port: u16,
     script: Arc<Script>,
@@ -85,7 +85,7 @@ impl Adapter {
         }))
     }
 
-    /// Serves this from now on.
+    /// Sets the value to serve.
     pub(crate) fn set(&self, value: u64) {
         self.script.value.store(value, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! An API server that is busy, broken or cut off: a proxy in front of the real one that ends TLS, knows what kind of
-//! request each is, and answers some kinds by itself.
+//! Simulates an API server that is overloaded, broken or disconnected: a proxy in front of the real one that terminates
+//! TLS, classifies requests, and answers some kinds itself.
 
 use std::collections::BTreeMap;
 use std::io::Error;
@@ -27,32 +27,32 @@ use super::pki::Identity;
 use super::ports::free_port;
 use super::unique;
 
-/// The most of a request's body.
+/// Maximum size of a request body.
 const MOST: usize = 4 << 20;
 
 /// Kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Asked {
-    /// Who a token belongs to, and what somebody may do.
+    /// Token reviews and subject access reviews.
     Review,
-    /// Everything that there is of a kind.
+    /// Lists.
     List,
-    /// What changes.
+    /// Watches.
     Watch,
-    /// Something else.
+    /// All other requests.
     Other,
 }
 
-/// What is done with requests of a kind.
+/// Treatment of the requests of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// They get this code, and are told to come back after so many seconds.
+    /// Respond with this status code and a `Retry-After` of this number of seconds.
     Refuse(u16, Option<u32>),
-    /// They get no answer.
+    /// Do not respond.
     Hang,
 }
 
-/// The proxy; dropped, it closes everything.
+/// The proxy. When dropped, it closes all connections.
 pub(crate) struct ApiProxy {
     address: String,
     shared: Arc<Shared>,
@@ -105,7 +105,7 @@ impl ApiProxy {
         })
     }
 
-    /// A copy of a kubeconfig that leads here instead.
+    /// A copy of a kubeconfig that points to this proxy.
     pub(crate) fn kubeconfig(&self, of: &Path) -> Result<PathBuf> {
         let text = std::fs::read_to_string(of)?;
         let path = of.with_file_name(format!("{}.kubeconfig", unique("through-a-proxy")));
@@ -113,18 +113,18 @@ impl ApiProxy {
         Ok(path)
     }
 
-    /// Treats requests of these kinds so from now on.
+    /// Sets the treatment of requests of these kinds.
     pub(crate) fn set(&self, kinds: &[Asked], fault: Fault) {
         let mut faults = locked(&self.shared.faults);
         faults.extend(kinds.iter().map(|kind| (*kind, fault)));
     }
 
-    /// Passes everything on again. What hangs goes on hanging.
+    /// Forwards all new requests again. Requests without a response stay without one.
     pub(crate) fn mend(&self) {
         locked(&self.shared.faults).clear();
     }
 
-    /// Breaks off every answer that is still under way: those are the watches.
+    /// Cuts all responses that are still streaming, which are those of watches.
     pub(crate) fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
@@ -195,7 +195,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     }
 }
 
-/// As the API server refuses.
+/// An error response in the form of the API server.
 fn refusal(code: u16, after: Option<u32>) -> Response {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",

@@ -1,5 +1,4 @@
-//! Applications that no client in this process can be: share consumers and streams applications, which exist in Java
-//! only, and the broker that takes them.
+//! Share consumers and Kafka Streams applications, which only exist in Java, and the brokers that support them.
 
 use std::path::Path;
 
@@ -20,7 +19,7 @@ pub(super) fn options() -> KafkaOptions {
     )
 }
 
-/// One broker of 4.3, which has them as they are today.
+/// One broker of Kafka 4.3, in which share groups are final.
 pub(crate) fn newest() -> KafkaOptions {
     // A record that a test releases again and again is not to be archived.
     with_protocols(Version::V4_3, &[("group.share.delivery.count.limit", "10")])
@@ -57,7 +56,7 @@ impl KafkaCluster {
         Process::start(&unique("share-consumer"), self.folder(), &command)
     }
 
-    /// Has a member of a share group accept so many records of a topic, release those at these offsets, and leave:
+    /// Runs a member of a share group that accepts this number of records, releases those at these offsets, and leaves:
     /// `tests/testbed/kafka/Shares.java`.
     pub(crate) fn share(
         &self,
@@ -113,7 +112,7 @@ impl KafkaCluster {
         Process::start(&name, self.folder(), &command)
     }
 
-    /// Starts so many members of a group by Kafka's own client, with one of its assignors:
+    /// Starts this number of members of a group with Kafka's own client and one of its assignors:
     /// `tests/testbed/kafka/Members.java`.
     pub(crate) fn start_members(
         &self,
@@ -131,7 +130,7 @@ impl KafkaCluster {
         Process::start(&unique("members"), self.folder(), &command)
     }
 
-    /// Where a share group stands by Kafka's own tool: the start offset of each partition that it lists, in order.
+    /// Start offsets of a share group, from Kafka's own tool, for each partition that it lists, in order.
     pub(crate) fn share_offsets(&self, group: &str) -> Result<Vec<(i32, Option<i64>)>> {
         let printed = self.tool(
             "org.apache.kafka.tools.consumer.group.ShareGroupCommand",

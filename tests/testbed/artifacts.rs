@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Artifacts {
     /// A folder of jars with Kafka's broker and tools.
     pub(crate) kafka_jars: PathBuf,
-    /// Likewise of Kafka 4.3.
+    /// The same for Kafka 4.3.
     pub(crate) kafka_4_3_jars: PathBuf,
-    /// The classes of `kafka_jars` as the JVM maps them into memory: it starts in half the time.
+    /// Class data sharing archive of `kafka_jars`, with which the JVM starts in half the time.
     pub(crate) kafka_classes: PathBuf,
-    /// What a broker of `kafka_jars` starts its metadata with.
+    /// Initial metadata log of a broker of `kafka_jars`.
     pub(crate) kafka_bootstrap: PathBuf,
-    /// Likewise of Kafka 2.8 and 3.9, where they have been built.
+    /// The same for Kafka 2.8 and 3.9, if they have been built.
     pub(crate) old_kafka_jars: [Option<PathBuf>; 2],
     pub(crate) kube_apiserver: PathBuf,
     pub(crate) kube_controller_manager: PathBuf,
@@ -29,13 +29,13 @@ pub(crate) struct Artifacts {
     pub(crate) prometheus: PathBuf,
     /// A folder with a key distribution centre, its tools and libraries.
     pub(crate) kerberos: PathBuf,
-    /// A browser, where it has been brought.
+    /// Path of Chromium, if it is installed.
     pub(crate) chromium: Option<PathBuf>,
     pub(crate) java: PathBuf,
 }
 
 impl Artifacts {
-    /// Asks the build script, which alone knows the cache's layout.
+    /// Gets the paths from the build script, which defines the layout of the cache.
     pub(crate) fn find() -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/build");
         let output = Command::new("bash")

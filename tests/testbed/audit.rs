@@ -1,5 +1,4 @@
-//! Who has written what: the API server's own record of the writes to HPAs and to what they scale, and of all that
-//! service accounts ask for.
+//! Audit log of the API server: writes to HPAs and scale subresources, and all requests of service accounts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,19 +12,19 @@ const POLICY: &str = "audit-policy.json";
 const LOG: &str = "audit.log";
 const WRITES: [&str; 3] = ["create", "update", "patch"];
 
-/// A write that the API server has answered.
+/// A write to which the API server has responded.
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
-    /// When, as the API server writes it (RFC 3339, in UTC): in the order of time.
+    /// Time in the API server's format (RFC 3339, UTC), in which the order of texts is the order of times.
     pub(crate) at: String,
     pub(crate) user: String,
     pub(crate) verb: String,
-    /// `scale`, or empty.
+    /// `scale`, or empty for the object itself.
     pub(crate) subresource: String,
     pub(crate) code: u64,
 }
 
-/// Writes the policy that the API server is started with.
+/// Writes the audit policy for the API server.
 pub(super) fn write_policy(folder: &Path) -> Result<()> {
     let writes = json!({
         "level": "Metadata",
@@ -35,7 +34,7 @@ pub(super) fn write_policy(folder: &Path) -> Result<()> {
             {"group": "apps", "resources": ["deployments/scale", "statefulsets/scale"]},
         ],
     });
-    // The controllers ask for much, and nobody wants to know.
+    // The many requests of the controllers are of no interest.
     let of_controllers =
         json!({"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]});
     let of_accounts = json!({"level": "Metadata", "userGroups": ["system:serviceaccounts"]});
@@ -49,7 +48,7 @@ pub(super) fn write_policy(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the API server is told of it.
+/// Flags of the API server for the policy and the log.
 pub(super) fn flags(folder: &Path) -> [String; 2] {
     [
         format!("--audit-policy-file={}", folder.join(POLICY).display()),
@@ -57,19 +56,19 @@ pub(super) fn flags(folder: &Path) -> [String; 2] {
     ]
 }
 
-/// What a service account asked for.
+/// A request of a service account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Request {
     pub(crate) verb: String,
     pub(crate) group: String,
-    /// With the subresource after a slash; empty for a path that is no resource.
+    /// Resource, with the subresource after a slash; empty for a path that is not a resource.
     pub(crate) resource: String,
     pub(crate) name: String,
     pub(crate) is_forbidden: bool,
 }
 
 impl ControlPlane {
-    /// Everything that a service account asked for so far.
+    /// All requests of a service account so far.
     pub(crate) fn requests(&self, namespace: &str, account: &str) -> Result<BTreeSet<Request>> {
         let account = format!("system:serviceaccount:{namespace}:{account}");
         let mut events = self.events(&account)?;
@@ -91,17 +90,17 @@ impl ControlPlane {
         Ok(requests.collect())
     }
 
-    /// The events of whose text this is a part.
+    /// The audit events whose text contains `part`.
     fn events(&self, part: &str) -> Result<Vec<Value>> {
         let log = std::fs::read_to_string(self.folder.join(LOG))?;
-        // The last line may be half written yet.
+        // The last line may be incomplete.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let events = whole.lines().filter(|line| line.contains(part));
         let events = events.map(serde_json::from_str);
         Ok(events.collect::<serde_json::Result<_>>()?)
     }
 
-    /// The writes to the objects of that name in a namespace, in their order.
+    /// The writes to the objects of this name in a namespace, in order.
     pub(crate) fn writes(&self, namespace: &str, name: &str) -> Result<Vec<Write>> {
         let mut writes = Vec::new();
         for event in self.events(namespace)? {
@@ -124,7 +123,7 @@ impl ControlPlane {
         Ok(writes)
     }
 
-    /// The writes of a namespace's service account `lagwise` to an HPA, as far as they were taken.
+    /// The successful writes of a namespace's service account `lagwise` to an HPA.
     pub(crate) fn daemon_writes(&self, namespace: &str, hpa: &str) -> Result<Vec<Write>> {
         let account = format!("system:serviceaccount:{namespace}:lagwise");
         let mut writes = self.writes(namespace, hpa)?;

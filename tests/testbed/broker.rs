@@ -22,16 +22,16 @@ pub(crate) struct Listener {
     pub(crate) protocol: &'static str,
     /// Its own properties, without `listener.name.<name>.`; `{folder}` stands for the cluster's folder.
     pub(crate) properties: Vec<(&'static str, String)>,
-    /// Whether brokers send clients to another port than the one they listen on: for a proxy in between.
+    /// Whether brokers advertise another port than the one they listen on, for a proxy in between.
     pub(crate) proxied: bool,
 }
 
-/// The name of a listener whose clients are sent to a host that nobody can resolve.
+/// Name of a listener that advertises a host that does not resolve.
 pub(crate) const UNRESOLVED: &str = "UNRESOLVED";
 /// That host.
 pub(crate) const UNRESOLVED_HOST: &str = "no-such-broker.invalid";
 
-/// Where a broker listens, and where it sends its clients.
+/// Port on which a broker listens, and the one that it advertises.
 #[derive(Clone, Copy)]
 pub(super) struct Port {
     pub(super) listens: u16,
@@ -94,7 +94,7 @@ impl Ports {
     }
 }
 
-/// What broker `id` (from 1) of the cluster with these ports is started with. Its certificate and key are expected
+/// Properties of broker `id` (from 1) of the cluster with these ports. Its certificate and key are expected
 /// in `<folder>/broker-<id>.pem`; its data go to `<folder>/data-<id>`.
 pub(super) fn broker_properties(
     id: usize,
@@ -104,7 +104,7 @@ pub(super) fn broker_properties(
 ) -> String {
     let ports = &cluster[id - 1];
     let copies = cluster.len().to_string();
-    // With three copies one broker may go and writing goes on.
+    // With three replicas, writing continues without one broker.
     let in_sync = cluster.len().min(2).to_string();
 
     let mut lines = match options.version {
@@ -162,7 +162,7 @@ pub(super) fn broker_properties(
          transaction.state.log.min.isr={in_sync}\n\
          share.coordinator.state.topic.min.isr={in_sync}\n"
     );
-    // Topics appear when somebody asks for them by name, on purpose: so a test can see that lagwise never does.
+    // Automatic topic creation is on, so that tests can check that lagwise never creates a topic.
     // A killed broker may register again only after its session has ended, hence the short session. The controllers'
     // quorum has longer deadlines than Kafka's own 1 and 2 s, which brokers miss on a busy machine.
     lines += "auto.create.topics.enable=true\n\
@@ -184,7 +184,7 @@ pub(super) fn broker_properties(
     lines
 }
 
-/// Which quorum the broker is one of, as broker and controller.
+/// The quorum in which the broker is also a controller.
 fn kraft_properties(id: usize, cluster: &[Ports]) -> String {
     let ports = &cluster[id - 1];
     let voters = (1..)
@@ -202,12 +202,12 @@ fn kraft_properties(id: usize, cluster: &[Ports]) -> String {
     )
 }
 
-/// The port of the cluster's ZooKeeper: where brokers need one, they have no controllers that listen.
+/// The port of the cluster's ZooKeeper. Brokers with ZooKeeper have no controller listener, so its port is free.
 fn zookeeper_port(cluster: &[Ports]) -> u16 {
     cluster[0].controller
 }
 
-/// What the ZooKeeper of the cluster with these ports is started with; its data go to `<folder>/zookeeper`.
+/// Properties of the ZooKeeper of the cluster with these ports; its data is in `<folder>/zookeeper`.
 pub(super) fn zookeeper_properties(cluster: &[Ports], folder: &Path) -> String {
     format!(
         "clientPortAddress=127.0.0.1\n\

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use super::process::Process;
 use super::unique;
 
-/// The first argument under which the test binary is a consumer.
+/// First argument with which the test binary runs as a consumer.
 pub(crate) const CONSUMER_ROLE: &str = "consumer-of-the-testbed";
 
 /// What each consumer of a fleet does.
@@ -25,12 +25,12 @@ pub(crate) struct ConsumerOptions {
     pub(crate) topic: String,
     /// Records that one consumer handles in a second.
     pub(crate) per_second: u32,
-    /// Further properties of the client, such as `group.protocol=consumer`. With `enable.auto.commit=false` each record is
-    /// committed as it is handled; the client by itself also commits transaction markers behind it.
+    /// Further properties of the client, such as `group.protocol=consumer`. With `enable.auto.commit=false` each record
+    /// is committed as it is handled; the client by itself also commits transaction markers behind it.
     pub(crate) properties: Vec<(String, String)>,
 }
 
-/// Consumers of one group whose number follows what a test asks for, as pods follow a Deployment.
+/// Consumers of one group. A test sets their number, as a Deployment does with pods.
 pub(crate) struct ConsumerFleet {
     options: ConsumerOptions,
     folder: PathBuf,
@@ -51,7 +51,7 @@ impl ConsumerFleet {
         self.running.len()
     }
 
-    /// Starts or stops consumers until so many run. Those that stop leave the group in order.
+    /// Starts or stops consumers until this number runs. Those that stop leave the group in order.
     pub(crate) fn scale_to(&mut self, count: usize) -> Result<()> {
         while self.running.len() < count {
             self.running.push(self.start()?);
@@ -65,7 +65,7 @@ impl ConsumerFleet {
             .try_for_each(|process| process.stop(Duration::from_secs(20)).map(drop))
     }
 
-    /// Kills one consumer without warning: the group learns of it by its session's end.
+    /// Kills one consumer. The group notices when its session times out.
     pub(crate) fn kill_one(&mut self) {
         self.running.pop();
     }
@@ -100,7 +100,7 @@ impl ConsumerFleet {
     }
 }
 
-/// The consumer's own life, in its own process: BOOTSTRAP GROUP TOPIC PER_SECOND [KEY=VALUE]...
+/// Runs as a consumer, in its own process: BOOTSTRAP GROUP TOPIC PER_SECOND [KEY=VALUE]...
 pub(crate) fn consume(args: &[String]) -> Result<()> {
     let [bootstrap, group, topic, per_second, properties @ ..] = args else {
         anyhow::bail!("a consumer needs BOOTSTRAP GROUP TOPIC PER_SECOND [KEY=VALUE]...");
@@ -131,7 +131,7 @@ pub(crate) fn consume(args: &[String]) -> Result<()> {
     let stopping = stop_signal()?;
     let mut due = Instant::now();
     while !stopping.load(Ordering::Relaxed) {
-        // Work is simulated by time, so that one consumer handles so many records a second whatever the machine.
+        // Work is simulated by sleeping, so that the rate of a consumer does not depend on the machine.
         if let Some(wait) = due.checked_duration_since(Instant::now()) {
             std::thread::sleep(wait.min(Duration::from_millis(200)));
             continue;

@@ -18,18 +18,18 @@ const START: Duration = Duration::from_secs(90);
 /// How long one may take to end in order.
 const STOP: Duration = Duration::from_secs(20);
 
-/// There is memory enough: the fewer garbage collections the better.
+/// Fewer garbage collections, because there is enough memory.
 const GOGC: (&str, &str) = ("GOGC", "400");
 
-/// The controllers that a test of an HPA needs; pods stay pending, which is enough for `status.replicas`. The one of jobs
-/// ends those that stay pending too long.
+/// The controllers that a test of an HPA needs. Pods stay pending, which is enough for `status.replicas`. The job
+/// controller fails jobs whose pods stay pending too long.
 const CONTROLLERS: &str = "horizontal-pod-autoscaler-controller,deployment-controller,replicaset-controller,\
                            statefulset-controller,job-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
 
 /// Whether an HPA may go to zero replicas by itself (feature gate `HPAScaleToZero`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NativeZero {
-    /// As it is on newer clusters.
+    /// As on newer clusters.
     On,
     /// As on Kubernetes 1.36, where the gate is alpha.
     Off,
@@ -48,15 +48,15 @@ impl NativeZero {
 pub(crate) struct ControlPlane {
     pub(super) artifacts: Artifacts,
     pub(super) folder: PathBuf,
-    /// Where the API server answers.
+    /// URL of the API server.
     pub(crate) server: String,
-    /// What signs users' certificates, and what signs the front proxy's.
+    /// The CA of users' certificates, and the CA of the front proxy's.
     pub(crate) pki: Pki,
-    /// Signs what serves the aggregated API in tests; no part of the control plane knows it beforehand.
+    /// The CA of the servers of the aggregated API in tests. The control plane does not trust it beforehand.
     pub(super) serving_authority: Authority,
     admin_kubeconfig: PathBuf,
     pub(super) api: ApiClient,
-    /// Those that tests have created.
+    /// Namespaces that tests have created.
     pub(super) namespaces: Mutex<Vec<String>>,
     // In the order in which they stop: an API server without its etcd hangs on its way out.
     controller_manager: Process,
@@ -113,7 +113,7 @@ impl ControlPlane {
         &self.admin_kubeconfig
     }
 
-    /// What the controllers have logged so far.
+    /// Log of the controllers so far.
     pub(crate) fn controllers_log(&self) -> String {
         self.controller_manager.log()
     }
@@ -126,13 +126,13 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Kills the API server alone: told to end, it would wait for its watches. Whoever does so starts it again before
-    /// the test ends.
+    /// Kills the API server alone, because a graceful shutdown waits for its watches. The caller must start it again
+    /// before the test ends.
     pub(crate) fn kill_api_server(&self) {
         self.api_server().kill();
     }
 
-    /// Starts the API server where it was, with the data that it had, if it is not running.
+    /// Starts the API server on the same port with the same data, if it is not running.
     pub(crate) fn start_api_server(&self) -> Result<()> {
         let mut api_server = self.api_server();
         if api_server.exited()?.is_some() {
@@ -150,8 +150,8 @@ impl ControlPlane {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The service account controller answers every new namespace with an account: once `default` has its own, the
-    /// controllers work.
+    /// Waits until the controllers work: the service account controller creates an account in every namespace, so it is
+    /// enough that `default` has one.
     fn wait_for_controllers(&mut self) -> Result<()> {
         poll_until(START, "the controllers to work", || {
             self.controller_manager.expect_running()?;
@@ -239,7 +239,7 @@ fn start_api_server(
             "--service-account-signing-key-file={}",
             file("service-accounts.key")
         ))
-        // The front proxy: how an aggregated API knows that a request came through the API server, and for whom.
+        // The front proxy, which shows an aggregated API that a request comes through the API server, and its user.
         .arg(format!(
             "--requestheader-client-ca-file={}",
             file("front-proxy-ca.crt")
@@ -290,7 +290,7 @@ fn start_controller_manager(
         ])
         // Fifteen seconds by default; two keep the tests short and change nothing else.
         .arg("--horizontal-pod-autoscaler-sync-period=2s")
-        // What the metrics of an HPA want is told nowhere else.
+        // Only this log has the number that the metrics of an HPA propose.
         .arg("--vmodule=horizontal=4")
         .arg(zero.gate())
         .env(GOGC.0, GOGC.1);
@@ -300,9 +300,9 @@ fn start_controller_manager(
 /// The certificates that the control plane is started with, as files in its folder.
 pub(crate) struct Pki {
     pub(crate) folder: PathBuf,
-    /// Users' certificates are its.
+    /// CA of users' certificates.
     pub(crate) authority: Authority,
-    /// The front proxy's is its.
+    /// CA of the front proxy's certificate.
     pub(crate) front_proxy: Authority,
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum Version {
     V4_3,
 }
 
-/// What a cluster is to be; the default is what most tests want.
+/// Options of a cluster. The default suits most tests.
 #[derive(Clone, Debug)]
 pub(crate) struct KafkaOptions {
     /// 1 or 3; in KRaft mode every one is broker and controller.
@@ -69,7 +69,7 @@ struct Broker {
     process: Mutex<Option<Process>>,
 }
 
-/// A running cluster; dropped, its brokers are killed. Brokers are numbered from 1.
+/// A running cluster. Its brokers are killed when it is dropped. Brokers are numbered from 1.
 pub(crate) struct KafkaCluster {
     pub(super) name: String,
     pub(super) artifacts: Artifacts,
@@ -86,7 +86,7 @@ pub(crate) struct KafkaCluster {
 }
 
 impl KafkaCluster {
-    /// Formats and starts the brokers in a new folder and waits until every one of them knows them all.
+    /// Formats and starts the brokers in a new folder, and waits until each of them knows all others.
     pub(crate) fn start(
         name: &str,
         folder: &Path,
@@ -152,7 +152,7 @@ impl KafkaCluster {
         self.listener_bootstrap("SSL")
     }
 
-    /// `host:port,...` to which the brokers send the clients of this listener.
+    /// `host:port,...` that the brokers advertise for this listener.
     pub(crate) fn listener_bootstrap(&self, listener: &str) -> String {
         let ports = self.brokers.iter().filter_map(|broker| {
             let port = broker.ports.by_listener.get(listener)?;
@@ -166,7 +166,7 @@ impl KafkaCluster {
         self.brokers.len()
     }
 
-    /// Where this broker listens, and where it sends its clients.
+    /// Port on which this broker listens, and the one that it advertises.
     pub(super) fn port(&self, id: usize, listener: &str) -> Result<Port> {
         let ports = &self.broker(id)?.ports.by_listener;
         let port = ports.get(listener);
@@ -179,7 +179,7 @@ impl KafkaCluster {
         &self.authority
     }
 
-    /// The issuer whose tokens brokers take.
+    /// The issuer of the tokens that brokers accept.
     pub(crate) fn issuer(&self) -> &Issuer {
         &self.issuer
     }
@@ -194,7 +194,7 @@ impl KafkaCluster {
         self.folder.join("ca.crt")
     }
 
-    /// Kills one broker without warning (SIGKILL). Its data stays.
+    /// Kills one broker (SIGKILL). Its data stays.
     pub(crate) fn stop_broker(&self, id: usize) -> Result<()> {
         if let Some(mut process) = self.process(id)?.take() {
             process.kill();
@@ -221,7 +221,7 @@ impl KafkaCluster {
         self.wait_until_up()
     }
 
-    /// Wakes up brokers that hang and starts those that are gone.
+    /// Continues stopped brokers and starts killed ones.
     pub(crate) fn mend(&self) -> Result<()> {
         let mut whole = true;
         for id in 1..=self.brokers.len() {
@@ -255,7 +255,7 @@ impl KafkaCluster {
         config
     }
 
-    /// Runs a program from Kafka's jars with a small heap and gives what it printed; its failure is an error.
+    /// Runs a program from Kafka's jars with a small heap and returns its output; its failure is an error.
     pub(super) fn java(&self, class: &str, args: &[&str]) -> Result<String> {
         self.java_of(&self.artifacts.kafka_jars, class, args)
     }
@@ -348,7 +348,7 @@ impl KafkaCluster {
         Ok(())
     }
 
-    /// Waits until each running broker, asked by itself, knows exactly the brokers that run.
+    /// Waits until the metadata of each running broker lists exactly the running brokers.
     fn wait_until_up(&self) -> Result<()> {
         let mut running = Vec::new();
         for id in 1..=self.brokers.len() {

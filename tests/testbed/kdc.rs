@@ -118,7 +118,7 @@ impl Realm {
         self.admin(&format!("addprinc -pw {password} {principal}"))
     }
 
-    /// Writes the principal's keys into a file of that name; those of earlier files go on being good.
+    /// Writes the principal's keys into a keytab of this name. Earlier keytabs stay valid.
     pub(crate) fn keytab(&self, principal: &str, name: &str) -> Result<PathBuf> {
         let file = self.folder.join(format!("{name}.keytab"));
         self.admin(&format!(
@@ -129,17 +129,17 @@ impl Realm {
         Ok(file)
     }
 
-    /// Gives the principal another key, so that its keytabs are good no more.
+    /// Changes the principal's key, which invalidates its keytabs.
     pub(crate) fn change_key(&self, principal: &str) -> Result<()> {
         self.admin(&format!("cpw -randkey {principal}"))
     }
 
-    /// The file that tells clients of the realm.
+    /// Path of the `krb5.conf` for clients of the realm.
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.join("krb5.conf")
     }
 
-    /// What a client of the realm has in its environment; its tickets are kept in a file of that name.
+    /// Environment variables of a client of the realm, with a ticket cache in a file of this name.
     pub(crate) fn client(&self, tickets: &str) -> Vec<(&'static str, String)> {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let path = std::env::var("PATH").unwrap_or_default();

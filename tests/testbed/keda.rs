@@ -1,5 +1,5 @@
-//! Plays KEDA for one ScaledObject with an external trigger: its metrics server, and the HPA that it keeps. Messages and
-//! arithmetic are written from KEDA's documentation and source, apart from lagwise's own.
+//! Fake KEDA for one ScaledObject with an external trigger: its metrics server, and the HPA that it maintains. Messages
+//! and arithmetic follow KEDA's documentation and source, and share no code with lagwise.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -67,7 +67,7 @@ struct GetMetricsRequest {
     metric_name: String,
 }
 
-/// What KEDA knows of the scaler: where it is, whom to trust, and who KEDA is.
+/// KEDA's settings for the scaler: address, trusted CA and client certificate.
 pub(crate) struct ScalerAddress {
     pub(crate) port: u16,
     pub(crate) ca_pem: String,
@@ -75,7 +75,7 @@ pub(crate) struct ScalerAddress {
     pub(crate) client_key_pem: String,
 }
 
-/// The server; dropped, it is gone.
+/// The server. It stops when dropped.
 pub(crate) struct Keda {
     pub(crate) port: u16,
     scaler: Arc<Scaler>,
@@ -154,7 +154,7 @@ impl Keda {
         })
     }
 
-    /// The HPA that KEDA keeps for the ScaledObject, which has this uid.
+    /// The HPA that KEDA maintains for the ScaledObject with this UID.
     pub(crate) fn hpa(&self, scaled_object: &Value) -> Result<Value> {
         let specs = self.runtime.block_on(self.scaler.specs())?;
         let spec = specs.all.first().context("no metric spec")?;

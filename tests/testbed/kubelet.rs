@@ -1,4 +1,4 @@
-//! The part of a kubelet that forwards ports: what the API server asks of the node of a pod.
+//! Fake kubelet that only forwards ports, which the API server asks of the node of a pod.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +133,7 @@ async fn forward(acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
     };
     let mut socket = tokio_tungstenite::accept_hdr_async(stream, choose).await?;
     let port = port.context("no port")?;
-    // First of all, each channel is told its port: that of the data, and that of errors.
+    // Each of the two channels, data and errors, begins with its port.
     for channel in [0, 1] {
         let [low, high] = port.to_le_bytes();
         socket

@@ -1,4 +1,4 @@
-//! What tests do with a control plane: namespaces, objects, the aggregated API, identities.
+//! Operations of tests on a control plane: namespaces, objects, the aggregated API, identities.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::unique;
 /// The one APIService that an external metrics server is registered under.
 pub(crate) const EXTERNAL_METRICS_API: &str = "v1beta1.external.metrics.k8s.io";
 
-/// Files with which a test's server answers as `<service>.<namespace>.svc`.
+/// Certificate files of a test's server for the name `<service>.<namespace>.svc`.
 pub(crate) struct ServingCertificate {
     pub(crate) cert_file: PathBuf,
     pub(crate) key_file: PathBuf,
@@ -25,8 +25,8 @@ pub(crate) struct ServingCertificate {
     pub(crate) ca_pem: String,
 }
 
-/// The external metrics API, registered for a server on this machine; dropped, it is unregistered, because a dead
-/// APIService keeps every namespace from being deleted.
+/// Registration of the external metrics API for a server on this machine. It ends when this is dropped, because no
+/// namespace can be deleted while an APIService is unavailable.
 pub(crate) struct RegisteredApi<'a> {
     plane: &'a ControlPlane,
 }
@@ -55,6 +55,22 @@ impl Drop for RegisteredApi<'_> {
         // It may be gone already.
         let _ = self.plane.delete("apiservice", EXTERNAL_METRICS_API);
     }
+}
+
+/// The APIService of the external metrics API, served by this Service.
+pub(crate) fn external_metrics_api(namespace: &str, service: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": EXTERNAL_METRICS_API},
+        "spec": {
+            "group": "external.metrics.k8s.io",
+            "version": "v1beta1",
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+            "service": {"namespace": namespace, "name": service, "port": port},
+        },
+    })
 }
 
 /// A client for the user of that file.
@@ -106,8 +122,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Creates the object, in this namespace unless it names its own or its kind has none. What is there already is
-    /// changed.
+    /// Applies the object, in this namespace unless it sets one or its kind has none.
     fn create(&self, namespace: &str, object: &Value) -> Result<()> {
         self.api.apply(namespace, object).map(drop)
     }
@@ -118,12 +133,12 @@ impl ControlPlane {
         self.api.delete(&format!("{path}/{name}")).map(drop)
     }
 
-    /// Runs kubectl as administrator; gives what it printed, or its error.
+    /// Runs kubectl as administrator, and returns its output.
     pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.kubectl_with_input(args, "")
     }
 
-    /// What Helm prints, as an administrator.
+    /// Runs Helm as administrator, and returns its output.
     pub(crate) fn helm(&self, args: &[&str]) -> Result<String> {
         let done = Command::new(&self.artifacts.helm)
             .env("HOME", &self.folder)
@@ -138,7 +153,7 @@ impl ControlPlane {
         Ok(String::from_utf8(done.stdout)?)
     }
 
-    /// `kubectl edit`, by a person who does to the text what this script of sed's does.
+    /// Runs `kubectl edit` with this sed script as the editor.
     pub(crate) fn edit(&self, args: &[&str], script: &str) -> Result<String> {
         let editor = ("KUBE_EDITOR", format!("sed -i -e {script}"));
         self.run_kubectl(&[&["edit"], args].concat(), "", &[editor])
@@ -184,7 +199,7 @@ impl ControlPlane {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// What the API server answers for a path, as JSON, as for `kubectl get --raw`. An error says what it answered.
+    /// Gets the JSON response of the API server for a path, as `kubectl get --raw` does. Errors quote the response.
     pub(crate) fn get_raw(&self, path: &str) -> Result<Value> {
         self.api
             .get(path)
@@ -237,7 +252,7 @@ impl ControlPlane {
     }
 
     /// Registers the external metrics API for a server on 127.0.0.1 at `port`, through a Service of that name.
-    /// There is one such API in a cluster: drop the answer before registering another.
+    /// A cluster has only one such API: drop the returned value before registering another.
     pub(crate) fn register_api(
         &self,
         namespace: &str,
@@ -251,27 +266,17 @@ impl ControlPlane {
             "metadata": {"name": service},
             "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
         });
-        let api_service = json!({
-            "apiVersion": "apiregistration.k8s.io/v1",
-            "kind": "APIService",
-            "metadata": {"name": EXTERNAL_METRICS_API},
-            "spec": {
-                "group": "external.metrics.k8s.io",
-                "version": "v1beta1",
-                "groupPriorityMinimum": 100,
-                "versionPriority": 100,
-                "caBundle": k8s_openapi::ByteString(ca_pem.as_bytes().to_vec()),
-                "service": {"name": service, "namespace": namespace, "port": port},
-            },
-        });
+        let mut api_service = external_metrics_api(namespace, service, port);
+        api_service["spec"]["caBundle"] =
+            json!(k8s_openapi::ByteString(ca_pem.as_bytes().to_vec()));
         let registered = RegisteredApi { plane: self };
         self.create(namespace, &service_object)?;
         self.create(namespace, &api_service)?;
         Ok(registered)
     }
 
-    /// The kubeconfig of a service account in that namespace with the rights that lagwise asks for and no more:
-    /// it reads HPAs and writes events on them, reads the ConfigMap that says how the API server identifies itself, and asks about callers.
+    /// The kubeconfig of a service account in that namespace with exactly the rights that lagwise needs: it may read
+    /// HPAs, write events, read the ConfigMap with the CA of the API server's client certificate, and create reviews.
     pub(crate) fn daemon_kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
         let name = format!("lagwise-{namespace}");
         let account =
@@ -326,7 +331,7 @@ impl ControlPlane {
         self.account_kubeconfig(namespace, "lagwise")
     }
 
-    /// The kubeconfig of a service account that is there.
+    /// The kubeconfig of an existing service account.
     pub(crate) fn account_kubeconfig(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let accounts = collection("serviceaccount", Some(namespace)).context("no path")?;
         let wanted = json!({

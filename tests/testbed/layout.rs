@@ -1,4 +1,4 @@
-//! Which broker leads what: topics laid out by hand, and where a group's coordinator is.
+//! Placement: topics with explicit replicas, leaders of partitions, and coordinators of groups.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -49,7 +49,7 @@ impl KafkaCluster {
         Ok(())
     }
 
-    /// Gives the topic so many partitions in all and waits until they have leaders.
+    /// Adds partitions until the topic has this number, and waits until they have leaders.
     pub(crate) fn grow_topic(&self, topic: &str, partitions: i32) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
         let new = NewPartitions::new(topic, usize::try_from(partitions)?);
@@ -110,7 +110,7 @@ impl KafkaCluster {
         }
     }
 
-    /// Has every partition led by the first of its copies again, as after a start.
+    /// Elects the preferred leader of every partition.
     pub(crate) fn elect_preferred_leaders(&self) -> Result<()> {
         self.tool(
             "org.apache.kafka.tools.LeaderElectionCommand",

@@ -3,13 +3,16 @@
 //! [`Testbed`] starts each part when a test first asks for it and stops everything at the end; nothing it started
 //! outlives the tests, however they end. Its programs come from the cache that `tests/testbed/build` fills.
 //!
-//! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
-//! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
-//! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and
-//! `api_client`,
-//! `kubelet` (which forwards ports), `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready), `adapter` (a
-//! metric of somebody else), `keda` (its metrics server) and `api_proxy` (an API server that is busy or broken), `consumers`, `applications` (those
-//! in Java), `http`.
+//! In reading order:
+//!
+//! - `artifacts` (paths of the programs), `process`, `ports`, `poll` (waiting), `pki`, `http`;
+//! - `kafka` (a cluster of `broker`s), with operations in `topics`, `records` and `layout`; `secured` (a broker with
+//!   logins and authorization) with `tokens`; `kdc` (Kerberos); `proxy` (a bad network);
+//! - `control_plane` (etcd, API server, controllers), with operations in `kubernetes` and `api_client`; `kubelet`
+//!   (forwards ports), `pods` (marks them as ready), `replicas` (records a number of an object), `audit` (records requests),
+//!   `api_proxy` (an API server that is overloaded or broken);
+//! - `adapter` (another external metrics server) and `keda` (KEDA's metrics server);
+//! - `consumers`, and `applications` in Java.
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
@@ -59,15 +62,15 @@ use control_plane::{ControlPlane, NativeZero};
 use kafka::{KafkaCluster, KafkaOptions};
 use process::Process;
 
-/// Whether everything is tried, however long it takes: `tests/run --full`.
+/// Whether the long tests run as well: `tests/run --full`.
 pub(crate) fn is_full_tier() -> bool {
     std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full")
 }
 
-/// How a run's folder begins; the number of its process follows.
+/// Prefix of the name of a run's folder; the process ID follows.
 const FOLDER: &str = "lagwise-e2e-";
 
-/// The parts that all tests of one binary share, each started when it is first asked for.
+/// The parts that all tests of one binary share. Each starts when it is first used.
 pub(crate) struct Testbed {
     folder: Mutex<Option<TempDir>>,
     path: PathBuf,
@@ -117,7 +120,7 @@ impl Testbed {
         shared(&self.three_brokers, || {
             let options = KafkaOptions {
                 brokers: 3,
-                // For tests that put a proxy there; without one, nobody is behind these addresses.
+                // For tests that start a proxy there. Without one, nothing listens on these addresses.
                 listeners: vec![Listener {
                     name: "PROXIED",
                     protocol: "PLAINTEXT",
@@ -144,16 +147,16 @@ impl Testbed {
         })
     }
 
-    /// The shared broker of 4.3, whose share groups tell their lag.
+    /// The shared broker of Kafka 4.3, which reports the lag of share groups.
     pub(crate) fn newest_kafka(&self) -> Result<&KafkaCluster> {
         shared(&self.newest, || {
             self.start_kafka("newest", &applications::newest())
         })
     }
 
-    /// Brings back the brokers of the shared Kafka clusters and the API server, whatever the last test left of them:
-    /// one failure is not to become those of all tests after it. Removes the HPAs of earlier tests, which would go on
-    /// costing the controllers and every later daemon.
+    /// Restarts the brokers of the shared Kafka clusters and the API server if the last test left them stopped, so that
+    /// its failure does not make all later tests fail. Removes the HPAs of earlier tests, which would take CPU time of
+    /// the controllers and of every later daemon.
     pub(crate) fn mend(&self) -> Result<()> {
         if let Some(Ok(plane)) = self.control_plane.get() {
             plane.start_api_server()?;
@@ -167,7 +170,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// A Kafka cluster for one test alone; dropped, it is gone.
+    /// A Kafka cluster for one test. It stops when dropped.
     pub(crate) fn start_kafka(&self, name: &str, options: &KafkaOptions) -> Result<KafkaCluster> {
         KafkaCluster::start(name, &self.path.join(name), self.artifacts()?, options)
     }
@@ -180,7 +183,7 @@ impl Testbed {
         })
     }
 
-    /// A control plane for one test alone; dropped, it is gone.
+    /// A control plane for one test. It stops when dropped.
     pub(crate) fn start_control_plane(&self, zero: NativeZero) -> Result<ControlPlane> {
         let folder = self.path.join(unique("control-plane"));
         ControlPlane::start(&folder, self.artifacts()?, zero)
@@ -193,11 +196,11 @@ impl Testbed {
         Ok(folder)
     }
 
-    /// The `lagwise` binary with these arguments and none of the machine's kubeconfig: for `output()`, or for
-    /// [`Process::start`] where it is to run beside the test.
+    /// A command for the `lagwise` binary with these arguments and without the machine's kubeconfig. Use it with
+    /// `output()`, or with [`Process::start`] to run it in the background.
     pub(crate) fn lagwise(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lagwise"));
-        // An empty home: kubectl's default file in it is nobody's.
+        // An empty home directory, without a default kubeconfig.
         command
             .args(args)
             .env_remove("KUBECONFIG")
@@ -215,7 +218,7 @@ impl Testbed {
         self.start_lagwise_in(&[], folder, config, kubeconfig)
     }
 
-    /// As [`Self::start_lagwise`], with this in its environment.
+    /// Like [`Self::start_lagwise`], with these environment variables.
     pub(crate) fn start_lagwise_in(
         &self,
         environment: &[(&'static str, String)],
@@ -234,7 +237,7 @@ impl Testbed {
         Process::start(&name, folder, &command)
     }
 
-    /// The ends of all logs of what has run so far, for the report of a failure.
+    /// The last lines of all logs so far, for the report of a failure.
     pub(crate) fn log_tails(&self, lines: usize) -> String {
         let mut logs = Vec::new();
         collect_logs(&self.path, &mut logs);
@@ -260,7 +263,7 @@ impl Testbed {
         stopped
     }
 
-    /// Kills everything at once and removes all data: for a run that is itself told to end.
+    /// Kills all processes and removes all data, for a run that gets SIGINT or SIGTERM.
     pub(crate) fn abort(&self) {
         process::kill_all();
         self.remove_folder();
@@ -281,7 +284,7 @@ impl Testbed {
         }
     }
 
-    /// Where the programs are; an error that says how to get them where they are not.
+    /// Paths of the programs, or an error that says how to get them.
     pub(crate) fn artifacts(&self) -> Result<&Artifacts> {
         shared(&self.artifacts, Artifacts::find)
     }
@@ -304,7 +307,7 @@ fn remove_leftovers() {
     }
 }
 
-/// The value, made at the first call; a failure is kept as well, so that what cannot start is tried once.
+/// Creates the value at the first call. A failure is kept as well, so that a part that cannot start is tried only once.
 fn shared<T>(cell: &OnceLock<Result<T>>, start: impl FnOnce() -> Result<T>) -> Result<&T> {
     cell.get_or_init(start)
         .as_ref()
@@ -317,7 +320,7 @@ pub(crate) fn unique(purpose: &str) -> String {
     format!("{purpose}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Calls `then` on a thread of its own at the first SIGINT or SIGTERM.
+/// Calls `then` on its own thread at the first SIGINT or SIGTERM.
 pub(crate) fn on_stop_signal(then: impl FnOnce() + Send + 'static) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()

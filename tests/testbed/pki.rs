@@ -1,4 +1,4 @@
-//! Certificates of the test run: authorities and what they sign, as PEM.
+//! Certificate authorities of the test run, and certificates that they sign, as PEM.
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ impl Authority {
         )
     }
 
-    /// As [`Self::client`], but over since long ago.
+    /// Like [`Self::client`], but expired long ago.
     pub(crate) fn expired_client(&self, user: &str, group: Option<&str>) -> Result<Identity> {
         let mut params = CertificateParams::default();
         params.not_after = rcgen::date_time_ymd(2001, 1, 1);

@@ -1,4 +1,4 @@
-//! The part of a node that a rollout waits for: pods become ready, though nothing runs them.
+//! Marks pods as ready although no node runs them, so that rollouts complete.
 
 use std::thread::JoinHandle;
 
@@ -11,14 +11,14 @@ use serde_json::json;
 
 use super::control_plane::ControlPlane;
 
-/// Every pod of a namespace is ready as soon as it is made, until this is dropped.
+/// Marks every new pod of a namespace as ready, until dropped.
 pub(crate) struct ReadyPods {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ReadyPods {
-    /// Begins with the pods that are there.
+    /// Starts with the existing pods.
     pub(crate) fn keep(plane: &ControlPlane, namespace: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -1,18 +1,18 @@
-//! Waiting for a state of the world: always with a deadline, never by a fixed sleep.
+//! Waits for a condition, always with a deadline and never with a fixed sleep.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How often a probe runs while it is not answered yet. Most of the CPU time of a wait is that of its probes.
+/// Pause between two probes. Shorter pauses cost CPU time, since probes take most of the CPU time of a wait.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// By how much deadlines are extended: they are stated for a machine that does nothing else, and several lanes of
-/// scenarios share two cores, of whatever speed.
-pub(super) const PATIENCE: u32 = 3;
+/// Factor by which deadlines are extended: they are chosen for an idle machine, but several lanes of scenarios share two
+/// cores.
+pub(super) const DEADLINE_FACTOR: u32 = 3;
 
-/// An error that no further waiting can cure; a probe that returns it ends the wait at once.
+/// An error that waiting cannot resolve. A probe that returns it ends the wait at once.
 #[derive(Debug)]
 pub(crate) struct Hopeless(pub(crate) String);
 
@@ -24,14 +24,14 @@ impl fmt::Display for Hopeless {
 
 impl std::error::Error for Hopeless {}
 
-/// Repeats `probe` until it gives `Ok`, for [`PATIENCE`] times `within`. At the deadline its last error becomes the reason: `what` names the state
-/// waited for, as in "waited 30s for the topic to have leaders: ...".
+/// Repeats `probe` until it gives `Ok`, for [`DEADLINE_FACTOR`] times `within`. At the deadline its last error becomes the
+/// reason: `what` names the state waited for, as in "waited 30s for the topic to have leaders: ...".
 pub(crate) fn poll_until<T>(
     within: Duration,
     what: &str,
     mut probe: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let within = within * PATIENCE;
+    let within = within * DEADLINE_FACTOR;
     let deadline = Instant::now() + within;
     loop {
         match probe() {
@@ -54,7 +54,7 @@ pub(crate) async fn poll_until_async<T, F>(
 where
     F: Future<Output = Result<T>>,
 {
-    let within = within * PATIENCE;
+    let within = within * DEADLINE_FACTOR;
     let mut last = anyhow::anyhow!("the first probe did not answer");
     let polled = tokio::time::timeout(within, async {
         loop {
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// Does the same with each of them at once, for what mostly waits; the first failure is the reason.
+/// Runs the same for all items at once, on a thread each, and returns the first failure. For work that mainly waits.
 pub(crate) fn at_once<T: Send>(
     each: impl IntoIterator<Item = T>,
     run: impl Fn(T) -> Result<()> + Sync,
@@ -87,7 +87,7 @@ pub(crate) fn at_once<T: Send>(
             let ended = thread.join();
             ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        // All are waited for, so that none goes on behind the next test's back.
+        // Wait for all, so that none is still running during the next test.
         ended.collect::<Vec<_>>().into_iter().collect()
     })
 }

@@ -1,4 +1,4 @@
-//! Ports of this run alone.
+//! Allocates TCP ports that no other run uses.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -6,20 +6,19 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-/// Below the range from which the kernel gives ports to outgoing connections: a broker that is down for a moment
-/// finds its port still free when it comes back.
+/// Below the range of ephemeral ports, so that no outgoing connection takes the port of a broker while it is down.
 const FIRST: u16 = 20_000;
 const BLOCK: u16 = 100;
 const BLOCKS: u16 = 100;
 
-/// Ports that this process may hand out, in blocks held by a file lock so that two runs at once do not meet.
+/// Ports that this process may hand out, in blocks that a file lock reserves, so that two runs do not collide.
 #[derive(Default)]
 struct Held {
     blocks: Vec<(File, u16)>,
     unused: Vec<u16>,
 }
 
-/// A TCP port on 127.0.0.1 that nobody listens on and that is handed out once per run.
+/// Returns a free TCP port on 127.0.0.1. Each port is returned once per run.
 pub(crate) fn free_port() -> Result<u16> {
     static HELD: LazyLock<Mutex<Held>> = LazyLock::new(Mutex::default);
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);

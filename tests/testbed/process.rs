@@ -1,4 +1,4 @@
-//! A real process under test: its log in a file, and no way to outlive the tests.
+//! A process under test. It logs to a file and cannot outlive the tests.
 
 use std::fs::File;
 use std::io;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::poll::PATIENCE;
+use super::poll::DEADLINE_FACTOR;
 
-/// A child process that is killed when this value is dropped, and by the kernel when the tests die first.
+/// A child process that is killed when this value is dropped, and by the kernel if the test process ends first.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -66,7 +66,7 @@ impl Process {
         Ok(status)
     }
 
-    /// For a poll's closure: gives up the wait, with the end of the log, once the process is gone.
+    /// Returns an error that ends a wait, with the end of the log, if the process has exited. For use in a probe.
     pub(crate) fn expect_running(&mut self) -> Result<()> {
         match self.exited()? {
             None => Ok(()),
@@ -81,7 +81,7 @@ impl Process {
         }
     }
 
-    /// Everything the process has printed so far, lossily decoded.
+    /// Output of the process so far, with invalid UTF-8 replaced.
     pub(crate) fn log(&self) -> String {
         std::fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -112,10 +112,10 @@ impl Process {
         }
     }
 
-    /// Asks the process to end by SIGTERM and waits; past [`PATIENCE`] times `within` it is killed and that is an
+    /// Asks the process to end by SIGTERM and waits; past [`DEADLINE_FACTOR`] times `within` it is killed and that is an
     /// error.
     pub(crate) fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
-        let within = within * PATIENCE;
+        let within = within * DEADLINE_FACTOR;
         if let Some(status) = self.exited()? {
             return Ok(status);
         }
@@ -135,7 +135,7 @@ impl Process {
         )
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Kills the process (SIGKILL) and waits until it has exited.
     pub(crate) fn kill(&mut self) {
         // Both fail only when the process is gone already, which is what is wanted.
         let _ = self.child.kill();
@@ -160,7 +160,7 @@ pub(crate) fn tail_of(log: &Path, lines: usize) -> String {
     format!("--- the end of {}\n{tail}", log.display())
 }
 
-/// Kills every process started here: for a test run that is itself told to end.
+/// Kills every process that was started here, for a test run that gets SIGINT or SIGTERM.
 pub(crate) fn kill_all() {
     for pid in live().drain(..) {
         let _ = Command::new("sh")
@@ -169,14 +169,14 @@ pub(crate) fn kill_all() {
     }
 }
 
-/// The processes that have not been waited for, so that their numbers are still theirs.
+/// Process IDs that have not been waited for, so that the kernel has not reused them.
 fn live() -> std::sync::MutexGuard<'static, Vec<u32>> {
     static LIVE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same command behind `setpriv --pdeathsig KILL`, in a process group of its own: the kernel ends it when the
-/// tests are killed, and a Ctrl-C at the terminal reaches the tests alone, which then stop things in order.
+/// Wraps the command with `setpriv --pdeathsig KILL`, in its own process group: the kernel kills it when the tests are
+/// killed, and Ctrl-C in the terminal only reaches the tests, which then stop it in order.
 fn bound_to_the_tests(command: &Command) -> Command {
     use std::os::unix::process::CommandExt;
     let mut bound = Command::new("setpriv");
@@ -200,7 +200,7 @@ fn bound_to_the_tests(command: &Command) -> Command {
 /// A command to start, and where to send the child.
 type Job = (Command, Sender<io::Result<Child>>);
 
-/// Spawns on one thread that lives as long as the tests: the kernel's parent-death signal fires when the
+/// Spawns on one thread that lives as long as the tests, because the kernel's parent-death signal fires when the
 /// *thread* that spawned a process ends, and a test's own thread ends with the test.
 fn spawn(command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {

@@ -1,4 +1,4 @@
-//! A TCP proxy that counts connections and can misbehave, and a broker that is nothing but misbehaviour.
+//! A TCP proxy that counts connections and can misbehave, with or without a broker behind it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,17 +11,17 @@ use anyhow::Result;
 use super::kafka::KafkaCluster;
 use super::ports::free_port;
 
-/// How long a thread waits for bytes before it looks whether the mode has changed.
+/// How long a thread waits for bytes before it checks whether the mode has changed.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What a proxy does with a connection, now and until told otherwise.
+/// Behaviour of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Passes everything on.
     Forward,
-    /// Takes connections and requests, and says nothing: new ones and old ones alike, which stay open.
+    /// Accepts connections and reads requests, but does not respond. Existing connections stay open.
     Silent,
-    /// Answers every request with bytes that are no answer.
+    /// Responds to every request with bytes that are not a Kafka response.
     Garbage,
     /// Answers with the header of a frame of 2 GiB less one byte.
     HugeFrame,
@@ -31,7 +31,7 @@ pub(crate) enum Mode {
     Hangup,
 }
 
-/// A proxy; dropped, it closes everything.
+/// A proxy. When dropped, it closes all connections.
 pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
@@ -63,12 +63,12 @@ impl Proxy {
         Self::start(port.advertised, port.listens)
     }
 
-    /// A proxy that only those meet who begin with its address: the broker knows nothing of it.
+    /// A proxy that the broker does not advertise, so that only clients that bootstrap from it use it.
     pub(crate) fn in_front_of(kafka: &KafkaCluster, id: usize, listener: &str) -> Result<Self> {
         Self::start(free_port()?, kafka.port(id, listener)?.listens)
     }
 
-    /// A broker that never does anything but what the mode says.
+    /// A fake broker that only behaves as the mode says.
     pub(crate) fn fake_broker(mode: Mode) -> Result<Self> {
         Self::listen(free_port()?, None, mode)
     }
@@ -108,12 +108,12 @@ impl Proxy {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Has the proxy behave so from now on; connections that a broker may have given up on are closed.
+    /// Sets the behaviour. Closes connections that the broker may have closed meanwhile.
     pub(crate) fn set(&self, mode: Mode) {
         *self.shared.mode() = mode;
     }
 
-    /// Connections taken so far.
+    /// Connections accepted so far.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::Acquire)
     }
@@ -183,7 +183,7 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Connects to the broker and passes its answers on, in a thread of their own.
+/// Connects to the broker and forwards its responses, on a separate thread.
 fn answers_flow_back(
     client: &TcpStream,
     target: u16,
@@ -209,7 +209,7 @@ fn answers_flow_back(
                 Err(_) => break,
             }
         }
-        // A half-open connection is one whose end nobody is told of.
+        // Keep a half-open connection: the peer does not learn of its end.
         if *shared.mode() != Mode::Silent {
             let _ = to.shutdown(Shutdown::Both);
         }
@@ -221,7 +221,7 @@ fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Takes the next whole request from the front and gives its correlation id.
+/// Removes the next complete request from the front, and returns its correlation ID.
 fn next_request(pending: &mut Vec<u8>) -> Option<[u8; 4]> {
     let length = usize::try_from(u32::from_be_bytes(*pending.first_chunk()?)).ok()?;
     let correlation: [u8; 4] = pending.get(8..12)?.try_into().ok()?;

@@ -1,4 +1,4 @@
-//! What happens to records besides being written: transactions, deletion, compaction.
+//! Transactions, deletion and compaction of records.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use super::poll::poll_until;
 use super::topics::{REQUEST, blocking};
 use super::unique;
 
-/// A transaction that is open until it is ended; dropped, it stays open until its timeout.
+/// An open transaction. When dropped, it stays open until its timeout.
 pub(crate) struct Transaction(BaseProducer);
 
 impl KafkaCluster {
@@ -48,7 +48,8 @@ impl KafkaCluster {
         Ok(())
     }
 
-    /// Writes so many records to a partition in one batch: whoever reads the log end sees none of them or all.
+    /// Writes this number of records to a partition in one batch, so that a reader of the log end sees none or all of
+    /// them.
     pub(crate) fn produce_batch(&self, topic: &str, partition: i32, records: usize) -> Result<()> {
         let mut config = self.client_config();
         // Until they are flushed they wait for one another.
@@ -78,7 +79,7 @@ impl KafkaCluster {
         Ok(())
     }
 
-    /// A new topic of one partition from whose beginning compaction has taken records away, and where its log ends.
+    /// Creates a topic of one partition in which compaction has removed records from the start. Returns its log end.
     pub(crate) fn compacted_topic(&self) -> Result<(String, i64)> {
         let topic = unique("compacted");
         let settings = [
@@ -135,7 +136,7 @@ impl KafkaCluster {
 }
 
 impl Transaction {
-    /// Writes so many records to one partition and waits until the broker has them.
+    /// Writes this number of records to one partition, and waits until the broker has them.
     pub(crate) fn produce(&self, topic: &str, partition: i32, records: usize) -> Result<()> {
         for _ in 0..records {
             let record = BaseRecord::<(), _>::to(topic)
@@ -147,7 +148,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Has the transaction commit the group's offset.
+    /// Commits the group's offset in the transaction.
     pub(crate) fn commit_offset(
         &self,
         kafka: &KafkaCluster,

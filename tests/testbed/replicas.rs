@@ -1,4 +1,4 @@
-//! What a number of an object did over time, as a watch saw it: a Deployment's replicas, an HPA's bound.
+//! Records a number of an object over time by a watch: a Deployment's replicas, an HPA's maximum.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 
 use super::control_plane::ControlPlane;
 
-/// Records every value from its start until it is dropped: no poll could tell that a value was never there.
+/// Records every value until dropped. Polling could miss a value that was there for a short time.
 pub(crate) struct ReplicaSeries {
     seen: Arc<Mutex<Vec<(Duration, i32)>>>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,

@@ -1,11 +1,11 @@
-//! A broker with every kind of login, where only what is allowed may be read.
+//! A broker with every kind of login, and with authorization.
 
 use super::broker::{Listener, SASL_PASSWORD, SASL_USER};
 use super::kafka::{KafkaCluster, KafkaOptions};
 use super::tokens::{AUDIENCE, SESSION};
 use anyhow::Result;
 
-/// A user who may do nothing but what [`KafkaCluster::allow_describe`] allows; the password is [`SASL_PASSWORD`].
+/// A user with only the rights that [`KafkaCluster::allow_describe`] gives; the password is [`SASL_PASSWORD`].
 pub(crate) const READER: &str = "reader";
 /// The common name of a client certificate whose owner may do everything.
 pub(crate) const CERTIFIED: &str = "certified";
@@ -160,7 +160,7 @@ impl KafkaCluster {
             .map(drop)
     }
 
-    /// Takes back what [`Self::allow_describe`] has allowed about a topic.
+    /// Revokes the right on a topic that [`Self::allow_describe`] gave.
     pub(crate) fn forbid_describe(&self, topic: &str) -> Result<()> {
         let principal = format!("User:{READER}");
         let mut args = vec!["--remove", "--force", "--allow-principal", &principal];

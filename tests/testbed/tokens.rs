@@ -1,4 +1,4 @@
-//! Tokens of the test run: an issuer, the keys by which brokers know it, and what it signs.
+//! An issuer of OAUTHBEARER tokens for the test run, its public keys for brokers, and the tokens that it signs.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use serde_json::{Value, json};
 
-/// Whom brokers expect tokens to be for.
+/// Audience that brokers expect in tokens.
 pub(crate) const AUDIENCE: &str = "lag";
 
 /// Signs tokens with a key of its own (ES256).
@@ -34,7 +34,8 @@ impl Issuer {
         Ok(())
     }
 
-    /// A token for a user of the brokers, which expires in so many seconds or did so long ago.
+    /// A token for a user of the brokers that expires in this number of seconds; a negative number gives an expired
+    /// token.
     pub(crate) fn token(&self, user: &str, seconds: i64) -> Result<String> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let now = i64::try_from(now.as_secs())?;
@@ -53,7 +54,7 @@ impl Issuer {
     }
 }
 
-/// The two numbers of a signature one after the other, as tokens have them, out of their DER form.
+/// Converts a signature from DER to the form in tokens, the two numbers one after the other.
 fn raw(der: &[u8]) -> Option<Vec<u8>> {
     let mut rest = der.get(2..)?;
     let mut raw = Vec::new();

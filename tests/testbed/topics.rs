@@ -1,4 +1,4 @@
-//! What tests do with a Kafka cluster: topics, records, committed offsets, and Kafka's own tools.
+//! Operations of tests on a Kafka cluster: topics, records, committed offsets, and Kafka's own tools.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) struct DescribedPartition {
 }
 
 impl KafkaCluster {
-    /// Creates a topic with a copy on every broker and waits until all its partitions have leaders.
+    /// Creates a topic with a replica on every broker, and waits until all its partitions have leaders.
     pub(crate) fn create_topic(&self, topic: &str, partitions: i32) -> Result<()> {
         self.create_topics(&[topic], partitions)
     }
@@ -73,7 +73,7 @@ impl KafkaCluster {
         })
     }
 
-    /// The names of all topics. Asking for all creates none, unlike asking for one by its name.
+    /// The names of all topics. A request for all topics creates none, unlike a request for one by its name.
     pub(crate) fn topics(&self) -> Result<Vec<String>> {
         let client: BaseConsumer = self.client_config().create()?;
         let metadata = client.fetch_metadata(None, REQUEST)?;
@@ -109,7 +109,7 @@ impl KafkaCluster {
         self.produce_to(topic, &[(partition, records)])
     }
 
-    /// Writes so many records to each of these partitions and waits until all are acknowledged.
+    /// Writes this number of records to each of these partitions, and waits until all are acknowledged.
     pub(crate) fn produce_to(&self, topic: &str, counts: &[(i32, usize)]) -> Result<()> {
         let producer: FutureProducer = self.client_config().set("linger.ms", "5").create()?;
         let each = counts
@@ -148,7 +148,7 @@ impl KafkaCluster {
         )
     }
 
-    /// What the group has committed on each partition of the topic, in order; `None` where nothing is.
+    /// Committed offset of the group on each partition of the topic, in order; `None` where there is none.
     pub(crate) fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
         let client = self.group_client(group)?;
         let mut list = TopicPartitionList::new();
@@ -238,7 +238,7 @@ impl KafkaCluster {
         Ok(i32::try_from(count)?)
     }
 
-    /// A client in the group's name that never joins it.
+    /// A client with the group's ID that never joins the group.
     fn group_client(&self, group: &str) -> Result<BaseConsumer> {
         let mut config = self.client_config();
         config
@@ -268,7 +268,7 @@ fn parse_described(fields: &[&str]) -> Result<DescribedPartition> {
     })
 }
 
-/// Runs a future of the Kafka client to its end. The client's own threads complete it, so any runtime will do.
+/// Runs a future of the Kafka client to completion. The client's own threads complete it, so any runtime works.
 pub(crate) fn blocking<F: Future + Send>(future: F) -> Result<F::Output>
 where
     F::Output: Send,

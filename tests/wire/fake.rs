@@ -1,5 +1,5 @@
-//! A cluster of scripted brokers on loopback: they answer as Kafka would, with the library's own
-//! encoder, until told to do something else.
+//! A cluster of scripted brokers on loopback. They respond as Kafka does, with the library's own encoder, unless a test
+//! sets another behaviour.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
@@ -26,36 +26,36 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes, decode_request_header_from_buffer};
 
-/// What a fake broker says when it refuses a login: a real one's words, and what a terminal or a log would obey.
+/// Error message of a refused login: that of a real broker, and control characters that a terminal or a log would obey.
 pub(crate) const REFUSAL: &str = "not with this proof\x1b[2J\r\n2026-01-01T00:00:00Z ERROR forged";
 
-/// What a broker does instead of answering.
+/// Behaviour of a broker instead of a normal response.
 #[derive(Clone, Debug)]
 pub(crate) enum Twist {
-    /// Nothing, for ever.
+    /// Never responds.
     Silent,
     /// Closes the connection.
     Close,
-    /// Sends half of its answer and closes.
+    /// Sends half of its response and closes the connection.
     Half,
     /// Sends these bytes.
     Raw(Vec<u8>),
-    /// Sends this body under the right header.
+    /// Sends this body with the correct header.
     Body(Vec<u8>),
-    /// Answers under another request's number.
+    /// Responds with the correlation ID of another request.
     WrongNumber,
-    /// Answers, and wants to be left alone for so many milliseconds.
+    /// Responds, with this throttle time in milliseconds.
     Throttle(i32),
-    /// Answers with this error code for every group or partition.
+    /// Responds with this error code for every group or partition.
     Code(i16),
 }
 
-/// What the cluster knows.
+/// State of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     /// By node id, from 1.
     addresses: BTreeMap<i32, SocketAddr>,
-    /// Where clients are sent for a node, if not to its address.
+    /// Advertised addresses of nodes, where they differ from the real ones.
     pub(crate) advertised: BTreeMap<i32, (String, i32)>,
     /// Each topic's partitions: leader and end.
     pub(crate) topics: BTreeMap<String, Vec<(i32, i64)>>,
@@ -63,18 +63,17 @@ pub(crate) struct World {
     pub(crate) coordinators: BTreeMap<String, i32>,
     /// Commits by group and topic.
     pub(crate) commits: BTreeMap<(String, String), Vec<Option<i64>>>,
-    /// The highest version of an API, where it is not the library's.
+    /// Highest version of an API, where it differs from the library's.
     pub(crate) highest: HashMap<i16, i16>,
     /// APIs that the brokers do not have.
     pub(crate) missing: Vec<ApiKey>,
-    /// How long a connection may be unused before a broker closes it.
+    /// Idle time after which a broker closes a connection.
     pub(crate) idle: Option<Duration>,
-    /// The rounds of hashing that a login by SCRAM asks for; nobody gets past that. 0 where the brokers take no
-    /// logins.
+    /// Iterations that a SCRAM login asks for; every such login is refused afterwards. 0 if the brokers need no login.
     pub(crate) iterations: u32,
-    /// By node and API: what it does, and how often.
+    /// Behaviour by node and API, and the number of responses for which it applies.
     twists: HashMap<(i32, i16), (Twist, usize)>,
-    /// What was asked: node, API, version.
+    /// Requests so far: node, API, version.
     pub(crate) asked: Vec<(i32, i16, i16)>,
     /// The node that gives no offset by its timestamp, nor anything after that.
     pub(crate) lost_in_time: Option<i32>,
@@ -115,7 +114,7 @@ impl Fake {
         fake
     }
 
-    /// A new node, or a known one at a new address: at its old one nobody gets an answer any more.
+    /// Adds a node, or moves one to a new address. The old address does not respond any more.
     pub(crate) fn put(&self, node: i32, ip: IpAddr) -> SocketAddr {
         let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -159,7 +158,7 @@ impl Fake {
             .insert((name.into(), topic.into()), commits.to_vec());
     }
 
-    /// Has a node do that at its next so many answers to an API.
+    /// Sets the behaviour of a node for its next responses to an API.
     pub(crate) fn twist(&self, node: i32, api: ApiKey, twist: Twist, times: usize) {
         let mut world = self.world.lock().unwrap();
         world.twists.insert((node, api as i16), (twist, times));

@@ -1,5 +1,5 @@
-//! The wire source before scripted brokers that do what no real one does, or rarely: garbage, lies
-//! about lengths, silence. How Kafka itself behaves is proven by the end-to-end tests.
+//! The wire client with scripted brokers that do what real ones never or rarely do: garbage, wrong lengths, silence. The
+//! end-to-end tests show how a real Kafka behaves.
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
@@ -22,12 +22,12 @@ use lagwise::model::units::newtypes::{Isolation, Offset};
 use lagwise::model::units::topic_pattern::TopicPattern;
 use lagwise::poller::OffsetSource;
 
-/// A source for the brokers; responses over a megabyte are refused, and dead connections found early.
+/// A client for the brokers that refuses responses of more than a megabyte, and detects dead connections early.
 fn source(fake: &Fake) -> KafkaSource {
     source_with(fake, &[])
 }
 
-/// With these properties besides, or instead.
+/// Like [`source`], with further or different properties.
 fn source_with(fake: &Fake, more: &[(&str, &str)]) -> KafkaSource {
     KafkaSource::connect(settings_with(fake, more)).unwrap()
 }
@@ -58,11 +58,11 @@ fn group(name: &str, topics: &[&str]) -> GroupPlan {
     GroupPlan::new(name, topics.iter().map(|t| (*t).into()).collect())
 }
 
-/// How long a sweep may take: longer than any does here that nobody holds up, even on busy cores.
+/// Deadline of sweeps: longer than any sweep takes here without a misbehaving broker, even on busy cores.
 const PATIENT: Duration = Duration::from_secs(6);
-/// How long a sweep may take that is held up.
+/// Deadline of sweeps with a misbehaving broker.
 const HELD_UP: Duration = Duration::from_secs(3);
-/// How long a state is waited for.
+/// Timeout of waits for a state.
 const WITHIN: Duration = Duration::from_secs(30);
 
 async fn observe(source: &KafkaSource, groups: &[GroupPlan]) -> Observation {
@@ -97,7 +97,7 @@ async fn observe_until_known(source: &KafkaSource, groups: &[GroupPlan; 2]) {
     }
 }
 
-/// Polls until the brokers have at most so many connections.
+/// Polls until the brokers have at most this number of connections.
 async fn wait_for_connections(fake: &Fake, most: usize) {
     let deadline = Instant::now() + WITHIN;
     while fake.open.load(Ordering::SeqCst) > most {
@@ -257,7 +257,7 @@ async fn a_cluster_that_was_asked_nothing_is_not_silent() {
     }
 }
 
-/// What a broken answer may be, to any question.
+/// Broken responses to any request.
 fn broken() -> Vec<Twist> {
     let mut huge_frame = 0x7fff_ffff_u32.to_be_bytes().to_vec();
     huge_frame.extend([0; 100]);
@@ -281,7 +281,7 @@ fn broken() -> Vec<Twist> {
     ]
 }
 
-/// Every API with every broken answer, all at once.
+/// Every API with every broken response, all in parallel.
 async fn each<F: Future<Output = ()>>(apis: &[ApiKey], test: impl Fn(ApiKey, Twist) -> F) {
     let cases = apis
         .iter()
@@ -336,7 +336,7 @@ async fn a_broken_answer_while_connecting_is_told_and_survived() {
     .await;
 }
 
-/// Brokers that are themselves again are read again, over one connection each.
+/// Brokers that behave again are read again, over one connection each.
 async fn recovers(fake: &Fake, source: &KafkaSource, groups: &[GroupPlan; 2]) {
     fake.straighten();
     observe_until_known(source, groups).await;

@@ -1,4 +1,4 @@
-//! Where brokers are and how long connections last.
+//! Addresses of brokers, and the lifetime of connections.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::atomic::Ordering;
@@ -145,7 +145,7 @@ async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
     }
 }
 
-/// Two halves of which the second is on another host, which the first advertises.
+/// Two brokers on different hosts. The first one, which is in the bootstrap servers, advertises the second.
 fn halves_on_two_hosts() -> (Fake, [GroupPlan; 2]) {
     let fake = Fake::start(1);
     fake.put(2, Ipv4Addr::new(127, 0, 0, 2).into());
@@ -217,7 +217,7 @@ async fn a_cluster_of_which_no_broker_is_allowed_says_which_and_why() {
 
 #[tokio::test]
 async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
-    // Bound, so that nobody else gets the port, and not listening.
+    // Bound, so that no other process gets the port, but not listening.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind((HERE, 0).into()).unwrap();
     let closed_port = closed.local_addr().unwrap().port();

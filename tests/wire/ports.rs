@@ -1,4 +1,4 @@
-//! Ports that speak something else than the properties say: each pair has its own reason, which names the property to
+//! Ports with another protocol than the properties say. Each pair has its own reason, which names the property to
 //! correct.
 
 use std::io::{Read, Write};
@@ -12,10 +12,10 @@ use lagwise::model::kafka::fault::{ConnectionFault, Fault};
 use super::fake::{Fake, Twist};
 use super::{group, observe, settings_with, two_halves};
 
-/// What a server does with each connection.
+/// Behaviour of a server for each connection.
 type Server = fn(&mut TcpStream) -> std::io::Result<()>;
 
-/// Starts a server on a port of its own, until the process ends.
+/// Starts a server on its own port, until the process ends.
 fn server(serve: Server) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -24,7 +24,7 @@ fn server(serve: Server) -> String {
             thread::spawn(move || {
                 let mut stream = stream.unwrap();
                 let _ = serve(&mut stream);
-                // What was sent is to be read before the end of the connection.
+                // The client must read what was sent before the connection ends.
                 let _ = stream.shutdown(Shutdown::Write);
                 let _ = std::io::copy(&mut stream, &mut std::io::sink());
             });

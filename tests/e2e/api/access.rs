@@ -1,4 +1,4 @@
-//! Access to what shows all namespaces: the admin endpoints by a port-forward, the metrics by authorization.
+//! Access to the endpoints that show all namespaces: admin endpoints through a port-forward, metrics with authorization.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whoever may ask: certificates, headers, tokens, and what each is worth.
+//! Callers of the API by their credentials (certificates, headers, tokens) and the access that they have.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::Scene;
 use crate::testbed::pki::{Authority, Identity};
 
-/// What somebody is let do.
+/// Access of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rank {
-    /// Presents something that is not valid.
+    /// Presents invalid credentials.
     Invalid,
-    /// Presents nothing.
+    /// Presents no credentials.
     Anonymous,
-    /// Is known, and has no role.
+    /// Is authenticated, and has no role.
     Known,
     /// May list `kafka_lag` in the scene's namespace.
     Reader,
@@ -51,7 +51,7 @@ impl Caller {
         self.header("authorization", format!("Bearer {token}"))
     }
 
-    /// Claims to be somebody who may do everything.
+    /// Claims to be a user who may do everything.
     fn forging(self) -> Self {
         self.header("x-remote-user", "admin")
             .header("x-remote-group", "system:masters")
@@ -81,7 +81,7 @@ pub(crate) fn client(identity: Option<Identity>) -> Result<Client> {
 }
 
 impl Scene<'_> {
-    /// All kinds of them.
+    /// Callers of all kinds.
     pub(super) fn callers(&self) -> Result<Vec<Caller>> {
         let (users, proxy) = (&self.plane.pki.authority, &self.plane.pki.front_proxy);
         let stranger_ca = Authority::new("an authority that nobody knows")?;
@@ -241,7 +241,7 @@ fn base64(bytes: &[u8]) -> Result<String> {
         .replace('/', "_"))
 }
 
-/// An ECDSA signature's two numbers, 32 bytes each, out of their ASN.1.
+/// Converts an ECDSA signature from ASN.1 to its two numbers of 32 bytes each.
 fn raw(der: &[u8]) -> Option<Vec<u8>> {
     let mut rest = der.get(2..)?;
     let mut numbers = Vec::new();

@@ -1,4 +1,4 @@
-//! The daemon's certificate is replaced while many read.
+//! The daemon's certificate is replaced while clients send requests.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ const READERS: usize = 50;
 /// The metric that says when the certificate in use ends.
 const ENDS: &str = "lagwise_api_certificate_expiry_timestamp_seconds ";
 
-/// 50 readers, half of them on one connection for all, half on a new one each time: not one request fails while
-/// three certificates are put into place, as the kubelet mounts a Secret of cert-manager's.
+/// 50 readers, half with one connection each, half with a new connection for each request. No request fails while the
+/// certificate is replaced three times, in the way in which the kubelet updates a mounted Secret.
 pub(super) fn are_replaced_under_readers(testbed: &Testbed) -> Result<()> {
     let authority = Authority::new("the daemon's authority")?;
     let folder = testbed.folder("tls")?;
@@ -114,13 +114,13 @@ fn ends(daemon: &Daemon) -> Result<String> {
     Ok(line.context("no end of the certificate")?.to_owned())
 }
 
-/// A certificate until that year.
+/// A certificate that is valid until that year.
 fn mount(folder: &Path, authority: &Authority, year: i32) -> Result<()> {
     let identity = authority.server_until(&["localhost", "127.0.0.1"], year)?;
     swap(folder, &year.to_string(), &identity, &authority.pem)
 }
 
-/// Files by way of links to a folder that is swapped at once.
+/// Replaces files atomically, as the kubelet does: the files are links into a folder, which is itself a link.
 pub(super) fn swap(
     folder: &Path,
     version: &str,

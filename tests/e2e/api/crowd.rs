@@ -1,4 +1,4 @@
-//! Many connections that do nothing or little, and one client that wants answers.
+//! Many idle or slow connections, beside a client that must get its responses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const IDLE: usize = 500;
 const SLOW: usize = 200;
 const REQUESTS: usize = 300;
 
-/// 500 idle connections, 200 that send a header a byte at a time: a client beside them gets every answer.
+/// 500 idle connections, and 200 that send a header byte by byte: another client still gets every response.
 pub(super) fn does_not_hold_up_a_good_client(testbed: &Testbed) -> Result<()> {
     let authority = Authority::new("the daemon's authority")?;
     let folder = testbed.folder("crowd")?;

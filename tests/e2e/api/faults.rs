@@ -1,4 +1,4 @@
-//! The API server changes its mind: rights go and come, authorities are added.
+//! Changes of rights and of CAs in the cluster while the daemon runs.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::testbed::Testbed;
 use crate::testbed::pki::Authority;
 use crate::testbed::poll::poll_until;
 
-/// Without the right to ask about callers nobody is let in on a guess, and the reason is told; with it again, all is
-/// well without a restart.
+/// Without the right to create reviews, no caller is admitted, and the reason is reported. Once the right is back,
+/// everything works without a restart.
 pub(super) fn rights_are_taken_away_and_given_back(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let (plane, token) = (scene.plane, scene.token("reader")?);
@@ -34,7 +34,7 @@ pub(super) fn rights_are_taken_away_and_given_back(testbed: &Testbed) -> Result<
         Ok(body)
     })?;
     ensure!(!told.contains(&token), "the token is told");
-    // Whom nobody need be asked about is answered all the same: what is read does not depend on it.
+    // Callers that need no review are still served, because the readings do not depend on the right.
     let lag = plane.get_raw(&scene.metric(&scene.namespace))?;
     ensure!(crate::daemon::value_of(&lag)? == 7, "{lag}");
     plane.kubectl(&[
@@ -60,8 +60,8 @@ pub(super) fn rights_are_taken_away_and_given_back(testbed: &Testbed) -> Result<
     Ok(())
 }
 
-/// An authority that is added to the cluster's ConfigMap, of users or of front proxies, counts at once, and no longer
-/// when it is gone; who was known before goes on being known.
+/// A CA of users or front proxies that is added to the cluster's ConfigMap is trusted at once, and not any more after
+/// its removal. Other callers are not affected.
 pub(super) fn a_new_authority_is_trusted_without_restart(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let plane = scene.plane;

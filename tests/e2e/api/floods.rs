@@ -1,4 +1,4 @@
-//! Callers in number that the cluster knows, and handshakes in number: others are answered beside them.
+//! Floods of requests by authenticated callers, and of TLS handshakes: other callers still get responses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use crate::testbed::pki::Authority;
 
 /// Memory limit of the chart.
 const MEMORY_LIMIT_KB: u64 = 256 * 1024;
-/// For how long others ask beside them.
+/// How long other callers are measured during the flood.
 const FOR: Duration = Duration::from_secs(6);
-/// For how long others ask alone.
+/// How long other callers are measured before the flood.
 const ALONE: Duration = Duration::from_secs(2);
 
 const TOKENS: usize = 40;
-/// Tasks that ask with these tokens.
+/// Concurrent tasks of the flood.
 const ASKING: usize = 150;
-/// Between the requests of one task.
+/// Pause between two requests of a task.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Reviews of one account: at first, and then in each second.
+/// Limit of the reviews of one account: burst, and rate per second.
 const BURST: u64 = 1000;
 const PER_SECOND: u64 = 50;
 
@@ -97,8 +97,8 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
     Ok(())
 }
 
-/// TLS connections that present chains of certificates, as long as the daemon takes and longer, one after the other from
-/// several addresses.
+/// TLS connections from several addresses that present certificate chains, of the length that the daemon accepts and
+/// longer.
 pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let reader = scene.token("reader")?;
@@ -171,7 +171,7 @@ fn memory(scene: &Scene<'_>) -> Result<u64> {
 
 type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// A chain of so many certificates behind the client's own, each with a name of this length, that nobody trusts.
+/// An untrusted chain of this number of certificates behind the client's own, each with a name of this length.
 fn chain(name: usize, issuers: usize) -> Result<Chain> {
     let authority = Authority::new(&"a".repeat(name))?;
     let identity = authority.client("stranger", None)?;
@@ -200,7 +200,7 @@ fn connector(
 }
 
 impl Scene<'_> {
-    /// Creates so many service accounts in a namespace, and a token of each.
+    /// Creates this number of service accounts in a namespace, and a token of each.
     fn tokens_of(&self, namespace: &str, count: usize) -> Result<Vec<String>> {
         let accounts: Vec<_> = (0..count)
             .map(|i| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": format!("many{i}")}}))

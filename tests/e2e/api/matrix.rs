@@ -6,13 +6,13 @@ use super::callers::{Caller, Rank};
 use super::{BASE, Scene};
 use crate::testbed::Testbed;
 
-/// A method, a path, and its code for each rank, from the invalid to the master.
+/// A method, a path, and the expected status code for each kind of access, from invalid credentials to full rights.
 type Row = (&'static str, String, [u16; 5]);
 
 pub(super) fn every_caller_on_every_path(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let metric = scene.metric(&scene.namespace);
-    // What does not exist is not found, whoever asks: nobody has to be asked for it.
+    // Paths that do not exist are 404 for every caller, without a review.
     let unknown = metric.replace("kafka_lag", "other");
     let rows: [Row; 14] = [
         ("GET", "/livez".to_owned(), [200; 5]),

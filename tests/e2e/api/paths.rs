@@ -1,5 +1,5 @@
-//! What is answered on every path that the contract names, directly and through the API server; and that nothing
-//! else in the cluster suffers.
+//! Responses for every path of the API, directly and through the API server; and that the rest of the cluster is not
+//! affected.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -199,8 +199,8 @@ fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
     Ok(())
 }
 
-/// kubectl's own questions, and the deletion of namespaces, with the daemon up, with Kafka down, and after it is
-/// gone.
+/// Discovery by kubectl, and the deletion of namespaces: with the daemon running, with Kafka down, and with the daemon
+/// stopped.
 pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let deletes = |when: &str| -> Result<()> {

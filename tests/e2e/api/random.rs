@@ -47,7 +47,7 @@ pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// One client's share.
+/// Sends the requests of one client.
 fn ask(scene: &Scene<'_>, master: &Client, seed: usize, rounds: usize) -> Result<Codes> {
     let mut random = fastrand::Rng::with_seed(u64::try_from(seed)?);
     let mut codes = Codes::new();
@@ -121,7 +121,7 @@ fn any_selector(scene: &Scene<'_>, random: &mut fastrand::Rng) -> String {
         .collect()
 }
 
-/// Below the API's own: what lies beside it is not the daemon's to answer.
+/// A path below that of the API, because the API server does not forward others to the daemon.
 fn random_path(scene: &Scene<'_>, random: &mut fastrand::Rng) -> String {
     let pieces = [
         "/",

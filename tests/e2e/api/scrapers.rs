@@ -1,4 +1,4 @@
-//! The listeners of plain HTTP under callers that take without end: what they hold, and what others notice.
+//! Slow and greedy scrapers of the plain HTTP listeners: the memory that they hold, and the effect on other callers.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,13 +20,13 @@ use crate::testbed::{Testbed, unique};
 
 /// The memory limit of the chart.
 const LIMIT_KB: u64 = 256 * 1024;
-/// By how much the crowd may raise the memory.
+/// Maximum memory that the scrapers may add.
 const GROWTH_KB: u64 = 64 * 1024;
 const CROWD: usize = 400;
 const FOR: Duration = Duration::from_secs(6);
-/// Pause of a scraper of the crowd that was cut.
+/// Pause of a scraper after its connection was cut.
 const BEFORE_RECONNECT: Duration = Duration::from_secs(2);
-/// By when, after [`FOR`], a scraper that reads has to have been served.
+/// Time after [`FOR`] within which a scraper that reads must have a complete response.
 const SCRAPE_WITHIN: Duration = Duration::from_secs(60);
 /// Bound of the median of the API beside scrapers. Other scenarios share the cores, so it only shows that nothing
 /// stands still; the figures are printed beside those of the API alone.
@@ -58,7 +58,7 @@ pub(super) fn that_trickle(testbed: &Testbed) -> Result<()> {
     })
 }
 
-/// Twenty honest scrapers, each of which begins anew as soon as it has read everything.
+/// Twenty scrapers that read everything and start again at once.
 pub(super) fn that_never_rest(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed)?;
     tokio::runtime::Runtime::new()?.block_on(async {
@@ -102,7 +102,7 @@ pub(super) fn that_never_rest(testbed: &Testbed) -> Result<()> {
     })
 }
 
-/// Idle connections on each port, more than any listener takes: the probes are answered all the same.
+/// More idle connections on each port than the listener accepts: probes still get responses.
 pub(super) fn beside_idle_connections(testbed: &Testbed) -> Result<()> {
     probed_beside(testbed, b"")
 }
@@ -140,7 +140,7 @@ fn probed_beside(testbed: &Testbed, begun: &'static [u8]) -> Result<()> {
     })
 }
 
-/// What belongs to all namespaces is not told to whoever reaches the pod.
+/// Endpoints that show all namespaces are not reachable for every client that reaches the pod.
 pub(super) fn nothing_is_told_openly(testbed: &Testbed) -> Result<()> {
     let daemon = Daemon::alone(testbed, &Options::main("127.0.0.1:1"))?;
     for port in [daemon.http_port, daemon.probe_port] {
@@ -189,7 +189,7 @@ pub(super) fn nothing_is_told_openly(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Set once, for all who look at it.
+/// A flag that is set once.
 #[derive(Clone, Default)]
 struct Stop(Arc<AtomicBool>);
 
@@ -203,7 +203,7 @@ impl Stop {
     }
 }
 
-/// What others notice.
+/// Latencies of other callers.
 struct Noticed {
     answers: Latencies,
     probes: Probes,
@@ -222,7 +222,7 @@ impl std::fmt::Display for Noticed {
     }
 }
 
-/// A daemon whose metrics are long.
+/// A daemon with a large `/metrics`.
 struct Scene {
     daemon: Daemon,
     selector: String,
@@ -268,7 +268,7 @@ impl Scene {
         Ok(number.context("no VmRSS")?.parse()?)
     }
 
-    /// Asks for a metric and probes, until the time is over.
+    /// Requests a metric and probes until the time is over.
     async fn beside(&self, time: Duration) -> Result<Noticed> {
         let client = reqwest::Client::builder()
             .danger_accept_invalid_certs(true)

@@ -1,4 +1,4 @@
-//! Secrets are planted wherever one may be, everything is asked for, and all that was written is searched.
+//! Plants secrets in every place that may have one, uses every endpoint and command, and searches all output for them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const PASSWORD: &str = "planted-kafka-password";
 const GARBAGE: &str = "planted-garbage-token";
 const COOKIE: &str = "planted-cookie";
 
-/// At the finest level of the log, too, nothing that lets somebody in is written.
+/// Credentials never appear in the output, even with the most verbose log level.
 pub(super) fn none_is_written_anywhere(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |options| {
         options.log = json!({"filter": "trace", "format": "json", "access": "all"});
@@ -94,7 +94,7 @@ pub(super) fn none_is_written_anywhere(testbed: &Testbed) -> Result<()> {
         ("stranger's token", &*stranger),
         ("own token", own),
     ] {
-        // The last part alone would do for whoever knows the rest.
+        // The last part alone is secret as well, because the other parts can be guessed.
         secrets.push((
             name,
             token.rsplit('.').next().unwrap_or_default().to_owned(),

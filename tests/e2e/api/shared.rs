@@ -1,5 +1,5 @@
-//! The certificates that all replicas share: made, renewed and replaced while many read, put back when they are
-//! spoilt or deleted, and trusted by the API server all along.
+//! The self-signed certificates that all replicas share: created, renewed and replaced while clients send requests,
+//! restored if they are damaged or deleted, and trusted by the API server at any time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -77,7 +77,7 @@ impl Shared<'_> {
         data.into_iter().map(text).collect()
     }
 
-    /// Changes some of what the Secret holds.
+    /// Changes some keys of the Secret.
     fn put(&self, data: &[(&str, &str)]) -> Result<()> {
         let text: serde_json::Map<_, _> = data
             .iter()
@@ -97,7 +97,7 @@ impl Shared<'_> {
         self.plane.kubectl(&args).map(drop)
     }
 
-    /// What the API server trusts.
+    /// The CA bundle of the APIService.
     fn bundle(&self) -> Result<String> {
         let service = self.plane.get("apiservice", EXTERNAL_METRICS_API, None)?;
         let bundle: Option<ByteString> =
@@ -113,7 +113,7 @@ impl Shared<'_> {
         )
     }
 
-    fn until_published(
+    fn wait_until_published(
         &self,
         what: &str,
         fits: impl Fn(&SecretData) -> bool,
@@ -132,7 +132,7 @@ impl Shared<'_> {
     }
 }
 
-/// Two daemons, one Secret, the API server; 50 readers on all ways.
+/// Two daemons with one Secret, and 50 readers that connect to them directly and through the API server.
 pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let shared = Shared {
@@ -146,7 +146,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
     // Nobody has given the APIService a bundle but the daemon.
     api.wait_available(WITHIN)?;
     let second = start(testbed, &kubeconfig)?;
-    let made = shared.until_published("the first certificate", |_| true)?;
+    let made = shared.wait_until_published("the first certificate", |_| true)?;
     for daemon in [&first, &second] {
         poll_until(WITHIN, "both to serve with the same", || {
             ensure!(ends(daemon)? == ends(&first)?, "another certificate");
@@ -174,7 +174,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
         let old = authority.sign(&shared.names(), now - DAY * 80)?;
         shared.put(&[("tls.crt", &old.certificate_pem), ("tls.key", &old.key_pem)])?;
         let renewed = shared
-            .until_published("a certificate that is due to be renewed", |secret| {
+            .wait_until_published("a certificate that is due to be renewed", |secret| {
                 secret["tls.crt"] != old.certificate_pem
             })?;
         ensure!(renewed["ca.key"] == made["ca.key"], "another authority");
@@ -183,14 +183,14 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
         // An authority that was made long ago: another joins it, and then signs.
         let aged = aged(&made["ca.key"], now)?;
         shared.put(&[("ca.crt", &aged)])?;
-        let joined = shared.until_published("another authority in the bundle", |secret| {
+        let joined = shared.wait_until_published("another authority in the bundle", |secret| {
             secret["ca.crt"].ends_with(&aged) && secret["ca.crt"] != aged
         })?;
         ensure!(
             joined["tls.crt"] == renewed["tls.crt"],
             "the new authority signs at once"
         );
-        let signed = shared.until_published("the new authority to sign", |secret| {
+        let signed = shared.wait_until_published("the new authority to sign", |secret| {
             secret["tls.crt"] != renewed["tls.crt"]
         })?;
         ensure!(
@@ -199,11 +199,11 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
         );
         asked()?;
 
-        // Spoilt: put back. Deleted: made anew.
+        // A damaged Secret is restored, a deleted one created again.
         shared.put(&[("tls.crt", "-----BEGIN CERTIFICATE-----\nMIIB")])?;
-        shared.until_published("the Secret to be repaired", |secret| *secret == signed)?;
+        shared.wait_until_published("the Secret to be repaired", |secret| *secret == signed)?;
         plane.kubectl(&["delete", "secret", SECRET, "-n", &shared.namespace])?;
-        shared.until_published("the Secret to be made again", |secret| {
+        shared.wait_until_published("the Secret to be made again", |secret| {
             secret["ca.key"] != signed["ca.key"] && secret["tls.crt"] != signed["tls.crt"]
         })?;
         asked()
@@ -220,7 +220,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
         &KeyPair::generate()?.serialize_pem(),
         SystemTime::now(),
     )?)?;
-    shared.until_published("the bundle to be corrected", |_| true)?;
+    shared.wait_until_published("the bundle to be corrected", |_| true)?;
     api.wait_available(WITHIN)?;
     theirs_is_left_alone(&shared, &first)?;
     another_takes_over(&shared, first, &second)?;
@@ -243,7 +243,7 @@ fn ends(daemon: &Daemon) -> Result<String> {
     Ok(line.context("no end of the certificate")?.to_owned())
 }
 
-/// Whether the daemon serves with what the Secret holds.
+/// Whether the daemon serves the certificate in the Secret.
 fn serves(daemon: &Daemon, secret: &SecretData, shared: &Shared<'_>) -> Result<bool> {
     let (set, reason) = CertificateSet::read(secret, &shared.names()[0], SystemTime::now());
     ensure!(reason.is_none(), "{reason:?}");
@@ -251,7 +251,7 @@ fn serves(daemon: &Daemon, secret: &SecretData, shared: &Shared<'_>) -> Result<b
     Ok(ends(daemon)? == validity.ends_at().to_string())
 }
 
-/// The certificate of an authority of lagwise with this key, made eight years ago.
+/// A CA certificate of lagwise with this key, created eight years ago.
 fn aged(key: &str, now: SystemTime) -> Result<String> {
     let mut params = CertificateParams::default();
     params
@@ -336,7 +336,7 @@ fn read_on_all_ways(
     Ok((reading, answers))
 }
 
-/// Does something while the readers' trust follows the APIService, as the API server's own does.
+/// Runs an action while the readers take their CA bundle from the APIService, as the API server does.
 fn follow_bundle(
     shared: &Shared<'_>,
     bundle: watch::Sender<String>,
@@ -360,7 +360,7 @@ fn follow_bundle(
     })
 }
 
-/// An APIService that names another Service is somebody else's.
+/// An APIService that names another Service is not changed.
 fn theirs_is_left_alone(shared: &Shared<'_>, leader: &Daemon) -> Result<()> {
     let ours = shared.bundle()?;
     let change = json!({"spec": {"service": {"name": "adapter"}, "caBundle": null}});
@@ -385,7 +385,7 @@ fn theirs_is_left_alone(shared: &Shared<'_>, leader: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// The other daemon goes on with the same certificates when the first is gone.
+/// The second daemon continues with the same certificates after the first has stopped.
 fn another_takes_over(shared: &Shared<'_>, mut first: Daemon, second: &Daemon) -> Result<()> {
     let before = shared.secret()?;
     first.process.stop(Duration::from_secs(20))?;
@@ -393,6 +393,6 @@ fn another_takes_over(shared: &Shared<'_>, mut first: Daemon, second: &Daemon) -
     let service = json!({"spec": {"ports": [{"port": second.api_port}]}});
     shared.patch(&["service", SERVICE, "-n", &shared.namespace], &service)?;
     shared.patch(&["apiservice", EXTERNAL_METRICS_API], &change)?;
-    shared.until_published("the second to set the bundle", |secret| *secret == before)?;
+    shared.wait_until_published("the second to set the bundle", |secret| *secret == before)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A soak with churn: groups, topics, HPAs, certificates and brokers come and go while everything is asked for, and
-//! every answer is held against what the test itself did to Kafka.
+//! Soak test with churn: groups, topics, HPAs, certificates and brokers come and go while all metrics are requested.
+//! Every response is checked against what the test itself did to Kafka.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,20 +25,20 @@ const SERVICE: &str = "lagwise";
 
 const READERS: u64 = 6;
 
-/// Groups there are at a time, about.
+/// Approximate number of groups at any time.
 const GROUPS: usize = 8;
 
-/// What is written to each of a topic's two partitions.
+/// Records written to each of a topic's two partitions.
 const RECORDS: i64 = 100;
 
-/// By how much a clock of the daemon's may differ from when the test did something.
+/// Tolerance between the timestamps of the daemon and the times that the test recorded.
 const SLACK: Duration = Duration::from_secs(1);
 
 /// How much more memory the last third of the time may take than the one before, in percent. Short runs are not yet
 /// warm: caches that last for minutes still fill.
 const GROWTH: (u64, u64) = (4, 2);
 
-/// A minute, or ten where everything is to be tried.
+/// Duration: a minute, or ten in the full tier.
 pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
     let full = is_full_tier();
     let lasts = Duration::from_secs(if full { 600 } else { 60 });
@@ -115,7 +115,7 @@ pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// What is true, and what was answered.
+/// The true lags, and the responses.
 #[derive(Default)]
 struct World {
     groups: Mutex<Vec<Arc<Group>>>,
@@ -172,7 +172,7 @@ impl Group {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something that makes the lag another one: while it is under way, either may be read.
+    /// Runs an action that changes the lag. While it runs, both the old and the new lag are correct.
     fn change(&self, lag: Option<u64>, by: impl FnOnce() -> Result<()>) -> Result<()> {
         self.spans().push(Span {
             lag,
@@ -187,7 +187,8 @@ impl Group {
         Ok(())
     }
 
-    /// Whether a reading that is not too old may say this, of a question asked and answered then.
+    /// Whether this value is correct for a request that was sent and answered at these times, if it may be from a
+    /// reading of the allowed age.
     fn may_be(&self, lag: Option<u64>, asked: Instant, answered: Instant) -> bool {
         let oldest = asked.checked_sub(MAX_STALENESS + SLACK);
         self.spans().iter().any(|span| {
@@ -206,7 +207,7 @@ impl Group {
     }
 }
 
-/// What changes the world.
+/// The part that changes groups, topics, HPAs, certificates and brokers.
 struct Churn<'a> {
     kafka: &'a KafkaCluster,
     plane: &'a ControlPlane,
@@ -340,7 +341,7 @@ impl Churn<'_> {
         }
     }
 
-    /// All that is there is answered, and rightly, once nothing changes any more.
+    /// Checks that every group has its correct value once nothing changes any more.
     fn settles(&self, daemon: &Daemon, asking: &Asking) -> Result<()> {
         let groups = self.world.groups().clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -365,7 +366,7 @@ impl Churn<'_> {
     }
 }
 
-/// What is asked, and by whom.
+/// The part that sends requests.
 struct Asking {
     direct: String,
     through: String,
@@ -394,7 +395,7 @@ async fn get(client: &Client, url: &str) -> Result<(u16, String)> {
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-/// Asks until it is told to stop.
+/// Sends requests until it is stopped.
 async fn read(asking: Arc<Asking>, world: Arc<World>, seed: u64) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut client = asking.client()?;
@@ -465,7 +466,7 @@ fn judge(world: &World, group: &Group, asked: Instant, code: u16, body: &str) {
     }
 }
 
-/// Puts a new certificate into the place that the daemon looks at; its authority's.
+/// Replaces the daemon's certificate files. Returns the certificate of the CA.
 fn mount(plane: &ControlPlane, namespace: &str, folder: &Path) -> Result<String> {
     let serving = plane.serving_certificate(namespace, SERVICE)?;
     let identity = Identity {

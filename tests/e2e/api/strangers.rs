@@ -1,5 +1,5 @@
-//! Callers without valid credentials in number: they neither keep the API server out, nor have it asked about
-//! everything they name, nor hold up those whom it knows.
+//! Floods by callers without valid credentials: they neither block the API server's connections, nor cause unlimited
+//! reviews, nor delay authenticated callers.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,15 +17,16 @@ use crate::testbed::Testbed;
 use crate::testbed::pki::{Authority, Identity};
 use crate::testbed::poll::poll_until;
 
-/// More idle connections of one address than the listener keeps, and of several.
+/// Idle connections: more than the listener keeps for one address, and in all.
 const IDLE_OF_ONE: usize = 800;
 const IDLE_OF_SEVERAL: usize = 1100;
 const FLOOD: usize = 150;
-/// Between the requests of one stranger: what is tried is what strangers may take, not how fast the machine is.
+/// Pause between two requests of one caller. The test is about the limits of the daemon, not about the speed of the
+/// machine.
 const PAUSE: Duration = Duration::from_millis(100);
 const FOR: Duration = Duration::from_secs(6);
 
-/// Idle TLS connections without a certificate, and a restarted API server: it is let in.
+/// With many idle TLS connections without a certificate, a restarted API server can still connect.
 pub(super) fn do_not_keep_the_api_server_out(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let runtime = tokio::runtime::Runtime::new()?;
@@ -52,8 +53,8 @@ pub(super) fn do_not_keep_the_api_server_out(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Connections from several addresses that say nothing, and some with a certificate that nobody trusts: a new
-/// connection of the front proxy is answered.
+/// With many silent connections from several addresses, and some with an untrusted certificate, a new connection of the
+/// front proxy still gets a response.
 pub(super) fn do_not_keep_the_front_proxy_out(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let runtime = tokio::runtime::Runtime::new()?;
@@ -85,7 +86,7 @@ fn check_reports(scene: &Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The sum of the samples that begin so.
+/// Sum of the samples with this prefix.
 fn count(scene: &Scene<'_>, prefix: &str) -> Result<u64> {
     let metrics = scene.daemon.metrics()?;
     let samples = metrics.lines().filter(|line| line.starts_with(prefix));
@@ -149,12 +150,12 @@ fn connector(identity: Option<&Identity>) -> Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Random paths, which do not exist.
+/// Requests for random paths, which do not exist.
 pub(super) fn on_random_paths_hold_nobody_up(testbed: &Testbed) -> Result<()> {
     flood(testbed, |n, _| (format!("/{n}/{n:x}"), None))
 }
 
-/// Random namespaces and random tokens, about which the API server would have to be asked.
+/// Requests for random namespaces with random tokens, each of which would need reviews by the API server.
 pub(super) fn in_random_namespaces_hold_nobody_up(testbed: &Testbed) -> Result<()> {
     flood(testbed, |n, metric| {
         let path = metric.replace("/namespaces/", &format!("/namespaces/n{n}-"));
@@ -162,7 +163,7 @@ pub(super) fn in_random_namespaces_hold_nobody_up(testbed: &Testbed) -> Result<(
     })
 }
 
-/// The reviews for which the API server was asked.
+/// Number of reviews that the daemon requested from the API server.
 pub(super) fn sent_reviews(scene: &Scene<'_>) -> Result<u64> {
     let mut sent = 0;
     for kind in ["access", "token"] {
@@ -204,7 +205,7 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
                     if let Some(token) = token {
                         request = request.bearer_auth(token);
                     }
-                    // Closed for lack of room, perhaps.
+                    // The daemon may close the connection because the listener is full.
                     let _ = request.send().await;
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -234,7 +235,7 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
         crowded.refused,
         crowded.asked
     );
-    // Those of the others, and few of the strangers.
+    // The reviews of the valid requests, and a bounded number for the flood.
     let most = u64::try_from(crowded.asked)? * 2 + 300;
     ensure!(reviews <= most, "{reviews} reviews, at most {most}");
     Ok(())
@@ -247,7 +248,7 @@ pub(super) struct Questions {
     pub(super) answers: Latencies,
 }
 
-/// Questions that no cache answers, by a token's owner and by the API server for a master.
+/// Sends requests that no cache can answer, with a token, and through the API server as an administrator.
 pub(super) async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Questions> {
     static QUESTION: AtomicUsize = AtomicUsize::new(0);
     let client = reqwest::Client::builder()
@@ -259,7 +260,7 @@ pub(super) async fn questions(scene: &Scene<'_>, token: &str, time: Duration) ->
     let mut questions = Questions::default();
     while Instant::now() < until {
         let n = QUESTION.fetch_add(1, Ordering::Relaxed);
-        // Not the reader's own namespace, so the answer is a refusal that the API server has given.
+        // In another namespace the API server refuses the reader, so the expected status is 403.
         let other = metric.replace("/namespaces/", &format!("/namespaces/q{n}-"));
         for (path, expected) in [(&other, 403), (&metric, 200)] {
             let began = Instant::now();

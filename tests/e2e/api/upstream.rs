@@ -1,5 +1,5 @@
-//! The API server that the daemon depends on is gone, busy, broken or cut off: what is read goes on, whom nothing
-//! recent is known about is refused for a reason, nothing hangs, and all is well afterwards without a restart.
+//! Outages of the API server that the daemon depends on: the daemon continues to read Kafka, refuses callers without a
+//! recent review with a reason, never hangs, and recovers without a restart.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ use crate::testbed::ports::free_port;
 use crate::testbed::proxy::{Mode, Proxy};
 use crate::testbed::{Testbed, unique};
 
-/// How long no answer may take, whatever the API server does: what a review may take, and this busy machine.
+/// Maximum time of a response, whatever the API server does: the timeout of a review, and a margin for a busy machine.
 const NO_HANG: Duration = Duration::from_secs(10);
 
-/// How long it may take until all is well again: the longest pause between two tries, and some.
+/// Timeout until everything works again: the longest backoff, and a margin.
 const RECOVERY: Duration = Duration::from_secs(180);
 
-/// Clients that ask the daemon itself.
+/// Clients that send requests directly to the daemon.
 struct Asking<'a> {
     scene: &'a Scene<'a>,
     plain: Client,
@@ -40,7 +40,7 @@ impl<'a> Asking<'a> {
         })
     }
 
-    /// Code and body of the group's lag for the bearer of a token. It takes no longer than it may, and is never 500.
+    /// Requests the group's lag with a token. Checks the time, and that the status is not 500. Returns status and body.
     fn bearer(&self, token: &str) -> Result<(u16, String)> {
         let url = self
             .scene
@@ -54,7 +54,8 @@ impl<'a> Asking<'a> {
         Ok((code, body))
     }
 
-    /// What somebody is answered whom nobody need be asked about: read from memory, whatever the API server does.
+    /// Requests the value as a caller that needs no review (group `system:masters`). It is read from memory, so this
+    /// must succeed whatever the API server does.
     fn master(&self, selector: &str) -> Result<u64> {
         let path = metric_path(&self.scene.namespace, selector);
         let began = Instant::now();
@@ -69,7 +70,7 @@ impl<'a> Asking<'a> {
         format!("group={},topic={}", self.scene.group, self.scene.topic)
     }
 
-    /// The lag goes on being read: one record more is one message more.
+    /// Checks that the daemon still reads Kafka: one more record adds one to the lag.
     fn follows_kafka(&self, testbed: &Testbed) -> Result<()> {
         let before = self.master(&self.selector())?;
         testbed.kafka()?.produce(&self.scene.topic, 1, 1)?;
@@ -102,7 +103,7 @@ impl<'a> Asking<'a> {
             .apply(&self.scene.namespace, &hpa.to_string())
     }
 
-    /// Whether the daemon knows of that HPA.
+    /// Whether the daemon has seen that HPA.
     fn knows(&self, hpa: &str) -> Result<bool> {
         Ok(self.master(&format!("{},hpa={hpa}", self.selector()))? == 2)
     }
@@ -122,7 +123,7 @@ impl<'a> Asking<'a> {
         })
     }
 
-    /// It has neither ended nor panicked anywhere.
+    /// Checks that the daemon runs, and has not panicked.
     fn is_sound(&self) -> Result<()> {
         let log = self.scene.daemon.process.log();
         ensure!(!log.contains("panicked"), "it panicked");
@@ -152,7 +153,7 @@ pub(super) fn refusals_are_borne(testbed: &Testbed) -> Result<()> {
             proxy.set(&[Asked::List, Asked::Watch], fault);
             proxy.cut();
         }
-        // Who was known a moment ago goes on being known for a while; whoever was not is refused for a reason.
+        // A caller with a recent review is served for a while; others are refused with a reason.
         let (code, body) = asking.bearer(&token)?;
         ensure!(code == 200, "{fault:?}: {code}: {body}");
         let (code, body) = asking.bearer(&unseen)?;
@@ -191,7 +192,7 @@ pub(super) fn refusals_are_borne(testbed: &Testbed) -> Result<()> {
     asking.is_sound()
 }
 
-/// Watches alone are refused or cut; and the rights to list are taken away and given back.
+/// Only watches are refused or cut; and the rights to list are revoked and granted again.
 pub(super) fn watches_are_cut_and_rights_taken_away(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let proxy = ApiProxy::start(plane)?;
@@ -257,7 +258,7 @@ pub(super) fn watches_are_cut_and_rights_taken_away(testbed: &Testbed) -> Result
     asking.is_sound()
 }
 
-/// The network to the API server takes everything and brings nothing, then cuts every connection, then is well.
+/// The network to the API server drops all responses, then cuts every connection, then works again.
 pub(super) fn a_silent_network_is_borne(testbed: &Testbed) -> Result<()> {
     let (proxy, port) = network(testbed)?;
     let scene = Scene::set_by(testbed, |_| {}, |own| through(testbed, &own, port))?;
@@ -279,7 +280,7 @@ pub(super) fn a_silent_network_is_borne(testbed: &Testbed) -> Result<()> {
     asking.is_sound()
 }
 
-/// Nobody says that the network is gone, and no request shows it: a watch is given up all the same.
+/// The network fails silently and no request is sent: the daemon still gives up the watch.
 pub(super) fn a_silent_watch_is_given_up(testbed: &Testbed) -> Result<()> {
     let (proxy, port) = network(testbed)?;
     let scene = Scene::set_by(testbed, |_| {}, |own| through(testbed, &own, port))?;
@@ -307,7 +308,7 @@ pub(super) fn a_silent_watch_is_given_up(testbed: &Testbed) -> Result<()> {
     asking.is_sound()
 }
 
-/// A network to the API server, and the port at which it is.
+/// A proxy that simulates the network to the API server, and its port.
 fn network(testbed: &Testbed) -> Result<(Proxy, u16)> {
     let server = &testbed.control_plane()?.server;
     let target = server.rsplit(':').next().context("no port")?.parse()?;
@@ -325,7 +326,7 @@ fn through(testbed: &Testbed, own: &Path, port: u16) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The API server is killed and comes back where it was.
+/// The API server is killed and restarted.
 pub(super) fn the_api_server_is_restarted(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let (plane, asking) = (scene.plane, Asking::new(&scene)?);

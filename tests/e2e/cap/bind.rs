@@ -1,4 +1,4 @@
-//! The policy by which an operator binds users to the cap.
+//! The admission policy with which an operator makes the cap mandatory for users.
 
 use std::path::Path;
 
@@ -48,7 +48,7 @@ impl Drop for BindPolicy<'_> {
     }
 }
 
-/// Somebody with all rights on the HPAs of the namespace, and on their status.
+/// A user with all rights on the HPAs of the namespace, and on their status.
 fn bobs_kubeconfig(scene: &Scene<'_>) -> Result<String> {
     let subject = format!("--serviceaccount={}:bob", scene.namespace);
     let hpas = "--resource=horizontalpodautoscalers.autoscaling";
@@ -72,7 +72,7 @@ pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
         hpa["spec"]["maxReplicas"] = json!(50);
     })?;
     scene.plane.apply(&scene.namespace, &manifest)?;
-    scene.until_max(6)?;
+    scene.wait_until_max(6)?;
     let kubeconfig = bobs_kubeconfig(&scene)?;
     let _policy = BindPolicy::install(&scene)?;
     // Nothing is stored: admission is asked all the same.
@@ -211,8 +211,8 @@ pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
         "",
     )?;
     ensure!(capped.trim() == "6", "{capped}");
-    // lagwise is not bound, and goes on.
+    // The policy does not bind lagwise itself.
     scene.kafka.grow_topic(&scene.topic, 8)?;
     scene.commit_all(8)?;
-    scene.until_max(8)
+    scene.wait_until_max(8)
 }

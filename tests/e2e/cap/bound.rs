@@ -1,5 +1,5 @@
-//! The bound under enforcement: it holds against whatever else the HPA scales by, follows the partitions, and stands
-//! still while anything is unknown.
+//! The enforced maximum: it bounds all metrics of the HPA, follows the partitions, and does not change while anything is
+//! unknown.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::secured::READER;
 use crate::testbed::{Testbed, unique};
 
-/// A second metric, of somebody else's, that wants as many replicas as it is worth.
+/// A second metric from another server, which asks for as many replicas as its value.
 fn with_the_adapters_metric(hpa: &mut Value) {
     let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
     metrics.push(json!({
@@ -48,7 +48,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
     scene.plane.apply(&scene.namespace, &list.to_string())?;
     let wanted = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     let running = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    // Under advise it is as the other metric wants, and that this can be is told.
+    // With `advise` the other metric determines the replicas, and a finding says that this is possible.
     poll_until(WITHIN, "the other metric's number", || {
         ensure!(wanted.now() == 20, "{:?}", wanted.timed());
         Ok(())
@@ -61,7 +61,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
 
     let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "billing")?;
     scene.annotate("cap=enforce")?;
-    scene.until_max(6)?;
+    scene.wait_until_max(6)?;
     let before = wanted.values().len();
     poll_until(WITHIN, "the HPA to cut it", || {
         ensure!(wanted.now() == PARTITIONS, "{:?}", wanted.timed());
@@ -115,7 +115,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
     scene
         .kafka
         .topics_tool(&["--alter", "--topic", &scene.topic, "--partitions", "12"])?;
-    scene.until_max(12)?;
+    scene.wait_until_max(12)?;
     let followed = altered.elapsed();
     poll_until(WITHIN, "the new ceiling to be reached", || {
         ensure!(wanted.now() == 12, "{:?}", wanted.timed());
@@ -135,16 +135,16 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
     );
     // Every maximum there ever was.
     ensure!(bound.values() == [20, 6, 12], "{:?}", bound.timed());
-    scene.until_user_max("20")?;
+    scene.wait_until_user_max("20")?;
     println!("spec.replicas: {:?}", wanted.timed());
     println!("new partitions: maximum after {followed:?}, replicas after {reached:?}");
     Ok(())
 }
 
-/// A broker gone, all of Kafka gone, the daemon killed, and another that starts into all of it.
+/// Outage of a broker and of all brokers, a killed daemon, and another daemon that starts during the outage.
 pub(crate) fn nothing_moves_while_anything_is_unknown(testbed: &Testbed) -> Result<()> {
     let scene = Scene::on(testbed, testbed.three_brokers()?, "unknown")?;
-    // One copy of each partition: whoever has it down leaves it unknown.
+    // One replica of each partition: without its broker, a partition is unknown.
     scene
         .kafka
         .create_topic_on(&scene.topic, &[1, 2, 3, 1, 2, 3])?;
@@ -155,8 +155,8 @@ pub(crate) fn nothing_moves_while_anything_is_unknown(testbed: &Testbed) -> Resu
         .plane
         .apply(&scene.namespace, &scene.manifest(enforced)?)?;
     let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "billing")?;
-    scene.until_max(6)?;
-    let until = |daemon: &Daemon, what: &str| {
+    scene.wait_until_max(6)?;
+    let wait_until = |daemon: &Daemon, what: &str| {
         poll_until(WITHIN, what, || {
             let metrics = daemon.metrics()?;
             ensure!(
@@ -174,26 +174,26 @@ pub(crate) fn nothing_moves_while_anything_is_unknown(testbed: &Testbed) -> Resu
             Ok(())
         })?;
         // Past the time for which the last complete reading is served, too.
-        daemon.let_it_look(20)?;
+        daemon.wait_for_sweeps(20)?;
         scene.kafka.stop_all()?;
-        until(&daemon, "lagwise_cluster_up{cluster=\"main\"} 0")?;
-        daemon.let_it_look(4)?;
+        wait_until(&daemon, "lagwise_cluster_up{cluster=\"main\"} 0")?;
+        daemon.wait_for_sweeps(4)?;
         // Killed in the middle of it. The policy keeps the account meanwhile.
         daemon.process.kill();
         drop(api);
         scene.patch(r#"{"spec":{"maxReplicas":30}}"#)?;
         let (again, _api) = scene.daemon(testbed)?;
-        until(&again, "lagwise_cluster_up{cluster=\"main\"} 0")?;
-        again.let_it_look(4)?;
+        wait_until(&again, "lagwise_cluster_up{cluster=\"main\"} 0")?;
+        again.wait_for_sweeps(4)?;
         scene.kafka.start_all()?;
-        until(&again, "lagwise_cluster_up{cluster=\"main\"} 1")?;
-        again.let_it_look(8)
+        wait_until(&again, "lagwise_cluster_up{cluster=\"main\"} 1")?;
+        again.wait_for_sweeps(8)
     };
     let held = outages();
     scene.kafka.mend()?;
     held?;
     ensure!(bound.values() == [20, 6], "{:?}", bound.timed());
-    scene.until_user_max("30")
+    scene.wait_until_user_max("30")
 }
 
 pub(crate) fn a_topic_that_may_not_be_read_moves_nothing(testbed: &Testbed) -> Result<()> {
@@ -230,7 +230,7 @@ pub(crate) fn a_topic_that_may_not_be_read_moves_nothing(testbed: &Testbed) -> R
     })?;
     scene.plane.apply(&scene.namespace, &manifest)?;
     let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "billing")?;
-    scene.until_max(6)?;
+    scene.wait_until_max(6)?;
     kafka.forbid_describe(&scene.topic)?;
     let selector = format!("group={},topic={}", scene.group, scene.topic);
     let path = metric_path(&scene.namespace, &selector);
@@ -246,17 +246,17 @@ pub(crate) fn a_topic_that_may_not_be_read_moves_nothing(testbed: &Testbed) -> R
         ensure!(refused, "{answer:?}");
         Ok(())
     })?;
-    daemon.let_it_look(10)?;
+    daemon.wait_for_sweeps(10)?;
     kafka.allow_describe(&[&scene.topic], &[])?;
     poll_until(WITHIN, "the topic to be known again", || {
         answer().map(drop).map_err(anyhow::Error::msg)
     })?;
-    daemon.let_it_look(8)?;
+    daemon.wait_for_sweeps(8)?;
     ensure!(bound.values() == [20, 6], "{:?}", bound.timed());
     Ok(())
 }
 
-/// A second metric of lagwise's own that wants 50, of a group whose ceiling is no bound.
+/// A second lagwise metric that asks for 50 replicas, of a group with a high ceiling.
 fn with_a_greedy_metric(hpa: &mut Value, group: &str, topic: &str) {
     let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
     metrics.push(json!({

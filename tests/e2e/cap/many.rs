@@ -1,5 +1,5 @@
-//! What it costs to cap many HPAs at once: the daemon reads back each of its own writes, which must not make it work
-//! through all HPAs again.
+//! CPU time for capping many HPAs at once: the watch returns each write of the daemon, which must not make it process
+//! all HPAs again.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::testbed::{Testbed, unique};
 const FEW: u32 = 300;
 const MANY: u32 = 1500;
 
-/// How much more CPU time each HPA may take where there are many.
+/// Factor by which the CPU time for each HPA may be larger if there are many.
 const FACTOR: u32 = 2;
 
 const WITHIN: Duration = Duration::from_secs(180);
@@ -31,7 +31,7 @@ pub(super) fn cost_the_same_each(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// The daemon's CPU time for each of so many HPAs that are switched to enforcement.
+/// The daemon's CPU time for each HPA, when this number of HPAs is switched to enforcement.
 fn cost_per_hpa(testbed: &Testbed, count: u32) -> Result<Duration> {
     let scene = Scene::set(testbed, "many", PARTITIONS)?;
     let (plane, namespace, prefix) = (scene.plane, &scene.namespace, unique("many"));
@@ -81,7 +81,7 @@ fn hpa(scene: &Scene<'_>, prefix: &str, number: u32) -> Result<Value> {
     Ok(list["items"][1].take())
 }
 
-/// How many ceilings are known.
+/// Number of known ceilings.
 fn ceilings(daemon: &Daemon) -> Result<u32> {
     let metrics = daemon.metrics()?;
     let ceilings = metrics
@@ -98,7 +98,7 @@ fn written(daemon: &Daemon) -> Result<u32> {
     Ok(written.map_or(Ok(0), str::parse)?)
 }
 
-/// How many HPAs have the ceiling as their maximum.
+/// Number of HPAs whose maximum is the ceiling.
 fn capped(scene: &Scene<'_>) -> Result<usize> {
     let list = scene.kubectl(&["get", "hpa", "-o", "json"])?;
     let list: Value = serde_json::from_str(&list)?;
@@ -112,7 +112,7 @@ fn capped(scene: &Scene<'_>) -> Result<usize> {
 /// The seconds of CPU time that the daemon uses in each second while nothing changes.
 fn idle(daemon: &Daemon) -> Result<f64> {
     let (begun, before) = (Instant::now(), daemon.process.cpu()?);
-    daemon.let_it_look(3)?;
+    daemon.wait_for_sweeps(3)?;
     let used = daemon.process.cpu()? - before;
     Ok(used.as_secs_f64() / begun.elapsed().as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! HPAs that are not as most are: copies, those that others own, that are paused, that lose their metric.
+//! Special HPAs: copies, HPAs with an owner, paused ones, and ones that lose their metric.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn max_of(scene: &Scene<'_>, name: &str) -> Result<i64> {
     hpa["spec"]["maxReplicas"].as_i64().context("no maximum")
 }
 
-pub(super) fn until_max_of(scene: &Scene<'_>, name: &str, expected: i64) -> Result<()> {
+pub(super) fn wait_until_max_of(scene: &Scene<'_>, name: &str, expected: i64) -> Result<()> {
     poll_until(WITHIN, &format!("maximum {expected} of {name}"), || {
         let max = max_of(scene, name)?;
         ensure!(max == expected, "{max}");
@@ -50,7 +50,7 @@ pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
             ..Options::main(&scene.kafka.bootstrap())
         };
         let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
-        daemon.let_it_look(8)?;
+        daemon.wait_for_sweeps(8)?;
         ensure!(
             max_of(&scene, "billing")? == 20,
             "read-only, and something was written"
@@ -72,10 +72,10 @@ pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
     let (daemon, _api) = scene.daemon(testbed)?;
 
     // Never below minReplicas, which the API server would refuse, and after it once that is lowered.
-    scene.until_max(8)?;
+    scene.wait_until_max(8)?;
     scene.patch(r#"{"spec":{"minReplicas":1}}"#)?;
-    scene.until_max(6)?;
-    scene.until_user_max("20")?;
+    scene.wait_until_max(6)?;
+    scene.wait_until_user_max("20")?;
 
     // A copy is made with its marks and is held as it was; given back, it gets the same number.
     let mut copy = scene.hpa()?;
@@ -86,10 +86,10 @@ pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
     scene.plane.kubectl_with_input(&create, &copy.to_string())?;
     ensure!(max_of(&scene, "copy")? == 6, "{}", max_of(&scene, "copy")?);
     scene.kubectl(&["annotate", "hpa", "copy", "lagwise.dev/cap-"])?;
-    until_max_of(&scene, "copy", 20)?;
+    wait_until_max_of(&scene, "copy", 20)?;
 
     // An HPA that is left without a metric of ours has no ceiling, and never will have.
-    until_max_of(&scene, "bare", 6)?;
+    wait_until_max_of(&scene, "bare", 6)?;
     let cpu = json!({"spec": {"metrics": [{
         "type": "Resource",
         "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
@@ -102,9 +102,9 @@ pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
         "-p",
         &cpu.to_string(),
     ])?;
-    until_max_of(&scene, "bare", 20)?;
+    wait_until_max_of(&scene, "bare", 20)?;
 
-    daemon.let_it_look(8)?;
+    daemon.wait_for_sweeps(8)?;
     ensure!(
         max_of(&scene, "owned")? == 20,
         "a controller's HPA was written"
@@ -115,15 +115,15 @@ pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
         scene.kubectl(&["annotate", "--overwrite", "hpa", "paused", &paused])
     };
     pause("-")?;
-    until_max_of(&scene, "paused", 6)?;
+    wait_until_max_of(&scene, "paused", 6)?;
     // Paused, what stands stands, whatever else is asked.
     pause("=true")?;
     scene.kubectl(&["annotate", "hpa", "paused", "lagwise.dev/cap-"])?;
-    daemon.let_it_look(8)?;
+    daemon.wait_for_sweeps(8)?;
     ensure!(
         max_of(&scene, "paused")? == 6,
         "a paused HPA was given back"
     );
     pause("-")?;
-    until_max_of(&scene, "paused", 20)
+    wait_until_max_of(&scene, "paused", 20)
 }

@@ -1,12 +1,11 @@
-//! The cap where no policy keeps the account: lagwise patches the field, and whoever fights over it is met with
-//! patience.
+//! The cap without the admission policy: lagwise patches the field, and backs off if another writer keeps changing it.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::odd::{another, until_max_of};
+use super::odd::{another, wait_until_max_of};
 use super::users::{fight, owners};
 use super::{PARTITIONS, Scene, WITHIN, enforced, release};
 use crate::testbed::Testbed;
@@ -18,7 +17,7 @@ pub(crate) fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<(
     scene
         .plane
         .apply(&scene.namespace, &scene.manifest(enforced)?)?;
-    scene.until_max(6)?;
+    scene.wait_until_max(6)?;
     ensure!(scene.user_max()? == "20", "the user's number is lost");
     // Nothing moves while nothing is known, nor without the daemon.
     scene.kafka.stop_all()?;
@@ -44,7 +43,7 @@ pub(crate) fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<(
         "-p",
         r#"{"spec":{"maxReplicas":30}}"#,
     ])?;
-    scene.until_max(6)?;
+    scene.wait_until_max(6)?;
     ensure!(scene.user_max()? == "30", "the user's new number is lost");
     daemon.process.stop(Duration::from_secs(10))?;
     ensure!(scene.max()? == 6, "it moved with the daemon's end");
@@ -79,7 +78,7 @@ pub(crate) fn without_the_policy_a_fight_is_bounded(testbed: &Testbed) -> Result
     // HPAs of their own, since every edit that has to be answered makes lagwise wait longer before it answers the next
     // one of the same HPA. The fight goes on beside the edits.
     another(&scene, "contested", |_| {})?;
-    until_max_of(&scene, "contested", 6)?;
+    wait_until_max_of(&scene, "contested", 6)?;
     std::thread::scope(|scope| {
         let fighting = scope.spawn(|| contest(&scene));
         let edited = edits_are_answered(&scene).and_then(|()| marks_come_again(&scene));
@@ -89,10 +88,10 @@ pub(crate) fn without_the_policy_a_fight_is_bounded(testbed: &Testbed) -> Result
     })?;
     let fought = "lagwise_cap_writes_total{outcome=\"fought\"}";
     ensure!(daemon.metrics()?.contains(fought), "the fight was not told");
-    // Given back, it is nobody's but the user's: an unforced apply of another number goes through.
+    // After the release only the user owns the field: an unforced apply of another number succeeds.
     scene.annotate("cap-")?;
-    scene.until_max(20)?;
-    scene.until_unmarked()?;
+    scene.wait_until_max(20)?;
+    scene.wait_until_unmarked()?;
     let owners = owners(&scene.hpa()?);
     ensure!(
         !owners.iter().any(|owner| owner.starts_with("lagwise")),
@@ -112,32 +111,32 @@ fn apply(scene: &Scene<'_>, max: u32, more: &[&str]) -> Result<String> {
     scene.plane.kubectl_with_input(&args, &manifest)
 }
 
-/// Whoever edits the maximum, and however, has their number kept.
+/// Every way to write the maximum: lagwise keeps the user's number.
 fn edits_are_answered(scene: &Scene<'_>) -> Result<()> {
     apply(scene, 20, &[])?;
-    scene.until_max(6)?;
-    scene.until_user_max("20")?;
+    scene.wait_until_max(6)?;
+    scene.wait_until_user_max("20")?;
     // The field is lagwise's while it is capped, and the API server says so.
     let conflict = apply(scene, 30, &[]).err().map(|error| error.to_string());
     let told =
         conflict.is_some_and(|text| text.contains("lagwise") && text.contains("maxReplicas"));
     ensure!(told, "no conflict with lagwise");
     apply(scene, 30, &["--force-conflicts"])?;
-    scene.until_user_max("30")?;
-    scene.until_max(6)?;
+    scene.wait_until_user_max("30")?;
+    scene.wait_until_max(6)?;
     // minReplicas holds it up, and lowered again it is no new number.
     scene.patch(r#"{"spec":{"minReplicas":8,"maxReplicas":20}}"#)?;
-    scene.until_max(8)?;
-    scene.until_user_max("20")?;
+    scene.wait_until_max(8)?;
+    scene.wait_until_user_max("20")?;
     scene.patch(r#"{"spec":{"minReplicas":1}}"#)?;
-    scene.until_max(6)?;
-    scene.until_user_max("20")
+    scene.wait_until_max(6)?;
+    scene.wait_until_user_max("20")
 }
 
-/// Both marks taken away at once.
+/// A user removes both annotations at once.
 fn marks_come_again(scene: &Scene<'_>) -> Result<()> {
     another(scene, "bare", |_| {})?;
-    until_max_of(scene, "bare", 6)?;
+    wait_until_max_of(scene, "bare", 6)?;
     let bare = ["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"];
     scene.kubectl(&[&["annotate", "hpa", "bare"], &bare[..]].concat())?;
     poll_until(WITHIN, "the user's 20 to be kept", || {
@@ -146,10 +145,10 @@ fn marks_come_again(scene: &Scene<'_>) -> Result<()> {
         ensure!(*user == "20", "{user}");
         Ok(())
     })?;
-    until_max_of(scene, "bare", 6)
+    wait_until_max_of(scene, "bare", 6)
 }
 
-/// Somebody else writes the maximum of an HPA that nobody has edited so far once a second.
+/// Another writer sets the maximum once a second, on an HPA that no user has edited before.
 fn contest(scene: &Scene<'_>) -> Result<()> {
     let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
     let calm = written()?.len();
@@ -159,7 +158,7 @@ fn contest(scene: &Scene<'_>) -> Result<()> {
         "lagwise's writes: {calm} before, {writes} in half a minute of somebody else's one a second"
     );
     ensure!((1..=6).contains(&writes), "{writes} writes");
-    until_max_of(scene, "contested", 6)?;
+    wait_until_max_of(scene, "contested", 6)?;
     let contested = scene
         .plane
         .get("hpa", "contested", Some(&scene.namespace))?;

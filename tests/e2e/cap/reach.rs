@@ -1,4 +1,4 @@
-//! The ceiling is reached, whole, whatever the tolerance and however many topics make it.
+//! The HPA reaches exactly the ceiling, with any tolerance and with several topics.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -26,7 +26,8 @@ pub(crate) fn the_ceiling_is_reached_by_the_replicas_wanted(testbed: &Testbed) -
     reach_the_ceiling(testbed, "desired", (91, 100), as_replicas)
 }
 
-/// From so many replicas to the ceiling, under the default tolerance, which a clamp alone cannot pass.
+/// Scales from `from` replicas to the ceiling with the default tolerance, where a clamped value alone would stop below
+/// it.
 fn reach_the_ceiling(
     testbed: &Testbed,
     name: &str,
@@ -58,7 +59,7 @@ fn reach_the_ceiling(
         ensure!(series.now() == from, "{:?}", series.timed());
         Ok(())
     })?;
-    scene.until_max(ceiling.into())?;
+    scene.wait_until_max(ceiling.into())?;
     scene
         .kafka
         .produce_to(&scene.topic, &[(0, 2 * lag(ceiling - from)?)])?;

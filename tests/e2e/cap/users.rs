@@ -1,4 +1,5 @@
-//! The user's number under the policy: whoever writes it, and however, it is kept, and the field stays theirs.
+//! The user's maximum under the admission policy: every way to write it is respected, and the user stays the owner of
+//! the field.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::odd::{another, until_max_of};
+use super::odd::{another, wait_until_max_of};
 use super::{PARTITIONS, Policy, Scene, WITHIN, enforced, release};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
@@ -27,11 +28,11 @@ pub(crate) fn the_users_number_is_never_lost(testbed: &Testbed) -> Result<()> {
         scene.plane.kubectl_with_input(&args, &manifest(max)?)
     };
     server_side(20, "apply")?;
-    scene.until_max(6)?;
+    scene.wait_until_max(6)?;
     for (max, live) in [(4, 4), (30, 6), (20, 6)] {
-        // Unforced: whoever owned the field by then would make this fail.
+        // Not forced: it would fail if another field manager owned the field.
         server_side(max, "apply")?;
-        scene.until_max(live)?;
+        scene.wait_until_max(live)?;
         let user = scene.user_max()?;
         ensure!(
             user.as_str() == Some(&*max.to_string()),
@@ -58,18 +59,18 @@ pub(crate) fn the_users_number_is_never_lost(testbed: &Testbed) -> Result<()> {
     })?;
     // Who no longer wants it gets theirs back, and no mark is left.
     scene.annotate("max-replicas=18")?;
-    scene.until_max(12)?;
+    scene.wait_until_max(12)?;
     scene.annotate("max-replicas-")?;
     scene.annotate("cap-")?;
-    scene.until_max(18)?;
-    scene.until_unmarked()?;
+    scene.wait_until_max(18)?;
+    scene.wait_until_unmarked()?;
     server_side(17, "apply")?;
     // The manifest asks for enforcement again.
-    scene.until_max(12)?;
-    scene.until_user_max("17")
+    scene.wait_until_max(12)?;
+    scene.wait_until_user_max("17")
 }
 
-/// Who owns `spec.maxReplicas`, and by which kind of write.
+/// Field managers of `spec.maxReplicas`, with the kind of their write.
 pub(super) fn owners(hpa: &Value) -> Vec<String> {
     let entries = hpa["metadata"]["managedFields"]
         .as_array()
@@ -83,7 +84,7 @@ pub(super) fn owners(hpa: &Value) -> Vec<String> {
     owning.map(named).collect()
 }
 
-/// Somebody else applies 50 to an HPA by force every second for half a minute.
+/// Another writer applies 50 to an HPA by force every second for half a minute.
 pub(super) fn fight(scene: &Scene<'_>, hpa: &str) -> Result<()> {
     let theirs = json!({
         "apiVersion": "autoscaling/v2",
@@ -114,7 +115,7 @@ pub(super) fn fight(scene: &Scene<'_>, hpa: &str) -> Result<()> {
     Ok(())
 }
 
-/// A chart of the workload, of which `max` is a value.
+/// A chart of the workload with the value `max`.
 fn chart(testbed: &Testbed, scene: &Scene<'_>) -> Result<PathBuf> {
     let folder = testbed.folder("billing-chart")?;
     std::fs::create_dir_all(folder.join("templates"))?;
@@ -139,7 +140,7 @@ pub(crate) fn every_way_to_write_it_ends_well(testbed: &Testbed) -> Result<()> {
     let _policy = Policy::install(&scene)?;
     let (mut daemon, _api) = scene.daemon(testbed)?;
     another(&scene, "contested", |_| {})?;
-    until_max_of(&scene, "contested", 6)?;
+    wait_until_max_of(&scene, "contested", 6)?;
     // The fight is over an HPA of its own, beside the edits.
     std::thread::scope(|scope| {
         let fighting = scope.spawn(|| the_policy_wins_the_fight(&scene));
@@ -182,7 +183,7 @@ pub(crate) fn every_way_to_write_it_ends_well(testbed: &Testbed) -> Result<()> {
         "{one}"
     );
     ensure!(scene.max()? == 25, "{}", scene.hpa()?);
-    scene.until_unmarked()?;
+    scene.wait_until_unmarked()?;
     let owners = owners(&scene.hpa()?);
     ensure!(
         !owners.iter().any(|owner| owner.starts_with("lagwise")),
@@ -209,19 +210,19 @@ fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
         scene.plane.helm(&args)
     };
     helm("install", 20)?;
-    scene.until_max(6)?;
-    scene.until_user_max("20")?;
+    scene.wait_until_max(6)?;
+    scene.wait_until_user_max("20")?;
     for (max, live) in [(20, 6), (4, 4), (30, 6), (20, 6)] {
         helm("upgrade", max)?;
-        scene.until_max(live)?;
-        scene.until_user_max(&max.to_string())?;
+        scene.wait_until_max(live)?;
+        scene.wait_until_user_max(&max.to_string())?;
     }
     let hpa = ["hpa", "billing", "-n", &scene.namespace];
     // An editor sends what it was shown; one that changes something else leaves the number alone.
     scene
         .plane
         .edit(&hpa, "s/minReplicas:.*1/minReplicas:\\ 2/")?;
-    scene.until_user_max("20")?;
+    scene.wait_until_user_max("20")?;
     ensure!(
         scene.hpa()?["spec"]["minReplicas"] == 2,
         "nothing was edited"
@@ -231,8 +232,8 @@ fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
             &hpa,
             &format!("s/maxReplicas:.*{from}$/maxReplicas:\\ {to}/"),
         )?;
-        scene.until_max(live)?;
-        scene.until_user_max(&to.to_string())?;
+        scene.wait_until_max(live)?;
+        scene.wait_until_user_max(&to.to_string())?;
     }
     for (max, live) in [(25, 6), (3, 3), (25, 6), (25, 6)] {
         let manifest = scene.manifest(|hpa| {
@@ -240,8 +241,8 @@ fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
             hpa["spec"]["maxReplicas"] = json!(max);
         })?;
         scene.plane.apply(&scene.namespace, &manifest)?;
-        scene.until_max(live)?;
-        scene.until_user_max(&max.to_string())?;
+        scene.wait_until_max(live)?;
+        scene.wait_until_user_max(&max.to_string())?;
     }
     // The policy holds it by itself. Each change of the ceiling or of who enforces it is a write; there was one ceiling.
     let writes = scene.plane.daemon_writes(&scene.namespace, "billing")?;
@@ -249,7 +250,7 @@ fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The policy holds the maximum without a write of lagwise's, whoever fights over it.
+/// The policy keeps the maximum without a write of lagwise, also against a persistent writer.
 fn the_policy_wins_the_fight(scene: &Scene<'_>) -> Result<()> {
     let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
     let calm = written()?.len();

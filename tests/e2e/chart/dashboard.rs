@@ -16,7 +16,7 @@ use crate::testbed::ports::free_port;
 use crate::testbed::process::Process;
 use crate::testbed::{Testbed, unique};
 
-/// Metrics that have no sample while all is well.
+/// Metrics that have no sample while there is no problem.
 const QUIET: &[&str] = &[
     "lagwise_cap_writes_total",
     "lagwise_lag_events_total",

@@ -1,5 +1,5 @@
-//! An installation beside what the cluster has: another owner of the external metrics API, another release, narrow
-//! rights, and no node that could run a pod.
+//! Installation in a cluster with another owner of the external metrics API, with another release, with narrow rights,
+//! and without a node that could run a pod.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{chart, may};
 use crate::testbed::Testbed;
 use crate::testbed::control_plane::ControlPlane;
-use crate::testbed::kubernetes::EXTERNAL_METRICS_API;
+use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, external_metrics_api};
 
 /// Runs Helm for a release in a namespace, with the default values and these.
 fn install(plane: &ControlPlane, release: &str, namespace: &str, set: &str) -> Result<String> {
@@ -43,7 +43,7 @@ fn install_with(
     plane.helm(&[&command[..], more].concat())
 }
 
-/// A release that is uninstalled at the end, whatever becomes of the test.
+/// A release that is uninstalled when dropped.
 struct Uninstalled<'a> {
     plane: &'a ControlPlane,
     release: &'a str,
@@ -63,7 +63,7 @@ impl Drop for Uninstalled<'_> {
     }
 }
 
-/// A registration that is deleted at the end.
+/// A registration that is deleted when dropped.
 struct Registration<'a>(&'a ControlPlane);
 
 impl Drop for Registration<'_> {
@@ -90,18 +90,7 @@ fn refused(outcome: Result<String>, named: &[&str]) -> Result<()> {
 pub(super) fn what_others_have_is_refused_with_a_reason(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let (first, second) = (plane.namespace("first")?, plane.namespace("second")?);
-    let registration = json!({
-        "apiVersion": "apiregistration.k8s.io/v1",
-        "kind": "APIService",
-        "metadata": {"name": EXTERNAL_METRICS_API},
-        "spec": {
-            "group": "external.metrics.k8s.io",
-            "version": "v1beta1",
-            "groupPriorityMinimum": 100,
-            "versionPriority": 100,
-            "service": {"namespace": "keda", "name": "keda-operator-metrics-apiserver", "port": 443},
-        },
-    });
+    let registration = external_metrics_api("keda", "keda-operator-metrics-apiserver", 443);
     let _deleted = Registration(plane);
     plane.kubectl_with_input(&["apply", "-f", "-"], &registration.to_string())?;
     refused(

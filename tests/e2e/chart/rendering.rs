@@ -1,4 +1,5 @@
-//! What the chart renders: every set of values is sound, mistakes are refused, and values have their effect.
+//! Rendering of the chart: every set of values gives valid manifests, mistakes are refused, and values have their
+//! effect.
 
 use std::fs;
 use std::path::{Path, PathBuf};

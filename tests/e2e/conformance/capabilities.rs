@@ -1,18 +1,18 @@
-//! What a client cannot see, as data: what a case expects is adapted from it for that client, so a client that begins
-//! to see it, or another that ceases to, fails the case.
+//! Table of what each client cannot see by design. The expectation of a case is adapted to the client by it, so a case
+//! fails if a client sees more or less than the table says.
 
 use lagwise::kafka::ClientKind;
 
-/// What there is to know.
+/// Facts that clients may or may not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fact {
-    /// Of more groups than the client's limit.
+    /// Groups beyond the client's limit.
     AnyNumberOfGroups,
-    /// Whether a topic is the same that it was, where its offsets do not show it.
+    /// Whether a topic was recreated, where its offsets do not show it.
     TopicIds,
     /// A group's kind, state, assignor and members.
     Descriptions,
-    /// Where a share group stands.
+    /// Start offsets of a share group.
     ShareOffsets,
 }
 
@@ -53,7 +53,7 @@ pub(crate) const BLIND: &[Blind] = &[
     },
 ];
 
-/// What a failure says of the client: what it is known not to see.
+/// Note for failures: what the client is known not to see.
 pub(crate) fn known_of(client: ClientKind) -> String {
     let of = BLIND.iter().filter(|blind| blind.client == client);
     let lines = of.map(

@@ -1,4 +1,4 @@
-//! What groups are: kind, state, assignor, members and what those have.
+//! Descriptions of groups: kind, state, assignor, members and their partitions.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::{at_once, poll_until};
 use crate::testbed::unique;
 
-/// How long a group may take to deal out its partitions and to be described anew, on two busy cores.
+/// Timeout until a group has assigned its partitions and is described again, on two busy cores.
 const SETTLE: Duration = Duration::from_secs(90);
 
 /// With assignors of both rebalance protocols, a static member and one that is not.
@@ -67,24 +67,24 @@ fn live(
         "{group} is stable {kind} by {assignor}, members with 1 2
          {group} member two reads {topic}"
     );
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let expected = format!("{both}\n{one}\n{offsets}");
-    sources.until(SETTLE, "both members", &plan, &expected)?;
+    sources.wait_for(SETTLE, "both members", &plan, &expected)?;
     // What is kept of a group is read again in time.
     two.scale_to(0)?;
     let expected =
         format!("{group} is stable {kind} by {assignor}, members with 3\n{one}\n{offsets}");
-    sources.until(SETTLE, "one member to have left", &plan, &expected)
+    sources.wait_for(SETTLE, "one member to have left", &plan, &expected)
 }
 
-/// A group that somebody else committed for, and one that nobody has seen.
+/// A group with commits and without members, and one that does not exist.
 pub(crate) fn empty_and_unknown_groups(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group, nobody) = (unique("topic"), unique("group"), unique("nobody"));
     kafka.create_topic(&topic, 1)?;
     kafka.commit(&group, &topic, &[(0, 0)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan_of(&[(&group, &[&topic]), (&nobody, &[&topic])]);
-    for (client, seen) in sources.look(&plan)? {
+    for (client, seen) in sources.sweep(&plan)? {
         let described: Vec<_> = seen
             .groups
             .iter()
@@ -116,10 +116,10 @@ pub(crate) fn share_groups(kafka: &KafkaCluster) -> Result<()> {
          {group} member console-share-consumer reads {topic}
          {group} has {topic}: 0 1"
     );
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     // A group that begins at the end has begun with the first record that comes.
     let at_first = format!("{live}\n{group} {topic}: - -\n{topic}: 0..0 0..0");
-    sources.until(SETTLE, "the member", &plan, &at_first)?;
+    sources.wait_for(SETTLE, "the member", &plan, &at_first)?;
 
     // The broker writes down how far a batch got with the batch after it.
     let stands = poll_until(SETTLE, "records to be acknowledged", || {
@@ -133,7 +133,7 @@ pub(crate) fn share_groups(kafka: &KafkaCluster) -> Result<()> {
     stands?;
     consumer.stop(Duration::from_secs(20))?;
     poll_until(SETTLE, "the members to be gone", || {
-        let fresh = Sources::of(kafka)?.look(&plan)?;
+        let fresh = Sources::new(kafka)?.sweep(&plan)?;
         for (client, seen) in fresh {
             let told = seen.groups[0].description.as_ref();
             let is_empty = told.is_ok_and(|told| told.state == GroupState::Empty);
@@ -150,12 +150,12 @@ pub(crate) fn share_groups(kafka: &KafkaCluster) -> Result<()> {
          {group} {topic}: {stands} -
          {topic}: 0..{end} 0..0"
     );
-    Sources::of(kafka)?.expect(&plan, &expected)?;
+    Sources::new(kafka)?.expect(&plan, &expected)?;
 
     // Named or not, and listed.
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let discover = plan_of(&[(&group, &[])]);
-    for (client, seen) in sources.look(&discover)? {
+    for (client, seen) in sources.sweep(&discover)? {
         let columns = seen.groups[0].committed.as_ref();
         let found = columns.is_ok_and(|columns| columns.contains_key(topic.as_str()));
         ensure!(
@@ -187,11 +187,11 @@ pub(crate) fn streams_groups(kafka: &KafkaCluster) -> Result<()> {
          {group} runs 0 of {topic}:3
          {group} runs 1 of {repartition}:2"
     );
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
     let started = format!("{live}\n{group} {topic}: - - -\n{topic}: 0..0 0..0 0..0");
-    sources.until(SETTLE, "its tasks", &plan, &started)?;
+    sources.wait_for(SETTLE, "its tasks", &plan, &started)?;
     kafka.produce_to(&topic, &[(0, 4), (2, 3)])?;
     let done = format!("{live}\n{group} {topic}: 4 - 3\n{topic}: 0..4 0..0 0..3");
-    sources.until(SETTLE, "its commits", &plan, &done)
+    sources.wait_for(SETTLE, "its commits", &plan, &done)
 }

@@ -16,7 +16,7 @@ pub(crate) fn plain_commits(kafka: &KafkaCluster) -> Result<()> {
     kafka.create_topic(&topic, 3)?;
     kafka.produce_to(&topic, &[(0, 5), (1, 7)])?;
     kafka.commit(&group, &topic, &[(0, 2), (1, 7), (2, 0)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
     sources.expect(
         &plan,
@@ -32,14 +32,14 @@ pub(crate) fn plain_commits(kafka: &KafkaCluster) -> Result<()> {
     )
 }
 
-/// No commit is not a commit of 0: on some partitions, on a topic, of a group that nobody has ever seen.
+/// Missing commits are not commits of 0: on some partitions, on a topic, of a group that does not exist.
 pub(crate) fn partitions_without_a_commit(kafka: &KafkaCluster) -> Result<()> {
     let (topic, other) = (unique("topic"), unique("topic"));
     let (group, nobody) = (unique("group"), unique("nobody"));
     kafka.create_topics(&[&topic, &other], 4)?;
     kafka.produce_to(&topic, &[(0, 1), (1, 1), (2, 1), (3, 1)])?;
     kafka.commit(&group, &topic, &[(1, 0), (3, 1)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let topics: &[&str] = &[&topic, &other];
     sources.expect(
         &plan_of(&[(&group, topics), (&nobody, topics)]),
@@ -63,7 +63,7 @@ pub(crate) fn discovery(kafka: &KafkaCluster) -> Result<()> {
     kafka.produce(two, 1, 9)?;
     kafka.commit(&group, one, &[(0, 0)])?;
     kafka.commit(&group, two, &[(0, 0), (1, 4)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let found = format!(
         "{group} {one}: 0 -
          {group} {two}: 0 4
@@ -81,9 +81,9 @@ pub(crate) fn discovery(kafka: &KafkaCluster) -> Result<()> {
         &both,
         &format!("{found}\n{group} {three}: - -\n{three}: 0..0 0..0"),
     )?;
-    // A topic that the group begins to read is found by whoever knew the others.
+    // A client that has discovered the topics also finds a topic that the group begins to read.
     kafka.commit(&group, three, &[(1, 0)])?;
-    sources.until(
+    sources.wait_for(
         Duration::from_secs(20),
         "the topic with a first commit",
         &plan_of(&[(&group, &[]), (&nobody, &[])]),
@@ -128,10 +128,10 @@ pub(crate) fn many_groups(kafka: &KafkaCluster) -> Result<()> {
         .iter()
         .map(|(group, topics)| (*group, topics.as_slice()))
         .collect();
-    Sources::of(kafka)?.expect(&plan_of(&wanted), &expected)
+    Sources::new(kafka)?.expect(&plan_of(&wanted), &expected)
 }
 
-/// Names at the edge of what Kafka takes.
+/// Names at the limits of what Kafka accepts.
 pub(crate) fn odd_names(kafka: &KafkaCluster) -> Result<()> {
     let short = unique("o");
     let long = format!("{short}{}", "x".repeat(249 - short.len()));
@@ -151,7 +151,7 @@ pub(crate) fn odd_names(kafka: &KafkaCluster) -> Result<()> {
     let topics: &[&str] = &[&long, &dotted];
     let wanted: Vec<_> = groups.iter().map(|group| (&**group, topics)).collect();
     let plan = plan_of(&wanted);
-    Sources::of(kafka)?.expect(&plan, &expected)
+    Sources::new(kafka)?.expect(&plan, &expected)
 }
 
 /// Members that consume, one that leaves, and the group they leave behind.
@@ -177,7 +177,7 @@ fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
     };
     let mut fleet = ConsumerFleet::new(kafka.folder(), options);
     fleet.scale_to(2)?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
     let assignor = if protocol == "classic" {
         "range"
@@ -190,7 +190,7 @@ fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
          {group} has {topic}: 0 1 2"
     );
     let drained = format!("{members}\n{group} {topic}: 30 20 -\n{topic}: 0..30 0..20 0..0");
-    sources.until(
+    sources.wait_for(
         Duration::from_secs(40),
         "the group to have caught up",
         &plan,
@@ -212,7 +212,7 @@ fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
     kafka.produce_to(&topic, &[(2, 10)])?;
     let more = format!("{group} {topic}: 30 20 10\n{topic}: 0..30 0..20 0..10");
     let live = format!("{members}\n{more}");
-    sources.until(Duration::from_secs(20), "what is new", &plan, &live)?;
+    sources.wait_for(Duration::from_secs(20), "what is new", &plan, &live)?;
 
     fleet.scale_to(0)?;
     in_state("Empty")?;
@@ -222,8 +222,8 @@ fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
     } else {
         format!("{group} is empty consumer by {assignor}, members with\n{more}")
     };
-    Sources::of(kafka)?.expect(&plan, &left)?;
-    sources.until(
+    Sources::new(kafka)?.expect(&plan, &left)?;
+    sources.wait_for(
         Duration::from_secs(60),
         "the members to be gone",
         &plan,

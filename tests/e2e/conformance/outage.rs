@@ -29,7 +29,7 @@ pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster)
 {group} {spread}: 1 1 1"
     );
     let all = format!("{rest}\n{spread}: 0..3 0..5 0..7");
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     sources.expect(&plan, &all)?;
 
     kafka.stop_broker(2)?;
@@ -38,7 +38,7 @@ pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster)
         Duration::from_secs(30),
         "the rest to be known without the broker",
         || {
-            for (client, observation) in sources.look(&plan)? {
+            for (client, observation) in sources.sweep(&plan)? {
                 let seen = seen_in_outage(&observation);
                 let (without, kept) = (
                     format!("{spread}: 0..3 ?..? 0..7"),
@@ -72,7 +72,7 @@ pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster)
         );
     }
     // A source that never saw the broker knows as much.
-    for (client, observation) in Sources::of(kafka)?.look(&plan)? {
+    for (client, observation) in Sources::new(kafka)?.sweep(&plan)? {
         let seen = seen_in_outage(&observation);
         ensure!(
             seen.contains(&format!("{spread}: 0..3 ?..? 0..7")),
@@ -81,5 +81,5 @@ pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster)
     }
 
     kafka.start_broker(2)?;
-    sources.until(Duration::from_secs(20), "all of it again", &plan, &all)
+    sources.wait_for(Duration::from_secs(20), "all of it again", &plan, &all)
 }

@@ -1,4 +1,4 @@
-//! What a login may not see is said by name and costs nothing else.
+//! Groups and topics that a login may not see are reported by name, and do not affect others.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(crate) fn what_is_denied_is_named(kafka: &KafkaCluster) -> Result<()> {
         &plan(&hidden, &[&topic]),
         &format!("{hidden} is !topic_denied\n{hidden} {topic}: - -\n{topic}: 0..4 0..4"),
     )?;
-    // Without topics named, what is denied cannot be told from what is not there.
+    // Without named topics, denied topics cannot be distinguished from ones without commits.
     sources.expect(
         &plan_of(&[(&group, &[]), (&denied, &[])]),
         &format!("{allowed}\n{denied}: !group_denied"),

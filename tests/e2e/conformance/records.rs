@@ -10,16 +10,16 @@ use crate::sources::{Sources, plan, plan_of, read_committed};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::unique;
 
-/// How long a log start may be used without asking again, and a look or two.
+/// Timeout until a cached log start is refreshed, and a sweep or two.
 const STARTS_LAST: Duration = Duration::from_secs(75);
 
-/// Records that are gone move the log start, up to an empty log that starts where it ends.
+/// Deleted records move the log start, up to an empty log whose start is its end.
 pub(crate) fn records_deleted(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group, nobody) = (unique("topic"), unique("group"), unique("nobody"));
     kafka.create_topic(&topic, 3)?;
     kafka.produce_to(&topic, &[(0, 10), (1, 10), (2, 10)])?;
     kafka.commit(&group, &topic, &[(0, 2), (1, 2), (2, 10)])?;
-    let mut living = Sources::of(kafka)?;
+    let mut living = Sources::new(kafka)?;
     let committed = format!("{group} {topic}: 2 2 10");
     living.expect(
         &plan(&group, &[&topic]),
@@ -27,7 +27,7 @@ pub(crate) fn records_deleted(kafka: &KafkaCluster) -> Result<()> {
     )?;
     kafka.delete_records(&topic, &[(0, 6), (1, 10)])?;
     let moved = format!("{topic}: 6..10 10..10 0..10");
-    let mut fresh = Sources::of(kafka)?;
+    let mut fresh = Sources::new(kafka)?;
     fresh.expect(&plan(&group, &[&topic]), &format!("{committed}\n{moved}"))?;
     // Where there is no commit, all depends on the log start, and it is asked for at once.
     living.expect(
@@ -37,7 +37,7 @@ pub(crate) fn records_deleted(kafka: &KafkaCluster) -> Result<()> {
     for subject in &fresh.each {
         let known = &subject.known.groups.get(group.as_str()).unwrap().topics[topic.as_str()];
         let lag = known.latest.as_ref().map(|lag| lag.total());
-        // What is gone is nobody's work: 4 of partition 0, none of the others.
+        // Deleted records are no lag: 4 are left in partition 0, none in the others.
         ensure!(
             matches!(lag, Ok(Ok(lag)) if lag.0 == 4),
             "{:?}: {lag:?}",
@@ -47,17 +47,17 @@ pub(crate) fn records_deleted(kafka: &KafkaCluster) -> Result<()> {
     Ok(())
 }
 
-/// A source that knows the old log start sees the new one within the time it keeps it.
+/// A client that has cached the old log start reads the new one once the cache expires.
 pub(crate) fn a_moved_log_start_is_seen_within_its_time(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 1)?;
     kafka.produce(&topic, 0, 10)?;
     kafka.commit(&group, &topic, &[(0, 2)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
     sources.expect(&plan, &format!("{group} {topic}: 2\n{topic}: 0..10"))?;
     kafka.delete_records(&topic, &[(0, 6)])?;
-    sources.until(
+    sources.wait_for(
         STARTS_LAST,
         "the new log start",
         &plan,
@@ -65,12 +65,12 @@ pub(crate) fn a_moved_log_start_is_seen_within_its_time(kafka: &KafkaCluster) ->
     )
 }
 
-/// Compaction leaves gaps and takes no offset back.
+/// Compaction leaves gaps and does not change log start or log end.
 pub(crate) fn compacted_topic(kafka: &KafkaCluster) -> Result<()> {
     let (topic, written) = kafka.compacted_topic()?;
     let group = unique("group");
     kafka.commit(&group, &topic, &[(0, 1)])?;
-    Sources::of(kafka)?.expect(
+    Sources::new(kafka)?.expect(
         &plan(&group, &[&topic]),
         &format!("{group} {topic}: 1\n{topic}: 0..{written}"),
     )
@@ -82,7 +82,7 @@ pub(crate) fn transactions(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("transactional"), unique("group"));
     kafka.create_topic(&topic, 3)?;
     kafka.commit(&group, &topic, &[(0, 0), (1, 0), (2, 0)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let (committed, aborted, open) = (
         kafka.begin_transaction()?,
         kafka.begin_transaction()?,
@@ -96,7 +96,7 @@ pub(crate) fn transactions(kafka: &KafkaCluster) -> Result<()> {
     sources.expect(&plan, &format!("{zeros}\n{topic}: 0..3 0..4 0..5"))?;
     committed.commit()?;
     aborted.abort()?;
-    sources.until(
+    sources.wait_for(
         Duration::from_secs(20),
         "the markers",
         &plan,
@@ -115,7 +115,7 @@ pub(crate) fn last_stable_offsets(kafka: &KafkaCluster) -> Result<()> {
     kafka.produce_to(&topic, &[(0, 1), (1, 1), (2, 1)])?;
     kafka.commit(&group, &topic, &[(0, 1), (1, 1), (2, 1)])?;
     kafka.commit(&simple, &other, &[(0, 0)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let (committed, aborted, open) = (
         kafka.begin_transaction()?,
         kafka.begin_transaction()?,
@@ -135,7 +135,7 @@ pub(crate) fn last_stable_offsets(kafka: &KafkaCluster) -> Result<()> {
     )?;
     committed.commit()?;
     aborted.abort()?;
-    sources.until(
+    sources.wait_for(
         Duration::from_secs(20),
         "the markers",
         &both,
@@ -144,8 +144,8 @@ pub(crate) fn last_stable_offsets(kafka: &KafkaCluster) -> Result<()> {
     open.abort()
 }
 
-/// Where a log ended a while ago, by its records' timestamps: told once, and never again. What is unread and older is
-/// looked up further back.
+/// Log ends of the past, by the timestamps of records: looked up once, and not again. If the first unread message is
+/// older, earlier times are looked up.
 pub(crate) fn ends_of_a_while_ago(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 4)?;
@@ -154,9 +154,9 @@ pub(crate) fn ends_of_a_while_ago(kafka: &KafkaCluster) -> Result<()> {
     kafka.produce_at(&topic, 1, &[old, old])?;
     kafka.produce_at(&topic, 2, &[young, old, young])?;
     kafka.commit(&group, &topic, &[(0, 0)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
-    for (client, observation) in sources.look(&plan)? {
+    for (client, observation) in sources.sweep(&plan)? {
         let known = observation.topics[topic.as_str()].as_ref();
         let past = known.ok().map(|topic| topic.past.as_slice());
         let Some([first, second]) = past else {
@@ -177,7 +177,7 @@ pub(crate) fn ends_of_a_while_ago(kafka: &KafkaCluster) -> Result<()> {
             "{client:?}: {record:?}"
         );
     }
-    for (client, observation) in sources.look(&plan)? {
+    for (client, observation) in sources.sweep(&plan)? {
         let known = observation.topics[topic.as_str()].as_ref();
         ensure!(
             known.is_ok_and(|t| t.past.is_empty()),
@@ -193,14 +193,14 @@ pub(crate) fn offsets_in_a_transaction(kafka: &KafkaCluster) -> Result<()> {
     kafka.create_topic(&topic, 1)?;
     kafka.produce(&topic, 0, 9)?;
     kafka.commit(&group, &topic, &[(0, 2)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
     let at = |offset: i64| format!("{group} {topic}: {offset}\n{topic}: 0..9");
     let transaction = kafka.begin_transaction()?;
     transaction.commit_offset(kafka, &group, &topic, 5)?;
     sources.expect(&plan, &at(2))?;
     transaction.commit()?;
-    sources.until(Duration::from_secs(20), "the commit", &plan, &at(5))?;
+    sources.wait_for(Duration::from_secs(20), "the commit", &plan, &at(5))?;
     let transaction = kafka.begin_transaction()?;
     transaction.commit_offset(kafka, &group, &topic, 8)?;
     transaction.abort()?;

@@ -1,4 +1,4 @@
-//! Topics that come, go and grow while a source lives.
+//! Topics that are created, deleted and get partitions while a client runs.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::sources::{Sources, plan, plan_of};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::unique;
 
-/// How long a source may use what it knows of topics, and a look or two.
+/// Timeout until cached metadata of topics is refreshed, and a sweep or two.
 const REFRESH: Duration = Duration::from_secs(20);
 
-/// A topic that is not there is named as such, beside others that are; asking for it does not create it, though
-/// these brokers create what is asked for by those who let them.
+/// A topic that does not exist is reported as missing, beside others that exist. Reading it does not create it, although
+/// these brokers have automatic topic creation.
 pub(crate) fn missing_topic_is_not_created(kafka: &KafkaCluster) -> Result<()> {
     let (topic, missing, group) = (unique("topic"), unique("missing"), unique("group"));
     kafka.create_topic(&topic, 1)?;
     kafka.commit(&group, &topic, &[(0, 0)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let nobody = unique("nobody");
     let both = plan_of(&[(&group, &[&topic, &missing]), (&nobody, &[&missing])]);
     let impossible = plan(&group, &["no/such name, ever"]);
@@ -32,7 +32,7 @@ pub(crate) fn missing_topic_is_not_created(kafka: &KafkaCluster) -> Result<()> {
         )?;
         sources.expect(&impossible, "no/such name, ever: topic_missing")?;
     }
-    // Asked about nothing else, again and again: that nobody has anything to say is no outage.
+    // Repeatedly asking for missing topics only is not an outage.
     let only_missing = plan(&nobody, &[&missing]);
     let discovered = plan(&nobody, &[]);
     for _ in 0..3 {
@@ -46,7 +46,7 @@ pub(crate) fn missing_topic_is_not_created(kafka: &KafkaCluster) -> Result<()> {
 
     // It is there as soon as it is there.
     kafka.create_topic(&missing, 2)?;
-    sources.until(
+    sources.wait_for(
         REFRESH,
         "the topic that was missing",
         &both,
@@ -56,24 +56,24 @@ pub(crate) fn missing_topic_is_not_created(kafka: &KafkaCluster) -> Result<()> {
     )
 }
 
-/// A topic that is deleted is missing, and one made anew under its name starts anew. A commit that stands beyond the
-/// new log's end is never a number.
+/// A deleted topic is missing, and a recreated one starts with a new log. A commit beyond the new log end never gives a
+/// number.
 pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 2)?;
     kafka.produce_to(&topic, &[(0, 10), (1, 10)])?;
     kafka.commit(&group, &topic, &[(0, 5), (1, 10)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
     sources.expect(
         &plan,
         &format!("{group} {topic}: 5 10\n{topic}: 0..10 0..10"),
     )?;
 
-    let first = ids(&sources.look(&plan)?, &topic);
+    let first = ids(&sources.sweep(&plan)?, &topic);
 
     kafka.delete_topic(&topic)?;
-    sources.until(
+    sources.wait_for(
         REFRESH,
         "the topic to be missing",
         &plan,
@@ -82,7 +82,7 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
     ensure!(!kafka.topics()?.contains(&topic), "a look brought it back");
     kafka.create_topic(&topic, 3)?;
     kafka.produce(&topic, 0, 3)?;
-    sources.until(
+    sources.wait_for(
         REFRESH,
         "the new topic",
         &plan,
@@ -93,7 +93,7 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
         &plan,
         &format!("{group} {topic}: 8 - -\n{topic}: 0..3 0..0 0..0"),
     )?;
-    for (client, id) in ids(&sources.look(&plan)?, &topic) {
+    for (client, id) in ids(&sources.sweep(&plan)?, &topic) {
         // librdkafka tells no topic's ID, so of it there is nothing to say.
         let is_told = client == ClientKind::Wire;
         ensure!(id.is_some() == is_told, "{client:?}: {id:?}");
@@ -115,20 +115,20 @@ fn ids(seen: &[(ClientKind, Observation)], topic: &str) -> Vec<(ClientKind, Opti
     seen.iter().map(|(client, o)| (*client, id(o))).collect()
 }
 
-/// Partitions that are added are seen with the next metadata, with all that is in them.
+/// New partitions are read after the next refresh of metadata, with all their records.
 pub(crate) fn partitions_added(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 2)?;
     kafka.produce_to(&topic, &[(0, 4), (1, 4)])?;
     kafka.commit(&group, &topic, &[(0, 1), (1, 1)])?;
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(&group, &[&topic]);
     sources.expect(&plan, &format!("{group} {topic}: 1 1\n{topic}: 0..4 0..4"))?;
 
     kafka.grow_topic(&topic, 5)?;
     kafka.produce_to(&topic, &[(3, 6)])?;
     kafka.commit(&group, &topic, &[(3, 2)])?;
-    sources.until(
+    sources.wait_for(
         REFRESH,
         "the new partitions",
         &plan,

@@ -1,4 +1,4 @@
-//! Brokers that make a login expensive: what other Kafka clusters have stays right and fresh.
+//! Brokers that make a login expensive: the lag of other Kafka clusters stays correct and fresh.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::testbed::{Testbed, unique};
 #[allow(dead_code, reason = "the scripted brokers of other tests")]
 mod fake;
 
-/// The most that lagwise computes for a login.
+/// Maximum number of iterations that lagwise computes for a login.
 const ITERATIONS: u32 = 1_000_000;
 const BROKERS: i32 = 8;
 const FOR: Duration = Duration::from_secs(10);

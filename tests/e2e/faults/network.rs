@@ -1,4 +1,4 @@
-//! A broker behind a bad network, or that is not what it seems.
+//! A broker behind a bad network, or a server that is not a Kafka broker.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,17 @@ use crate::testbed::proxy::{Mode, Proxy};
 
 /// The broker that misbehaves.
 const BAD: usize = 2;
-/// Looks while it does.
+/// Sweeps while the broker misbehaves.
 const LOOKS: usize = 4;
-/// How soon all is known again once it does no more.
+/// Timeout until everything is known again afterwards.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// The two that are most unlike one another.
+/// The two modes that differ most.
 pub(crate) fn a_broker_that_misbehaves_costs_its_own(testbed: &Testbed) -> Result<()> {
     misbehave(testbed, &[Mode::Silent, Mode::HugeCounts])
 }
 
-/// All of them.
+/// All modes.
 pub(crate) fn every_way_to_misbehave(testbed: &Testbed) -> Result<()> {
     misbehave(
         testbed,
@@ -57,14 +57,14 @@ fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
             // One that has to begin now finds the brokers that are well.
             let mut fresh = Sources::with(&[client], properties)?;
             poll_until(RECOVERY, "a new source to know the rest", || {
-                scene.look(&mut fresh)?;
+                scene.sweep(&mut fresh)?;
                 scene.others_are_fresh(&fresh, BAD)
             })
             .with_context(|| format!("{client:?}, the broker is {mode:?}"))?;
             bad.set(Mode::Forward);
             let well = Instant::now();
             poll_until(RECOVERY, "all of it again", || {
-                let seen = scene.look(&mut sources)?;
+                let seen = scene.sweep(&mut sources)?;
                 ensure!(is_whole(&seen[0].1), "{}", seen[0].1);
                 Ok(())
             })
@@ -98,7 +98,7 @@ fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
 fn one_mode(scene: &Scene, sources: &mut Sources) -> Result<()> {
     let mut seen = Vec::new();
     for _ in 0..LOOKS {
-        seen = scene.look(sources)?;
+        seen = scene.sweep(sources)?;
         scene.others_are_fresh(sources, BAD)?;
     }
     // The broker's own is unknown, whatever it says.

@@ -1,4 +1,4 @@
-//! Brokers are killed and come back while records are written and read.
+//! Brokers are killed and restarted while records are written and read.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-/// How soon all is known again once the broker is back.
+/// Timeout until everything is known again after the broker has started.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 /// One broker, with the groups it coordinates and the partitions it leads.
@@ -61,12 +61,12 @@ fn restart(
     group: &str,
     topic: &str,
 ) -> Result<()> {
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let mut moving = Moving::new(kafka, group, topic)?;
     poll_until(RECOVERY, "all of it before", || {
         sources.expect(&scene.plan, &scene.truth)
     })?;
-    poll_until(RECOVERY, "the live group to be read", || moving.look())?;
+    poll_until(RECOVERY, "the live group to be read", || moving.sweep())?;
 
     kafka.stop_broker(broker)?;
     let own = &scene.at[broker - 1];
@@ -77,9 +77,9 @@ fn restart(
         Duration::from_secs(40),
         &without("its group to be found"),
         || {
-            let seen = scene.look(&mut sources)?;
+            let seen = scene.sweep(&mut sources)?;
             scene.others_are_fresh(&sources, broker)?;
-            let _ = moving.look();
+            let _ = moving.sweep();
             moving.is_sound()?;
             for (client, seen) in seen {
                 ensure!(
@@ -97,35 +97,35 @@ fn restart(
     let coordinator = kafka.coordinator(&own.group)?;
     ensure!(coordinator != broker, "the coordinator did not move");
     for _ in 0..2 {
-        scene.look(&mut sources)?;
+        scene.sweep(&mut sources)?;
         scene.others_are_fresh(&sources, broker)?;
     }
 
     kafka.start_broker(broker)?;
     let back = Instant::now();
     poll_until(RECOVERY, &without("all of it again"), || {
-        for (client, seen) in scene.look(&mut sources)? {
+        for (client, seen) in scene.sweep(&mut sources)? {
             ensure!(is_whole(&seen), "{client:?} sees\n{seen}");
         }
-        moving.look()
+        moving.sweep()
     })?;
     println!(
         "broker {broker}: all was known {:.1?} after its return",
         back.elapsed()
     );
-    // Leaders and coordinators go back to where they were, with nobody gone.
+    // Leaders and coordinators move back, while all brokers run.
     kafka.elect_preferred_leaders()?;
     poll_until(RECOVERY, &without("all of it where it was"), || {
-        for (client, seen) in scene.look(&mut sources)? {
+        for (client, seen) in scene.sweep(&mut sources)? {
             ensure!(is_whole(&seen), "{client:?} sees\n{seen}");
         }
         scene.others_are_fresh(&sources, broker)?;
-        moving.look()
+        moving.sweep()
     })?;
     moving.is_sound()
 }
 
-/// A group that works, and what is known of it.
+/// A group with a live consumer, and what the clients know of it.
 struct Moving {
     sources: Sources,
     group: String,
@@ -137,7 +137,7 @@ struct Moving {
 
 impl Moving {
     fn new(kafka: &KafkaCluster, group: &str, topic: &str) -> Result<Self> {
-        let sources = Sources::of(kafka)?;
+        let sources = Sources::new(kafka)?;
         Ok(Self {
             last: vec![vec![(0, 0); 3]; sources.each.len()],
             sources,
@@ -147,12 +147,12 @@ impl Moving {
         })
     }
 
-    /// A look; an error where it is not complete.
-    fn look(&mut self) -> Result<()> {
+    /// Sweeps once; an incomplete reading is an error.
+    fn sweep(&mut self) -> Result<()> {
         let plan = plan(&self.group, &[&self.topic]);
         let mut faults = Vec::new();
         for ((client, observation), last) in
-            self.sources.look(&plan)?.into_iter().zip(&mut self.last)
+            self.sources.sweep(&plan)?.into_iter().zip(&mut self.last)
         {
             let committed = observation.groups[0]
                 .committed
@@ -191,7 +191,7 @@ impl Moving {
     }
 }
 
-/// Writes to all partitions until told to stop; what fails while a broker is gone is tried again by the client.
+/// Writes to all partitions until it is stopped. The client retries what fails while a broker is down.
 fn produce_until(kafka: &KafkaCluster, topic: &str, done: &AtomicBool) -> Result<()> {
     let producer: BaseProducer = kafka.client_config().set("acks", "all").create()?;
     let mut next = 0;

@@ -1,5 +1,4 @@
-//! Of several daemons one knows the lag, and all answer with what it knows: also while one hands over,
-//! dies, or is held up.
+//! Followers respond with the leader's values, also while the leader hands over, is killed or is suspended.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +15,10 @@ use crate::daemon::{Daemon, Options, metric_path, value_of};
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-/// For how long the Lease holds.
+/// Duration of the Lease.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// Asks one URL again and again, as the HPA controller does, only more often.
+/// Polls one URL as the HPA controller does, but more often.
 struct Traffic {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
@@ -29,7 +28,7 @@ struct Traffic {
 #[derive(Debug)]
 struct Answer {
     at: Instant,
-    /// The value, or what came instead.
+    /// The value, or the status code or error instead.
     value: Result<u64, String>,
 }
 
@@ -59,7 +58,7 @@ impl Traffic {
         })
     }
 
-    /// Waits for so many more answers.
+    /// Waits for this number of further responses.
     fn more(&self, answers: usize) -> Result<()> {
         let enough = self.count.load(Ordering::Relaxed) + answers;
         poll_until(WITHIN, "more answers", || {
@@ -111,7 +110,7 @@ fn errors(answers: &[Answer]) -> Vec<&Answer> {
     answers.iter().filter(|a| a.value.is_err()).collect()
 }
 
-/// A lag that only grows never shrinks in the answers, whoever gave them.
+/// While the lag grows, no response has a smaller value than one before, whichever daemon sent it.
 fn never_back(answers: &[Answer]) -> Result<()> {
     let mut last = 0;
     for answer in answers {
@@ -146,7 +145,7 @@ fn connections(pid: u32, ports: &BTreeSet<u16>) -> Result<usize> {
     Ok(count)
 }
 
-fn until_leads(daemon: &Daemon) -> Result<()> {
+fn wait_until_leads(daemon: &Daemon) -> Result<()> {
     poll_until(WITHIN, "it to lead", || {
         ensure!(leads(daemon)?, "it does not");
         Ok(())
@@ -200,7 +199,7 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     let path = metric_path(&namespace, &selector);
     let asker = Asker::new(token)?;
     let ask = |daemon: &Daemon| asker.ask(&daemon.url(&path));
-    let until_value = |daemon: &Daemon, expected: u64| {
+    let wait_until_value = |daemon: &Daemon, expected: u64| {
         poll_until(WITHIN, &format!("the lag {expected}"), || {
             let value = ask(daemon);
             ensure!(value == Ok(expected), "{value:?}");
@@ -209,11 +208,11 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     };
 
     let mut first = start()?;
-    until_leads(&first)?;
-    until_value(&first, 10)?;
+    wait_until_leads(&first)?;
+    wait_until_value(&first, 10)?;
     let mut second = start()?;
     // A follower asks the leader, and not Kafka.
-    until_value(&second, 10)?;
+    wait_until_value(&second, 10)?;
     ensure!(!leads(&second)?, "both lead");
     let of = |daemon: &Daemon| connections(daemon.process.pid(), &ports);
     ensure!(of(&first)? > 0, "the leader has no connection to Kafka");
@@ -254,24 +253,24 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     never_back(&answers)?;
     let total: u64 = kafka.end_offsets(&topic)?.iter().sum::<i64>().try_into()?;
     println!("in turn: {} answers, up to {total}", answers.len());
-    until_value(&second, total)?;
+    wait_until_value(&second, total)?;
 
-    // In order: whoever asks the other one sees nothing of it, itself or through the API server.
+    // Graceful handover: clients of the other daemon and of the API server notice nothing.
     let api = plane.register_api(&namespace, "lagwise", second.api_port, &certificate.ca_pem)?;
     api.wait_available(Duration::from_secs(60))?;
     let direct = Traffic::start(second.url(&path), token)?;
     let aggregated = Traffic::start(format!("{}{path}", plane.server), token)?;
     kafka.produce(&topic, 1, 5)?;
-    until_value(&second, total + 5)?;
+    wait_until_value(&second, total + 5)?;
     for traffic in [&direct, &aggregated] {
         traffic.more(20)?;
     }
     let told = Instant::now();
     first.process.stop(Duration::from_secs(10))?;
-    until_leads(&second)?;
+    wait_until_leads(&second)?;
     println!("SIGTERM: the next leads after {:?}", told.elapsed());
     kafka.produce(&topic, 1, 5)?;
-    until_value(&second, total + 10)?;
+    wait_until_value(&second, total + 10)?;
     for traffic in [&direct, &aggregated] {
         traffic.more(20)?;
     }
@@ -287,14 +286,14 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
 
     // Killed: errors for as long as the Lease holds, and not longer.
     let third = start()?;
-    until_value(&third, total + 10)?;
+    wait_until_value(&third, total + 10)?;
     let direct = Traffic::start(third.url(&path), token)?;
     direct.more(20)?;
     let killed = Instant::now();
     second.process.kill();
-    until_leads(&third)?;
+    wait_until_leads(&third)?;
     kafka.produce(&topic, 1, 5)?;
-    until_value(&third, total + 15)?;
+    wait_until_value(&third, total + 15)?;
     direct.more(20)?;
     let answers = direct.end()?;
     never_back(&answers)?;
@@ -317,16 +316,16 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
         ensure!(text.starts_with("503"), "{text}");
     }
 
-    // Held up for longer than its Lease: what it knew by then it never tells again.
+    // Suspended for longer than its Lease: it never serves its old values again.
     let fourth = start()?;
-    until_value(&fourth, total + 15)?;
+    wait_until_value(&fourth, total + 15)?;
     third.process.signal("STOP")?;
-    until_leads(&fourth)?;
+    wait_until_leads(&fourth)?;
     kafka.produce(&topic, 1, 5)?;
-    until_value(&fourth, total + 20)?;
+    wait_until_value(&fourth, total + 20)?;
     let direct = Traffic::start(third.url(&path), token)?;
     third.process.signal("CONT")?;
-    until_value(&third, total + 20)?;
+    wait_until_value(&third, total + 20)?;
     direct.more(20)?;
     let answers = direct.end()?;
     let values: BTreeSet<u64> = answers

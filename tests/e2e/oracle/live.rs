@@ -1,5 +1,5 @@
-//! Twenty HPAs on the live control plane: what `lagwise explain` says of each, and what the model makes of every sync
-//! since the HPA was made, against what the controller logs.
+//! Twenty HPAs on the live control plane: compares `lagwise explain`, and the model's prediction of every sync since
+//! the HPA was created, with the log of the controller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -171,7 +171,8 @@ pub(super) fn what_is_explained_is_what_the_live_controller_does(testbed: &Testb
     by_its_own_look(testbed, plane, &namespace, &topic, &series[4])
 }
 
-/// Without a daemon the command comes to the same, for the HPA and for its group; and it is told what it cannot explain.
+/// Without a daemon the command gives the same result, for the HPA and for its group, and reports what it cannot
+/// explain.
 fn by_its_own_look(
     testbed: &Testbed,
     plane: &ControlPlane,

@@ -1,4 +1,4 @@
-//! What the HPA controller logs of its syncs (`--vmodule=horizontal=4`).
+//! Parses the log of the HPA controller about its syncs (`--vmodule=horizontal=4`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A random series: an HPA and what it meets, for the real controller as JSON and for the model as it is.
+//! A random series of an HPA and its inputs, as JSON for the real controller and as types for the model.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use lagwise::model::hpa::facts::MetricTarget;
 use lagwise::model::units::quantity::Milli;
 use serde_json::{Map, Value, json};
 
-/// What the model says of one sync.
+/// Inputs and result of the model for one sync.
 #[derive(Debug)]
 pub(super) struct Expected {
     pub(super) spec: HpaSpec,
     pub(super) seen: ObservedScale,
     pub(super) sync: Sync,
-    /// Whether the spec is another than at the sync before.
+    /// Whether the spec has changed since the previous sync.
     pub(super) edited: bool,
 }
 
@@ -131,7 +131,7 @@ fn read(spec: &Value) -> HpaSpec {
     spec_of(&hpa)
 }
 
-/// Any spec that the API server takes, with as many metrics.
+/// A random spec that the API server accepts, with this number of metrics.
 fn spec(dice: &mut Dice, metrics: u32, to_zero: bool) -> Value {
     let min = match to_zero && dice.one_in(2) {
         true => 0,

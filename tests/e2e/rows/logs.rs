@@ -1,4 +1,4 @@
-//! What happens to logs under a group's commits.
+//! Logs that change under a group's commits: deletion, recreation, compaction, new partitions.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::work::Worker;
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::{Hopeless, poll_until};
 
-/// What is deleted unread is no work, and is told.
+/// Unread messages that retention deleted are no lag, and are reported.
 pub(super) fn retention_overtook_the_group(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
     row.produce(&[(0, 100), (1, 10)])?;
@@ -19,13 +19,13 @@ pub(super) fn retention_overtook_the_group(kafka: &KafkaCluster) -> Result<()> {
     row.expect("measured 80, measured 6")?;
     kafka.delete_records(&row.topic, &[(0, 50)])?;
     // Log starts are asked for once a minute while nothing points to a change.
-    row.until("lost 50, 30 gone, measured 6")?;
+    row.wait_for("lost 50, 30 gone, measured 6")?;
     row.commit(&[(0, 60)])?;
     row.expect("measured 40, measured 6")
 }
 
-/// A commit of the topic that is gone says nothing of the one made anew. Only the wire client sees that a topic with
-/// more records than before is another one; Kafka itself takes the commits away with the topic.
+/// A commit on a deleted topic is not used for the recreated one. Only the wire client notices that a topic with more
+/// records than before is a new one. Kafka itself deletes the commits with the topic.
 pub(super) fn a_topic_recreated_is_unknown_until_the_next_commit(
     kafka: &KafkaCluster,
 ) -> Result<()> {
@@ -34,18 +34,18 @@ pub(super) fn a_topic_recreated_is_unknown_until_the_next_commit(
     row.commit(&[(0, 25)])?;
     row.expect("measured 5")?;
     kafka.delete_topic(&row.topic)?;
-    row.until("!topic_missing")?;
+    row.wait_for("!topic_missing")?;
     kafka.create_topic(&row.topic, 1)?;
     row.produce(&[(0, 7)])?;
     // Nobody has committed on this topic: what the group did on the other one is not its lag here.
-    row.until("never_ran")?;
+    row.wait_for("never_ran")?;
     row.commit(&[(0, 3)])?;
-    row.until("measured 4")
+    row.wait_for("measured 4")
 }
 
-/// Deleted and made anew while nobody looks, with fewer partitions and more records than before. The topic's ID shows
-/// that nobody has committed on it. librdkafka is told none: for a minute it takes the answer for incomplete, and then
-/// the commits for ones that expired.
+/// A topic is deleted and recreated between two sweeps, with fewer partitions and more records than before. Its topic
+/// ID shows that the group has no commits on it. librdkafka gets no topic IDs: for a minute the reading counts as
+/// incomplete, and then the commits as expired.
 pub(super) fn a_topic_recreated_between_two_looks_is_another_one(
     kafka: &KafkaCluster,
 ) -> Result<()> {
@@ -72,29 +72,29 @@ pub(super) fn a_topic_recreated_between_two_looks_is_another_one(
         }
         Ok(())
     })?;
-    row.pass(Duration::from_secs(60));
+    row.advance_clock(Duration::from_secs(60));
     row.expect_each(by("forgotten 15"))?;
     row.commit(&[(0, 33)])?;
-    row.until("measured 7")
+    row.wait_for("measured 7")
 }
 
-/// Nobody writes any more, and retention has taken everything: a commit far behind is no lag, and no obstacle for what
-/// comes later.
+/// Retention has deleted all records and none are written: an old commit is no lag, and later records are counted
+/// correctly.
 pub(super) fn a_topic_whose_records_are_all_gone_has_no_lag(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
     row.produce(&[(0, 100), (1, 100)])?;
     row.commit(&[(0, 20), (1, 100)])?;
     row.expect("measured 80, measured 0")?;
     kafka.delete_records(&row.topic, &[(0, 100), (1, 100)])?;
-    row.until("lost 0, 80 gone, measured 0")?;
+    row.wait_for("lost 0, 80 gone, measured 0")?;
     row.produce(&[(0, 3)])?;
-    row.until("lost 3, 80 gone, measured 0")?;
+    row.wait_for("lost 3, 80 gone, measured 0")?;
     let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
-    row.until("measured 0, measured 0")?;
+    row.wait_for("measured 0, measured 0")?;
     worker.leave()
 }
 
-/// A commit that no log of this length can have had is of another one.
+/// A commit beyond the log end belongs to another log.
 pub(super) fn a_commit_beyond_the_end_is_unknown(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
     row.produce(&[(0, 10), (1, 10)])?;
@@ -124,37 +124,37 @@ pub(super) fn committed_records_only(kafka: &KafkaCluster) -> Result<()> {
     committed.commit()?;
     aborted.abort()?;
     // Markers and aborted records have offsets as all others do.
-    row.until("measured 4, measured 5, measured 3")?;
+    row.wait_for("measured 4, measured 5, measured 3")?;
     row.commit(&[(2, 7)])?;
     row.expect("measured 4, measured 5, beyond_stable")?;
     open.commit()?;
-    row.until("measured 4, measured 5, measured 5")
+    row.wait_for("measured 4, measured 5, measured 5")
 }
 
 /// The offsets that compaction took away count until the group has passed them.
 pub(super) fn a_compacted_topic_counts_its_gaps(kafka: &KafkaCluster) -> Result<()> {
     let (topic, written) = kafka.compacted_topic()?;
-    let mut row = Row::of(kafka, topic)?;
+    let mut row = Row::on_topic(kafka, topic)?;
     row.commit(&[(0, 1)])?;
     row.expect(&format!("measured {}", written - 1))?;
     let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
-    row.until("measured 0")?;
+    row.wait_for("measured 0")?;
     worker.leave()
 }
 
-/// Work that arrives on partitions that a live group has not got yet is its lag all the same.
+/// Messages on new partitions count as lag of a live group before it has these partitions assigned.
 pub(super) fn partitions_added_under_a_live_group(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
     // So often does the consumer look for new partitions.
     let often = [("topic.metadata.refresh.interval.ms", "1000")];
     row.produce(&[(0, 3)])?;
     let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &often)?;
-    row.until("measured 0")?;
+    row.wait_for("measured 0")?;
     let added = ["--alter", "--topic", &row.topic, "--partitions", "3"];
     kafka.topics_tool(&added)?;
     kafka.wait_for_leaders(&row.topic, 3)?;
     row.produce(&[(1, 5), (2, 7)])?;
-    row.until("measured 0, measured 0, measured 0")?;
+    row.wait_for("measured 0, measured 0, measured 0")?;
     worker.leave()?;
     row.produce(&[(2, 4)])?;
     row.expect("measured 0, measured 0, measured 4")?;

@@ -1,4 +1,5 @@
-//! Useful parallelism is what the real assignors make of it: of more members than partitions, so many get some.
+//! Checks useful parallelism against the real assignors: with more members than partitions, it is the number of members
+//! that get partitions.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const SMALL: i32 = 2;
 /// More members than partitions.
 const MEMBERS: usize = 7;
 
-/// What a client makes of a group, as `4 largest_topic`; no number where there is no limit.
+/// Useful parallelism by the readings of a client, such as `4 largest_topic`; without a number if there is no limit.
 fn shown(useful: Parallelism) -> String {
     match useful.limit.bounded() {
         Some(most) => format!("{most} {}", useful.rule.label()),
@@ -30,13 +31,13 @@ fn shown(useful: Parallelism) -> String {
     }
 }
 
-fn of(subject: &Subject, group: &str) -> Result<String> {
+fn read_parallelism(subject: &Subject, group: &str) -> Result<String> {
     let read = subject.known.groups.get(group).context("no reading")?;
     Ok(whole_parallelism(read).map_or("nothing".to_owned(), shown))
 }
 
-/// Waits until each client makes this of the group.
-fn until(
+/// Waits until the readings of each client give this useful parallelism.
+fn wait_for(
     sources: &mut Sources,
     group: &str,
     topics: &[&str],
@@ -44,9 +45,9 @@ fn until(
 ) -> Result<()> {
     let plan = plan(group, topics);
     poll_until(WITHIN, "the group's parallelism", || {
-        sources.look(&plan)?;
+        sources.sweep(&plan)?;
         for subject in &sources.each {
-            let seen = of(subject, group)?;
+            let seen = read_parallelism(subject, group)?;
             let expected = expected(subject.client);
             ensure!(
                 seen == expected,
@@ -142,18 +143,18 @@ fn members_of(
     (0..MEMBERS).map(member).collect()
 }
 
-/// The group's parallelism is as expected, and so many of its members have partitions; when they have left, it is what
-/// it was.
+/// Checks that the group's parallelism is as expected, that this number of members has partitions, and that the
+/// parallelism stays the same after they have left.
 fn have_work(
     kafka: &KafkaCluster,
     group: &str,
     topics: &[&str],
     expected: &'static str,
 ) -> Result<()> {
-    let mut sources = Sources::of(kafka)?;
+    let mut sources = Sources::new(kafka)?;
     let plan = plan(group, topics);
     poll_until(WITHIN, "all members to be described", || {
-        sources.look(&plan)?;
+        sources.sweep(&plan)?;
         for subject in sources.each.iter().filter(|s| s.client == ClientKind::Wire) {
             let read = subject.known.groups.get(group).context("no reading")?;
             let told = read.description.as_ref().context("no description")?;
@@ -163,7 +164,7 @@ fn have_work(
             );
             let working = told.members.iter().map(Member::partitions);
             let working = working.filter(|partitions| *partitions > 0).count();
-            let seen = of(subject, group)?;
+            let seen = read_parallelism(subject, group)?;
             ensure!(
                 seen == expected && seen.starts_with(&format!("{working} ")),
                 "{working} have work, {seen} is read"
@@ -171,7 +172,7 @@ fn have_work(
         }
         Ok(())
     })?;
-    until(
+    wait_for(
         &mut sources,
         group,
         topics,
@@ -179,33 +180,33 @@ fn have_work(
     )
 }
 
-/// Whoever assigns itself its partitions is no member: those with commits are somebody's.
+/// A consumer that assigns partitions to itself is not a member, so the partitions with commits count.
 pub(super) fn by_manual_assignment_the_partitions_with_commits(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, LARGE)?;
     row.produce(&[(1, 5), (3, 5)])?;
     let worker = Worker::start(kafka, &row.group, &[&row.topic], &[], |worker| {
         worker.assign = vec![1, 3];
     })?;
-    row.until("since_seen 0, measured 0, since_seen 0, measured 0")?;
+    row.wait_for("since_seen 0, measured 0, since_seen 0, measured 0")?;
     let (group, topic) = (row.group.clone(), row.topic.clone());
-    until(
+    wait_for(
         &mut row.sources,
         &group,
         &[&topic],
         by("2 manual_assignment", "4 one_topic"),
     )?;
     worker.leave()?;
-    // A member, and then none: such a group is never taken for one again, also by whoever comes later.
+    // A group that had a member does not count as manually assigned any more, also for clients that start later.
     let worker = Worker::subscribe(kafka, &group, &[&topic], &[])?;
-    until(
+    wait_for(
         &mut row.sources,
         &group,
         &[&topic],
         by("4 one_topic", "4 one_topic"),
     )?;
     worker.leave()?;
-    let mut fresh = Sources::of(kafka)?;
-    until(
+    let mut fresh = Sources::new(kafka)?;
+    wait_for(
         &mut fresh,
         &group,
         &[&topic],
@@ -218,8 +219,8 @@ pub(super) fn a_share_group_has_no_limit(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("share"));
     kafka.create_topic(&topic, SMALL)?;
     let mut consumer = kafka.start_share_consumer(&group, &topic)?;
-    let mut sources = Sources::of(kafka)?;
-    until(&mut sources, &group, &[&topic], by("shared", "nothing"))?;
+    let mut sources = Sources::new(kafka)?;
+    wait_for(&mut sources, &group, &[&topic], by("shared", "nothing"))?;
     consumer.stop(Duration::from_secs(20))?;
     Ok(())
 }
@@ -237,8 +238,8 @@ pub(super) fn a_streams_group_has_its_tasks(kafka: &KafkaCluster) -> Result<()> 
         ensure!(committed[0].is_some(), "there is none");
         Ok(())
     })?;
-    let mut sources = Sources::of(kafka)?;
-    until(
+    let mut sources = Sources::new(kafka)?;
+    wait_for(
         &mut sources,
         &group,
         &[&topic, &repartition],

@@ -1,5 +1,5 @@
-//! Members that subscribe by a pattern which the broker evaluates report no topics (KIP-848). What they were assigned
-//! shows what they read, and old commits on other topics do not count.
+//! Members that subscribe by a pattern which the broker evaluates report no topics (KIP-848). Their assignments show
+//! which topics they read, and old commits on other topics do not count.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,11 +28,11 @@ pub(super) fn old_commits_do_not_count_beside_a_pattern(kafka: &KafkaCluster) ->
     kafka.commit(&group, &left, &[(0, 0), (1, 0), (2, 0), (3, 0)])?;
     kafka.produce_to(&topic, &[(3, 100)])?;
     let pattern = format!("^{topic}$");
-    let worker = Worker::start(kafka, &group, &[&pattern], &[PROTOCOL], |habits| {
-        habits.subscribe = true;
-        habits.poison = Some((3, 8));
+    let worker = Worker::start(kafka, &group, &[&pattern], &[PROTOCOL], |behaviour| {
+        behaviour.subscribe = true;
+        behaviour.poison = Some((3, 8));
     })?;
-    until(kafka, &group, &[(&topic, 92)], 8)?;
+    wait_for(kafka, &group, &[(&topic, 92)], 8)?;
     worker.leave()
 }
 
@@ -52,9 +52,9 @@ pub(super) fn patterns_of_several_members_are_read_together(kafka: &KafkaCluster
     let pattern = format!("^{prefix}-[ab]$");
     // More members than partitions match: some get none.
     let member = |topic: &str| {
-        Worker::start(kafka, &group, &[topic], &[PROTOCOL], |habits| {
-            habits.subscribe = true;
-            habits.commits = false;
+        Worker::start(kafka, &group, &[topic], &[PROTOCOL], |behaviour| {
+            behaviour.subscribe = true;
+            behaviour.commits = false;
         })
     };
     let mut members = Vec::new();
@@ -63,20 +63,20 @@ pub(super) fn patterns_of_several_members_are_read_together(kafka: &KafkaCluster
     }
     members.push(member(c)?);
     // What came to the second topic before the members counts only with a commit.
-    until(kafka, &group, &[(a, 4), (b, 0), (c, 3)], 6)?;
+    wait_for(kafka, &group, &[(a, 4), (b, 0), (c, 3)], 6)?;
     members.into_iter().try_for_each(Worker::leave)
 }
 
-/// Waits until the wire client reads these topics and lags, and this useful parallelism. librdkafka describes no
-/// groups, so that it has only the commits to go by.
-fn until(kafka: &KafkaCluster, group: &str, lags: &[(&str, u64)], members: u32) -> Result<()> {
+/// Waits until the wire client reads these topics and lags, and this useful parallelism. librdkafka does not describe
+/// groups, so it only knows their commits.
+fn wait_for(kafka: &KafkaCluster, group: &str, lags: &[(&str, u64)], members: u32) -> Result<()> {
     let mut plan = plan_of(&[(group, &[])]);
     let mut sources = Sources::with(
         &[ClientKind::Wire],
         &[("bootstrap.servers", &kafka.bootstrap())],
     )?;
     poll_until(WITHIN, "what the patterns match", || {
-        sources.look(&plan)?;
+        sources.sweep(&plan)?;
         let known = &sources.each[0].known;
         let read = known.groups.get(group).context("no reading")?;
         // As the daemon does: what members read is asked for from then on, with commits or without.

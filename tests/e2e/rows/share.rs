@@ -1,4 +1,4 @@
-//! The lag of share groups: brokers of Kafka 4.2 and later report it, older ones only where the group stands.
+//! The lag of share groups. Brokers of Kafka 4.2 and later report it, older ones report only start offsets.
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::ClientKind;
@@ -9,7 +9,7 @@ use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 use crate::testbed::unique;
 
-/// Records are done beyond the group's start offset, which one that was released holds back.
+/// Records beyond the group's start offset are acknowledged, while a released record keeps the start offset back.
 pub(super) fn lag_is_what_the_broker_reports(kafka: &KafkaCluster) -> Result<()> {
     // Released offset, records of each partition, and the lag of each.
     for (released, records, lags) in [
@@ -35,7 +35,7 @@ pub(super) fn lag_is_what_the_broker_reports(kafka: &KafkaCluster) -> Result<()>
         })?;
         // Named or discovered, the same.
         for topics in [&[topic.as_str()][..], &[]] {
-            until(kafka, &group, &topic, topics, &expected)
+            wait_for(kafka, &group, &topic, topics, &expected)
                 .with_context(|| format!("where Kafka's tool says {told:?}"))?;
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn lag_is_a_bound_where_the_broker_reports_none(kafka: &KafkaCluster)
         let stands = kafka.share_offsets(&group)?;
         let stands = stands[0].1.context("no start offset")?;
         let most = i64::try_from(records)? - stands;
-        until(
+        wait_for(
             kafka,
             &group,
             &topic,
@@ -65,7 +65,7 @@ pub(super) fn lag_is_a_bound_where_the_broker_reports_none(kafka: &KafkaCluster)
 }
 
 /// Waits until this is what the wire client reads; librdkafka sees no share groups.
-fn until(
+fn wait_for(
     kafka: &KafkaCluster,
     group: &str,
     topic: &str,
@@ -78,7 +78,7 @@ fn until(
     )?;
     let plan = plan_of(&[(group, topics)]);
     poll_until(WITHIN, expected, || {
-        sources.look(&plan)?;
+        sources.sweep(&plan)?;
         let known = &sources.each[0].known;
         let seen = reading(known.groups.get(group).context("no reading")?, topic);
         ensure!(seen == expected, "{seen} instead of {expected}");

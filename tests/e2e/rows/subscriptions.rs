@@ -1,5 +1,5 @@
-//! Which topics of a group count while its members do not tell what they read: during a rebalance, and when they have
-//! left.
+//! Which topics of a group count while the broker does not report its subscription: during a rebalance, and without
+//! members.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -48,9 +48,9 @@ impl<'a> Left<'a> {
         Ok(left)
     }
 
-    /// The topics that count, and the state of the group, by one look for which no topic is named.
-    fn look(&mut self) -> Result<(BTreeSet<String>, GroupState)> {
-        self.sources.look(&plan(&self.group, &[]))?;
+    /// The topics that count, and the state of the group, after a sweep that names no topic.
+    fn sweep(&mut self) -> Result<(BTreeSet<String>, GroupState)> {
+        self.sources.sweep(&plan(&self.group, &[]))?;
         let known = &self.sources.each[0].known;
         let group = known.groups.get(self.group.as_str());
         let group = group.context("no reading of the group")?;
@@ -60,12 +60,12 @@ impl<'a> Left<'a> {
         Ok((topics.collect(), description.state))
     }
 
-    /// Looks until the group has this state. As long as its members were seen, only these topics may count.
-    fn until(&mut self, state: GroupState, expected: &[&str], may_change: bool) -> Result<()> {
+    /// Sweeps until the group has this state. As long as its members were seen, only these topics may count.
+    fn wait_for(&mut self, state: GroupState, expected: &[&str], may_change: bool) -> Result<()> {
         let expected: BTreeSet<_> = expected.iter().map(|t| (*t).to_owned()).collect();
         let started = Instant::now();
         loop {
-            let (topics, now) = self.look()?;
+            let (topics, now) = self.sweep()?;
             if topics == expected && now == state {
                 return Ok(());
             }
@@ -78,7 +78,7 @@ impl<'a> Left<'a> {
     }
 }
 
-/// A member that has everything, and then works on one message for longer than a second member wants to wait.
+/// A member that owns all partitions and does not poll again after its first message, so that a rebalance does not end.
 fn busy_member(kafka: &KafkaCluster, group: &str, topic: &str) -> Result<BaseConsumer> {
     let mut config = kafka.client_config();
     config
@@ -103,14 +103,14 @@ pub(super) fn a_topic_that_the_group_has_left_never_counts(kafka: &KafkaCluster)
     let topic = left.topic.clone();
     kafka.produce_to(&topic, &[(0, 1), (1, 1)])?;
     let busy = busy_member(kafka, &left.group, &topic)?;
-    left.until(GroupState::Stable, &[&topic], true)?;
-    // While the first member does not poll, the group waits for it, and tells nobody's subscription.
+    left.wait_for(GroupState::Stable, &[&topic], true)?;
+    // While the first member does not poll, the rebalance waits for it, and the broker reports no subscriptions.
     let second = Worker::subscribe(kafka, &left.group, &[&topic], &[])?;
-    left.until(GroupState::Rebalancing, &[&topic], false)?;
+    left.wait_for(GroupState::Rebalancing, &[&topic], false)?;
     drop(busy);
-    left.until(GroupState::Stable, &[&topic], false)?;
+    left.wait_for(GroupState::Stable, &[&topic], false)?;
     second.leave()?;
-    left.until(GroupState::Empty, &[&topic], false)
+    left.wait_for(GroupState::Empty, &[&topic], false)
 }
 
 pub(super) fn a_topic_with_new_commits_of_an_empty_group_counts(
@@ -120,13 +120,13 @@ pub(super) fn a_topic_with_new_commits_of_an_empty_group_counts(
     let (topic, old, new) = (left.topic.clone(), left.old.clone(), unique("new"));
     kafka.produce_to(&topic, &[(0, 1), (1, 1)])?;
     let member = Worker::subscribe(kafka, &left.group, &[&topic], &[])?;
-    left.until(GroupState::Stable, &[&topic], true)?;
+    left.wait_for(GroupState::Stable, &[&topic], true)?;
     member.leave()?;
-    left.until(GroupState::Empty, &[&topic], false)?;
+    left.wait_for(GroupState::Empty, &[&topic], false)?;
     // Somebody commits without being a member.
     kafka.create_topic(&new, 1)?;
     left.kafka.commit(&left.group, &new, &[(0, 0)])?;
-    left.until(GroupState::Empty, &[&topic, &new], true)?;
+    left.wait_for(GroupState::Empty, &[&topic, &new], true)?;
     left.kafka.commit(&left.group, &old, &[(0, 1)])?;
-    left.until(GroupState::Empty, &[&topic, &new, &old], true)
+    left.wait_for(GroupState::Empty, &[&topic, &new, &old], true)
 }

@@ -1,4 +1,4 @@
-//! What only time tells: residues, partitions that are stuck, long jobs, and lag in seconds.
+//! Rules that need time: residual lag, stuck partitions, long jobs, and lag in seconds.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::testbed::poll::poll_until;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A consumer that has read everything stays one short of a transaction's marker, for ever. That it has a live member
-/// only the wire client can tell.
+/// The committed offset of a consumer that has read everything stays before the transaction marker. The lag becomes
+/// residual, if the client sees that the group has a member, which only the wire client does.
 pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
     let transaction = kafka.begin_transaction()?;
     transaction.produce(&row.topic, 0, 3)?;
     transaction.commit()?;
     let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
-    row.until("measured 1")?;
-    until_described(&mut row)?;
-    row.pass(4 * MINUTE);
+    row.wait_for("measured 1")?;
+    wait_until_described(&mut row)?;
+    row.advance_clock(4 * MINUTE);
     row.expect("measured 1")?;
-    row.pass(2 * MINUTE);
+    row.advance_clock(2 * MINUTE);
     row.expect_each(|client| match client {
         ClientKind::Wire => "residual 1",
         _ => "measured 1",
@@ -36,13 +36,13 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
             "a residue is no work"
         );
     }
-    // More of it is work again.
+    // New records count again.
     row.produce(&[(0, 20)])?;
-    row.until("measured 0")?;
+    row.wait_for("measured 0")?;
     worker.leave()
 }
 
-/// A residue stays one when its consumer has left, until a transaction adds a record and its marker.
+/// Residual lag stays residual when its consumer has left, until a transaction adds a record and its marker.
 pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()> {
     for aborted in [false, true] {
         let mut row = Row::new(kafka, 1)?;
@@ -56,7 +56,7 @@ pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()
             }
         };
         transact(false)?;
-        // Records that nobody gets are residual, too.
+        // Records of aborted transactions are residual, too.
         if aborted {
             transact(true)?;
         }
@@ -65,39 +65,39 @@ pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()
             true => ("measured 5", "residual 5", "measured 9"),
         };
         let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
-        until_described(&mut row)?;
-        row.until(measured)?;
-        row.pass(6 * MINUTE);
+        wait_until_described(&mut row)?;
+        row.wait_for(measured)?;
+        row.advance_clock(6 * MINUTE);
         let expected = |residual: &'static str| {
             move |client| match client {
                 ClientKind::Wire => residual,
                 _ => measured,
             }
         };
-        row.until_each("the residue", expected(residual))?;
+        row.wait_for_each("the residue", expected(residual))?;
         worker.leave()?;
         poll_until(super::WITHIN, "the group to be empty", || {
-            row.look()?;
+            row.sweep()?;
             let described = wire_group(&row)?.map(|group| group.description.as_deref());
             let is_empty = described.is_none_or(|d| d.is_some_and(|d| d.members.is_empty()));
             ensure!(is_empty, "{described:?}");
             Ok(())
         })?;
         row.expect_each(expected(residual))?;
-        row.pass(60 * MINUTE);
+        row.advance_clock(60 * MINUTE);
         row.expect_each(expected(residual))?;
         let transaction = kafka.begin_transaction()?;
         transaction.produce(&row.topic, 0, 3)?;
         transaction.commit()?;
-        row.until(again)?;
+        row.wait_for(again)?;
     }
     Ok(())
 }
 
 /// Waits until the member of the group is seen to have all partitions, by the client that can see members.
-fn until_described(row: &mut Row<'_>) -> Result<()> {
+fn wait_until_described(row: &mut Row<'_>) -> Result<()> {
     poll_until(super::WITHIN, "the member to be described", || {
-        row.look()?;
+        row.sweep()?;
         let Some(group) = wire_group(row)? else {
             return Ok(());
         };
@@ -113,8 +113,8 @@ fn until_described(row: &mut Row<'_>) -> Result<()> {
     })
 }
 
-/// The markers that a group without members has left unread are no work either once Kafka has deleted its commits.
-/// (librdkafka, which sees no members, has nothing to judge by.)
+/// The unread markers of a group without members stay residual after Kafka has deleted its commits. (Not with
+/// librdkafka, which does not see members.)
 pub(super) fn a_residue_outlives_its_commit(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
     let transaction = kafka.begin_transaction()?;
@@ -122,9 +122,9 @@ pub(super) fn a_residue_outlives_its_commit(kafka: &KafkaCluster) -> Result<()> 
     transaction.commit()?;
     row.produce(&[(1, 2)])?;
     let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
-    row.until("measured 1, measured 0")?;
-    until_described(&mut row)?;
-    row.pass(6 * MINUTE);
+    row.wait_for("measured 1, measured 0")?;
+    wait_until_described(&mut row)?;
+    row.advance_clock(6 * MINUTE);
     let by = |wire: &'static str, librdkafka: &'static str| {
         move |client| match client {
             ClientKind::Wire => wire,
@@ -142,21 +142,21 @@ pub(super) fn a_residue_outlives_its_commit(kafka: &KafkaCluster) -> Result<()> 
         );
         Ok(())
     })?;
-    row.until_each(
+    row.wait_for_each(
         "the commits to be gone",
         by("residual 1, forgotten 0", "forgotten 1, forgotten 0"),
     )?;
-    row.pass(60 * MINUTE);
+    row.advance_clock(60 * MINUTE);
     row.expect_each(by("residual 1, forgotten 0", "forgotten 1, forgotten 0"))?;
     // A record is work.
     row.produce(&[(0, 1)])?;
-    row.until_each(
+    row.wait_for_each(
         "the record",
         by("forgotten 2, forgotten 0", "forgotten 2, forgotten 0"),
     )
 }
 
-/// The group as the wire client has read it, which alone describes groups; `None` if that client is not tested.
+/// The group as read by the wire client, the only one that describes groups; `None` if that client is not tested.
 fn wire_group<'a>(row: &'a Row<'_>) -> Result<Option<&'a GroupSnapshot>> {
     let mut each = row.sources.each.iter();
     let wire = each.find(|subject| subject.client == ClientKind::Wire);
@@ -168,7 +168,7 @@ fn wire_group<'a>(row: &'a Row<'_>) -> Result<Option<&'a GroupSnapshot>> {
     Ok(Some(group.as_ref()))
 }
 
-/// A partition whose consumer fails at one record, again and again, beside one that gets on.
+/// A partition whose consumer always fails at one record, while another partition makes progress.
 pub(super) fn a_poison_partition_is_stuck(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
     row.produce(&[(0, 30), (1, 30)])?;
@@ -176,22 +176,22 @@ pub(super) fn a_poison_partition_is_stuck(kafka: &KafkaCluster) -> Result<()> {
         worker.subscribe = true;
         worker.poison = Some((0, 12));
     })?;
-    row.until("measured 18, measured 0")?;
+    row.wait_for("measured 18, measured 0")?;
     for _ in 0..4 {
-        row.pass(MINUTE);
+        row.advance_clock(MINUTE);
         row.produce(&[(1, 10)])?;
-        row.until("measured 18, measured 0")?;
+        row.wait_for("measured 18, measured 0")?;
     }
-    row.pass(2 * MINUTE);
+    row.advance_clock(2 * MINUTE);
     row.produce(&[(1, 10)])?;
-    row.until("stuck 18, measured 0")?;
+    row.wait_for("stuck 18, measured 0")?;
     worker.leave()?;
     // Somebody mends it.
     row.commit(&[(0, 13)])?;
     row.expect("measured 17, measured 0")
 }
 
-/// One job of half an hour: nothing moves, and that is no reason to call it stuck, let alone done.
+/// One job of half an hour, during which nothing moves: the lag is neither stuck nor residual.
 pub(super) fn a_long_job_is_neither_stuck_nor_a_residue(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
     row.produce(&[(0, 30)])?;
@@ -199,25 +199,25 @@ pub(super) fn a_long_job_is_neither_stuck_nor_a_residue(kafka: &KafkaCluster) ->
         worker.subscribe = true;
         worker.poison = Some((0, 12));
     })?;
-    row.until("measured 18")?;
+    row.wait_for("measured 18")?;
     for _ in 0..6 {
-        row.pass(5 * MINUTE);
+        row.advance_clock(5 * MINUTE);
         row.expect("measured 18")?;
     }
     worker.leave()
 }
 
-/// The age of the first message that is not read: exact once the log was seen to pass it, a bound before.
+/// The age of the first unread message: a lower bound until the history covers the message, then exact.
 pub(super) fn lag_in_seconds(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
     row.produce(&[(0, 10)])?;
     row.commit(&[(0, 10)])?;
     row.expect("measured 0")?;
-    row.pass(10 * MINUTE);
+    row.advance_clock(10 * MINUTE);
     row.expect("measured 0")?;
     row.produce(&[(0, 5)])?;
     row.expect("measured 5")?;
-    row.pass(MINUTE);
+    row.advance_clock(MINUTE);
     row.expect("measured 5")?;
     for (client, lag) in row.lags()? {
         let age = lag.age().map(|age| (age.duration(), age.is_bound()));
@@ -229,8 +229,7 @@ pub(super) fn lag_in_seconds(kafka: &KafkaCluster) -> Result<()> {
     Ok(())
 }
 
-/// A client that comes now knows only what the timestamps of records tell. They tell it exactly where they can, and a
-/// lower bound elsewhere.
+/// A client without history uses the timestamps of records, which give an exact age or a lower bound.
 pub(super) fn lag_in_seconds_from_one_look(kafka: &KafkaCluster) -> Result<()> {
     let (hour, now) = (60 * MINUTE, Duration::ZERO);
     for (what, ages, committed, range, is_bound) in [
@@ -273,7 +272,7 @@ pub(super) fn lag_in_seconds_from_one_look(kafka: &KafkaCluster) -> Result<()> {
         let mut row = Row::new(kafka, 1)?;
         kafka.produce_at(&row.topic, 0, ages)?;
         row.commit(&[(0, committed)])?;
-        row.look()?;
+        row.sweep()?;
         for (client, lag) in row.lags()? {
             let age = lag.age().map(|age| (age.duration(), age.is_bound()));
             let is_right =

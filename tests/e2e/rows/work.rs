@@ -1,4 +1,4 @@
-//! A consumer of the tests' own process that can be told to misbehave.
+//! A consumer within the test process, which can be configured to misbehave.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,17 +11,17 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::testbed::kafka::KafkaCluster;
 
-/// How it works.
+/// Behaviour of a consumer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Habits {
+pub(crate) struct WorkerBehaviour {
     /// Whether it joins the group.
     pub(crate) subscribe: bool,
-    /// The partitions that it assigns itself instead.
+    /// The partitions that it assigns to itself if it does not join.
     pub(crate) assign: Vec<i32>,
     pub(crate) commits: bool,
     /// Where it begins without a commit.
     pub(crate) latest: bool,
-    /// The partition and offset at which it gets no further.
+    /// The partition and offset beyond which it does not commit.
     pub(crate) poison: Option<(i32, i64)>,
 }
 
@@ -39,24 +39,24 @@ impl Worker {
         topics: &[&str],
         properties: &[(&str, &str)],
     ) -> Result<Self> {
-        Self::start(kafka, group, topics, properties, |habits| {
-            habits.subscribe = true;
+        Self::start(kafka, group, topics, properties, |behaviour| {
+            behaviour.subscribe = true;
         })
     }
 
-    /// A consumer with these habits.
+    /// A consumer with this behaviour.
     pub(crate) fn start(
         kafka: &KafkaCluster,
         group: &str,
         topics: &[&str],
         properties: &[(&str, &str)],
-        change: impl FnOnce(&mut Habits),
+        change: impl FnOnce(&mut WorkerBehaviour),
     ) -> Result<Self> {
-        let mut habits = Habits {
+        let mut behaviour = WorkerBehaviour {
             commits: true,
-            ..Habits::default()
+            ..WorkerBehaviour::default()
         };
-        change(&mut habits);
+        change(&mut behaviour);
         let mut config = kafka.client_config();
         config
             .set("group.id", group)
@@ -64,7 +64,11 @@ impl Worker {
             .set("isolation.level", "read_committed")
             .set(
                 "auto.offset.reset",
-                if habits.latest { "latest" } else { "earliest" },
+                if behaviour.latest {
+                    "latest"
+                } else {
+                    "earliest"
+                },
             )
             .set("fetch.wait.max.ms", "50");
         if !properties.contains(&("group.protocol", "consumer")) {
@@ -77,12 +81,12 @@ impl Worker {
             config.set(*key, *value);
         }
         let consumer: BaseConsumer = config.create()?;
-        if habits.subscribe {
+        if behaviour.subscribe {
             consumer.subscribe(topics)?;
         } else {
             let mut list = TopicPartitionList::new();
             for topic in topics {
-                for &partition in &habits.assign {
+                for &partition in &behaviour.assign {
                     list.add_partition_offset(topic, partition, Offset::Stored)?;
                 }
             }
@@ -90,7 +94,7 @@ impl Worker {
         }
         let leave = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&leave);
-        let thread = std::thread::spawn(move || work(&consumer, &habits, &told));
+        let thread = std::thread::spawn(move || work(&consumer, &behaviour, &told));
         Ok(Self { leave, thread })
     }
 
@@ -103,22 +107,22 @@ impl Worker {
     }
 }
 
-fn work(consumer: &BaseConsumer, habits: &Habits, leave: &AtomicBool) -> Result<()> {
+fn work(consumer: &BaseConsumer, behaviour: &WorkerBehaviour, leave: &AtomicBool) -> Result<()> {
     while !leave.load(Ordering::SeqCst) {
         let Some(Ok(record)) = consumer.poll(Duration::from_millis(50)) else {
             continue;
         };
         let (partition, offset) = (record.partition(), record.offset());
-        if habits.poison == Some((partition, offset)) {
+        if behaviour.poison == Some((partition, offset)) {
             let mut list = TopicPartitionList::new();
             list.add_partition(record.topic(), partition);
             consumer.pause(&list)?;
             continue;
         }
-        if habits.commits {
+        if behaviour.commits {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(record.topic(), partition, Offset::Offset(offset + 1))?;
-            // A rebalance may have taken the partition away; whoever has it now reads on from the last commit.
+            // After a rebalance the partition may belong to another member, which continues from the last commit.
             let _ = consumer.commit(&list, CommitMode::Sync);
         }
     }

@@ -1,5 +1,5 @@
-//! A user who may write HPAs in one namespace, and writes many of them, huge ones, and ones that look at many topics. What
-//! others get has to stay right and fresh, also after a restart.
+//! A user who may write HPAs in one namespace writes many, huge ones, and ones that need many topics. The metrics of
+//! other namespaces must stay correct and fresh, also after a restart.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use super::floods::{Neighbours, names};
+use super::floods::{AttackScene, names};
 use crate::scale::workload;
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
@@ -21,27 +21,27 @@ const WITHIN: Duration = Duration::from_secs(120);
 
 /// As large as the API server lets an HPA be.
 const HUGE_BYTES: usize = 1_400_000;
-/// How many of them: a hundred take more memory than the machine of the tests has for the API server and its caches.
+/// Number of huge HPAs. A hundred would take too much memory of the API server on the test machine.
 const HUGE: usize = 40;
 
 /// The group with many topics. Kafka of the tests has three brokers in little memory.
 const TOPICS: usize = 1000;
-/// Its metrics that name no topics: those of each HPA, and the HPAs.
+/// Metrics without topics: number for each HPA, and number of HPAs.
 const METRICS: usize = 64;
 const HPAS_OF_TOPICS: usize = 4;
 
 /// HPAs with one selector, half of which conflict with the other half.
 const OF_ONE_SELECTOR: usize = 2000;
-/// HPAs of as many texts as are kept of one: more than a namespace has room for.
+/// HPAs of the maximum size that is kept; together they exceed the budget of a namespace.
 const LARGE: usize = 300;
 /// HPAs to be capped: four thousand take the API server of the tests minutes.
 const ENFORCED: usize = 1000;
-/// Those of the owner that come after them.
+/// HPAs of the owner, which are processed after them.
 const LATE: usize = 3;
 
-/// Huge HPAs are written, and the daemon is started anew beside them.
+/// Huge HPAs are written, and the daemon is restarted.
 pub(super) fn a_restart_beside_huge_hpas_disturbs_nobody(testbed: &Testbed) -> Result<()> {
-    let mut neighbours = Neighbours::new(testbed)?;
+    let mut attack = AttackScene::new(testbed)?;
     let groups = |i: usize| -> Vec<String> {
         let values = (0..).map(|n| format!("g{i}-{n:0>55}"));
         let mut bytes = 0;
@@ -53,52 +53,54 @@ pub(super) fn a_restart_beside_huge_hpas_disturbs_nobody(testbed: &Testbed) -> R
             .collect()
     };
     let huge: Vec<_> = (0..HUGE)
-        .map(|i| neighbours.hpa(&format!("huge{i}"), json!({}), &[groups(i)]))
+        .map(|i| attack.hpa(&format!("huge{i}"), json!({}), &[groups(i)]))
         .collect();
     let what = format!("{HUGE} HPAs of {HUGE_BYTES} bytes");
-    neighbours.honest.endure(&what, 3 * HUGE, || {
+    attack.scene.check_during(&what, 3 * HUGE, || {
         for some in huge.chunks(5) {
-            neighbours.write("create", some)?;
+            attack.write("create", some)?;
         }
-        until_over_budget(&neighbours, HUGE as u64)
+        wait_until_over_budget(&attack, HUGE as u64)
     })?;
     let begun = Instant::now();
-    neighbours.restart(testbed)?;
+    attack.restart(testbed)?;
     println!(
         "started again beside {what}: the owner is served after {:.1?}, memory at most {} kB",
         begun.elapsed(),
-        neighbours.honest.memory("VmHWM:")?
+        attack.scene.memory("VmHWM:")?
     );
-    neighbours.honest.endure("after the restart", 3 * HUGE, || {
-        until_over_budget(&neighbours, HUGE as u64)?;
-        neighbours.honest.daemon.let_it_look(3)
-    })
+    attack
+        .scene
+        .check_during("after the restart", 3 * HUGE, || {
+            wait_until_over_budget(&attack, HUGE as u64)?;
+            attack.scene.daemon.wait_for_sweeps(3)
+        })
 }
 
 /// Thousands of HPAs with one selector, large HPAs, a group name that is long, and a group with many topics.
 pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Result<()> {
-    let neighbours = Neighbours::new(testbed)?;
+    let attack = AttackScene::new(testbed)?;
     let group = names("g", 1);
     let hpa = |i: usize| {
         // Half of them with another lag per replica, so that all conflict.
-        let mut hpa = neighbours.hpa(&format!("same{i}"), json!({}), std::slice::from_ref(&group));
+        let mut hpa = attack.hpa(&format!("same{i}"), json!({}), std::slice::from_ref(&group));
         let lag = if i.is_multiple_of(2) { "10" } else { "20" };
         hpa["spec"]["metrics"][0]["external"]["target"]["averageValue"] = json!(lag);
         hpa
     };
     let same: Vec<_> = (0..OF_ONE_SELECTOR).map(hpa).collect();
     let what = format!("{OF_ONE_SELECTOR} HPAs with one selector");
-    neighbours.honest.endure(&what, 2 * OF_ONE_SELECTOR, || {
+    attack.scene.check_during(&what, 2 * OF_ONE_SELECTOR, || {
         for some in same.chunks(250) {
-            neighbours.write("create", some)?;
-            neighbours.honest.owner_is_served()?;
+            attack.write("create", some)?;
+            attack.scene.owner_is_served()?;
         }
-        neighbours.honest.daemon.let_it_look(2)
+        attack.scene.daemon.wait_for_sweeps(2)
     })?;
-    neighbours.delete_all()?;
+    attack.delete_all()?;
 
     let large = |i: usize| {
-        let mut hpa = neighbours.hpa(
+        let mut hpa = attack.hpa(
             &format!("large{i}"),
             json!({}),
             std::slice::from_ref(&group),
@@ -112,38 +114,40 @@ pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Resul
     };
     let large: Vec<_> = (0..LARGE).map(large).collect();
     let what = format!("{LARGE} HPAs with 4000 short texts each");
-    neighbours.honest.endure(&what, 2 * LARGE, || {
+    attack.scene.check_during(&what, 2 * LARGE, || {
         for some in large.chunks(50) {
-            neighbours.write("create", some)?;
+            attack.write("create", some)?;
         }
         // Some of them are kept.
-        until_over_budget(&neighbours, LARGE as u64 / 2)?;
-        neighbours.honest.daemon.let_it_look(2)
+        wait_until_over_budget(&attack, LARGE as u64 / 2)?;
+        attack.scene.daemon.wait_for_sweeps(2)
     })?;
-    neighbours.delete_all()?;
+    attack.delete_all()?;
 
     let name = json!({"lagwise.dev/consumer-group": "n".repeat(15 * 1024)});
-    let long = neighbours.hpa("long", name, std::slice::from_ref(&group));
-    neighbours.honest.endure("a group name of 15 KiB", 40, || {
-        neighbours.write("create", &[long])?;
-        neighbours.honest.daemon.let_it_look(4)?;
-        let metrics = neighbours.honest.daemon.metrics()?;
-        let longest = metrics.lines().map(str::len).max().unwrap_or_default();
-        println!("the longest line of /metrics has {longest} bytes (limit 4000)");
-        ensure!(longest < 4000, "a line of {longest} bytes");
-        Ok(())
-    })?;
-    neighbours.delete_all()?;
-    a_group_of_many_topics(&neighbours, testbed.kafka()?)
+    let long = attack.hpa("long", name, std::slice::from_ref(&group));
+    attack
+        .scene
+        .check_during("a group name of 15 KiB", 40, || {
+            attack.write("create", &[long])?;
+            attack.scene.daemon.wait_for_sweeps(4)?;
+            let metrics = attack.scene.daemon.metrics()?;
+            let longest = metrics.lines().map(str::len).max().unwrap_or_default();
+            println!("the longest line of /metrics has {longest} bytes (limit 4000)");
+            ensure!(longest < 4000, "a line of {longest} bytes");
+            Ok(())
+        })?;
+    attack.delete_all()?;
+    a_group_of_many_topics(&attack, testbed.kafka()?)
 }
 
 /// A group of many topics, in one metric that names none of them and then in many.
-fn a_group_of_many_topics(neighbours: &Neighbours<'_>, kafka: &KafkaCluster) -> Result<()> {
+fn a_group_of_many_topics(attack: &AttackScene<'_>, kafka: &KafkaCluster) -> Result<()> {
     let group = unique("everything");
     let topics = names(&unique("many-"), TOPICS);
     create_and_commit(kafka, &group, &topics)?;
     let hpa = |name: &str, metrics: usize| {
-        let mut hpa = neighbours.hpa(name, json!({}), &vec![vec![group.clone()]; metrics]);
+        let mut hpa = attack.hpa(name, json!({}), &vec![vec![group.clone()]; metrics]);
         let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
         for (i, metric) in metrics.iter_mut().enumerate() {
             // Each is a question of its own.
@@ -159,10 +163,10 @@ fn a_group_of_many_topics(neighbours: &Neighbours<'_>, kafka: &KafkaCluster) -> 
     let what = format!("a group of {TOPICS} topics in one metric");
     let few = [hpa("one", 1)];
     let age = format!("consumergroup=\"{group}\"");
-    neighbours.honest.endure(&what, 40, || {
-        neighbours.write("create", &few)?;
+    attack.scene.check_during(&what, 40, || {
+        attack.write("create", &few)?;
         poll_until(WITHIN, "the group to be read", || {
-            let metrics = neighbours.honest.daemon.metrics()?;
+            let metrics = attack.scene.daemon.metrics()?;
             let mut lags = metrics
                 .lines()
                 .filter(|line| line.starts_with("lagwise_data_age_seconds{"));
@@ -175,12 +179,12 @@ fn a_group_of_many_topics(neighbours: &Neighbours<'_>, kafka: &KafkaCluster) -> 
     let many: Vec<_> = (0..HPAS_OF_TOPICS)
         .map(|i| hpa(&format!("all{i}"), METRICS))
         .collect();
-    neighbours.honest.endure(&what, 100, || {
-        neighbours.write("create", &many)?;
-        neighbours.honest.daemon.let_it_look(4)?;
-        neighbours.honest.owner_is_served()
+    attack.scene.check_during(&what, 100, || {
+        attack.write("create", &many)?;
+        attack.scene.daemon.wait_for_sweeps(4)?;
+        attack.scene.owner_is_served()
     })?;
-    neighbours.delete_all()?;
+    attack.delete_all()?;
     let admin: AdminClient<DefaultClientContext> = kafka.client_config().create()?;
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     blocking(admin.delete_topics(&topics, &AdminOptions::new()))??;
@@ -213,36 +217,36 @@ fn create_and_commit(kafka: &KafkaCluster, group: &str, topics: &[String]) -> Re
     })
 }
 
-fn until_over_budget(neighbours: &Neighbours<'_>, hpas: u64) -> Result<()> {
+fn wait_until_over_budget(attack: &AttackScene<'_>, hpas: u64) -> Result<()> {
     poll_until(WITHIN, "the findings", || {
-        let found = neighbours.honest.findings("over_budget")?;
+        let found = attack.scene.findings("over_budget")?;
         ensure!(found >= hpas, "{found} of {hpas}");
-        neighbours.honest.owner_is_served()
+        attack.scene.owner_is_served()
     })
 }
 
 /// Bob has a thousand HPAs capped, again and again. The HPAs of the owner, whose namespace comes later in the order of
 /// names, get their turn.
 pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Result<()> {
-    let neighbours = Neighbours::new(testbed)?;
-    neighbours.let_the_daemon_write()?;
+    let attack = AttackScene::new(testbed)?;
+    attack.let_the_daemon_write()?;
     let enforce = json!({"lagwise.dev/cap": "enforce"});
     let hpa = |i: usize| {
         let group = names(&format!("cap{i}-"), 1);
-        let mut hpa = neighbours.hpa(&format!("cap{i}"), enforce.clone(), &[group]);
+        let mut hpa = attack.hpa(&format!("cap{i}"), enforce.clone(), &[group]);
         hpa["spec"]["maxReplicas"] = json!(1000);
         let expressions =
             &mut hpa["spec"]["metrics"][0]["external"]["metric"]["selector"]["matchExpressions"];
-        expressions[1]["values"] = json!([neighbours.honest.owner.topic]);
+        expressions[1]["values"] = json!([attack.scene.owner.topic]);
         hpa
     };
     let hpas: Vec<_> = (0..ENFORCED).map(hpa).collect();
     let what = format!("{ENFORCED} HPAs to be capped");
-    neighbours.honest.endure(&what, 3 * ENFORCED, || {
+    attack.scene.check_during(&what, 3 * ENFORCED, || {
         for some in hpas.chunks(250) {
-            neighbours.write("create", some)?;
+            attack.write("create", some)?;
         }
-        let owner = &neighbours.honest.owner;
+        let owner = &attack.scene.owner;
         for i in 0..LATE {
             let name = format!("late{i}");
             let selector = [
@@ -255,8 +259,8 @@ pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Res
             for item in items.iter_mut().filter(|item| item["kind"] == "HorizontalPodAutoscaler") {
                 item["metadata"]["annotations"]["lagwise.dev/cap"] = json!("enforce");
             }
-            let (plane, begun) = (neighbours.honest.plane, Instant::now());
-            let before = neighbours.written()?;
+            let (plane, begun) = (attack.scene.plane, Instant::now());
+            let before = attack.written()?;
             plane.apply(&owner.namespace, &list.to_string())?;
             poll_until(WITHIN, "the owner's HPA to be capped", || {
                 let hpa: Value = plane.get("hpa", &name, Some(&owner.namespace))?;
@@ -266,7 +270,7 @@ pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Res
             println!(
                 "the owner's HPA was capped after {:.1?}, and meanwhile {} of bob's (limit {WITHIN:?})",
                 begun.elapsed(),
-                neighbours.written()? - before
+                attack.written()? - before
             );
         }
         Ok(())

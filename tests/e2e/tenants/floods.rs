@@ -1,5 +1,5 @@
-//! A user who may write HPAs in one namespace, and asks for as much as the API server accepts. What others get has to
-//! stay right and fresh, and the daemon within the memory limit of the chart.
+//! A user who may write HPAs in one namespace requests as much as the API server accepts. The metrics of other
+//! namespaces must stay correct and fresh, and the daemon must stay within the memory limit of the chart.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,25 +7,26 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::honest::{Honest, Owner};
+use super::owner_scene::{Owner, OwnerScene};
 use crate::daemon::Options;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// The owner of a group, whose metric must not suffer, and bob, who may write HPAs in a namespace of his own.
-pub(super) struct Neighbours<'a> {
-    pub(super) honest: Honest<'a>,
+/// The owner of a group, whose metric must not be affected, and the attacker bob, who may write HPAs in another
+/// namespace.
+pub(super) struct AttackScene<'a> {
+    pub(super) scene: OwnerScene<'a>,
     options: Options,
     /// A topic with many partitions.
     wide: String,
     bob: String,
-    /// The kubeconfig of bob, with his rights only.
-    bobs: PathBuf,
+    /// The kubeconfig of bob.
+    bob_kubeconfig: PathBuf,
 }
 
-impl<'a> Neighbours<'a> {
+impl<'a> AttackScene<'a> {
     pub(super) fn new(testbed: &'a Testbed) -> Result<Self> {
         let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
         let owner = Owner::new(kafka, plane)?;
@@ -50,7 +51,7 @@ impl<'a> Neighbours<'a> {
         ] {
             plane.kubectl(&[args, vec!["--namespace", &bob]].concat())?;
         }
-        let bobs = plane.account_kubeconfig(&bob, "bob")?;
+        let bob_kubeconfig = plane.account_kubeconfig(&bob, "bob")?;
         let options = Options {
             namespaces: vec![owner.namespace.clone(), bob.clone()],
             // A sweep of all groups that the budgets allow takes a second and more with the debug build.
@@ -58,32 +59,32 @@ impl<'a> Neighbours<'a> {
             ..Options::main(&kafka.bootstrap())
         };
         Ok(Self {
-            honest: Honest::start(testbed, plane, owner, &options)?,
+            scene: OwnerScene::start(testbed, plane, owner, &options)?,
             options,
             wide,
             bob,
-            bobs,
+            bob_kubeconfig,
         })
     }
 
     /// Writes HPAs as bob.
     pub(super) fn write(&self, verb: &str, hpas: &[Value]) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": hpas}).to_string();
-        let bobs = self.bobs.to_string_lossy();
+        let bob_kubeconfig = self.bob_kubeconfig.to_string_lossy();
         let args = [
             "--kubeconfig",
-            &*bobs,
+            &*bob_kubeconfig,
             "--namespace",
             &self.bob,
             verb,
             "--filename",
             "-",
         ];
-        let plane = self.honest.plane;
+        let plane = self.scene.plane;
         plane.kubectl_with_input(&args, &list).map(drop)
     }
 
-    /// Deletes all HPAs of bob's.
+    /// Deletes all HPAs of bob.
     pub(super) fn delete_all(&self) -> Result<()> {
         let args = [
             "delete",
@@ -93,18 +94,18 @@ impl<'a> Neighbours<'a> {
             &self.bob,
             "--wait=false",
         ];
-        self.honest.plane.kubectl(&args)?;
-        self.honest.daemon.let_it_look(2)
+        self.scene.plane.kubectl(&args)?;
+        self.scene.daemon.wait_for_sweeps(2)
     }
 
-    /// Starts the daemon anew, and waits until the owner is served.
+    /// Restarts the daemon, and waits until the owner is served.
     pub(super) fn restart(&mut self, testbed: &Testbed) -> Result<()> {
-        self.honest.restart(testbed, &self.options)
+        self.scene.restart(testbed, &self.options)
     }
 
     /// Lets the daemon write to the HPAs of both namespaces.
     pub(super) fn let_the_daemon_write(&self) -> Result<()> {
-        let Honest { plane, owner, .. } = &self.honest;
+        let OwnerScene { plane, owner, .. } = &self.scene;
         let account = format!("--serviceaccount={}:lagwise", owner.namespace);
         for namespace in [&owner.namespace, &self.bob] {
             let hpas = "--resource=horizontalpodautoscalers.autoscaling";
@@ -120,13 +121,13 @@ impl<'a> Neighbours<'a> {
 
     /// Number of ceilings that the daemon has written.
     pub(super) fn written(&self) -> Result<u64> {
-        let metrics = self.honest.daemon.metrics()?;
+        let metrics = self.scene.daemon.metrics()?;
         let family = "lagwise_cap_writes_total{outcome=\"written\"} ";
         let written = metrics.lines().find_map(|line| line.strip_prefix(family));
         written.map_or(Ok(0), |count| Ok(count.parse()?))
     }
 
-    /// An HPA of bob's with these selectors.
+    /// An HPA of bob, with one metric for each list of groups.
     pub(super) fn hpa(&self, name: &str, annotations: Value, groups: &[Vec<String>]) -> Value {
         let metric = |groups: &Vec<String>| {
             json!({
@@ -158,14 +159,14 @@ pub(super) fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{prefix}{i}")).collect()
 }
 
-/// Bob's HPA gets other annotations at every look of the daemon: more than it keeps of one HPA, and as many as it does,
-/// of groups that the HPA selects, with expressions that take much memory.
+/// Bob changes the annotations of his HPA between all sweeps: first to more annotations than the daemon keeps for one
+/// HPA, then to as many as it keeps, for groups that the HPA selects, with regular expressions that take much memory.
 pub(super) fn annotations_without_end_disturb_nobody(testbed: &Testbed) -> Result<()> {
-    let neighbours = Neighbours::new(testbed)?;
+    let attack = AttackScene::new(testbed)?;
     let many = |round: usize| {
         let keys = (0..1500).map(|i| format!("lagwise.dev/topic-regex.{round:04x}{i:08x}"));
         let annotations = keys.map(|key| (key, json!(r"\pL{24}")));
-        neighbours.hpa(
+        attack.hpa(
             "flood",
             Value::Object(annotations.collect()),
             &[names("g", 1)],
@@ -181,38 +182,39 @@ pub(super) fn annotations_without_end_disturb_nobody(testbed: &Testbed) -> Resul
             keys.map(|key| (key, json!(pattern))).collect();
         let unknown = (0..60).map(|i| format!("lagwise.dev/unknown-{round:04x}{i:04x}"));
         annotations.extend(unknown.map(|key| (key, json!("x".repeat(60)))));
-        neighbours.hpa("flood", Value::Object(annotations), &[groups])
+        attack.hpa("flood", Value::Object(annotations), &[groups])
     };
-    neighbours.write(
+    attack.write(
         "create",
-        &[neighbours.hpa("flood", json!({}), &[names("g", 1)])],
+        &[attack.hpa("flood", json!({}), &[names("g", 1)])],
     )?;
     let rounds: [(&str, &dyn Fn(usize) -> Value); 2] = [
         ("1500 annotations", &many),
         ("92 annotations of its groups", &named),
     ];
     for (what, hpa) in rounds {
-        neighbours.honest.endure(what, 60, || {
+        attack.scene.check_during(what, 60, || {
             for round in 0..3 {
-                // Until the HPA controller has not just written its status.
+                // Retried, because a write of the status by the HPA controller causes a conflict.
                 poll_until(WITHIN, "bob's write", || {
-                    neighbours.write("replace", &[hpa(round)])
+                    attack.write("replace", &[hpa(round)])
                 })?;
-                neighbours.honest.daemon.let_it_look(1)?;
-                neighbours.honest.owner_is_served()?;
+                attack.scene.daemon.wait_for_sweeps(1)?;
+                attack.scene.owner_is_served()?;
             }
             Ok(())
         })?;
     }
-    let found = neighbours.honest.findings("over_budget")?;
+    let found = attack.scene.findings("over_budget")?;
     ensure!(found > 0, "no finding about the size of the HPA");
     Ok(())
 }
 
-/// Bob asks for ever more groups of a topic with 200 partitions: in one selector, in many of one HPA, and by many HPAs.
+/// Bob requests more and more groups of a topic with 200 partitions: in one selector, in many metrics of one HPA, and
+/// with many HPAs.
 pub(super) fn groups_without_end_leave_memory_to_others(testbed: &Testbed) -> Result<()> {
-    let neighbours = Neighbours::new(testbed)?;
-    let one = |name: &str, groups: &[Vec<String>]| neighbours.hpa(name, json!({}), groups);
+    let attack = AttackScene::new(testbed)?;
+    let one = |name: &str, groups: &[Vec<String>]| attack.hpa(name, json!({}), groups);
     let chunks: Vec<_> = names("g", 2000).chunks(32).map(<[_]>::to_vec).collect();
     let hpas = |count: usize| -> Vec<_> {
         let hpa = |i| one(&format!("h{i}"), &[names(&format!("g{i}-"), 32)]);
@@ -233,18 +235,18 @@ pub(super) fn groups_without_end_leave_memory_to_others(testbed: &Testbed) -> Re
         // 40 x 32 x 200 partitions: more than the budget of a namespace.
         ("1280 groups of 40 HPAs", hpas(40), 1),
     ] {
-        let before = neighbours.honest.findings("over_budget")?;
-        neighbours.honest.endure(what, 100, || {
-            neighbours.write("create", &hpas)?;
+        let before = attack.scene.findings("over_budget")?;
+        attack.scene.check_during(what, 100, || {
+            attack.write("create", &hpas)?;
             poll_until(WITHIN, "a finding about it", || {
-                let found = neighbours.honest.findings("over_budget")?;
+                let found = attack.scene.findings("over_budget")?;
                 ensure!(found >= before + refused, "{found}");
-                neighbours.honest.owner_is_served()
+                attack.scene.owner_is_served()
             })?;
-            neighbours.honest.daemon.let_it_look(2)
+            attack.scene.daemon.wait_for_sweeps(2)
         })?;
     }
-    let metrics = neighbours.honest.daemon.metrics()?;
+    let metrics = attack.scene.daemon.metrics()?;
     println!("/metrics has {} kB", metrics.len() / 1000);
     for sample in [
         "lagwise_over_budget{scope=\"hpa\",resource=\"groups\"} 1",
@@ -258,22 +260,21 @@ pub(super) fn groups_without_end_leave_memory_to_others(testbed: &Testbed) -> Re
 pub(super) fn two_thousand_hpas_of_one_namespace_leave_room_for_others(
     testbed: &Testbed,
 ) -> Result<()> {
-    let neighbours = Neighbours::new(testbed)?;
-    let hpa =
-        |i: usize| neighbours.hpa(&format!("h{i}"), json!({}), &[names(&format!("g{i}-"), 1)]);
+    let attack = AttackScene::new(testbed)?;
+    let hpa = |i: usize| attack.hpa(&format!("h{i}"), json!({}), &[names(&format!("g{i}-"), 1)]);
     let hpas: Vec<_> = (0..2000).map(hpa).collect();
     // Each HPA that is refused has a finding, which is logged once.
-    neighbours.honest.endure("2000 HPAs", 1100, || {
+    attack.scene.check_during("2000 HPAs", 1100, || {
         for some in hpas.chunks(250) {
-            neighbours.write("create", some)?;
-            neighbours.honest.owner_is_served()?;
+            attack.write("create", some)?;
+            attack.scene.owner_is_served()?;
         }
         // 200 partitions each: the budget of a namespace has room for 1000.
         poll_until(WITHIN, "findings about half of them", || {
-            let metrics = neighbours.honest.daemon.metrics()?;
+            let metrics = attack.scene.daemon.metrics()?;
             let sample = "lagwise_over_budget{scope=\"namespace\",resource=\"partitions\"} 1000";
             ensure!(metrics.contains(sample), "no {sample}");
-            neighbours.honest.owner_is_served()
+            attack.scene.owner_is_served()
         })
     })
 }

@@ -1,5 +1,5 @@
-//! Random hostile HPAs from many namespaces at once, which are created, changed and deleted: the daemon stays within
-//! its memory, and an honest HPA is served all along.
+//! Random hostile HPAs are created, changed and deleted in many namespaces at once: the daemon stays within its memory
+//! limit, and another namespace's HPA is served all the time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use reqwest::Method;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use super::honest::{Honest, Owner};
 use super::hostile::{Hostile, Names};
+use super::owner_scene::{Owner, OwnerScene};
 use crate::api::client;
 use crate::daemon::{MAX_STALENESS, Options};
 use crate::scale::workload;
@@ -20,10 +20,10 @@ use crate::testbed::control_plane::{ControlPlane, NativeZero};
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-/// Repeats a run, as far as the order of what happens at once lets it.
+/// Seed, to repeat a run as far as concurrency permits.
 const SEED: &str = "LAGWISE_SEED";
 
-/// In how many tries the API server has to accept an HPA: about a third are refused.
+/// Maximum attempts until the API server accepts an HPA. It refuses about a third.
 const TRIES: usize = 20;
 
 /// How often one line may be in the log, and what those of the access log have, of which there is a sample.
@@ -111,31 +111,31 @@ fn run(testbed: &Testbed, plane: &ControlPlane, extent: &Extent) -> Result<()> {
         interval: "2s",
         ..Options::main(&kafka.bootstrap())
     };
-    let honest = Honest::start(testbed, plane, owner, &options)?;
-    let user_max = || honest.hpa().map(|hpa| hpa["spec"]["maxReplicas"].clone());
+    let scene = OwnerScene::start(testbed, plane, owner, &options)?;
+    let user_max = || scene.hpa().map(|hpa| hpa["spec"]["maxReplicas"].clone());
     ensure!(user_max()? == 20, "{}", user_max()?);
     // Those of findings, as many as each namespace has, and what fails of an HPA.
     let lines = 150 * extent.namespaces + 2 * extent.hpas;
-    honest.endure("hostile HPAs", lines, || {
-        while_served(&honest, || {
+    scene.check_during("hostile HPAs", lines, || {
+        while_served(&scene, || {
             let begun = Instant::now();
             at_once(&mut tenants, |tenant| tenant.create(hpas, pace))?;
             println!("{} HPAs in {:?}", extent.hpas, begun.elapsed());
             at_once(&mut tenants, |tenant| tenant.disturb(hpas / 2))?;
-            honest.daemon.let_it_look(3)?;
+            scene.daemon.wait_for_sweeps(3)?;
             at_once(&mut tenants, Tenant::delete_all)?;
-            honest.daemon.let_it_look(3)
+            scene.daemon.wait_for_sweeps(3)
         })
     })?;
     println!("answers of the API server: {:?}", tally(&tenants));
-    no_line_is_repeated(&honest.daemon.process.log())?;
+    no_line_is_repeated(&scene.daemon.process.log())?;
     poll_until(
         Duration::from_secs(60),
         "the daemon to be idle again",
         || {
-            let (before, pause) = (honest.cpu()?, Duration::from_secs(2));
+            let (before, pause) = (scene.cpu()?, Duration::from_secs(2));
             thread::sleep(pause);
-            let used = honest.cpu()? - before;
+            let used = scene.cpu()? - before;
             ensure!(used < pause / 4, "{used:?} of CPU in {pause:?}");
             Ok(())
         },
@@ -182,7 +182,7 @@ fn no_line_is_repeated(log: &str) -> Result<()> {
 }
 
 /// Does so while the owner is served, but for pauses that a busy machine explains.
-fn while_served(honest: &Honest<'_>, run: impl FnOnce() -> Result<()>) -> Result<()> {
+fn while_served(scene: &OwnerScene<'_>, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -190,7 +190,7 @@ fn while_served(honest: &Honest<'_>, run: impl FnOnce() -> Result<()>) -> Result
             while !done.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 poll_until(MAX_STALENESS, "the owner to be served", || {
-                    honest.owner_is_served()
+                    scene.owner_is_served()
                 })?;
                 longest = longest.max(begun.elapsed());
                 times += 1;

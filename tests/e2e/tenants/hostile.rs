@@ -1,12 +1,12 @@
-//! Random HPAs of somebody who means harm: whatever the API server may accept, up to its limits of size.
+//! Generates random hostile HPAs: anything that the API server may accept, up to its size limits.
 
 use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use lagwise::model::settings::{SETTINGS, Setting, Settings};
 use serde_json::{Map, Value, json};
 
-/// All annotations of an object together, for the API server.
+/// The API server's limit for all annotations of an object.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
-/// The part of an annotation's key after the slash.
+/// The API server's limit for the part of an annotation's key after the slash.
 const MAX_KEY: usize = 63;
 
 /// Values of annotations: some are right for one setting and wrong for others, some for none.
@@ -126,7 +126,7 @@ const QUANTITIES: &[&str] = &[
     "-5k",
 ];
 
-/// Parts of names that the API server may let through where it asks for no DNS name.
+/// Parts of names that the API server accepts in fields that need not be DNS names.
 const ODD_NAMES: &[&str] = &[
     "workload",
     "missing",
@@ -143,7 +143,7 @@ const ODD_NAMES: &[&str] = &[
     "\u{1f4a9}",
 ];
 
-/// How large an HPA is to be.
+/// Size of an HPA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Size {
     Usual,
@@ -184,7 +184,7 @@ impl Hostile {
         }
     }
 
-    /// Whether something happens that does in so many of a hundred cases.
+    /// Returns true with this probability in percent.
     pub(super) fn chance(&mut self, percent: u8) -> bool {
         self.random.u8(..100) < percent
     }

@@ -1,4 +1,4 @@
-//! What lagwise may wake is what its own ledger has recorded, whatever a user with rights on HPAs writes on them.
+//! lagwise wakes only what its ledger records, whatever users with rights on HPAs write to them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Scene<'_> {
     }
 
     /// Waits for the event with the reason of the finding about an HPA. Returns its note.
-    pub(super) fn until_event(&self, hpa: &str, reason: &str) -> Result<String> {
+    pub(super) fn wait_until_event(&self, hpa: &str, reason: &str) -> Result<String> {
         let path = format!(
             "/apis/events.k8s.io/v1/namespaces/{}/events",
             self.namespace
@@ -97,7 +97,7 @@ impl Scene<'_> {
 
     fn stays_at_zero(&self, daemon: &Daemon, deployments: &[&str]) -> Result<()> {
         // Two looks a second, and the daemon looks at a workload every ten seconds.
-        daemon.let_it_look(24)?;
+        daemon.wait_for_sweeps(24)?;
         for deployment in deployments {
             let replicas = self.replicas_of(deployment)?;
             ensure!(replicas == 0, "{deployment} was woken: {replicas}");
@@ -106,7 +106,7 @@ impl Scene<'_> {
     }
 }
 
-/// The daemon's options, of which no other test's HPAs are part.
+/// The daemon's options, without the HPAs of other tests.
 fn own(scene: &Scene<'_>) -> Options {
     Options {
         namespaces: vec![scene.namespace.clone()],
@@ -114,7 +114,7 @@ fn own(scene: &Scene<'_>) -> Options {
     }
 }
 
-/// How often the finding about a mark or a workload without a record has begun.
+/// Number of findings about annotations or workloads without a record.
 fn unrecorded(daemon: &Daemon) -> Result<u32> {
     let metrics = daemon.metrics()?;
     let mut lines = metrics.lines();
@@ -123,8 +123,8 @@ fn unrecorded(daemon: &Daemon) -> Result<u32> {
     Ok(count.unwrap_or("0").parse()?)
 }
 
-/// Bob marks HPAs whose workloads an administrator has scaled to zero: of a group with work, without scale to zero, and
-/// without a metric of lagwise.
+/// Bob sets the annotation on HPAs whose workloads an administrator has scaled to zero: one with lag, one without scale
+/// to zero, and one without a lagwise metric.
 pub(crate) fn a_forged_mark_wakes_nothing(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "forged")?;
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &own(&scene))?;
@@ -152,7 +152,7 @@ pub(crate) fn a_forged_mark_wakes_nothing(testbed: &Testbed) -> Result<()> {
     }
     let mut notes = Vec::new();
     for hpa in all {
-        notes.push(scene.until_event(hpa, "ZeroNotRecorded")?);
+        notes.push(scene.wait_until_event(hpa, "ZeroNotRecorded")?);
     }
     scene.stays_at_zero(&daemon, &all)?;
     // By whatever he says about it.
@@ -183,14 +183,14 @@ pub(crate) fn a_forged_mark_wakes_nothing(testbed: &Testbed) -> Result<()> {
     })
 }
 
-/// A record is for one HPA object and one workload object: not for those that have their names later. A record that is
-/// taken away with the ledger is gone.
+/// A record is for one HPA object and one workload object, not for later ones of the same names. If the ledger is
+/// deleted, its records are lost.
 pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "recorded")?;
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &own(&scene))?;
     scene.allow()?;
     scene.apply(1, COOLDOWN)?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     let (hpa, target) = (scene.uid("hpa")?, scene.uid("deployment")?);
     let records = scene.records()?;
     let record: Value = serde_json::from_str(records[&hpa].as_str().context("no record")?)?;
@@ -200,7 +200,7 @@ pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Res
         "{record}"
     );
 
-    // The Deployment is made anew, with zero replicas.
+    // The Deployment is deleted and created again, with zero replicas.
     let namespace = ["-n", &*scene.namespace];
     let delete = |what: &str| {
         let args = [&["delete", what, "billing", "--wait=true"][..], &namespace].concat();
@@ -214,18 +214,18 @@ pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Res
         .plane
         .apply(&scene.namespace, &list["items"][0].to_string())?;
     scene.add_work()?;
-    let note = scene.until_event("billing", "ZeroNotRecorded")?;
+    let note = scene.wait_until_event("billing", "ZeroNotRecorded")?;
     ensure!(note.contains("another object"), "{note}");
     scene.stays_at_zero(&daemon, &["billing"])?;
 
     // Started by hand it is as any other: it is recorded by its own UID when it sleeps.
     scene.scale(1)?;
     scene.catch_up()?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     let records = scene.records()?;
     let record = records[&hpa].as_str().context("no record")?;
     ensure!(record.contains(&scene.uid("deployment")?), "{record}");
-    // The HPA is made anew by bob, with the mark and all.
+    // Bob deletes the HPA and creates it again, with the annotation.
     let bob = Bob::new(&scene)?;
     let before = bob.kubectl(&["get", "hpa", "billing", "-o", "json"], "")?;
     let mut forged: Value = serde_json::from_str(&before)?;
@@ -251,7 +251,7 @@ pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Res
     // The ledger is deleted while something sleeps.
     scene.scale(1)?;
     scene.catch_up()?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     let before = unrecorded(&daemon)?;
     let args = [&["delete", "configmap", LEDGER][..], &namespace].concat();
     scene.plane.kubectl(&args)?;
@@ -262,12 +262,12 @@ pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Res
     })?;
     scene.add_work()?;
     scene.stays_at_zero(&daemon, &["billing"])?;
-    // It is made anew with what sleeps next.
+    // A new ledger is created for the next workload that is scaled to zero.
     scene.scale(1)?;
     scene.catch_up()?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     scene.add_work()?;
-    scene.until_wanted(3, false)?;
+    scene.wait_until_wanted(3, false)?;
     let records = scene.records()?;
     let left = records.as_object().map_or(0, serde_json::Map::len);
     ensure!(left == 0, "{records}");
@@ -299,23 +299,23 @@ pub(crate) fn what_sleeps_is_woken_by_the_next_leader(testbed: &Testbed) -> Resu
     };
     let first = start()?;
     scene.apply(1, COOLDOWN)?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     let mut second = start()?;
     first.process.signal("KILL")?;
     scene.add_work()?;
-    scene.until_wanted(3, false)?;
+    scene.wait_until_wanted(3, false)?;
     // Counted once the API server has answered, which may be after the scale is seen here.
     poll_until(WITHIN, "the second to count the wake", || {
         ensure!(has_scaled(&second.metrics()?), "it is not counted");
         Ok(())
     })?;
     scene.catch_up()?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     // A restart, while there is work already.
     second.process.stop(Duration::from_secs(10))?;
     scene.add_work()?;
     let _third = start()?;
-    scene.until_wanted(3, false)
+    scene.wait_until_wanted(3, false)
 }
 
 /// In a namespace that the operator has not listed nothing is scaled to zero or capped, and a finding says why.
@@ -337,9 +337,9 @@ pub(crate) fn only_listed_namespaces_are_written_to(testbed: &Testbed) -> Result
         ensure!(metrics.contains(findings), "no {findings}");
         Ok(())
     })?;
-    let note = scene.until_event("billing", "WritesNotEnabled")?;
+    let note = scene.wait_until_event("billing", "WritesNotEnabled")?;
     ensure!(note.contains(&scene.namespace), "{note}");
-    daemon.let_it_look(4 * COOLDOWN.as_secs())?;
+    daemon.wait_for_sweeps(4 * COOLDOWN.as_secs())?;
     let hpa = scene.get("hpa")?;
     ensure!(
         scene.wanted()? == 1 && hpa["spec"]["maxReplicas"] == 20,

@@ -1,4 +1,4 @@
-//! Topics that appear while the workload that would read them is asleep.
+//! Topics that appear while the workload that would read them is at zero replicas.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -32,26 +32,26 @@ fn wake_by_a_new_topic(
     scene.plane.apply(&scene.namespace, &list.to_string())?;
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     let mut fleet = scene.fleet(testbed, &subscribed(&scene.topic), &[])?;
-    let mut until = |what: &str, is: &dyn Fn(i32) -> bool| {
+    let mut wait_until = |what: &str, is: &dyn Fn(i32) -> bool| {
         poll_until(WITHIN, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
             ensure!(is(series.now()), "{:?}", series.timed());
             Ok(())
         })
     };
-    until("the workload to fall asleep", &|now| now == 0)?;
-    scene.until_wanted(0, true)?;
+    wait_until("the workload to fall asleep", &|now| now == 0)?;
+    scene.wait_until_wanted(0, true)?;
     // The consumers are seen to be gone.
-    daemon.let_it_look(70)?;
+    daemon.wait_for_sweeps(70)?;
     let slept = series.values().len();
     let new = format!("{}-new", scene.topic);
     scene.kafka.create_topic(&new, 2)?;
     scene.kafka.produce_to(&new, &[(0, 100), (1, 50)])?;
-    until("the workload to wake", &|now| now > 0)?;
-    until("the workload to fall asleep again", &|now| now == 0)?;
-    scene.until_wanted(0, true)?;
-    // A topic that wakes it though nobody reads it would do so again.
-    daemon.let_it_look(70)?;
+    wait_until("the workload to wake", &|now| now > 0)?;
+    wait_until("the workload to fall asleep again", &|now| now == 0)?;
+    scene.wait_until_wanted(0, true)?;
+    // A topic that no member reads must not wake it again.
+    daemon.wait_for_sweeps(70)?;
     println!("spec.replicas: {:?}", series.timed());
     Ok(series.values().split_off(slept))
 }

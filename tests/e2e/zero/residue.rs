@@ -1,4 +1,4 @@
-//! What a sleeping workload leaves behind: transaction markers that it has not read, and commits that Kafka deletes.
+//! Residual lag of a workload at zero replicas: unread transaction markers, and commits that Kafka deletes.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
-/// Longer than it takes to learn that a group has no members any more.
+/// Longer than lagwise takes to notice that a group has no members any more.
 const ASLEEP_FOR: Duration = Duration::from_secs(36);
 
 /// A workload that reads transactions falls asleep, stays so, also over a restart of the daemon, and wakes with the next
@@ -45,7 +45,7 @@ pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()
             ("enable.auto.commit", "false"),
         ],
     )?;
-    let mut until = |what: &str, is: &dyn Fn(i32) -> bool| {
+    let mut wait_until = |what: &str, is: &dyn Fn(i32) -> bool| {
         poll_until(WITHIN, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
             ensure!(is(series.now()), "{:?}", series.timed());
@@ -57,27 +57,27 @@ pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()
         let committed = scene.kafka.committed(&scene.group, &scene.topic);
         committed.is_ok_and(|committed| committed[..2] == [Some(3); 2])
     };
-    until("the workload to fall asleep", &|now| {
+    wait_until("the workload to fall asleep", &|now| {
         now == 0 && is_read() && scene.is_marked().is_ok_and(|is_marked| is_marked)
     })?;
     // 26 s after falling asleep the same markers woke it once.
     let asleep = series.values().len();
-    daemon.let_it_look(u64::try_from(ASLEEP_FOR.as_millis() / 500)?)?;
+    daemon.wait_for_sweeps(u64::try_from(ASLEEP_FOR.as_millis() / 500)?)?;
     drop(api);
     daemon.process.stop(Duration::from_secs(10))?;
     drop(daemon);
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
-    daemon.let_it_look(20)?;
+    daemon.wait_for_sweeps(20)?;
     ensure!(series.values().len() == asleep, "{:?}", series.timed());
     transact()?;
-    until("the workload to wake", &|now| now > 0)?;
-    until("the workload to fall asleep again", &|now| now == 0)?;
+    wait_until("the workload to wake", &|now| now > 0)?;
+    wait_until("the workload to fall asleep again", &|now| now == 0)?;
     println!("spec.replicas: {:?}", series.timed());
     Ok(())
 }
 
-/// Kafka deletes the offsets of a group that sleeps for long. What it had read must not count as unread then, even if that
-/// takes longer than `forget-after`. A new message wakes it all the same.
+/// Kafka deletes the offsets of a group that is at zero replicas for long. Messages that it had read must not count as
+/// unread then, also after `forget-after`. A new message still wakes it.
 pub(crate) fn offsets_that_kafka_deleted_do_not_wake_it(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "deleted")?;
     for partition in 0..2 {
@@ -97,7 +97,7 @@ pub(crate) fn offsets_that_kafka_deleted_do_not_wake_it(testbed: &Testbed) -> Re
         .plane
         .kubectl(&[&annotate[..], &forget[..]].concat())?;
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     // The HPA reports that it has no replicas any more.
     poll_until(WITHIN, "the HPA to see the zero", || {
         let hpa = scene.get("hpa")?;
@@ -111,7 +111,7 @@ pub(crate) fn offsets_that_kafka_deleted_do_not_wake_it(testbed: &Testbed) -> Re
     scene
         .kafka
         .consumer_groups_tool(&[&delete[..], &[&scene.topic]].concat())?;
-    daemon.let_it_look(40)?;
+    daemon.wait_for_sweeps(40)?;
     ensure!(series.values().len() == asleep, "{:?}", series.timed());
     scene.kafka.produce_batch(&scene.topic, 0, 250)?;
     poll_until(WITHIN, "the workload to wake", || {

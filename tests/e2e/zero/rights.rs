@@ -1,4 +1,4 @@
-//! What is not done for an HPA, and who says so: a right is missing, or a person has paused the writes.
+//! HPAs for which lagwise cannot or must not write: a right is missing, or a person has paused the writes.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -22,7 +22,7 @@ pub(crate) fn a_missing_right_is_said_and_a_pause_holds_no_replicas(
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     // Without any right to write.
     scene.apply(1, COOLDOWN)?;
-    let note = scene.until_event("billing", "WriteForbidden")?;
+    let note = scene.wait_until_event("billing", "WriteForbidden")?;
     for words in [
         "cannot get resource \"deployments/scale\"",
         "scaleToZero.enabled",
@@ -45,7 +45,7 @@ pub(crate) fn a_missing_right_is_said_and_a_pause_holds_no_replicas(
     };
     annotate("lagwise.dev/paused=true")?;
     scene.kafka.produce_batch(&scene.topic, 0, 250)?;
-    scene.until_wanted(3, false)?;
+    scene.wait_until_wanted(3, false)?;
     let status = daemon.status_of(&scene.namespace, "billing")?;
     ensure!(status["paused"] == true, "{status}");
     annotate("lagwise.dev/paused-")?;
@@ -53,7 +53,7 @@ pub(crate) fn a_missing_right_is_said_and_a_pause_holds_no_replicas(
     // With the right, it is as any other.
     scene.allow()?;
     scene.catch_up()?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     poll_until(WITHIN, "the finding to end", || {
         ensure!(!is_forbidden()?, "still there");
         Ok(())

@@ -1,4 +1,4 @@
-//! Scale targets that are no Deployment: whatever has a `/scale` subresource is capped, set to zero and woken.
+//! Scale targets other than Deployments: every kind with a `/scale` subresource is capped, scaled to zero and woken.
 
 use anyhow::{Result, ensure};
 use kube::api::{ApiResource, GroupVersionKind};
@@ -14,7 +14,7 @@ use crate::testbed::replicas::ReplicaSeries;
 
 const GROUP: &str = "rollouts.example.com";
 
-/// A kind with a `/scale`, shaped as the workloads of progressive delivery are; dropped, it is gone.
+/// A custom kind with `/scale`, like the workloads of progressive delivery. Deleted when dropped.
 struct Rollouts<'a>(&'a ControlPlane);
 
 impl<'a> Rollouts<'a> {
@@ -126,7 +126,7 @@ fn manifest(
     Ok(list.to_string())
 }
 
-/// What the controller of a `Rollout` would do: its status follows what is wished.
+/// Plays the controller of a `Rollout`: sets the status from the spec.
 fn follow(scene: &Scene<'_>, wanted: i32) -> Result<()> {
     let status = json!({"status": {"replicas": wanted, "selector": "app=rollout"}});
     scene
@@ -177,7 +177,7 @@ pub(crate) fn whatever_has_a_scale_is_capped_and_put_to_sleep(testbed: &Testbed)
         ("set", series("apps", "v1", "StatefulSet", "set")?),
         ("rollout", series(GROUP, "v1alpha1", "Rollout", "rollout")?),
     ];
-    let until = |what: &str, replicas: i32, marked: bool| {
+    let wait_until = |what: &str, replicas: i32, marked: bool| {
         poll_until(WITHIN, what, || {
             follow(&scene, all[1].1.now())?;
             for (name, series) in &all {
@@ -194,11 +194,11 @@ pub(crate) fn whatever_has_a_scale_is_capped_and_put_to_sleep(testbed: &Testbed)
             Ok(())
         })
     };
-    until("both to reach the ceiling", PARTITIONS, false)?;
+    wait_until("both to reach the ceiling", PARTITIONS, false)?;
     scene.catch_up()?;
-    until("both to fall asleep", 0, true)?;
+    wait_until("both to fall asleep", 0, true)?;
     scene.kafka.produce_to(&scene.topic, &[(1, 90), (2, 90)])?;
-    until("both to wake", 2, false)?;
+    wait_until("both to wake", 2, false)?;
     for (name, series) in &all {
         println!("{name}: {:?}", series.timed());
     }

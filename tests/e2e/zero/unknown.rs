@@ -1,4 +1,4 @@
-//! Nothing sleeps, and nothing wakes, for what is not known.
+//! Unknown lag neither scales a workload to zero nor wakes it.
 
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result
     let lasts = (2 * COOLDOWN).max(MAX_STALENESS + Duration::from_secs(2));
     let stays_up = |why: &str| -> Result<()> {
         // Two looks a second.
-        daemon.let_it_look(lasts.as_secs() * 2)?;
+        daemon.wait_for_sweeps(lasts.as_secs() * 2)?;
         let now = (scene.wanted()?, scene.is_marked()?);
         ensure!(now == (1, false), "{now:?} although {why}");
         Ok(())
     };
-    let until_told = |start: &str| {
+    let wait_until_told = |start: &str| {
         poll_until(WITHIN, start, || {
             let metrics = daemon.metrics()?;
             ensure!(
@@ -42,7 +42,7 @@ pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result
             Ok(())
         })
     };
-    // A partition stands still while another moves.
+    // A partition makes no progress while another does.
     scene.kafka.produce_to(&scene.topic, &[(0, 50), (1, 1)])?;
     scene.apply(1, COOLDOWN)?;
     poll_until(WITHIN, "the partition to be stuck", || {
@@ -68,19 +68,19 @@ pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result
         })?;
         stays_up("a broker is down")?;
         scene.kafka.stop_all()?;
-        until_told("lagwise_cluster_up{cluster=\"main\"} 0")?;
+        wait_until_told("lagwise_cluster_up{cluster=\"main\"} 0")?;
         stays_up("nothing is known")
     })();
     scene.kafka.mend()?;
     held?;
-    scene.until_wanted(0, true)?;
+    scene.wait_until_wanted(0, true)?;
     // Nor does it wake what sleeps, until there is something to be done.
     scene.kafka.stop_all()?;
-    let held = until_told("lagwise_cluster_up{cluster=\"main\"} 0")
-        .and_then(|()| daemon.let_it_look(4))
+    let held = wait_until_told("lagwise_cluster_up{cluster=\"main\"} 0")
+        .and_then(|()| daemon.wait_for_sweeps(4))
         .and_then(|()| scene.wanted());
     scene.kafka.mend()?;
     ensure!(held? == 0, "woken by an outage");
     scene.kafka.produce(&scene.topic, 1, 1)?;
-    scene.until_wanted(1, false)
+    scene.wait_until_wanted(1, false)
 }

@@ -1,4 +1,5 @@
-//! A namespace whose metric has to stay right and fresh, and the daemon within its memory, whatever other namespaces do.
+//! The owner: a namespace whose metric must stay correct and fresh while other namespaces attack, with the daemon
+//! within its memory limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,14 +21,14 @@ use crate::testbed::{Testbed, unique};
 
 /// Memory limit of the chart.
 const MEMORY_LIMIT_KB: u64 = 256 * 1024;
-/// Age of the data from which an HPA is no longer served, and well below it.
+/// Maximum age of the owner's reading, in seconds; well below `poll.max_staleness`.
 const FRESH: f64 = 5.0;
 const LAG: usize = 450;
 const PARTITIONS: i32 = 6;
 const WITHIN: Duration = Duration::from_secs(60);
-/// For how long the owner's metric is asked for before an attack.
+/// How long the latency of the owner's metric is measured before an attack.
 const UNDISTURBED: Duration = Duration::from_secs(2);
-/// Between two requests for the owner's metric.
+/// Pause between two requests for the owner's metric.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A namespace with a group that has a lag of [`LAG`].
@@ -59,14 +60,14 @@ impl Owner {
 }
 
 /// The owner's HPA, and the daemon that serves it.
-pub(super) struct Honest<'a> {
+pub(super) struct OwnerScene<'a> {
     pub(super) plane: &'a ControlPlane,
     pub(super) daemon: Daemon,
     api: Option<RegisteredApi<'a>>,
     pub(super) owner: Owner,
 }
 
-impl<'a> Honest<'a> {
+impl<'a> OwnerScene<'a> {
     /// Starts the daemon, creates the owner's HPA and waits until it is served.
     pub(super) fn start(
         testbed: &Testbed,
@@ -77,14 +78,14 @@ impl<'a> Honest<'a> {
         let (daemon, api) = Daemon::registered(testbed, plane, &owner.namespace, options)?;
         let selector = [("group", &*owner.group), ("topic", &*owner.topic)];
         plane.apply(&owner.namespace, &workload("payments", &selector))?;
-        let honest = Self {
+        let scene = Self {
             plane,
             daemon,
             api: Some(api),
             owner,
         };
-        poll_until(WITHIN, "the owner's lag", || honest.owner_is_served())?;
-        Ok(honest)
+        poll_until(WITHIN, "the owner's lag", || scene.owner_is_served())?;
+        Ok(scene)
     }
 
     /// Ends the daemon, starts another one, and waits until the owner is served.
@@ -98,12 +99,12 @@ impl<'a> Honest<'a> {
         poll_until(WITHIN, "the owner's lag", || self.owner_is_served())
     }
 
-    /// The owner's metric has the right value, from a recent reading.
+    /// Checks that the owner's metric has the correct value, from a recent reading.
     pub(super) fn owner_is_served(&self) -> Result<()> {
         let body = self.plane.get_raw(&self.owner.metric())?;
         let value = value_of(&body)?;
         if value != LAG as u64 {
-            // Waiting cures an answer that is missing or old, but not one that is wrong.
+            // A missing or stale response may become correct by waiting, a wrong one does not.
             return Err(Hopeless(format!("{value}, not {LAG}: {body}")).into());
         }
         let metrics = self.daemon.metrics()?;
@@ -133,8 +134,8 @@ impl<'a> Honest<'a> {
         found.map_or(Ok(0), |count| Ok(count.parse()?))
     }
 
-    /// Asks for the owner's metric, through the API server, until `is_over`. Returns how long each answer took. One that
-    /// is missing is asked for again: Kafka does not answer in time on a busy machine.
+    /// Requests the owner's metric through the API server until `is_over`, and returns the latencies. Retries a missing
+    /// value, because Kafka may respond too late on a busy machine.
     fn ask_until(&self, is_over: impl Fn() -> bool) -> Result<Latencies> {
         let path = self.owner.metric();
         let mut latencies = Latencies::default();
@@ -160,9 +161,9 @@ impl<'a> Honest<'a> {
         Ok(latencies)
     }
 
-    /// Runs `attack` while `/livez` is probed and the owner's metric asked for, every answer of which has to be right.
-    /// Then checks the probes, the age of the owner's reading, the memory and the log.
-    pub(super) fn endure(
+    /// Runs `attack` while it probes `/livez` and requests the owner's metric, whose values must all be correct. Then
+    /// checks the probes, the age of the owner's reading, the memory and the number of log lines.
+    pub(super) fn check_during(
         &self,
         what: &str,
         max_lines: usize,
