@@ -32,6 +32,9 @@ pub(super) struct DaemonArgs {
     admin_port: u16,
 }
 
+/// What to do about a response that is not in the expected form, for the end of an error message.
+pub(super) const UNEXPECTED_RESPONSE: &str = "check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version";
+
 /// A response of a daemon.
 pub(super) struct DaemonResponse {
     pub(super) code: StatusCode,
@@ -51,7 +54,7 @@ fn url(text: &str) -> Result<String, &'static str> {
 }
 
 impl DaemonArgs {
-    /// Whether a daemon is to be asked.
+    /// Whether the command should ask a daemon.
     pub(super) fn is_given(&self) -> bool {
         self.daemon.is_some()
     }

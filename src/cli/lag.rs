@@ -17,7 +17,7 @@ use serde::Serialize;
 use self::name_filter::NameFilter;
 use self::reading::{ClusterReader, ClusterReading, LagRequest, MAX_GROUPS_AT_ONCE};
 use self::rows::{RowLag, SortKey, group_rows, partition_rows, sort_rows};
-use self::table::{bounds, group_table, partition_table};
+use self::table::{group_table, partition_table, useful_parallelism_lines};
 use super::run::Signals;
 use super::{Output, clear_screen, print_error, write_output};
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
@@ -258,7 +258,7 @@ struct RenderedRows {
     is_empty: bool,
 }
 
-/// Prints readings. Returns the exit code, and whether somebody still reads the output.
+/// Prints readings. Returns the exit code, and whether the output is still open.
 fn print_readings(
     args: &LagArgs,
     request: &LagRequest,
@@ -327,7 +327,7 @@ fn render(
             // For whole clusters the table suffices.
             match request.groups.needs_list() {
                 true => table,
-                false => table + &bounds(rows),
+                false => table + &useful_parallelism_lines(rows),
             }
         },
         csv::partition_csv,

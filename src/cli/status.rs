@@ -1,6 +1,6 @@
 //! `lagwise status`: the state of each HPA in one line.
 
-mod lines;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 use serde::Deserialize;
 
-use self::lines::table;
-use super::daemon_client::{DaemonArgs, DaemonResponse};
+use self::table::table;
+use super::daemon_client::{DaemonArgs, DaemonResponse, UNEXPECTED_RESPONSE};
 use super::kube_args::KubeArgs;
 use super::look::read_hpas;
 use super::{Output, clear_screen, error_text, print_error, write_output};
@@ -122,17 +122,14 @@ pub(super) async fn query_statuses(
     kube: &KubeArgs,
     within: Duration,
 ) -> anyhow::Result<Vec<HpaStatus>> {
-    let asked = daemon.get("/status", kube, RESPONSE_BYTES_MAX, within);
-    let DaemonResponse { code, body, origin } = asked.await?;
+    let response = daemon.get("/status", kube, RESPONSE_BYTES_MAX, within);
+    let DaemonResponse { code, body, origin } = response.await?;
     if !code.is_success() {
-        let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-        bail!("{origin} answered {code}: {}", words.trim());
+        let start: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+        bail!("{origin} answered {code}: {}", start.trim());
     }
-    let rows: StatusRows = serde_json::from_slice(&body).with_context(|| {
-        format!(
-            "cannot parse the response of {origin}; check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version"
-        )
-    })?;
+    let rows: StatusRows = serde_json::from_slice(&body)
+        .with_context(|| format!("cannot parse the response of {origin}; {UNEXPECTED_RESPONSE}"))?;
     Ok(rows.hpas)
 }
 
@@ -157,7 +154,7 @@ async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
     Ok(listed.replicas)
 }
 
-/// Prints the status of HPAs. Returns the exit code, and whether somebody still reads the output.
+/// Prints the status of HPAs. Returns the exit code, and whether the output is still open.
 fn print_statuses(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<(ExitCode, bool)> {
     let text = match args.output.serialize(&hpas)? {
         Some(text) => text,

@@ -25,44 +25,32 @@ pub fn init_logging(config: &LogConfig) {
         .with_ansi(colour);
     match config.format {
         LogFormat::Text => {
-            let writer = move || PrintableLines {
+            let writer = move || EscapedLines {
                 to: io::stderr(),
-                colour,
+                escape: move |line: &str| escape_text_line(line, colour),
             };
             lines.with_writer(writer).init();
         }
         LogFormat::Json => {
-            let writer = || PrintableJson(io::stderr());
+            let writer = || EscapedLines {
+                to: io::stderr(),
+                escape: printable_json,
+            };
             lines.with_writer(writer).json().init();
         }
     }
 }
 
-/// Writes lines of JSON in which messages of others may be. The subscriber writes a line at a time.
-struct PrintableJson<W>(W);
-
-impl<W: Write> Write for PrintableJson<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let line = printable_json(&String::from_utf8_lossy(bytes));
-        self.0.write_all(line.as_bytes())?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// Writes lines of text in which messages of others may be. The subscriber writes a line at a time.
-struct PrintableLines<W> {
+/// Escapes log lines on their way to `to`, because they quote text of brokers and tenants. Relies on the subscriber to
+/// write each line with one call.
+struct EscapedLines<W, E> {
     to: W,
-    /// Whether the subscriber colours its lines.
-    colour: bool,
+    escape: E,
 }
 
-impl<W: Write> Write for PrintableLines<W> {
+impl<W: Write, E: Fn(&str) -> String> Write for EscapedLines<W, E> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let line = printable_line(&String::from_utf8_lossy(bytes), self.colour);
+        let line = (self.escape)(&String::from_utf8_lossy(bytes));
         self.to.write_all(line.as_bytes())?;
         Ok(bytes.len())
     }
@@ -72,8 +60,8 @@ impl<W: Write> Write for PrintableLines<W> {
     }
 }
 
-/// The line as it is safe to show. Of escape sequences only colours stay, and these only if the subscriber writes some.
-fn printable_line(line: &str, colour: bool) -> String {
+/// Escapes control characters within a line. If the subscriber colours its lines (`colour`), colour sequences stay.
+fn escape_text_line(line: &str, colour: bool) -> String {
     let mut rest = line.strip_suffix('\n').unwrap_or(line);
     let mut printable = String::with_capacity(line.len().saturating_add(1));
     loop {
@@ -108,13 +96,13 @@ mod tests {
     use super::*;
     use crate::telemetry::log_buffer::LogBuffer;
 
-    /// What is logged of a message in its text and in two kinds of fields.
-    fn logged(message: &str, colour: bool) -> String {
+    /// The log line of an event that has `message` as its text and in fields of three kinds.
+    fn log_line(message: &str, colour: bool) -> String {
         let log = LogBuffer::default();
         let to = log.clone();
-        let writer = move || PrintableLines {
+        let writer = move || EscapedLines {
             to: to.clone(),
-            colour,
+            escape: move |line: &str| escape_text_line(line, colour),
         };
         let subscriber = tracing_subscriber::fmt()
             .with_writer(writer)
@@ -130,7 +118,10 @@ mod tests {
     fn json_has_no_characters_that_a_terminal_obeys() {
         let log = LogBuffer::default();
         let to = log.clone();
-        let lines = tracing_subscriber::fmt().with_writer(move || PrintableJson(to.clone()));
+        let lines = tracing_subscriber::fmt().with_writer(move || EscapedLines {
+            to: to.clone(),
+            escape: printable_json,
+        });
         tracing::subscriber::with_default(lines.json().finish(), || {
             tracing::warn!(text = "\u{9b}2J\r\n\u{202e}", "\x1b[2J");
         });
@@ -152,7 +143,7 @@ mod tests {
         ];
         for message in hostile {
             for colour in [false, true] {
-                let line = logged(message, colour);
+                let line = log_line(message, colour);
                 assert_eq!(line.matches('\n').count(), 1, "{line:?}");
                 assert!(line.ends_with('\n'), "{line:?}");
                 for sequence in ["\x1b[2J", "\x1b]", "\x07", "\r", "\u{9b}", "\u{202e}"] {

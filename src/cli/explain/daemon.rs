@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use crate::cli::daemon_client::DaemonArgs;
+use crate::cli::daemon_client::{DaemonArgs, UNEXPECTED_RESPONSE};
 use crate::cli::kube_args::KubeArgs;
 use crate::model::diagnostics::explain::Explanation;
 
@@ -32,15 +32,11 @@ pub(super) async fn fetch(
     let (code, origin) = (response.code, &response.origin);
     if code.is_success() {
         return serde_json::from_slice(&response.body).with_context(|| {
-            format!(
-                "cannot parse the response of {origin}; check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version"
-            )
+            format!("cannot parse the response of {origin}; {UNEXPECTED_RESPONSE}")
         });
     }
     match serde_json::from_slice::<ErrorBody>(&response.body) {
         Ok(body) => bail!("{origin} answered {code}: {}", body.error),
-        Err(_) => bail!(
-            "{origin} answered {code}; check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version"
-        ),
+        Err(_) => bail!("{origin} answered {code}; {UNEXPECTED_RESPONSE}"),
     }
 }

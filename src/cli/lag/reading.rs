@@ -45,7 +45,7 @@ impl LagRequest {
             .collect()
     }
 
-    /// Plans to read a group, with these topics beside those that are asked for.
+    /// Plans to read a group, with these topics besides those that are asked for.
     fn plan(&self, group: &GroupId, others: BTreeSet<TopicName>) -> GroupPlan {
         let names = self.topics.names.iter();
         let mut topics: BTreeSet<_> = names.map(|name| TopicName::from(name.as_str())).collect();
@@ -62,7 +62,7 @@ impl LagRequest {
 pub(super) struct ClusterReading {
     pub(super) cluster: String,
     pub(super) groups: BTreeMap<GroupId, Arc<GroupSnapshot>>,
-    /// What was asked for and is unknown, beside single partitions.
+    /// What was asked for and is unknown, apart from single partitions.
     pub(super) unknown: BTreeSet<String>,
 }
 
@@ -219,7 +219,7 @@ pub(super) fn unmatched_topics(request: &LagRequest, reading: &ClusterReading) -
     patterns.into_iter().map(message).collect()
 }
 
-/// What is asked for of a group and is unknown, beside single partitions.
+/// What was asked for of a group and is unknown, apart from single partitions.
 fn unknown(
     request: &LagRequest,
     cluster: &str,

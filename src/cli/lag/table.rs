@@ -5,7 +5,7 @@ use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::kafka::group::GroupState;
 use crate::model::units::newtypes::Lag;
-use crate::model::units::short_duration::short_duration;
+use crate::model::units::short_duration::{short_duration, short_lag_age};
 use crate::model::units::untrusted_text::Printable;
 
 /// Columns that only some tables have.
@@ -159,7 +159,7 @@ pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -
 }
 
 /// Formats the useful parallelism, one line per group.
-pub(super) fn bounds(rows: &[LagRow<'_>]) -> String {
+pub(super) fn useful_parallelism_lines(rows: &[LagRow<'_>]) -> String {
     let mut groups: Vec<_> = rows
         .iter()
         .filter_map(|row| Some((row.cluster, row.group, row.useful_parallelism?)))
@@ -168,20 +168,11 @@ pub(super) fn bounds(rows: &[LagRow<'_>]) -> String {
     groups.dedup_by_key(|(cluster, group, _)| (*cluster, *group));
     let line = |(_, group, useful): (&str, &str, Parallelism)| {
         let group = Printable::name(group);
-        match useful.limit {
-            Limit::Bounded(most) => {
-                format!(
-                    "group {group}: at most {most} members can have work: {}\n",
-                    useful.rule
-                )
-            }
-            Limit::Unbounded => {
-                format!(
-                    "group {group}: any number of members can have work: {}\n",
-                    useful.rule
-                )
-            }
-        }
+        let members = match useful.limit {
+            Limit::Bounded(most) => format!("at most {most} members"),
+            Limit::Unbounded => "any number of members".to_owned(),
+        };
+        format!("group {group}: {members} can have work: {}\n", useful.rule)
     };
     groups.into_iter().map(line).collect()
 }
@@ -198,17 +189,9 @@ fn has_several<'a>(mut clusters: impl Iterator<Item = &'a str>) -> bool {
     clusters.any(|cluster| Some(cluster) != first)
 }
 
-/// The age of the oldest unread message. `>` marks a lower bound, which is mostly all that a single
-/// reading shows.
+/// The age of the oldest unread message. With a single reading it is usually a lower bound.
 fn age(age: Option<f64>, is_lower_bound: bool) -> String {
-    match age {
-        None => "-".into(),
-        Some(age) if is_lower_bound && age < 1.0 => "-".into(),
-        Some(age) => {
-            let bound = if is_lower_bound { ">" } else { "" };
-            format!("{bound}{}", short_duration(seconds(age)))
-        }
-    }
+    or_dash(age.and_then(|age| short_lag_age(seconds(age), is_lower_bound)))
 }
 
 fn rate_columns(with_rates: bool) -> impl Iterator<Item = TableColumn> {
@@ -230,7 +213,7 @@ fn rate_cells(with_rates: bool, rates: Option<RateRow>) -> impl Iterator<Item = 
     cells.into_iter().filter(move |_| with_rates)
 }
 
-/// A rate with one decimal place where that matters.
+/// Formats a rate, with one decimal place below 100.
 fn rate(per_second: f64) -> String {
     match per_second {
         none if none <= 0.0 => "0".to_owned(),
@@ -239,7 +222,7 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-/// Client ID and host of the member that owns a partition, and how many others do.
+/// Client ID and host of the first member that owns the partition, and the number of others (only in share groups).
 fn member_cells(row: &LagRow<'_>) -> [String; 2] {
     let Some(first) = row.known_members().first() else {
         return ["-".to_owned(), "-".to_owned()];

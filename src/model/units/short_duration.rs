@@ -26,6 +26,17 @@ pub fn short_duration(duration: Duration) -> String {
     text
 }
 
+/// Formats the age of the oldest unread message, as [`short_duration`] does. A lower bound begins with `>`. `None` for a
+/// lower bound of less than a second, which says nothing.
+#[must_use]
+pub fn short_lag_age(age: Duration, is_lower_bound: bool) -> Option<String> {
+    match is_lower_bound {
+        true if age < Duration::from_secs(1) => None,
+        true => Some(format!(">{}", short_duration(age))),
+        false => Some(short_duration(age)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! Formats statuses as a table.
+//! Table of `lagwise status`.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use crate::model::diagnostics::attention::is_at_ceiling;
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::units::short_duration::short_duration;
+use crate::model::units::short_duration::{short_duration, short_lag_age};
 
-/// One line for each HPA. Unknown values are `-`.
+/// Formats the statuses as a table with one row for each HPA. Unknown values are `-`.
 pub(super) fn table(hpas: &[HpaStatus]) -> String {
     if hpas.is_empty() {
         return "no HPA uses a metric of lagwise\n".to_owned();
@@ -34,7 +34,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
             hpa.namespace.clone(),
             hpa.hpa.clone(),
             or_dash(hpa.lag),
-            time(hpa),
+            lag_age(hpa),
             or_dash(hpa.replicas),
             desired(hpa),
             match hpa.ceiling {
@@ -44,7 +44,11 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
             },
             or_dash(hpa.partitions),
             cap(hpa),
-            or_dash(hpa.age_millis.map(format_age)),
+            or_dash(
+                hpa.age_millis
+                    .map(Duration::from_millis)
+                    .map(short_duration),
+            ),
             match hpa.findings.as_slice() {
                 [] => "-".to_owned(),
                 codes => codes.join(","),
@@ -55,7 +59,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
     table.render()
 }
 
-/// The desired replicas, and how many the lag is worth if the ceiling allows fewer.
+/// The desired replicas; if the ceiling limits them, also the replicas without it, as in `6 of 13`.
 fn desired(hpa: &HpaStatus) -> String {
     let uncapped = hpa.uncapped.filter(|_| is_at_ceiling(hpa));
     match (hpa.desired, uncapped) {
@@ -65,23 +69,12 @@ fn desired(hpa: &HpaStatus) -> String {
 }
 
 /// Age of the oldest unread message.
-fn time(hpa: &HpaStatus) -> String {
-    let Some(millis) = hpa.lag_millis else {
-        return "-".to_owned();
-    };
-    match hpa.lag_millis_is_lower_bound {
-        // A lower bound of zero says nothing.
-        true if millis < 1000 => "-".to_owned(),
-        true => format!(">{}", format_age(millis)),
-        false => format_age(millis),
-    }
+fn lag_age(hpa: &HpaStatus) -> String {
+    let age = hpa.lag_millis.map(Duration::from_millis);
+    or_dash(age.and_then(|age| short_lag_age(age, hpa.lag_millis_is_lower_bound)))
 }
 
-fn format_age(millis: u64) -> String {
-    short_duration(Duration::from_millis(millis))
-}
-
-/// Why the value is what it is, and whether the workload sleeps.
+/// The rule behind the value, or why there is none; and since when lagwise keeps the workload at zero replicas.
 fn reason(hpa: &HpaStatus) -> String {
     match &hpa.asleep_since {
         Some(since) => format!("asleep since {since}, {}", hpa.reason),
@@ -89,6 +82,7 @@ fn reason(hpa: &HpaStatus) -> String {
     }
 }
 
+/// The cap mode. `*` marks that `maxReplicas` is observed to be at or below the ceiling.
 fn cap(hpa: &HpaStatus) -> String {
     let mode = match hpa.cap {
         CapMode::Advise => "advise",
