@@ -1,4 +1,4 @@
-//! The state that survives a restart: what the poller knows of logs and groups that Kafka does not tell
+//! The state that survives a restart: what the poller knows of logs and groups that Kafka does not report
 //! again.
 //!
 //! - [`format`]: the text of a [`SavedHistory`](crate::model::lag::history::memory::SavedHistory);

@@ -122,7 +122,7 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    /// Polls until it is told to stop; without [`HistoryStore`] for ever.
+    /// Polls until [`HistoryStore::stop`] is set; without a [`HistoryStore`], for ever.
     ///
     /// # Errors
     /// A sweep or a change of the state panicked.

@@ -42,7 +42,7 @@ pub struct Stored {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateStoreError {
     /// Somebody else wrote in between; read again before the next write.
-    #[error("it was changed by somebody else in the meantime")]
+    #[error("another writer changed it in the meantime")]
     Changed,
     /// The server's error, or that it does not answer.
     #[error("{0}")]
@@ -97,7 +97,7 @@ pub trait Registration: Send + Sync + 'static {
 pub struct CertificateManagerOptions<S, R> {
     /// Storage of the certificates.
     pub store: S,
-    /// Where to publish the CA bundle; `None` if somebody else does it.
+    /// Where to publish the CA bundle; `None` if the operator or another tool publishes it.
     pub registration: Option<R>,
     /// Server names; the first is the one that the API server uses.
     pub names: Vec<String>,
@@ -140,7 +140,7 @@ struct CertificateManager<S, R> {
 struct Failures {
     read: FailureLog<CertificateStoreError>,
     write: FailureLog<CertificateStoreError>,
-    /// What is wrong with the stored certificates; `None` if somebody else created the Secret.
+    /// What is wrong with the stored certificates; `None` if lagwise did not create the Secret.
     contents: FailureLog<Option<CertificateProblem>>,
     publish: FailureLog<String>,
 }
@@ -164,7 +164,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         };
         self.failures.read.record_success();
         if found.as_ref().is_some_and(|found| !found.is_ours) {
-            // Created by somebody else, who may need it.
+            // Not created by lagwise, so its owner may need it.
             return self.report_unusable(None);
         }
         let read = found.as_ref().map(|found| self.read(&found.data, now));
@@ -346,7 +346,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         }
     }
 
-    /// `None` means that somebody else created the Secret.
+    /// `None` means that lagwise did not create the Secret.
     fn report_unusable(&mut self, reason: Option<CertificateProblem>) {
         if self.failures.contents.record_failure(reason).is_none() {
             return;

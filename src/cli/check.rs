@@ -58,7 +58,7 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
 pub struct PreflightArgs {
     #[command(flatten)]
     file: ConfigFileArg,
-    /// Check before the installation: the rights to install, and that nobody else serves external metrics
+    /// Check before the installation: the rights to install, and that no other server is registered for external metrics
     #[arg(long)]
     pre: bool,
     /// Namespace of lagwise [default: that of the pod, otherwise of the kubeconfig]
@@ -113,8 +113,8 @@ async fn check_file(args: &PreflightArgs) -> Vec<CheckLine> {
     }
 }
 
-/// What lagwise is asked for; `None` until the HPAs are listed or cannot be.
-type AskedFor = watch::Receiver<Option<Arc<RequestedTargets>>>;
+/// The requested targets; `None` until the HPAs are listed, or listing them has failed.
+type TargetsReceiver = watch::Receiver<Option<Arc<RequestedTargets>>>;
 
 /// The HPAs, and the targets that they and the configuration make.
 struct RequestedTargets {
@@ -145,7 +145,7 @@ impl RequestedTargets {
     }
 }
 
-async fn asked(mut receiver: AskedFor) -> Option<Arc<RequestedTargets>> {
+async fn wait_for_targets(mut receiver: TargetsReceiver) -> Option<Arc<RequestedTargets>> {
     let known = receiver.wait_for(Option::is_some).await.ok()?;
     known.clone()
 }
@@ -174,7 +174,7 @@ async fn check_all(args: &PreflightArgs, config: &Config) -> Vec<CheckLine> {
             true => check_cluster(args, config, &publish).await,
             false => Vec::new(),
         };
-        // Whatever became of the HPAs: the others wait for it.
+        // Publish targets even if the HPAs cannot be listed, because the other checks wait for them.
         publish.send_if_modified(|known| {
             let is_missing = known.is_none();
             if is_missing {
@@ -200,10 +200,10 @@ async fn check_all(args: &PreflightArgs, config: &Config) -> Vec<CheckLine> {
 async fn groups_of(
     args: &PreflightArgs,
     cluster: &ClusterName,
-    receiver: AskedFor,
+    receiver: TargetsReceiver,
 ) -> Vec<GroupPlan> {
-    let asked = asked(receiver).await;
-    let mut plans = asked.map_or_else(Vec::new, |asked| asked.plans(cluster));
+    let requested = wait_for_targets(receiver).await;
+    let mut plans = requested.map_or_else(Vec::new, |requested| requested.plans(cluster));
     for group in &args.group {
         let group = GroupId::from(group.as_str());
         if plans.iter().all(|plan| plan.group != group) {
@@ -213,10 +213,14 @@ async fn groups_of(
     plans
 }
 
-/// The findings of one look at Kafka, and those about the configuration.
-async fn lint(args: &PreflightArgs, config: &Config, receiver: AskedFor) -> ConfigurationFacts {
-    let asked = asked(receiver).await;
-    let hpas = asked.map_or_else(Vec::new, |asked| asked.hpas.clone());
+/// The findings of a single reading of Kafka, and those about the configuration.
+async fn lint(
+    args: &PreflightArgs,
+    config: &Config,
+    receiver: TargetsReceiver,
+) -> ConfigurationFacts {
+    let requested = wait_for_targets(receiver).await;
+    let hpas = requested.map_or_else(Vec::new, |requested| requested.hpas.clone());
     // A client that cannot be set up is a line of its Kafka cluster.
     let snapshot = read_once(config, hpas, Vec::new(), args.timeout).await.ok();
     ConfigurationFacts {
@@ -298,8 +302,8 @@ async fn check_cluster(
     lines
 }
 
-/// Whether somebody else is meant to serve external metrics: KEDA, which asks the external scaler, or whoever does with
-/// `apiService.create=false` in the chart, by which the leader writes no CA.
+/// Whether the configuration leaves external metrics to another server: to KEDA, which asks the external scaler, or to
+/// any other with `apiService.create=false` in the chart, with which the leader publishes no CA.
 fn leaves_slot(config: &Config) -> bool {
     let server = &config.server;
     let external = &server.external_metrics;
@@ -312,7 +316,7 @@ fn own_namespace(args: &PreflightArgs, client: &Client) -> Option<String> {
     args.namespace.clone().or(pod)
 }
 
-/// The scale subresources of the workloads that HPAs want scaled to zero. Others are not known by their kind alone.
+/// The scale subresources of the workloads that HPAs ask lagwise to scale to zero. Other kinds have no known plural.
 fn scaled_resources(hpas: &HpaList) -> Vec<&'static str> {
     let key = format!("{PREFIX}scale-to-zero");
     let asking = hpas.facts.iter();

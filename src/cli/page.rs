@@ -114,7 +114,7 @@ pub async fn run(args: PageArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Forwards connections to the leader, whoever that is at the time.
+/// Forwards connections to the daemon that is the leader at the time.
 struct PortForward {
     client: Client,
     lease: Option<LeaseKey>,

@@ -21,7 +21,7 @@ const SECRET_FILES: [&str; 3] = [
 const TOKEN_URL: &str = "sasl.oauthbearer.token.endpoint.url";
 
 impl Config {
-    /// Finds settings that give secrets away. They are allowed, so none of them is a problem of the file.
+    /// Finds settings that give secrets away. They are allowed, so they are findings and not problems of the file.
     #[must_use]
     pub fn find_insecure_settings(&self, environment: &dyn Environment) -> BTreeSet<Finding> {
         let clusters = self.clusters.iter().enumerate();
@@ -69,6 +69,7 @@ impl Config {
     }
 }
 
+/// Facts about the login of a cluster. `key` is the cluster's key in the file, such as `clusters[0]`.
 fn login_of(key: &str, cluster: &ClusterConfig) -> LoginFacts {
     let get = |name: &str| cluster.properties.get(name);
     let protocol = get("security.protocol").unwrap_or_default();
@@ -81,8 +82,7 @@ fn login_of(key: &str, cluster: &ClusterConfig) -> LoginFacts {
         None if has_tokens => Some("OAUTHBEARER"),
         None => None,
     };
-    let verifies = get("enable.ssl.certificate.verification");
-    let verifies = verifies.map(str::to_ascii_lowercase);
+    let verification = get("enable.ssl.certificate.verification").map(str::to_ascii_lowercase);
     let token_url = match &cluster.token {
         TokenSourceConfig::Oidc(oidc) => Some(("token.oidc.token_url", oidc.token_url.clone())),
         _ => get(TOKEN_URL).map(|url| {
@@ -97,7 +97,7 @@ fn login_of(key: &str, cluster: &ClusterConfig) -> LoginFacts {
         mechanism: mechanism
             .filter(|_| protocol.starts_with("sasl"))
             .map(str::to_owned),
-        verifies_issuer: !matches!(verifies.as_deref(), Some("false" | "f" | "0")),
+        verifies_issuer: !matches!(verification.as_deref(), Some("false" | "f" | "0")),
         verifies_host: !matches!(
             get("ssl.endpoint.identification.algorithm"),
             Some("none" | "")
@@ -110,7 +110,7 @@ fn login_of(key: &str, cluster: &ClusterConfig) -> LoginFacts {
     }
 }
 
-/// The files with a cluster's secrets, each with the key below the cluster that names it.
+/// The files with secrets of a cluster, each with the key (below the cluster's) whose value names it.
 fn secret_files(cluster: &ClusterConfig) -> Vec<(String, &Path)> {
     let properties = &cluster.properties;
     let named = SECRET_FILES.iter();

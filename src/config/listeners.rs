@@ -1,4 +1,4 @@
-//! The listeners beside the external metrics API: metrics, probes, the admin endpoints, and the external scaler.
+//! The listeners besides the external metrics API: metrics, probes, the admin endpoints, and the external scaler.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

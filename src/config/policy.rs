@@ -1,4 +1,4 @@
-//! `policy`: how the number of replicas is made.
+//! `policy`: how the number of replicas is computed.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;

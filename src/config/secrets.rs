@@ -66,8 +66,8 @@ impl Environment for SystemEnvironment {
 
     fn is_open_to_all(&self, path: &Path) -> bool {
         const READ_BY_OTHERS: u32 = 0o004;
-        // Kubernetes lets all users of a pod read the files of volumes for Secrets and tokens, which nobody outside
-        // of the pod can reach. It links them to such a folder.
+        // Kubernetes makes the files of volumes for Secrets and tokens readable for all users of the pod. They cannot
+        // be reached from outside the pod. They are symbolic links into a folder `..data`.
         let is_of_volume = path.parent().is_some_and(|at| at.join("..data").exists());
         let mode = std::fs::metadata(path).map(|found| found.permissions().mode());
         !is_of_volume && mode.is_ok_and(|mode| mode & READ_BY_OTHERS != 0)

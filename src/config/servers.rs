@@ -1,6 +1,9 @@
 //! `bootstrap.servers`: the addresses of a cluster's brokers.
 
-/// Checks the addresses. The problem does not show them if they are a secret.
+/// Checks the addresses, separated by commas.
+///
+/// # Errors
+/// What is wrong with the first invalid address. It is quoted, unless `secret` is set: then only its position is given.
 pub(super) fn check(servers: &str, secret: bool) -> Result<(), String> {
     if servers.trim().is_empty() {
         return Err("empty".into());

@@ -21,11 +21,11 @@ use crate::snapshot_channel::SnapshotReader;
 /// Capacity of the channel of triggers.
 const MAX_PENDING_TRIGGERS: usize = 1024;
 
-/// How often triggers are forgotten that nobody asks for any more.
+/// How often triggers that KEDA no longer asks for are removed.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The shortest time between two merges. Each takes some milliseconds where there are thousands of ScaledObjects, and
-/// whoever writes triggers that contradict each other has them change at every request.
+/// triggers that contradict each other change at every request.
 const MERGE_PAUSE: Duration = Duration::from_millis(100);
 
 type TriggerSender = mpsc::Sender<Arc<ExternalTrigger>>;

@@ -6,7 +6,7 @@ use crate::k8s::preflight::{api_service_name, cap_policy_name};
 use crate::model::diagnostics::preflight::rights::DaemonScope;
 
 /// The scope of a daemon that runs in a pod of the namespace `own`. `scaled` are the resources of the group `apps` that
-/// HPAs want scaled to zero.
+/// HPAs ask lagwise to scale to zero.
 pub(crate) fn daemon_scope(config: &Config, own: &str, scaled: Vec<&'static str>) -> DaemonScope {
     let external = &config.server.external_metrics;
     let named =

@@ -7,22 +7,22 @@ use kube::Error;
 /// Why a request failed. The text stays the same while the cause does, so that it is logged once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// Somebody else wrote in between, or this process no longer leads: decide again from a new read.
+    /// Another writer changed the object since it was read, or this process no longer leads. Decide again from a new read.
     #[error("the object was changed in the meantime")]
     Changed,
-    /// There is no such object.
+    /// The object does not exist.
     #[error("{0}")]
     Gone(String),
     /// The API server refuses the request.
     #[error("{0}")]
     Refused(String),
-    /// A right is missing: the text names the verb and the resource. Or a policy or quota of the cluster forbids it.
+    /// A right is missing (the text names the verb and the resource), or an admission policy or a quota forbids the request.
     #[error("{0}")]
     Forbidden(String),
     /// No response, or not in time.
     #[error("the Kubernetes API server does not respond")]
     NoAnswer,
-    /// The cluster does not have this kind.
+    /// The Kubernetes cluster does not have this kind.
     #[error("the cluster has no kind {kind} in {api_version}")]
     NoKind {
         /// The API group and version.

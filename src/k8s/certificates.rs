@@ -151,7 +151,7 @@ impl Registration for ServiceRegistration {
             return Ok(Registered::Unchanged);
         }
         // The version keeps it from landing on a registration that became another's meanwhile. The API
-        // server takes no caBundle beside insecureSkipTLSVerify.
+        // server rejects caBundle together with insecureSkipTLSVerify.
         let patch = Patch::Merge(json!({
             "metadata": {"resourceVersion": found.metadata.resource_version},
             "spec": {"caBundle": wanted, "insecureSkipTLSVerify": null},

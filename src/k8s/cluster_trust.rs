@@ -33,7 +33,7 @@ pub async fn watch(client: Client, trust: Sender<Option<ClusterTrust>>) {
     ));
     let mut listed = None;
     while let Some(event) = events.next().await {
-        let found = match take_in(event, &mut listed) {
+        let found = match apply_event(event, &mut listed) {
             None => continue,
             Some(found) => found.ok_or(TrustProblem::Absent).and_then(|m| trust_of(&m)),
         };
@@ -52,8 +52,12 @@ pub async fn watch(client: Client, trust: Sender<Option<ClusterTrust>>) {
     }
 }
 
-/// What an event of the watch says about the object: that it exists, or that it does not.
-fn take_in(event: Event<ConfigMap>, listed: &mut Option<ConfigMap>) -> Option<Option<ConfigMap>> {
+/// Applies an event of the watch. Returns the object, or `Some(None)` if it does not exist; `None` while a listing is
+/// incomplete.
+fn apply_event(
+    event: Event<ConfigMap>,
+    listed: &mut Option<ConfigMap>,
+) -> Option<Option<ConfigMap>> {
     match event {
         Event::Init => {
             *listed = None;
@@ -76,7 +80,7 @@ enum TrustProblem {
     Absent,
     #[error("it has neither {FRONT_PROXY_CA} nor {CLIENT_CA}: the API server runs without either")]
     NoCertificates,
-    #[error("its {key} is no JSON array of strings: {source}")]
+    #[error("its {key} is not a JSON array of strings: {source}")]
     NoList {
         key: &'static str,
         source: serde_json::Error,
@@ -170,7 +174,7 @@ mod tests {
         assert!(error(&[("requestheader-client-ca-file", " ")]).contains("it has neither"));
         let spoilt = error(&[CA, ("requestheader-allowed-names", "x")]);
         assert!(
-            spoilt.contains("its requestheader-allowed-names is no JSON array"),
+            spoilt.contains("its requestheader-allowed-names is not a JSON array"),
             "{spoilt}"
         );
         assert!(trust_of(&ConfigMap::default()).is_err());
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn uses_a_listing_once_it_is_complete() {
         let mut listed = None;
-        let mut step = |event| take_in(event, &mut listed);
+        let mut step = |event| apply_event(event, &mut listed);
         assert_eq!(step(Event::Init), None);
         assert_eq!(step(Event::InitDone), Some(None));
         assert_eq!(step(Event::Init), None);

@@ -54,7 +54,7 @@ pub(super) async fn publish_event(
         Err(ApiError::Changed) => {}
         Err(error) => return Err(error),
     }
-    // The exact count matters to nobody, so it is not read first: two stands for "more than once".
+    // No reader needs the exact count, so the old one is not read first: two stands for "more than once".
     let again = Patch::Merge(json!({"series": {
         "count": 2,
         "lastObservedTime": MicroTime(Timestamp::now()),

@@ -29,8 +29,8 @@ use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
-/// HPAs in one page of a listing. The text of a page is in memory several times while it is read, and whoever may write
-/// HPAs can make each of them longer than a megabyte.
+/// HPAs in one page of a listing. The text of a page is in memory several times while it is parsed, and a user can make
+/// each HPA larger than a megabyte.
 pub(super) const PAGE: u32 = 16;
 
 /// Watches the HPAs of `namespaces` (empty = all) for ever. Publishes them at every change, once all are listed.
@@ -113,7 +113,7 @@ pub async fn list(
     })
 }
 
-/// The HPAs of all watches, as their events tell. The HPAs of a watch stay until a new listing is complete, so that
+/// The HPAs of all watches, by their events. The HPAs of a watch stay until a new listing is complete, so that
 /// no target is lost meanwhile.
 #[derive(Debug)]
 pub struct WatchedHpas {
@@ -612,7 +612,7 @@ mod tests {
         assert_eq!(replicas(asleep.clone()), zero(Some("2026-01-01T00:00:00Z")));
         let by_itself = status(json!({"conditions": [able, condition("ScaledToZero", "True")]}));
         assert_eq!(replicas(by_itself), zero(Some("2026-01-02T03:04:05Z")));
-        // The mark of a workload that somebody has started.
+        // The mark is left over on a workload that a user has started.
         asleep.status.as_mut().unwrap().current_replicas = Some(2);
         let running = replicas(asleep).unwrap();
         assert_eq!((running.count, running.asleep_since), (2, None));
@@ -701,7 +701,7 @@ mod tests {
             (Event::Apply(one("c")), None),
             (Event::Delete(one("a")), Some("shop/b shop/c")),
             (Event::Delete(one("a")), None),
-            // The listing starts anew, fails half-way, and starts once more.
+            // The listing starts again, fails half-way, and starts once more.
             (Event::Init, None),
             (Event::InitApply(one("z")), None),
             (Event::Init, None),

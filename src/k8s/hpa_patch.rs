@@ -18,10 +18,10 @@ use crate::model::settings::annotation_keys::{CEILING, USER_MAX, ZEROED_SINCE};
 /// The name by which the API server knows which fields lagwise has written.
 const FIELD_MANAGER: &str = "lagwise";
 
-/// Writes the patch if nobody has changed the HPA since `read`. Returns the HPA as it is then.
+/// Writes the patch, unless the HPA has changed since `read`. Returns the HPA after the write.
 ///
 /// # Errors
-/// [`ApiError::Changed`] if somebody has; else the API server's.
+/// [`ApiError::Changed`] if it has changed, or the error of the API server.
 pub(super) async fn patch_hpa(
     api: &Api<HorizontalPodAutoscaler>,
     read: &ObjectMeta,
@@ -49,8 +49,8 @@ fn merge_patch(read: &ObjectMeta, patch: &HpaPatch) -> Value {
         AnnotationChange::Remove => AnnotationChange::Remove,
     });
     set(&mut annotations, ZEROED_SINCE, zeroed);
-    // A write that was decided from an older version, or for an HPA that was deleted and created anew,
-    // is refused as a conflict.
+    // With these two fields, the API server refuses a write that was decided from an older version, or for an
+    // HPA that has been deleted and created again.
     let mut metadata = json!({
         "uid": read.uid,
         "resourceVersion": read.resource_version,

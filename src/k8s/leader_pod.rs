@@ -67,7 +67,7 @@ pub enum LeaderPodError {
     )]
     NoLease(LeaseKey),
     /// Nobody holds the Lease.
-    #[error("nobody holds Lease {0} at present, so no daemon leads; try again in a few seconds")]
+    #[error("Lease {0} has no holder at present, so no daemon leads; try again in a few seconds")]
     NoLeader(LeaseKey),
     /// The port-forward failed.
     #[error("cannot forward port {port} of pod {namespace}/{pod}: {source}")]

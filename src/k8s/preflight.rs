@@ -1,4 +1,5 @@
-//! Collects the facts about a Kubernetes cluster for `lagwise check`. What cannot be read is told with its reason.
+//! Collects the facts about a Kubernetes cluster for `lagwise check`. A fact that cannot be read is an `Err` with the
+//! reason.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,7 +39,7 @@ pub fn cap_policy_name() -> String {
     POLICY.to_owned()
 }
 
-/// Who asks; `None` if the cluster does not tell.
+/// The user of the requests; `None` if the API server does not report it.
 pub async fn account(client: &Client) -> Option<String> {
     let reviewer = ClusterReviewer::new(client.clone());
     reviewer.self_subject().await.ok()
@@ -128,7 +129,7 @@ fn registered_api(found: APIService) -> RegisteredApi {
 /// Asks for the external metrics API through the API server.
 ///
 /// # Errors
-/// The API server's, or that of whoever serves the API.
+/// The error of the API server, or of the server behind it.
 pub async fn ask_for_api(client: &Client, within: Duration) -> Result<(), String> {
     let version = "external.metrics.k8s.io/v1beta1";
     let listed = in_time(within, client.list_api_group_resources(version)).await;

@@ -1,9 +1,9 @@
 //! Reconciles HPAs: one task decides from the latest snapshot which of them have something to do, and
 //! runs one [`Pass`] over each, several at a time.
 //!
-//! Level-triggered: every sweep decides anew from what the watch shows, and every pass from what it
-//! reads, so that a write that was lost, refused or undone is made up for by a later pass. Between sweeps, a
-//! snapshot costs as much as it changes.
+//! Level-triggered: every sweep decides from the current state of the watch, and every pass from what it reads. So a
+//! later pass repeats a write that was lost, refused or undone. The work for a snapshot between sweeps is proportional
+//! to what it changes.
 
 mod event_publisher;
 mod inputs;
@@ -41,7 +41,7 @@ use inputs::ReconcilerInputs;
 use ledger_view::{LedgerFollower, LedgerNews};
 use pass::{Pass, PassReport};
 use pass_queue::PassQueue;
-use retry::Attempts;
+use retry::RetryState;
 use state::HpaState;
 use term_log::TermLog;
 
@@ -115,7 +115,7 @@ struct Reconciler {
 struct FieldOwnerLookup {
     found: Option<(FieldOwner, Instant)>,
     is_running: bool,
-    attempts: Attempts,
+    retry: RetryState,
 }
 
 impl Reconciler {
@@ -335,7 +335,7 @@ impl Reconciler {
         let is_recent = |(_, at): (_, Instant)| at.elapsed() < FIND_OWNER_EVERY;
         if lookup.is_running
             || lookup.found.is_some_and(is_recent)
-            || !lookup.attempts.may_start(Instant::now())
+            || !lookup.retry.may_start(Instant::now())
         {
             return;
         }
@@ -359,12 +359,12 @@ impl Reconciler {
         self.field_owner.is_running = false;
         match found {
             Ok(owner) => {
-                if self.field_owner.attempts.is_failing() {
+                if self.field_owner.retry.is_failing() {
                     for state in self.hpas.values_mut() {
                         state.cap.record_lookup_success();
                     }
                 }
-                self.field_owner.attempts.record_success();
+                self.field_owner.retry.record_success();
                 self.field_owner.found = Some((owner, now));
                 // The caps have waited for it.
                 for key in Vec::from_iter(self.hpas.keys().cloned()) {
@@ -376,7 +376,7 @@ impl Reconciler {
                 // Logged of each HPA whose cap cannot be written for it.
                 let _ = self
                     .field_owner
-                    .attempts
+                    .retry
                     .record_failure(error.clone(), LONGEST_PAUSE, now);
                 for (key, state) in &mut self.hpas {
                     state.cap.record_lookup_failure(key, &error);

@@ -29,7 +29,7 @@ use crate::model::units::hpa_key::HpaKey;
 /// Timeout for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Attempts at one HPA. A release takes two writes, and somebody else may write at the same time.
+/// Maximum number of attempts to release one HPA. A release takes two writes, each of which may conflict with others.
 const ATTEMPTS: u32 = 10;
 
 /// What was, or would be, undone on one HPA.
@@ -97,9 +97,9 @@ impl ReleaseLedger {
 }
 
 impl Release {
-    /// Uses this client, and the ledger of scale to zero in this ConfigMap; by default in the namespace of the registered
-    /// external metrics API, named as its Service with `-zero`, as the chart has it. Without a ledger nothing is woken. A dry run
-    /// writes nothing.
+    /// Uses this client, and the ledger of scale to zero in this ConfigMap; by default in the namespace of the
+    /// registered external metrics API, named as its Service with `-zero`, as the chart has it. Without a ledger
+    /// nothing is woken. A dry run writes nothing.
     ///
     /// # Errors
     /// The API server does not respond.

@@ -210,7 +210,7 @@ mod tests {
         Refuse(u16),
         /// Lists one object of this name.
         List(&'static str),
-        /// Watches, tells of one object of this name, and ends the stream.
+        /// Watches, reports one object of this name, and ends the stream.
         Change(&'static str),
         /// Watches, and says that what happened since is no longer kept.
         Expire,

@@ -21,7 +21,7 @@ pub struct Scale {
     pub replicas: u32,
     /// `.status.replicas`: the number of pods.
     pub status_replicas: u32,
-    /// The UID of the workload, which tells it apart from earlier and later ones of its name.
+    /// The UID of the workload, which distinguishes it from earlier and later ones of the same name.
     pub uid: Option<String>,
     /// The resource version, which a write must find unchanged.
     version: Option<String>,
@@ -68,10 +68,10 @@ impl Scales {
         })
     }
 
-    /// Sets the replicas of a workload if nobody has changed it since it was `read`.
+    /// Sets the replicas of a workload, unless it has changed since it was `read`.
     ///
     /// # Errors
-    /// [`ApiError::Changed`] if somebody has; else the API server's.
+    /// [`ApiError::Changed`] if it has changed, or the error of the API server.
     pub async fn set(
         &self,
         namespace: &str,

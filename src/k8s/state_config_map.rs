@@ -57,7 +57,7 @@ impl StateLocation for StateConfigMap {
         let params = PatchParams::default();
         let patched = match self.api.patch(&self.name, &params, &patch).await {
             Err(Error::Api(status)) if status.code == 404 => {
-                let made = ConfigMap {
+                let config_map = ConfigMap {
                     metadata: ObjectMeta {
                         name: Some(self.name.clone()),
                         ..ObjectMeta::default()
@@ -65,7 +65,7 @@ impl StateLocation for StateConfigMap {
                     data: Some(BTreeMap::from([(KEY.to_owned(), text)])),
                     ..ConfigMap::default()
                 };
-                self.api.create(&PostParams::default(), &made).await
+                self.api.create(&PostParams::default(), &config_map).await
             }
             other => other,
         };
@@ -73,7 +73,8 @@ impl StateLocation for StateConfigMap {
     }
 }
 
-/// The API server's message, without what differs between attempts.
+/// The API server's message alone: the other fields of the error may differ between attempts, and a failure is logged only
+/// when its text changes.
 fn storage_error(error: Error) -> StorageError {
     StorageError(match error {
         Error::Api(status) => status.message.clone(),

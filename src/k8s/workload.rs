@@ -227,7 +227,7 @@ mod tests {
                 None,
             ),
             (json!([entry("Apply", "scale", replicas())]), "", None),
-            // The API server's default is owned by whoever created the object.
+            // The creator of the object owns the API server's default.
             (json!([entry("Update", "", replicas())]), "", None),
             (
                 json!([]),

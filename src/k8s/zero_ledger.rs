@@ -90,7 +90,7 @@ impl LedgerHandle {
         Self { requests, view }
     }
 
-    /// A ledger that is as given, and cannot be read anew or written.
+    /// A ledger with this content, which cannot be read again or written.
     #[cfg(test)]
     pub(super) fn fixed(ledger: ZeroLedger) -> Self {
         Self {

@@ -31,7 +31,7 @@ impl GroupListing {
     }
 }
 
-/// The names to report; `None` if no broker has told any. Of too many, the first ones by name.
+/// The names to report; `None` if no broker has listed any. If there are too many, the first ones by name.
 pub(super) fn reported_names(names: impl IntoIterator<Item = GroupId>) -> Option<Vec<GroupId>> {
     let names = names.into_iter();
     let mut names: Vec<_> = names

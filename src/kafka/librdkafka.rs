@@ -165,7 +165,7 @@ impl LibrdkafkaInner {
         };
         let connection = self.health.record_sweep(is_silent, self.bootstrap());
         if !lacks_connection(&groups, &topics) {
-            // librdkafka does not tell that a broker answers again.
+            // librdkafka does not report that a broker answers again.
             self.health.forget_brokers();
         }
         Observation {
@@ -178,7 +178,7 @@ impl LibrdkafkaInner {
             unreachable_brokers: self.health.unreachable_brokers(Instant::now(), None),
             traffic: None,
             listings: BTreeMap::new(),
-            // Only for groups that are known to have no members, which this client does not tell.
+            // Only for groups that are known to have no members, which this client does not report.
             group_names: None,
         }
     }

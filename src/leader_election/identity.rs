@@ -1,4 +1,4 @@
-//! Identities of daemons in the Lease: the pod's name, and what sets this run apart from others of it.
+//! Identities of daemons in the Lease: the pod's name, and what distinguishes this run from earlier ones of the pod.
 
 /// A unique identity, different after every restart although a pod keeps its name. `started` is the time of the
 /// start in nanoseconds since 1970.

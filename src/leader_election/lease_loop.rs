@@ -89,8 +89,7 @@ pub struct LeaseLoop<S> {
 }
 
 impl<S: LeaseStore> LeaseLoop<S> {
-    /// Takes and renews the Lease until told to stop; then releases it, so that another daemon leads at
-    /// once.
+    /// Acquires and renews the Lease until shutdown; then releases it, so that another daemon leads at once.
     pub async fn run(self) {
         ElectionJoined.emit();
         let (mut watched, mut stop) = (self.watched, self.stop);

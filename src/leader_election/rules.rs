@@ -26,8 +26,8 @@ pub struct LeaseRecord {
 }
 
 impl LeaseRecord {
-    /// For how long another daemon respects it after it last changed. Bounded, or whoever may write the Lease could
-    /// keep every daemon from leading, for decades and in silence.
+    /// How long another daemon respects it after its last change. Bounded: otherwise a user who may write the Lease
+    /// could keep every daemon from leading for decades, without any error.
     #[must_use]
     pub fn validity(&self) -> Duration {
         self.duration.min(LEASE_DURATION_MAX)
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(me.decide(at(100)), LeaseAction::Hold { term: 1 });
         me.observe(Some(held(Some("other"), 2, "b")), at(100));
         assert_eq!(me.decide(at(114)), LeaseAction::Wait);
-        // A renewal begins the time anew, whatever its own clock says.
+        // A renewal restarts the time, whatever its own clock says.
         me.observe(Some(held(Some("other"), 2, "1970")), at(114));
         assert_eq!(me.decide(at(128)), LeaseAction::Wait);
         assert_eq!(me.decide(at(129)), LeaseAction::Hold { term: 3 });
@@ -260,7 +260,7 @@ mod tests {
                 daemon.candidate.observe(lease.clone(), now);
                 daemon.version = version;
                 if let LeaseAction::Hold { term } = daemon.candidate.decide(now) {
-                    // The request is on its way for as long as the pause, and nobody knows where.
+                    // The request takes as long as the pause, and its outcome is unknown meanwhile.
                     let asked = now;
                     if fate == 0 {
                         daemon.paused_until = time + pause;

@@ -96,7 +96,7 @@ impl Leadership {
         }
     }
 
-    /// Waits until another term begins or this one is renewed; for ever if nobody can do that.
+    /// Waits until another term begins or this one is renewed; for ever if the sender of the terms is gone.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -104,7 +104,7 @@ impl Leadership {
     }
 }
 
-/// Who leads as far as this process knows: itself, another one, or nobody. Cheap to clone.
+/// Who leads, as far as this process knows: this process, another one, or none. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leading {
     /// Whether this process leads.
@@ -200,7 +200,7 @@ mod tests {
             terms.send_replace(term(4, now + 1200 * second));
         };
         assert_eq!(tokio::join!(waiting, telling).0, 3);
-        // One that nobody renews ends by itself.
+        // A term that is not renewed expires.
         let mut alone = Leadership::new(watch::channel(term(5, now)).1);
         alone.wait_for_end(5).await;
         let mut soon = Leadership::new(watch::channel(term(6, Instant::now() + second / 100)).1);

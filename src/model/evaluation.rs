@@ -130,8 +130,7 @@ pub struct MetricValue {
     pub metric: Metric,
     /// What is served.
     pub value: Milli,
-    /// The replicas that are wanted, at most the ceiling; `None` where nobody says how much lag each
-    /// may have.
+    /// The replicas that are wanted, at most the ceiling; `None` without a lag per replica.
     pub desired: Option<u32>,
     /// The replicas that the lag is worth without the ceiling; `None` where `desired` is, or a fallback is served.
     pub uncapped: Option<u32>,

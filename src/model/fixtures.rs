@@ -45,7 +45,7 @@ pub(crate) fn hpa(name: &str, selector: &str, target: MetricTarget) -> HpaFacts 
     }
 }
 
-/// What these observations of cluster `main`, each of this scope, come to with these HPAs.
+/// The snapshot after these observations of cluster `main`, each of this scope, with these HPAs.
 pub(crate) fn evaluated(
     hpas: &[HpaFacts],
     observations: impl IntoIterator<Item = Observation>,
@@ -176,7 +176,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
         connections: 3,
         throttled: Duration::from_millis(1500),
     });
-    // Nobody wants the groups any more after a whole sweep without them, unless asked since.
+    // After a whole sweep without them, no target needs these groups any more, unless one was added since.
     let mut main = (*main.apply(sweep, Scope::Partial)).clone();
     main.sweep = Some(super::lag::cluster_snapshot::Sweep {
         started: at(zero),

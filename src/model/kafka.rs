@@ -1,4 +1,4 @@
-//! What brokers report, and what is asked of them.
+//! What brokers report, and the plan of what to read.
 
 pub mod fault;
 pub mod group;

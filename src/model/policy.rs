@@ -6,8 +6,8 @@
 //! the arrivals and drains the backlog ([`requirement`]), in steps that share the partitions evenly ([`ladder`]). It
 //! scales down if fewer replicas have been enough for so long that the step is worth its rebalances ([`down`]).
 //!
-//! [`RatePolicy::observe`] is a function of the readings only: time is a part of them. The daemon and `lagwise simulate`
-//! run the same policy.
+//! [`RatePolicy::observe`] is a function of the readings only: time is a part of them. The daemon and `lagwise
+//! simulate` run the same policy.
 
 mod capacity;
 mod changes;
@@ -121,7 +121,7 @@ impl RatePolicy {
         self.settings = settings;
     }
 
-    /// Follows a number of replicas that somebody else decided, as if the policy had begun with it.
+    /// Adopts a number of replicas that was not decided by this policy, as if it had started from it.
     pub fn follow(&mut self, replicas: u32) {
         self.learned.output = Some(replicas);
     }

@@ -55,7 +55,7 @@ impl Settings {
     /// These settings, and those of `base` where they are not set.
     #[must_use]
     pub fn over(mut self, base: &Settings) -> Settings {
-        // A list of topics and a pattern replace each other: neither is inherited beside the other.
+        // A list of topics and a pattern replace each other: neither is inherited if the other is set.
         let choice = match (self.topics.take(), self.topic_regex.take()) {
             (None, None) => (base.topics.clone(), base.topic_regex.clone()),
             own => own,

@@ -1,7 +1,7 @@
-//! What HPAs, the configuration and requests ask for, as targets, and from there what to read.
+//! Targets: the consumer groups whose lag HPAs, the configuration or requests need.
 //!
-//! Targets are immutable. New ones share with those before what did not change, so that one changed HPA among
-//! thousands costs little; comparing two versions of an index tells what a change touched.
+//! [`Targets`] is immutable. A new version shares what did not change with the version before, so that one changed HPA
+//! among thousands costs little. Comparing an index of two versions finds what a change affects.
 
 mod admission;
 pub mod budgets;
@@ -46,16 +46,16 @@ pub use self::target::{
 /// A consumer group and its cluster.
 pub type GroupKey = (ClusterName, GroupId);
 
-/// Everything that is asked for.
+/// All targets, with indexes by HPA, by query and by consumer group.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     /// The configured clusters, in the configuration's order.
     pub clusters: Vec<ClusterName>,
-    /// Whether the HPAs are still to be listed, so that they may ask for more than is here.
+    /// Whether the HPAs have not been listed yet, so that targets may be missing.
     pub hpas_unlisted: bool,
     /// Lag thresholds for targets that do not set their own.
     thresholds: LagThresholds,
-    /// The settings of a group where no target sets others.
+    /// Settings that belong to a group, for groups whose targets do not set them.
     group_defaults: Arc<GroupSettings>,
     /// What each namespace may ask for. HPAs that ask for more get no target.
     tenancy: Arc<Tenancy>,
@@ -63,15 +63,15 @@ pub struct Targets {
     /// The HPAs for which the budgets suffice.
     admission: Admission,
     configured: Arc<[Arc<Target>]>,
-    /// What requests ask for and no HPA does.
+    /// Keys that requests ask for and that no HPA asks for.
     ad_hoc: Arc<BTreeSet<WatchKey>>,
-    /// The HPAs as they are written.
+    /// The HPAs as the API server has them, also those without a lagwise metric.
     facts: HpaMap,
-    /// Only HPAs that ask for something, or try to.
+    /// The HPAs that have targets, or would if nothing were wrong with them.
     hpas: PersistentMap<HpaKey, Arc<HpaTargets>>,
-    /// Targets of HPAs by the query that these HPAs send.
+    /// Targets of HPAs, by the query that the HPA controller sends for the metric.
     by_query: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
-    /// Why the requests of HPAs are refused that have no target, by HPA.
+    /// Why queries of HPAs without a target are refused, by HPA.
     denied: PersistentMap<QueryHash, Arc<BTreeMap<HpaKey, DenialReason>>>,
     groups: PersistentMap<GroupKey, Arc<GroupTargets>>,
     findings: PersistentMap<Arc<Finding>, ()>,
@@ -99,9 +99,9 @@ impl Targets {
         self.hpas.get(hpa).map_or(&[], |hpa| &hpa.targets)
     }
 
-    /// All that one HPA asks for; `None` if that is nothing.
+    /// Targets and refused queries of one HPA; `None` if it has neither.
     #[must_use]
-    pub fn asked_by(&self, hpa: &HpaKey) -> Option<&Arc<HpaTargets>> {
+    pub fn hpa_targets(&self, hpa: &HpaKey) -> Option<&Arc<HpaTargets>> {
         self.hpas.get(hpa)
     }
 
@@ -124,13 +124,13 @@ impl Targets {
         count_exceeded(refused.map(|refusal| refusal.reason))
     }
 
-    /// Whether a namespace may ask for this key.
+    /// Whether tenancy allows a namespace to ask for this key.
     #[must_use]
     pub fn may_ask(&self, namespace: &str, key: &WatchKey) -> bool {
         self.tenancy.check(namespace, [key]).is_ok()
     }
 
-    /// The HPAs as they are written, those without a metric of lagwise too.
+    /// The HPAs as the API server has them, also those without a lagwise metric.
     #[must_use]
     pub fn facts(&self) -> &HpaMap {
         &self.facts
@@ -153,7 +153,7 @@ impl Targets {
             })
     }
 
-    /// The targets of the HPAs of `namespace` that ask for this metric by this selector.
+    /// The targets that answer a query of `namespace` for this metric with this selector.
     pub fn selecting<'a>(
         &'a self,
         namespace: &'a str,
@@ -166,8 +166,7 @@ impl Targets {
         targets.filter(move |target| target.answers(namespace, metric, selector))
     }
 
-    /// Why `namespace` may not ask for this metric by this selector, if an HPA of it does and has no target for that
-    /// reason.
+    /// Why a query of `namespace` is refused, if one of its HPAs sends it and has no target for that reason.
     #[must_use]
     pub fn denial_reason(
         &self,
@@ -185,26 +184,26 @@ impl Targets {
         reasons.next().map(|(_, reason)| reason)
     }
 
-    /// The targets of HPAs by the query that these HPAs send.
+    /// The targets of HPAs, by the query that the HPA controller sends for the metric.
     #[must_use]
     pub fn by_query(&self) -> &PersistentMap<QueryHash, Arc<[Arc<Target>]>> {
         &self.by_query
     }
 
-    /// What is asked of each consumer group.
+    /// The targets of each consumer group.
     #[must_use]
     pub fn groups(&self) -> &PersistentMap<GroupKey, Arc<GroupTargets>> {
         &self.groups
     }
 
-    /// What is asked of a consumer group; `None` where nothing is.
+    /// The targets of a consumer group; `None` if it has none.
     #[must_use]
     pub fn group(&self, cluster: &ClusterName, group: &GroupId) -> Option<&GroupTargets> {
         let key = (cluster.clone(), group.clone());
         self.groups.get(&key).map(|group| &**group)
     }
 
-    /// What requests ask for.
+    /// Keys that requests ask for and that no HPA asks for.
     #[must_use]
     pub fn ad_hoc(&self) -> &BTreeSet<WatchKey> {
         &self.ad_hoc
@@ -217,26 +216,27 @@ impl Targets {
         group.is_some_and(|group| group.targets().iter().any(|target| *target.key == *key))
     }
 
-    /// Since when a key is watched: what was never read is unknown since then.
+    /// Since when a key is watched. A key that was never read is unknown since then.
     #[must_use]
     pub fn watched_since(&self, key: &WatchKey) -> Option<Moment> {
         self.group(&key.cluster, &key.group)?.watched_since(key)
     }
 
-    /// Mistakes in how HPAs ask, in the order of findings.
+    /// Findings about the metrics and annotations of HPAs, sorted.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.findings.keys().map(|finding| &**finding)
     }
 
-    /// Calls back for each finding that only one of both versions has: with `false` if it is that of `self`, with `true`
-    /// if it is that of `after`.
+    /// Calls `on_change` for each finding that only one of the two versions has: with `true` if it is new in `after`, with
+    /// `false` if it is gone.
     pub fn diff_findings(&self, after: &Self, mut on_change: impl FnMut(&Arc<Finding>, bool)) {
         self.findings.diff(&after.findings, |finding, _, new| {
             on_change(finding, new.is_some());
         });
     }
 
-    /// Calls back, once or several times, for each HPA whose targets differ in `after`, at the cost of what differs.
+    /// Calls `on_change` for each HPA whose targets differ in `after`, possibly several times. Costs as much as there are
+    /// differences, not HPAs.
     pub fn diff_hpas(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
         self.by_query
             .diff_by(&after.by_query, Arc::ptr_eq, |_, old, new| {
@@ -247,7 +247,7 @@ impl Targets {
             });
     }
 
-    /// Whether the other targets differ at most in HPAs and in what requests ask for.
+    /// Whether both versions have the same configuration, so that they differ at most in HPAs and ad hoc keys.
     #[must_use]
     pub fn has_same_configuration(&self, other: &Self) -> bool {
         self.clusters == other.clusters
@@ -256,46 +256,49 @@ impl Targets {
                 || self.configured == other.configured)
     }
 
-    /// The clusters that a selector is about: those it names, else the only one there is.
+    /// The Kafka clusters that a selector selects: those it names, or the only one that is configured.
     ///
     /// # Errors
-    /// A name that is not configured, or no name where there are several clusters.
-    pub fn pick_clusters(&self, selector: &Selector) -> Result<Vec<ClusterName>, UnpickedCluster> {
+    /// A name that is not configured, or no name although several clusters are configured.
+    pub fn select_clusters(
+        &self,
+        selector: &Selector,
+    ) -> Result<Vec<ClusterName>, ClusterSelectionError> {
         match (selector.values(label::CLUSTER), self.clusters.as_slice()) {
             (None, [only]) => Ok(vec![only.clone()]),
-            (None, _) => Err(UnpickedCluster::Ambiguous),
+            (None, _) => Err(ClusterSelectionError::Ambiguous),
             (Some(names), known) => names
                 .iter()
                 .map(|name| {
                     let found = known.iter().find(|c| c.as_str() == name);
                     found
                         .cloned()
-                        .ok_or_else(|| UnpickedCluster::Unknown(name.clone()))
+                        .ok_or_else(|| ClusterSelectionError::Unknown(name.clone()))
                 })
                 .collect(),
         }
     }
 }
 
-/// Why a selector does not say which cluster it is about.
+/// Why a selector selects no Kafka cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UnpickedCluster {
+pub enum ClusterSelectionError {
     /// It names one that is not configured.
     Unknown(String),
     /// It names none, and not exactly one is configured.
     Ambiguous,
 }
 
-/// The groups that a selector names; no group has the empty name.
+/// The groups that a selector names. `None` if it names none, or an empty name, which no group has.
 #[must_use]
 pub fn group_names(selector: &Selector) -> Option<&[String]> {
     let named = selector.values(label::GROUP)?;
     (!named.iter().any(String::is_empty)).then_some(named)
 }
 
-/// The topics that a selector pins; empty where it leaves them open.
+/// The topics that a selector names; empty if it has no label `topic`.
 #[must_use]
-pub fn pinned_topics(selector: &Selector) -> BTreeSet<TopicName> {
+pub fn selected_topics(selector: &Selector) -> BTreeSet<TopicName> {
     let named = selector.values(label::TOPIC).unwrap_or(&[]);
     named
         .iter()

@@ -98,7 +98,7 @@ impl StateLocation for StateFile {
     }
 }
 
-/// Writes another file beside this one and renames it, so that a crash leaves the old text or the new one.
+/// Writes a temporary file in the same folder and renames it, so that a crash leaves the old text or the new one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");

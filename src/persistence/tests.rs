@@ -250,7 +250,7 @@ async fn save_ends_with_the_term() {
 async fn file_system_that_hangs_occupies_one_thread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    // Opening a named pipe for writing hangs until somebody reads it.
+    // Opening a named pipe for writing blocks until another process opens it for reading.
     let pipe = folder.path().join("state.json.new");
     assert!(
         Command::new("mkfifo")

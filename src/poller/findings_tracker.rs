@@ -52,7 +52,7 @@ struct TrackedHpa {
     own: Option<OwnFindings>,
 }
 
-/// Findings that follow from an HPA and its ceiling. Both seldom change, and it takes long to word the findings.
+/// Findings that follow from an HPA and its ceiling. Both rarely change, and formatting the findings is slow.
 #[derive(Debug)]
 struct OwnFindings {
     ceiling: UsedCeiling,
@@ -137,7 +137,7 @@ impl FindingsTracker {
             TrackedHpa {
                 key: key.clone(),
                 facts: Arc::clone(facts),
-                targets: targets.asked_by(key).cloned(),
+                targets: targets.hpa_targets(key).cloned(),
                 own: same.and_then(|known| known.own),
             }
         };

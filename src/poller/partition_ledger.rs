@@ -62,8 +62,8 @@ impl PartitionLedger {
         count_exceeded(refused.filter_map(|group| group.admission.as_ref().err().copied()))
     }
 
-    /// Takes in that others ask for a group than before, or for other topics of it, or nobody. A refused group is due to
-    /// be read if its topics are others: they may be smaller.
+    /// Updates the owners of a group after its targets changed; `group` is `None` without targets. A refused group
+    /// whose topics changed is due to be read, because the new topics may be smaller.
     pub(super) fn update_owners(
         &mut self,
         key: &GroupKey,
@@ -290,8 +290,8 @@ impl PartitionLedger {
         is_admitted
     }
 
-    /// Who pays for a group, and the groups that have to make room for it; or why nobody can. `None` if nobody asks for
-    /// it.
+    /// Whose budget a group counts against, and the groups that have to be refused to make room for it, or the budget that
+    /// is exceeded. `None` if no target asks for the group.
     fn find_payer(
         &mut self,
         group: &GroupTargets,

@@ -1,4 +1,4 @@
-//! Everything that changes between snapshots: what is asked for, what was read, and what both come to.
+//! Everything that changes between snapshots: targets, readings, and the evaluations of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl PollerState {
         self.set_targets(self.targets.with_ad_hoc(keys, Some(Moment::now())));
     }
 
-    /// Replaces the targets, reports findings that are new and notes which groups have to be planned anew.
+    /// Replaces the targets, reports new findings and notes which groups need a new plan.
     fn set_targets(&mut self, targets: Targets) {
         let (log, now) = (&mut self.finding_log, Instant::now());
         self.targets.diff_findings(&targets, |finding, is_new| {
@@ -220,7 +220,7 @@ impl PollerState {
         }
         let took = observation.finished.since(&observation.started);
         let (started, finished) = (observation.started, observation.finished);
-        // The members of a group may turn out to read topics that nobody has named.
+        // The members of a group may read topics that no target names.
         let read = observation.groups.iter().map(|group| &group.plan);
         let open = read.filter(|plan| plan.discover);
         cluster.outdated.extend(open.map(|plan| plan.group.clone()));

@@ -70,7 +70,7 @@ impl<S: OffsetSource> Sweeps<S> {
         self.whole.clone()
     }
 
-    /// The clusters of which no more groups are to be read now besides all of them: so many sweeps are under way.
+    /// The clusters for which no further partial sweep may start, because [`PARTIAL_SWEEPS_MAX`] are running.
     pub(super) fn busy(&self) -> BTreeSet<ClusterName> {
         let busy = self.partial.iter();
         let busy = busy.filter(|(_, count)| **count >= PARTIAL_SWEEPS_MAX);

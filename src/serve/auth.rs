@@ -157,8 +157,8 @@ impl AccessControl {
         Self { cluster, anonymous }
     }
 
-    /// The caller whom the connection's client certificate identifies; `None` if it presented none. Does not wait
-    /// for the cluster.
+    /// The caller that the connection's client certificate identifies; `None` without a certificate. Does not wait
+    /// for the API server.
     pub(super) fn identify_by_certificate(
         &self,
         presented: Option<&PresentedChain>,

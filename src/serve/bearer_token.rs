@@ -26,7 +26,7 @@ impl BearerToken {
         }
     }
 
-    /// The `Authorization` header, read anew from a token file every few seconds.
+    /// The `Authorization` header. A token file is read again every few seconds.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut known = self
             .last_read

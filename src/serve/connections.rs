@@ -1,10 +1,10 @@
 //! Bounds the connections of a listener, and closes those whose peer does not read its responses.
 //!
-//! A listener that is full is not closed to newcomers: the connection that matters least makes room.
-//! It is of the address that has most of them, without valid credentials if there is such a one, and the daemon has
-//! sent nothing on it for longest. Those of the front proxy and of other replicas do not make room. So whoever opens
-//! connections only loses its own. The owner of an IPv6 network can use any number of its addresses, so the network
-//! with the most connections is chosen first, then the address within it.
+//! A full listener still accepts new connections: it closes the one that matters least. That is a connection of the
+//! address with most connections; among these, one without valid credentials if there is any; among these, the one on
+//! which the daemon has sent nothing for longest. Connections of the front proxy and of other replicas are never closed
+//! for this reason. So a caller that opens many connections only loses its own. The owner of an IPv6 network can use
+//! any number of its addresses, so the network with most connections is chosen first, then the address within it.
 
 mod network;
 mod table;

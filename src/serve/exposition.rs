@@ -371,7 +371,7 @@ fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
     for fault in cluster
         .groups
         .values()
-        .filter(|g| g.is_mute())
+        .filter(|g| g.is_unknown())
         .filter_map(|g| g.fault)
     {
         add(fault, 1);
@@ -813,7 +813,7 @@ mod tests {
                 partition_series: budget,
                 ..Budgets::DEFAULT
             };
-            // The groups of the fixture stay read, and nobody asks for them any more.
+            // The readings of the fixture's groups stay, but no target asks for them any more.
             let options = TargetOptions {
                 budgets,
                 ..TargetOptions::default()

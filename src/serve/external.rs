@@ -326,7 +326,7 @@ impl ExternalMetricsApi {
         let mut reader = self.router.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
-            // Each snapshot is checked anew: an HPA that came in meanwhile may give the selector another group.
+            // Check each snapshot: a new HPA may have mapped the selector to another group meanwhile.
             match self.look_up(query, &snapshot, &Moment::now())? {
                 Lookup::Value(value) => return Ok(value),
                 Lookup::Unread(remaining) => unread = remaining,

@@ -25,7 +25,7 @@ pub(super) struct MarkerRow {
     pub(super) at: u32,
     pub(super) kind: &'static str,
     pub(super) text: String,
-    /// Whether somebody should look at it.
+    /// Whether it needs the attention of a person.
     pub(super) is_problem: bool,
 }
 

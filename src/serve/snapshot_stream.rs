@@ -1,4 +1,4 @@
-//! `/api/stream`: tells by server-sent events that there is a newer snapshot.
+//! `/api/stream`: announces newer snapshots by server-sent events.
 
 use std::convert::Infallible;
 use std::sync::Arc;

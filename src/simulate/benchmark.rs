@@ -26,7 +26,7 @@ impl SweepResult {
     }
 }
 
-/// Runs all policies in all scenarios with all seeds, on so many threads. `progress` is called with the number of
+/// Runs all policies in all scenarios with all seeds, on this number of threads. `progress` is called with the number of
 /// finished pairs of scenario and seed.
 #[must_use]
 pub fn sweep(
@@ -62,7 +62,7 @@ pub fn sweep(
         for handle in workers {
             match handle.join() {
                 Ok(scores) => found.extend(scores),
-                // Means that lack its scores would be wrong.
+                // Without its scores, the means would be wrong.
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -85,7 +85,7 @@ pub fn sweep(
     SweepResult { scores }
 }
 
-/// The rate policy is told the objective of the scenario.
+/// The policy with the objective of the scenario, if it is the rate policy.
 fn with_slo(policy: &SimulatedPolicy, scenario: &Scenario) -> SimulatedPolicy {
     match policy {
         SimulatedPolicy::Rate(settings) => SimulatedPolicy::Rate(RatePolicySettings {

@@ -76,7 +76,7 @@ const NUMBERS: usize = 47;
 /// Width of the charts of a whole run.
 const HISTORY: usize = 44;
 
-/// Lines of a frame beside the partitions and the links: those above and below them, and that of the cursor.
+/// Lines of a frame besides the partitions and the links: those above and below them, and that of the cursor.
 const OTHER_LINES: usize = 9;
 
 impl Frame {

@@ -27,7 +27,7 @@ pub(super) fn config(embedded: &EmbeddedCluster) -> Config {
     config
 }
 
-/// The HPA of the demo, which has so many replicas now.
+/// The HPA of the demo, with this number of current replicas.
 pub(super) fn hpas(selector: &Selector, plan: &Plan, replicas: u32) -> HpaMap {
     HpaMap::from_iter([Arc::new(facts(selector, plan, replicas))])
 }

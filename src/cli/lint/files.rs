@@ -65,10 +65,11 @@ pub(in crate::cli) fn check_files(
             }
         }
     }
-    let insecure = config.as_ref();
-    let insecure = insecure.map(|config| config.find_insecure_settings(&SystemEnvironment));
-    let served = manifests.hpas.iter();
-    let served = served.filter(|hpa| has_lagwise_metric(hpa)).count();
+    let insecure_settings = config
+        .as_ref()
+        .map(|config| config.find_insecure_settings(&SystemEnvironment));
+    let hpas = manifests.hpas.iter();
+    let lagwise_hpas = hpas.filter(|hpa| has_lagwise_metric(hpa)).count();
     let options = ConvertOptions {
         namespace: namespace.to_owned(),
         kubernetes: version,
@@ -76,13 +77,13 @@ pub(in crate::cli) fn check_files(
     Ok(LintResult {
         findings: check_manifests(&manifests, config.as_ref(), version)
             .into_iter()
-            .chain(insecure.unwrap_or_default())
+            .chain(insecure_settings.unwrap_or_default())
             .chain(convert(&keda, &options).findings())
             .collect(),
         unread: BTreeSet::new(),
         checked: CheckedObjects {
-            hpas: served,
-            other_hpas: manifests.hpas.len() - served,
+            hpas: lagwise_hpas,
+            other_hpas: manifests.hpas.len() - lagwise_hpas,
             workloads: manifests.workloads.len(),
             groups: None,
         },
@@ -90,12 +91,14 @@ pub(in crate::cli) fn check_files(
     })
 }
 
+/// Whether a document is a lagwise configuration, which is no Kubernetes object and so has no `kind`.
 fn is_config(document: &Value) -> bool {
     document.get("kind").is_none() && document.get("clusters").is_some_and(Value::is_array)
 }
 
-/// Parts of which none has two HPAs of one name. Files for several environments often name an HPA alike.
-fn with_distinct_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
+/// Splits HPAs into parts in which each name occurs once. Manifests for several environments often have HPAs of the same
+/// name, and [`Targets`] keeps only one HPA of each name.
+fn split_same_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
     let mut parts: Vec<Vec<&HpaFacts>> = Vec::new();
     let mut seen: BTreeMap<HpaKey, usize> = BTreeMap::new();
     for hpa in hpas {
@@ -109,6 +112,7 @@ fn with_distinct_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
     parts
 }
 
+/// Finds mistakes in HPAs and workloads. Without a configuration, every Kafka cluster that a selector names exists.
 fn check_manifests(
     manifests: &Manifests,
     config: Option<&Config>,
@@ -132,7 +136,7 @@ fn check_manifests(
         members_within: Duration::ZERO,
     };
     let mut found = BTreeSet::new();
-    for part in with_distinct_names(hpas) {
+    for part in split_same_names(hpas) {
         let targets = Targets::new(&clusters, target_options.clone(), None)
             .with_hpas(&part.into_iter().cloned().map(Arc::new).collect(), None);
         let snapshot = LagSnapshot {

@@ -146,11 +146,11 @@ fn pick_cluster<'a>(config: &'a Config, name: Option<&str>) -> anyhow::Result<&'
     }
 }
 
-/// Asks a person on a terminal. Without one nobody can answer.
+/// Asks for confirmation on a terminal.
 fn ask() -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         bail!(
-            "standard input is no terminal, so nobody can confirm; use --yes, or --dry-run to only look"
+            "standard input is not a terminal, so the change cannot be confirmed; use --yes, or --dry-run to see what would change"
         );
     }
     write_output(Output::Table, "Add them? Type yes: ")?;

@@ -55,12 +55,12 @@ impl VersionCache {
     }
 }
 
-/// Decides which events are to be published, and when.
+/// Decides which events to publish, and when.
 pub(super) struct EventPublisher {
     guard: WriteGuard,
     throttle: EventThrottle,
     findings: FindingEvents,
-    /// The last snapshot whose findings and incidents were taken in.
+    /// The last snapshot whose findings and incidents were processed.
     seen: Option<Arc<LagSnapshot>>,
     /// Whether there may be an event to publish.
     is_due: bool,

@@ -1,4 +1,4 @@
-//! What the reconciler follows.
+//! Inputs of the reconciler: HPAs and evaluations.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use crate::model::hpa::facts::HpaMap;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 
-/// HPAs and evaluations that were taken in.
+/// The latest HPAs and evaluations.
 pub(super) struct ReconcilerInputs {
     pub(super) hpas: HpaMap,
     pub(super) snapshot: Arc<LagSnapshot>,
@@ -16,7 +16,7 @@ pub(super) struct ReconcilerInputs {
 }
 
 impl ReconcilerInputs {
-    /// Calls back for each HPA that differs in `after`, or that comes to something else there.
+    /// Calls `on_change` for each HPA that differs in `after`, or whose evaluation does.
     pub(super) fn diff(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
         self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
         let evaluations = &self.snapshot.evaluations;

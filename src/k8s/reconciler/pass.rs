@@ -38,7 +38,7 @@ pub(super) struct Pass {
     pub(super) is_recorded: bool,
     /// The HPA as the watch shows it.
     pub(super) hpa: Arc<HpaFacts>,
-    /// What the cap wants, if it has something to write.
+    /// The goal of the cap, if it has something to write.
     pub(super) cap: Option<CapGoal>,
     /// What scale to zero knows of the workload, if that has to be looked at.
     pub(super) zero: Option<ZeroInput>,
@@ -160,8 +160,8 @@ impl Pass {
         };
         let mut rest = plan.last;
         if let Err(error) = &scaled {
-            // The mark stays while the workload may be at zero. But if somebody else has scaled it right
-            // after it was marked, theirs may be a zero of their own, which the mark would make lagwise's.
+            // The mark stays while the workload may be at zero. But if another writer has scaled it right after
+            // it was marked, that writer may have set zero, and the mark would claim it for lagwise.
             let was_marked = matches!(plan.first.zeroed, Some(AnnotationChange::Set(_)));
             rest.zeroed = (was_marked && *error == ApiError::Changed && first.is_ok())
                 .then_some(AnnotationChange::Remove);

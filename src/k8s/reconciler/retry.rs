@@ -1,4 +1,4 @@
-//! When something that failed is tried again, and when its failure is logged.
+//! Backoff and logging of an operation that is retried.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use crate::telemetry::failure_log::FailureLog;
 /// The pause after the first failure; every further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The attempts at one thing: the failure that was last logged, and the pause until the next attempt.
+/// State of one operation that is retried: its backoff, and the failure that was last logged.
 #[derive(Debug, Default)]
-pub(super) struct Attempts {
+pub(super) struct RetryState {
     failures: FailureLog<ApiError>,
     pause: Duration,
     not_before: Option<Instant>,
 }
 
-impl Attempts {
-    /// Whether it may be tried at `now`.
+impl RetryState {
+    /// Whether the backoff allows an attempt at `now`.
     pub(super) fn may_start(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|time| time <= now)
     }
@@ -31,10 +31,10 @@ impl Attempts {
         *self = Self::default();
     }
 
-    /// Records a failure, after which nothing is tried for a pause of at most `longest`. Returns the
-    /// error if it is to be logged. A write that somebody else's overtook is no failure: the next
-    /// snapshot decides anew.
-    #[must_use = "a new failure is to be logged"]
+    /// Records a failure and doubles the pause before the next attempt, up to `longest`. Returns the error if
+    /// it has to be logged. [`ApiError::Changed`] is not a failure: the next snapshot decides again from a
+    /// new read.
+    #[must_use = "log the returned error"]
     pub(super) fn record_failure(
         &mut self,
         error: ApiError,
@@ -52,8 +52,8 @@ impl Attempts {
 }
 
 #[cfg(test)]
-impl Attempts {
-    /// Lets the next attempt start at once.
+impl RetryState {
+    /// Ends the pause, so that the next attempt may start.
     pub(super) fn end_pause(&mut self) {
         self.not_before = None;
     }
@@ -65,18 +65,18 @@ mod tests {
 
     #[test]
     fn pause_doubles_to_a_maximum_and_resets_on_success() {
-        let mut attempts = Attempts::default();
+        let mut retry = RetryState::default();
         let start = Instant::now();
         let longest = Duration::from_secs(10);
         let refused = || ApiError::Refused("no".into());
         let mut now = start;
         let mut pauses = Vec::new();
         for attempt in 0..6 {
-            assert!(attempts.may_start(now));
-            let logged = attempts.record_failure(refused(), longest, now).is_some();
+            assert!(retry.may_start(now));
+            let logged = retry.record_failure(refused(), longest, now).is_some();
             assert_eq!(logged, attempt == 0);
             let mut paused = 0;
-            while !attempts.may_start(now) {
+            while !retry.may_start(now) {
                 now += Duration::from_secs(1);
                 paused += 1;
             }
@@ -84,18 +84,18 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
         assert!(
-            attempts
+            retry
                 .record_failure(ApiError::NoAnswer, longest, now)
                 .is_some()
         );
-        attempts.record_success();
-        assert!(attempts.may_start(now) && !attempts.is_failing());
-        // A conflict is decided anew at once.
+        retry.record_success();
+        assert!(retry.may_start(now) && !retry.is_failing());
+        // A conflict causes no pause.
         assert!(
-            attempts
+            retry
                 .record_failure(ApiError::Changed, longest, now)
                 .is_none()
         );
-        assert!(attempts.may_start(now) && !attempts.is_failing());
+        assert!(retry.may_start(now) && !retry.is_failing());
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::LONGEST_PAUSE;
 use super::event_publisher::EventPublisher;
 use super::pass::{CapWrite, PassReport};
-use super::retry::Attempts;
+use super::retry::RetryState;
 use super::zero_state::{LOOK_EVERY, ZeroState};
 use crate::k8s::api_error::ApiError;
 use crate::model::decisions::cap::{
@@ -35,8 +35,8 @@ pub(super) struct HpaState {
     pub(super) is_managed: bool,
     /// The term that it carries; 0 if it is not known to carry one.
     pub(super) written_term: u64,
-    /// Attempts to write the term.
-    pub(super) term_attempts: Attempts,
+    /// Retry of the write of the term.
+    pub(super) term_retry: RetryState,
     pub(super) cap: CapState,
     pub(super) zero: ZeroState,
 }
@@ -44,13 +44,13 @@ pub(super) struct HpaState {
 /// What is remembered for the cap.
 #[derive(Debug, Default)]
 pub(super) struct CapState {
-    /// What the last sweep asked for; `None` to leave everything as it is.
+    /// The goal of the last sweep; `None` to leave everything as it is.
     pub(super) target: Option<CapTarget>,
-    /// `maxReplicas` as it was last seen, to tell a user's write from lagwise's own.
+    /// `maxReplicas` as it was last seen, to distinguish a user's write from lagwise's own.
     pub(super) last_seen: Option<LastSeen>,
     pub(super) hysteresis: CeilingHysteresis,
     pub(super) backoff: WriteBackoff,
-    pub(super) attempts: Attempts,
+    pub(super) retry: RetryState,
     /// Why it is not known which component records the user's `maxReplicas`, as last logged of this HPA.
     pub(super) lookup_failures: FailureLog<ApiError>,
     /// The API server's answer, if the last attempt failed for a missing right.
@@ -71,9 +71,10 @@ impl Urgency {
 }
 
 impl HpaState {
-    /// Takes in the HPA as the watch shows it, what it asks of scale to zero, for how long it has been idle, and whether
-    /// the ledger has a record for it. Another HPA of the same name starts anew. Returns whether lagwise has or may have
-    /// something to write for it, so that it is to be remembered.
+    /// Updates the state with the HPA as the watch shows it, its demand for scale to zero, the time for which it has
+    /// been idle, and whether the ledger has a record for it. A new HPA object of the same name starts with a new
+    /// state. Returns whether lagwise has or may have something to write for the HPA. Only then the caller keeps the
+    /// state.
     pub(super) fn update(
         &mut self,
         hpa: &Arc<HpaFacts>,
@@ -111,7 +112,7 @@ impl HpaState {
             });
         }
         let needs_term = term > 0 && self.is_managed && self.written_term != term;
-        let is_due = needs_term && self.term_attempts.may_start(now)
+        let is_due = needs_term && self.term_retry.may_start(now)
             || self.cap.goal(&self.facts, owner, now).is_some();
         is_due.then_some(Urgency::Normal)
     }
@@ -127,10 +128,10 @@ impl HpaState {
         cap.into_iter().chain(zero)
     }
 
-    /// Whether something failed that is to be tried again.
+    /// Whether a failed write has to be retried.
     pub(super) fn is_failing(&self) -> bool {
-        let all = [&self.term_attempts, &self.cap.attempts, &self.zero.attempts];
-        all.into_iter().any(Attempts::is_failing)
+        let all = [&self.term_retry, &self.cap.retry, &self.zero.retry];
+        all.into_iter().any(RetryState::is_failing)
     }
 }
 
@@ -147,15 +148,15 @@ impl HpaState {
             Some(Err(error)) => {
                 let now = Instant::now();
                 note_forbidden(&mut self.cap.forbidden, error);
-                let attempts = &mut self.cap.attempts;
-                if let Some(reason) = attempts.record_failure(error.clone(), LONGEST_PAUSE, now) {
+                let retry = &mut self.cap.retry;
+                if let Some(reason) = retry.record_failure(error.clone(), LONGEST_PAUSE, now) {
                     CapFailed { hpa: key, reason }.emit();
                 }
                 return;
             }
             Some(Ok(write)) => write,
         };
-        self.cap.attempts.record_success();
+        self.cap.retry.record_success();
         self.cap.forbidden = None;
         let Some(write) = write else {
             return;
@@ -201,7 +202,7 @@ impl HpaState {
         }
         match report.error.clone() {
             None => {
-                self.zero.attempts.record_success();
+                self.zero.retry.record_success();
                 self.zero.forbidden = None;
             }
             Some(error) => {
@@ -209,7 +210,7 @@ impl HpaState {
                 if report.refusal.is_none() {
                     note_forbidden(&mut self.zero.forbidden, &error);
                 }
-                if let Some(reason) = self.zero.attempts.record_failure(error, LOOK_EVERY, now) {
+                if let Some(reason) = self.zero.retry.record_failure(error, LOOK_EVERY, now) {
                     ZeroFailed { hpa: key, reason }.emit();
                 }
             }
@@ -227,19 +228,20 @@ fn note_forbidden(noted: &mut Option<String>, error: &ApiError) {
 impl CapState {
     fn is_relevant(&self, hpa: &HpaFacts, mode: CapMode) -> bool {
         let fields = HpaFields::of(hpa);
-        // The field may still be what the cap has made it, though somebody took every mark away.
-        let is_owed = || self.last_seen.is_some() && fields.seen(self.last_seen).is_capped();
+        // The field may still have the cap's value although a user removed all annotations of lagwise.
+        let is_owed =
+            || self.last_seen.is_some() && fields.to_last_seen(self.last_seen).is_capped();
         is_enforced(hpa, mode) || fields.is_marked() || is_owed()
     }
 
-    /// Decides from the HPA's complete read in the last sweep what the cap wants.
+    /// Updates the target of the cap from the HPA's complete read in the last sweep.
     pub(super) fn decide(&mut self, hpa: &HpaFacts, mode: CapMode, read: Option<CompleteRead>) {
         if !self.is_relevant(hpa, mode) {
             *self = Self::default();
             return;
         }
         let fields = HpaFields::of(hpa);
-        self.last_seen = Some(fields.seen(self.last_seen));
+        self.last_seen = Some(fields.to_last_seen(self.last_seen));
         self.target = if is_enforced(hpa, mode) {
             let ceiling = self.hysteresis.next(read, fields.ceiling);
             ceiling.map(CapTarget::Hold)
@@ -259,9 +261,9 @@ impl CapState {
             target: self.target?,
             last_seen: self.last_seen,
             owner: owner?,
-            was_refused: self.attempts.is_failing(),
+            was_refused: self.retry.is_failing(),
         };
-        let may = self.backoff.allows(now) && self.attempts.may_start(now);
+        let may = self.backoff.allows(now) && self.retry.may_start(now);
         (may && !goal.patch(HpaFields::of(hpa)).is_empty()).then_some(goal)
     }
 
@@ -285,10 +287,10 @@ impl CapState {
         }
     }
 
-    /// Takes in a write. Returns whether it shows that somebody keeps undoing what is written, if that
-    /// is news.
+    /// Records a write. Returns whether it shows for the first time that another writer keeps undoing the
+    /// writes.
     pub(super) fn wrote(&mut self, write: &CapWrite, now: Instant) -> bool {
-        self.last_seen = Some(write.after.seen(write.goal.last_seen));
+        self.last_seen = Some(write.after.to_last_seen(write.goal.last_seen));
         let before = self.backoff.is_contested();
         self.backoff.wrote(now);
         self.backoff.is_contested() && !before

@@ -25,16 +25,15 @@ impl TermLog {
         }
         match &report.term_write {
             Ok(()) => {
-                state.term_attempts.record_success();
+                state.term_retry.record_success();
                 state.written_term = report.term;
                 self.written = self.written.saturating_add(1);
             }
             Err(error) => {
-                let _ = state.term_attempts.record_failure(
-                    error.clone(),
-                    LONGEST_PAUSE,
-                    Instant::now(),
-                );
+                let _ =
+                    state
+                        .term_retry
+                        .record_failure(error.clone(), LONGEST_PAUSE, Instant::now());
                 // One line in the log, however many HPAs it concerns.
                 if *error != ApiError::Changed
                     && let Some(reason) = self.failures.record_failure(error.clone())
@@ -55,9 +54,7 @@ impl TermLog {
             }
             .emit();
         }
-        if self.failures.is_failing()
-            && !hpas.values().any(|state| state.term_attempts.is_failing())
-        {
+        if self.failures.is_failing() && !hpas.values().any(|state| state.term_retry.is_failing()) {
             self.failures.record_success();
         }
     }

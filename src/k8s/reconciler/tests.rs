@@ -331,7 +331,7 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
     rig.reconciler
         .hpas
         .values_mut()
-        .for_each(|state| state.term_attempts.end_pause());
+        .for_each(|state| state.term_retry.end_pause());
     rig.observe(&hpas, true);
     assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
     // Done.
@@ -340,7 +340,7 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
     rig.observe(&hpas, true);
     rig.sweep(2);
     assert_eq!(rig.queued(), []);
-    // In another term it is to be written again.
+    // In another term it has to be written again.
     rig.reconciler
         .hpas
         .values_mut()

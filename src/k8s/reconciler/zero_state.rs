@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::pass::{ZeroInput, ZeroReport};
-use super::retry::Attempts;
+use super::retry::RetryState;
 use crate::k8s::api_error::ApiError;
 use crate::model::decisions::scale_to_zero::{Demand, ZeroAction, ZeroCandidate};
 use crate::model::decisions::zero_ledger::ZeroRefusal;
@@ -27,7 +27,7 @@ pub(super) struct ZeroState {
     pub(super) refusal: Option<ZeroRefusal>,
     /// The API server's answer, if the last attempt failed for a missing right.
     pub(super) forbidden: Option<String>,
-    pub(super) attempts: Attempts,
+    pub(super) retry: RetryState,
 }
 
 impl ZeroState {
@@ -81,7 +81,7 @@ impl ZeroState {
         let was_looked_at = self
             .looked_at
             .is_some_and(|looked_at| now.saturating_duration_since(looked_at) < LOOK_EVERY);
-        if !self.attempts.may_start(now) {
+        if !self.retry.may_start(now) {
             return false;
         }
         match self.known.candidate {

@@ -1,4 +1,4 @@
-//! The ConfigMap itself: reads it, and writes it if nobody else has.
+//! Reads and writes the ConfigMap, with optimistic concurrency.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -93,10 +93,10 @@ impl LedgerConfigMap {
         Ok(version == stored.version)
     }
 
-    /// Writes changes if nobody has changed the ledger since it was read.
+    /// Writes changes, unless the ledger has changed since it was read.
     ///
     /// # Errors
-    /// [`ApiError::Changed`] if somebody has; else the API server's.
+    /// [`ApiError::Changed`] if it has changed, or the error of the API server.
     pub(in crate::k8s) async fn write(
         &self,
         stored: &StoredLedger,

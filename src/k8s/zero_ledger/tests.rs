@@ -126,7 +126,7 @@ async fn write_after_somebody_elses_keeps_both() {
     }
     write(&ledger, "b", true).await.unwrap();
     assert_eq!(shared.lock().unwrap().keys(), ["a", "b", "theirs"]);
-    // Deleted meanwhile, it begins anew with what is written then.
+    // If it was deleted meanwhile, a new one is created with the next write.
     shared.lock().unwrap().object = Value::Null;
     write(&ledger, "c", true).await.unwrap();
     assert_eq!(shared.lock().unwrap().keys(), ["c"]);
@@ -175,7 +175,7 @@ async fn write_removes_records_of_hpas_that_are_gone() {
             ..HpaFacts::default()
         })
     };
-    // `b` was deleted and created anew.
+    // `b` was deleted and created again.
     let hpas = [hpa("a", "a"), hpa("b", "b2"), hpa("d", "d")];
     let (ledger, shared) = start(Some(hpas.into_iter().collect()));
     let elsewhere = ZeroRecord {

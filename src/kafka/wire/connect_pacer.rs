@@ -41,7 +41,7 @@ impl ConnectPacer {
 pub(super) const LOGIN_BACKOFF: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(10));
 
-/// Backoff after so many consecutive failures.
+/// Backoff after this number of consecutive failures.
 pub(super) fn backoff(least: Duration, most: Duration, failures: u32) -> Duration {
     let factor = 1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX);
     least.saturating_mul(factor).min(most)

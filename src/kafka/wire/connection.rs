@@ -32,17 +32,18 @@ pub(super) struct Call {
     pub(super) max_response: ResponseLimit,
     /// When its caller stops waiting.
     pub(super) deadline: Instant,
-    /// Receives the response's body, or that it is longer than the budget. Dropped without a value if the connection ends
-    /// first.
+    /// Receives the response's body, or that it is longer than the budget. Dropped without a value if the connection
+    /// ends first.
     pub(super) reply: oneshot::Sender<Result<Bytes, ResponseTooLong>>,
 }
 
-/// Maximum size of a response in bytes, at most that of all responses. A longer one is not read, so the connection ends.
+/// Maximum size of a response in bytes, at most that of all responses. A longer one is not read, so the connection
+/// ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ResponseLimit {
     /// What was asked for cannot be longer, so the broker is at fault.
     Expected(usize),
-    /// What was asked for may be longer, but its caller does not want that much.
+    /// The response is valid, but longer than its caller accepts.
     Budget(usize),
 }
 
@@ -72,8 +73,8 @@ struct InFlight {
 pub(super) enum ConnectionEnd {
     /// The broker's handle was dropped.
     NoCallers,
-    /// Idle for too long, logged in with outdated credentials, or with a response ahead that nobody wants to read. The
-    /// next request opens a new connection.
+    /// Idle for too long, logged in with outdated credentials, or expecting a response that no caller waits for any
+    /// more. The next request opens a new connection.
     Retired,
     /// A response is overdue.
     Unresponsive,

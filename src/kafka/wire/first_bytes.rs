@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The number of bytes that tell a protocol.
+/// Number of bytes that identify a protocol.
 const KEPT: usize = 4;
 
 pub(super) struct FirstBytes {

@@ -29,7 +29,7 @@ const SCRAM_ITERATIONS: RangeInclusive<u32> = 4096..=1_000_000;
 const MAX_STEPS: usize = 8;
 
 /// Maximum steps of logins to one cluster that are computed at the same time. A hostile cluster has a thousand brokers,
-/// each of which may ask for so many iterations that a step takes a second.
+/// each of which may ask for enough iterations that a step takes a second.
 pub(super) const CONCURRENT_STEPS_MAX: usize = 2;
 
 /// The configured login method. Holds a secret, hence no `Debug`.
@@ -327,7 +327,7 @@ async fn step(
     let stepping = tokio::task::spawn_blocking(move || {
         let mut output = Vec::new();
         let state = session.step(input.as_deref(), &mut output);
-        // Not earlier: the thread goes on if nobody waits for it any more.
+        // Only now, because the thread continues after its caller has stopped waiting.
         drop(turn);
         state.map(|state| SaslStep {
             session,

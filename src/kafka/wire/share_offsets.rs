@@ -148,7 +148,7 @@ pub(super) struct ShareTopic<'a> {
     name: &'a str,
     /// Start offsets; -1 where the group has not begun.
     starts: Vec<PartitionEntry>,
-    /// Lags, where the broker tells them.
+    /// Lags, where the broker reports them.
     lags: Vec<(Partition, Lag)>,
 }
 

@@ -132,7 +132,7 @@ impl WireInner {
             })
             .collect();
         self.cache_discovered(&asked, &groups, &listings);
-        // Sweeps of single groups come at any time, and the groups are listed seldom: for all groups, then.
+        // Groups are listed rarely, and only in whole sweeps: partial sweeps come at any time.
         let listing = (!plan.is_partial).then(|| self.listing.deadline(&groups, deadline));
         let ((topics, moved), (), group_names) = futures::join!(
             self.logs(&known, &groups, &started, deadline),

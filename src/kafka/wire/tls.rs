@@ -250,7 +250,7 @@ pub(super) fn explain(error: &Error) -> String {
         Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the broker supports neither TLS 1.2 nor TLS 1.3"
         }
-        // webpki's error for what self-signed certificates mostly are. Also with the certificate in ssl.ca.location.
+        // webpki's error for most self-signed certificates, also if the certificate is in ssl.ca.location.
         Error::InvalidCertificate(CertificateError::Other(other))
             if other.to_string() == "CaUsedAsEndEntity" =>
         {

@@ -70,16 +70,16 @@ impl HpaFields {
             let ceiling = self.ceiling.unwrap_or(NO_CEILING);
             self.max == self.capped(*user, ceiling)
         });
-        // Somebody may have removed the annotations, or lowered `minReplicas`, which kept the field higher.
+        // A user may have removed the annotations, or lowered `minReplicas`, which kept the field higher.
         let seen = seen
             .filter(|seen| seen.max == self.max && self.user.is_none_or(|user| user == seen.user));
         let remembered = marked.or(seen.map(|seen| seen.user));
         self.explicit.or(remembered).unwrap_or(self.max)
     }
 
-    /// The state to remember for the next pass.
+    /// The `maxReplicas` to remember for the next pass, with the user's number behind it.
     #[must_use]
-    pub fn seen(self, before: Option<LastSeen>) -> LastSeen {
+    pub fn to_last_seen(self, before: Option<LastSeen>) -> LastSeen {
         LastSeen {
             max: self.max,
             user: self.user_max(before),
@@ -297,7 +297,7 @@ impl CeilingHysteresis {
     }
 }
 
-/// Shortest and longest pause between writes to an HPA whose cap somebody keeps undoing.
+/// Shortest and longest pause between writes to an HPA whose cap another writer keeps undoing.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// Backoff between writes to one HPA, so that lagwise does not fight over a field: every write that was
@@ -327,7 +327,7 @@ impl WriteBackoff {
         self.last = Some(now);
     }
 
-    /// Whether somebody keeps undoing the writes.
+    /// Whether another writer keeps undoing the writes.
     #[must_use]
     pub fn is_contested(&self) -> bool {
         self.pause >= PAUSES.0.saturating_mul(4)

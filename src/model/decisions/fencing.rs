@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(found, expected, "{annotations:?}");
         }
         assert!(is_managed(&hpa(&[]), &enforce, false));
-        // What lagwise has scaled to zero is to be woken, whatever the HPA says now.
+        // lagwise must wake what it has scaled to zero, also if the HPA no longer asks for scale to zero.
         assert!(is_managed(&hpa(&[]), &advise, true));
         let paused = hpa(&[("lagwise.dev/paused", "true")]);
         assert!(!is_managed(&paused, &advise, true));

@@ -154,7 +154,7 @@ pub enum ZeroAction {
     Zero,
     /// Scale the workload to this many replicas, then remove the mark and the record.
     Wake(u32),
-    /// Remove the mark and the record: somebody else has started the workload.
+    /// Remove the mark and the record, because the workload was started by a user or another controller.
     Unmark,
 }
 

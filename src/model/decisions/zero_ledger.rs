@@ -1,8 +1,8 @@
 //! The ledger of scale to zero: which workloads lagwise has scaled to zero, and for which HPA.
 //!
-//! Everybody who may write an HPA can write the annotation `lagwise.dev/zeroed-since` on it, so that annotation
-//! only informs people. What lagwise may wake is decided by the ledger, which is in lagwise's own namespace. A record
-//! holds for one HPA object and one workload object, told apart from others of the same name by their UIDs.
+//! Every user who may write an HPA can set its annotation `lagwise.dev/zeroed-since`, so lagwise does not rely on that
+//! annotation. The ledger, which is in lagwise's own namespace, decides what lagwise may wake. A record is valid for
+//! one HPA object and one workload object, which it identifies by their UIDs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,8 +54,8 @@ impl ZeroRecord {
 pub enum LedgerMatch {
     /// lagwise has scaled this object to zero for this HPA.
     Recorded,
-    /// For this HPA, lagwise has scaled another object to zero: the workload was deleted and created anew, or the HPA
-    /// scaled another one then.
+    /// For this HPA, lagwise has scaled another object to zero: the workload was deleted and created again, or the HPA
+    /// had another scale target then.
     OtherTarget,
     /// Nothing is recorded for this HPA.
     NotRecorded,
@@ -129,8 +129,8 @@ impl ZeroLedger {
         }
     }
 
-    /// Whether lagwise has scaled a workload to zero for this HPA. An object without a UID cannot be told apart from
-    /// another one of its name, so it never matches.
+    /// Whether lagwise has scaled a workload to zero for this HPA. An object without a UID never matches, because it
+    /// cannot be distinguished from another object of the same name.
     #[must_use]
     pub fn find(&self, hpa_uid: &str, target_uid: Option<&str>) -> LedgerMatch {
         match self.record(hpa_uid) {
@@ -141,9 +141,9 @@ impl ZeroLedger {
         }
     }
 
-    /// Plans a write of these changes. Also removes the records of HPAs that are gone, and refuses new records for which
-    /// there is no room: the ledger has at most `max_bytes`, and the records of one namespace at most half of what the
-    /// others leave of it, so that there is always room for a namespace that had none.
+    /// Plans a write of these changes. Also removes the records of HPAs that are gone, and refuses new records for
+    /// which there is no room: the ledger has at most `max_bytes`, and the records of one namespace at most half of
+    /// what the others leave of it, so that there is always room for a namespace that had none.
     #[must_use]
     pub fn plan_update(
         &self,

@@ -102,8 +102,8 @@ fn write_limit(f: &mut fmt::Formatter<'_>, group: &GroupEvaluation) -> fmt::Resu
     }
 }
 
-/// How long the lag of an HPA must be worth no more than the ceiling before the finding about it ends, so that lag which
-/// goes up and down around the ceiling is reported once.
+/// How long the lag of an HPA must be worth no more than the ceiling before the finding about it ends, so that lag
+/// which goes up and down around the ceiling is reported once.
 const ENDS_AFTER: Duration = Duration::from_secs(600);
 
 /// The findings about HPAs at their ceilings. Each keeps the numbers of the moment when it began.
@@ -121,8 +121,9 @@ struct Ongoing {
 }
 
 impl AtCeilingFindings {
-    /// Takes in what a sweep has shown of an HPA, and returns the finding about it if it lasts. It begins anew with
-    /// another `ceiling`, which is `None` if it follows the lag, or is unknown because a metric is an error.
+    /// Updates the state of an HPA after a sweep, and returns a finding if it has been at its ceiling for long. The
+    /// time starts again when `ceiling` changes. `ceiling` is `None` if it follows the lag, or is unknown because a
+    /// metric is an error.
     pub fn update(
         &mut self,
         hpa: &HpaFacts,

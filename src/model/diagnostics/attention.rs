@@ -1,4 +1,4 @@
-//! Which HPAs somebody should look at first, what holds their replicas, and what would change that.
+//! Which HPAs need attention first, what determines their replicas, and what would change them.
 
 use serde::Serialize;
 
@@ -58,7 +58,7 @@ impl AttentionLevel {
         }
     }
 
-    /// Whether somebody should look at it.
+    /// Whether it needs the attention of a person.
     #[must_use]
     pub fn needs_attention(self) -> bool {
         self >= Self::Warning

@@ -149,7 +149,7 @@ fn find_over_budget(evaluations: &Evaluations) -> impl Iterator<Item = Finding> 
     })
 }
 
-/// The ceiling of an HPA, and how it is used: all that findings about it depend on beside the HPA itself.
+/// The ceiling of an HPA, and how it is used. Findings about the ceiling depend on nothing else but the HPA itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsedCeiling {
     /// `None` if it is unknown or unbounded.

@@ -139,7 +139,7 @@ impl EventReason {
         matches!(self, EventReason::Finding(finding) if finding.code.depends_on_version())
     }
 
-    /// Whether somebody should act on it, so that the event's type is `Warning`.
+    /// Whether it requires an action, so that the event's type is `Warning`.
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {

@@ -101,7 +101,7 @@ fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
     ))
 }
 
-/// Finds a workload that somebody else has scaled to zero.
+/// Finds a workload that was scaled to zero, but not by lagwise.
 fn find_switched_off(hpa: &HpaFacts) -> Option<Finding> {
     is_switched_off(hpa).then(|| {
         let target = scale_target_name(hpa);
@@ -141,9 +141,8 @@ pub fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding
     found
 }
 
-/// Compares the replica bounds of an HPA with its ceiling, which must not depend on the lag. `mode` is the cap mode that
-/// applies to it, `even` means that
-/// lagwise only uses replica counts that divide the ceiling.
+/// Compares the replica bounds of an HPA with its ceiling, which must not depend on the lag. `mode` is the cap mode
+/// that applies to it, `even` means that lagwise only uses replica counts that divide the ceiling.
 #[must_use]
 pub fn find_against_ceiling(
     hpa: &HpaFacts,
@@ -192,8 +191,8 @@ pub fn find_against_ceiling(
     found
 }
 
-/// Finds a tolerance that is not zero, for use if the ceiling is unknown. `on` is the version of Kubernetes that the HPA
-/// is for, if it is known: an old one drops the tolerance that a manifest sets.
+/// Finds a tolerance that is not zero, for use if the ceiling is unknown. `on` is the version of Kubernetes that the
+/// HPA is for, if it is known: an old one drops the tolerance that a manifest sets.
 #[must_use]
 pub fn find_tolerance(hpa: &HpaFacts, on: Option<KubernetesVersion>) -> Option<Finding> {
     if !has_lagwise_metric(hpa) {

@@ -1,4 +1,4 @@
-//! What an HPA's numbers were: a bounded history in memory, of compact points that become coarser with age.
+//! History of an HPA's numbers: bounded, in memory, of compact points that become coarser with age.
 //!
 //! [`recorder`] keeps one [`HpaHistory`] for each HPA.
 
@@ -52,7 +52,7 @@ pub struct HistoryPoint {
 
 impl HistoryPoint {
     /// The point that stands for this one and a later one: the later one, with the larger of each pair of numbers, so that
-    /// a short peak stays visible. A number that only one of them knows is kept.
+    /// a short peak stays visible. A number that only one of them has is kept.
     fn merged_with(self, later: Self) -> Self {
         let seconds = |a: Option<f32>, b: Option<f32>| match (a, b) {
             (Some(a), Some(b)) => Some(a.max(b)),

@@ -19,7 +19,7 @@ pub struct HpaRates {
     pub time_to_drain: Option<Duration>,
 }
 
-/// What two snapshots tell about the rates of an HPA.
+/// Rates of an HPA, from two snapshots.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RateReading {
     /// A group was not read again, so what was known still holds.

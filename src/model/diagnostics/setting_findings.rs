@@ -43,7 +43,7 @@ pub struct OpenSecretFile {
     pub path: String,
 }
 
-/// Finds what one kind of insecure setting comes to: its key below that of the cluster, and the message.
+/// Checks for one kind of insecure setting. Returns its key, below that of the cluster, and the message.
 type LoginRule = fn(&LoginFacts) -> Option<(&'static str, String)>;
 
 /// Every kind of insecure login.
@@ -127,8 +127,8 @@ fn find_unencrypted_token_url(login: &LoginFacts) -> Option<(&'static str, Strin
 
 fn find_unlimited_hosts(login: &LoginFacts) -> Option<(&'static str, String)> {
     let mechanism = login.mechanism.as_deref().filter(|_| !login.limits_hosts)?;
-    // A client certificate and Kerberos prove who lagwise is to one host, and are of no use elsewhere. SCRAM lets a host
-    // guess the password as often as it likes.
+    // A client certificate and Kerberos prove who lagwise is to one host, and are of no use elsewhere. SCRAM lets a
+    // host guess the password as often as it likes.
     let gives_secret =
         matches!(mechanism, "PLAIN" | "OAUTHBEARER") || mechanism.starts_with("SCRAM");
     let is_verified = login.is_encrypted && login.verifies_issuer && login.verifies_host;

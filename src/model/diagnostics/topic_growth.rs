@@ -169,12 +169,12 @@ fn fit(partitions: Option<u32>, wanted: Option<u32>, max: u32) -> TopicFit {
     }
 }
 
-/// What is known of a topic whose partitions are to be grown.
+/// Facts about a topic to which partitions are to be added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicToGrow {
     pub topic: String,
     pub partitions: u32,
-    /// Whether records are kept by key (`cleanup.policy`); `None` if the broker does not tell.
+    /// Whether records are kept by key (`cleanup.policy`); `None` if the broker does not report it.
     pub is_compacted: Option<bool>,
 }
 

@@ -34,7 +34,7 @@ pub struct Evaluations {
     by_query: ByQuery,
     ad_hoc: BTreeMap<AdHocQuery, Arc<MetricEvaluation>>,
     parallelism: GroupParallelism,
-    /// What the policies and holds of targets come to.
+    /// Results of the policies and holds of targets.
     outcomes: Arc<PolicyOutcomes>,
     /// How many metrics were evaluated, for these evaluations and those before them.
     metrics_evaluated: Arc<AtomicU64>,

@@ -43,7 +43,7 @@ pub struct MetricEvaluation {
     withheld: Option<Box<NoValueReason>>,
     /// What is served while lag is unknown, if an HPA sets a fallback.
     fallback: Option<Box<FallbackEvaluation>>,
-    /// What its policy and its hold come to, if it has one.
+    /// Result of its policy and its hold, if it has one.
     pub policy: Option<Arc<PolicyOutcome>>,
 }
 
@@ -105,7 +105,7 @@ impl MetricEvaluation {
         }
     }
 
-    /// Whether later evaluations of its groups come to the same, so that only the time of the readings differs.
+    /// Whether later evaluations of its groups have the same measures, so that only the time of the readings differs.
     pub(super) fn has_same_measures(&self, groups: &[Arc<GroupEvaluation>]) -> bool {
         let is_same = |(before, now): (&Arc<GroupEvaluation>, &Arc<GroupEvaluation>)| {
             let both = before.measure.as_ref().ok().zip(now.measure.as_ref().ok());

@@ -1,4 +1,4 @@
-//! What the scaling policy and the hold of a metric come to, beside lag divided by the lag per replica.
+//! Result of the scaling policy and the hold of a metric, besides lag divided by the lag per replica.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +30,7 @@ pub(super) fn policy_key(target: &Target) -> Option<PolicyKey> {
     Some((target.hpa()?.clone(), target.index))
 }
 
-/// What the policy and the hold of one metric come to.
+/// Result of the policy and the hold of one metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyOutcome {
     /// The policy that is set.
@@ -56,16 +56,16 @@ pub struct RateOutcome {
     pub slo: Duration,
     /// Whether nothing arrives and fewest replicas are enough, so that the lag decides about zero.
     pub is_idle: bool,
-    /// What it would have come to; `None` unless it is only recommended.
+    /// Totals of a simulation in which the policy is applied; `None` unless it is only recommended.
     pub totals: Option<RecommendationTotals>,
 }
 
-/// What a recommendation would have come to, and what happened.
+/// Totals if the recommendation had been applied, and of what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecommendationTotals {
     /// When they began, in seconds since 1970.
     pub since: f64,
-    /// What the rate policy would have come to.
+    /// Totals if the rate policy had been applied.
     pub rate: ScalingTotals,
     /// What happened.
     pub actual: ScalingTotals,

@@ -312,7 +312,7 @@ mod tests {
             prop_assert!(n <= ceiling);
             prop_assert!(per.times(n) >= wanted);
             prop_assert!(n == 0 || per.times(n - 1) < wanted);
-            // What is served makes the HPA's own rounding want the same.
+            // The HPA's own rounding of the served value gives the same number.
             prop_assert_eq!(sizing.value(lag).0.ceil_div(per), Some(u64::from(n)));
         }
 

@@ -251,7 +251,7 @@ impl TargetState {
         let policy = observed.policy;
         let hold = observed.target.settings.hold;
         let hold = hold.filter(|hold| hold.is_active(time.wall.wall));
-        // A hold that replaces another one, perhaps with a later end, goes on with its number.
+        // A hold that replaces another one, for example with a later end, keeps its number.
         let held = self.held.filter(|held| held.hold.is_active(time.wall.wall));
         self.held = held
             .zip(hold)

@@ -16,7 +16,7 @@ use crate::model::units::topic_pattern::TopicPattern;
 /// A topic of a group with its readings.
 pub type SelectedTopic<'a> = (&'a TopicName, &'a GroupTopic);
 
-/// Topics that count, as positions among those of their group: mostly one. At most a bit for each topic of the group.
+/// Topics that count, as positions among those of their group. Usually one; takes at most one bit for each topic.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Positions {
     few: SmallVec<[u32; 4]>,
@@ -25,7 +25,7 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    /// These positions in ascending order, among so many topics.
+    /// These positions (in ascending order) among `topics` topics.
     fn new(positions: SmallVec<[u32; 4]>, topics: usize) -> Self {
         let words = topics.div_ceil(64);
         if !positions.spilled() || positions.len() < words.saturating_mul(2) {
@@ -131,7 +131,7 @@ pub fn usable<'a>(topic: &'a GroupTopic, filter: Option<&PartitionFilter>) -> Op
         .or(topic.complete.as_deref())
 }
 
-/// What the partitions that count come to together.
+/// Sums up the partitions that count.
 #[must_use]
 pub fn summary(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicSummary {
     let Some(filter) = filter else {

@@ -281,7 +281,7 @@ finding_codes! {
     }
     ZeroNotRecorded "LW048" "zero_not_recorded" Warning {
         what: "An HPA has the annotation lagwise.dev/zeroed-since, or had its workload scaled to zero, but lagwise has no record of having scaled the present workload to zero.",
-        why: "Everybody who may write an HPA can write its annotations, so they are no proof. lagwise wakes only what its own ledger says that it has scaled to zero: for the same HPA, and the same object. A workload that a person has scaled to zero stays there.",
+        why: "Every user who may write an HPA can set its annotations, so they prove nothing. lagwise wakes only workloads that its own ledger records as scaled to zero, for the same HPA object and the same workload object. A workload that a person has scaled to zero stays there.",
         fix: "If the workload is to run, scale it up by the command in the message. Otherwise remove the annotation lagwise.dev/zeroed-since.",
     }
     ZeroLedgerUnusable "LW049" "zero_ledger_unusable" Error {

@@ -2,7 +2,7 @@
 //!
 //! Each metric proposes a number and the largest wins ([`stage`]). That number is then bounded by the
 //! limits of the HPA and by the controller's recommendations of earlier syncs ([`memory`]). These are not
-//! visible from outside, so a prediction from one look may be a range ([`outlook`]).
+//! visible from outside, so a prediction from one observation may be a range ([`outlook`]).
 //!
 //! Source: `pkg/controller/podautoscaler/{horizontal,replica_calculator}.go` of Kubernetes 1.36. The
 //! oracle of the end-to-end tests compares every sync with that code.

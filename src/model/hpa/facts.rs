@@ -43,8 +43,8 @@ pub fn has_zero_mark(hpa: &HpaFacts) -> bool {
     hpa.annotations.contains_key(ZEROED_SINCE)
 }
 
-/// When the workload was scaled to zero, by that mark, in RFC 3339. `None` if the text is no time. It is formatted anew,
-/// since the parser accepts any number of digits, and any characters behind the seconds.
+/// When the workload was scaled to zero, by the annotation, in RFC 3339. `None` if its text is not a time. The time is
+/// formatted again, because the parser accepts any number of digits, and any characters behind the seconds.
 #[must_use]
 pub fn zeroed_since(annotations: &BTreeMap<String, String>) -> Option<String> {
     let since = humantime::parse_rfc3339(annotations.get(ZEROED_SINCE)?).ok()?;
@@ -92,7 +92,7 @@ impl fmt::Display for OtherMetric {
     }
 }
 
-/// An External metric that nobody is asked for, because the HPA controller rejects its selector.
+/// An External metric that the HPA controller never requests, because it rejects the selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedMetric {
     pub name: String,
@@ -160,7 +160,7 @@ pub enum RunningReplicas {
     None,
     One,
     Several,
-    /// The HPA controller has not looked yet.
+    /// The HPA controller has not synced yet.
     Unknown,
 }
 
@@ -179,8 +179,8 @@ impl RunningReplicas {
 
 /// The parts of an HPA that lagwise uses.
 ///
-/// Only what its user writes, and of the status what seldom changes: most of it, and the resource version, change at every
-/// sync of the HPA controller, and code that needs them reads the object.
+/// Only what its user writes, and of the status what seldom changes: most of it, and the resource version, change at
+/// every sync of the HPA controller, and code that needs them reads the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaFacts {
     /// Also the namespace of its metric requests.
@@ -211,7 +211,7 @@ pub struct HpaFacts {
     pub window_down: Option<u32>,
     /// How many replicas its scale target has.
     pub running: RunningReplicas,
-    /// Current replicas from its status; `None` if the HPA controller has not looked yet. For display: by the time of a
+    /// Current replicas from its status; `None` if the HPA controller has not synced yet. For display: by the time of a
     /// decision it may have changed.
     pub replicas: Option<u32>,
     /// Its metrics that are not External, in order.
@@ -318,9 +318,9 @@ fn start_command(hpa: &HpaFacts) -> Option<String> {
     ))
 }
 
-/// Whether the workload of an HPA is at zero replicas without lagwise: the HPA controller has disabled the HPA, and the HPA
-/// does not say that lagwise has scaled the workload to zero. Whoever may write the HPA can make it say so; then the
-/// ledger of scale to zero tells.
+/// Whether the workload of an HPA is at zero replicas without lagwise: the HPA controller has disabled the HPA, and the
+/// HPA does not say that lagwise has scaled the workload to zero. Whoever may write the HPA can make it say so; then
+/// the ledger of scale to zero tells.
 #[must_use]
 pub fn is_switched_off(hpa: &HpaFacts) -> bool {
     hpa.is_scaling_disabled && !has_zero_mark(hpa)

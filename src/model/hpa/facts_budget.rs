@@ -1,5 +1,5 @@
-//! Bounds what is kept of the HPAs of a namespace together, so that whoever may write HPAs there cannot use up the memory
-//! by their number and size.
+//! Bounds the memory that the HPAs of a namespace take together, because a user who may write HPAs there chooses their
+//! number and size.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use super::limits::{HpaTooLarge, MAX_NAMESPACE_BYTES, MAX_SMALL_BYTES};
 /// Memory of a text besides its characters: the value that owns it, and what its allocation takes more.
 const TEXT_OVERHEAD_BYTES: usize = 48;
 
-/// What the large HPAs of each namespace take. Small ones count for nothing: they are as many as the namespace may have.
+/// What the large HPAs of each namespace take. Small ones count for nothing: they are as many as the namespace may
+/// have.
 #[derive(Debug, Default)]
 pub struct FactsBudget {
     namespaces: BTreeMap<Arc<str>, usize>,

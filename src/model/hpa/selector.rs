@@ -21,7 +21,7 @@ pub fn is_label_value(text: &str) -> bool {
         && alphanumeric(bytes.last())
 }
 
-/// Why the HPA controller rejects the selector of a metric. It then asks nobody for that metric.
+/// Why the HPA controller rejects the selector of a metric. It then sends no request for that metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RejectedSelector {
     /// A value that no label can have.

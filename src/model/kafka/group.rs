@@ -125,8 +125,8 @@ pub struct BoundedMembers {
 }
 
 impl BoundedMembers {
-    /// No members yet, with room for so many, or for as many as are kept. A list that doubles takes three times its
-    /// memory for a moment.
+    /// An empty list with room for this number of members, or for as many as are kept. A list that grows by doubling
+    /// takes three times its memory for a moment.
     #[must_use]
     pub fn with_capacity(members: usize) -> Self {
         const MOST: usize = MAX_MEMBER_BYTES / size_of::<Member>();

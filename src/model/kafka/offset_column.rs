@@ -54,7 +54,7 @@ impl CommittedOffsets {
         }
     }
 
-    /// Adds partitions with this value until there are so many.
+    /// Appends partitions with this value until there are `partitions`.
     pub fn grow(&mut self, partitions: usize, reading: Result<Option<Offset>, Fault>) {
         if self.0.len() < partitions {
             let mut cells = std::mem::take(&mut self.0).into_vec();
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_an_encoding() {
-        // One that is added has to be given one: this match does not compile without it.
+        // A new fault needs an encoding. Without its arm, this match does not compile.
         for fault in NAMED {
             match fault {
                 Fault::NoAnswer

@@ -51,8 +51,8 @@ pub struct GroupPlan {
     pub topics: Arc<BTreeSet<TopicName>>,
     /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
-    /// Patterns by which the topics of the cluster are listed, since the group has no members that would tell what they
-    /// read; mostly empty. What is listed is read as well.
+    /// Patterns by which the topics of the cluster are listed, because the group has no members whose subscription is
+    /// known. Usually empty. The listed topics are read as well.
     pub patterns: Vec<TopicPattern>,
     /// Whether it is read however many partitions it has.
     pub is_unlimited: bool,

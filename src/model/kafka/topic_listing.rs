@@ -11,21 +11,21 @@ use super::fault::Fault;
 use crate::model::units::newtypes::TopicName;
 use crate::model::units::topic_pattern::TopicPattern;
 
-/// The most topics that are listed for a pattern.
+/// Maximum number of topics that are listed for a pattern.
 pub const MAX_LISTED_TOPICS: usize = 200;
 
-/// The most topics that are listed for a group. Where its patterns match more together, the widest make room.
+/// Maximum number of topics that are listed for a group. If its patterns match more, the patterns that match most topics
+/// are refused first.
 pub const MAX_LISTED_OF_GROUP: usize = 1_000;
 
-/// The topics of a cluster that match a group's patterns, beside those that are read of it anyway. Each pattern is that of
-/// one or several HPAs, so one that matches too many topics leaves the others alone.
+/// The topics of a cluster that match a group's patterns, besides those that are read anyway. Each pattern belongs to one
+/// or several HPAs, so refusing one that matches too many topics must not affect the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicListing {
     by_pattern: BTreeMap<TopicPattern, Result<BTreeSet<TopicName>, Unlisted>>,
-    /// Those of all patterns.
+    /// The topics of all patterns.
     topics: BTreeSet<TopicName>,
-    /// How many patterns list each of them. A group may have thousands of patterns, so that refusing one must not look at
-    /// all of them.
+    /// Number of patterns that list each topic, so that refusing one of thousands of patterns need not look at the others.
     counts: BTreeMap<TopicName, usize>,
 }
 
@@ -43,7 +43,7 @@ pub enum Unlisted {
 }
 
 impl Unlisted {
-    /// Whether the pattern, or the cluster, is too large, so that waiting does not help.
+    /// Whether waiting does not help, because the pattern or the cluster is too large.
     #[must_use]
     pub fn is_lasting(self) -> bool {
         match self {
@@ -100,7 +100,7 @@ impl TopicListing {
         &self.topics
     }
 
-    /// The topics that match a pattern, or why they are not listed; `None` if the pattern is not one of the listing's.
+    /// The topics that match a pattern, or why they are not listed; `None` for a pattern that the listing does not have.
     pub fn topics_of(
         &self,
         pattern: &TopicPattern,
@@ -141,7 +141,7 @@ impl TopicListing {
         Some(widest)
     }
 
-    /// Leaves out the topics that are read anyway.
+    /// Removes the topics that are read anyway.
     pub fn leave_out(&mut self, is_read: impl Fn(&TopicName) -> bool) {
         for topics in self.by_pattern.values_mut().flatten() {
             topics.retain(|topic| !is_read(topic));

@@ -135,7 +135,7 @@ impl<V> TopicMap<V> {
         self.0.iter().map(split)
     }
 
-    /// Two maps of one group mostly have the same topics, and then the names need not be compared in a search.
+    /// Two maps of one group usually have the same topics, and then no search is necessary.
     fn position_near<Q: Ord + ?Sized>(&self, index: usize, topic: &Q) -> Option<usize>
     where
         TopicName: Borrow<Q>,

@@ -14,7 +14,7 @@ use crate::model::hpa::facts::MetricTarget;
 use crate::model::units::newtypes::{OffsetReset, TopicName};
 use crate::model::units::quantity::Milli;
 
-/// Why a broker did not tell an offset.
+/// Why a broker did not report an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetFault;
 
@@ -278,9 +278,9 @@ impl Default for ReplicaBounds {
     }
 }
 
-/// The replicas that the workload of a ScaledObject comes to with these readings of its triggers, once its
-/// `cooldownPeriod` has passed, without the limits of its HPA's behavior. `tolerances` are those for scaling down and
-/// up, in thousandths.
+/// The replicas that KEDA and its HPA set for these readings of a ScaledObject's triggers, once its `cooldownPeriod`
+/// has passed, without the limits of the HPA's behavior. `tolerances` are those for scaling down and up, in
+/// thousandths.
 #[must_use]
 pub fn replicas(
     readings: &[(&KafkaTrigger, &KedaReading)],

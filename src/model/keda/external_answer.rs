@@ -27,7 +27,7 @@ pub enum NoAnswer {
          group need the same settings in their metadata"
     )]
     NotTakenIn,
-    /// An HPA of somebody else has the name of the one that KEDA keeps.
+    /// An HPA that the ScaledObject does not own has the name of the HPA that KEDA maintains.
     #[error(
         "HPA {hpa} exists and ScaledObject {scaled_object:?} does not own it; delete or rename one of them"
     )]

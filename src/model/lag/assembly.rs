@@ -28,7 +28,7 @@ const MISSING_GRACE_PERIOD: Duration = Duration::from_secs(60);
 /// recreated.
 const KEEP_UNUSED_GROUPS: Duration = Duration::from_secs(3600);
 
-/// The most such groups, and partitions of them. Whoever may write HPAs could ask for other groups every second.
+/// Maximum number of such groups, and of their partitions. An HPA writer could ask for other groups every second.
 const MAX_UNUSED_GROUPS: usize = 2_000;
 const MAX_UNUSED_PARTITIONS: usize = 100_000;
 

@@ -53,8 +53,8 @@ impl ClusterSnapshot {
         before.groups.diff_by(&after.groups, Arc::ptr_eq, report);
     }
 
-    /// Text for a fault: the reason of the connection fault if no broker answered, that of the brokers which
-    /// cannot be reached if it may be due to one of them, else the fault's own.
+    /// Describes the cause of a fault. For a connection fault, that is why no broker answers, or why the brokers cannot be
+    /// reached that may have caused it. For any other fault, it is the fault's own text.
     #[must_use]
     pub fn cause(&self, fault: Fault) -> String {
         if !fault.is_connection() {
@@ -79,7 +79,7 @@ impl ClusterSnapshot {
         )
     }
 
-    /// Looks up the topics that a group's members read, or read while it had members.
+    /// Function that looks up the topics that the members of a group read, or last read if it has none.
     pub fn topics_read(&self) -> impl Fn(&GroupId) -> KnownTopics {
         |group| {
             let group = self.groups.get(group);
@@ -94,7 +94,7 @@ impl ClusterSnapshot {
     #[must_use]
     pub fn incomplete(&self) -> usize {
         let topics = self.groups.values().flat_map(|g| g.topics.values());
-        let groups = self.groups.values().filter(|g| g.is_mute());
+        let groups = self.groups.values().filter(|g| g.is_unknown());
         let faulty = topics.filter(|topic| topic.fault().is_some()).count();
         faulty.saturating_add(groups.count())
     }
@@ -114,7 +114,7 @@ fn broker_reasons(brokers: &[&BrokerFault]) -> String {
 /// Snapshot of one group.
 #[derive(Clone, Debug)]
 pub struct GroupSnapshot {
-    /// When it was last read.
+    /// When the last reading was requested.
     pub asked: Moment,
     /// Whether all topics with a committed offset are included, not only the named ones.
     pub discovered: bool,
@@ -126,8 +126,8 @@ pub struct GroupSnapshot {
     pub remembered: Arc<RememberedGroup>,
     /// How long it has had no members, as of the last sweep; `None` if it has some or is not described.
     pub empty_for: Option<Duration>,
-    /// The topics of the cluster that match the patterns of its targets, without those that are read of it anyway.
-    /// `None` if they were not listed: while it has members, and without a pattern.
+    /// Topics of the cluster that match the patterns of its targets, besides those that are read anyway. `None` while it has
+    /// members, and without a pattern: then no topics are listed.
     pub listing: Option<Arc<TopicListing>>,
     /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
@@ -149,9 +149,9 @@ pub struct Unseen {
 }
 
 impl GroupSnapshot {
-    /// Whether nothing at all is known of it.
+    /// Whether nothing is known of it, because no reading ever succeeded.
     #[must_use]
-    pub fn is_mute(&self) -> bool {
+    pub fn is_unknown(&self) -> bool {
         self.fault.is_some() && self.topics.is_empty()
     }
 
@@ -162,7 +162,8 @@ impl GroupSnapshot {
         description.is_some_and(|description| !description.has_members())
     }
 
-    /// Whether a topic was listed by a pattern that members, if there were any, are expected to read.
+    /// Whether members, if the group had some, can be expected to read a topic: `pattern` lists it, and earlier members did
+    /// not ignore it.
     #[must_use]
     pub fn would_read(&self, pattern: &TopicPattern, topic: &TopicName) -> bool {
         let listed = self
@@ -172,8 +173,8 @@ impl GroupSnapshot {
         listed.is_some_and(|topics| topics.contains(topic)) && !self.remembered.ignores(topic)
     }
 
-    /// Whether nothing shows that it reads its topics: it has no committed offset on them and no member, and none was ever
-    /// seen. Where topics are named, its commits on others are not read. `false` if any of that is unknown.
+    /// Whether nothing shows that it reads its topics: it has no committed offset on them, and neither has nor had a member.
+    /// `false` if any of that is unknown. With named topics, commits on others do not count, because they are not read.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
         let is_unread = |topic: &GroupTopic| topic.latest.is_ok() && !topic.may_have_commits();
@@ -183,18 +184,18 @@ impl GroupSnapshot {
             && self.topics.values().all(is_unread)
     }
 
-    /// What its members read. While it has none, and while they do not tell because of a rebalance, it is what they were
-    /// last known to read.
+    /// The topics that its members read. During a rebalance and while it has no members, the broker does not report them;
+    /// then these are the last known ones.
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         let description = self.description.as_deref();
-        let mut told = description.map(Subscription::of).unwrap_or_default();
-        if let (false, Some(reads)) = (told.is_all, &self.remembered.reads) {
+        let mut subscription = description.map(Subscription::of).unwrap_or_default();
+        if let (false, Some(reads)) = (subscription.is_all, &self.remembered.reads) {
             let reads = reads.iter().map(|topic| TopicName::from(topic.as_str()));
-            told.topics.extend(reads);
-            told.is_all = true;
+            subscription.topics.extend(reads);
+            subscription.is_all = true;
         }
-        told
+        subscription
     }
 }
 
@@ -239,10 +240,10 @@ pub struct TopicLag {
     pub committed: CommittedOffsets,
     /// Lag per partition.
     pub lags: Box<[Result<PartitionLag, Fault>]>,
-    /// What all partitions come to together.
+    /// Sums over all partitions.
     pub summary: TopicSummary,
-    /// Basis of the ages of the lag, which are computed when they are asked for: few readers need them,
-    /// and not after every sweep.
+    /// What the ages of the lag are computed from. They are computed on demand, because few readers need
+    /// them, and not after every sweep.
     pub(super) age_basis: LagAgeBasis,
 }
 
@@ -253,7 +254,7 @@ pub(super) struct LagAgeBasis {
     pub(super) now: Now,
     /// Past log-end offsets of the topic; `None` if there are none.
     pub(super) ends: Option<Arc<EndRing>>,
-    /// First unread offset of the partitions where the committed offset and the log start do not tell it;
+    /// First unread offset of the partitions where it does not follow from the committed offset and the log start;
     /// `None` if there is no such partition.
     pub(super) first_unread: Option<Box<[Option<Offset>]>>,
 }
@@ -328,8 +329,8 @@ impl TopicLag {
         }
     }
 
-    /// Unread messages of a partition, counted as Kafka's own tool does: `None` without a committed offset, since the lag
-    /// then depends on where the consumers start, which only they know.
+    /// Lag of a partition as `kafka-consumer-groups.sh` shows it: `None` without a committed offset, because the lag then
+    /// depends on where the consumers start, which Kafka does not know.
     ///
     /// # Errors
     /// Why the lag is unknown.

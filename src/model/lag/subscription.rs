@@ -172,7 +172,7 @@ impl RememberedGroup {
         !self.ignored.is_none()
     }
 
-    /// What is ignored after members have come that tell what they read: of the topics `listed`, and of those ignored
+    /// Topics that are ignored once the broker reports a subscription: of the topics `listed`, and of those ignored
     /// before, what they do not read.
     #[must_use]
     pub fn ignored_after<'a>(

@@ -61,7 +61,7 @@ impl Throughput {
 
     #[allow(
         clippy::cast_precision_loss,
-        reason = "a rate for people needs no 53 bits"
+        reason = "a rate for display does not need more than 53 bits"
     )]
     fn per_second(self, messages: Lag) -> f64 {
         messages.0 as f64 / self.elapsed.as_secs_f64()

@@ -1,4 +1,4 @@
-//! What the partitions of a topic come to together, for a group that reads it.
+//! Sums over the partitions of a topic, for a group that reads it.
 
 use super::PartitionLag;
 use crate::model::kafka::fault::Fault;
@@ -15,12 +15,12 @@ pub struct TopicWork {
     pub lagging: u32,
 }
 
-/// What partitions of a topic come to together. That of all partitions is made with the reading, because nearly all
-/// readers need no more, and because to visit every partition of every group again takes them most of their time.
+/// Sums over partitions of a topic. The summary of all partitions is computed with the reading: nearly all readers need
+/// no more, and would spend most of their time on visiting every partition of every group again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicSummary {
-    /// Sum of the lag that counts for scaling. At least 1 while a partition is stuck, so that the group is never scaled to
-    /// zero. With an unknown partition the fault of the first one: there is no partial sum.
+    /// Sum of the lag that counts for scaling. At least 1 while a partition is stuck, so that the group is never scaled
+    /// to zero. With an unknown partition the fault of the first one: there is no partial sum.
     pub total: Result<Lag, Fault>,
     pub work: TopicWork,
     /// Whether the group has, had or may have a committed offset.

@@ -57,7 +57,7 @@ impl MemberProgress {
         self.anchor_count = 1;
     }
 
-    /// Records a commit of so many messages. Returns the throughput of a busy window, if one is complete, and the best
+    /// Records a commit of `messages`. Returns the throughput of a busy window, if one is complete, and the best
     /// lower bound of the capacity, if there is one.
     pub(super) fn commit(
         &mut self,
@@ -135,8 +135,8 @@ struct MemberCapacity {
 }
 
 impl MemberCapacities {
-    /// Without values. If an earlier process measured the capacity, the first samples only correct it: they may be of one
-    /// slow member.
+    /// Without values. If an earlier process measured the capacity, the first samples only correct it: they may be of
+    /// one slow member.
     pub(super) fn after_restart(knows_capacity: bool) -> Self {
         Self {
             values: Vec::new(),
@@ -144,8 +144,8 @@ impl MemberCapacities {
         }
     }
 
-    /// Adds a sample of a member and computes the median over members anew. A pod that falls behind is a slow one, so
-    /// each member counts once, however often it is busy.
+    /// Adds a sample of a member and recomputes the median over members. Slow pods are behind more often and so have
+    /// more samples; therefore each member counts once.
     pub(super) fn add(
         &mut self,
         (key, sample): (u32, f64),

@@ -46,7 +46,7 @@ impl CommitGaps {
         self.gaps.capacity().saturating_mul(2)
     }
 
-    /// Computes the percentiles anew; once a poll, after its gaps were added.
+    /// Recomputes the percentiles; once a poll, after its gaps were added.
     pub(super) fn measure(&mut self, scratch: &mut Vec<u16>) {
         if self.gaps.len() < GAPS_MIN {
             return;

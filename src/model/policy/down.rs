@@ -1,4 +1,4 @@
-//! Steps down: if fewer replicas have been enough for so long that the step saves more than it costs.
+//! Steps down: taken if fewer replicas have been enough for so long that the step saves more than it costs.
 
 use super::decision::{DownRequirement, RateDecision, RateHold, RateHoldReason};
 use super::requirement::{RateDemand, ReplicaRequirement, find_requirement};
@@ -14,7 +14,7 @@ const STABLE_MIN: f64 = 60.0;
 const PROBE_AFTER: f64 = 900.0;
 /// Seconds that a step down waits if it can be larger then.
 const SOON: f64 = 90.0;
-/// Growth of the capacity from which older requirements are computed anew.
+/// Growth of the capacity from which older requirements are recomputed.
 const CAPACITY_GROWTH: f64 = 1.1;
 
 /// The largest requirement of each minute of the last hour, the present one first.
@@ -73,7 +73,7 @@ impl DownHistory {
             self.slots.reserve_exact(1);
             self.slots.insert(0, slot);
             self.slots.truncate(SLOTS);
-            // After a long silence the slots between are of no interest.
+            // After a long gap between readings, the slots between are not needed.
             if now - self.began > SLOT * 61.0 {
                 self.began = now;
             }
@@ -231,7 +231,7 @@ impl RatePolicy {
                 held: hold,
             };
         }
-        // A step that nobody takes finds nothing out.
+        // A probe that is only recommended would measure nothing.
         if !situation.is_supposed
             && !terms.is_capacity_known
             && unchanged >= PROBE_AFTER * self.learned.probe_factor()

@@ -82,7 +82,7 @@ pub(super) struct ObservedGroup {
     pub(super) consumed: f64,
     /// Partitions that are stuck.
     pub(super) stuck: usize,
-    /// Whether there is lag, and nobody commits.
+    /// Whether there is lag and no member commits.
     pub(super) is_stalled: bool,
     /// Since when there are commits without a longer break.
     pub(super) progress_since: f64,

@@ -6,7 +6,7 @@
 pub(super) struct PolicyTime(u32);
 
 impl PolicyTime {
-    /// The time so many seconds after the beginning. Saturating.
+    /// The time this number of seconds after the beginning. Saturating.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

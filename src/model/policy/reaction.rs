@@ -14,7 +14,8 @@ pub(super) struct Reaction {
 }
 
 impl Reaction {
-    /// Awaits so many members. A further step while pods start goes on with the earlier time only for its own members.
+    /// Begins to measure the time until the group has this number of members. A further step while pods start replaces
+    /// the measurement.
     pub(super) fn expect(&mut self, now: f64, members: u32) {
         self.awaited = Some((now, members));
     }

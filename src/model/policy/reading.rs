@@ -48,6 +48,6 @@ pub struct GroupPartition {
     pub committed: Option<Offset>,
     /// Age of the message at the committed offset.
     pub age: Option<LagAge>,
-    /// A number that identifies the member that owns the partition; `None` if nobody does.
+    /// A number that identifies the member that owns the partition; `None` without an owner.
     pub owner: Option<u32>,
 }

@@ -1,11 +1,11 @@
-//! What a policy that is not applied would have come to, beside what happened.
+//! Simulates a policy that is only recommended, and compares it with what happened.
 
 use serde::{Deserialize, Serialize};
 
 use super::decision::RateTerms;
 use super::reading::SupposedGroup;
 
-/// What scaling came to over some time.
+/// Totals of scaling over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScalingTotals {
     /// Replicas times minutes.
@@ -34,8 +34,8 @@ impl ScalingTotals {
     }
 }
 
-/// A group as it would be with as many members as the policy recommends: arrivals and capacity are measured, the backlog
-/// is what they leave.
+/// A group as it would be with as many members as the policy recommends: arrivals and capacity are measured, the
+/// backlog is what they leave.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecommendedGroup {
     members: u32,
@@ -47,9 +47,9 @@ pub struct RecommendedGroup {
     actual_members: u32,
     /// When the totals began, in seconds on the timeline of the readings.
     pub since: f64,
-    /// What the recommendation would have come to.
+    /// Totals if the recommendation had been applied.
     pub recommended: ScalingTotals,
-    /// What happened.
+    /// Totals of what happened.
     pub actual: ScalingTotals,
 }
 
@@ -69,8 +69,8 @@ impl RecommendedGroup {
         }
     }
 
-    /// Lets the time since the last reading pass. `consumed` are messages per second that the group really processed, and
-    /// `is_late` says whether they were older than `slo`, which is in seconds.
+    /// Lets the time since the last reading pass. `consumed` are messages per second that the group really processed,
+    /// and `is_late` says whether they were older than `slo`, which is in seconds.
     pub fn advance(
         &mut self,
         (now, elapsed): (f64, f64),

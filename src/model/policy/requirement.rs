@@ -19,7 +19,7 @@ pub struct RateDemand {
     pub backlog: f64,
     /// Part of the capacity that the arrivals may use.
     pub utilisation: f64,
-    /// Time in which the backlog is to be drained, in seconds.
+    /// Time within which to drain the backlog, in seconds.
     pub catch_up: f64,
     /// Time that a rebalance stops the group, in seconds.
     pub pause: f64,
@@ -113,8 +113,8 @@ pub(super) fn find_requirement(
     }
 }
 
-/// Load of the most heavily loaded of so many members: the 75th percentile of eight balanced assignments, which are the
-/// same at each call.
+/// Load of the most heavily loaded of `members` members: the 75th percentile of eight balanced assignments, which are
+/// the same at each call.
 fn heaviest_load(scratch: &mut RequirementScratch, members: u32) -> f64 {
     let RequirementScratch { loads, shuffled } = scratch;
     let members = usize::try_from(members).unwrap_or(usize::MAX).max(1);

@@ -226,7 +226,7 @@ impl Annotations {
         }
     }
 
-    /// Whether the workload is to be scaled to zero.
+    /// Whether lagwise should scale the workload to zero.
     #[must_use]
     pub fn scale_to_zero(&self) -> bool {
         self.every.scale_to_zero()

@@ -68,13 +68,13 @@ impl Admission {
         &self.refused
     }
 
-    /// Takes back what an HPA has. Returns whether that was anything.
+    /// Removes an HPA. Returns whether it was admitted.
     pub(super) fn release(&mut self, hpa: &HpaKey) -> bool {
         self.refused.remove(hpa);
-        self.take_back(hpa).is_some()
+        self.remove_admitted(hpa).is_some()
     }
 
-    fn take_back(&mut self, hpa: &HpaKey) -> Option<Admitted> {
+    fn remove_admitted(&mut self, hpa: &HpaKey) -> Option<Admitted> {
         let had = self.admitted.remove(hpa)?;
         self.total = self.total.minus(had.demand);
         self.change_namespace(&hpa.namespace, |namespace| {
@@ -84,7 +84,7 @@ impl Admission {
         Some(had)
     }
 
-    fn give(&mut self, hpa: &HpaKey, admitted: Admitted) {
+    fn insert_admitted(&mut self, hpa: &HpaKey, admitted: Admitted) {
         self.total = self.total.plus(admitted.demand);
         self.change_namespace(&hpa.namespace, |namespace| {
             namespace
@@ -127,11 +127,11 @@ impl Admission {
         match self.find_room(hpa, demand) {
             Ok((given_up, reason)) => {
                 for other in &given_up {
-                    if let Some((had, reason)) = self.take_back(other).zip(reason) {
+                    if let Some((had, reason)) = self.remove_admitted(other).zip(reason) {
                         self.refused.insert(other.clone(), had.refused_for(reason));
                     }
                 }
-                self.give(hpa, asks);
+                self.insert_admitted(hpa, asks);
                 Ok(given_up)
             }
             Err(reason) => {

@@ -1,5 +1,5 @@
-//! Budgets: how much HPAs may make lagwise read and keep in memory. Without them, whoever may write HPAs in one
-//! namespace could use up what all others need.
+//! Budgets: how much HPAs may make lagwise read and keep in memory. Without them, a user who may write HPAs in one
+//! namespace could use up the memory and time that other namespaces need.
 
 use std::collections::BTreeMap;
 use std::fmt;

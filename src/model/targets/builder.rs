@@ -7,7 +7,7 @@ use super::denial_reason::DenialReason;
 use super::selector_size::check_size;
 use super::target::{DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
 use super::unrecognized::{find_rejected, find_unrecognized};
-use super::{Targets, UnpickedCluster, group_names, pinned_topics};
+use super::{ClusterSelectionError, Targets, group_names, selected_topics};
 use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
     ExternalMetric, HpaFacts, MetricTarget, other_external_metric, own_mode,
@@ -132,7 +132,7 @@ impl<'a> HpaTargetBuilder<'a> {
             let message = format!(
                 "lagwise.dev/scale-to-zero has no effect: the HPA also uses the External metric {metric} of another metrics server, and at zero replicas it would not evaluate that"
             );
-            self.note(FindingCode::NoZeroWithOthers, message);
+            self.add_finding(FindingCode::NoZeroWithOthers, message);
         }
     }
 
@@ -155,13 +155,13 @@ impl<'a> HpaTargetBuilder<'a> {
             let message = format!(
                 "lagwise.dev/{annotation} has no effect: {section} in the configuration of lagwise is not enabled for namespace {namespace}"
             );
-            self.note(FindingCode::WritesNotEnabled, message);
+            self.add_finding(FindingCode::WritesNotEnabled, message);
         }
     }
 
     /// Refuses all requests of the HPA.
     fn deny_all(&mut self, requested: &[RequestedMetric<'_>], reason: &DenialReason) {
-        self.note(reason.finding_code(), reason.to_string());
+        self.add_finding(reason.finding_code(), reason.to_string());
         self.denied = requested
             .iter()
             .map(|metric| DeniedQuery {
@@ -182,14 +182,14 @@ impl<'a> HpaTargetBuilder<'a> {
         };
         self.targets.truncate(begin);
         let reason = DenialReason::NotAllowed(reason);
-        self.note(reason.finding_code(), reason.to_string());
+        self.add_finding(reason.finding_code(), reason.to_string());
         self.denied.push(DeniedQuery {
             query_hash: requested.query_hash,
             reason,
         });
     }
 
-    fn note(&mut self, code: FindingCode, message: impl Into<String>) {
+    fn add_finding(&mut self, code: FindingCode, message: impl Into<String>) {
         let finding = Finding::new(code, &self.key, message);
         self.findings.insert(finding);
     }
@@ -197,7 +197,7 @@ impl<'a> HpaTargetBuilder<'a> {
     fn add_metric(&mut self, requested: RequestedMetric<'_>, annotations: &Annotations) {
         match (requested.metric, requested.target) {
             (Metric::Lag, Some(MetricTarget::Value(_))) => {
-                self.note(
+                self.add_finding(
                     FindingCode::ValueTarget,
                     "its Kafka metric has a target of type Value, so the HPA multiplies by its ready pods at every sync",
                 );
@@ -205,7 +205,7 @@ impl<'a> HpaTargetBuilder<'a> {
             (Metric::DesiredReplicas, target)
                 if target != Some(MetricTarget::AverageValue(Milli::ONE)) =>
             {
-                self.note(
+                self.add_finding(
                     FindingCode::DesiredNotOne,
                     format!("the target of {DESIRED_METRIC} is not averageValue \"1\", so the HPA does not run the replicas that lagwise computes"),
                 );
@@ -218,7 +218,7 @@ impl<'a> HpaTargetBuilder<'a> {
             .filter(|key| !label::ALL.contains(key))
         {
             let meant = suggestion("", did_you_mean(key, label::ALL));
-            self.note(
+            self.add_finding(
                 FindingCode::UnknownLabel,
                 format!("the selector of its Kafka metric has the unknown label {key}{meant}"),
             );
@@ -227,24 +227,24 @@ impl<'a> HpaTargetBuilder<'a> {
             self.add_configured(requested, annotations);
             return;
         }
-        let clusters = match self.configured.pick_clusters(requested.selector) {
+        let clusters = match self.configured.select_clusters(requested.selector) {
             Ok(clusters) => clusters,
-            Err(UnpickedCluster::Unknown(cluster)) => {
-                self.note(
+            Err(ClusterSelectionError::Unknown(cluster)) => {
+                self.add_finding(
                     FindingCode::UnknownCluster,
                     format!("the Kafka cluster {cluster:?} is not configured"),
                 );
                 return;
             }
-            Err(UnpickedCluster::Ambiguous) => {
-                self.note(
+            Err(ClusterSelectionError::Ambiguous) => {
+                self.add_finding(
                     FindingCode::AmbiguousCluster,
                     "several Kafka clusters are configured and its selector names none",
                 );
                 return;
             }
         };
-        if !self.is_read(requested.selector, clusters.len()) {
+        if !self.check_selector_size(requested.selector, clusters.len()) {
             return;
         }
         let labels: Vec<Option<&str>> = match group_names(requested.selector) {
@@ -261,7 +261,7 @@ impl<'a> HpaTargetBuilder<'a> {
                 continue;
             };
             if !known.insert(group.clone()) {
-                self.note(
+                self.add_finding(
                     FindingCode::OneGroupForAll,
                     "annotation lagwise.dev/consumer-group maps several groups of the selector to one consumer group, whose lag counts once",
                 );
@@ -270,14 +270,14 @@ impl<'a> HpaTargetBuilder<'a> {
             }
         }
         if groups.is_empty() {
-            self.note(FindingCode::NoGroup, NO_GROUP);
+            self.add_finding(FindingCode::NoGroup, NO_GROUP);
         }
-        let pinned = pinned_topics(requested.selector);
+        let selected = selected_topics(requested.selector);
         for cluster in clusters {
             for (group, label, settings) in &groups {
-                let topics = match pinned.is_empty() {
+                let topics = match selected.is_empty() {
                     true => settings.named_topics(),
-                    false => pinned.clone(),
+                    false => selected.clone(),
                 };
                 let key = WatchKey {
                     cluster: cluster.clone(),
@@ -290,13 +290,13 @@ impl<'a> HpaTargetBuilder<'a> {
         self.note_fallback(annotations, &labels);
     }
 
-    /// Whether the metric asks for no more than one metric may. Otherwise it gets no target; its requests are refused
-    /// for the same reason by [`resolve`](super::lookup::resolve).
-    fn is_read(&mut self, selector: &Selector, clusters: usize) -> bool {
+    /// Whether the selector is within the limits of one metric, with a finding if not. A larger one gets no target, and
+    /// [`resolve`](super::lookup::resolve) refuses its queries for the same reason.
+    fn check_selector_size(&mut self, selector: &Selector, clusters: usize) -> bool {
         let size = check_size(selector, clusters);
         if let Err(too_large) = size {
             let message = format!("its Kafka metric is not read: {too_large}");
-            self.note(FindingCode::OverBudget, message);
+            self.add_finding(FindingCode::OverBudget, message);
         }
         size.is_ok()
     }
@@ -304,7 +304,7 @@ impl<'a> HpaTargetBuilder<'a> {
     /// Adds configured targets that the HPA selects. The configuration names the group; the metric target and the
     /// annotations of the HPA take precedence over what is configured.
     fn add_configured(&mut self, requested: RequestedMetric<'_>, annotations: &Annotations) {
-        if !self.is_read(requested.selector, 1) {
+        if !self.check_selector_size(requested.selector, 1) {
             return;
         }
         let names = requested.selector.values(label::TARGET).unwrap_or(&[]);
@@ -325,14 +325,14 @@ impl<'a> HpaTargetBuilder<'a> {
                 self.push(requested, &label, key, settings);
             }
             if !found {
-                self.note(
+                self.add_finding(
                     FindingCode::UnknownTarget,
                     format!("no target {name:?} is configured for its namespace"),
                 );
             }
         }
         if names.is_empty() {
-            self.note(FindingCode::NoGroup, NO_GROUP);
+            self.add_finding(FindingCode::NoGroup, NO_GROUP);
         }
         let labels: Vec<_> = names.iter().map(|name| Some(name.as_str())).collect();
         self.note_fallback(annotations, &labels);
@@ -341,7 +341,7 @@ impl<'a> HpaTargetBuilder<'a> {
     fn note_fallback(&mut self, annotations: &Annotations, labels: &[Option<&str>]) {
         let lacks = |label: &Option<&str>| annotations.lacks_fallback_replicas(*label);
         if labels.iter().any(lacks) {
-            self.note(
+            self.add_finding(
                 FindingCode::NoFallbackReplicas,
                 "annotation lagwise.dev/fallback-after has no effect without lagwise.dev/fallback-replicas",
             );
@@ -360,7 +360,7 @@ impl<'a> HpaTargetBuilder<'a> {
             Metric::DesiredReplicas => settings.lag_per_replica.map(MetricTarget::AverageValue),
         };
         if requested.metric == Metric::DesiredReplicas && metric_target.is_none() {
-            self.note(
+            self.add_finding(
                 FindingCode::NoLagPerReplica,
                 format!(
                     "{DESIRED_METRIC} needs to know the lag per replica, and no annotation lagwise.dev/lag-per-replica sets it"
@@ -368,7 +368,7 @@ impl<'a> HpaTargetBuilder<'a> {
             );
         }
         let settings = settings.for_value();
-        // Most HPAs set nothing, and the targets of one HPA mostly set the same.
+        // Most HPAs set nothing, and the targets of one HPA usually have the same settings.
         let last = self.targets.last();
         let last = last.map_or_else(Settings::unset, |target| Arc::clone(&target.settings));
         let mut shared = [last, Settings::unset()].into_iter();

@@ -71,8 +71,8 @@ pub fn find_room<K, I: Iterator<Item = (K, Amounts)>>(
     Some(given_up)
 }
 
-/// Demands for which their parties found no room: [`find_room`] finds none for larger ones either, as long as nobody
-/// gets or gives up anything. So thousands of refused demands do not each search what all others have.
+/// Demands for which [`find_room`] found no room. While no party gains or gives up anything, it finds none for larger
+/// demands of the same party either. So thousands of refused demands need not each search what all others have.
 #[derive(Debug, Default)]
 pub struct DemandsWithoutRoom(BTreeMap<Arc<str>, Vec<Amounts>>);
 
@@ -91,7 +91,7 @@ impl DemandsWithoutRoom {
         failed.push(demand);
     }
 
-    /// Forgets all of them, since what somebody has is about to change.
+    /// Forgets all demands. Call it when what a party has changes.
     pub fn clear(&mut self) {
         self.0.clear();
     }

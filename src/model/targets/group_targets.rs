@@ -24,7 +24,7 @@ pub struct GroupTargets {
     settings: Arc<GroupSettings>,
 }
 
-/// A key that is watched, and since when; `None` where nobody recorded that.
+/// A key that is watched, and since when, if that was recorded.
 type Watched = (Arc<WatchKey>, Option<Moment>);
 
 impl GroupTargets {

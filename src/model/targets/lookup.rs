@@ -1,4 +1,4 @@
-//! Resolves an external-metrics query to consumer groups. The API does not tell which HPA sent the query, so the HPA is
+//! Resolves an external-metrics query to consumer groups. The API does not say which HPA sent the query, so the HPA is
 //! found by namespace, metric and selector.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::metric_query::MetricQuery;
 use super::no_value_reason::NoValueReason;
 use super::selector_size::check_size;
-use super::{HpaCap, Target, Targets, UnpickedCluster, WatchKey, group_names, pinned_topics};
+use super::{
+    ClusterSelectionError, HpaCap, Target, Targets, WatchKey, group_names, selected_topics,
+};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::label;
 use crate::model::settings::Settings;
@@ -214,18 +216,18 @@ fn resolve_by_group(
         selector: selector.to_string(),
     })?;
     let clusters = targets
-        .pick_clusters(selector)
-        .map_err(|unpicked| match unpicked {
-            UnpickedCluster::Unknown(cluster) => NoValueReason::UnknownCluster {
+        .select_clusters(selector)
+        .map_err(|error| match error {
+            ClusterSelectionError::Unknown(cluster) => NoValueReason::UnknownCluster {
                 cluster,
                 known: list(&targets.clusters),
             },
-            UnpickedCluster::Ambiguous => NoValueReason::AmbiguousCluster {
+            ClusterSelectionError::Ambiguous => NoValueReason::AmbiguousCluster {
                 known: list(&targets.clusters),
             },
         })?;
     check_size(selector, clusters.len()).map_err(NoValueReason::SelectorTooLarge)?;
-    let topics = pinned_topics(selector);
+    let topics = selected_topics(selector);
     let pairs = clusters
         .iter()
         .flat_map(|cluster| groups.iter().map(move |group| (cluster, group)));

@@ -38,7 +38,7 @@ pub struct ConfiguredTarget {
 /// What the operator configures about targets.
 #[derive(Clone, Debug, Default)]
 pub struct TargetOptions {
-    /// Targets beside those of HPAs.
+    /// Targets besides those of HPAs.
     pub configured: Vec<ConfiguredTarget>,
     /// Lag thresholds for targets that do not set their own.
     pub thresholds: LagThresholds,
@@ -139,15 +139,15 @@ impl Target {
     }
 }
 
-/// Hash of a metric request. Different requests may share it. In the order of hashes, requests of a namespace for the same
-/// groups follow one another, so that a sweep evaluates them while the groups are in the processor's cache.
+/// Hash of a metric request. Different requests may share it. In the order of hashes, requests of a namespace for the
+/// same groups follow one another, so that a sweep evaluates them while the groups are in the processor's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueryHash(u64);
 
 impl QueryHash {
     #[must_use]
     pub fn new(namespace: &str, metric: Metric, selector: &Selector) -> Self {
-        // Keyed anew in each process, so that nobody can choose selectors that collide.
+        // Each process has its own random keys, so that users cannot choose selectors that collide.
         static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let of_groups = KEYS.hash_one((namespace, selector.values(label::GROUP)));
         let of_all = KEYS.hash_one((namespace, metric, selector));

@@ -1,4 +1,4 @@
-//! Finds HPAs that seem to be meant for lagwise, and of which lagwise serves no metric.
+//! Finds HPAs that seem to be meant for lagwise, but have no metric of lagwise.
 
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, RejectedMetric};
@@ -19,7 +19,7 @@ pub(super) fn find_rejected(hpa: &HpaFacts) -> impl Iterator<Item = Finding> {
             RejectedSelector::Value { key, value } => {
                 let instead = instead_of_value(key);
                 format!(
-                    "the selector of {name} has the value \"{value}\" of the label {key}, which is no valid label value, so the HPA controller rejects it{instead}"
+                    "the selector of {name} has the value \"{value}\" of the label {key}, which is not a valid label value, so the HPA controller rejects it{instead}"
                 )
             }
             RejectedSelector::Operator(operator) => format!(
@@ -30,7 +30,7 @@ pub(super) fn find_rejected(hpa: &HpaFacts) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// How to name what is no valid label value, to end a message with.
+/// How to select a name that is not a valid label value, as the end of a message.
 fn instead_of_value(key: &str) -> String {
     let annotation = match key {
         label::GROUP => "consumer-group",
@@ -187,7 +187,7 @@ mod tests {
             ("kminion_kafka_consumer_group_topic_lag", Some("kafka_lag")),
             ("kafka.consumer_lag", Some("kafka_lag")),
             ("kafka-desired-replicas", Some("kafka_desired_replicas")),
-            // KEDA's own, on HPAs that nobody owns any more.
+            // KEDA's own metric names, on HPAs without an owner.
             ("s0-kafka-lag", None),
             ("s12-kafka-orders", None),
             ("queue_length", None),
@@ -268,21 +268,21 @@ mod tests {
                 "kafka_lag",
                 RejectedSelector::value("group", "team/orders"),
                 Some(
-                    "the selector of kafka_lag has the value \"team/orders\" of the label group, which is no valid label value, so the HPA controller rejects it; name it in the annotation lagwise.dev/consumer-group instead",
+                    "the selector of kafka_lag has the value \"team/orders\" of the label group, which is not a valid label value, so the HPA controller rejects it; name it in the annotation lagwise.dev/consumer-group instead",
                 ),
             ),
             (
                 "kafka_desired_replicas",
                 RejectedSelector::value("topic", "_x"),
                 Some(
-                    "the selector of kafka_desired_replicas has the value \"_x\" of the label topic, which is no valid label value, so the HPA controller rejects it; name it in the annotation lagwise.dev/topics instead",
+                    "the selector of kafka_desired_replicas has the value \"_x\" of the label topic, which is not a valid label value, so the HPA controller rejects it; name it in the annotation lagwise.dev/topics instead",
                 ),
             ),
             (
                 "kafka_lag",
                 RejectedSelector::value("hpa", &long),
                 Some(&*format!(
-                    "the selector of kafka_lag has the value \"{long}\" of the label hpa, which is no valid label value, so the HPA controller rejects it"
+                    "the selector of kafka_lag has the value \"{long}\" of the label hpa, which is not a valid label value, so the HPA controller rejects it"
                 )),
             ),
             (

@@ -25,8 +25,8 @@ use crate::model::units::newtypes::{ClusterName, Moment};
 const MAX_RETRIES: usize = 16;
 
 impl Targets {
-    /// The configured targets, watched since `now`, on these Kafka clusters. What the operator configures is the same for
-    /// all targets that follow from these, since HPAs are checked against it once.
+    /// The configured targets, watched since `now`, on these Kafka clusters. What the operator configures is the same
+    /// for all targets that follow from these, since HPAs are checked against it once.
     #[must_use]
     pub fn new(clusters: &[ClusterName], options: TargetOptions, now: Option<Moment>) -> Self {
         let TargetOptions {
@@ -58,7 +58,7 @@ impl Targets {
         targets
     }
 
-    /// Targets of a program that looks once, so that since when each key is watched does not matter.
+    /// Targets for a single reading, which does not need the times since when keys are watched.
     #[must_use]
     pub fn merge<H: Borrow<HpaFacts>>(
         clusters: &[ClusterName],
@@ -161,7 +161,7 @@ impl Targets {
                     without_room.insert(&key.namespace, demand);
                     continue;
                 }
-                // Nothing is kept of what a refused HPA asks for, so that its targets are built anew.
+                // The targets of a refused HPA are not kept, so they are built again.
                 let built = HpaTargetBuilder::new(self, facts).build();
                 let admitted = self.admission.admit(&key, facts.created, built.demand());
                 if admitted.is_ok() {

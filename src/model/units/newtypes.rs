@@ -25,7 +25,7 @@ macro_rules! name_type {
 
         impl Ord for $name {
             fn cmp(&self, other: &Self) -> Ordering {
-                // Equal names are mostly clones of one, which is seen without reading their text.
+                // Equal names are usually clones of one `Arc`, so that comparing pointers suffices.
                 if Arc::ptr_eq(&self.0, &other.0) {
                     return Ordering::Equal;
                 }
@@ -124,7 +124,7 @@ impl Offset {
         Some(Lag(self.0.abs_diff(earlier.0)))
     }
 
-    /// The offset so many messages after this one. Saturating.
+    /// The offset this number of messages after it. Saturating.
     #[must_use]
     pub fn after(self, messages: Lag) -> Self {
         Self(self.0.saturating_add_unsigned(messages.0))

@@ -1,4 +1,4 @@
-//! An ordered map of which a clone is cheap and shares its entries with the original.
+//! An ordered map whose clones are cheap and share their entries with the original.
 //!
 //! Snapshots are immutable and published often, so a map with thousands of entries must be neither copied nor
 //! compared whole for one changed entry. A change copies the nodes on the way to the entry, and

@@ -43,7 +43,7 @@ struct RefusedPattern {
 }
 
 impl ListedLedger {
-    /// Takes in that others ask for a group than before, or for other topics of it, or nobody.
+    /// Updates the owners of a group after its targets changed; `group` is `None` without targets.
     pub(super) fn update_owners(
         &mut self,
         key: &GroupKey,

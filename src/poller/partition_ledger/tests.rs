@@ -191,7 +191,7 @@ fn targets_that_look_at_all_topics_of_a_group_are_charged_for_that() {
     let named: Vec<_> = named.iter().map(String::as_str).collect();
     assert_eq!(charged(&named, 672), (672, true));
 
-    // What is asked for changes, and the group is charged anew.
+    // The targets change, and the group is charged again.
     let mut ledger = PartitionLedger::default();
     let mut before = targets(budgets(1000, 1000, 1000), &unnamed[..1], &[]);
     for (hpas, expected) in [(9, 1008), (2, 714), (9, 1008), (1, 672)] {
@@ -248,7 +248,7 @@ fn a_pattern_that_does_not_fit_is_not_read_until_there_is_room() {
     assert_eq!(left(&mut ledger, &targets, read()), (2, "b".to_owned()));
     for _ in 1..REREAD_AFTER {
         assert_eq!(planned_patterns(&mut ledger, &targets, &["a", "b"]), "a");
-        // It is told all the same, even if nothing is listed.
+        // The finding is reported even if nothing is listed.
         let only = read_with_listed(&[("a", 1)]);
         assert_eq!(left(&mut ledger, &targets, only), (2, "b".to_owned()));
     }

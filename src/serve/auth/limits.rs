@@ -35,7 +35,7 @@ const ADDRESS_RATE: RateLimit = RateLimit {
     burst: 40,
 };
 
-/// The same by network, so that whoever has many addresses does not take all of [`UNKNOWN_RATE`].
+/// The same by network, so that a caller with many addresses does not use up [`UNKNOWN_RATE`].
 const NETWORK_RATE: RateLimit = RateLimit {
     interval: Duration::from_millis(40),
     burst: 100,
@@ -47,8 +47,8 @@ const UNKNOWN_RATE: RateLimit = RateLimit {
     burst: 200,
 };
 
-/// Rate of an address beyond that of its network and of all: a reserve for addresses that ask little, when others use
-/// those up.
+/// Reserve of each address for when the rates of its network and of all addresses are used up, so that addresses with
+/// few requests are still served.
 const RESERVE_ADDRESS_RATE: RateLimit = RateLimit {
     interval: Duration::from_secs(10),
     burst: 4,
@@ -63,13 +63,14 @@ const RESERVE_RATE: RateLimit = RateLimit {
 /// Maximum number of addresses with a rate of their own.
 const MAX_ADDRESSES: usize = 4096;
 
-/// Rate of reviews for an account with valid credentials: that of a program which asks about hundreds of metrics at once.
+/// Rate of reviews for an account with valid credentials: that of a program which asks about hundreds of metrics at
+/// once.
 const ACCOUNT_RATE: RateLimit = RateLimit {
     interval: Duration::from_millis(20),
     burst: 1000,
 };
 
-/// The same over all of them.
+/// The same over all accounts.
 const ACCOUNTS_RATE: RateLimit = RateLimit {
     interval: Duration::from_millis(1),
     burst: 20_000,
@@ -78,16 +79,17 @@ const ACCOUNTS_RATE: RateLimit = RateLimit {
 /// Maximum number of accounts with a rate of their own.
 const MAX_ACCOUNTS: usize = 4096;
 
-/// Whom a review is for.
+/// The subject of a review, by which it is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ReviewSubject {
     /// A caller without valid credentials, by its address; `None` if the address is not known.
     Unknown(Option<IpAddr>),
-    /// The sender of a token that was not valid before, on a connection with other credentials that are, by its address.
+    /// The sender of a token that was not valid before, on a connection with other credentials that are, by its
+    /// address.
     NewToken(Option<IpAddr>),
     /// The account of a user, or of a token that was valid before.
     Known(CacheKey),
-    /// The account of a user for whom the front proxy or another replica asks.
+    /// The account of a user on whose behalf the front proxy or another replica asks.
     Trusted(CacheKey),
 }
 
@@ -198,7 +200,7 @@ impl ReviewLimiter {
         }
     }
 
-    /// A permit for one review. Does not wait: whoever waited would hold up others.
+    /// Gets a permit for one review. Does not wait, because waiting requests would block others.
     ///
     /// # Errors
     /// The caller, or all of its rank together, ask for too many.

@@ -188,8 +188,8 @@ impl CachedReviews {
     }
 }
 
-/// Whom the limits of callers with valid credentials are for. The service accounts of a namespace are one account:
-/// whoever may create one there can create any number, with any number of tokens.
+/// The account that the limits of callers with valid credentials count. All service accounts of a namespace are one
+/// account, because a user who may create one there can create any number, with any number of tokens.
 fn account_of(user: &str) -> CacheKey {
     let is_service_account = user.starts_with("system:serviceaccount:");
     let of_namespace = user.rsplit_once(':').filter(|_| is_service_account);

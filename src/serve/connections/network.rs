@@ -1,4 +1,4 @@
-//! The network of an address, for limits that somebody with many addresses must not escape.
+//! The network of an address, for limits that a caller with many addresses must not evade.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -18,8 +18,8 @@ pub(super) const TOO_MANY: &str = "too many";
 pub(super) const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
 pub(super) const TOO_MANY_HANDSHAKES: &str = "too many handshakes";
 
-/// Maximum connections of a listener in their TLS handshake. Each costs some hundred microseconds of processor time, and
-/// a peer may send up to 64 KiB before its certificates are looked at.
+/// Maximum connections of a listener in their TLS handshake. Each costs some hundred microseconds of processor time,
+/// and a peer may send up to 64 KiB before its certificates are looked at.
 pub(super) const MAX_HANDSHAKES: usize = 128;
 
 /// The same of one address.
@@ -211,7 +211,7 @@ impl ConnectionTable {
     }
 
     /// The connection of these that makes room for a new one; `None` if all are trusted. The number of connections
-    /// counts more than the rank: otherwise whoever fills the listener with valid credentials would evict a front
+    /// counts more than the rank: otherwise a caller with valid credentials that fills the listener would evict a front
     /// proxy that is still in its handshake.
     fn eviction_candidate(&self, is_of_these: impl Fn(&ConnectionSlot) -> bool) -> Option<usize> {
         let slots = self.slots.iter().enumerate();
@@ -422,7 +422,7 @@ mod tests {
             ("10.0.0.1", addresses("fd00::"), true),
             // Within a network, the address with most makes room first.
             ("fd00::1", vec!["fd00::2".to_owned(); 20], true),
-            // Many addresses of IPv4, or networks of IPv6, cannot be told from many parties.
+            // Many IPv4 addresses, or IPv6 networks, cannot be distinguished from many callers.
             ("10.0.0.1", addresses("10.0.1."), false),
         ] {
             let is_open = stays_open_beside(honest, &flooders).await;

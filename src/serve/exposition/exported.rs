@@ -1,4 +1,5 @@
-//! What of a snapshot has series: the groups that HPAs and the configuration ask for, and of these only some by partition.
+//! What of a snapshot has series: the groups that HPAs and the configuration ask for, and of these only some by
+//! partition.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,8 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 
-/// The groups that have series. Those that only requests ask for have none: whoever may make requests would decide how
-/// many series there are.
+/// The groups that have series. Groups that only requests ask for have none: otherwise the callers of the API would
+/// determine the number of series.
 pub(super) struct ExportedGroups<'a> {
     groups: Vec<ExportedGroup<'a>>,
     /// Group-partitions without series of their own.
@@ -109,7 +110,7 @@ fn latest_of<'g, 'a: 'g>(
     })
 }
 
-/// Whether only requests ask for a group. One that nobody asks for any more has just been removed.
+/// Whether only requests ask for a group. A group without any target was removed just now, and counts as not requested.
 fn is_only_requested(targets: &Targets, group: &ExportedGroup<'_>) -> bool {
     let asked = targets.group(group.cluster, group.id);
     asked.is_some_and(|asked| asked.targets().is_empty())

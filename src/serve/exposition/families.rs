@@ -269,24 +269,24 @@ pub(super) const TARGET_PROJECTED_AGE_SECONDS: Family = Family {
 pub(super) const TARGET_REPLICA_MINUTES_TOTAL: Family = Family {
     name: "lagwise_target_replica_minutes_total",
     kind: COUNTER,
-    help: "Replicas times minutes; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    help: "Replicas times minutes; by is rate for a simulation that applies the recommendation, and actual for what happened; only with policy recommend",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
 };
 pub(super) const TARGET_SCALE_CHANGES_TOTAL: Family = Family {
     name: "lagwise_target_scale_changes_total",
     kind: COUNTER,
-    help: "Changes of the number of replicas, each at least one rebalance; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    help: "Changes of the number of replicas, each at least one rebalance; by is rate for a simulation that applies the recommendation, and actual for what happened; only with policy recommend",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
 };
 pub(super) const TARGET_MESSAGES_TOTAL: Family = Family {
     name: "lagwise_target_messages_total",
     kind: COUNTER,
-    help: "Messages processed; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    help: "Messages processed; by is rate for a simulation that applies the recommendation, and actual for what happened; only with policy recommend",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
 };
 pub(super) const TARGET_LATE_MESSAGES_TOTAL: Family = Family {
     name: "lagwise_target_late_messages_total",
     kind: COUNTER,
-    help: "Messages that were older than the objective when they were processed; by is rate for what the recommendation would have come to, and actual for what happened; only with policy recommend",
+    help: "Messages that were older than the objective when they were processed; by is rate for a simulation that applies the recommendation, and actual for what happened; only with policy recommend",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
 };

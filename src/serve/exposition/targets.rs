@@ -86,7 +86,7 @@ pub(super) async fn targets(
     Ok(())
 }
 
-/// Writes what the policies and holds of HPAs come to.
+/// Writes the results of the policies and holds of HPAs.
 pub(super) async fn policies(
     text: &mut TextWriter,
     snapshot: &LagSnapshot,
@@ -97,7 +97,7 @@ pub(super) async fn policies(
         let outcome = metric.evaluation.policy.as_deref()?;
         Some((metric, outcome))
     });
-    // Only targets with a policy or a hold, of which there are mostly few.
+    // Only targets with a policy or a hold, which are usually few.
     let with_policy: Vec<_> = with_policy.collect();
     text.family(&families::TARGET_RATE_REPLICAS);
     for (metric, outcome) in &with_policy {

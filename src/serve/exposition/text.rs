@@ -40,7 +40,7 @@ impl Labels {
                 '"' => self.0.push_str("\\\""),
                 '\n' => self.0.push_str("\\n"),
                 other if is_safe(other) => self.0.push(other),
-                // The backslash of the escape is escaped as well, as this format wants it.
+                // This format requires the backslash of the escape to be escaped as well.
                 other => {
                     let _ = write!(self.0, "\\{}", other.escape_default());
                 }

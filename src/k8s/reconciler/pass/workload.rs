@@ -75,7 +75,7 @@ impl Pass {
         }
     }
 
-    /// Records the workload, if it is to be scaled to zero and is not recorded yet. Without a record it is left as it is.
+    /// Records the workload before it is scaled to zero, if it is not recorded yet. Without a record it is not scaled.
     /// Returns whether the record is new.
     pub(super) async fn record(&self, facts: &HpaFacts, look: &mut Look) -> bool {
         let Ok((action, scale)) = &mut look.found else {

@@ -115,7 +115,7 @@ fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
         .iter()
         .filter(|(key, _)| !refused.contains(&&*key.name));
     for (key, state) in not_refused {
-        assert!(!state.cap.attempts.is_failing(), "{key}");
+        assert!(!state.cap.retry.is_failing(), "{key}");
         assert!(state.cap.lookup_failures.is_failing(), "{key}");
     }
     rig.reconciler
@@ -123,7 +123,7 @@ fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
     let states = rig.reconciler.hpas.iter();
     let forgotten = states.filter(|(key, state)| {
         assert!(!state.cap.lookup_failures.is_failing(), "{key}");
-        refused.contains(&&*key.name) && !state.cap.attempts.is_failing()
+        refused.contains(&&*key.name) && !state.cap.retry.is_failing()
     });
     forgotten.map(|(key, _)| key.name.to_string()).collect()
 }

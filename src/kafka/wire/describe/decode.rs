@@ -146,7 +146,7 @@ fn member(
     };
     let mut assigned = assignment(cursor, topics)?;
     if is_consumer {
-        // During a rebalance members may have nothing, and only the target tells what they read.
+        // During a rebalance members may have no partitions, and only the target assignment shows what they read.
         let mut known: HashSet<TopicName> = assigned.iter().map(|(t, _)| t.clone()).collect();
         for (topic, _) in assignment(cursor, topics)? {
             if known.insert(topic.clone()) {
@@ -232,8 +232,8 @@ fn classic<'a>(
     // Below version 6 a missing group is reported as dead.
     let is_absent = code == codes::NONE && state_name == "Dead";
     let state = match state(state_name) {
-        // The protocol is set by the first member and kept when all have left; without one nobody
-        // ever joined.
+        // The first member sets the protocol, and the group keeps it when all members have left. Without a
+        // protocol, no member ever joined.
         GroupState::Empty if protocol.is_empty() => GroupState::Unjoined,
         other => other,
     };

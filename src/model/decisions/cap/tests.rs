@@ -282,7 +282,7 @@ proptest! {
         let first = first.max(min);
         let mut now = HpaFields { min, ..live(first) };
         let (mut user, mut ceiling) = (first, NO_CEILING);
-        let mut seen = Some(now.seen(None));
+        let mut seen = Some(now.to_last_seen(None));
         for step in steps {
             match step {
                 CapStep::User(to) => {
@@ -315,7 +315,7 @@ proptest! {
             // Level-triggered: after two passes there is nothing left to write.
             for _ in 0..2 {
                 now = write(now, enforce(now, seen, ceiling, owner), owner);
-                seen = Some(now.seen(seen));
+                seen = Some(now.to_last_seen(seen));
             }
             prop_assert!(enforce(now, seen, ceiling, owner).is_empty(), "{now:?}");
             prop_assert_eq!(now.max, user.min(ceiling.max(now.min)), "{:?}", now);

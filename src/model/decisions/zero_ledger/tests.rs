@@ -15,14 +15,14 @@ fn finds_only_the_same_hpa_and_the_same_target() {
     let ledger = ledger(&[("h1", record("billing", "d1")), ("", record("mail", "d9"))]);
     for (hpa_uid, target_uid, expected) in [
         ("h1", Some("d1"), LedgerMatch::Recorded),
-        // The Deployment was deleted and created anew.
+        // The Deployment was deleted and created again.
         ("h1", Some("d2"), LedgerMatch::OtherTarget),
         ("h1", Some(""), LedgerMatch::OtherTarget),
         ("h1", None, LedgerMatch::OtherTarget),
         // Another HPA of the same name, or on the same Deployment.
         ("h2", Some("d1"), LedgerMatch::NotRecorded),
         ("billing", Some("d1"), LedgerMatch::NotRecorded),
-        // An object without a UID is nobody's.
+        // An object without a UID matches no record.
         ("", Some("d9"), LedgerMatch::NotRecorded),
     ] {
         let found = ledger.find(hpa_uid, target_uid);

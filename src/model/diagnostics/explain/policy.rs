@@ -1,4 +1,4 @@
-//! Explains what the policy and the hold of a metric come to.
+//! Explains the result of the policy and the hold of a metric.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct PolicyPart {
     pub because: Vec<String>,
     /// The derivation in numbers, in members of the group. Times are in seconds since 1970.
     pub decision: Option<RateDecision>,
-    /// What the rate policy would have come to, if it is only recommended.
+    /// Totals if the rate policy had been applied, while it is only recommended.
     pub totals: Option<RecommendationTotals>,
 }
 
@@ -109,7 +109,7 @@ fn describe_rule(rule: RateRule) -> &'static str {
         RateRule::Start => "it begins with the present number",
         RateRule::Watching => "it observes the group and keeps the last number",
         RateRule::MissingOffsets => "offsets are unknown, so it keeps the last number",
-        RateRule::Stalled => "there is lag and nobody commits, so it keeps the last number",
+        RateRule::Stalled => "there is lag and no member commits, so it keeps the last number",
         RateRule::Keep => "no rule asks for a change",
         RateRule::Up => "messages are or will be too old",
         RateRule::Ineffective => "the last step up did not help, so it goes back",

@@ -63,7 +63,7 @@ impl MarkerKind {
         }
     }
 
-    /// Whether somebody should look at it.
+    /// Whether it needs the attention of a person.
     #[must_use]
     pub fn is_problem(self) -> bool {
         match self {

@@ -161,7 +161,7 @@ impl HistoryRecorder {
         self.max_bytes.checked_div(per_hpa).unwrap_or(0)
     }
 
-    /// Chooses the finest resolution at which so many HPAs have room.
+    /// Chooses the finest resolution at which this number of HPAs has room.
     fn fit(&mut self, hpas: usize) {
         let before = self.resolution;
         self.resolution = self.finest;

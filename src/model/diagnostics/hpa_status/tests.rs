@@ -125,7 +125,7 @@ fn status_has_the_replicas_and_since_when_the_workload_sleeps() {
         (None, &[since][..], (None, None)),
         (Some(0), &[since], (Some(0), Some(since.1))),
         (Some(0), &[], (Some(0), None)),
-        // The mark of a workload that somebody has started.
+        // The mark is left over on a workload that a user has started.
         (Some(2), &[since], (Some(2), None)),
     ] {
         let mut hpa = hpa("a", metrics(), annotations);

@@ -17,7 +17,7 @@ const PROMETHEUS: &str = "Prometheus";
 pub struct KubernetesFacts {
     pub is_before_install: bool,
     pub version: KubernetesVersion,
-    /// Whose rights were asked for; `None` if the cluster does not tell.
+    /// The user whose rights were checked; `None` if the API server does not report it.
     pub account: Option<String>,
     /// Each right that is needed, and whether the account has it.
     pub rights: Vec<(AccessRight, Result<bool, String>)>,
@@ -26,7 +26,7 @@ pub struct KubernetesFacts {
     /// Who records the user's `maxReplicas`: the admission policy, if it is installed.
     pub policy: Result<FieldOwner, String>,
     pub hpas: Result<HpaCounts, String>,
-    /// Kinds by which the Prometheus operator is told what to scrape, as far as the cluster has them.
+    /// Kinds that configure what the Prometheus operator scrapes, of those that the cluster has.
     pub monitors: Vec<String>,
 }
 

@@ -26,7 +26,7 @@ pub struct Availability {
 #[derive(Clone, Debug)]
 pub struct RegistrationFacts {
     pub is_before_install: bool,
-    /// Whether somebody else is meant to serve external metrics, by the configuration.
+    /// Whether the configuration leaves external metrics to another server.
     pub leaves_slot: bool,
     /// Service of lagwise, and its namespace where that is known.
     pub service: String,
@@ -53,11 +53,11 @@ pub fn check_registration(facts: &RegistrationFacts) -> Vec<CheckLine> {
     let registered = match &facts.registered {
         Ok(Some(registered)) => registered,
         Ok(None) if facts.is_before_install => {
-            let free = "nobody serves external metrics yet";
+            let free = "no server is registered for external metrics yet";
             return vec![CheckLine::passed(SECTION, "external metrics", free)];
         }
         Ok(None) => {
-            let message = "nobody is registered for external metrics, so HPAs get none";
+            let message = "no server is registered for external metrics, so HPAs get none";
             let problem = PreflightProblem::SlotUnregistered;
             return vec![CheckLine::problem(
                 SECTION,

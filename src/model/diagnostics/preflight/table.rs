@@ -122,13 +122,13 @@ preflight_problems! {
         "Upgrade the cluster to Kubernetes 1.29 or newer."
         "compatibility.html#kubernetes"
     KubernetesUnread "kubernetes_unread" Warning
-        "Check as somebody with the right to read it."
+        "Run the check as a user with the right to read it."
         "guides/security.html#what-lagwise-may-do-in-kubernetes"
     RightMissing "right_missing" Failed
         "Let the chart grant it: helm upgrade with rbac.create=true and the same configuration."
         "guides/security.html#what-lagwise-may-do-in-kubernetes"
     InstallRightMissing "install_right_missing" Failed
-        "Install as somebody with this right, such as an administrator of the cluster."
+        "Install as a user with this right, such as an administrator of the cluster."
         "install.html#what-the-chart-grants"
     PolicyMissing "policy_missing" Warning
         "Let the chart install the admission policy: helm upgrade with enforce.enabled=true."

@@ -307,7 +307,7 @@ impl Evaluator<'_> {
         evaluated.collect()
     }
 
-    /// Whether an ad hoc query comes to the same with other targets.
+    /// Whether the evaluation of an ad hoc query stays valid with the new targets.
     fn is_kept(&self, query: &MetricQuery<'_>, before: &MetricEvaluation) -> bool {
         let is_sent_by_hpa = |targets: &Targets| {
             let (namespace, selector) = (query.namespace, query.selector);

@@ -264,7 +264,7 @@ fn a_group_scales_up_in_one_step_and_down_later() {
 fn recommend_serves_lag_and_adds_up_what_rate_would_have_come_to() {
     let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "recommend")]));
     group.run(300);
-    // While nobody knows what a member can process, fewer are not recommended.
+    // While the capacity of a member is unknown, fewer members are not recommended.
     let rate = group.outcome().rate.unwrap();
     let totals = rate.totals.unwrap();
     assert_eq!((rate.replicas, totals.rate.changes), (4, 0));

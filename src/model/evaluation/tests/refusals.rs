@@ -160,7 +160,7 @@ fn queries_from_unwatched_namespaces_are_refused() {
         ask_at(0, &snapshot, "group=g", &only("shop")).unwrap().lag,
         Some(Lag(9))
     );
-    // Also what has not been read yet: nothing is read for whom nothing can be served.
+    // Also for keys that were not read yet: nothing is read for a namespace to which nothing can be served.
     for selector in ["group=g", "group=another"] {
         assert_eq!(
             ask_at(0, &snapshot, selector, &only("other")).unwrap_err(),

@@ -139,7 +139,7 @@ fn without_named_topics_those_that_members_read_count() {
         let after = snapshot_of([vec![working.clone()], later].concat());
         assert_eq!(ask(&after, "group=g").unwrap().lag, Some(Lag(5)));
     }
-    // Where nobody was ever seen, it is what has commits.
+    // If no member was ever seen, the partitions with commits count.
     assert_eq!(
         ask(&snapshot_of(vec![empty]), "group=g").unwrap().lag,
         Some(Lag(1005))

@@ -130,7 +130,7 @@ fn a_group_that_never_ran_is_served_the_lag_of_one_replica() {
         (answer.value, answer.rule, answer.lag),
         (Milli::from_units(100), ValueRule::NeverRan, Some(Lag(0)))
     );
-    // Somebody who wants nothing per replica is told the lag as it is.
+    // Without a lag per replica, the lag is served unchanged.
     assert_eq!(
         ask(&snapshot, "group=g").unwrap_err(),
         NoValueReason::NothingCommitted {
@@ -400,18 +400,18 @@ proptest! {
         let answer = ask(&snapshot, "group=g").unwrap();
         let ceiling = answer.ceiling.unwrap().replicas.bounded().unwrap();
         prop_assert!(u64::from(ceiling) <= all);
-        let told_of = !find_tolerance_against_ceiling(&facts, Replicas(ceiling)).is_empty();
+        let has_finding = !find_tolerance_against_ceiling(&facts, Replicas(ceiling)).is_empty();
         for now in 0..=u64::from(max) {
             // Both tolerances 0: at most the ceiling, wherever it stands.
             let exact = hpa_proposes(answer.value, target, now, 0.0);
             prop_assert!(exact <= u64::from(ceiling), "{} from {}", exact, now);
-            // The default: perhaps what there is, and then somebody is told.
+            // With the default tolerance the HPA may stay above the ceiling, and then there is a finding.
             let loose = hpa_proposes(answer.value, target, now, 0.1);
             prop_assert!(loose <= u64::from(ceiling).max(now));
-            prop_assert!(loose <= u64::from(ceiling) || told_of);
-            // One too few, with all there is to do: somebody is told as well.
+            prop_assert!(loose <= u64::from(ceiling) || has_finding);
+            // If it stops below the ceiling, there is a finding as well.
             if loose < exact && answer.rule == ValueRule::Clamped && now < u64::from(max) {
-                prop_assert!(told_of, "{} stays, {} wanted", loose, exact);
+                prop_assert!(has_finding, "{} stays, {} wanted", loose, exact);
             }
         }
         // Plain and below the ceiling, the value is the lag itself.

@@ -1,5 +1,5 @@
-//! Predicts the next sync of an HPA from one look: a number, or a range with the reasons for the
-//! uncertainty.
+//! Predicts the next sync of an HPA from a single observation: a number of replicas, or a range with the
+//! reasons for the uncertainty.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -55,8 +55,8 @@ impl Range {
 pub struct KnownHistory {
     /// Time since it last changed the replicas; `None` if it never did.
     pub since_scaled: Option<Duration>,
-    /// Highest recommendation within the window, if the last sync reveals it because nothing else limited
-    /// the replicas.
+    /// Highest recommendation within the stabilisation window. Known only if the last sync was limited by
+    /// nothing else, so that its result is that recommendation.
     pub highest: Option<u32>,
 }
 
@@ -85,11 +85,12 @@ pub struct Outlook {
     pub verdict: Option<Verdict>,
     /// The replicas that it sets.
     pub replicas: Range,
-    /// What keeps that from being exact.
+    /// Why `replicas` is a range; empty if it is a number.
     pub open: BTreeSet<UnknownHistory>,
 }
 
-/// Predicts the next sync.
+/// Predicts the next sync from the HPA's spec, the observed replicas and metrics, and what its status reveals about earlier
+/// syncs.
 #[must_use]
 pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Outlook {
     let current = seen.spec_replicas;
@@ -142,7 +143,7 @@ pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Out
     }
 }
 
-/// Range in which the number proposed by the metrics may end up.
+/// Range of the replicas that the controller may set if the metrics propose `wanted`, with the unknowns added to `open`.
 fn reach(
     spec: &HpaSpec,
     seen: &ObservedScale,
@@ -178,7 +179,7 @@ fn reach(
             if limits.is_none() && wanted != current {
                 open.insert(UnknownHistory::RecentChanges);
             }
-            // When scaling up the smaller limit gives the fewer replicas, when scaling down the more.
+            // The smaller limit gives fewer replicas when scaling up, and more when scaling down.
             let ends = |wanted| {
                 let of = |limits: Limits| limits.bounded(spec, current, wanted).0;
                 (of(least).min(of(most)), of(least).max(of(most)))
@@ -231,6 +232,7 @@ fn limits(
         .then(|| Limits::new(behavior, none, current, Duration::ZERO))
 }
 
+/// The farthest number that the rules of a direction may allow: `most`, or the current one if the direction is disabled.
 fn allowed(rules: &ScalingRules, current: u32, most: u32) -> u32 {
     match rules.select {
         Select::Disabled => current,

@@ -17,7 +17,7 @@ pub enum Proposal {
     Replicas {
         /// The number.
         replicas: u32,
-        /// Whether the ratio is within the tolerance, so that the number stays as it is.
+        /// Whether the ratio is within the tolerance, so that the number does not change.
         within_tolerance: bool,
     },
     /// No proposal, because the metric failed.

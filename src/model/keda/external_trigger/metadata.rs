@@ -25,7 +25,7 @@ const KEYS_OF_KEDA: [&str; 9] = [
     "metricType",
 ];
 
-/// Keys beside those of the table of settings.
+/// Keys besides those of the table of settings.
 pub const OWN_KEYS: [&str; 7] = [
     "group",
     "topic",

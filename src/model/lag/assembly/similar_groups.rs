@@ -8,7 +8,7 @@ use crate::model::lag::cluster_snapshot::Unseen;
 use crate::model::units::newtypes::GroupId;
 use crate::model::units::spelling;
 
-/// The most similar names that are kept of a group. Whoever asks for it may not be told all of them.
+/// Maximum number of similar names that are kept for a group. Tenancy may hide some of them from a namespace.
 const MAX_SIMILAR: usize = 16;
 
 /// About how many pairs of names are compared in one sweep. It takes some 50 ms.

@@ -29,7 +29,7 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) steady: Option<Steady>,
     /// Since when it has had no members; `None` if it has some or was never described.
     pub(in crate::model) empty: Option<Stamp>,
-    /// What was listed for it by patterns, until its next members tell which of the topics they read.
+    /// Topics that were listed for it by patterns, until its next members show which of them they read.
     pub(in crate::model) listed: Option<Arc<TopicListing>>,
     /// Since when nothing has shown that it exists.
     pub(in crate::model) unseen: Option<Stamp>,
@@ -83,8 +83,8 @@ impl GroupHistory {
         };
     }
 
-    /// Notes the topics on which the group commits while its members do not tell what they read: they have another
-    /// subscription than the last one known. Each topic comes with its commits and whether one of them moved.
+    /// Remembers the topics on which the group commits while the broker does not report its subscription: then the
+    /// subscription has changed. Each topic comes with its commits and whether one of them moved.
     pub(in crate::model) fn note_commits<'a>(
         &mut self,
         topics: impl Iterator<Item = (&'a TopicName, &'a CommittedOffsets, bool)>,
@@ -103,7 +103,7 @@ impl GroupHistory {
             !reads.contains(topic.as_str()) && (*moved || is_new(topic, committed))
         });
         let mut new = new.map(|(topic, ..)| topic).peekable();
-        // Seldom is one new, so only then is it worked out what the members tell.
+        // New topics are rare, so the subscription is only computed if there is one.
         let description = self.learned.as_deref();
         let tell = || description.is_some_and(|d| Subscription::of(d).is_all);
         if new.peek().is_some() && !tell() {
@@ -112,7 +112,7 @@ impl GroupHistory {
         }
     }
 
-    /// Notes which of the topics that were listed while it had no members are not read by those that it has now.
+    /// Remembers which topics that were listed while it had no members its present members do not read.
     pub(in crate::model) fn note_ignored(&mut self) {
         let is_due = self.listed.is_some() || self.remembered.ignores_any();
         let Some(description) = self.learned.as_ref().filter(|_| is_due) else {
@@ -285,9 +285,8 @@ impl LagClassifier {
         log_moved: Stamp,
         owned: bool,
     ) -> PartitionLag {
-        // Judged once while a member owned the partition, and neither offset has moved since: without a member,
-        // nothing can show that the judgement was wrong. Nor is it wrong because Kafka has deleted the offset of
-        // an idle group.
+        // The same lag was found residual while a member owned the partition, and neither offset has moved since.
+        // It stays residual without a member, and after Kafka has deleted the offset of the idle group.
         let is_known = |messages: Lag| messages == state.residue() && messages > Lag(0);
         let messages = match lag {
             PartitionLag::Measured(messages) | PartitionLag::UpperBound(messages) => messages,

@@ -124,7 +124,8 @@ impl PartitionState {
         Lag(self.residue.into())
     }
 
-    /// Remembers that so many messages beyond the committed offset are residual. More than fit are not remembered.
+    /// Remembers that this number of messages beyond the committed offset is residual. A number above `u16::MAX` is not
+    /// remembered.
     pub(in crate::model) fn set_residue(&mut self, messages: Lag) {
         self.residue = u16::try_from(messages.0).unwrap_or(0);
     }

@@ -34,7 +34,7 @@ impl GroupEstimates {
             let lag = messages_between(*committed, *end);
             let since = moment.since(state.committed_at);
             let age_now = read.age.map_or(0.0, |age| age.duration().as_secs_f64());
-            // A stuck partition stays so until a commit, whoever owns it.
+            // A stuck partition stays stuck until a commit, also with another owner.
             let is_left = is_settled && since.min(age_now).min(watched) >= stuck_after;
             state.is_stuck = settings.has(PolicyRule::Stuck)
                 && lag > 0.0
@@ -83,9 +83,9 @@ impl GroupEstimates {
     /// Age that the oldest unprocessed message will have by the time a change would take effect, on the member that
     /// will be behind most, in seconds.
     ///
-    /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be
-    /// `b + (a - capacity) x delay` behind, which arrived in the last so many / `a` seconds. The message at the head
-    /// then is a later one than now, so that its age has grown by no more than the delay.
+    /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be `b + (a
+    /// - capacity) x delay` behind. These messages arrived in the last `(b + (a - capacity) x delay) / a` seconds. The
+    /// oldest of them arrived later than the one that is oldest now, so the age grows by at most the delay.
     ///
     /// `by_owner` is a buffer for the loads of members; without it all members together count as one.
     pub(in crate::model::policy) fn project_age(

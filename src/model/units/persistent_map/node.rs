@@ -11,7 +11,7 @@ pub(super) struct TreeNode<K, V> {
     /// The key of each value. Of each child a bound: at most every key of the child, and more than every key of the
     /// child before.
     ///
-    /// Versions of a node that differ in values alone share it. To copy the keys would touch each of them, since most
+    /// Versions of a node that differ in values alone share it. Copying the keys would touch each of them, since most
     /// hold shared texts, and few of those are in the processor's cache.
     pub(super) keys: Arc<[K]>,
     pub(super) items: Items<K, V>,

@@ -380,7 +380,7 @@ async fn streams_large_bodies_and_bounds_how_many() {
     assert_eq!(length, 50_000_000);
     assert_eq!(digest.finalize(), expected.finalize());
     drop(body);
-    // Answers that nobody reads count until they are dropped.
+    // Responses that the client does not read count until they are dropped.
     let mut unread = Vec::new();
     let busy = loop {
         let response = large().await;

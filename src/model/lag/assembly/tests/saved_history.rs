@@ -32,7 +32,7 @@ fn stuck_and_residual_partitions_stay_so_after_a_restart() {
         snapshot.groups["g"].remembered.assignor.as_deref(),
         Some("sticky")
     );
-    // What comes to be known after the first sweep counts as well.
+    // A history that is loaded after the first sweep counts as well.
     fresh.import(&history.export(&at(1300)), 1300, &at(1362));
     let snapshot = fresh.apply(read(1365), Scope::Whole);
     assert_eq!(rules(&snapshot).0, expected);
