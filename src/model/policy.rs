@@ -17,6 +17,7 @@ mod down;
 mod estimates;
 mod ladder;
 pub mod learned;
+mod member_capacities;
 mod policy_time;
 mod rates;
 mod reaction;

@@ -4,9 +4,10 @@ mod backlog;
 
 use std::collections::HashMap;
 
-use super::capacity::{CommitTimes, MemberCapacities, MemberProgress};
+use super::capacity::{CommitTimes, MemberProgress};
 use super::commits::CommitGaps;
 use super::learned::LearnedPolicy;
+use super::member_capacities::{CapacitySamples, MemberCapacities};
 use super::policy_time::{PolicyTime, compact, messages_between, to_counter};
 use super::rates::{GrowthRing, SlotClock, SlotRing, measure_shares};
 use super::reading::GroupReading;
@@ -277,6 +278,7 @@ impl GroupEstimates {
         }
         let most = self.partitions.len();
         let present = self.members.len();
+        let mut samples = CapacitySamples::begin(&mut self.capacities, moment);
         for (member, (sum, commits, is_busy)) in self.members.iter_mut().zip(of_members) {
             // The first commits after a change of owners are partly of the owners before.
             if !*commits || !is_gradual || self.stable_since >= now {
@@ -284,14 +286,14 @@ impl GroupEstimates {
             }
             let (sample, floor) = member.commit(moment, *sum, *is_busy, times);
             if let Some(sample) = sample {
-                self.capacities
-                    .add((member.key, sample), moment, most, learned);
-                self.capacities.lower_floors(moment, present, learned);
+                samples.add((member.key, sample), most, learned);
+                samples.lower_floors(present, learned);
             }
             if let Some(floor) = floor {
                 learned.raise_floors(floor, now);
             }
         }
+        samples.finish(learned);
         total
     }
 

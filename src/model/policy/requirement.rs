@@ -57,6 +57,7 @@ pub struct ReplicaRequirement {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequirementScratch {
     loads: Vec<f64>,
+    /// The loads in the order of each random assignment, one after the other; empty until they are needed.
     shuffled: Vec<f64>,
 }
 
@@ -93,6 +94,7 @@ pub(super) fn find_requirement(
             if !has_loads {
                 let utilisation = demand.utilisation.max(HEAVIEST_UTILISATION);
                 scratch.loads.clear();
+                scratch.shuffled.clear();
                 let loads = partitions.clone().map(|p| load(utilisation, p));
                 scratch.loads.extend(loads);
                 has_loads = true;
@@ -113,8 +115,8 @@ pub(super) fn find_requirement(
     }
 }
 
-/// Load of the most heavily loaded of `members` members: the 75th percentile of eight balanced assignments, which are
-/// the same at each call.
+/// Load of the most heavily loaded of so many members: the 75th percentile of eight balanced assignments, which are the
+/// same at each call. O(partitions) after the first call, which makes the assignments for all numbers of members.
 fn heaviest_load(scratch: &mut RequirementScratch, members: u32) -> f64 {
     let RequirementScratch { loads, shuffled } = scratch;
     let members = usize::try_from(members).unwrap_or(usize::MAX).max(1);
@@ -127,18 +129,29 @@ fn heaviest_load(scratch: &mut RequirementScratch, members: u32) -> f64 {
     if each <= 1 || most - least <= 1e-6 * most {
         return most * from_count(each);
     }
+    if shuffled.is_empty() {
+        shuffle(loads, shuffled);
+    }
     let mut found = [0.0f64; ASSIGNMENTS];
-    let mut random = SplitMix(0x6c61_6777_6973_6521);
-    for heaviest in &mut found {
-        shuffled.clear();
-        shuffled.extend_from_slice(loads);
-        for place in (1..shuffled.len()).rev() {
-            shuffled.swap(place, random.below(place.saturating_add(1)));
-        }
-        *heaviest = heaviest_chunk(shuffled, members);
+    let assignments = shuffled.chunks(loads.len().max(1));
+    for (heaviest, assignment) in found.iter_mut().zip(assignments) {
+        *heaviest = heaviest_chunk(assignment, members);
     }
     found.sort_unstable_by(f64::total_cmp);
     found.get(ASSIGNMENT).copied().unwrap_or(most)
+}
+
+/// Appends the loads in random orders, one for each assignment.
+fn shuffle(loads: &[f64], shuffled: &mut Vec<f64>) {
+    let mut random = SplitMix(0x6c61_6777_6973_6521);
+    for _ in 0..ASSIGNMENTS {
+        let begin = shuffled.len();
+        shuffled.extend_from_slice(loads);
+        let assignment = shuffled.get_mut(begin..).unwrap_or_default();
+        for place in (1..assignment.len()).rev() {
+            assignment.swap(place, random.below(place.saturating_add(1)));
+        }
+    }
 }
 
 /// The largest sum when the loads are dealt to members in turn.
@@ -210,7 +223,44 @@ mod tests {
         assert_eq!(required(&demand(198.0, 0.0), &shares), 24);
     }
 
+    /// The load of the heaviest member with assignments that are made for this number of members alone.
+    fn plain_heaviest(loads: &[f64], members: usize) -> f64 {
+        let largest = loads.iter().copied().fold(0.0, f64::max);
+        let smallest = loads.iter().copied().fold(f64::INFINITY, f64::min);
+        let each = loads.len().div_ceil(members);
+        if each <= 1 || largest - smallest <= 1e-6 * largest {
+            return largest * from_count(each);
+        }
+        let mut random = SplitMix(0x6c61_6777_6973_6521);
+        let mut found = Vec::new();
+        for _ in 0..ASSIGNMENTS {
+            let mut order = loads.to_vec();
+            for place in (1..order.len()).rev() {
+                order.swap(place, random.below(place + 1));
+            }
+            let mut sums = vec![0.0; members];
+            for (place, load) in order.iter().enumerate() {
+                sums[place % members] += load;
+            }
+            found.push(sums.into_iter().fold(0.0, f64::max));
+        }
+        found.sort_unstable_by(f64::total_cmp);
+        found[ASSIGNMENT]
+    }
+
     proptest! {
+        #[test]
+        fn numbers_of_members_share_their_assignments(
+            loads in proptest::collection::vec(0.0f64..100.0, 1..80),
+            members in proptest::collection::vec(1usize..90, 1..8),
+        ) {
+            let mut scratch = RequirementScratch { loads: loads.clone(), shuffled: Vec::new() };
+            for members in members {
+                let found = heaviest_load(&mut scratch, u32::try_from(members).unwrap());
+                prop_assert_eq!(found.to_bits(), plain_heaviest(&loads, members).to_bits());
+            }
+        }
+
         #[test]
         fn more_demand_needs_no_fewer(rate in 0.0f64..3000.0, backlog in 0.0f64..1e6, more in 1.0f64..2.0) {
             let even = [1.0 / 24.0; 24];
