@@ -62,6 +62,22 @@ pub(crate) fn allow(plane: &ControlPlane, namespace: &str) -> Result<()> {
     plane.apply(namespace, &rights.to_string())
 }
 
+/// The rights to keep the state in a ConfigMap.
+pub(crate) fn allow_state(plane: &ControlPlane, namespace: &str) -> Result<()> {
+    let rights = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "keeps"},
+            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]}],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "keeps"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "keeps"},
+            "subjects": [{"kind": "ServiceAccount", "name": "lagwise", "namespace": namespace}],
+        },
+    ]});
+    plane.apply(namespace, &rights.to_string())
+}
+
 fn leads(daemon: &Daemon) -> Result<bool> {
     let metrics = daemon.metrics()?;
     let is_told = metrics.contains("kafka_consumergroup_lag_sum{");
@@ -237,18 +253,7 @@ fn the_next_knows_what_one_remembered(testbed: &Testbed) -> Result<()> {
     kafka.produce(&topic, 0, 9)?;
     kafka.commit(&group, &topic, &[(0, 2)])?;
     allow(plane, &namespace)?;
-    let state = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "keeps"},
-            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]}],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "keeps"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "keeps"},
-            "subjects": [{"kind": "ServiceAccount", "name": "lagwise", "namespace": namespace}],
-        },
-    ]});
-    plane.apply(&namespace, &state.to_string())?;
+    allow_state(plane, &namespace)?;
     let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
     let options = Options {
         leader: json!({"lease": "lagwise", "duration": "6s"}),

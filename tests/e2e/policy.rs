@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::Test;
 use crate::daemon::{Daemon, Options};
+use crate::leader;
 use crate::scale::workload;
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::control_plane::ControlPlane;
@@ -20,6 +21,10 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "policy::a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing",
         a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing,
+    ),
+    (
+        "policy::a_leader_killed_beside_a_standby_changes_nothing",
+        a_leader_killed_beside_a_standby_changes_nothing,
     ),
     (
         "policy::rate_rebalances_less_than_lag_under_the_same_load",
@@ -144,11 +149,50 @@ fn produce(
     Ok(())
 }
 
-fn wait_until_served(daemon: &Daemon, namespace: &str, hpa: &str) -> Result<bool> {
+/// The value that a daemon serves for the metric of an HPA, as a line of `/metrics`; `None` while it knows none or does not
+/// lead.
+fn served_value(daemon: &Daemon, namespace: &str, hpa: &str) -> Result<Option<String>> {
     let metrics = daemon.metrics()?;
     let value = format!("lagwise_target_value{{namespace=\"{namespace}\",hpa=\"{hpa}\"");
     let mut lines = metrics.lines();
-    Ok(lines.any(|line| line.starts_with(&value) && line.contains("rule=\"rate\"")))
+    Ok(lines
+        .find(|line| line.starts_with(&value))
+        .map(str::to_owned))
+}
+
+fn until_served(daemon: &Daemon, namespace: &str, hpa: &str) -> Result<bool> {
+    let value = served_value(daemon, namespace, hpa)?;
+    Ok(value.is_some_and(|line| line.contains("rule=\"rate\"")))
+}
+
+/// Lets the policy observe the group, and then take a step up. Returns the replicas that there were.
+fn step_up(
+    daemon: &Daemon,
+    kafka: &KafkaCluster,
+    namespace: &str,
+    topic: &str,
+    rate: &mut Scaled,
+) -> Result<Vec<i32>> {
+    // A backlog, by which the policy learns what a member can process.
+    let backlog: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 40)).collect();
+    kafka.produce_to(topic, &backlog)?;
+    produce(kafka, topic, (20, 180), &mut [&mut *rate], |_| {
+        until_served(daemon, namespace, "rate")
+    })?;
+    ensure!(until_served(daemon, namespace, "rate")?, "not served");
+    // What lag did before is no matter of the policy.
+    let before = rate.moves().len();
+    produce(kafka, topic, (130, 150), &mut [&mut *rate], |scaled| {
+        Ok(scaled.iter().all(|one| one.series.now() >= 5))
+    })?;
+    // Long enough for a further move, and for the state to be saved.
+    produce(kafka, topic, (130, 40), &mut [&mut *rate], |_| Ok(false))?;
+    let moves = rate.moves();
+    println!("replicas: {moves:?}");
+    let reached = moves.last().copied().unwrap_or_default();
+    ensure!((5..=12).contains(&reached), "{moves:?}");
+    ensure!(moves.len() <= before + 2, "more than two moves: {moves:?}");
+    Ok(moves)
 }
 
 fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testbed) -> Result<()> {
@@ -166,28 +210,7 @@ fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testb
     let clusters = (kafka, plane);
     let of_rate = ("rate", "1000");
     let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, of_rate)?;
-    // A backlog, by which the policy learns what a member can process.
-    let backlog: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 40)).collect();
-    kafka.produce_to(&topic, &backlog)?;
-    produce(kafka, &topic, (20, 180), &mut [&mut rate], |_| {
-        wait_until_served(&daemon, &namespace, "rate")
-    })?;
-    ensure!(
-        wait_until_served(&daemon, &namespace, "rate")?,
-        "not served"
-    );
-    // What lag did before is no matter of the policy.
-    let before = rate.moves().len();
-    produce(kafka, &topic, (130, 150), &mut [&mut rate], |scaled| {
-        Ok(scaled.iter().all(|one| one.series.now() >= 5))
-    })?;
-    // Long enough for a further move, and for the state to be saved.
-    produce(kafka, &topic, (130, 40), &mut [&mut rate], |_| Ok(false))?;
-    let moves = rate.moves();
-    println!("replicas: {moves:?}");
-    let reached = moves.last().copied().unwrap_or_default();
-    ensure!((5..=12).contains(&reached), "{moves:?}");
-    ensure!(moves.len() <= before + 2, "more than two moves: {moves:?}");
+    let moves = step_up(&daemon, kafka, &namespace, &topic, &mut rate)?;
 
     daemon.process.signal("KILL")?;
     drop((daemon, api));
@@ -200,6 +223,71 @@ fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testb
         );
         Ok(())
     })?;
+    ensure!(rate.moves() == moves, "{:?} after {moves:?}", rate.moves());
+    Ok(())
+}
+
+/// The standby has never read the group. From its first value on, it serves the number of the leader that was killed.
+fn a_leader_killed_beside_a_standby_changes_nothing(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("standby")?;
+    let topic = unique("orders");
+    kafka.create_topic(&topic, PARTITIONS)?;
+    leader::allow(plane, &namespace)?;
+    leader::allow_state(plane, &namespace)?;
+    let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
+    let options = Options {
+        interval: "3s",
+        leader: json!({"lease": "lagwise", "duration": "6s"}),
+        state: json!({"config_map": "state"}),
+        namespaces: vec![namespace.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let certificate = plane.serving_certificate(&namespace, "lagwise")?;
+    let start = || {
+        let tls =
+            json!({"tls": {"cert_file": certificate.cert_file, "key_file": certificate.key_file}});
+        let watched = json!({"namespaces": [namespace]});
+        Daemon::start(testbed, &options, tls, watched, Some(&kubeconfig))
+    };
+    let first = start()?;
+    poll_until(Duration::from_secs(60), "the first to lead", || {
+        let metrics = first.metrics()?;
+        let leads = metrics.lines().any(|line| line == "lagwise_leader 1");
+        ensure!(leads, "it does not");
+        Ok(())
+    })?;
+    let second = start()?;
+    // The API server asks the standby, which passes the requests on as long as the first leads.
+    let api = plane.register_api(&namespace, "lagwise", second.api_port, &certificate.ca_pem)?;
+    api.wait_available(Duration::from_secs(60))?;
+    let clusters = (kafka, plane);
+    let of_rate = ("rate", "1000");
+    let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, of_rate)?;
+    let moves = step_up(&first, kafka, &namespace, &topic, &mut rate)?;
+
+    let killed = Instant::now();
+    first.process.signal("KILL")?;
+    let mut values: Vec<(Duration, String)> = Vec::new();
+    produce(kafka, &topic, (130, 75), &mut [&mut rate], |_| {
+        if let Some(value) = served_value(&second, &namespace, "rate")?
+            && values.last().is_none_or(|(_, last)| *last != value)
+        {
+            values.push((killed.elapsed(), value));
+        }
+        Ok(false)
+    })?;
+    for (after, value) in &values {
+        println!("{after:.1?} after the kill: {value}");
+    }
+    let reached = moves.last().copied().unwrap_or_default();
+    let expected = format!(" {reached}.000");
+    let is_kept = |line: &str| line.contains("rule=\"rate\"") && line.ends_with(&expected);
+    ensure!(!values.is_empty(), "the standby serves nothing");
+    ensure!(
+        values.iter().all(|(_, line)| is_kept(line)),
+        "{values:?} after {moves:?}"
+    );
     ensure!(rate.moves() == moves, "{:?} after {moves:?}", rate.moves());
     Ok(())
 }
