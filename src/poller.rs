@@ -191,6 +191,7 @@ impl<S: OffsetSource> Poller<S> {
                 event = HistoryHandle::next_event(&mut saved_state) => match event {
                     HistoryEvent::Loaded(saved) => {
                         (state, ()) = change(state, move |state| state.load(&saved)).await?;
+                        publish(&state);
                     }
                     HistoryEvent::Stop => {
                         save(state, &mut saved_state).await?;

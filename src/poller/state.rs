@@ -313,6 +313,7 @@ impl PollerState {
                 self.policies.import(name, &known.policies, saved.saved);
             }
         }
+        self.resume_policies();
     }
 
     /// Whether a policy has decided for another number of replicas since the last save.

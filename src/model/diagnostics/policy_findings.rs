@@ -38,11 +38,12 @@ pub fn find_in_policy(metric: &HpaMetric<'_>) -> Vec<Finding> {
     }) {
         note(FindingCode::MoreReplicasNoHelp, message.to_owned());
     }
-    if let Some(held) = outcome.hold.as_ref().filter(|_| is_held) {
+    if let Some(held) = outcome.hold.as_ref().filter(|_| is_held)
+        && let Some(replicas) = held.replicas
+    {
         let message = format!(
-            "lagwise.dev/hold: {:?} keeps the number of replicas at {}",
+            "lagwise.dev/hold: {:?} keeps the number of replicas at {replicas}",
             held.hold.to_string(),
-            held.replicas
         );
         note(FindingCode::ReplicasHeld, message);
     }

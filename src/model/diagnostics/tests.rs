@@ -394,7 +394,7 @@ fn policy_findings() -> Vec<Finding> {
         unavailable: None,
         hold: Some(HeldReplicas {
             hold: "up until 2026-12-02T10:00:00Z".parse().unwrap(),
-            replicas: 4,
+            replicas: Some(4),
         }),
     };
     let billing = with_metric(hpa("billing", "group=g", &[]), DESIRED_METRIC);

@@ -7,16 +7,18 @@
 
 mod next;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use smallvec::SmallVec;
 
 use super::ServingPolicy;
 use super::group_evaluation::{Clusters, GroupEvaluation};
 use super::group_parallelism::GroupParallelism;
 use super::metric_evaluation::MetricEvaluation;
 use super::parallelism::Parallelism;
-use super::policy_outcome::{PolicyOutcome, PolicyOutcomes, policy_key};
+use super::policy_outcome::{PolicyOutcome, PolicyOutcomes, find_outcome};
 use crate::model::targets::lookup::{GroupQuery, ResolvedQuery};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::{QueryHash, Target, Targets};
@@ -34,8 +36,8 @@ pub struct Evaluations {
     by_query: ByQuery,
     ad_hoc: BTreeMap<AdHocQuery, Arc<MetricEvaluation>>,
     parallelism: GroupParallelism,
-    /// Results of the policies and holds of targets.
-    outcomes: Arc<PolicyOutcomes>,
+    /// What the policies and holds of targets come to.
+    outcomes: PolicyOutcomes,
     /// How many metrics were evaluated, for these evaluations and those before them.
     metrics_evaluated: Arc<AtomicU64>,
 }
@@ -81,42 +83,34 @@ impl Evaluations {
         self.with_evaluations(self.targets.of_hpa(hpa).iter())
     }
 
-    /// The same evaluations with other outcomes of policies and holds.
+    /// The same evaluations with other outcomes of policies and holds, at the cost of the queries whose outcomes differ.
     #[must_use]
-    pub(super) fn with_outcomes(self: &Arc<Self>, outcomes: Arc<PolicyOutcomes>) -> Arc<Self> {
-        if outcomes.is_empty() && self.outcomes.is_empty() {
+    pub(super) fn with_outcomes(self: &Arc<Self>, outcomes: &PolicyOutcomes) -> Arc<Self> {
+        let mut changed = BTreeSet::new();
+        self.outcomes
+            .diff_by(outcomes, Arc::ptr_eq, |(_, query), _, _| {
+                changed.insert(*query);
+            });
+        if changed.is_empty() {
             return Arc::clone(self);
         }
         let mut next = Self::clone(self);
-        next.outcomes = outcomes;
-        next.by_query = self.by_query.update_values(|_, targets| {
-            let updated: Vec<_> = targets.iter().map(|known| next.evaluated(known)).collect();
-            let mut both = updated.iter().zip(&**targets);
-            let is_same =
-                both.all(|(a, b)| Arc::ptr_eq(&a.evaluation.metric, &b.evaluation.metric));
-            (!is_same).then(|| updated.into())
-        });
+        next.outcomes = outcomes.clone();
+        if is_few(changed.len(), self.by_query.len()) {
+            for query in changed {
+                let known = self.by_query.get(&query);
+                let updated = known.and_then(|known| with_outcomes(known, outcomes));
+                if let Some(updated) = updated {
+                    next.by_query.insert(query, updated);
+                }
+            }
+        } else {
+            next.by_query = self.by_query.update_values(|query, known| {
+                let is_changed = changed.contains(query);
+                is_changed.then(|| with_outcomes(known, outcomes)).flatten()
+            });
+        }
         Arc::new(next)
-    }
-
-    /// A target with the outcome of its policy and hold.
-    fn evaluated(&self, known: &EvaluatedTarget) -> EvaluatedTarget {
-        let metric = &known.evaluation.metric;
-        EvaluatedTarget {
-            target: Arc::clone(&known.target),
-            evaluation: TargetEvaluation {
-                group: Arc::clone(&known.evaluation.group),
-                metric: with_outcome(metric, self.outcome(&known.target)),
-            },
-        }
-    }
-
-    /// The outcome of the policy and the hold of a target, if it has one.
-    fn outcome(&self, target: &Target) -> Option<&Arc<PolicyOutcome>> {
-        if self.outcomes.is_empty() {
-            return None;
-        }
-        self.outcomes.get(&policy_key(target)?)
     }
 
     /// These targets with their evaluations.
@@ -230,19 +224,59 @@ impl Evaluations {
     }
 }
 
+/// Whether it is cheaper to update each of `some` entries than to go through `all` of them.
+fn is_few(some: usize, all: usize) -> bool {
+    some.saturating_mul(4) < all
+}
+
+/// Targets whose queries have the same hash, with the outcomes of their policies and holds; `None` if they have them
+/// already.
+fn with_outcomes(
+    targets: &[EvaluatedTarget],
+    outcomes: &PolicyOutcomes,
+) -> Option<Arc<[EvaluatedTarget]>> {
+    let mut is_changed = false;
+    // The targets of one query share their evaluation, and go on sharing it.
+    let mut known: SmallVec<[(&Arc<MetricEvaluation>, Arc<MetricEvaluation>); 1]> = SmallVec::new();
+    let updated = targets.iter().map(|evaluated| {
+        let metric = &evaluated.evaluation.metric;
+        let is_of = |other: &Arc<MetricEvaluation>| Arc::ptr_eq(other, metric);
+        let next = match known.iter().find(|(before, _)| is_of(before)) {
+            Some((_, next)) => Arc::clone(next),
+            None => {
+                let same = targets
+                    .iter()
+                    .filter(|other| is_of(&other.evaluation.metric));
+                let outcome = find_outcome(outcomes, same.map(|other| &*other.target));
+                let next = with_outcome(Arc::clone(metric), outcome);
+                is_changed |= !is_of(&next);
+                known.push((metric, Arc::clone(&next)));
+                next
+            }
+        };
+        EvaluatedTarget {
+            target: Arc::clone(&evaluated.target),
+            evaluation: TargetEvaluation {
+                group: Arc::clone(&evaluated.evaluation.group),
+                metric: next,
+            },
+        }
+    });
+    let updated: Arc<[_]> = updated.collect();
+    is_changed.then_some(updated)
+}
+
 /// An evaluation with this outcome; the same one if it has it already.
 fn with_outcome(
-    metric: &Arc<MetricEvaluation>,
+    mut metric: Arc<MetricEvaluation>,
     outcome: Option<&Arc<PolicyOutcome>>,
 ) -> Arc<MetricEvaluation> {
     let is_same = match (&metric.policy, outcome) {
         (Some(before), Some(now)) => Arc::ptr_eq(before, now),
         (before, now) => before.is_none() && now.is_none(),
     };
-    if is_same {
-        return Arc::clone(metric);
+    if !is_same {
+        Arc::make_mut(&mut metric).policy = outcome.cloned();
     }
-    let mut next = MetricEvaluation::clone(metric);
-    next.policy = outcome.cloned();
-    Arc::new(next)
+    metric
 }

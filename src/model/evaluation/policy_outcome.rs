@@ -1,6 +1,5 @@
 //! Result of the scaling policy and the hold of a metric, besides lag divided by the lag per replica.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,23 +10,51 @@ use serde::{Deserialize, Serialize};
 use super::{MetricValue, ValueRule};
 use crate::model::policy::decision::RateDecision;
 use crate::model::policy::recommendation::ScalingTotals;
-use crate::model::settings::replica_hold::ReplicaHold;
+use crate::model::settings::replica_hold::{HoldDirection, ReplicaHold};
 use crate::model::settings::scaling_policy::ScalingPolicy;
-use crate::model::targets::Target;
+use crate::model::targets::{QueryHash, Target};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
+use crate::model::units::persistent_map::PersistentMap;
 use crate::model::units::quantity::Milli;
 
-/// A metric of an HPA: the HPA, and the position among its External metrics.
-pub type PolicyKey = (HpaKey, usize);
+/// A metric of an HPA: the HPA, and the query that it sends for the metric. After an edit of the selector it is another one,
+/// so that a number is never served for a query that it was not decided for.
+pub type PolicyKey = (HpaKey, QueryHash);
 
 /// The outcomes of all metrics that have one.
-pub type PolicyOutcomes = BTreeMap<PolicyKey, Arc<PolicyOutcome>>;
+pub type PolicyOutcomes = PersistentMap<PolicyKey, Arc<PolicyOutcome>>;
 
 /// The key of a target of an HPA; `None` for a configured target.
 pub(super) fn policy_key(target: &Target) -> Option<PolicyKey> {
-    Some((target.hpa()?.clone(), target.index))
+    Some((target.hpa()?.clone(), target.query_hash?))
+}
+
+/// The outcome for the targets of one query. All HPAs that send the query have the same settings and get the same value,
+/// so one number is held for all.
+pub(super) fn find_outcome<'a, 'o>(
+    outcomes: &'o PolicyOutcomes,
+    targets: impl Iterator<Item = &'a Target>,
+) -> Option<&'o Arc<PolicyOutcome>> {
+    if outcomes.is_empty() {
+        return None;
+    }
+    let (mut first, mut last) = (None, None);
+    for target in targets {
+        // A metric has a target for each of its groups, one after the other.
+        if std::mem::replace(&mut last, target.hpa()) == target.hpa() {
+            continue;
+        }
+        let Some(outcome) = policy_key(target).and_then(|key| outcomes.get(&key)) else {
+            continue;
+        };
+        if outcome.hold.is_some() {
+            return Some(outcome);
+        }
+        first = first.or(Some(outcome));
+    }
+    first
 }
 
 /// Result of the policy and the hold of one metric.
@@ -76,8 +103,8 @@ pub struct RecommendationTotals {
 pub struct HeldReplicas {
     /// The hold.
     pub hold: ReplicaHold,
-    /// The number.
-    pub replicas: u32,
+    /// The number; `None` while neither the number to serve nor the replicas of the workload are known.
+    pub replicas: Option<u32>,
 }
 
 /// Why the rate policy has no number.
@@ -134,7 +161,7 @@ impl PolicyOutcome {
         hold.filter(|held| held.hold.is_active(now.wall))
     }
 
-    /// Applies the policy and then the hold to a value. The ceiling still applies.
+    /// Applies the policy and then the hold to a value. The ceiling still applies, and so does the cooldown before zero.
     pub(super) fn apply(&self, value: &mut MetricValue, now: &Moment) {
         let applies = |rate: &&RateOutcome| match value.rule {
             ValueRule::NeverRan | ValueRule::Fallback => false,
@@ -161,21 +188,36 @@ impl PolicyOutcome {
 }
 
 impl HeldReplicas {
-    /// The number, as far as the hold lets it change.
+    /// The number, as far as the hold lets it change. No hold keeps a workload from starting its first replica, since
+    /// messages would wait for as long as it lasts.
     #[must_use]
     pub fn bound(&self, replicas: u32) -> u32 {
+        let Some(held) = self.replicas else {
+            return replicas;
+        };
         let direction = self.hold.direction;
         let most = if direction.is_up() {
-            self.replicas
+            held.max(1)
         } else {
             u32::MAX
         };
-        let fewest = if direction.is_down() {
-            self.replicas
-        } else {
-            0
-        };
+        let fewest = if direction.is_down() { held } else { 0 };
         replicas.min(most).max(fewest)
+    }
+
+    /// The number after one that would be served without the hold, while the workload has `running` replicas.
+    pub(super) fn after(self, served: u32, running: Option<u32>) -> Self {
+        // The HPA may keep replicas for some time, so a smaller number alone does not mean that there are fewer.
+        let falls_to = served.max(running.unwrap_or(0));
+        let moved = |held: u32| match self.hold.direction {
+            HoldDirection::Up => held.min(falls_to),
+            HoldDirection::Down => held.max(served),
+            HoldDirection::Both => held,
+        };
+        Self {
+            replicas: self.replicas.map(moved),
+            ..self
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct RateDecision {
 pub enum RateRule {
     /// The first reading: the number of replicas that there are.
     Start,
+    /// The group was not observed since a restart or an edit of the metric: the last output.
+    Resumed,
     /// Nothing is known of the capacity yet: the last output.
     Watching,
     /// Offsets are missing: the last output.

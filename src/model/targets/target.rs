@@ -145,6 +145,9 @@ impl Target {
 pub struct QueryHash(u64);
 
 impl QueryHash {
+    /// The first one in their order.
+    pub const FIRST: Self = Self(0);
+
     #[must_use]
     pub fn new(namespace: &str, metric: Metric, selector: &Selector) -> Self {
         // Each process has its own random keys, so that users cannot choose selectors that collide.

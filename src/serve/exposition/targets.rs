@@ -117,8 +117,9 @@ pub(super) async fn policies(
     }
     text.family(&families::TARGET_HELD_REPLICAS);
     for (metric, outcome) in &with_policy {
-        if let Some(held) = outcome.active_hold(now) {
-            text.sample(&labels(metric), held.replicas);
+        let held = outcome.active_hold(now);
+        if let Some(replicas) = held.and_then(|held| held.replicas) {
+            text.sample(&labels(metric), replicas);
             text.flush_if_full().await?;
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn explain_policy(metric: &HpaMetric<'_>, now: &Moment) -> Option<Box
         policy: outcome.policy,
         rate_replicas: outcome.rate.as_ref().map(|rate| rate.replicas),
         lag_replicas: by_lag,
-        held_replicas: held.map(|held| held.replicas),
+        held_replicas: held.and_then(|held| held.replicas),
         because,
         decision: outcome
             .rate
@@ -62,7 +62,11 @@ pub(super) fn explain_policy(metric: &HpaMetric<'_>, now: &Moment) -> Option<Box
 #[must_use]
 pub fn summarize_policy(outcome: &PolicyOutcome, now: &Moment) -> Option<String> {
     if let Some(held) = outcome.active_hold(now) {
-        return Some(format!("hold: {}", held.hold));
+        let state = match held.replicas {
+            Some(_) => "",
+            None => " (no number yet)",
+        };
+        return Some(format!("hold: {}{state}", held.hold));
     }
     match (outcome.policy, &outcome.rate) {
         (ScalingPolicy::Lag, _) => None,
@@ -93,6 +97,7 @@ fn describe_policy(outcome: &PolicyOutcome) -> String {
 pub fn rule_label(rule: RateRule) -> &'static str {
     match rule {
         RateRule::Start => "start",
+        RateRule::Resumed => "resumed",
         RateRule::Watching => "watching",
         RateRule::MissingOffsets => "missing_offsets",
         RateRule::Stalled => "stalled",
@@ -107,6 +112,9 @@ pub fn rule_label(rule: RateRule) -> &'static str {
 fn describe_rule(rule: RateRule) -> &'static str {
     match rule {
         RateRule::Start => "it begins with the present number",
+        RateRule::Resumed => {
+            "the group was not observed since a restart or an edit of the metric, so it keeps the last number"
+        }
         RateRule::Watching => "it observes the group and keeps the last number",
         RateRule::MissingOffsets => "offsets are unknown, so it keeps the last number",
         RateRule::Stalled => "there is lag and no member commits, so it keeps the last number",
@@ -243,12 +251,16 @@ fn describe_rate_hold(hold: &RateHold) -> String {
 }
 
 fn describe_hold(held: &policy_outcome::HeldReplicas) -> String {
-    let number = replicas_of(held.replicas);
     let direction = held.hold.direction;
-    let bound = match (direction.is_up(), direction.is_down()) {
-        (true, true) => format!("exactly {number}"),
-        (true, false) => format!("at most {number}"),
-        (false, _) => format!("at least {number}"),
+    let number = held.replicas.map(replicas_of);
+    let bound = match (number, direction.is_up(), direction.is_down()) {
+        (None, ..) => {
+            "holds nothing yet, because neither the number to serve nor the replicas of the workload are known"
+                .to_owned()
+        }
+        (Some(number), true, true) => format!("exactly {number}"),
+        (Some(number), true, false) => format!("at most {number}"),
+        (Some(number), false, _) => format!("at least {number}"),
     };
     match held.hold.until {
         Some(until) => format!("hold until {}: {bound}", rfc3339(until)),

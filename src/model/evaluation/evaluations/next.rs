@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation, with_outcome};
+use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation, is_few, with_outcome};
 use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation, find_group};
 use crate::model::evaluation::metric_evaluation::MetricEvaluation;
+use crate::model::evaluation::policy_outcome::find_outcome;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::targets::lookup::{GroupQuery, ResolvedQuery, resolve};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
@@ -51,7 +52,7 @@ impl Evaluations {
             parallelism: self.parallelism.next(&self.clusters, clusters),
             clusters: clusters.clone(),
             targets: Arc::clone(targets),
-            outcomes: Arc::clone(&self.outcomes),
+            outcomes: self.outcomes.clone(),
             metrics_evaluated: Arc::clone(&self.metrics_evaluated),
         })
     }
@@ -66,11 +67,6 @@ struct Evaluator<'a> {
     same_clusters: bool,
     /// Whether the targets differ at most in HPAs and ad hoc keys.
     same_configuration: bool,
-}
-
-/// Whether it is cheaper to update each of `some` entries than to go through `all` of them.
-fn is_few(some: usize, all: usize) -> bool {
-    some.saturating_mul(4) < all
 }
 
 impl Evaluator<'_> {
@@ -171,7 +167,8 @@ impl Evaluator<'_> {
             let group = self.group(&query, target, before.map(|before| &before.group));
             let known = before.map(|before| &before.metric);
             let metric = self.metric(&query, known, std::slice::from_ref(&group));
-            let metric = with_outcome(&metric, self.before.outcome(target));
+            let outcome = find_outcome(&self.before.outcomes, [&**target].into_iter());
+            let metric = with_outcome(metric, outcome);
             return Arc::new([EvaluatedTarget {
                 target: Arc::clone(target),
                 evaluation: TargetEvaluation { group, metric },
@@ -196,7 +193,8 @@ impl Evaluator<'_> {
                 .collect();
             let groups: Vec<_> = same.iter().map(|(.., group)| Arc::clone(group)).collect();
             let metric = self.metric(&query, known, &groups);
-            let metric = with_outcome(&metric, self.before.outcome(target));
+            let asked = same.iter().map(|(_, target, _)| &***target);
+            let metric = with_outcome(metric, find_outcome(&self.before.outcomes, asked));
             for (index, target, group) in same {
                 if let Some(entry) = all.get_mut(index) {
                     *entry = Some(EvaluatedTarget {

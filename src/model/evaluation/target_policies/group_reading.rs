@@ -24,6 +24,14 @@ pub(super) struct ReadingBounds {
     pub(super) threads: NonZeroU32,
 }
 
+impl ReadingBounds {
+    /// A number of members within the bounds, as the policy applies them.
+    pub(super) fn clamp(&self, members: u32) -> u32 {
+        let most = self.most.clamp(1, self.ceiling.max(1));
+        members.clamp(self.fewest.clamp(1, most), most)
+    }
+}
+
 /// Nobody owns the partition.
 const NOBODY: u32 = u32::MAX;
 

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Buffers;
 use super::group_reading::{
     PartitionLayout, PartitionOwners, ReadingBounds, is_stable, read_partitions,
 };
-use super::{Buffers, Observed};
+use super::observed_target::ObservedTarget;
 use crate::model::evaluation::policy_outcome::{RateOutcome, RecommendationTotals};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::lag::history::saved_policy::SavedPolicy;
 use crate::model::policy::RatePolicy;
-use crate::model::policy::decision::RateTerms;
+use crate::model::policy::decision::{RateDecision, RateRule, RateTerms};
 use crate::model::policy::learned::LearnedPolicy;
 use crate::model::policy::reading::{GroupPartition, GroupReading};
 use crate::model::policy::recommendation::RecommendedGroup;
@@ -37,6 +38,15 @@ pub(super) struct SweepTime {
     pub(super) wall: Moment,
 }
 
+/// How many members there are.
+#[derive(Clone, Copy, Debug)]
+struct PresentMembers {
+    /// Members of the group.
+    members: u32,
+    /// Members once all pods of the workload have joined; those of the group if the pods are not known.
+    pods: u32,
+}
+
 /// The rate policy of one target.
 #[derive(Debug)]
 pub(super) struct RateState {
@@ -48,18 +58,25 @@ pub(super) struct RateState {
     recommended: Option<RecommendedGroup>,
     /// The last measured values, for a policy that is not applied.
     terms: Option<RateTerms>,
-    observed: Option<f64>,
+    /// Time of the last observation by this process.
+    pub(super) observed: Option<f64>,
+    /// When its number was last known to be right: at the last observation, or when it was saved.
+    known_at: f64,
+    /// No observation is earlier.
+    latest: f64,
+    /// Members of the group, and replicas of the workload.
+    present: Option<(usize, Option<u32>)>,
+    /// When the group was last about to change.
     unsettled: Option<f64>,
 }
 
-impl Default for RateState {
-    fn default() -> Self {
-        Self::new(LearnedPolicy::default(), false)
-    }
-}
-
 impl RateState {
-    fn new(learned: LearnedPolicy, is_ready: bool) -> Self {
+    /// A policy that has observed nothing.
+    pub(super) fn begin(now: f64) -> Self {
+        Self::new(LearnedPolicy::default(), false, (now, now))
+    }
+
+    fn new(learned: LearnedPolicy, is_ready: bool, (known_at, now): (f64, f64)) -> Self {
         Self {
             policy: RatePolicy::new(RatePolicySettings::default(), learned),
             is_ready,
@@ -68,6 +85,9 @@ impl RateState {
             recommended: None,
             terms: None,
             observed: None,
+            known_at,
+            latest: now,
+            present: None,
             unsettled: None,
         }
     }
@@ -76,13 +96,22 @@ impl RateState {
     pub(super) fn restored(known: &SavedPolicy, saved: f64, now: f64) -> Option<Box<Self>> {
         let learned = LearnedPolicy::restore(known.learned.as_ref()?, saved, now)?;
         let is_ready = known.is_ready && learned.output.is_some() && now - saved < RESUMED_WITHIN;
-        Some(Box::new(Self::new(learned, is_ready)))
+        let times = (saved.min(now), now);
+        Some(Box::new(Self::new(learned, is_ready, times)))
+    }
+
+    /// Seconds since its number was last known to be right, as long as no observation follows.
+    pub(super) fn seconds_unobserved(&self, now: f64) -> f64 {
+        match self.observed {
+            Some(_) => 0.0,
+            None => (now - self.known_at).max(0.0),
+        }
     }
 
     /// Whether the members of the group change, or are about to.
     pub(super) fn is_changing(&self) -> bool {
         let since = self.observed.zip(self.unsettled);
-        self.recommended.is_some() || since.is_some_and(|(now, since)| now - since < CHANGING_FOR)
+        since.is_some_and(|(now, since)| now - since < CHANGING_FOR)
     }
 
     /// Partitions that it has estimates of.
@@ -105,7 +134,7 @@ impl RateState {
     /// Observes what a sweep read. Returns what the policy says; `None` until it has observed enough.
     pub(super) fn observe(
         &mut self,
-        observed: &Observed<'_>,
+        observed: &ObservedTarget<'_>,
         bounds: ReadingBounds,
         time: SweepTime,
         buffers: &mut Buffers,
@@ -132,42 +161,45 @@ impl RateState {
             slo: settings.slo(),
             ..RatePolicySettings::default()
         });
-        let members = self.members(description, bounds);
+        let present = self.present(description, observed, bounds);
+        let PresentMembers { members, pods } = present;
         let is_applied = observed.policy == ScalingPolicy::Rate;
         if is_applied {
             self.recommended = None;
         }
-        let elapsed = self.observed.map_or(0.0, |before| time.now - before);
-        self.is_ready &= elapsed < RESUMED_WITHIN;
-        // What an earlier process saved may be older than its last step up.
-        let is_outdated =
-            self.observed.is_none() && is_applied && self.policy.learned().output < Some(members);
-        if (!self.is_ready || is_outdated) && members > 0 && is_stable(description) {
-            let most = bounds.most.max(bounds.fewest);
-            self.policy.follow(members.clamp(bounds.fewest, most));
+        // A sweep may have begun before the HPA was edited, and end after it.
+        let now = time.now.max(self.latest);
+        self.latest = now;
+        let elapsed = self.observed.map_or(0.0, |before| now - before);
+        self.is_ready &= now - self.known_at < RESUMED_WITHIN;
+        if !self.is_ready || self.is_outdated(present, is_applied) {
+            self.follow(present, description, bounds);
         }
         let supposed = self.recommended.zip(self.terms);
         let reading = GroupReading {
-            at: Duration::from_secs_f64(time.now),
+            at: Duration::from_secs_f64(now),
             poll_interval: time.poll,
             partitions: &buffers.partitions,
             ceiling: bounds.ceiling,
             bounds: (bounds.fewest, bounds.most),
             is_stable: is_stable(description),
             members,
-            status_replicas: members,
+            status_replicas: pods,
             supposed: supposed.map(|(group, terms)| group.supposed(&terms)),
         };
         self.policy.swap_scratch(&mut buffers.policy);
         let decision = self.policy.observe(&reading);
         self.policy.swap_scratch(&mut buffers.policy);
         self.is_ready |= decision.terms.is_some();
-        self.observed = Some(time.now);
-        let is_moving = decision.replicas != decision.before
-            || self.policy.awaits_members()
-            || !is_stable(description);
+        (self.observed, self.known_at) = (Some(now), now);
+        let counts = (description.member_count(), observed.running_replicas());
+        let before = self.present.replace(counts);
+        let is_decided = decision.replicas != decision.before || self.policy.awaits_members();
+        let is_moving = !is_stable(description)
+            || before.is_some_and(|before| before != counts)
+            || (is_applied && is_decided);
         if is_moving {
-            self.unsettled = Some(time.now);
+            self.unsettled = Some(now);
         }
         if let Some(terms) = decision.terms {
             self.terms = Some(terms);
@@ -177,39 +209,111 @@ impl RateState {
                 let is_late = oldest_age(&buffers.partitions) > slo;
                 let group = self
                     .recommended
-                    .get_or_insert_with(|| RecommendedGroup::new(time.now, members, terms.backlog));
+                    .get_or_insert_with(|| RecommendedGroup::new(now, members, terms.backlog));
                 let actual = (members, terms.consumption, is_late);
-                group.advance((time.now, elapsed), &terms, actual, slo);
-                group.follow(time.now, decision.replicas, &terms);
+                group.advance((now, elapsed), &terms, actual, slo);
+                group.follow(now, decision.replicas, &terms);
             }
         }
         let is_idle = decision
             .terms
             .is_some_and(|terms| terms.arrivals_slow <= 0.0)
             && decision.replicas <= bounds.fewest;
+        self.is_ready
+            .then(|| self.outcome(decision, observed, bounds, is_idle))
+    }
+
+    /// The last number, while the group is not observed yet after a restart or an edit of the metric; `None` if there is
+    /// none that is recent enough.
+    pub(super) fn keep(
+        &mut self,
+        observed: &ObservedTarget<'_>,
+        bounds: ReadingBounds,
+        now: f64,
+    ) -> Option<RateOutcome> {
+        if !self.is_ready || now - self.known_at >= RESUMED_WITHIN {
+            return None;
+        }
+        let read = observed.evaluation.group.group.as_deref();
+        if let Some(description) = read.and_then(|read| read.description.as_ref()) {
+            let present = self.present(description, observed, bounds);
+            let is_applied = observed.policy == ScalingPolicy::Rate;
+            if self.is_outdated(present, is_applied) {
+                self.follow(present, description, bounds);
+            }
+        }
+        let replicas = bounds.clamp(self.policy.learned().output?);
+        let decision = RateDecision {
+            replicas,
+            before: replicas,
+            rule: RateRule::Resumed,
+            terms: None,
+            up: None,
+            down: None,
+            hold: None,
+        };
+        // Whether messages arrive is not known. With more than the fewest replicas they did.
+        let is_idle = replicas <= bounds.clamp(0);
+        Some(self.outcome(decision, observed, bounds, is_idle))
+    }
+
+    fn outcome(
+        &self,
+        decision: RateDecision,
+        observed: &ObservedTarget<'_>,
+        bounds: ReadingBounds,
+        is_idle: bool,
+    ) -> RateOutcome {
         let totals = self.recommended.map(|group| RecommendationTotals {
             since: group.since,
             rate: group.recommended,
             actual: group.actual,
         });
-        self.is_ready.then(|| RateOutcome {
+        RateOutcome {
             replicas: decision.replicas.div_ceil(bounds.threads.get()),
             decision: Arc::new(decision),
             threads: bounds.threads,
-            slo: settings.slo(),
+            slo: observed.target.settings.slo(),
             is_idle,
             totals,
-        })
+        }
     }
 
-    /// Number of members. If they fill as many replicas as the policy wants, it is the number that the policy wants.
-    fn members(&self, description: &GroupDescription, bounds: ReadingBounds) -> u32 {
-        let members = u32::try_from(description.member_count()).unwrap_or(u32::MAX);
+    /// Whether what an earlier process saved is older than its last step up.
+    fn is_outdated(&self, present: PresentMembers, is_applied: bool) -> bool {
+        let most = present.members.max(present.pods);
+        self.observed.is_none() && is_applied && self.policy.learned().output < Some(most)
+    }
+
+    /// Goes on from the members that there are, with those whose pods are starting: fewer would stop these pods again.
+    fn follow(
+        &mut self,
+        present: PresentMembers,
+        description: &GroupDescription,
+        bounds: ReadingBounds,
+    ) {
+        if present.members > 0 && is_stable(description) {
+            let most = present.members.max(present.pods);
+            self.policy.follow(bounds.clamp(most));
+        }
+    }
+
+    fn present(
+        &self,
+        description: &GroupDescription,
+        observed: &ObservedTarget<'_>,
+        bounds: ReadingBounds,
+    ) -> PresentMembers {
         let threads = bounds.threads.get();
-        match self.policy.learned().output {
+        // If they fill as many replicas as the policy wants, it is the number that the policy wants.
+        let filled = |members: u32| match self.policy.learned().output {
             Some(output) if output.div_ceil(threads) == members.div_ceil(threads) => output,
             _ => members,
-        }
+        };
+        let members = filled(u32::try_from(description.member_count()).unwrap_or(u32::MAX));
+        let pods = observed.running_replicas();
+        let pods = pods.map_or(members, |pods| filled(pods.saturating_mul(threads)));
+        PresentMembers { members, pods }
     }
 
     /// Bytes that it takes, without buffers that are shared.

@@ -1,53 +1,84 @@
-//! Takes up policies after a restart.
+//! Takes up policies and holds between two sweeps: after a restart, and after an edit of an HPA.
 
 use std::sync::Arc;
 
 use super::rate_state::SweepTime;
-use super::{FIRST_POLL, Observed, TargetPolicies};
+use super::{FIRST_POLL, ObservedTarget, TargetPolicies, is_observed};
 use crate::model::evaluation::Evaluations;
-use crate::model::evaluation::policy_outcome::{PolicyKey, PolicyOutcomes, policy_key};
+use crate::model::evaluation::policy_outcome::policy_key;
 use crate::model::units::newtypes::Moment;
 
 impl TargetPolicies {
-    /// Takes up what earlier processes have saved about targets, as soon as their groups are read and their HPAs are known.
-    /// The next whole sweep may be some time away, and lag alone would move the replicas until then.
+    /// Takes up the policies and holds of targets that are new or edited, or of which an earlier process has saved
+    /// something, as soon as their groups are read. The next whole sweep may be some time away, and lag alone would move the
+    /// replicas until then. It observes no rates: that is left to whole sweeps.
+    ///
+    /// Costs as much as what has changed since the last call.
     pub fn resume(&mut self, evaluations: &Arc<Evaluations>, now: &Moment) -> Arc<Evaluations> {
         let default = evaluations.policy().scaling;
-        let mut resumed = PolicyOutcomes::new();
-        let saved: Vec<PolicyKey> = self.restored.keys().cloned().collect();
-        for key in saved {
+        let seconds = self.seconds(now);
+        self.find_changes(evaluations, seconds);
+        for key in std::mem::take(&mut self.awaited) {
             let mut targets = evaluations.targets_of(&key.0);
-            let found = targets.find(|(target, evaluation)| {
-                policy_key(target).as_ref() == Some(&key)
-                    && super::is_observed(target, default)
-                    && evaluation.group.group.is_some()
+            let found = targets.find(|(target, _)| {
+                policy_key(target).as_ref() == Some(&key) && is_observed(target, default)
             });
             let Some((target, evaluation)) = found else {
                 continue;
             };
+            if evaluation.group.group.is_none() {
+                self.awaited.insert(key);
+                continue;
+            }
             let usual = self.polls.get(&target.key.cluster).copied();
             let time = SweepTime {
-                now: self.seconds(now),
+                now: seconds,
                 poll: usual.map_or(FIRST_POLL, |(_, usual)| usual),
                 wall: *now,
             };
-            let observed = Observed {
+            let observed = ObservedTarget {
                 target,
                 evaluation,
                 evaluations,
                 policy: target.settings.policy.unwrap_or(default),
                 // The next whole sweep counts them.
                 others: 0,
+                is_swept: false,
             };
             let (outcome, _) = self.observe(&key, &observed, time);
-            resumed.extend(outcome.map(|outcome| (key, outcome)));
+            let before = self.outcomes.get(&key);
+            let is_same = |outcome: &Arc<_>| before.is_some_and(|b| Arc::ptr_eq(b, outcome));
+            if let Some(outcome) = outcome.filter(|outcome| !is_same(outcome)) {
+                self.outcomes.insert(key, outcome);
+            }
         }
-        if resumed.is_empty() {
-            return Arc::clone(evaluations);
+        evaluations.with_outcomes(&self.outcomes)
+    }
+
+    /// Finds the targets that changed since the last call, and gives them their states. Outcomes of metrics that have neither
+    /// policy nor hold any more end.
+    fn find_changes(&mut self, evaluations: &Evaluations, now: f64) {
+        let default = evaluations.policy().scaling;
+        let targets = evaluations.targets();
+        let seen = std::mem::replace(&mut self.seen, targets.by_query().clone());
+        let (mut changed, mut ended) = (Vec::new(), Vec::new());
+        seen.diff_by(&self.seen, Arc::ptr_eq, |_, before, after| {
+            for target in before.into_iter().chain(after).flat_map(|all| all.iter()) {
+                ended.extend(policy_key(target));
+            }
+            let after = after.into_iter().flat_map(|targets| targets.iter());
+            changed.extend(after.filter(|target| is_observed(target, default)).cloned());
+        });
+        for target in &changed {
+            if let Some(key) = policy_key(target) {
+                self.find_state(&key, target, targets, now);
+                self.awaited.insert(key);
+            }
         }
-        let mut outcomes = PolicyOutcomes::clone(&self.outcomes);
-        outcomes.extend(resumed);
-        self.outcomes = Arc::new(outcomes);
-        evaluations.with_outcomes(Arc::clone(&self.outcomes))
+        for key in ended {
+            if !self.awaited.contains(&key) {
+                self.outcomes.remove(&key);
+            }
+        }
     }
 }

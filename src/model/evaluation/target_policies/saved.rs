@@ -5,21 +5,26 @@ use crate::model::evaluation::policy_outcome::PolicyKey;
 use crate::model::lag::history::saved_policy::SavedPolicy;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
+use crate::model::units::persistent_map::PersistentMap;
 
 /// For how long what an earlier process saved about a target is kept while the target is not observed, in seconds.
 const KEEP_UNUSED: f64 = 7.0 * 24.0 * 3600.0;
 
 fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
     let rate = state.rate.as_ref();
+    // A restored policy that was not observed since does not become younger by being saved again.
+    let unused = rate.map_or(0, |rate| to_seconds(rate.seconds_unobserved(now)));
+    let known_at = now - f64::from(unused);
+    let held = state.held;
     SavedPolicy {
         namespace: key.0.namespace.to_string(),
         hpa: key.0.name.to_string(),
-        metric: key.1,
+        metric: state.index,
         group: state.group.1.to_string(),
-        unused: 0,
+        unused,
         is_ready: rate.is_some_and(|rate| rate.is_ready),
-        learned: rate.map(|rate| rate.policy.learned().save(now)),
-        held: state.held.map(|held| (held.hold, held.replicas)),
+        learned: rate.map(|rate| rate.policy.learned().save(known_at)),
+        held: held.and_then(|held| Some((held.hold, held.replicas?))),
     }
 }
 
@@ -59,19 +64,25 @@ impl TargetPolicies {
     pub fn import(&mut self, cluster: &ClusterName, policies: &[SavedPolicy], saved: u32) {
         for policy in policies {
             let hpa = HpaKey::new(policy.namespace.as_str(), policy.hpa.as_str());
-            let key = (hpa, policy.metric);
-            let state = self.states.get(&key);
-            let rate = state.and_then(|state| state.rate.as_ref());
-            if !rate.is_some_and(|rate| rate.is_ready) {
+            let known = self
+                .states_of(&hpa)
+                .find(|(_, state)| state.index == policy.metric)
+                .map(|(key, state)| (key.clone(), state.rate.as_ref()));
+            if let Some((key, rate)) = known {
+                if rate.is_some_and(|rate| rate.is_ready) {
+                    continue;
+                }
                 self.states.remove(&key);
-                let restored = RestoredPolicy {
-                    cluster: cluster.clone(),
-                    policy: policy.clone(),
-                    saved: f64::from(saved) - f64::from(policy.unused),
-                };
-                self.restored.insert(key, restored);
             }
+            let restored = RestoredPolicy {
+                cluster: cluster.clone(),
+                policy: policy.clone(),
+                saved: f64::from(saved) - f64::from(policy.unused),
+            };
+            self.restored.insert((hpa, policy.metric), restored);
         }
+        // Those of targets that are known already are taken up by the next call of `resume`.
+        self.seen = PersistentMap::default();
     }
 }
 
