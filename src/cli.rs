@@ -139,7 +139,7 @@ impl Cli {
             Command::Simulate(args) => simulate::run(&args),
             Command::Topics(args) => topics::run(args).await,
             Command::Release(args) => release::run(args).await,
-            Command::Config(args) => config::run(args),
+            Command::Config(args) => config::run(args).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "lagwise", &mut script);

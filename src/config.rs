@@ -11,17 +11,21 @@
 mod budgets;
 mod cap;
 mod cluster;
+mod foreign_keys;
 mod insecure;
+mod key_places;
 mod kubernetes;
 mod lag;
 mod leader;
 mod listeners;
 mod log;
+mod login;
 mod node;
 mod policy;
 mod poll;
 mod problem;
 mod properties;
+mod property_names;
 mod scale_to_zero;
 mod schema;
 mod secrets;
@@ -48,6 +52,7 @@ use serde::Serialize;
 pub use budgets::BudgetsConfig;
 pub use cap::{CapConfig, EnforceConfig};
 pub use cluster::{ClientChoice, ClusterConfig};
+pub use key_places::KeyPlaces;
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;
 pub use leader::LeaderConfig;
@@ -147,12 +152,20 @@ impl Config {
     /// # Errors
     /// All problems of the file, or why it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with_places(path).map(|(config, _)| config)
+    }
+
+    /// Like [`load`](Self::load), with the places of the keys.
+    ///
+    /// # Errors
+    /// All problems of the file, or why it cannot be read.
+    pub fn load_with_places(path: &Path) -> Result<(Self, KeyPlaces), ConfigError> {
         let name = path.display().to_string();
         read_bounded(path)
             .map_err(|error| {
                 ConfigError::from(Problem::of_file(format!("cannot be read: {error}")))
             })
-            .and_then(|text| Self::parse(&text, &SystemEnvironment))
+            .and_then(|text| Self::parse_with_places(&text, &SystemEnvironment))
             .map_err(|error| error.in_file(name))
     }
 
@@ -161,6 +174,17 @@ impl Config {
     /// # Errors
     /// All problems of the text.
     pub fn parse(text: &str, environment: &dyn Environment) -> Result<Self, ConfigError> {
+        Self::parse_with_places(text, environment).map(|(config, _)| config)
+    }
+
+    /// Like [`parse`](Self::parse), with the places of the keys.
+    ///
+    /// # Errors
+    /// All problems of the text.
+    pub fn parse_with_places(
+        text: &str,
+        environment: &dyn Environment,
+    ) -> Result<(Self, KeyPlaces), ConfigError> {
         let root = Node::parse(text)?;
         let problems = Problems::default();
         if root.is_null() {
@@ -172,7 +196,7 @@ impl Config {
         let config =
             Section::root(&root, &problems).map(|section| Self::read(section, environment));
         match (config, problems.into_error()) {
-            (Some(config), None) => Ok(config),
+            (Some(config), None) => Ok((config, KeyPlaces::of(&root))),
             (_, Some(error)) => Err(error),
             (None, None) => Err(ConfigError::from(Problem::of_file("is not a mapping"))),
         }

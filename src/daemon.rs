@@ -12,6 +12,7 @@ pub(crate) mod options;
 pub(crate) mod scope;
 mod state_store;
 mod terms;
+pub(crate) mod validation;
 mod writers;
 
 use std::future::Future;

@@ -16,6 +16,7 @@ pub mod login;
 mod peer_protocol;
 pub mod preflight;
 mod reachability;
+mod setting_error;
 mod time_lookup;
 pub mod topic_growth;
 mod topic_listing;
@@ -38,6 +39,7 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::poller::OffsetSource;
 
 pub use self::features::Feature;
+pub use self::setting_error::SettingError;
 
 /// Everything a client needs to connect to one cluster.
 #[derive(Clone)]
@@ -64,10 +66,10 @@ pub type ReloadCredentials = Arc<dyn Fn() -> Result<Credentials, String> + Send 
 pub type Credentials = (BTreeMap<String, String>, Option<TokenSettings>);
 
 impl ClientSettings {
-    fn setup_error(&self, reason: String) -> SetupError {
+    fn setup_error(&self, reason: impl Into<SettingError>) -> SetupError {
         SetupError {
             cluster: self.name.clone(),
-            reason,
+            reason: reason.into(),
         }
     }
 
@@ -94,8 +96,8 @@ pub enum ClientKind {
 #[error("cluster {cluster:?}: {reason}")]
 pub struct SetupError {
     pub cluster: ClusterName,
-    /// What the client rejects, by property name.
-    pub reason: String,
+    /// What the client rejects.
+    pub reason: SettingError,
 }
 
 /// One Kafka cluster. Changed credential files are picked up without a restart.
@@ -128,17 +130,28 @@ impl KafkaSource {
     }
 }
 
-/// Checks what [`KafkaSource::connect`] rejects before it connects: a client that does not support
-/// the properties, or a login that is not built into this binary. Returns the client that will be used.
+/// Checks what [`KafkaSource::connect`] rejects, such as a property that the client does not support, a file that
+/// cannot be read, or a login that is not built into this binary. Contacts no broker and no token source. Returns the
+/// client that will be used. Outside of a pod, environment variables that are set in pods count as set.
 ///
 /// # Errors
-/// The property or the cargo feature.
-pub fn check(settings: ClientSettings) -> Result<ClientKind, SetupError> {
-    with_client(settings).map(|settings| settings.client)
+/// The setting, and why it cannot be used.
+pub fn check(settings: ClientSettings, in_pod: bool) -> Result<ClientKind, SetupError> {
+    let mut settings = with_client(settings)?;
+    if let Some(wanted) = take_token_source(&mut settings)? {
+        let checked = wanted.check(settings.bootstrap(), in_pod);
+        settings.token = Some(checked.map_err(|reason| settings.setup_error(reason))?);
+    }
+    match settings.client {
+        ClientKind::Librdkafka => librdkafka::LibrdkafkaClient::check(&settings)?,
+        ClientKind::Auto | ClientKind::Wire => wire::WireClient::check(&settings)?,
+    }
+    Ok(settings.client)
 }
 
 /// Replaces [`ClientKind::Auto`] by the client that will be used.
 fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupError> {
+    wire::check_names(&settings.properties).map_err(|reason| settings.setup_error(reason))?;
     if settings.token.is_some() {
         require_oauthbearer(&mut settings)?;
     }
@@ -148,10 +161,11 @@ fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupErro
     ) {
         (ClientKind::Auto | ClientKind::Wire, PropertySupport::Wire) => ClientKind::Wire,
         (ClientKind::Wire, PropertySupport::Librdkafka(reasons)) => {
-            return Err(settings.setup_error(format!(
-                "client: wire does not support {}; set client: auto or librdkafka",
+            let problem = format!(
+                "wire does not support {}; set client: auto or librdkafka",
                 reasons.join(", ")
-            )));
+            );
+            return Err(settings.setup_error(SettingError::key("client", problem)));
         }
         (ClientKind::Auto, PropertySupport::Librdkafka(reasons)) => {
             let because = reasons.join(", ");
@@ -162,11 +176,11 @@ fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupErro
     };
     // librdkafka resolves and connects to whatever brokers advertise, without asking.
     if client == ClientKind::Librdkafka && !settings.allowed_hosts.is_empty() {
-        return Err(settings.setup_error(
-            "allowed_broker_hosts: librdkafka cannot keep to it; use a login that lagwise's own client supports \
-             (client: wire names what it does not), or remove allowed_broker_hosts"
-                .into(),
-        ));
+        return Err(settings.setup_error(SettingError::key(
+            "allowed_broker_hosts",
+            "librdkafka cannot keep to it; use a login that lagwise's own client supports \
+             (client: wire names what it does not), or remove allowed_broker_hosts",
+        )));
     }
     features::check(&settings, client).map_err(|reason| settings.setup_error(reason))?;
     Ok(ClientSettings { client, ..settings })
@@ -194,15 +208,9 @@ fn prepare_login(
     mut settings: ClientSettings,
     before: Option<&ClientSettings>,
 ) -> Result<ClientSettings, SetupError> {
-    let of = TokenSettings::from_properties(settings.token.take(), &settings.properties);
-    let wanted = of.map_err(|reason| settings.setup_error(reason))?;
-    let Some(wanted) = wanted else {
+    let Some(wanted) = take_token_source(&mut settings)? else {
         return Ok(settings);
     };
-    for name in login::PROPERTIES {
-        settings.properties.remove(name);
-    }
-    require_oauthbearer(&mut settings)?;
     let before = before.and_then(|before| before.token.clone());
     let started = match before.filter(|before| *before == wanted) {
         Some(before) => before,
@@ -215,13 +223,26 @@ fn prepare_login(
     Ok(settings)
 }
 
+/// Takes the token source from the settings, and removes its properties.
+fn take_token_source(settings: &mut ClientSettings) -> Result<Option<TokenSettings>, SetupError> {
+    let of = TokenSettings::from_properties(settings.token.take(), &settings.properties);
+    let wanted = of.map_err(|reason| settings.setup_error(reason))?;
+    if wanted.is_some() {
+        for name in login::PROPERTIES {
+            settings.properties.remove(name);
+        }
+        require_oauthbearer(settings)?;
+    }
+    Ok(wanted)
+}
+
 /// Checks that the login mechanism is OAUTHBEARER, or selects it if none is configured.
 fn require_oauthbearer(settings: &mut ClientSettings) -> Result<(), SetupError> {
     let get = |name: &str| settings.properties.get(name).map(String::as_str);
     let protocol = get("security.protocol").unwrap_or("plaintext");
     if !protocol.to_ascii_lowercase().starts_with("sasl_") {
-        let reason = "token: requires property security.protocol: SASL_SSL (or SASL_PLAINTEXT)";
-        return Err(settings.setup_error(reason.into()));
+        let problem = "requires property security.protocol: SASL_SSL (or SASL_PLAINTEXT)";
+        return Err(settings.setup_error(SettingError::key("token", problem)));
     }
     match get("sasl.mechanism").or_else(|| get("sasl.mechanisms")) {
         Some("OAUTHBEARER") => {}
@@ -230,9 +251,8 @@ fn require_oauthbearer(settings: &mut ClientSettings) -> Result<(), SetupError> 
             settings.properties.insert(name, "OAUTHBEARER".into());
         }
         Some(_) => {
-            let reason =
-                "token: requires property sasl.mechanism: OAUTHBEARER; change it or remove it";
-            return Err(settings.setup_error(reason.into()));
+            let problem = "requires property sasl.mechanism: OAUTHBEARER; change it or remove it";
+            return Err(settings.setup_error(SettingError::key("token", problem)));
         }
     }
     Ok(())
@@ -253,3 +273,6 @@ pub struct GroupList {
 pub fn librdkafka_version() -> String {
     rdkafka::util::get_rdkafka_version().1
 }
+
+#[cfg(test)]
+mod tests;

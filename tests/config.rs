@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::env::VarError;
-use std::fmt::Write;
-use std::io;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lagwise::config::{AuthMode, ClientChoice, Config, Environment, LogFormat, json_schema};
@@ -146,6 +147,52 @@ fn every_problem_names_its_key() {
             );
         }
     }
+}
+
+/// A mistake of somebody who is new: its name, what the message must have, and the file.
+fn mistakes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let text = include_str!("config/mistakes.txt");
+    text.split("### ").skip(1).map(|case| {
+        let mut parts = case.splitn(4, '\n');
+        let mut next = || parts.next().expect("name, check:, helm: and the file");
+        let (name, check, helm, file) = (next(), next(), next(), next());
+        assert!(helm.starts_with("helm: "), "{name}");
+        let wanted = check.strip_prefix("check: ").expect(name);
+        (name, wanted, file)
+    })
+}
+
+#[test]
+fn mistakes_of_first_time_users_are_explained_with_their_place() {
+    assert!(mistakes().count() >= 40);
+    let mut problems = String::new();
+    for (name, wanted, text) in mistakes() {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_lagwise"))
+            .args(["config", "check", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = check.stdin.take().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        drop(input);
+        let output = check.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        let is_placed = |line: &str| {
+            let mut parts = line.splitn(4, ':').skip(1);
+            let mut is_number = || parts.next().is_some_and(|part| part.parse::<u32>().is_ok());
+            line.starts_with("stdin:") && is_number() && is_number()
+        };
+        if output.status.code() != Some(1) {
+            writeln!(problems, "{name}: accepted").unwrap();
+        } else if !told.contains(wanted) {
+            writeln!(problems, "{name}: no {wanted:?} in\n{told}").unwrap();
+        } else if !told.lines().all(is_placed) {
+            writeln!(problems, "{name}: no line and column in\n{told}").unwrap();
+        }
+    }
+    assert!(problems.is_empty(), "\n{problems}");
 }
 
 #[test]
@@ -418,12 +465,12 @@ fn no_comment_is_too_long() {
 #[test]
 fn anchors_and_merges_are_followed() {
     let config = parse(
-        "clusters:\n  - {name: a, properties: &login {bootstrap.servers: b, sasl.username: u}}\n  \
+        "clusters:\n  - {name: a, properties: &login {bootstrap.servers: b, client.rack: u}}\n  \
          - {name: c, properties: {<<: *login, bootstrap.servers: d}}\n",
     );
     let second = &config.clusters[1].properties;
     assert_eq!(
-        (second.get("bootstrap.servers"), second.get("sasl.username")),
+        (second.get("bootstrap.servers"), second.get("client.rack")),
         (Some("d"), Some("u"))
     );
 }
@@ -432,7 +479,7 @@ fn anchors_and_merges_are_followed() {
 fn secrets_are_in_the_properties_and_nowhere_else() {
     let config = parse(&format!(
         "clusters:\n  - name: a\n    properties:\n      bootstrap.servers: ${{env:SECRET}}:9092\n      \
-         sasl.username: user-${{file:/etc/lagwise/s}}\n      sasl.password: {SECRET}\n      \
+         security.protocol: SASL_SSL\n      sasl.mechanism: PLAIN\n      sasl.username: user-${{file:/etc/lagwise/s}}\n      sasl.password: {SECRET}\n      \
          ssl.key.pem: {SECRET}\n      ssl.key.password: {SECRET}\n      ssl.keystore.password: {SECRET}\n      \
          sasl.oauthbearer.client.secret: {SECRET}\n      client.id: shown\n"
     ));
@@ -541,8 +588,8 @@ fn a_file_is_loaded_and_its_errors_carry_its_name() {
     std::fs::write(&file, with("cap: {clamp: 1}\npoll: {deadline: 1h}")).unwrap();
     assert_eq!(
         message(),
-        "FILE:2: cap.clamp: 1: a number, not true or false; allowed: true, false\n\
-         FILE:3: poll.deadline: \"1h\": too long; allowed: 10ms to 5s (poll.interval), written as 500ms, 5s or 1m 30s"
+        "FILE:2:7: cap.clamp: 1: a number, not true or false; allowed: true, false\n\
+         FILE:3:8: poll.deadline: \"1h\": too long; allowed: 10ms to 5s (poll.interval), written as 500ms, 5s or 1m 30s"
     );
     std::fs::write(&file, b"\xff\xfe").unwrap();
     assert!(message().starts_with("FILE: cannot be read: "));
@@ -553,7 +600,7 @@ fn a_file_is_loaded_and_its_errors_carry_its_name() {
         &file,
         with("").replace(
             "{bootstrap",
-            &format!("{{sasl.password: '{login}', bootstrap"),
+            &format!("{{security.protocol: SASL_SSL, sasl.mechanism: PLAIN, sasl.password: '{login}', bootstrap"),
         ),
     )
     .unwrap();

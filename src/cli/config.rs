@@ -10,8 +10,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::lint::report::FindingReport;
-use crate::config::{Config, ConfigError, Problem, SystemEnvironment, json_schema};
-use crate::kafka::{self, ClientKind};
+use crate::config::{
+    Config, ConfigError, KeyPlaces, SystemEnvironment, TokenSourceConfig, json_schema,
+};
+use crate::daemon::{in_pod, validation};
 use crate::model::findings::Finding;
 use crate::model::units::untrusted_text::{printable_json, printable_lines};
 
@@ -25,6 +27,8 @@ pub struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check a configuration file and list all of its problems
+    ///
+    /// Whatever the daemon would refuse to start with is found, each problem with its line and column.
     ///
     /// References to environment variables and files are resolved, so run this where the daemon
     /// will run, or set them to dummy values. Neither Kafka nor Kubernetes is contacted.
@@ -67,9 +71,9 @@ enum CheckOutput {
 ///
 /// # Errors
 /// The output cannot be written, or standard input cannot be read.
-pub fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     let printed = match args.command {
-        ConfigCommand::Check(args) => check(&args)?,
+        ConfigCommand::Check(args) => check(&args).await?,
         ConfigCommand::Schema => Printed {
             stdout: pretty(&json_schema())?,
             ..Printed::default()
@@ -92,12 +96,15 @@ struct Printed {
     failed: bool,
 }
 
-fn check(args: &CheckArgs) -> anyhow::Result<Printed> {
+async fn check(args: &CheckArgs) -> anyhow::Result<Printed> {
     let (name, result) = read(&args.file)?;
-    let result = result.and_then(|config| {
-        let notes = check_clients(&config, &name)?;
-        Ok((config, notes))
-    });
+    let result = match result {
+        Ok((config, places)) => {
+            let notes = validate(&config, &places, &name).await;
+            notes.map(|notes| (config, notes))
+        }
+        Err(error) => Err(error),
+    };
     let mut printed = Printed {
         failed: result.is_err(),
         ..Printed::default()
@@ -117,9 +124,12 @@ fn check(args: &CheckArgs) -> anyhow::Result<Printed> {
     Ok(printed)
 }
 
-fn read(file: &Path) -> anyhow::Result<(String, Result<Config, ConfigError>)> {
+/// A configuration, with the places of its keys.
+type Located = (Config, KeyPlaces);
+
+fn read(file: &Path) -> anyhow::Result<(String, Result<Located, ConfigError>)> {
     if file != Path::new("-") {
-        return Ok((file.display().to_string(), Config::load(file)));
+        return Ok((file.display().to_string(), Config::load_with_places(file)));
     }
     let name = "stdin".to_owned();
     let mut text = String::new();
@@ -127,31 +137,36 @@ fn read(file: &Path) -> anyhow::Result<(String, Result<Config, ConfigError>)> {
         .lock()
         .read_to_string(&mut text)
         .context("cannot read standard input")?;
-    let result = Config::parse(&text, &SystemEnvironment).map_err(|error| error.in_file(&name));
+    let result = Config::parse_with_places(&text, &SystemEnvironment);
+    let result = result.map_err(|error| error.in_file(&name));
     Ok((name, result))
 }
 
-/// Checks that this binary can read the clusters: their client supports their properties, and their
-/// logins are built in. Returns what their clients cannot do.
-fn check_clients(config: &Config, name: &str) -> Result<Vec<String>, ConfigError> {
-    let (mut problems, mut notes) = (Vec::new(), Vec::new());
-    for (at, cluster) in config.clusters.iter().enumerate() {
-        match kafka::check(cluster.into()) {
-            Ok(ClientKind::Librdkafka) => notes.push(format!(
-                "clusters[{at}]: {:?} is read by librdkafka, which shows no members of groups: lagwise does not warn of misspelled groups (LW056), small lag is never residual, and new topics that match topic-regex wake no workload",
-                cluster.name
-            )),
-            Ok(_) => {}
-            Err(refused) => problems.push(Problem {
-                key: format!("clusters[{at}]"),
-                ..Problem::of_file(refused.reason)
-            }),
-        }
+/// Checks that the daemon would start. Returns what else is worth knowing of the clusters.
+async fn validate(
+    config: &Config,
+    places: &KeyPlaces,
+    name: &str,
+) -> Result<Vec<String>, ConfigError> {
+    let found = validation::validate(config).await;
+    if let Some(error) = ConfigError::after_reading(found.problems, places) {
+        return Err(error.in_file(name));
     }
-    match ConfigError::from_problems(problems) {
-        Some(error) => Err(error.in_file(name)),
-        None => Ok(notes),
-    }
+    let librdkafka = found.read_by_librdkafka.iter().map(|(at, cluster)| {
+        format!(
+            "clusters[{at}]: {cluster:?} is read by librdkafka, which shows no members of groups: lagwise does not warn of misspelled groups (LW056), small lag is never residual, and new topics that match topic-regex wake no workload"
+        )
+    });
+    let clusters = config.clusters.iter().enumerate();
+    let unset = clusters
+        .filter(|(_, cluster)| matches!(cluster.token, TokenSourceConfig::AzureWorkloadIdentity { .. }))
+        .filter(|_| !in_pod() && std::env::var_os("AZURE_TENANT_ID").is_none())
+        .map(|(at, _)| {
+            format!(
+                "clusters[{at}].token.azure_workload_identity: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE are not set here; the workload identity webhook sets them in pods with the label azure.workload.identity/use"
+            )
+        });
+    Ok(librdkafka.chain(unset).collect())
 }
 
 fn insecure_settings(config: &Config) -> BTreeSet<Finding> {
@@ -226,15 +241,15 @@ mod tests {
             .command)
     }
 
-    fn checked(args: &[&str]) -> Printed {
+    async fn checked(args: &[&str]) -> Printed {
         match parsed(args).unwrap() {
-            ConfigCommand::Check(args) => check(&args).unwrap(),
+            ConfigCommand::Check(args) => check(&args).await.unwrap(),
             ConfigCommand::Schema => Printed::default(),
         }
     }
 
-    #[test]
-    fn says_what_a_client_cannot_do() {
+    #[tokio::test]
+    async fn says_what_a_client_cannot_do() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lagwise.yaml");
         for (more, is_noted) in [
@@ -247,39 +262,39 @@ mod tests {
             );
             std::fs::write(&file, text).unwrap();
             let path = file.to_str().unwrap();
-            let text = checked(&["check", path]);
+            let text = checked(&["check", path]).await;
             assert!(!text.failed, "{}", text.stderr);
             let note = "note: clusters[0]: \"main\" is read by librdkafka";
             assert_eq!(text.stderr.contains(note), is_noted, "{}", text.stderr);
-            let json = checked(&["check", "-o", "json", path]);
+            let json = checked(&["check", "-o", "json", path]).await;
             assert_eq!(json.stdout.contains("LW056"), is_noted, "{}", json.stdout);
         }
     }
 
-    #[test]
-    fn prints_results_to_stdout_and_problems_to_stderr() {
+    #[tokio::test]
+    async fn prints_results_to_stdout_and_problems_to_stderr() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lagwise.yaml");
         let path = file.to_str().unwrap();
-        let missing = checked(&["check", path]);
+        let missing = checked(&["check", path]).await;
         assert!(missing.failed && missing.stderr.starts_with(path) && missing.stdout.is_empty());
         std::fs::write(
             &file,
             "clusters: [{name: a, properties: {bootstrap.servers: b}}]",
         )
         .unwrap();
-        let valid = checked(&["check", path]);
+        let valid = checked(&["check", path]).await;
         assert!(!valid.failed && valid.stderr.is_empty());
         assert_eq!(valid.stdout, format!("{path}: ok: 1 cluster, 0 targets\n"));
         std::fs::write(&file, "clusters: []").unwrap();
-        let invalid = checked(&["check", path]);
+        let invalid = checked(&["check", path]).await;
         assert!(invalid.failed && invalid.stderr.ends_with('\n') && invalid.stdout.is_empty());
-        let json = checked(&["check", "-o", "json", path]);
+        let json = checked(&["check", "-o", "json", path]).await;
         assert!(json.failed && json.stderr.is_empty() && json.stdout.starts_with('{'));
     }
 
-    #[test]
-    fn warns_of_insecure_settings_of_a_valid_file() {
+    #[tokio::test]
+    async fn warns_of_insecure_settings_of_a_valid_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lagwise.yaml");
         let path = file.to_str().unwrap();
@@ -289,7 +304,7 @@ mod tests {
              sasl.mechanism: PLAIN, sasl.username: u, sasl.password: hunter2}}]",
         )
         .unwrap();
-        let text = checked(&["check", path]);
+        let text = checked(&["check", path]).await;
         assert!(!text.failed && text.stdout.ends_with("ok: 1 cluster, 0 targets\n"));
         let start = format!(
             "{path}: warning LW043: clusters[0].properties.security.protocol: the password for Kafka \
@@ -299,7 +314,7 @@ mod tests {
         let hosts = "warning LW059: clusters[0].allowed_broker_hosts: lagwise logs in by PLAIN to every host";
         assert!(text.stderr.contains(hosts), "{}", text.stderr);
         assert!(!text.stderr.contains("hunter2") && text.stderr.lines().count() == 2);
-        let json = checked(&["check", "-o", "json", path]);
+        let json = checked(&["check", "-o", "json", path]).await;
         let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
         assert_eq!(json["ok"], true);
         let warnings = json["warnings"].as_array().unwrap().iter();
@@ -315,25 +330,27 @@ mod tests {
         assert_eq!(Vec::from_iter(found), expected);
     }
 
-    #[test]
-    fn reports_properties_that_the_client_lacks() {
+    #[tokio::test]
+    async fn reports_properties_that_the_client_lacks() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lagwise.yaml");
-        let cluster = |more: &str| {
+        let cluster = async |more: &str| {
             let text = format!("clusters: [{{name: a, {more}}}]");
             std::fs::write(&file, text).unwrap();
-            checked(&["check", file.to_str().unwrap()])
+            checked(&["check", file.to_str().unwrap()]).await
         };
         let unsupported =
-            cluster("client: wire, properties: {bootstrap.servers: b, ssl.crl.location: c}");
+            cluster("client: wire, properties: {bootstrap.servers: b, ssl.crl.location: c}").await;
         assert!(unsupported.failed);
         assert!(
-            unsupported.stderr.contains("clusters[0]: client: wire"),
+            unsupported
+                .stderr
+                .contains(":1:22: clusters[0].client: wire does not support"),
             "{}",
             unsupported.stderr
         );
         let kerberos =
-            cluster("properties: {bootstrap.servers: b, security.protocol: SASL_PLAINTEXT}");
+            cluster("properties: {bootstrap.servers: b, security.protocol: SASL_PLAINTEXT, sasl.kerberos.keytab: k}").await;
         assert_eq!(kerberos.failed, !Feature::Gssapi.is_built_in());
         assert_eq!(
             kerberos.stderr.contains("--features gssapi"),

@@ -150,17 +150,18 @@ fn read(
         .get("client")
         .and_then(|field| read_client(&field))
         .unwrap_or_default();
+    let token = section.get("token");
+    let has_token = token.is_some();
+    let token = token
+        .and_then(|field| TokenSourceConfig::read(&field, environment))
+        .unwrap_or_default();
     let properties = section
         .required(
             "properties",
             "librdkafka's properties, with at least bootstrap.servers",
         )
         .and_then(|field| field.section())
-        .map(|properties| Properties::read(properties, environment));
-    let token = section
-        .get("token")
-        .and_then(|field| TokenSourceConfig::read(&field, environment))
-        .unwrap_or_default();
+        .map(|properties| Properties::read(properties, has_token, environment));
     let max_groups = section
         .get("max_groups")
         .and_then(|field| field.whole_number(1, 1000));

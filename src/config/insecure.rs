@@ -211,7 +211,6 @@ mod tests {
                 &[],
             ),
             ("security.protocol: SASL_SSL, sasl.mechanism: PLAIN", &[]),
-            ("sasl.mechanism: PLAIN", &[]),
             (
                 "security.protocol: ssl, enable.ssl.certificate.verification: False",
                 &[issuer],
@@ -275,16 +274,25 @@ mod tests {
     fn files_with_secrets() {
         for (properties, expected) in [
             (
-                "sasl.password: '${file:/open/password}'",
+                "security.protocol: SASL_SSL, sasl.mechanism: PLAIN, sasl.password: '${file:/open/password}'",
                 &["secret_file_open clusters[0].properties.sasl.password"][..],
             ),
-            ("sasl.password: '${file:/shut/password}'", &[]),
-            ("sasl.password: '$${file:/open/password}'", &[]),
             (
-                "ssl.key.location: /open/key.pem",
+                "security.protocol: SASL_SSL, sasl.mechanism: PLAIN, sasl.password: '${file:/shut/password}'",
+                &[],
+            ),
+            (
+                "security.protocol: SASL_SSL, sasl.mechanism: PLAIN, sasl.password: '$${file:/open/password}'",
+                &[],
+            ),
+            (
+                "security.protocol: SSL, ssl.key.location: /open/key.pem",
                 &["secret_file_open clusters[0].properties.ssl.key.location"],
             ),
-            ("ssl.ca.location: /open/key.pem", &[]),
+            (
+                "security.protocol: SSL, ssl.ca.location: /open/key.pem",
+                &[],
+            ),
         ] {
             assert_eq!(of_cluster(properties), expected, "{properties}");
         }

@@ -1,18 +1,26 @@
-//! The YAML file as written: each value with its line, numbers with their spelling, and repeated keys, so
+//! The YAML file as written: each value with its place, numbers with their spelling, and repeated keys, so
 //! that the readers can report problems precisely.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, Location, NonFiniteFloatPolicy, Spanned};
 
 use super::problem::{ConfigError, Problem};
+
+/// A place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// From 1.
+    pub(super) line: u64,
+    /// From 1.
+    pub(super) column: u64,
+}
 
 /// A value of the file.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// From 1.
-    pub(super) line: u64,
+    pub(super) place: Place,
     pub(super) value: ScalarValue,
 }
 
@@ -31,9 +39,18 @@ pub(super) enum ScalarValue {
 #[derive(Debug)]
 pub(super) struct NodeEntry {
     pub(super) key: String,
-    /// The key's line, from 1.
-    pub(super) line: u64,
+    /// The place of the key.
+    pub(super) place: Place,
     pub(super) node: Node,
+}
+
+impl From<Location> for Place {
+    fn from(location: Location) -> Self {
+        Self {
+            line: location.line(),
+            column: location.column(),
+        }
+    }
 }
 
 impl Node {
@@ -53,7 +70,7 @@ impl Node {
         };
         serde_saphyr::from_str_with_options::<Spanned<Parsed>>(text, options)
             .map(|parsed| Self::from_parsed(parsed, text))
-            .map_err(|error| syntax_error(&error).into())
+            .map_err(|error| syntax_error(&error, text).into())
     }
 
     pub(super) fn is_null(&self) -> bool {
@@ -86,7 +103,7 @@ impl Node {
                 entries
                     .into_iter()
                     .map(|(key, value)| NodeEntry {
-                        line: key.referenced.line(),
+                        place: Place::from(key.referenced),
                         key: key.value,
                         node: Self::from_parsed(value, text),
                     })
@@ -94,7 +111,7 @@ impl Node {
             ),
         };
         Self {
-            line: parsed.referenced.line(),
+            place: Place::from(parsed.referenced),
             value,
         }
     }
@@ -130,14 +147,22 @@ impl ScalarValue {
     }
 }
 
-fn syntax_error(error: &serde_saphyr::Error) -> Problem {
+fn syntax_error(error: &serde_saphyr::Error, text: &str) -> Problem {
     let rendered = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
     let message = match (rendered.rsplit_once(" at line "), error.location()) {
         (Some((message, _)), Some(_)) => message,
         _ => rendered.as_str(),
     };
+    let line = error.location().and_then(|at| at.line().checked_sub(1));
+    let line = line.and_then(|index| text.lines().nth(usize::try_from(index).ok()?));
+    let is_indented_by_tab = line.is_some_and(|line| {
+        let indentation = line.len() - line.trim_start().len();
+        line[..indentation].contains('\t')
+    });
     // A message about a tag may quote it. A password that starts with ! and has no quotes is parsed as a tag.
-    let message = if message.contains("tag") {
+    let message = if is_indented_by_tab || message.ends_with("found a tab") {
+        "indent by spaces, not by a tab".to_owned()
+    } else if message.contains("tag") {
         "a value that starts with ! must be in quotes".to_owned()
     } else if message.starts_with("unexpected character") {
         format!("{message}; a value that starts with it must be in quotes")

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::key_places::KeyPlaces;
+
 pub(super) use crate::model::units::spelling::did_you_mean;
 
 /// One problem of a configuration.
@@ -12,7 +14,7 @@ pub(super) use crate::model::units::spelling::did_you_mean;
 pub struct Problem {
     /// Line, from 1; `None` for a problem of the whole file.
     pub line: Option<u64>,
-    /// Column, from 1, if the YAML is invalid.
+    /// Column of the key, from 1; that of the first unexpected character if the YAML is invalid.
     pub column: Option<u64>,
     /// Path of the key from the root, such as `clusters[1].properties.bootstrap.servers`; empty for a problem
     /// of the whole file.
@@ -37,6 +39,10 @@ impl Problem {
             problem: problem.into(),
             allowed: None,
         }
+    }
+
+    fn place(&self) -> (Option<u64>, Option<u64>) {
+        (self.line, self.column)
     }
 }
 
@@ -80,6 +86,19 @@ impl ConfigError {
             file: Some(file.into()),
             ..self
         }
+    }
+
+    /// The error for problems that were found after the file had been read, in the order of the file; `None` if there
+    /// are none.
+    #[must_use]
+    pub fn after_reading(mut problems: Vec<Problem>, places: &KeyPlaces) -> Option<Self> {
+        for problem in &mut problems {
+            let place = places.nearest(&problem.key);
+            problem.line = place.map(|place| place.line);
+            problem.column = place.map(|place| place.column);
+        }
+        problems.sort_by_key(Problem::place);
+        Self::from_problems(problems)
     }
 
     /// The problems, in the order of the file; never empty.
@@ -130,7 +149,7 @@ impl Problems {
     /// All problems, in the order of the file; `None` if there are none.
     pub(super) fn into_error(self) -> Option<ConfigError> {
         let mut problems = self.0.into_inner();
-        problems.sort_by_key(|problem| problem.line);
+        problems.sort_by_key(Problem::place);
         ConfigError::from_problems(problems)
     }
 }
@@ -140,11 +159,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sorts_problems_by_line() {
+    fn sorts_problems_by_place() {
         let problems = Problems::default();
-        for line in [Some(9), None, Some(2)] {
+        for (line, column) in [
+            (Some(9), Some(1)),
+            (None, None),
+            (Some(2), Some(7)),
+            (Some(2), Some(3)),
+        ] {
             problems.add(Problem {
                 line,
+                column,
                 key: "k".into(),
                 ..Problem::of_file("is wrong")
             });
@@ -154,7 +179,9 @@ mod tests {
             .map(|error| error.in_file("f.yaml").to_string());
         assert_eq!(
             error.as_deref(),
-            Some("f.yaml: k: is wrong\nf.yaml:2: k: is wrong\nf.yaml:9: k: is wrong")
+            Some(
+                "f.yaml: k: is wrong\nf.yaml:2:3: k: is wrong\nf.yaml:2:7: k: is wrong\nf.yaml:9:1: k: is wrong"
+            )
         );
     }
 }

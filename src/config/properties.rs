@@ -7,8 +7,13 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
+use super::foreign_keys;
+use super::login::{self, LoginCheck};
 use super::node::ScalarValue;
 use super::problem::Problem;
+use super::property_names::{
+    PROPERTY_NAME, PropertyRefusal, REFUSED, check_name, is_secret, plain_part,
+};
 use super::secrets::{Environment, expand, referred_files, refers_to_file};
 use super::section::{Field, Section};
 use super::servers;
@@ -170,20 +175,33 @@ impl Properties {
     }
 
     /// Reads a cluster's properties; records all problems.
-    pub(super) fn read(mut section: Section<'_>, environment: &dyn Environment) -> Self {
+    pub(super) fn read(
+        mut section: Section<'_>,
+        has_token: bool,
+        environment: &dyn Environment,
+    ) -> Self {
         section.required("bootstrap.servers", SERVERS);
         let mut properties = Self::default();
-        for (name, field) in section.free_entries() {
-            if let Err((problem, allowed)) = check_name(name) {
-                if is_secret(name) || plain_part(name) != name {
+        let fields = section.free_entries();
+        for (name, field) in &fields {
+            if let Some(meaning) = foreign_keys::meaning("clusters[].properties", name) {
+                field.refuse_unseen(format!("unknown, {meaning}"), PROPERTY_NAME);
+            } else if let Err((problem, allowed)) = check_name(name) {
+                if is_secret(name) || plain_part(name) != *name {
                     field.refuse_unseen(problem, allowed);
                 } else {
                     field.refuse(problem, allowed);
                 }
-            } else if let Some(value) = read_value(name, &field, environment) {
-                properties.0.insert(name.to_owned(), value);
+            } else if let Some(value) = read_value(name, field, environment) {
+                properties.0.insert((*name).to_owned(), value);
             }
         }
+        let login = LoginCheck {
+            properties: &properties,
+            fields: &fields,
+            has_token,
+        };
+        login.run();
         properties
     }
 }
@@ -204,113 +222,41 @@ impl JsonSchema for Properties {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // A reference may stand for any value.
+        let one_of = |names: &[&str]| format!("^({}|.*\\$\\{{.*)$", names.join("|"));
+        let lower = login::PROTOCOLS.map(str::to_ascii_lowercase);
+        let protocols = lower.iter().map(String::as_str).chain(login::PROTOCOLS);
+        let refused = REFUSED.iter().map(|(name, ..)| *name);
+        let foreign = foreign_keys::keys_at("clusters[].properties");
+        let refused: Vec<_> = refused
+            .chain(foreign.filter(|name| plain_part(name) == **name))
+            .map(|name| name.replace('.', r"\."))
+            .collect();
+        let refused = format!("^({})$", refused.join("|"));
+        let protocol = one_of(&protocols.collect::<Vec<_>>());
         json_schema!({
             "type": "object",
             "required": ["bootstrap.servers"],
             "propertyNames": { "pattern": "^[a-z0-9._]+$" },
+            "patternProperties": {
+                r"^bootstrap\.servers$": {
+                    "type": "string",
+                    "pattern": r"^(\s*([A-Za-z_]+://)?[^\s,/;]+\s*(,\s*([A-Za-z_]+://)?[^\s,/;]+\s*)*|.*\$\{.*)$",
+                },
+                r"^security\.protocol$": {
+                    "type": "string",
+                    "pattern": protocol,
+                },
+                r"^sasl\.mechanisms?$": { "type": "string", "pattern": one_of(&login::MECHANISMS) },
+                (refused): false,
+            },
+            "dependentRequired": login::needs_protocol(),
             "additionalProperties": { "type": ["string", "number", "boolean"] },
         })
     }
 }
 
-/// Problem, and what is allowed instead.
-type PropertyRefusal = (String, String);
-
 const SERVERS: &str = "HOST:PORT of one or more brokers, separated by commas";
-
-/// Refused properties: name, reason, and what to do instead.
-const REFUSED: &[(&str, &str, &str)] = &[
-    (
-        "allow.auto.create.topics",
-        "managed by lagwise: reading must never create a topic",
-        "remove it",
-    ),
-    (
-        "enable.auto.commit",
-        "managed by lagwise: it never commits",
-        "remove it",
-    ),
-    (
-        "enable.auto.offset.store",
-        "managed by lagwise: it never commits",
-        "remove it",
-    ),
-    ("group.id", "managed by lagwise", "remove it"),
-    (
-        "isolation.level",
-        "managed by lagwise: reading committed offsets must not wait for open transactions",
-        "remove it",
-    ),
-    (
-        "metadata.broker.list",
-        "an alias of bootstrap.servers",
-        "bootstrap.servers",
-    ),
-    (
-        "sasl.client.callback.handler.class",
-        "a property of the Java client",
-        "remove it",
-    ),
-    (
-        "sasl.jaas.config",
-        "a property of the Java client",
-        "sasl.username and sasl.password",
-    ),
-    (
-        "sasl.login.callback.handler.class",
-        "a property of the Java client",
-        "remove it",
-    ),
-    (
-        "ssl.keystore.type",
-        "a property of the Java client",
-        "ssl.certificate.location and ssl.key.location (PEM), or ssl.keystore.location (PKCS#12)",
-    ),
-    (
-        "ssl.truststore.location",
-        "a property of the Java client",
-        "ssl.ca.location (PEM)",
-    ),
-    (
-        "ssl.truststore.password",
-        "a property of the Java client",
-        "ssl.ca.location (PEM), which needs no password",
-    ),
-    (
-        "ssl.truststore.type",
-        "a property of the Java client",
-        "ssl.ca.location (PEM)",
-    ),
-];
-
-fn check_name(name: &str) -> Result<(), PropertyRefusal> {
-    if name.is_empty() || plain_part(name) != name {
-        let allowed = "a property of librdkafka: lower-case letters, digits, . _";
-        return Err(("not a property name".into(), allowed.into()));
-    }
-    match REFUSED.iter().find(|(refused, ..)| *refused == name) {
-        Some((_, why, instead)) => Err(((*why).into(), (*instead).into())),
-        None => Ok(()),
-    }
-}
-
-/// The name up to its first invalid character, since a value may follow it.
-fn plain_part(name: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_');
-    match name.find(|c| !plain(c)) {
-        Some(odd) => format!("{}...", &name[..odd]).into(),
-        None => name.into(),
-    }
-}
-
-/// Whether a property's value is a secret by its name.
-fn is_secret(name: &str) -> bool {
-    // A Java client's JAAS line contains the password.
-    const PARTS: [&str; 5] = ["password", "passphrase", "secret", "key.pem", "jaas"];
-    // The unsecured-token settings may carry a login; ssl_key and the like are its in-memory forms.
-    const NAMES: [&str; 2] = ["sasl.oauthbearer.config", "ssl_key"];
-    PARTS.iter().any(|part| name.contains(part)) || NAMES.contains(&name)
-}
 
 pub(super) fn read_value(
     name: &str,
@@ -393,29 +339,6 @@ fn read_text(
 mod tests {
     use super::*;
     use crate::config::secrets::tests::Pretended;
-
-    #[test]
-    fn recognizes_secrets_by_name() {
-        for name in [
-            "sasl.password",
-            "ssl.key.pem",
-            "ssl.key.password",
-            "ssl.keystore.password",
-            "sasl.oauthbearer.client.secret",
-            "sasl.oauthbearer.assertion.private.key.pem",
-            "sasl.oauthbearer.assertion.private.key.passphrase",
-        ] {
-            assert!(is_secret(name), "{name}");
-        }
-        for name in [
-            "sasl.username",
-            "ssl.key.location",
-            "ssl.ca.pem",
-            "bootstrap.servers",
-        ] {
-            assert!(!is_secret(name), "{name}");
-        }
-    }
 
     #[test]
     fn redacts_secrets_everywhere_but_for_the_client() {

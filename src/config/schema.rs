@@ -21,6 +21,26 @@ pub fn json_schema() -> serde_json::Value {
     schema.to_value()
 }
 
+/// The paths of all keys with this name, list items as `[]`.
+pub(super) fn paths_of_key(key: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    collect_paths(&json_schema(), "", key, &mut paths);
+    paths
+}
+
+fn collect_paths(schema: &serde_json::Value, path: &str, key: &str, paths: &mut Vec<String>) {
+    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}").trim_start_matches('.').to_owned();
+        if name == key {
+            paths.push(path.clone());
+        }
+        collect_paths(inner, &path, key, paths);
+    }
+    if schema["items"].is_object() {
+        collect_paths(&schema["items"], &format!("{path}[]"), key, paths);
+    }
+}
+
 /// Joins the lines of descriptions, which come from doc comments.
 fn unwrap_lines(schema: &mut Schema) {
     if let Some(serde_json::Value::String(description)) = schema.get_mut("description") {

@@ -1,14 +1,15 @@
 //! Reads a mapping key by key. Each key that is read counts as known; each invalid value becomes a problem
 //! with its path, its value and what is allowed.
 
-use super::node::{Node, NodeEntry, ScalarValue};
+use super::foreign_keys;
+use super::node::{Node, NodeEntry, Place, ScalarValue};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::secrets::holds_reference;
 
 /// A mapping of the file, or the position of one that was left out.
 pub(super) struct Section<'a> {
     path: String,
-    line: Option<u64>,
+    place: Option<Place>,
     entries: &'a [NodeEntry],
     known: Vec<&'static str>,
     problems: &'a Problems,
@@ -20,7 +21,7 @@ pub(super) struct Section<'a> {
 #[derive(Clone)]
 pub(super) struct Field<'a> {
     pub(super) path: String,
-    line: u64,
+    place: Place,
     pub(super) node: &'a Node,
     problems: &'a Problems,
     /// Whether it may be a secret, which no problem shows.
@@ -32,7 +33,7 @@ impl<'a> Section<'a> {
     pub(super) fn root(node: &'a Node, problems: &'a Problems) -> Option<Self> {
         let field = Field {
             path: String::new(),
-            line: node.line,
+            place: node.place,
             node,
             problems,
             is_secret: false,
@@ -68,7 +69,7 @@ impl<'a> Section<'a> {
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let left_out = Section {
             path: join(&self.path, key),
-            line: self.line,
+            place: self.place,
             entries: &[],
             known: Vec::new(),
             problems: self.problems,
@@ -82,8 +83,10 @@ impl<'a> Section<'a> {
     /// Records a problem of `key`, whether it is set or has its default.
     pub(super) fn refuse_key(&self, key: &str, problem: &str, allowed: &str) {
         let written = self.entries.iter().find(|entry| entry.key == key);
+        let place = written.map(|entry| entry.place).or(self.place);
         self.problems.add(Problem {
-            line: written.map(|entry| entry.line).or(self.line),
+            line: place.map(|place| place.line),
+            column: place.map(|place| place.column),
             key: join(&self.path, key),
             allowed: Some(allowed.into()),
             ..Problem::of_file(problem)
@@ -111,19 +114,31 @@ impl<'a> Section<'a> {
             .iter()
             .filter(|e| !self.known.contains(&e.key.as_str()))
         {
-            let problem = match did_you_mean(&entry.key, self.known.iter().copied()) {
-                Some(meant) => format!("unknown key, did you mean {meant}?"),
-                None => "unknown key".to_owned(),
-            };
-            self.field(entry)
-                .add(None, problem, Some(self.known.join(", ")));
+            self.field(entry).add(
+                None,
+                self.unknown_key(&entry.key),
+                Some(self.known.join(", ")),
+            );
+        }
+    }
+
+    /// Says that a key is unknown, and which one was meant.
+    fn unknown_key(&self, key: &str) -> String {
+        if let Some(meaning) = foreign_keys::meaning(&self.path, key) {
+            format!("unknown, {meaning}")
+        } else if let Some(meant) = did_you_mean(key, self.known.iter().copied()) {
+            format!("unknown key, did you mean {meant}?")
+        } else if let Some(place) = foreign_keys::right_place(&self.path, key) {
+            format!("unknown key here, did you mean {place}?")
+        } else {
+            "unknown key".to_owned()
         }
     }
 
     fn record_repeated_keys(&self) {
         for (index, entry) in self.entries.iter().enumerate() {
             if let Some(earlier) = self.entries[..index].iter().find(|e| e.key == entry.key) {
-                let problem = format!("repeated key, first in line {}", earlier.line);
+                let problem = format!("repeated key, first in line {}", earlier.place.line);
                 self.field(entry)
                     .add(None, problem, Some("each key once".into()));
             }
@@ -133,7 +148,7 @@ impl<'a> Section<'a> {
     fn field(&self, entry: &'a NodeEntry) -> Field<'a> {
         Field {
             path: join(&self.path, &entry.key),
-            line: entry.line,
+            place: entry.place,
             node: &entry.node,
             problems: self.problems,
             is_secret: self.is_secret,
@@ -170,10 +185,10 @@ impl<'a> Field<'a> {
     }
 
     fn add(&self, value: Option<String>, problem: String, allowed: Option<String>) {
-        let (line, key) = (Some(self.line), self.path.clone());
         self.problems.add(Problem {
-            line,
-            key,
+            line: Some(self.place.line),
+            column: Some(self.place.column),
+            key: self.path.clone(),
             value,
             allowed,
             ..Problem::of_file(problem)
@@ -203,7 +218,7 @@ impl<'a> Field<'a> {
         };
         Some(Section {
             path: self.path.clone(),
-            line: (!self.path.is_empty()).then_some(self.line),
+            place: Some(self.place),
             entries,
             known: Vec::new(),
             problems: self.problems,
@@ -222,7 +237,7 @@ impl<'a> Field<'a> {
         };
         let item = |(index, node): (usize, &'a Node)| Field {
             path: format!("{}[{index}]", self.path),
-            line: node.line,
+            place: node.place,
             node,
             problems: self.problems,
             is_secret: self.is_secret,
@@ -278,7 +293,7 @@ impl<'a> Field<'a> {
 
 /// The path of `key` below `path`. The key is cut at its first unusual character, because what follows may be
 /// a secret value, as in `sasl.password=hunter2:`.
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
     let key = match key.find(|c| !plain(c)) {
         Some(odd) => format!("{}...", &key[..odd]),

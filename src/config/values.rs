@@ -35,8 +35,17 @@ impl Field<'_> {
         if let ScalarValue::Bool(flag, _) = self.node.value {
             return Some(flag);
         }
-        self.refuse_kind("true or false", "true, false");
+        let quoted = self.quoted(|text| matches!(text, "true" | "false"));
+        self.refuse_kind("true or false", &format!("true, false{quoted}"));
         None
+    }
+
+    /// A hint to remove the quotes, if they are all that is wrong.
+    fn quoted(&self, is_right: impl Fn(&str) -> bool) -> String {
+        match &self.node.value {
+            ScalarValue::Text(text) if is_right(text) => format!(" (without quotes: {text})"),
+            _ => String::new(),
+        }
     }
 
     /// A whole number from `min` to `max`.
@@ -46,7 +55,8 @@ impl Field<'_> {
             _ => format!("a whole number from {min} to {max}"),
         };
         let ScalarValue::Number(whole, _) = &self.node.value else {
-            self.refuse_kind("a number", &allowed);
+            let quoted = self.quoted(|text| text.parse::<u64>().is_ok());
+            self.refuse_kind("a number", &format!("{allowed}{quoted}"));
             return None;
         };
         match whole.map(u64::try_from) {

@@ -149,7 +149,7 @@ async fn watch(reloading: Weak<ReloadingClient>, mut seen: Option<CredentialSnap
                         tracing::info!(%cluster, "credentials changed; using the new ones");
                         Ok(())
                     }
-                    Ok(Some(Err(error))) => Err(error.reason),
+                    Ok(Some(Err(error))) => Err(error.reason.to_string()),
                     Ok(None) | Err(_) => return,
                 }
             }

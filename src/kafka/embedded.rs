@@ -28,7 +28,7 @@ impl EmbeddedCluster {
             Ok(cluster) => Ok(Self { cluster, name }),
             Err(error) => Err(SetupError {
                 cluster: name,
-                reason: error.to_string(),
+                reason: error.to_string().into(),
             }),
         }
     }
@@ -41,7 +41,7 @@ impl EmbeddedCluster {
         let created = self.cluster.create_topic(topic, partitions, 1);
         created.map_err(|error| SetupError {
             cluster: self.name.clone(),
-            reason: error.to_string(),
+            reason: error.to_string().into(),
         })
     }
 
@@ -54,7 +54,7 @@ impl EmbeddedCluster {
         let set = self.cluster.broker_round_trip_time(ALL, latency);
         set.map_err(|error| SetupError {
             cluster: self.name.clone(),
-            reason: error.to_string(),
+            reason: error.to_string().into(),
         })
     }
 

@@ -233,6 +233,7 @@ mod tests {
             &[
                 ("bootstrap.servers", "127.0.0.1:1"),
                 ("security.protocol", "SASL_PLAINTEXT"),
+                ("sasl.kerberos.keytab", "k"),
             ],
             None,
         );
@@ -241,7 +242,7 @@ mod tests {
                 client,
                 ..sasl.clone()
             };
-            let checked = crate::kafka::check(settings).map_err(|error| error.to_string());
+            let checked = crate::kafka::check(settings, true).map_err(|error| error.to_string());
             let expected = match Feature::Gssapi.is_built_in() {
                 true => Ok(ClientKind::Librdkafka),
                 false => Err(format!("cluster \"main\": {}", Feature::Gssapi.missing())),

@@ -29,7 +29,7 @@ use super::health::ConnectionHealth;
 use super::reachability::{
     Reachability, classify_answers, lacks_connection, unreachable_observation,
 };
-use super::{ClientSettings, GroupList, SetupError};
+use super::{ClientSettings, GroupList, SettingError, SetupError};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -57,14 +57,7 @@ impl LibrdkafkaClient {
         if client::trusts_system_roots(&settings) {
             tracing::info!(cluster = %settings.name, "ssl.ca.location is not set: verifying brokers against the system's root certificates");
         }
-        if settings
-            .token
-            .as_ref()
-            .is_some_and(|token| !token.extensions.is_empty())
-        {
-            let reason = "client: librdkafka does not support SASL extensions with a token; set client: wire or auto";
-            return Err(settings.setup_error(reason.into()));
-        }
+        check_extensions(&settings)?;
         let health = Arc::new(ConnectionHealth::default());
         let inner = Arc::new(LibrdkafkaInner {
             client: client::client(&settings, &health, None)?,
@@ -81,9 +74,15 @@ impl LibrdkafkaClient {
             .spawn(move || serve_callbacks(&served));
         spawned.map_err(|error| SetupError {
             cluster: inner.settings.name.clone(),
-            reason: format!("cannot start a thread for librdkafka's callbacks: {error}"),
+            reason: format!("cannot start a thread for librdkafka's callbacks: {error}").into(),
         })?;
         Ok(Self(inner))
+    }
+
+    /// Checks what [`connect`](Self::connect) rejects, without connecting.
+    pub(super) fn check(settings: &ClientSettings) -> Result<(), SetupError> {
+        check_extensions(settings)?;
+        client::check(settings)
     }
 
     /// Lists all groups.
@@ -110,6 +109,16 @@ impl OffsetSource for LibrdkafkaClient {
         self.blocking(move |inner| inner.sweep(plan, deadline))
             .await
     }
+}
+
+fn check_extensions(settings: &ClientSettings) -> Result<(), SetupError> {
+    let token = settings.token.as_ref();
+    if token.is_none_or(|token| token.extensions.is_empty()) {
+        return Ok(());
+    }
+    let problem =
+        "librdkafka does not support SASL extensions with a token; set client: wire or auto";
+    Err(settings.setup_error(SettingError::key("client", problem)))
 }
 
 /// librdkafka runs callbacks (errors, logs) inside `poll`, so every client must be polled.

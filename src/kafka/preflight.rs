@@ -23,7 +23,7 @@ pub async fn collect(
 ) -> KafkaFacts {
     let mut facts = KafkaFacts {
         cluster: settings.name.clone(),
-        client: client_facts(&settings).map_err(|error| error.reason),
+        client: client_facts(&settings).map_err(|error| error.reason.to_string()),
         bootstrap: Vec::new(),
         listed: None,
         observation: None,
@@ -37,7 +37,7 @@ pub async fn collect(
     let source = match KafkaSource::connect(settings) {
         Ok(source) => source,
         Err(error) => {
-            facts.client = Err(error.reason);
+            facts.client = Err(error.reason.to_string());
             return facts;
         }
     };
@@ -130,7 +130,7 @@ mod tests {
         let plain = ("bootstrap.servers", "127.0.0.1:1");
         let crl = ("ssl.crl.location", "f");
         let facts = |properties: &[(&str, &str)], client| {
-            client_facts(&settings(properties, client)).map_err(|error| error.reason)
+            client_facts(&settings(properties, client)).map_err(|error| error.reason.to_string())
         };
         let wire = facts(&[plain], ClientKind::Auto).unwrap();
         assert!(wire.is_wire && wire.reasons.is_empty());

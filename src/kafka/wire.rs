@@ -69,6 +69,7 @@ use crate::model::units::newtypes::{ClusterName, Moment, TopicName};
 use crate::poller::OffsetSource;
 
 pub use self::property_support::PropertySupport;
+pub(super) use self::property_support::check_names;
 
 /// The wire client of one Kafka cluster.
 pub struct WireClient(Box<WireInner>);
@@ -106,6 +107,11 @@ impl WireClient {
             topic_names: ListingCache::default(),
             name: settings.name.clone(),
         })))
+    }
+
+    /// Checks what [`connect`](Self::connect) rejects.
+    pub(super) fn check(settings: &ClientSettings) -> Result<(), SetupError> {
+        options(settings).map(drop)
     }
 
     /// Uses new credentials for every new connection; existing connections are closed within

@@ -68,11 +68,13 @@ fn schema_of_config() -> Value {
     let properties = &mut schema["properties"]["clusters"]["items"]["properties"]["properties"];
     let pattern = properties["propertyNames"]["pattern"].take();
     let values = properties["additionalProperties"].take();
+    properties["patternProperties"][pattern.as_str().unwrap()] = values;
+    // The name of draft 7.
+    properties["dependencies"] = properties["dependentRequired"].take();
     let properties = properties.as_object_mut().unwrap();
     properties.remove("propertyNames");
+    properties.remove("dependentRequired");
     properties.insert("additionalProperties".into(), json!(false));
-    let pattern = pattern.as_str().unwrap();
-    properties.insert("patternProperties".into(), json!({ pattern: values }));
     allow_empty_sections(&mut schema);
     schema["type"] = json!("object");
     schema

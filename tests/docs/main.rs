@@ -206,7 +206,21 @@ fn compare(page: &mut Page, shown: &Block, output: &str) -> Option<String> {
 fn refused_cluster(page: &Page, block: &Block, place: &Path) -> Option<String> {
     // What secrets refer to is not there.
     let reference = Regex::new(r"\$\{(env|file):[^}]*\}").unwrap();
-    let entry = reference.replace_all(&block.content, "secret");
+    let mut entry = reference.replace_all(&block.content, "secret").into_owned();
+    // Nor are the files of certificates.
+    let made = rcgen::generate_simple_self_signed(["kafka".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    for (name, content) in [
+        ("ssl.ca.location", &certificate),
+        ("ssl.certificate.location", &certificate),
+        ("ssl.key.location", &key),
+    ] {
+        let file = place.join(name);
+        fs::write(&file, content).unwrap();
+        let written = Regex::new(&format!("{}: .*", regex::escape(name))).unwrap();
+        let here = format!("{name}: {}", file.display());
+        entry = written.replace_all(&entry, here.as_str()).into_owned();
+    }
     fs::write(place.join("cluster.yaml"), format!("clusters:\n{entry}")).unwrap();
     let (code, printed) = run("lagwise config check cluster.yaml", place);
     (code != "0").then(|| format!("{}:{}: {printed}", page.path, block.line))

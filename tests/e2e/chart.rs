@@ -35,6 +35,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         rendering::mistakes_are_refused_with_the_name_of_the_key,
     ),
     (
+        "chart::mistakes_in_the_configuration_are_refused",
+        rendering::mistakes_in_the_configuration_are_refused,
+    ),
+    (
         "chart::values_have_their_effect",
         rendering::values_have_their_effect,
     ),

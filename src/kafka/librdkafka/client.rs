@@ -15,7 +15,7 @@ use super::faults;
 use super::kerberos::{self, KinitOutput};
 use crate::kafka::health::ConnectionHealth;
 use crate::kafka::login::{TokenCache, TokenSettings};
-use crate::kafka::{ClientSettings, SetupError};
+use crate::kafka::{ClientSettings, SettingError, SetupError};
 use crate::model::units::file_path::{ShownPath, looks_like_path};
 
 /// How long to wait for the first token: as long as its source may take. If librdkafka gets none,
@@ -119,10 +119,6 @@ pub(super) fn client(
     health: &Arc<ConnectionHealth>,
     group: Option<&str>,
 ) -> Result<OffsetConsumer, SetupError> {
-    let refused = |reason| SetupError {
-        cluster: settings.name.clone(),
-        reason,
-    };
     let by_kerberos = kerberos::is_asked_for(settings);
     let mut config = ClientConfig::new();
     // Defaults that the configuration may override.
@@ -173,12 +169,23 @@ pub(super) fn client(
         tokens: tokens.cloned(),
     });
     made.map_err(|error| {
-        refused(match error {
+        settings.setup_error(match error {
             // `Display` would show the value, which may be a secret.
-            KafkaError::ClientConfig(_, reason, name, _) => format!("property {name}: {reason}"),
-            other => without_odd_paths(other.to_string(), &settings.properties),
+            KafkaError::ClientConfig(_, reason, name, _) => SettingError::property(name, reason),
+            other => without_odd_paths(other.to_string(), &settings.properties).into(),
         })
     })
+}
+
+/// Checks the properties as [`client`] does. Contacts no broker, and runs no command for Kerberos.
+pub(super) fn check(settings: &ClientSettings) -> Result<(), SetupError> {
+    let mut settings = settings.clone();
+    // Without an address there is nothing to connect to.
+    settings.properties.remove("bootstrap.servers");
+    if kerberos::is_asked_for(&settings) {
+        kerberos::disarm(&mut settings.properties);
+    }
+    client(&settings, &Arc::default(), None).map(drop)
 }
 
 /// A message of librdkafka without the values of path properties that do not look like paths: a secret may have been

@@ -14,6 +14,7 @@ use super::oidc::Oidc;
 use super::{FetchedToken, TokenCache, file};
 #[cfg(not(feature = "aws-msk-iam"))]
 use crate::kafka::Feature;
+use crate::kafka::SettingError;
 use crate::model::units::newtypes::ClusterName;
 
 /// Where tokens come from.
@@ -71,9 +72,12 @@ impl TokenSource {
         }
     }
 
-    /// Prepares fetching.
-    pub(super) fn fetcher(&self, bootstrap: &str) -> Result<TokenFetcher, String> {
-        let variable = |name: &str| std::env::var(name).ok();
+    /// Prepares fetching; `variable` reads an environment variable.
+    pub(super) fn fetcher(
+        &self,
+        bootstrap: &str,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<TokenFetcher, String> {
         Ok(match self {
             Self::File(path) => TokenFetcher::File(path.clone()),
             Self::Oidc(oidc) => TokenFetcher::Oidc(oidc.clone()),
@@ -91,6 +95,11 @@ impl TokenSource {
             Self::Gcp => TokenFetcher::Gcp(Gcp::new(variable)),
         })
     }
+}
+
+/// An environment variable of this process.
+pub(super) fn process_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// A source that is ready to fetch tokens.
@@ -160,6 +169,27 @@ impl TokenSettings {
         })
     }
 
+    /// Checks what [`start`](Self::start) rejects, without fetching; the returned settings have a cache that stays
+    /// empty. Outside of a pod, the variables that are set in pods count as set.
+    pub(in crate::kafka) fn check(
+        self,
+        bootstrap: &str,
+        in_pod: bool,
+    ) -> Result<Self, SettingError> {
+        let variable = |name: &str| {
+            let pretended = (!in_pod).then(|| "set in the pod".to_owned());
+            process_variable(name).or(pretended)
+        };
+        let source = self.source.name();
+        match self.source.fetcher(bootstrap, &variable) {
+            Ok(_) => Ok(Self {
+                tokens: Some(TokenCache::idle(source)),
+                ..self
+            }),
+            Err(reason) => Err(SettingError::key("token", format!("{source}: {reason}"))),
+        }
+    }
+
     /// The token cache, if started.
     pub(in crate::kafka) fn tokens(&self) -> Option<&Arc<TokenCache>> {
         self.tokens.as_ref()
@@ -173,20 +203,22 @@ impl TokenSettings {
     pub fn from_properties(
         given: Option<Self>,
         properties: &BTreeMap<String, String>,
-    ) -> Result<Option<Self>, String> {
+    ) -> Result<Option<Self>, SettingError> {
         let text = |name: &str| properties.get(name).filter(|value| !value.is_empty());
         let is_oidc = text(METHOD).is_some_and(|method| method.eq_ignore_ascii_case("oidc"));
         let mut settings = match (given, is_oidc) {
             (Some(_), true) => {
-                return Err(format!(
-                    "property {METHOD}: oidc cannot be combined with token:; remove one of them"
+                return Err(SettingError::property(
+                    METHOD,
+                    "oidc cannot be combined with token:; remove one of them",
                 ));
             }
             (Some(given), false) => given,
             (None, false) => return Ok(None),
             (None, true) => {
                 let needed = |name: &str| {
-                    let missing = || format!("property {name}: required with {METHOD}=oidc");
+                    let missing =
+                        || SettingError::property(name, format!("required with {METHOD}=oidc"));
                     text(name).cloned().ok_or_else(missing)
                 };
                 Self::new(TokenSource::Oidc(Oidc {
@@ -201,8 +233,9 @@ impl TokenSettings {
             }
         };
         if let Some(extensions) = text(EXTENSIONS) {
-            let wrong =
-                || format!("property {EXTENSIONS}: must be key=value pairs, separated by commas");
+            let wrong = || {
+                SettingError::property(EXTENSIONS, "must be key=value pairs, separated by commas")
+            };
             for pair in extensions.split(',') {
                 let (key, value) = pair.split_once('=').ok_or_else(wrong)?;
                 let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
@@ -238,7 +271,7 @@ mod tests {
     fn from_pairs(
         given: Option<TokenSettings>,
         pairs: &[(&str, &str)],
-    ) -> Result<Option<TokenSettings>, String> {
+    ) -> Result<Option<TokenSettings>, SettingError> {
         let owned = pairs
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -266,7 +299,7 @@ mod tests {
         assert_eq!(settings.source.name(), "oidc");
         for missing in [TOKEN_URL, CLIENT_ID, CLIENT_SECRET] {
             let rest: Vec<_> = all.into_iter().filter(|(key, _)| *key != missing).collect();
-            let error = from_pairs(None, &rest).err().unwrap();
+            let error = from_pairs(None, &rest).err().unwrap().to_string();
             assert!(
                 error.contains(missing) && !error.contains("hunter2"),
                 "{error}"

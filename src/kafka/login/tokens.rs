@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::settings::TokenFetcher;
+use super::settings::{TokenFetcher, process_variable};
 use super::{FetchedToken, Token, TokenSettings};
 use crate::model::units::newtypes::ClusterName;
 
@@ -60,10 +60,8 @@ impl TokenCache {
         runtime: &Handle,
     ) -> Result<Arc<Self>, String> {
         let source = settings.source.name();
-        let fetcher = settings
-            .source
-            .fetcher(bootstrap)
-            .map_err(|reason| format!("token source {source}: {reason}"))?;
+        let fetcher = settings.source.fetcher(bootstrap, &process_variable);
+        let fetcher = fetcher.map_err(|reason| format!("token source {source}: {reason}"))?;
         let (state_in, state) = watch::channel(TokenState::default());
         let refused = Arc::new(Notify::new());
         let refresher = TokenRefresher {
@@ -79,6 +77,15 @@ impl TokenCache {
             state,
             refused,
         }))
+    }
+
+    /// A cache that never fetches, for checking settings.
+    pub(super) fn idle(source: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            state: watch::channel(TokenState::default()).1,
+            refused: Arc::default(),
+        })
     }
 
     /// The valid token, if any.

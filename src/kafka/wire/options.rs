@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::address::Address;
 use super::sasl::{CONCURRENT_STEPS_MAX, LoginMethod, Mechanism};
 use super::tls::{Tls, TlsOptions};
+use crate::kafka::SettingError;
 use crate::kafka::login::TokenCache;
 use crate::model::units::host_pattern::HostPattern;
 
@@ -62,29 +63,35 @@ impl<'a> PropertyReader<'a> {
         self.0.get(name).map(String::as_str)
     }
 
-    pub(super) fn bool(&self, name: &str, default: bool) -> Result<bool, String> {
+    pub(super) fn bool(&self, name: &str, default: bool) -> Result<bool, SettingError> {
         match self.text(name).map(str::to_ascii_lowercase).as_deref() {
             None => Ok(default),
             Some("true" | "t" | "1") => Ok(true),
             Some("false" | "f" | "0") => Ok(false),
-            Some(_) => Err(format!("property {name}: must be true or false")),
+            Some(_) => Err(SettingError::property(name, "must be true or false")),
         }
     }
 
-    fn millis(&self, name: &str, default: Duration, max: Duration) -> Result<Duration, String> {
+    fn millis(
+        &self,
+        name: &str,
+        default: Duration,
+        max: Duration,
+    ) -> Result<Duration, SettingError> {
         let Some(text) = self.text(name) else {
             return Ok(default);
         };
         match text.trim().parse().map(Duration::from_millis) {
             Ok(duration) if duration <= max => Ok(duration),
-            _ => Err(format!(
-                "property {name}: must be a number of milliseconds, at most {}",
-                max.as_millis()
-            )),
+            _ => {
+                let most = max.as_millis();
+                let problem = format!("must be a number of milliseconds, at most {most}");
+                Err(SettingError::property(name, problem))
+            }
         }
     }
 
-    pub(super) fn security(&self) -> Result<Security, String> {
+    pub(super) fn security(&self) -> Result<Security, SettingError> {
         let protocol = self.text("security.protocol").unwrap_or("plaintext");
         let (tls, sasl) = match protocol.to_ascii_lowercase().as_str() {
             "plaintext" => (false, false),
@@ -92,10 +99,10 @@ impl<'a> PropertyReader<'a> {
             "sasl_plaintext" => (false, true),
             "sasl_ssl" => (true, true),
             _ => {
-                return Err(
-                    "property security.protocol: must be plaintext, ssl, sasl_plaintext or sasl_ssl"
-                        .into(),
-                );
+                return Err(SettingError::property(
+                    "security.protocol",
+                    "must be plaintext, ssl, sasl_plaintext or sasl_ssl",
+                ));
             }
         };
         Ok(Security { tls, sasl })
@@ -107,22 +114,37 @@ impl<'a> PropertyReader<'a> {
             .or_else(|| self.text("sasl.mechanisms"))
     }
 
-    fn login(&self, tokens: Option<&Arc<TokenCache>>) -> Result<LoginMethod, String> {
+    /// The name under which the mechanism is configured.
+    fn mechanism_name(&self) -> &'static str {
+        match (self.text("sasl.mechanism"), self.text("sasl.mechanisms")) {
+            (None, Some(_)) => "sasl.mechanisms",
+            _ => "sasl.mechanism",
+        }
+    }
+
+    fn login(&self, tokens: Option<&Arc<TokenCache>>) -> Result<LoginMethod, SettingError> {
         let mechanism = match self.mechanism() {
             Some("OAUTHBEARER") => {
-                return tokens.map(|tokens| LoginMethod::Token(Arc::clone(tokens))).ok_or(
-                    "property sasl.mechanism: OAUTHBEARER requires a token source; set token: beside properties:"
-                        .into(),
-                );
+                let login = tokens.map(|tokens| LoginMethod::Token(Arc::clone(tokens)));
+                return login.ok_or_else(|| {
+                    let problem =
+                        "OAUTHBEARER requires a token source; set token: beside properties:";
+                    SettingError::property(self.mechanism_name(), problem)
+                });
             }
             Some("PLAIN") => Mechanism::Plain,
             Some("SCRAM-SHA-256") => Mechanism::ScramSha256,
             Some("SCRAM-SHA-512") => Mechanism::ScramSha512,
-            _ => return Err("property sasl.mechanism: the wire client supports PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER".into()),
+            _ => {
+                return Err(SettingError::property(
+                    self.mechanism_name(),
+                    "the wire client supports PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER",
+                ));
+            }
         };
         let needed = |name: &str| match self.text(name) {
             Some(value) if !value.is_empty() => Ok(value.to_owned()),
-            _ => Err(format!("property {name}: required by sasl.mechanism")),
+            _ => Err(SettingError::property(name, "required by sasl.mechanism")),
         };
         Ok(LoginMethod::Password {
             mechanism,
@@ -149,7 +171,7 @@ impl WireOptions {
     pub(super) fn read(
         properties: &BTreeMap<String, String>,
         tokens: Option<&Arc<TokenCache>>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, SettingError> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         let reader = PropertyReader(properties);
         let servers = reader.text("bootstrap.servers").unwrap_or_default();
@@ -157,13 +179,21 @@ impl WireOptions {
         let bootstrap: Option<Vec<_>> = entries.map(Address::parse).collect();
         let bootstrap = bootstrap
             .filter(|addresses| !addresses.is_empty())
-            .ok_or("property bootstrap.servers: must be a comma-separated list of HOST:PORT")?;
+            .ok_or_else(|| {
+                let problem = "must be a comma-separated list of HOST:PORT";
+                SettingError::property("bootstrap.servers", problem)
+            })?;
         let security = reader.security()?;
         let family = match reader.text("broker.address.family").unwrap_or("any") {
             "any" => AddressFamily::Any,
             "v4" => AddressFamily::V4,
             "v6" => AddressFamily::V6,
-            _ => return Err("property broker.address.family: must be any, v4 or v6".into()),
+            _ => {
+                return Err(SettingError::property(
+                    "broker.address.family",
+                    "must be any, v4 or v6",
+                ));
+            }
         };
         let max_response_bytes = match reader.text("receive.message.max.bytes") {
             // Reading and decoding one takes up to six times as much memory.
@@ -172,9 +202,10 @@ impl WireOptions {
                 .parse()
                 .ok()
                 .filter(|bytes| (1000..=2_147_483_647).contains(bytes))
-                .ok_or(
-                    "property receive.message.max.bytes: must be a number from 1000 to 2147483647",
-                )?,
+                .ok_or_else(|| {
+                    let problem = "must be a number from 1000 to 2147483647";
+                    SettingError::property("receive.message.max.bytes", problem)
+                })?,
         };
         let idle = reader.millis("connections.max.idle.ms", Duration::ZERO, DAY)?;
         let default = |millis| Duration::from_millis(millis);
@@ -220,7 +251,7 @@ impl WireOptions {
 mod tests {
     use super::*;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<WireOptions, String> {
+    fn read(pairs: &[(&str, &str)]) -> Result<WireOptions, SettingError> {
         let mut properties = BTreeMap::from([("bootstrap.servers".to_owned(), "a:1,b".to_owned())]);
         properties.extend(
             pairs
@@ -241,7 +272,7 @@ mod tests {
             ("broker.address.family", "hunter2"),
             ("receive.message.max.bytes", "hunter2"),
         ] {
-            let problem = read(&[(name, value)]).err().unwrap();
+            let problem = read(&[(name, value)]).err().unwrap().to_string();
             assert!(
                 problem.contains(name) && !problem.contains("hunter2"),
                 "{problem}"
@@ -249,7 +280,8 @@ mod tests {
         }
         let sasl = ("security.protocol", "SASL_PLAINTEXT");
         let missing = read(&[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.username", "u")]);
-        assert!(missing.err().unwrap().contains("sasl.password"));
+        let missing = missing.err().unwrap().path();
+        assert_eq!(missing.as_deref(), Some("properties.sasl.password"));
     }
 
     #[test]

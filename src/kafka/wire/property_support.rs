@@ -3,7 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
+
 use super::options::PropertyReader;
+use crate::kafka::SettingError;
+use crate::model::units::spelling::did_you_mean;
 
 /// What a property means for the choice of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +170,41 @@ impl PropertySupport {
     }
 }
 
+/// Checks that librdkafka has the properties. Those that no client would use are not checked.
+///
+/// # Errors
+/// The first property that does not exist.
+pub(in crate::kafka) fn check_names(
+    properties: &BTreeMap<String, String>,
+) -> Result<(), SettingError> {
+    for name in properties.keys() {
+        if matches!(meaning(name), Some(Supported | Irrelevant)) || exists(name) {
+            continue;
+        }
+        let known = TABLE.iter().map(|(pattern, _)| *pattern);
+        let known = known.filter(|pattern| !pattern.ends_with('*'));
+        let problem = match did_you_mean(name, known) {
+            Some(meant) => format!("no such property, did you mean {meant}?"),
+            None => "no such property; allowed are those of librdkafka's CONFIGURATION.md".into(),
+        };
+        return Err(SettingError::property(name, problem));
+    }
+    Ok(())
+}
+
+/// Whether librdkafka has the property, also if it is left out of this binary.
+fn exists(name: &str) -> bool {
+    let mut config = ClientConfig::new();
+    config.set(name, "");
+    !matches!(
+        config.create_native_config(),
+        Err(KafkaError::ClientConfig(
+            RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN,
+            ..
+        ))
+    )
+}
+
 fn meaning(name: &str) -> Option<PropertyUse> {
     let fits = |pattern: &str| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
@@ -205,10 +246,6 @@ fn mechanism(reader: &PropertyReader<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::ClientConfig;
-    use rdkafka::error::KafkaError;
-    use rdkafka::types::RDKafkaConfRes;
-
     use super::*;
 
     fn support(pairs: &[(&str, &str)]) -> PropertySupport {
@@ -307,15 +344,36 @@ mod tests {
     #[test]
     fn the_table_names_properties_that_librdkafka_has() {
         for (name, _) in TABLE.iter().filter(|(name, _)| !name.ends_with('*')) {
-            let set = ClientConfig::new().set(*name, "x").create_native_config();
-            let unknown = matches!(
-                set.err(),
-                Some(KafkaError::ClientConfig(
-                    RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN,
-                    ..
-                ))
-            );
-            assert!(!unknown, "{name}");
+            assert!(exists(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_misspelled_property_is_refused_with_the_right_one() {
+        let check = |name: &str| {
+            let properties = BTreeMap::from([(name.to_owned(), "hunter2".to_owned())]);
+            check_names(&properties).map_err(|error| error.to_string())
+        };
+        for (name, meant) in [
+            ("ssl.ca.locaton", "ssl.ca.location"),
+            ("ssl.certificate.file", "ssl.certificate.pem"),
+            ("sasl.user.name", "sasl.username"),
+            ("security.protcol", "security.protocol"),
+        ] {
+            let problem = format!("property {name}: no such property, did you mean {meant}?");
+            assert_eq!(check(name), Err(problem));
+        }
+        let none = check("colour").unwrap_err();
+        assert!(
+            none.contains("CONFIGURATION.md") && !none.contains("hunter2"),
+            "{none}"
+        );
+        for name in [
+            "ssl.crl.location",
+            "sasl.kerberos.keytab",
+            "fetch.min.bytes",
+        ] {
+            assert_eq!(check(name), Ok(()));
         }
     }
 

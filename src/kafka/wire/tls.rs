@@ -18,6 +18,7 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::options::PropertyReader;
+use crate::kafka::SettingError;
 use crate::model::units::file_path::ShownPath;
 
 /// TLS configuration for connections to brokers.
@@ -73,53 +74,53 @@ impl Pem {
         Some(Self { property, source })
     }
 
-    fn text(&self) -> Result<Vec<u8>, String> {
+    fn text(&self) -> Result<Vec<u8>, SettingError> {
         match &self.source {
             PemSource::Inline(text) => Ok(text.clone().into_bytes()),
-            PemSource::File(path) => std::fs::read(Path::new(path)).map_err(|error| {
-                format!("property {}: {}: {error}", self.property, ShownPath(path))
-            }),
+            PemSource::File(path) => std::fs::read(Path::new(path))
+                .map_err(|error| self.error(format!("cannot read {}: {error}", ShownPath(path)))),
         }
     }
 
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, SettingError> {
         let text = self.text()?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
-            _ => Err(format!(
-                "property {}: contains no PEM certificate",
-                self.property
-            )),
+            _ => Err(self.error("contains no PEM certificate")),
         }
     }
 
-    fn key(&self) -> Result<PrivateKeyDer<'static>, String> {
+    fn key(&self) -> Result<PrivateKeyDer<'static>, SettingError> {
         let text = self.text()?;
         // The parser's error might show key material.
-        PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
-            let property = self.property;
-            format!("property {property}: contains no unencrypted PEM private key")
-        })
+        PrivateKeyDer::from_pem_slice(&text)
+            .map_err(|_| self.error("contains no unencrypted PEM private key"))
+    }
+
+    fn error(&self, problem: impl Into<String>) -> SettingError {
+        SettingError::property(self.property, problem)
     }
 }
 
 impl TlsOptions {
-    pub(super) fn read(reader: &PropertyReader<'_>) -> Result<Self, String> {
+    pub(super) fn read(reader: &PropertyReader<'_>) -> Result<Self, SettingError> {
         let certificate = Pem::read(reader, "ssl.certificate.location", "ssl.certificate.pem");
         let key = Pem::read(reader, "ssl.key.location", "ssl.key.pem");
         let identity = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(_), None) => {
-                return Err(
-                    "property ssl.key.location: required with ssl.certificate.location".into(),
-                );
+                return Err(SettingError::property(
+                    "ssl.key.location",
+                    "required with ssl.certificate.location",
+                ));
             }
             (None, Some(_)) => {
-                return Err(
-                    "property ssl.certificate.location: required with ssl.key.location".into(),
-                );
+                return Err(SettingError::property(
+                    "ssl.certificate.location",
+                    "required with ssl.key.location",
+                ));
             }
         };
         let verification = match reader
@@ -132,9 +133,10 @@ impl TlsOptions {
             "https" => VerificationLevel::Full,
             "none" | "" => VerificationLevel::ChainOnly,
             _ => {
-                return Err(
-                    "property ssl.endpoint.identification.algorithm: must be https or none".into(),
-                );
+                return Err(SettingError::property(
+                    "ssl.endpoint.identification.algorithm",
+                    "must be https or none",
+                ));
             }
         };
         Ok(Self {
@@ -147,7 +149,7 @@ impl TlsOptions {
     }
 
     /// Reads the files. The error names the property.
-    pub(super) fn load(&self) -> Result<Tls, String> {
+    pub(super) fn load(&self) -> Result<Tls, SettingError> {
         Ok(Tls {
             config: Arc::new(self.config()?),
             system_roots: self.authorities.is_none()
@@ -156,7 +158,7 @@ impl TlsOptions {
         })
     }
 
-    fn config(&self) -> Result<ClientConfig, String> {
+    fn config(&self) -> Result<ClientConfig, SettingError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -173,7 +175,7 @@ impl TlsOptions {
             let roots = Arc::new(self.roots()?);
             let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .build()
-                .map_err(|error| format!("property ssl.ca.location: {error}"))?;
+                .map_err(|error| SettingError::property("ssl.ca.location", error.to_string()))?;
             if self.verification == VerificationLevel::Full {
                 builder.with_webpki_verifier(inner)
             } else {
@@ -188,28 +190,28 @@ impl TlsOptions {
             None => Ok(verified.with_no_client_auth()),
             Some((certificate, key)) => verified
                 .with_client_auth_cert(certificate.certificates()?, key.key()?)
-                .map_err(|error| format!("property {}: {error}", certificate.property)),
+                .map_err(|error| certificate.error(error.to_string())),
         }
     }
 
-    fn roots(&self) -> Result<RootCertStore, String> {
+    fn roots(&self) -> Result<RootCertStore, SettingError> {
         let mut roots = RootCertStore::empty();
         let Some(authorities) = &self.authorities else {
             // Individual system roots may be unreadable; only having none is an error.
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
-                return Err(
-                    "property ssl.ca.location: not set, and the system has no root certificates"
-                        .into(),
-                );
+                return Err(SettingError::property(
+                    "ssl.ca.location",
+                    "not set, and the system has no root certificates",
+                ));
             }
             return Ok(roots);
         };
         for certificate in authorities.certificates()? {
             roots
                 .add(certificate)
-                .map_err(|error| format!("property {}: {error}", authorities.property))?;
+                .map_err(|error| authorities.error(error.to_string()))?;
         }
         Ok(roots)
     }

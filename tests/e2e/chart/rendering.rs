@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::chart;
 use crate::testbed::Testbed;
+use crate::testbed::pki::Authority;
 
 /// The sets of values in a folder of the chart, in order.
 fn sets_of_values(folder: &str) -> Result<Vec<PathBuf>> {
@@ -26,6 +27,7 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     let chart = chart();
     let folder = chart.to_string_lossy();
     let place = testbed.folder("configurations")?;
+    let certificates = Certificates::make(&place)?;
     let (sets, examples) = (sets_of_values("ci")?, sets_of_values("examples")?);
     ensure!(sets.len() >= 6, "only {} sets of values", sets.len());
     ensure!(examples.len() >= 15, "only {} examples", examples.len());
@@ -49,7 +51,7 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
             "--namespace",
             "shop",
         ])?;
-        let config = configuration(&rendered).with_context(|| name.to_string())?;
+        let config = configuration(&rendered, &certificates).with_context(|| name.to_string())?;
         let file = place.join(&*name);
         fs::write(&file, config)?;
         let checked = testbed
@@ -137,8 +139,38 @@ fn object(rendered: &str, kind: &str) -> Result<Value> {
     Ok(serde_saphyr::from_str(document)?)
 }
 
+/// Files in place of those that pods would have mounted.
+struct Certificates {
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificates {
+    fn make(folder: &Path) -> Result<Self> {
+        let authority = Authority::new("mounted")?;
+        let (certificate, key) = authority.client("lagwise", None)?.write(folder, "client")?;
+        let file = folder.join("ca.pem");
+        fs::write(&file, &authority.pem)?;
+        Ok(Self {
+            authority: file,
+            certificate,
+            key,
+        })
+    }
+
+    fn file(&self, property: &str) -> Option<&Path> {
+        match property {
+            "ssl.ca.location" => Some(&self.authority),
+            "ssl.certificate.location" => Some(&self.certificate),
+            "ssl.key.location" => Some(&self.key),
+            _ => None,
+        }
+    }
+}
+
 /// The daemon's configuration, with secrets and certificates that need not be there.
-fn configuration(rendered: &str) -> Result<String> {
+fn configuration(rendered: &str, certificates: &Certificates) -> Result<String> {
     let maps = documents(rendered).filter(|document| document.contains("\n  lagwise.yaml: |"));
     let map: Value = serde_saphyr::from_str(maps.last().context("no configuration")?)?;
     let text = map["data"]["lagwise.yaml"].as_str().context("no text")?;
@@ -147,6 +179,14 @@ fn configuration(rendered: &str) -> Result<String> {
     if let Some(scaler) = config["server"].get_mut("external_scaler") {
         *scaler = Value::Null;
     }
+    for cluster in config["clusters"].as_array_mut().into_iter().flatten() {
+        let properties = cluster["properties"].as_object_mut();
+        for (name, file) in properties.context("no properties")? {
+            if let Some(here) = certificates.file(name) {
+                *file = json!(here);
+            }
+        }
+    }
     let reference = Regex::new(r"\$\{(env|file):[^}]*\}")?;
     let text = config.to_string();
     Ok(reference.replace_all(&text, "secret").into_owned())
@@ -154,7 +194,6 @@ fn configuration(rendered: &str) -> Result<String> {
 
 /// Mistakes that the schema finds, all at once, each with what the message has to name.
 const IN_SCHEMA: &[(&str, &str)] = &[
-    ("replicas=2", "'replicas'"),
     ("config.pol.interval=1s", "'pol'"),
     ("config.poll.intervall=1s", "'intervall'"),
     ("config.poll.interval=5", "/config/poll/interval"),
@@ -175,8 +214,65 @@ const IN_SCHEMA: &[(&str, &str)] = &[
     ("config.targets[0].consumerGroup=g", "'consumerGroup'"),
     ("config.server.http.prot=1", "'prot'"),
     ("image.digest=latest", "/image/digest"),
+    ("image.tag=7", "/image/tag"),
+    ("replicas=2", "'replicas'"),
+    ("replicaCount=two", "/replicaCount"),
+    ("config.server.metrics.port=8080", "'port'"),
+    (
+        "serviceAccount.annotations.a=true",
+        "/serviceAccount/annotations/a",
+    ),
+    ("tls.type=cert-manager", "/tls/type"),
+    ("enforce=true", "/enforce"),
+    ("scaletozero.enabled=true", "'scaletozero'"),
+    ("existingSecret.mountPath=etc", "/existingSecret/mountPath"),
+    (
+        "networkPolicy.kafkaPorts={9092x}",
+        "/networkPolicy/kafkaPorts",
+    ),
+    // As after --reuse-values, which leaves out what the former chart did not have.
+    ("releaseJob=null", "'releaseJob'"),
     ("podIdentity.awsRoleArn=lagwise", "/podIdentity/awsRoleArn"),
 ];
+
+/// The file of mistakes, each below `config` in the values: refused with the key, where Helm can know it.
+pub(super) fn mistakes_in_the_configuration_are_refused(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let values = testbed.folder("mistakes")?.join("values.yaml");
+    let chart = chart();
+    let (folder, file) = (chart.to_string_lossy(), values.to_string_lossy());
+    let command = ["template", "lw", &*folder, "--values", &*file];
+    let (mut problems, mut refused) = (Vec::new(), 0);
+    for case in include_str!("../../config/mistakes.txt")
+        .split("### ")
+        .skip(1)
+    {
+        let mut parts = case.splitn(4, '\n');
+        let mut next = || parts.next().context("name, check:, helm: and the file");
+        let (name, _, helm, text) = (next()?, next()?, next()?, next()?);
+        let named = helm.strip_prefix("helm: ").context("helm:")?;
+        if named.starts_with("no: ") {
+            continue;
+        }
+        let indented: Vec<_> = text.lines().map(|line| format!("  {line}")).collect();
+        fs::write(&values, format!("config:\n{}\n", indented.join("\n")))?;
+        match plane.helm(&command) {
+            Ok(_) => problems.push(format!("{name}: accepted")),
+            Err(error) => {
+                refused += 1;
+                let told = error.to_string();
+                // The error begins with the command.
+                let told = told.split("Error:").nth(1).unwrap_or(&told);
+                if !told.contains(named) {
+                    problems.push(format!("{name}: no {named} in {told}"));
+                }
+            }
+        }
+    }
+    ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    ensure!(refused >= 40, "only {refused} mistakes");
+    Ok(())
+}
 
 /// Mistakes that a template finds.
 const IN_TEMPLATES: &[(&str, &str)] = &[
