@@ -184,6 +184,29 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- toJson $arguments -}}
 {{- end -}}
 
+{{- /* The modes that this upgrade switches off, which had a right to write, and the arguments of lagwise that undo their
+       writes, as JSON. The ConfigMap still has the former configuration. */ -}}
+{{- define "lagwise.switchedOff" -}}
+{{- $modes := list -}}
+{{- $arguments := list "release" "--all" -}}
+{{- if .Release.IsUpgrade -}}
+{{- with lookup "v1" "ConfigMap" .Release.Namespace (include "lagwise.fullname" .) -}}
+{{- $former := get .data "lagwise.yaml" | fromYaml -}}
+{{- range dig "kubernetes" "namespaces" list $former -}}
+{{- $arguments = concat $arguments (list "--namespace" .) -}}
+{{- end -}}
+{{- if and (dig "cap" "enforce" "enabled" false $former) (not $.Values.enforce.enabled) -}}
+{{- $modes = append $modes "enforce" -}}
+{{- end -}}
+{{- if and (dig "scale_to_zero" "enabled" false $former) (not $.Values.scaleToZero.enabled) -}}
+{{- $modes = append $modes "scaleToZero" -}}
+{{- $arguments = concat $arguments (list "--ledger" (printf "%s/%s" $.Release.Namespace (include "lagwise.ledger" $))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- dict "modes" $modes "arguments" $arguments | toJson -}}
+{{- end -}}
+
 {{- define "lagwise.ledger" -}}
 {{- printf "%s-zero" (include "lagwise.fullname" .) -}}
 {{- end -}}
