@@ -1,10 +1,16 @@
 # The daemon on a small image: glibc, no shell, user 65532.
 #   docker build -t lagwise .
-# Both base images can be replaced: the first needs a toolchain, the second glibc of the same or a later version.
+# With Kerberos in librdkafka (sasl.mechanism GSSAPI), on Debian's slim image:
+#   docker build --target gssapi -t lagwise:gssapi .
+# The base images can be replaced: the first needs a toolchain, the others glibc of the same or a later version.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+ARG GSSAPI_IMAGE=docker.io/library/debian:bookworm-slim
 
 FROM ${BUILD_IMAGE} AS build
+# Cargo's profile, and further arguments of cargo build.
+ARG PROFILE=release
+ARG CARGO_ARGS=
 WORKDIR /src
 # librdkafka and its OpenSSL are built from source.
 # hadolint ignore=DL3008
@@ -14,21 +20,51 @@ RUN apt-get update \
 # Build the dependencies first, so that their layer is reused while the sources change.
 COPY .cargo ./.cargo
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/sweep tests/e2e tests/wire \
-    && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/sweep/main.rs tests/e2e/main.rs tests/wire/main.rs; \
+# hadolint ignore=SC2086
+RUN mkdir -p src benches/sweep tests/e2e \
+    && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/sweep/main.rs tests/e2e/main.rs; \
         do echo 'fn main() {}' >"$file"; done \
     && touch src/lib.rs \
-    && cargo build --release --locked --bin lagwise \
+    && cargo build --profile "$PROFILE" --locked --bin lagwise $CARGO_ARGS \
     && rm -rf src benches tests
 COPY src ./src
 # Cargo requires the source files of all targets. The placeholders must be older than the real files.
 COPY benches ./benches
 COPY tests ./tests
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin lagwise
+# hadolint ignore=SC2086
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --profile "$PROFILE" --locked --bin lagwise $CARGO_ARGS \
+    && install -D "target/$PROFILE/lagwise" /out/lagwise
 
-FROM ${RUNTIME_IMAGE}
-COPY --from=build /src/target/release/lagwise /usr/local/bin/lagwise
+FROM ${RUNTIME_IMAGE} AS plain
+COPY --from=build /out/lagwise /usr/local/bin/lagwise
 USER 65532:65532
 EXPOSE 6443 8080 8081
 ENTRYPOINT ["/usr/local/bin/lagwise"]
 CMD ["run", "--config", "/etc/lagwise/lagwise.yaml"]
+
+FROM build AS build-gssapi
+ARG PROFILE=release
+ARG CARGO_ARGS=
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y libsasl2-dev \
+    && rm -rf /var/lib/apt/lists/*
+# hadolint ignore=SC2086
+RUN cargo build --profile "$PROFILE" --locked --bin lagwise --features gssapi $CARGO_ARGS \
+    && install -D "target/$PROFILE/lagwise" /out/lagwise
+
+FROM ${GSSAPI_IMAGE} AS gssapi
+# libsasl2 with its Kerberos plugin, and kinit, which librdkafka runs.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y ca-certificates krb5-user libsasl2-2 libsasl2-modules-gssapi-mit \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build-gssapi /out/lagwise /usr/local/bin/lagwise
+USER 65532:65532
+EXPOSE 6443 8080 8081
+ENTRYPOINT ["/usr/local/bin/lagwise"]
+CMD ["run", "--config", "/etc/lagwise/lagwise.yaml"]
+
+# The last stage is the one that is built by default.
+FROM plain
