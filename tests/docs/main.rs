@@ -4,6 +4,8 @@
 //! - `yaml file=NAME` is written to NAME in a temporary folder of the page;
 //! - `yaml cluster` is an entry of `clusters`, which `lagwise config check` accepts;
 //! - `sh runnable` is run there, with `lagwise` on the path, and must succeed (`exit=N`: end with N);
+//! - `sh guide` is run by the end-to-end test `guide`, on a real Kafka and a real Kubernetes control plane;
+//! - `sh skip=REASON` is not run, for one of the [reasons](NOT_RUN);
 //! - `output`, right after it, is what the command prints;
 //! - `output snapshot=PATH` is what a snapshot of the unit tests holds, for commands that need a cluster.
 //!
@@ -141,6 +143,47 @@ fn the_summary_lists_every_page_once() {
             assert!(once.contains(&path), "docs/src/SUMMARY.md lacks {path}");
         }
     }
+}
+
+/// Pages of which every command is run, or says why not.
+const GUIDES: [&str; 2] = ["README.md", "docs/src/install.md"];
+
+/// Why a command is not run by a test.
+const NOT_RUN: &[(&str, &str)] = &[
+    (
+        "compiles",
+        "it compiles for minutes; the test of this page is the result",
+    ),
+    (
+        "registry",
+        "it pushes to a registry; tests/image builds the image",
+    ),
+    (
+        "runs-until-stopped",
+        "it does not end by itself; all end-to-end tests run it",
+    ),
+];
+
+#[test]
+fn every_command_of_the_guides_is_run_or_says_why_not() {
+    let mut problems = Vec::new();
+    for path in GUIDES {
+        for block in Page::read(path).blocks() {
+            if block.language() != "sh" {
+                continue;
+            }
+            let reason = block.attribute("skip");
+            let has_reason = |reason| NOT_RUN.iter().any(|(known, _)| *known == reason);
+            let is_run = block.has("runnable") || block.has("guide");
+            if is_run == reason.is_some() || !reason.is_none_or(has_reason) {
+                let line = block.line;
+                problems.push(format!(
+                    "{path}:{line}: neither run nor left out for a known reason"
+                ));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
 #[test]

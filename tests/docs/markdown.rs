@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use regex::Regex;
-
-use crate::repository::folder;
 
 /// A page of the repository.
 pub(crate) struct Page {
@@ -43,8 +42,9 @@ impl Block {
 
 impl Page {
     pub(crate) fn read(path: &str) -> Self {
-        let text = fs::read_to_string(folder().join(path))
-            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text =
+            fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         Self {
             path: path.to_owned(),
             text,
@@ -55,7 +55,8 @@ impl Page {
     /// Writes the page back if it was changed.
     pub(crate) fn write(&self) {
         if self.is_changed {
-            fs::write(folder().join(&self.path), &self.text).unwrap();
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            fs::write(root.join(&self.path), &self.text).unwrap();
         }
     }
 

@@ -5,6 +5,7 @@
 mod dashboard;
 mod neighbours;
 mod rendering;
+mod upgrades;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         helms_own_certificate_is_kept_over_upgrades,
     ),
     (
+        "chart::upgrades_and_rollbacks_follow_the_values",
+        upgrades::upgrades_and_rollbacks_follow_the_values,
+    ),
+    (
         "chart::installed_it_scales_and_leaves_nothing_behind",
         installed_it_scales_and_leaves_nothing_behind,
     ),
@@ -81,10 +86,24 @@ pub(crate) const LONG: &[(&str, Test)] = &[
 ];
 
 const WITHIN: Duration = Duration::from_secs(120);
-const RELEASE: &str = "lagwise";
+pub(crate) const RELEASE: &str = "lagwise";
 
 fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/lagwise")
+}
+
+/// Copies what is in a folder.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_folder(&entry.path(), &copy)?,
+            false => std::fs::copy(entry.path(), copy).map(drop)?,
+        }
+    }
+    Ok(())
 }
 
 /// An upgrade keeps the certificate of the installation: otherwise the API would be unavailable until the pods have the
@@ -370,9 +389,9 @@ fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Res
 }
 
 /// An installed release.
-struct Installed<'a> {
-    plane: &'a ControlPlane,
-    namespace: &'a str,
+pub(crate) struct Installed<'a> {
+    pub(crate) plane: &'a ControlPlane,
+    pub(crate) namespace: &'a str,
 }
 
 impl Installed<'_> {
@@ -390,7 +409,7 @@ impl Installed<'_> {
         Ok(service["spec"]["caBundle"].clone())
     }
 
-    fn wait_until_available(&self) -> Result<()> {
+    pub(crate) fn wait_until_available(&self) -> Result<()> {
         poll_until(WITHIN, "the API to be available", || {
             let service = self.plane.get("apiservice", EXTERNAL_METRICS_API, None)?;
             let available = condition(&service, "Available").context("no condition yet")?;
@@ -400,7 +419,7 @@ impl Installed<'_> {
     }
 
     /// The daemon's configuration.
-    fn config(&self) -> Result<Value> {
+    pub(crate) fn config(&self) -> Result<Value> {
         let map = self.get("configmap", RELEASE)?;
         let text = map["data"]["lagwise.yaml"]
             .as_str()
@@ -409,7 +428,7 @@ impl Installed<'_> {
     }
 
     /// Leads the chart's Service to this machine: there are no pods behind it.
-    fn reach(&self, port: u16) -> Result<()> {
+    pub(crate) fn reach(&self, port: u16) -> Result<()> {
         self.plane
             .kubectl(&["delete", "service", RELEASE, "-n", self.namespace])?;
         let service = json!({

@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, check, conformance, convert, cost, events,
-    external_scaler, faults, lag, leader, live, load, login, logins, network, oracle, outage,
-    policy, protocols, renewal, rows, scale, selectors, smoke, state, tenants, topics, unseen,
-    zero,
+    external_scaler, faults, guide, lag, leader, live, load, login, logins, network, oracle,
+    outage, policy, protocols, renewal, rows, scale, selectors, smoke, state, tenants, topics,
+    unseen, zero,
 };
 
 /// Environment variable that names the lane to run. Without it all lanes run, on one testbed.
@@ -83,8 +83,14 @@ pub(crate) const LANES: &[Lane] = &[
     Lane {
         name: "api",
         at_once: 1,
-        cases: &[api::CASES, chart::CASES, check::CASES, topics::CASES],
-        long: &[api::LONG, chart::LONG],
+        cases: &[
+            api::CASES,
+            chart::CASES,
+            check::CASES,
+            topics::CASES,
+            guide::CASES,
+        ],
+        long: &[api::LONG, chart::LONG, guide::LONG],
     },
     // How many replicas there are and why, which daemon leads, and what may be woken.
     Lane {

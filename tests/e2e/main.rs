@@ -24,6 +24,7 @@ mod daemon;
 mod events;
 mod external_scaler;
 mod faults;
+mod guide;
 #[cfg(feature = "gssapi")]
 mod kerberos;
 mod lag;

@@ -1,5 +1,6 @@
 //! Fake kubelet that only forwards ports, which the API server asks of the node of a pod.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,12 @@ pub(crate) struct Kubelet<'a> {
 impl<'a> Kubelet<'a> {
     /// Starts it and registers its node.
     pub(crate) fn start(plane: &'a ControlPlane) -> Result<Self> {
+        Self::start_with(plane, &[])
+    }
+
+    /// As [`start`](Self::start); each of these ports of a pod is another one of this machine.
+    pub(crate) fn start_with(plane: &'a ControlPlane, ports: &[(u16, u16)]) -> Result<Self> {
+        let ports: Arc<BTreeMap<u16, u16>> = Arc::new(ports.iter().copied().collect());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -39,10 +46,10 @@ impl<'a> Kubelet<'a> {
         let acceptor = acceptor()?;
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+                let (acceptor, ports) = (acceptor.clone(), Arc::clone(&ports));
                 tokio::spawn(async move {
                     // The other side says what went wrong.
-                    let _ = forward(acceptor, stream).await;
+                    let _ = forward(acceptor, stream, &ports).await;
                 });
             }
         });
@@ -112,7 +119,11 @@ fn acceptor() -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn forward(acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
+async fn forward(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    ports: &BTreeMap<u16, u16>,
+) -> Result<()> {
     let stream = acceptor.accept(stream).await?;
     let mut port = None;
     // The type is the library's.
@@ -140,6 +151,7 @@ async fn forward(acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
             .send(Message::binary(vec![channel, low, high]))
             .await?;
     }
+    let port = ports.get(&port).copied().unwrap_or(port);
     let mut target = match TcpStream::connect(("127.0.0.1", port)).await {
         Ok(target) => target,
         Err(error) => {

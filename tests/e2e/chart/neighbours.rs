@@ -200,7 +200,7 @@ pub(super) fn rights_in_one_namespace_suffice(testbed: &Testbed) -> Result<()> {
 }
 
 /// The arguments of the command that the notes print for the emergency.
-fn printed_command(notes: &str) -> Result<Vec<&str>> {
+pub(super) fn printed_command(notes: &str) -> Result<Vec<&str>> {
     let mut lines = notes.lines().map(str::trim);
     let line = lines.find_map(|line| line.strip_prefix("lagwise release"));
     let line = line.with_context(|| format!("no command in {notes}"))?;
