@@ -265,7 +265,7 @@ impl<'a> User<'a> {
         kubelet.run_pod(NAMESPACE, POD)?;
         self.kubelet = Some(kubelet);
         installed.reach(api)?;
-        installed.until_available()?;
+        installed.wait_until_available()?;
         // It is the fixture's to delete, not this value's.
         std::mem::forget(installed);
         Ok(())

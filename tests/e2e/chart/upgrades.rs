@@ -65,7 +65,7 @@ impl Upgraded<'_> {
             Ok(())
         })?;
         self.installed.reach(api_port)?;
-        self.installed.until_available()?;
+        self.installed.wait_until_available()?;
         Ok(daemon)
     }
 
