@@ -92,11 +92,9 @@ proptest! {
             renew: None,
         };
         let properties = settings.properties.clone();
-        let checked = check(settings.clone(), true).map_err(|error| error.to_string());
-        let connected = match KafkaSource::connect(settings) {
-            Ok(source) => Ok(source.client()),
-            Err(error) => Err(error.to_string()),
-        };
-        prop_assert_eq!(checked, connected, "{:?}", properties);
+        let checked = check(settings.clone(), true);
+        let connected = KafkaSource::connect(settings).map(|source| source.client());
+        // Of several wrong properties, librdkafka reports any.
+        prop_assert_eq!(checked.as_ref().ok(), connected.as_ref().ok(), "{:?}: {:?}, {:?}", properties, checked, connected);
     }
 }

@@ -98,8 +98,9 @@ impl GroupSequence {
 
     /// Takes in HPAs as the poller does, between two sweeps.
     fn edit_hpas(&mut self, hpas: &[HpaFacts]) {
-        self.set_hpas(hpas);
         let now = fixtures::at(Duration::from_secs(self.now));
+        self.evaluations = self.policies.resume(&self.evaluations, &now);
+        self.set_hpas(hpas);
         self.evaluations = self.policies.resume(&self.evaluations, &now);
     }
 
