@@ -6,18 +6,21 @@ pub mod convert;
 mod daemon_client;
 pub mod demo;
 pub mod explain;
+mod kafka_args;
 mod kube_args;
 pub mod lag;
 pub mod lint;
 mod look;
 mod manifest_files;
 pub mod page;
+pub mod record;
 pub mod release;
 pub mod run;
 pub mod simulate;
 pub mod status;
 mod text_table;
 pub mod topics;
+mod trace_text;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -75,6 +78,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Explain how the replicas of an HPA are derived, starting from the offsets
     Explain(explain::ExplainArgs),
+    /// Record what happens to a consumer group, to simulate scaling policies on it
+    Record(record::RecordArgs),
     /// Simulate scaling policies on a consumer group, and compare what they cost
     Simulate(simulate::SimulateArgs),
     /// Compare topics with the replicas of HPAs, and add partitions
@@ -136,7 +141,8 @@ impl Cli {
             Command::Lint(args) => lint::run(args).await,
             Command::Convert(args) => convert::run(&args),
             Command::Explain(args) => explain::run(args).await,
-            Command::Simulate(args) => simulate::run(&args),
+            Command::Record(args) => record::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
             Command::Topics(args) => topics::run(args).await,
             Command::Release(args) => release::run(args).await,
             Command::Config(args) => config::run(args).await,

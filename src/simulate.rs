@@ -16,12 +16,16 @@ pub mod flink;
 pub mod generated;
 pub mod group;
 mod numbers;
+pub mod optimum;
 pub mod outcome;
 pub mod partitions;
 pub mod pods;
+pub mod records;
+pub mod replay;
 pub mod scaler;
 pub mod scenario;
 pub mod score;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

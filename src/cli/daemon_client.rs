@@ -112,7 +112,11 @@ async fn get_from_stream(
     Ok((code, body))
 }
 
-async fn get_url(url: &str, path: &str, max_bytes: usize) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+pub(super) async fn get_url(
+    url: &str,
+    path: &str,
+    max_bytes: usize,
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let client = reqwest::Client::builder()
         .user_agent(concat!("lagwise/", env!("CARGO_PKG_VERSION")))
         .build()?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
+pub(super) use self::daemon::fetch_explanation;
 use self::partitions::ShownPartitions;
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
@@ -177,7 +178,7 @@ async fn explain_by_daemon(
     }
     query.extend(args.cluster.iter().map(|name| ("cluster", name.clone())));
     query.extend(args.topic.iter().map(|topic| ("topic", topic.clone())));
-    let derived = daemon::fetch(&args.daemon, &args.kube, &query, args.timeout).await?;
+    let derived = fetch_explanation(&args.daemon, &args.kube, &query, args.timeout).await?;
     let Some(hpa) = hpa else {
         return Ok(derived);
     };

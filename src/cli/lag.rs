@@ -1,16 +1,14 @@
 //! `lagwise lag`: current lag of consumer groups, of whole clusters.
 
 mod csv;
-mod name_filter;
-mod reading;
+pub(super) mod name_filter;
+pub(super) mod reading;
 mod rows;
 mod table;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
 use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
 
@@ -18,14 +16,11 @@ use self::name_filter::NameFilter;
 use self::reading::{ClusterReader, ClusterReading, LagRequest, MAX_GROUPS_AT_ONCE};
 use self::rows::{RowLag, SortKey, group_rows, partition_rows, sort_rows};
 use self::table::{group_table, partition_table, useful_parallelism_lines};
+use super::kafka_args::KafkaArgs;
 use super::run::Signals;
 use super::{Output, clear_screen, print_error, write_output};
-use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 use crate::kafka::ClientSettings;
 use crate::model::units::short_duration::short_duration;
-
-/// Name of a cluster given by its address.
-const DEFAULT_CLUSTER: &str = "default";
 
 /// Interval of `--watch` without `--for`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -48,15 +43,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
     Exit code: 0 if all that was asked for is known, 1 if some of it is unknown or a pattern matches nothing (the \
     rest is still printed), 2 for wrong usage. A partition without a committed offset is not unknown.")]
 pub struct LagArgs {
-    /// Address of the Kafka cluster: HOST:PORT, several separated by commas
-    #[arg(long, value_name = "HOST:PORT")]
-    bootstrap: Option<String>,
-    /// Configuration file whose clusters to read
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Only this cluster of the configuration; may be repeated
-    #[arg(long, value_name = "NAME", requires = "config")]
-    cluster: Vec<String>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
     /// Only this consumer group, or the groups of a pattern such as 'orders-*'; may be repeated
     #[arg(short, long, value_name = "GROUP")]
     group: Vec<String>,
@@ -78,9 +66,6 @@ pub struct LagArgs {
     /// Read twice, this long apart (1s to 1h), and show rates and the time to drain
     #[arg(long = "for", value_name = "DURATION", value_parser = rate_interval)]
     rates_over: Option<Duration>,
-    /// A librdkafka property; the value may refer to ${env:NAME} or ${file:PATH}
-    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
-    property: Vec<(String, String)>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = LagOutput::Table)]
     output: LagOutput,
@@ -103,13 +88,6 @@ enum LagOutput {
     Yaml,
     /// Comma-separated values with a header; names like =1+1 get a ' in front
     Csv,
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE, such as security.protocol=SSL".into()),
-    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -209,41 +187,7 @@ async fn read_all(
 }
 
 fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
-    let mut configured = match (&args.config, &args.bootstrap) {
-        (Some(path), _) => Config::load(path)?.clusters,
-        (None, bootstrap) => {
-            let mut properties = Properties::default();
-            properties.insert("bootstrap.servers", bootstrap.clone().unwrap_or_default());
-            vec![ClusterConfig::new(DEFAULT_CLUSTER.into(), properties)]
-        }
-    };
-    for name in &args.cluster {
-        if !configured
-            .iter()
-            .any(|cluster| cluster.name.as_str() == name)
-        {
-            let known: Vec<_> = configured
-                .iter()
-                .map(|cluster| cluster.name.as_str())
-                .collect();
-            bail!(
-                "--cluster {name}: not in the configuration; it has: {}",
-                known.join(", ")
-            );
-        }
-    }
-    configured.retain(|cluster| {
-        args.cluster.is_empty() || args.cluster.iter().any(|n| n == cluster.name.as_str())
-    });
-    for (key, value) in &args.property {
-        for cluster in &mut configured {
-            let set = cluster.properties.set(key, value, &SystemEnvironment);
-            if let Err(problems) = set {
-                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                bail!("-X {}", problems.join("\n-X "));
-            }
-        }
-    }
+    let configured = args.kafka.clusters()?;
     let settings = configured.iter().map(|cluster| ClientSettings {
         max_groups: MAX_GROUPS_AT_ONCE,
         ..ClientSettings::from(cluster)

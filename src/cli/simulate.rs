@@ -1,31 +1,46 @@
 //! `lagwise simulate`: what scaling policies would do with a workload, and what they would cost.
 
+mod listing;
+mod page;
 mod progress;
 mod report;
+mod trace_source;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 
+use self::listing::list_scenarios;
+use self::page::{COURSES_MAX, RunCourse, render_page};
 use self::progress::ProgressLine;
-use self::report::{SimulationReport, list_scenarios, render_ablation, render_report};
+use self::report::{SimulationReport, render_ablation, render_report};
+use self::trace_source::TraceArgs;
 use super::manifest_files::read_text;
 use super::{Output, print_output};
 use crate::k8s::live_hpa::spec_of;
 use crate::model::findings::suggestion;
 use crate::model::hpa::controller::HpaSpec;
 use crate::model::units::spelling::did_you_mean;
-use crate::simulate::benchmark::{ablated_policies, compared_policies, sweep};
+use crate::simulate::arrivals::Arrivals;
+use crate::simulate::benchmark::{
+    ablated_policies, compared_policies, fluid_optima, sweep, with_slo,
+};
 use crate::simulate::builtin::{builtin_scenarios, variant_scenarios};
+use crate::simulate::engine;
 use crate::simulate::generated::{HELD_OUT_SEED, generate_scenarios};
 use crate::simulate::outcome::RunOptions;
+use crate::simulate::replay::{Replay, ReplayOptions, replay};
 use crate::simulate::scaler::SimulatedPolicy;
 use crate::simulate::scenario::Scenario;
+use crate::simulate::trace::{Trace, TraceHeader, trace_line};
+
+/// Name of the cluster in a trace of a simulation.
+const SIMULATED_CLUSTER: &str = "simulation";
 
 /// Number of generated scenarios in the set `generated`.
 const GENERATED: u32 = 12;
@@ -44,20 +59,28 @@ const MIN_REPLICAS_MAX: u32 = 1000;
     lagwise simulate --scenario step --policy rate --policy lag-200 --partitions 48 --slo 30s\n  \
     lagwise simulate --scenario sawtooth --hpa hpa.yaml\n  \
     lagwise simulate --seeds 10 -o json | jq '.means'\n  \
-    lagwise simulate --ablation --seeds 10\n\n\
+    lagwise simulate --ablation --seeds 10\n  \
+    lagwise simulate --trace orders.jsonl --slo 30s\n  \
+    lagwise simulate --from-prometheus http://localhost:9090 --group orders --over 6h\n\n\
     The command needs neither Kafka nor Kubernetes. It runs the rate policy, models of other policies, and the \
     arithmetic of the HPA controller on a simulated consumer group. The same seed gives the same result.\n\n\
     The daemon serves the same rate policy for HPAs with the annotation lagwise.dev/policy: rate.\n\n\
+    --optimum adds the cost of a schedule that knows all arrivals in advance, on a group whose messages are in one \
+    queue and whose consumers start at once. No policy can cost much less. REGRET is what a policy costs more.\n\n\
     COST is the sum of replicas in percent of as many replicas as partitions, 5 times the percentage of late messages, \
-    and 0.2 for each rebalance.")]
+    and 0.2 for each rebalance.\n\n\
+    With --trace or --from-prometheus, the messages are those that really arrived, and the row recorded is what \
+    really happened. --partitions then spreads the same messages over another number of partitions.")]
 pub struct SimulateArgs {
     /// Scenario, or one of the sets builtin, variants and generated; may be repeated
     #[arg(long, value_name = "NAME", default_value = "builtin")]
     scenario: Vec<String>,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// Policy to simulate; may be repeated. All by default
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
-    /// Number of partitions; the arrivals grow in proportion
+    /// Number of partitions; the arrivals of scenarios grow in proportion
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=PARTITIONS_MAX))]
     partitions: Option<u32>,
     /// Age that messages may reach before they are processed
@@ -76,6 +99,15 @@ pub struct SimulateArgs {
     /// Show what each rule of the rate policy is worth: the costs without it
     #[arg(long, conflicts_with = "policy")]
     ablation: bool,
+    /// Write the report as a page for browsers: one file with plots, that loads nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "ablation")]
+    report: Option<PathBuf>,
+    /// Write the first run, of one scenario and one policy, as a trace that --trace reads
+    #[arg(long, value_name = "FILE", conflicts_with = "ablation")]
+    write_trace: Option<PathBuf>,
+    /// Also show about the least possible cost, with all arrivals known in advance, and what each policy costs more
+    #[arg(long, conflicts_with = "ablation")]
+    optimum: bool,
     /// List the scenarios and the policies
     #[arg(long)]
     list: bool,
@@ -97,16 +129,25 @@ fn objective(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// A name that does not exist, or an HPA that cannot be read.
-pub(super) fn run(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
-    let text = simulate(args, &ProgressLine::for_standard_error())?;
+pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
+    let trace = args.trace.read().await?;
+    let text = simulate(&args, trace.as_ref(), &ProgressLine::for_standard_error())?;
     print_output(args.output, &text)
 }
 
-fn simulate(args: &SimulateArgs, progress: &ProgressLine) -> anyhow::Result<String> {
+fn simulate(
+    args: &SimulateArgs,
+    trace: Option<&Trace>,
+    progress: &ProgressLine,
+) -> anyhow::Result<String> {
     if args.list {
         return list_scenarios(args.output, &all_scenarios(), &compared_policies());
     }
-    let scenarios = select_scenarios(args)?;
+    let replay = trace.map(|trace| args.replay(trace)).transpose()?;
+    let scenarios = match &replay {
+        Some(replay) => vec![replay.scenario.clone()],
+        None => select_scenarios(args)?,
+    };
     let policies = match args.ablation {
         true => ablated_policies(),
         false => select_policies(&args.policy)?,
@@ -116,18 +157,111 @@ fn simulate(args: &SimulateArgs, progress: &ProgressLine) -> anyhow::Result<Stri
         ..RunOptions::default()
     };
     let seeds = args.seed..seeds_end(args)?;
+    if let Some(path) = &args.write_trace {
+        write_trace(path, &scenarios, &policies, args.seed, &options)?;
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let total = u64::try_from(scenarios.len())?.saturating_mul(args.seeds);
-    let result = sweep(&scenarios, &policies, seeds, &options, threads, &|done| {
-        progress.show(u64::try_from(done).unwrap_or(u64::MAX), total);
-    });
+    let result = sweep(
+        &scenarios,
+        &policies,
+        seeds.clone(),
+        &options,
+        threads,
+        &|done| {
+            progress.show(u64::try_from(done).unwrap_or(u64::MAX), total);
+        },
+    );
     progress.clear();
-    let report = SimulationReport::new(&scenarios, &policies, &result, args.seed, args.seeds);
+    let mut report = SimulationReport::new(&scenarios, &policies, &result, args.seed, args.seeds);
+    report.trace = replay.map(|replay| replay.summary);
+    if args.optimum {
+        report.set_optima(&scenarios, &fluid_optima(&scenarios, seeds, threads));
+    }
+    if let Some(path) = &args.report {
+        let courses = run_courses(&scenarios, &policies, args.seed, &options);
+        let page = render_page(
+            &report,
+            &courses,
+            scenarios.len().saturating_mul(policies.len()),
+        );
+        std::fs::write(path, page).with_context(|| format!("--report {}", path.display()))?;
+    }
     match args.output.serialize(&report)? {
         Some(text) => Ok(text),
         None if args.ablation => Ok(render_ablation(&report)),
         None => Ok(render_report(&report)),
     }
+}
+
+impl SimulateArgs {
+    fn replay(&self, trace: &Trace) -> anyhow::Result<Replay> {
+        let seconds = |duration: Option<Duration>| duration.map(|it| u32::try_from(it.as_secs()));
+        let options = ReplayOptions {
+            slo: seconds(self.slo).transpose()?,
+            partitions: self.partitions,
+            capacity: self.trace.capacity,
+            start_up: seconds(self.trace.start_up).transpose()?,
+        };
+        replay(trace, &options).map_err(|problem| anyhow!("{}: {problem}", self.trace.name()))
+    }
+}
+
+/// The courses of the first policies in each scenario, as many as a page has room for.
+fn run_courses(
+    scenarios: &[Scenario],
+    policies: &[SimulatedPolicy],
+    seed: u64,
+    options: &RunOptions,
+) -> Vec<RunCourse> {
+    let options = RunOptions {
+        has_timeline: true,
+        ..options.clone()
+    };
+    let each = COURSES_MAX.checked_div(scenarios.len()).unwrap_or(0).max(1);
+    let mut courses = Vec::new();
+    for scenario in scenarios.iter().take(COURSES_MAX) {
+        let arrivals = Arrivals::for_run(scenario, seed);
+        for policy in policies.iter().take(each) {
+            let simulated = with_slo(policy, scenario);
+            let run = engine::run(scenario, &simulated, seed, &arrivals, &options);
+            courses.push(RunCourse {
+                scenario: scenario.name.to_string(),
+                about: scenario.about.to_string(),
+                policy: policy.name(),
+                slo: scenario.slo,
+                timeline: run.records.timeline,
+            });
+        }
+    }
+    courses
+}
+
+/// Writes what Kafka says during the first run of the only scenario and policy.
+fn write_trace(
+    path: &Path,
+    scenarios: &[Scenario],
+    policies: &[SimulatedPolicy],
+    seed: u64,
+    options: &RunOptions,
+) -> anyhow::Result<()> {
+    let ([scenario], [policy]) = (scenarios, policies) else {
+        bail!(
+            "--write-trace: a trace is of one run; add --scenario and --policy with one name each"
+        );
+    };
+    let options = RunOptions {
+        has_trace: true,
+        ..options.clone()
+    };
+    let arrivals = Arrivals::for_run(scenario, seed);
+    let policy = with_slo(policy, scenario);
+    let run = engine::run(scenario, &policy, seed, &arrivals, &options);
+    let mut text = trace_line(&TraceHeader::new(&scenario.name, SIMULATED_CLUSTER))?;
+    for sample in &run.records.trace {
+        text += &trace_line(sample)?;
+    }
+    std::fs::write(path, text).with_context(|| format!("--write-trace {}", path.display()))
 }
 
 /// The seed after the last one.

@@ -20,13 +20,13 @@ use crate::model::units::newtypes::Moment;
 
 /// Something that happened to an HPA.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct MarkerRow {
+pub(crate) struct MarkerRow {
     /// Seconds since 1970.
-    pub(super) at: u32,
-    pub(super) kind: &'static str,
-    pub(super) text: String,
+    pub(crate) at: u32,
+    pub(crate) kind: &'static str,
+    pub(crate) text: String,
     /// Whether it needs the attention of a person.
-    pub(super) is_problem: bool,
+    pub(crate) is_problem: bool,
 }
 
 /// The history of one HPA.

@@ -4,14 +4,14 @@
 //! The charts are SVG that is written here: the page then shows the same without a script and on paper, and needs no
 //! chart library.
 
-mod assets;
+pub(crate) mod assets;
 mod bars;
-mod chart;
+pub(crate) mod chart;
 mod derivation;
 mod detail;
-mod format;
-mod history_charts;
-mod html;
+pub(crate) mod format;
+pub(crate) mod history_charts;
+pub(crate) mod html;
 mod layout;
 mod overview;
 mod partitions;

@@ -1,19 +1,44 @@
 //! Arrivals: how many messages each partition gets in each second of a run.
 
-use super::numbers::{index, whole};
+use std::sync::Arc;
+
+use super::numbers::{count, index, whole};
 use super::scenario::Scenario;
 
 /// Mean from which the Poisson distribution is approximated by a rounded normal one.
 const LARGE_MEAN: f64 = 30.0;
 
 /// Arrivals of one run, the same for all policies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrivals {
     partitions: usize,
     counts: Vec<u32>,
 }
 
 impl Arrivals {
+    /// The arrivals of a run: those that were recorded, or drawn.
+    #[must_use]
+    pub fn for_run(scenario: &Scenario, seed: u64) -> Arc<Self> {
+        match &scenario.recorded {
+            Some(recorded) => Arc::clone(recorded),
+            None => Arc::new(Self::draw(scenario, seed)),
+        }
+    }
+
+    /// Arrivals that were recorded: for each second, the messages of each partition.
+    #[must_use]
+    pub fn recorded(partitions: u32, counts: Vec<u32>) -> Self {
+        Self {
+            partitions: index(partitions),
+            counts,
+        }
+    }
+
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        count(self.partitions)
+    }
+
     /// Draws the arrivals of a scenario.
     #[must_use]
     pub fn draw(scenario: &Scenario, seed: u64) -> Self {

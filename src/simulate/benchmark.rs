@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::arrivals::Arrivals;
 use super::engine::run;
 use super::flink::{CapacitySource, FlinkSettings};
+use super::optimum::{FluidOptimum, fluid_optimum};
 use super::outcome::RunOptions;
 use super::scaler::SimulatedPolicy;
 use super::scenario::Scenario;
-use super::score::RunScore;
+use super::score::{CostWeights, RunScore};
 use crate::model::policy::settings::{PolicyRule, RatePolicySettings};
 
 /// Scores of each policy in each scenario, as means over the seeds.
@@ -37,36 +38,20 @@ pub fn sweep(
     threads: usize,
     progress: &(dyn Fn(usize) + Sync),
 ) -> SweepResult {
-    let pairs: Vec<(usize, u64)> = (0..scenarios.len())
-        .flat_map(|scenario| seeds.clone().map(move |seed| (scenario, seed)))
-        .collect();
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let worker = || {
-        let mut found = Vec::new();
-        while let Some((scenario, seed)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(it) = scenarios.get(*scenario) else {
-                break;
-            };
-            let arrivals = Arrivals::draw(it, *seed);
-            for (policy, simulated) in policies.iter().enumerate() {
-                let run = run(it, &with_slo(simulated, it), *seed, &arrivals, options);
-                found.push((policy, *scenario, *seed, run.score));
-            }
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-        }
-        found
-    };
-    let mut found = Vec::new();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
-        for handle in workers {
-            match handle.join() {
-                Ok(scores) => found.extend(scores),
-                // Without its scores, the means would be wrong.
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
+    let pairs = pairs(scenarios, seeds);
+    let done = AtomicUsize::new(0);
+    let found = in_parallel(&pairs, threads, |(scenario, seed)| {
+        let it = scenarios.get(*scenario)?;
+        let arrivals = Arrivals::for_run(it, *seed);
+        let scores = policies.iter().enumerate().map(|(policy, simulated)| {
+            let run = run(it, &with_slo(simulated, it), *seed, &arrivals, options);
+            (policy, *scenario, *seed, run.score)
+        });
+        let scores: Vec<_> = scores.collect();
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+        Some(scores)
     });
+    let mut found: Vec<_> = found.into_iter().flatten().collect();
     // The order of the sums must not depend on the threads.
     found.sort_unstable_by_key(|(policy, scenario, seed, _)| (*policy, *scenario, *seed));
     let of = |policy: usize, scenario: usize| {
@@ -85,8 +70,67 @@ pub fn sweep(
     SweepResult { scores }
 }
 
+/// Finds the fluid optimum of each scenario, as the mean over the seeds, on so many threads.
+#[must_use]
+pub fn fluid_optima(
+    scenarios: &[Scenario],
+    seeds: std::ops::Range<u64>,
+    threads: usize,
+) -> Vec<FluidOptimum> {
+    let pairs = pairs(scenarios, seeds);
+    let mut found = in_parallel(&pairs, threads, |(place, seed)| {
+        let scenario = scenarios.get(*place)?;
+        let arrivals = Arrivals::for_run(scenario, *seed);
+        let optimum = fluid_optimum(scenario, &arrivals, CostWeights::default());
+        Some((*place, *seed, optimum))
+    });
+    found.sort_unstable_by_key(|(place, seed, _)| (*place, *seed));
+    let mean = |place| {
+        let of_scenario = found.iter().filter(|found| found.0 == place);
+        FluidOptimum::mean(of_scenario.map(|(.., optimum)| optimum))
+    };
+    (0..scenarios.len()).map(mean).collect()
+}
+
+/// Each scenario with each seed.
+fn pairs(scenarios: &[Scenario], seeds: std::ops::Range<u64>) -> Vec<(usize, u64)> {
+    let places = 0..scenarios.len();
+    places
+        .flat_map(|scenario| seeds.clone().map(move |seed| (scenario, seed)))
+        .collect()
+}
+
+/// Works on each item on so many threads. The results have no order.
+fn in_parallel<I: Sync, R: Send>(
+    items: &[I],
+    threads: usize,
+    work: impl Fn(&I) -> Option<R> + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut found = Vec::new();
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.extend(work(item));
+        }
+        found
+    };
+    let mut found = Vec::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
+        for handle in workers {
+            match handle.join() {
+                Ok(results) => found.extend(results),
+                // Without its results, the means would be wrong.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    found
+}
+
 /// The policy with the objective of the scenario, if it is the rate policy.
-fn with_slo(policy: &SimulatedPolicy, scenario: &Scenario) -> SimulatedPolicy {
+#[must_use]
+pub fn with_slo(policy: &SimulatedPolicy, scenario: &Scenario) -> SimulatedPolicy {
     match policy {
         SimulatedPolicy::Rate(settings) => SimulatedPolicy::Rate(RatePolicySettings {
             slo: std::time::Duration::from_secs(u64::from(scenario.slo)),

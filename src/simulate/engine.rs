@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::arrivals::Arrivals;
 use super::group::SimulatedGroup;
 use super::numbers::{count, index, whole};
-use super::outcome::{RunOptions, RunTally, SimulatedRun, TimelineEntry};
+use super::outcome::{RunOptions, RunTally, SimulatedRun};
 use super::partitions::{AgeCounter, SimulatedPartition, share_out};
 use super::pods::Deployment;
+use super::records::{RunRecords, SimulatedSync, TimelineEntry};
 use super::scaler::{Scaler, SimulatedPolicy, Truth};
 use super::scenario::{RebalanceProtocol, Scenario};
+use super::trace::TraceSample;
 use crate::model::hpa::controller::memory::Recommendations;
 use crate::model::hpa::controller::{MetricReading, ObservedScale};
 use crate::model::lag::lag_age::EndRing;
@@ -56,7 +58,7 @@ struct Simulation<'a> {
     work: Work,
     ages: AgeCounter,
     tally: RunTally,
-    timeline: Vec<TimelineEntry>,
+    records: RunRecords,
 }
 
 /// When polls and syncs happen within their periods.
@@ -113,7 +115,7 @@ impl<'a> Simulation<'a> {
             work: Work::default(),
             ages: AgeCounter::default(),
             tally: RunTally::default(),
-            timeline: Vec::new(),
+            records: RunRecords::default(),
         }
     }
 
@@ -143,18 +145,29 @@ impl<'a> Simulation<'a> {
         let is_late = self.oldest(now) > scenario.slo;
         let pods = count(self.deployment.pods.len());
         self.tally.count_second(now, pods, is_late);
-        if is_poll && self.options.has_timeline {
-            self.timeline.push(TimelineEntry {
-                second: now,
-                replicas: count(self.deployment.pods.len()),
-                members: self.members(),
-                partitions: count(self.partitions.len()),
-                age: self.oldest(now),
-                arrivals: arrived.iter().map(|messages| u64::from(*messages)).sum(),
-                processed: self.work.processed,
-                decision,
-            });
+        if self.options.has_timeline {
+            self.records.count_messages(arrived, self.work.processed);
+            if is_poll {
+                self.extend_timeline(now, decision);
+            }
         }
+    }
+
+    fn extend_timeline(&mut self, now: u32, decision: Option<RateDecision>) {
+        let working = self.deployment.pods.iter().filter(|pod| pod.is_member);
+        let capacity: f64 = working.map(|pod| pod.capacity).sum();
+        let (arrivals, processed) = self.records.take_rates(now);
+        self.records.timeline.push(TimelineEntry {
+            second: now,
+            replicas: count(self.deployment.pods.len()),
+            members: self.members(),
+            partitions: count(self.partitions.len()),
+            age: self.oldest(now),
+            arrivals,
+            processed,
+            capacity: capacity * self.scenario.capacity_factor(now),
+            decision,
+        });
     }
 
     fn members(&self) -> u32 {
@@ -300,6 +313,11 @@ impl<'a> Simulation<'a> {
             status_replicas: count(self.deployment.pods.len()),
             supposed: None,
         };
+        if self.options.has_trace {
+            self.records
+                .trace
+                .push(TraceSample::of_simulation(&reading));
+        }
         let truth = Truth {
             capacity: scenario.capacity * scenario.capacity_factor(now),
         };
@@ -314,11 +332,7 @@ impl<'a> Simulation<'a> {
         let after = if matches!(self.policy, SimulatedPolicy::Static) {
             most
         } else {
-            let mut spec = self.policy.hpa(most);
-            if let Some(hpa) = &self.options.hpa {
-                (spec.min, spec.max) = (hpa.min, hpa.max);
-                spec.behavior.clone_from(&hpa.behavior);
-            }
+            let spec = self.options.hpa_of(self.policy, most);
             let reading = match self.metric {
                 Some(units) => MetricReading::Value(Milli::from_units(units)),
                 None => MetricReading::Failed,
@@ -334,7 +348,11 @@ impl<'a> Simulation<'a> {
             let sync = self
                 .hpa
                 .sync(&spec, &seen, Duration::from_secs(u64::from(now)));
-            sync.replicas.unwrap_or(before)
+            let after = sync.replicas.unwrap_or(before);
+            if self.options.has_syncs {
+                self.records.syncs.push(SimulatedSync { seen, after });
+            }
+            after
         };
         if after == before {
             return;
@@ -363,7 +381,7 @@ impl<'a> Simulation<'a> {
         let rebalances = self.group.rebalances;
         SimulatedRun {
             score: self.tally.score(self.scenario, &self.ages, rebalances),
-            timeline: self.timeline,
+            records: self.records,
         }
     }
 }

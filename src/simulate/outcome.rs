@@ -1,38 +1,18 @@
 //! Options and outcome of a run, and what is counted during one.
 
-use serde::Serialize;
-
 use super::numbers::to_float;
 use super::partitions::AgeCounter;
+use super::records::RunRecords;
+use super::scaler::SimulatedPolicy;
 use super::scenario::Scenario;
 use super::score::{REVERSAL_WITHIN, RunScore};
 use crate::model::hpa::controller::HpaSpec;
-use crate::model::policy::decision::RateDecision;
-
-/// What happened in one poll interval of a run.
-#[derive(Clone, Debug, Serialize)]
-pub struct TimelineEntry {
-    /// Seconds since the beginning.
-    pub second: u32,
-    /// Pods, those that start included.
-    pub replicas: u32,
-    pub members: u32,
-    pub partitions: u32,
-    /// Age of the oldest unprocessed message in seconds, stuck partitions excepted.
-    pub age: u32,
-    /// Messages that arrived and that were processed in this second.
-    pub arrivals: u64,
-    pub processed: u64,
-    /// The decision of the rate policy, if there was one.
-    pub decision: Option<RateDecision>,
-}
 
 /// Result of a run.
 #[derive(Clone, Debug)]
 pub struct SimulatedRun {
     pub score: RunScore,
-    /// One entry for each poll, if they were asked for.
-    pub timeline: Vec<TimelineEntry>,
+    pub records: RunRecords,
 }
 
 /// Options of a run.
@@ -40,8 +20,25 @@ pub struct SimulatedRun {
 pub struct RunOptions {
     /// Whether to record the timeline.
     pub has_timeline: bool,
+    /// Whether to record what Kafka says at each poll.
+    pub has_trace: bool,
+    /// Whether to record the syncs of the HPA.
+    pub has_syncs: bool,
     /// An HPA whose limits and `behavior` are used instead of the policy's own.
     pub hpa: Option<HpaSpec>,
+}
+
+impl RunOptions {
+    /// The HPA of a policy, for a workload with so many partitions.
+    #[must_use]
+    pub fn hpa_of(&self, policy: &SimulatedPolicy, partitions: u32) -> HpaSpec {
+        let mut spec = policy.hpa(partitions);
+        if let Some(hpa) = &self.hpa {
+            (spec.min, spec.max) = (hpa.min, hpa.max);
+            spec.behavior.clone_from(&hpa.behavior);
+        }
+        spec
+    }
 }
 
 /// What is counted during a run.

@@ -1,7 +1,9 @@
 //! A scenario: what arrives, who consumes, and what goes wrong.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use super::arrivals::Arrivals;
 use super::numbers::whole;
 
 /// One part of the arrival rate. The rate is the sum of the parts, times the noise.
@@ -70,6 +72,7 @@ pub enum StartReplicas {
     Half,
     /// As many as partitions.
     All,
+    Count(u32),
 }
 
 /// How the group moves partitions.
@@ -129,6 +132,8 @@ pub struct Scenario {
     pub pause: (u32, u32),
     pub slo: u32,
     pub poll: u32,
+    /// Arrivals that were recorded, instead of those drawn from the rate.
+    pub recorded: Option<Arc<Arrivals>>,
 }
 
 impl Scenario {
@@ -162,6 +167,7 @@ impl Scenario {
             pause: (6, 3),
             slo: 60,
             poll: 5,
+            recorded: None,
         }
     }
 
@@ -200,6 +206,7 @@ impl Scenario {
             StartReplicas::One => 1,
             StartReplicas::Half => partitions.div_ceil(2),
             StartReplicas::All => partitions,
+            StartReplicas::Count(replicas) => replicas,
         }
     }
 

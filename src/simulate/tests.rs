@@ -142,7 +142,9 @@ fn the_timeline_shows_every_poll_and_decision() {
         has_timeline: true,
         ..RunOptions::default()
     };
-    let timeline = run(&scenario, &compared_policies()[0], 1, &arrivals, &options).timeline;
+    let timeline = run(&scenario, &compared_policies()[0], 1, &arrivals, &options)
+        .records
+        .timeline;
     assert_eq!(timeline.len(), 240);
     assert!(timeline.iter().all(|entry| entry.decision.is_some()));
     let text = serde_json::to_string(&timeline[200]).unwrap();

@@ -7,8 +7,8 @@ use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, check, conformance, convert, cost, events,
     external_scaler, faults, guide, lag, leader, live, load, login, logins, network, oracle,
-    outage, policy, protocols, renewal, rows, scale, selectors, smoke, state, tenants, topics,
-    unseen, zero,
+    outage, policy, protocols, renewal, rows, scale, selectors, simulate, smoke, state, tenants,
+    topics, unseen, zero,
 };
 
 /// Environment variable that names the lane to run. Without it all lanes run, on one testbed.
@@ -69,6 +69,7 @@ pub(crate) const LANES: &[Lane] = &[
         cases: &[
             smoke::CASES,
             lag::CASES,
+            simulate::CASES,
             cost::CASES,
             conformance::BROKERS,
             faults::CASES,

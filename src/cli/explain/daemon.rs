@@ -18,7 +18,7 @@ struct ErrorBody {
 }
 
 /// Gets an explanation from the daemon.
-pub(super) async fn fetch(
+pub(in crate::cli) async fn fetch_explanation(
     daemon: &DaemonArgs,
     kube: &KubeArgs,
     query: &[(&str, String)],

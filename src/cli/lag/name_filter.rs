@@ -6,7 +6,7 @@ use crate::model::units::glob::Glob;
 
 /// Selects groups or topics by names and patterns. An empty filter selects all.
 #[derive(Debug, Default)]
-pub(super) struct NameFilter {
+pub(in crate::cli) struct NameFilter {
     /// Full names.
     pub(super) names: BTreeSet<String>,
     patterns: Vec<(String, Glob)>,
@@ -14,7 +14,7 @@ pub(super) struct NameFilter {
 
 impl NameFilter {
     /// A filter for these texts. A text with `*` is a pattern, any other a full name.
-    pub(super) fn new(texts: &[String]) -> Self {
+    pub(in crate::cli) fn new(texts: &[String]) -> Self {
         let (patterns, names): (Vec<_>, Vec<_>) =
             texts.iter().cloned().partition(|text| text.contains('*'));
         let glob = |text: String| (text.clone(), Glob::new(text));
@@ -34,7 +34,7 @@ impl NameFilter {
         self.names.is_empty() || !self.patterns.is_empty()
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    pub(in crate::cli) fn matches(&self, name: &str) -> bool {
         let mut patterns = self.patterns.iter();
         self.is_all() || self.names.contains(name) || patterns.any(|(_, glob)| glob.matches(name))
     }

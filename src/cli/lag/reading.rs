@@ -18,15 +18,15 @@ pub(super) const MAX_GROUPS_AT_ONCE: usize = 50;
 
 /// The groups and topics that are asked for.
 #[derive(Debug, Default)]
-pub(super) struct LagRequest {
-    pub(super) groups: NameFilter,
-    pub(super) topics: NameFilter,
+pub(in crate::cli) struct LagRequest {
+    pub(in crate::cli) groups: NameFilter,
+    pub(in crate::cli) topics: NameFilter,
 }
 
 impl LagRequest {
     /// The topics of a group that are shown. Topics asked for by name are read for every group, and left out where the
     /// group has nothing to do with them.
-    pub(super) fn wanted_topics<'a>(
+    pub(in crate::cli) fn wanted_topics<'a>(
         &self,
         group: &GroupId,
         read: &'a GroupSnapshot,
@@ -59,15 +59,15 @@ impl LagRequest {
 
 /// The groups of one Kafka cluster at one time.
 #[derive(Debug, Default)]
-pub(super) struct ClusterReading {
-    pub(super) cluster: String,
-    pub(super) groups: BTreeMap<GroupId, Arc<GroupSnapshot>>,
+pub(in crate::cli) struct ClusterReading {
+    pub(in crate::cli) cluster: String,
+    pub(in crate::cli) groups: BTreeMap<GroupId, Arc<GroupSnapshot>>,
     /// What was asked for and is unknown, apart from single partitions.
-    pub(super) unknown: BTreeSet<String>,
+    pub(in crate::cli) unknown: BTreeSet<String>,
 }
 
 /// Reads one Kafka cluster, once or repeatedly.
-pub(super) struct ClusterReader {
+pub(in crate::cli) struct ClusterReader {
     settings: ClientSettings,
     source: KafkaSource,
     history: ClusterHistory,
@@ -78,7 +78,7 @@ impl ClusterReader {
     ///
     /// # Errors
     /// A property that the client rejects.
-    pub(super) fn new(settings: ClientSettings) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn new(settings: ClientSettings) -> anyhow::Result<Self> {
         let source = KafkaSource::connect(settings.clone())?;
         Ok(Self {
             settings,
@@ -91,7 +91,7 @@ impl ClusterReader {
     ///
     /// # Errors
     /// A client that cannot be set up again.
-    pub(super) async fn read(
+    pub(in crate::cli) async fn read(
         &mut self,
         request: &LagRequest,
         timeout: Duration,

@@ -1,24 +1,51 @@
 //! Results of a simulation as a table and for machines.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::cli::Output;
 use crate::cli::text_table::{TableColumn, TextTable};
+use crate::model::units::short_duration::short_duration;
 use crate::simulate::benchmark::SweepResult;
+use crate::simulate::optimum::FluidOptimum;
+use crate::simulate::replay::{CapacityBasis, RecordedOutcome, ReplaySummary};
 use crate::simulate::scaler::SimulatedPolicy;
 use crate::simulate::scenario::Scenario;
 use crate::simulate::score::{CostWeights, RunScore};
+
+/// Name of what really happened, beside the policies.
+const RECORDED: &str = "recorded";
 
 /// What a simulation found.
 #[derive(Debug, Serialize)]
 pub(super) struct SimulationReport {
     first_seed: u64,
     seeds: u64,
+    /// The fluid optimum, as mean and for each scenario.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    optimum: Option<OptimumScores>,
+    /// The trace that was replayed, and what really happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) trace: Option<ReplaySummary>,
     weights: CostWeights,
     /// Each policy in each scenario, as means over the seeds.
     runs: Vec<PolicyScore>,
     /// Each policy, as means over the scenarios.
     means: Vec<PolicyScore>,
+}
+
+/// About the least possible costs.
+#[derive(Debug, Serialize)]
+struct OptimumScores {
+    mean: FluidOptimum,
+    scenarios: Vec<ScenarioOptimum>,
+}
+
+#[derive(Debug, Serialize)]
+struct ScenarioOptimum {
+    scenario: String,
+    #[serde(flatten)]
+    optimum: FluidOptimum,
 }
 
 /// Scores of one policy.
@@ -65,10 +92,99 @@ impl SimulationReport {
         Self {
             first_seed,
             seeds,
+            optimum: None,
+            trace: None,
             weights: CostWeights::default(),
             runs,
             means: means.collect(),
         }
+    }
+
+    /// Adds the fluid optimum of each scenario.
+    pub(super) fn set_optima(&mut self, scenarios: &[Scenario], optima: &[FluidOptimum]) {
+        let each = scenarios.iter().zip(optima);
+        let each = each.map(|(scenario, optimum)| ScenarioOptimum {
+            scenario: scenario.name.to_string(),
+            optimum: *optimum,
+        });
+        self.optimum = Some(OptimumScores {
+            mean: FluidOptimum::mean(optima.iter()),
+            scenarios: each.collect(),
+        });
+    }
+
+    /// Scenarios and seeds.
+    pub(super) fn title(&self) -> String {
+        let over = match self.scenario_names().as_slice() {
+            [_] if self.trace.is_some() => "trace".to_owned(),
+            [only] => format!("scenario {only}"),
+            several => format!("mean of {} scenarios", several.len()),
+        };
+        match self.seeds {
+            1 => format!("{over}, seed {}", self.first_seed),
+            seeds => format!("{over}, mean of {seeds} seeds"),
+        }
+    }
+
+    pub(super) fn first_seed(&self) -> u64 {
+        self.first_seed
+    }
+
+    /// A header, what really happened, and the policies by their mean over the scenarios.
+    pub(super) fn score_rows(&self) -> Vec<Vec<String>> {
+        let least = self.optimum.as_ref().map(|optimum| optimum.mean);
+        // Without the optimum there is no column for what a policy costs more.
+        let regret = |cost: Option<f64>| {
+            least.map(|least| {
+                cost.map_or_else(String::new, |cost| format!("{:+.1}", cost - least.cost))
+            })
+        };
+        let header = std::iter::once("POLICY").chain(SCORES);
+        let header = header.chain(least.map(|_| REGRET)).map(str::to_owned);
+        let mut rows: Vec<Vec<String>> = vec![header.collect()];
+        let mut add = |cells: [String; 9], regret: Option<String>| {
+            rows.push(cells.into_iter().chain(regret).collect());
+        };
+        if let Some(trace) = &self.trace {
+            let cost = trace.recorded.whole.map(|score| score.cost(self.weights));
+            add(recorded_cells(&trace.recorded), regret(cost));
+        }
+        if let Some(least) = &least {
+            add(optimum_cells(least), regret(None));
+        }
+        for mean in &self.means {
+            add(cells(&mean.policy, mean), regret(Some(mean.cost)));
+        }
+        rows
+    }
+
+    /// A header, and the cost of each policy in each scenario.
+    pub(super) fn cost_rows(&self) -> Vec<Vec<String>> {
+        let policies = self.means.iter().map(|mean| mean.policy.clone());
+        let mut rows = vec![
+            std::iter::once("SCENARIO".to_owned())
+                .chain(policies)
+                .collect(),
+        ];
+        for name in self.scenario_names() {
+            let costs = self.runs_of(name).map(|run| format!("{:.1}", run.cost));
+            rows.push(std::iter::once(name.to_owned()).chain(costs).collect());
+        }
+        rows
+    }
+
+    /// The scores of the policies as means, and of what really happened if that is known.
+    pub(super) fn mean_scores(&self) -> impl Iterator<Item = (&str, RunScore, bool)> {
+        let recorded = self.trace.iter().filter_map(|trace| trace.recorded.whole);
+        let recorded = recorded.map(|score| (RECORDED, score, true));
+        let means = self.means.iter();
+        recorded.chain(means.map(|mean| (mean.policy.as_str(), mean.score, false)))
+    }
+
+    /// The policies in a scenario, in their order.
+    fn runs_of<'a>(&'a self, scenario: &'a str) -> impl Iterator<Item = &'a PolicyScore> {
+        let runs = self.runs.iter();
+        runs.filter(move |run| run.scenario.as_deref() == Some(scenario))
     }
 
     fn scenario_names(&self) -> Vec<&str> {
@@ -83,26 +199,29 @@ impl SimulationReport {
     }
 }
 
-/// The columns of scores.
-fn columns(first: TableColumn) -> [TableColumn; 9] {
-    [
-        first,
-        TableColumn::number("COST"),
-        TableColumn::number("REPLICAS"),
-        TableColumn::number("LATE"),
-        TableColumn::number("CHANGES"),
-        TableColumn::number("REBALANCES"),
-        TableColumn::number("REVERSALS"),
-        TableColumn::number("MAX AGE"),
-        TableColumn::number("RECOVERY"),
-    ]
-}
+/// The columns of scores after the policy.
+const SCORES: [&str; 8] = [
+    "COST",
+    "REPLICAS",
+    "LATE",
+    "CHANGES",
+    "REBALANCES",
+    "REVERSALS",
+    "MAX AGE",
+    "RECOVERY",
+];
+
+/// The column of what a policy costs more than the fluid optimum.
+const REGRET: &str = "REGRET";
 
 fn cells(name: &str, of: &PolicyScore) -> [String; 9] {
-    let score = &of.score;
+    score_cells(name, of.cost, &of.score)
+}
+
+fn score_cells(name: &str, cost: f64, score: &RunScore) -> [String; 9] {
     [
         name.to_owned(),
-        format!("{:.1}", of.cost),
+        format!("{cost:.1}"),
         format!("{:.1} %", score.cost_percent),
         format!("{:.2} %", score.late_percent),
         format!("{:.1}", score.scale_changes),
@@ -115,46 +234,96 @@ fn cells(name: &str, of: &PolicyScore) -> [String; 9] {
 
 /// The policies by their mean over the scenarios, and the costs in each scenario if there are several.
 pub(super) fn render_report(report: &SimulationReport) -> String {
-    let names = report.scenario_names();
-    let mut table = TextTable::new(columns(TableColumn::text("POLICY")));
-    for mean in &report.means {
-        table.add_row(cells(&mean.policy, mean));
+    let mut columns = vec![TableColumn::text("POLICY")];
+    columns.extend(SCORES.map(TableColumn::number));
+    columns.extend(report.optimum.as_ref().map(|_| TableColumn::number(REGRET)));
+    let mut table = TextTable::new(columns);
+    for row in report.score_rows().into_iter().skip(1) {
+        table.add_row(row);
     }
-    let over = match names.as_slice() {
-        [only] => format!("scenario {only}"),
-        several => format!("mean of {} scenarios", several.len()),
-    };
-    let seeds = match report.seeds {
-        1 => format!("seed {}", report.first_seed),
-        seeds => format!("mean of {seeds} seeds"),
-    };
-    let mut text = format!("{over}, {seeds}\n{}", table.render());
-    if names.len() > 1 {
+    let mut text = format!("{}\n{}", report.title(), table.render());
+    if let Some(trace) = &report.trace {
+        text.push_str(&describe_trace(trace));
+    }
+    if report.scenario_names().len() > 1 {
         text.push_str("\ncost in each scenario\n");
-        text.push_str(&render_costs(report, &names));
+        text.push_str(&render_costs(report));
+    }
+    text
+}
+
+/// The row of what really happened.
+fn recorded_cells(recorded: &RecordedOutcome) -> [String; 9] {
+    if let Some(score) = recorded.whole {
+        let cost = score.cost(CostWeights::default());
+        return score_cells(RECORDED, cost, &score);
+    }
+    let unknown = || "unknown".to_owned();
+    [
+        RECORDED.to_owned(),
+        unknown(),
+        unknown(),
+        format!("{:.2} %", recorded.late_percent),
+        unknown(),
+        unknown(),
+        unknown(),
+        format!("{:.0} s", recorded.max_age),
+        format!("{:.0} s", recorded.recovery),
+    ]
+}
+
+/// The row of the fluid optimum, of which single messages are not known.
+fn optimum_cells(optimum: &FluidOptimum) -> [String; 9] {
+    [
+        "optimum".to_owned(),
+        format!("{:.1}", optimum.cost),
+        format!("{:.1} %", optimum.cost_percent),
+        format!("{:.2} %", optimum.late_percent),
+        format!("{:.1}", optimum.scale_changes),
+        String::new(),
+        String::new(),
+        String::new(),
+        String::new(),
+    ]
+}
+
+/// What the figures of a replay rest on.
+pub(super) fn describe_trace(trace: &ReplaySummary) -> String {
+    let capacity = trace.capacity.messages_per_second;
+    let basis = match trace.capacity.basis {
+        CapacityBasis::Given => "as given",
+        CapacityBasis::Measured => "measured while the group was behind",
+        CapacityBasis::LowerBound => "at least",
+    };
+    let mut text = format!(
+        "\ngroup {}: {} messages in {}, {} samples; a consumer processes {capacity:.1} per second ({basis})\n",
+        trace.group,
+        trace.messages,
+        short_duration(Duration::from_secs(u64::from(trace.seconds))),
+        trace.samples,
+    );
+    for note in &trace.notes {
+        text += &format!("note: {note}\n");
     }
     text
 }
 
 /// A row for each scenario, with the costs of each policy.
-fn render_costs(report: &SimulationReport, names: &[&str]) -> String {
+fn render_costs(report: &SimulationReport) -> String {
     let mut table = TextTable::new([
         TableColumn::text("SCENARIO"),
         TableColumn::text("LOWEST COST"),
         TableColumn::text("OTHERS, ASCENDING"),
     ]);
-    for name in names {
-        let runs = report.runs.iter();
-        let mut runs: Vec<_> = runs
-            .filter(|run| run.scenario.as_deref() == Some(*name))
-            .collect();
+    for name in report.scenario_names() {
+        let mut runs: Vec<_> = report.runs_of(name).collect();
         runs.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         let mut costs = runs
             .iter()
             .map(|run| format!("{} {:.1}", run.policy, run.cost));
         let lowest = costs.next().unwrap_or_default();
         let others: Vec<String> = costs.collect();
-        table.add_row([(*name).to_owned(), lowest, others.join(", ")]);
+        table.add_row([name.to_owned(), lowest, others.join(", ")]);
     }
     table.render()
 }
@@ -183,49 +352,4 @@ pub(super) fn render_ablation(report: &SimulationReport) -> String {
         ]);
     }
     table.render()
-}
-
-#[derive(Serialize)]
-struct SimulationNames {
-    scenarios: Vec<ScenarioName>,
-    policies: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct ScenarioName {
-    name: String,
-    about: String,
-}
-
-/// The names for `--scenario` and `--policy`.
-pub(super) fn list_scenarios(
-    output: Output,
-    scenarios: &[Scenario],
-    policies: &[SimulatedPolicy],
-) -> anyhow::Result<String> {
-    let names = SimulationNames {
-        scenarios: scenarios
-            .iter()
-            .map(|scenario| ScenarioName {
-                name: scenario.name.to_string(),
-                about: scenario.about.to_string(),
-            })
-            .collect(),
-        policies: policies.iter().map(SimulatedPolicy::name).collect(),
-    };
-    if let Some(text) = output.serialize(&names)? {
-        return Ok(text);
-    }
-    let mut table = TextTable::new([
-        TableColumn::text("SCENARIO"),
-        TableColumn::text("MESSAGES PER SECOND"),
-    ]);
-    for scenario in &names.scenarios {
-        table.add_row([scenario.name.clone(), scenario.about.clone()]);
-    }
-    Ok(format!(
-        "{}\npolicies: {}\n",
-        table.render(),
-        names.policies.join(", ")
-    ))
 }

@@ -14,8 +14,12 @@ struct SimulateCli {
 
 fn simulated(args: &[&str]) -> anyhow::Result<String> {
     let all = [&["simulate"], args].concat();
-    let parsed = SimulateCli::try_parse_from(all)?;
-    simulate(&parsed.simulate, &ProgressLine::hidden())
+    let parsed = SimulateCli::try_parse_from(all)?.simulate;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let trace = runtime.block_on(parsed.trace.read())?;
+    simulate(&parsed, trace.as_ref(), &ProgressLine::hidden())
 }
 
 fn refusal(args: &[&str]) -> String {
@@ -177,4 +181,110 @@ fn lists_what_there_is() {
     for name in ["diurnal", "flash/slo-15", "generated-", "policies: rate, "] {
         assert!(text.contains(name), "{name} in {text}");
     }
+}
+
+/// A trace of the scenario `step` under lag / 200.
+fn recorded_step() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let args = [
+        "--scenario",
+        "step",
+        "--policy",
+        "lag-200",
+        "--write-trace",
+        path,
+    ];
+    simulated(&args).unwrap();
+    file
+}
+
+#[test]
+fn a_trace_is_replayed_beside_what_happened() {
+    let file = recorded_step();
+    let path = file.path().to_str().unwrap();
+    let args = [
+        "--trace",
+        path,
+        "--policy",
+        "rate",
+        "--policy",
+        "static",
+        "--slo",
+        "30s",
+        "--partitions",
+        "36",
+    ];
+    insta::assert_snapshot!("replayed_trace", simulated(&args).unwrap());
+    let json = simulated(&[
+        "--trace",
+        path,
+        "--policy",
+        "static",
+        "--capacity",
+        "100",
+        "-o",
+        "json",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&json.unwrap()).unwrap();
+    assert_eq!(json["trace"]["capacity"]["basis"], "given");
+    assert_eq!(json["trace"]["samples"], 2160);
+    assert_eq!(json["runs"][0]["scenario"], "trace");
+    assert!(
+        json["trace"]["recorded"]["whole"]["rebalances"]
+            .as_f64()
+            .unwrap()
+            > 50.0
+    );
+}
+
+#[test]
+fn a_trace_that_is_not_one_is_refused_with_its_line() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let refusal = |args: &[&str]| refusal(args).replace(&path, "FILE");
+    assert_eq!(
+        refusal(&["--trace", &path]),
+        "--trace FILE: the file is empty; lagwise record writes traces"
+    );
+    writeln!(
+        file,
+        "{{\"lagwise_trace\":1,\"group\":\"a\",\"cluster\":\"b\"}}\n[]"
+    )
+    .unwrap();
+    assert!(refusal(&["--trace", &path]).starts_with("--trace FILE: line 2: not a sample"));
+    assert!(
+        refusal(&["--from-prometheus", &path])
+            .starts_with("--from-prometheus FILE: line 1: not a response")
+    );
+    assert!(refusal(&["--from-prometheus", "http://localhost:9"]).contains("add --group"));
+    assert!(refusal(&["--trace", "/nonexistent"]).contains("--trace /nonexistent: No such file"));
+    assert!(refusal(&["--trace", &path, "--scenario", "step"]).contains("cannot be used with"));
+    assert!(refusal(&["--capacity", "5"]).contains("use them with --trace"));
+    assert!(refusal(&["--write-trace", &path]).contains("add --scenario and --policy"));
+}
+
+#[test]
+fn the_optimum_adds_a_row_and_the_regret() {
+    let args = [
+        "--scenario",
+        "step",
+        "--policy",
+        "rate",
+        "--policy",
+        "static",
+        "--optimum",
+    ];
+    let text = simulated(&args).unwrap();
+    let rows: Vec<&str> = text.lines().map(str::trim).collect();
+    assert!(rows[1].ends_with("REGRET"), "{text}");
+    assert!(rows[2].starts_with("optimum "), "{text}");
+    for (row, policy) in rows[3..].iter().zip(["rate", "static"]) {
+        let regret = row.split_whitespace().last().unwrap_or_default();
+        assert!(row.starts_with(policy) && regret.starts_with('+'), "{text}");
+    }
+    let json = simulated(&[&args[..], &["-o", "json"]].concat()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["optimum"]["scenarios"][0]["scenario"], "step");
+    assert!(json["optimum"]["mean"]["cost"].as_f64() < json["means"][0]["cost"].as_f64());
 }

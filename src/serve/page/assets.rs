@@ -2,17 +2,20 @@
 
 /// A file of the page.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asset {
-    pub(super) name: &'static str,
-    pub(super) content_type: &'static str,
-    pub(super) text: &'static str,
+pub(crate) struct Asset {
+    pub(crate) name: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) text: &'static str,
 }
+
+/// The style sheet of the page.
+pub(crate) const PAGE_CSS: &str = include_str!("assets/page.css");
 
 const ALL: [Asset; 3] = [
     Asset {
         name: "page.css",
         content_type: "text/css; charset=utf-8",
-        text: include_str!("assets/page.css"),
+        text: PAGE_CSS,
     },
     Asset {
         name: "page.js",
@@ -26,6 +29,6 @@ const ALL: [Asset; 3] = [
     },
 ];
 
-pub(super) fn find(name: &str) -> Option<&'static Asset> {
+pub(crate) fn find(name: &str) -> Option<&'static Asset> {
     ALL.iter().find(|asset| asset.name == name)
 }

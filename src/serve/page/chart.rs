@@ -1,6 +1,6 @@
 //! Charts of one HPA's history over one time axis.
 
-use super::html::Html;
+use super::html::{Attribute, Html};
 use crate::serve::hpa_endpoints::MarkerRow;
 
 /// Width and height of a chart's picture, in units that are stretched to the room there is.
@@ -12,9 +12,9 @@ const ROOM_FOR_OTHERS: f64 = 4.0;
 
 /// Time that a chart covers, in seconds since 1970.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TimeSpan {
-    pub(super) from: u32,
-    pub(super) to: u32,
+pub(crate) struct TimeSpan {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
 }
 
 impl TimeSpan {
@@ -26,72 +26,79 @@ impl TimeSpan {
 }
 
 /// One line of a chart.
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// Class in the style sheet, which sets colour and dashes.
-    pub(super) class: &'static str,
-    pub(super) title: &'static str,
+    pub(crate) class: &'static str,
+    pub(crate) title: &'static str,
     /// Whether a value lasts until the next one, instead of a straight line between them.
-    pub(super) is_stepped: bool,
+    pub(crate) is_stepped: bool,
     /// Whether the axis has room for all of its values. It has room for other lines only as long as these stay well
     /// visible.
-    pub(super) is_leading: bool,
+    pub(crate) is_leading: bool,
     /// Time and value; `None` where it is unknown.
-    pub(super) points: Vec<(u32, Option<f64>)>,
+    pub(crate) points: Vec<(u32, Option<f64>)>,
     /// The last value, as text.
-    pub(super) latest: &'a str,
+    pub(crate) latest: &'a str,
 }
 
 /// A chart.
-pub(super) struct Chart<'a> {
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
-    pub(super) span: TimeSpan,
+pub(crate) struct Chart<'a> {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) span: TimeSpan,
     /// Longest time between two points that are joined.
-    pub(super) gap: u32,
-    pub(super) lines: Vec<Line<'a>>,
-    pub(super) markers: &'a [MarkerRow],
+    pub(crate) gap: u32,
+    pub(crate) lines: Vec<Line<'a>>,
+    pub(crate) markers: &'a [MarkerRow],
     /// Formats a value of the axis.
-    pub(super) format: fn(f64) -> String,
-    pub(super) smallest_top: f64,
+    pub(crate) format: fn(f64) -> String,
+    pub(crate) smallest_top: f64,
 }
 
 impl Chart<'_> {
     /// Writes the chart with its legend.
-    pub(super) fn write(&self, html: &mut Html) {
+    pub(crate) fn write(&self, html: &mut Html) {
         let top = self.top();
-        html.element("figure", &[("class", &"chart"), ("id", &self.id)], |html| {
-            html.element("figcaption", &[], |html| {
-                html.text_element("h3", &[], self.title);
-                for line in &self.lines {
+        let attributes: [Attribute<'_>; 2] = [("class", &"chart"), ("id", &self.id)];
+        // Several charts of one kind have none.
+        let count = if self.id.is_empty() { 1 } else { 2 };
+        html.element(
+            "figure",
+            attributes.get(..count).unwrap_or_default(),
+            |html| {
+                html.element("figcaption", &[], |html| {
+                    html.text_element("h3", &[], self.title);
+                    for line in &self.lines {
+                        html.element(
+                            "span",
+                            &[("class", &format!("legend {}", line.class))],
+                            |html| {
+                                html.element(
+                                    "svg",
+                                    &[("viewBox", &"0 0 20 8"), ("aria-hidden", &"true")],
+                                    |html| html.element("path", &[("d", &"M0 4H20")], |_| {}),
+                                );
+                                html.text(line.title);
+                                html.text(" ");
+                                html.text_element("b", &[], line.latest);
+                            },
+                        );
+                    }
+                });
+                html.element("div", &[("class", &"plot")], |html| {
                     html.element(
-                        "span",
-                        &[("class", &format!("legend {}", line.class))],
+                        "div",
+                        &[("class", &"axis"), ("aria-hidden", &"true")],
                         |html| {
-                            html.element(
-                                "svg",
-                                &[("viewBox", &"0 0 20 8"), ("aria-hidden", &"true")],
-                                |html| html.element("path", &[("d", &"M0 4H20")], |_| {}),
-                            );
-                            html.text(line.title);
-                            html.text(" ");
-                            html.text_element("b", &[], line.latest);
+                            for value in [top, top / 2.0, 0.0] {
+                                html.text_element("span", &[], (self.format)(value));
+                            }
                         },
                     );
-                }
-            });
-            html.element("div", &[("class", &"plot")], |html| {
-                html.element(
-                    "div",
-                    &[("class", &"axis"), ("aria-hidden", &"true")],
-                    |html| {
-                        for value in [top, top / 2.0, 0.0] {
-                            html.text_element("span", &[], (self.format)(value));
-                        }
-                    },
-                );
-                self.picture(html, top);
-            });
-        });
+                    self.picture(html, top);
+                });
+            },
+        );
         html.line();
     }
 
@@ -190,7 +197,7 @@ impl Line<'_> {
 }
 
 /// The next number of one, two or five and zeros.
-fn round_up(value: f64) -> f64 {
+pub(crate) fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }

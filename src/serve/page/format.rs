@@ -23,7 +23,7 @@ pub(super) fn count(count: u64) -> String {
 }
 
 /// A count in at most five characters, as `12.3k`.
-pub(super) fn short_count(count: u64) -> String {
+pub(crate) fn short_count(count: u64) -> String {
     const UNITS: [(u64, &str); 5] = [
         (1_000_000_000_000_000, "P"),
         (1_000_000_000_000, "T"),
@@ -64,7 +64,7 @@ pub(super) fn rate(per_second: Option<f64>) -> String {
     clippy::cast_sign_loss,
     reason = "an age is not negative, and the largest number will do for one beyond"
 )]
-pub(super) fn seconds_of(fractional: f64) -> String {
+pub(crate) fn seconds_of(fractional: f64) -> String {
     seconds(fractional.round() as u64)
 }
 

@@ -263,7 +263,7 @@ fn as_number(count: u64) -> f64 {
     clippy::cast_sign_loss,
     reason = "an axis begins at zero, and the largest number will do for one beyond"
 )]
-fn format_count(value: f64) -> String {
+pub(crate) fn format_count(value: f64) -> String {
     match value {
         value if value < 10.0 && value.fract() > 0.0 => format!("{value:.1}"),
         value => format::short_count(value.round() as u64),

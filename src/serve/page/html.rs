@@ -7,22 +7,22 @@ use std::fmt::{self, Display, Write as _};
 use crate::model::units::untrusted_text::write_escaped;
 
 /// An attribute and its value.
-pub(super) type Attribute<'a> = (&'static str, &'a dyn Display);
+pub(crate) type Attribute<'a> = (&'static str, &'a dyn Display);
 
 /// HTML that is being written.
 #[derive(Debug, Default)]
-pub(super) struct Html(String);
+pub(crate) struct Html(String);
 
 impl Html {
     /// Begins a document.
-    pub(super) fn document(content: impl FnOnce(&mut Self)) -> String {
+    pub(crate) fn document(content: impl FnOnce(&mut Self)) -> String {
         let mut html = Self("<!DOCTYPE html>\n".to_owned());
         content(&mut html);
         html.0
     }
 
     /// Writes an element with its content.
-    pub(super) fn element(
+    pub(crate) fn element(
         &mut self,
         name: &'static str,
         attributes: &[Attribute<'_>],
@@ -36,7 +36,7 @@ impl Html {
     }
 
     /// Writes an element with text only.
-    pub(super) fn text_element(
+    pub(crate) fn text_element(
         &mut self,
         name: &'static str,
         attributes: &[Attribute<'_>],
@@ -46,18 +46,25 @@ impl Html {
     }
 
     /// Writes an element that has no content, such as `input`.
-    pub(super) fn void(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
+    pub(crate) fn void(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
         self.start(name, attributes);
     }
 
     /// Writes text.
-    pub(super) fn text(&mut self, text: impl Display) {
+    pub(crate) fn text(&mut self, text: impl Display) {
         // Writing to a String does not fail.
         let _ = write!(Escaper(&mut self.0), "{text}");
     }
 
+    /// Writes a style sheet of the program, so that a document needs no other file.
+    pub(crate) fn style_sheet(&mut self, css: &'static str) {
+        self.0.push_str("<style>\n");
+        self.0.push_str(css);
+        self.0.push_str("</style>\n");
+    }
+
     /// Ends a line, so that the source can be read.
-    pub(super) fn line(&mut self) {
+    pub(crate) fn line(&mut self) {
         self.0.push('\n');
     }
 

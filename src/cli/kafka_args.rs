@@ -1,0 +1,85 @@
+//! Arguments that select Kafka clusters.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
+
+/// Name of a cluster given by its address.
+const DEFAULT_CLUSTER: &str = "default";
+
+/// Arguments that select Kafka clusters. The command says in a group of its own which of them are required.
+#[derive(Clone, Debug, Args)]
+pub(super) struct KafkaArgs {
+    /// Address of the Kafka cluster: HOST:PORT, several separated by commas
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) bootstrap: Option<String>,
+    /// Configuration file whose clusters to read
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only this cluster of the configuration; may be repeated
+    #[arg(long, value_name = "NAME", conflicts_with = "bootstrap")]
+    pub(super) cluster: Vec<String>,
+    /// A librdkafka property; the value may refer to ${env:NAME} or ${file:PATH}
+    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
+    property: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as security.protocol=SSL".into()),
+    }
+}
+
+impl KafkaArgs {
+    /// Whether properties of the client are given.
+    pub(super) fn has_properties(&self) -> bool {
+        !self.property.is_empty()
+    }
+
+    /// The clusters that are asked for.
+    ///
+    /// # Errors
+    /// A configuration that is invalid, or lacks a cluster that is named.
+    pub(super) fn clusters(&self) -> anyhow::Result<Vec<ClusterConfig>> {
+        let mut configured = match (&self.config, &self.bootstrap) {
+            (Some(path), _) => Config::load(path)?.clusters,
+            (None, bootstrap) => {
+                let mut properties = Properties::default();
+                properties.insert("bootstrap.servers", bootstrap.clone().unwrap_or_default());
+                vec![ClusterConfig::new(DEFAULT_CLUSTER.into(), properties)]
+            }
+        };
+        for name in &self.cluster {
+            if !configured
+                .iter()
+                .any(|cluster| cluster.name.as_str() == name)
+            {
+                let known: Vec<_> = configured
+                    .iter()
+                    .map(|cluster| cluster.name.as_str())
+                    .collect();
+                bail!(
+                    "--cluster {name}: not in the configuration; it has: {}",
+                    known.join(", ")
+                );
+            }
+        }
+        configured.retain(|cluster| {
+            self.cluster.is_empty() || self.cluster.iter().any(|n| n == cluster.name.as_str())
+        });
+        for (key, value) in &self.property {
+            for cluster in &mut configured {
+                let set = cluster.properties.set(key, value, &SystemEnvironment);
+                if let Err(problems) = set {
+                    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                    bail!("-X {}", problems.join("\n-X "));
+                }
+            }
+        }
+        Ok(configured)
+    }
+}

@@ -1,0 +1,185 @@
+//! `lagwise record`: writes what happens to a consumer group into a trace, which `lagwise simulate --trace` replays.
+
+mod group_source;
+mod trace_file;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::{ArgGroup, Args};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use self::group_source::GroupSource;
+use self::trace_file::{Appended, TraceFile};
+use super::daemon_client::DaemonArgs;
+use super::kafka_args::KafkaArgs;
+use super::kube_args::KubeArgs;
+use super::run::Signals;
+use super::{error_text, print_error};
+use crate::model::units::short_duration::short_duration;
+
+/// The arguments of `lagwise record`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("where").required(true).args(["bootstrap", "config", "daemon"])))]
+#[command(after_help = "Examples:\n  \
+    lagwise record orders.jsonl --group orders --bootstrap localhost:9092 --for 1h\n  \
+    lagwise record orders.jsonl --group orders --config lagwise.yaml --append\n  \
+    lagwise record orders.jsonl --group orders --daemon\n  \
+    lagwise simulate --trace orders.jsonl\n\n\
+    Each line of FILE is a sample: the log end and the committed offset of each partition, and the number of members. \
+    It is written at once, so that the recording can be interrupted at any time. A recording ends after --for, when \
+    interrupted, or when FILE has 128 MiB. With 100 partitions and the default interval, that is a week.\n\n\
+    What cannot be read is left out, and the reason is printed once. lagwise simulate bridges such gaps.\n\n\
+    Exit code: 0 if FILE has at least one new sample, 1 otherwise, 2 for wrong usage.")]
+pub struct RecordArgs {
+    /// Trace to write; it must not exist, except with --append
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Consumer group to record
+    #[arg(short, long, value_name = "GROUP")]
+    group: String,
+    /// Only this topic, or the topics of a pattern such as 'orders-*'; may be repeated
+    #[arg(short, long, value_name = "TOPIC")]
+    topic: Vec<String>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+    #[command(flatten)]
+    kube: KubeArgs,
+    /// Time between two samples, 1s to 5m
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = sample_interval)]
+    interval: Duration,
+    /// Time to record, 1s to 31d [default: until interrupted]
+    #[arg(long = "for", value_name = "DURATION", value_parser = whole_time)]
+    whole: Option<Duration>,
+    /// Continue a trace of the same group
+    #[arg(long)]
+    append: bool,
+    /// Timeout of each reading
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
+    timeout: Duration,
+}
+
+fn sample_interval(text: &str) -> Result<Duration, String> {
+    within(
+        text,
+        Duration::from_secs(1),
+        Duration::from_secs(300),
+        "1s to 5m",
+    )
+}
+
+fn whole_time(text: &str) -> Result<Duration, String> {
+    within(
+        text,
+        Duration::from_secs(1),
+        Duration::from_secs(31 * 86_400),
+        "1s to 31d",
+    )
+}
+
+fn within(text: &str, least: Duration, most: Duration, range: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match (least..=most).contains(&duration) {
+        true => Ok(duration),
+        false => Err(format!("must be {range}")),
+    }
+}
+
+/// Runs `lagwise record`.
+///
+/// # Errors
+/// A group that cannot be read at first, or a file that cannot be written.
+pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let mut source = GroupSource::new(&args)?;
+    // Read before the file is made, so that a wrong name leaves no empty file.
+    let first = tokio::select! {
+        sample = source.read() => sample?,
+        () = signals.next() => return Ok(ExitCode::FAILURE),
+    };
+    let mut file = TraceFile::open(&args.file, args.append, &args.group, source.cluster())?;
+    let (started, clock) = (Instant::now(), RecordingClock::start());
+    let mut recorded = u64::from(file.append(&first, clock.now())? == Appended::Written);
+    print_progress(&format!(
+        "recording group {} into {}, a sample every {}; press Ctrl+C to end",
+        args.group,
+        args.file.display(),
+        short_duration(args.interval)
+    ));
+    let end = started + args.whole.unwrap_or(Duration::from_secs(366 * 86_400));
+    let mut ticks = interval(args.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is at once.
+    ticks.tick().await;
+    let mut complained = String::new();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = sleep_until(end) => break,
+            () = signals.next() => break,
+        }
+        let sample = tokio::select! {
+            sample = source.read() => sample,
+            () = signals.next() => break,
+        };
+        match sample {
+            Ok(sample) => match file.append(&sample, clock.now())? {
+                Appended::Written => recorded += 1,
+                // A daemon polls less often than it is asked.
+                Appended::Known => {}
+                Appended::Full => {
+                    print_error(&format!(
+                        "{}: full; lagwise simulate reads at most this much, so go on with another file",
+                        args.file.display()
+                    ));
+                    break;
+                }
+            },
+            Err(error) => {
+                let text = error_text(&error);
+                if text != complained {
+                    print_error(&text);
+                    complained = text;
+                }
+            }
+        }
+    }
+    print_progress(&format!(
+        "recorded {recorded} samples in {} into {}",
+        short_duration(started.elapsed()),
+        args.file.display()
+    ));
+    Ok(match recorded {
+        0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// The wall clock at the start, and the monotonic clock since: the times of a trace never go back.
+struct RecordingClock {
+    wall: Duration,
+    start: Instant,
+}
+
+impl RecordingClock {
+    fn start() -> Self {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            wall: wall.unwrap_or_default(),
+            start: Instant::now(),
+        }
+    }
+
+    /// Milliseconds since 1970.
+    fn now(&self) -> u64 {
+        u64::try_from((self.wall + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Prints a line for people on standard error.
+fn print_progress(text: &str) {
+    print_error(text);
+}

@@ -1,0 +1,284 @@
+//! Where a recording is from: Kafka, or a daemon that reads it anyway.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use super::RecordArgs;
+use crate::cli::daemon_client::DaemonArgs;
+use crate::cli::explain::fetch_explanation;
+use crate::cli::kube_args::KubeArgs;
+use crate::cli::lag::name_filter::NameFilter;
+use crate::cli::lag::reading::{ClusterReader, LagRequest};
+use crate::kafka::ClientSettings;
+use crate::model::diagnostics::explain::{Explanation, TopicPart};
+use crate::model::kafka::group::{GroupDescription, GroupState};
+use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
+use crate::model::units::newtypes::Offset;
+use crate::simulate::trace::{TRACE_PARTITIONS_MAX, TracePosition, TraceSample};
+
+/// A reading of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SourceSample {
+    /// Its time is yet to be set.
+    pub(super) sample: TraceSample,
+    /// How long ago Kafka was read.
+    pub(super) milliseconds_ago: u64,
+    /// Whether somebody else decides when Kafka is read.
+    pub(super) is_delayed: bool,
+}
+
+/// Where a recording is from.
+pub(super) enum GroupSource {
+    Kafka(Box<KafkaGroup>),
+    Daemon(Box<DaemonGroup>),
+}
+
+/// A group that is read from Kafka.
+pub(super) struct KafkaGroup {
+    reader: ClusterReader,
+    cluster: String,
+    group: String,
+    request: LagRequest,
+    timeout: Duration,
+}
+
+/// A group that a daemon reads.
+pub(super) struct DaemonGroup {
+    daemon: DaemonArgs,
+    kube: KubeArgs,
+    query: Vec<(&'static str, String)>,
+    topics: NameFilter,
+    cluster: String,
+    timeout: Duration,
+}
+
+impl GroupSource {
+    /// # Errors
+    /// Not exactly one Kafka cluster, or options that contradict each other.
+    pub(super) fn new(args: &RecordArgs) -> anyhow::Result<Self> {
+        ensure!(
+            !args.group.contains('*'),
+            "--group {}: a trace has one group; name it without a pattern",
+            args.group
+        );
+        if args.daemon.is_given() {
+            ensure!(
+                !args.kafka.has_properties(),
+                "-X: the daemon has connections of its own; leave it out, or use --bootstrap"
+            );
+            ensure!(
+                args.kafka.cluster.len() <= 1,
+                "--cluster: a trace has one group; name one cluster"
+            );
+            let cluster = args.kafka.cluster.first().cloned();
+            let mut query = vec![("group", args.group.clone())];
+            query.extend(cluster.clone().map(|name| ("cluster", name)));
+            // Patterns are for this command only.
+            let topics = args.topic.iter().filter(|topic| !topic.contains('*'));
+            if args.topic.iter().all(|topic| !topic.contains('*')) {
+                query.extend(topics.map(|topic| ("topic", topic.clone())));
+            }
+            return Ok(Self::Daemon(Box::new(DaemonGroup {
+                daemon: args.daemon.clone(),
+                kube: args.kube.clone(),
+                query,
+                topics: NameFilter::new(&args.topic),
+                cluster: cluster.unwrap_or_default(),
+                timeout: args.timeout,
+            })));
+        }
+        let clusters = args.kafka.clusters()?;
+        let [cluster] = clusters.as_slice() else {
+            let names: Vec<&str> = clusters
+                .iter()
+                .map(|cluster| cluster.name.as_str())
+                .collect();
+            bail!(
+                "--config: it has several Kafka clusters, and a trace has one group; add --cluster with one of: {}",
+                names.join(", ")
+            );
+        };
+        Ok(Self::Kafka(Box::new(KafkaGroup {
+            reader: ClusterReader::new(ClientSettings::from(cluster))?,
+            cluster: cluster.name.to_string(),
+            group: args.group.clone(),
+            request: LagRequest {
+                groups: NameFilter::new(std::slice::from_ref(&args.group)),
+                topics: NameFilter::new(&args.topic),
+            },
+            timeout: args.timeout,
+        })))
+    }
+
+    /// Name of the Kafka cluster; known after the first reading.
+    pub(super) fn cluster(&self) -> &str {
+        match self {
+            Self::Kafka(kafka) => &kafka.cluster,
+            Self::Daemon(daemon) => &daemon.cluster,
+        }
+    }
+
+    /// Reads the group.
+    ///
+    /// # Errors
+    /// Why nothing of it is known.
+    pub(super) async fn read(&mut self) -> anyhow::Result<SourceSample> {
+        let read = match self {
+            Self::Kafka(kafka) => kafka.read().await?,
+            Self::Daemon(daemon) => daemon.read().await?,
+        };
+        let partitions: usize = read.sample.topics.values().map(Vec::len).sum();
+        ensure!(
+            partitions <= TRACE_PARTITIONS_MAX,
+            "the group has {partitions} partitions, and a trace at most {TRACE_PARTITIONS_MAX}; choose topics with --topic"
+        );
+        Ok(read)
+    }
+}
+
+impl KafkaGroup {
+    async fn read(&mut self) -> anyhow::Result<SourceSample> {
+        let reading = self.reader.read(&self.request, self.timeout).await?;
+        let unknown = || Vec::from_iter(reading.unknown.iter().cloned()).join("; ");
+        let mut groups = reading.groups.iter();
+        let Some((group, read)) = groups.next() else {
+            bail!("{}", unknown());
+        };
+        let topics = self.request.wanted_topics(group, read).into_iter();
+        let topics = topics
+            .filter_map(|(topic, read)| Some((topic.to_string(), read.latest.as_deref().ok()?)));
+        let sample = sample_of_group(read, topics);
+        if sample.topics.is_empty() {
+            match reading.unknown.is_empty() {
+                true => bail!(
+                    "group {} has no committed offset; check its name and --topic",
+                    self.group
+                ),
+                false => bail!("{}", unknown()),
+            }
+        }
+        Ok(SourceSample {
+            sample,
+            milliseconds_ago: 0,
+            is_delayed: false,
+        })
+    }
+}
+
+/// A sample of what was read of Kafka.
+fn sample_of_group<'a>(
+    read: &GroupSnapshot,
+    topics: impl Iterator<Item = (String, &'a TopicLag)>,
+) -> TraceSample {
+    let description = read.description.as_deref().filter(|_| read.fault.is_none());
+    let members = description.map(GroupDescription::member_count);
+    TraceSample {
+        at: 0,
+        members: members.and_then(|members| u32::try_from(members).ok()),
+        stable: description.map(|description| description.state != GroupState::Rebalancing),
+        topics: topics.map(|(topic, lag)| (topic, positions(lag))).collect(),
+    }
+}
+
+fn positions(lag: &TopicLag) -> Vec<TracePosition> {
+    let end = |partition: usize| -> Option<Offset> { lag.offsets.ends.get(partition)?.ok() };
+    let committed = |partition: usize| -> Option<Offset> { lag.committed.get(partition)?.ok()? };
+    (0..lag.lags.len())
+        .map(|partition| {
+            (
+                end(partition).map(|it| it.0),
+                committed(partition).map(|it| it.0),
+            )
+        })
+        .collect()
+}
+
+impl DaemonGroup {
+    async fn read(&mut self) -> anyhow::Result<SourceSample> {
+        let explanation =
+            fetch_explanation(&self.daemon, &self.kube, &self.query, self.timeout).await?;
+        let (cluster, read) = sample_of_explanation(&explanation, &self.topics)?;
+        self.cluster = cluster;
+        Ok(read)
+    }
+}
+
+/// A sample of what a daemon read, and the name of the Kafka cluster.
+fn sample_of_explanation(
+    explanation: &Explanation,
+    topics: &NameFilter,
+) -> anyhow::Result<(String, SourceSample)> {
+    let mut groups = explanation.metrics.iter().flat_map(|metric| &metric.groups);
+    let group = groups
+        .next()
+        .context("the daemon knows nothing of the group; check its name")?;
+    let topics: Vec<&TopicPart> = group
+        .topics
+        .iter()
+        .filter(|topic| topics.matches(&topic.topic))
+        .collect();
+    if let Some(topic) = topics.iter().find(|topic| topic.partitions_left_out > 0) {
+        bail!(
+            "topic {} has too many partitions for the answer of a daemon; use --bootstrap or --config",
+            topic.topic
+        );
+    }
+    // Of an incomplete reading, the daemon shows the one before.
+    let complete = || topics.iter().filter(|topic| topic.incomplete.is_none());
+    let mut known = BTreeMap::new();
+    for topic in complete() {
+        let size = topic
+            .partitions
+            .iter()
+            .map(|part| part.partition + 1)
+            .max()
+            .unwrap_or(0);
+        ensure!(
+            size <= TRACE_PARTITIONS_MAX,
+            "topic {} has {size} partitions",
+            topic.topic
+        );
+        let mut positions = vec![(None, None); size];
+        for part in &topic.partitions {
+            if let Some(position) = positions.get_mut(part.partition) {
+                *position = (part.log_end_offset, part.committed_offset);
+            }
+        }
+        if size > 0 {
+            known.insert(topic.topic.clone(), positions);
+        }
+    }
+    if known.is_empty() {
+        let of_topic = topics.iter().find_map(|topic| topic.incomplete.clone());
+        let reason = group.unknown.clone().or(of_topic);
+        bail!(
+            "the daemon knows no offsets of group {}: {}",
+            group.group,
+            reason
+                .as_deref()
+                .unwrap_or("it has no committed offset on these topics; check the names")
+        );
+    }
+    let seconds_ago = complete().filter_map(|topic| topic.read_seconds_ago).max();
+    Ok((
+        group.cluster.clone(),
+        SourceSample {
+            sample: TraceSample {
+                at: 0,
+                members: group
+                    .members
+                    .and_then(|members| u32::try_from(members).ok()),
+                // The daemon does not tell.
+                stable: None,
+                topics: known,
+            },
+            milliseconds_ago: seconds_ago.unwrap_or(0).saturating_mul(1000),
+            is_delayed: true,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! Samples of what was read.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::fixtures::{self, PartitionReading};
+use crate::model::kafka::fault::Fault;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::units::newtypes::GroupId;
+
+#[test]
+fn what_kafka_does_not_tell_is_unknown() {
+    let rows: [PartitionReading; 3] = [
+        (0, Ok(Some(5)), Ok(7)),
+        (0, Ok(None), Ok(9)),
+        (0, Err(Fault::NoAnswer), Ok(9)),
+    ];
+    let observation = fixtures::read(Duration::ZERO, "billing", "orders", &rows);
+    let snapshot = ClusterHistory::default().apply(observation, Scope::Partial);
+    let read = &snapshot.groups[&GroupId::from("billing")];
+    let topics = read.topics.iter();
+    let topics =
+        topics.filter_map(|(topic, read)| Some((topic.to_string(), read.latest.as_deref().ok()?)));
+    let sample = sample_of_group(read, topics);
+    let expected = vec![(Some(7), Some(5)), (Some(9), None), (Some(9), None)];
+    assert_eq!(
+        sample.topics,
+        BTreeMap::from([("orders".to_owned(), expected)])
+    );
+    // The fixture describes no group.
+    assert_eq!((sample.members, sample.stable), (None, None));
+}
+
+fn explanation(topics: Value) -> Explanation {
+    let group = json!({"cluster": "main", "group": "billing", "members": 3, "threads": 1, "topics": topics});
+    let metric = json!({"metric": "kafka_lag", "selector": "", "groups": [group]});
+    let all = json!({"of": "", "at": "", "metrics": [metric], "findings": [], "not_knowable": []});
+    serde_json::from_value(all).unwrap()
+}
+
+#[test]
+fn a_daemon_tells_when_it_read() {
+    let topics = json!([
+        {"topic": "orders", "read_seconds_ago": 4, "partitions": [
+            {"partition": 0, "committed_offset": 5, "log_end_offset": 7, "rule": ""},
+            {"partition": 2, "log_end_offset": 9, "rule": ""},
+        ]},
+        {"topic": "payments", "incomplete": "no leader", "partitions": [
+            {"partition": 0, "committed_offset": 1, "log_end_offset": 1, "rule": ""},
+        ]},
+        {"topic": "others", "partitions": [{"partition": 0, "log_end_offset": 1, "rule": ""}]},
+    ]);
+    let filter = NameFilter::new(&["orders".to_owned(), "pay*".to_owned()]);
+    let (cluster, read) = sample_of_explanation(&explanation(topics), &filter).unwrap();
+    assert_eq!(cluster, "main");
+    assert_eq!((read.milliseconds_ago, read.is_delayed), (4000, true));
+    assert_eq!((read.sample.members, read.sample.stable), (Some(3), None));
+    let expected = vec![(Some(7), Some(5)), (None, None), (Some(9), None)];
+    assert_eq!(
+        read.sample.topics,
+        BTreeMap::from([("orders".to_owned(), expected)])
+    );
+}
+
+#[test]
+fn a_daemon_that_knows_no_offsets_is_told_with_its_reason() {
+    let all = NameFilter::new(&[]);
+    let refusal = |topics| {
+        sample_of_explanation(&explanation(topics), &all)
+            .unwrap_err()
+            .to_string()
+    };
+    let partition = json!({"partition": 0, "rule": ""});
+    assert_eq!(
+        refusal(json!([{"topic": "orders", "incomplete": "no leader", "partitions": [partition]}])),
+        "the daemon knows no offsets of group billing: no leader"
+    );
+    assert!(
+        refusal(json!([])).ends_with("it has no committed offset on these topics; check the names")
+    );
+    let left_out =
+        json!([{"topic": "orders", "partitions_left_out": 2, "partitions": [partition]}]);
+    assert!(refusal(left_out).contains("too many partitions for the answer of a daemon"));
+}

@@ -1,0 +1,301 @@
+//! Series of Prometheus as a trace: what lagwise and kafka_exporter export of a group.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::{TRACE_PARTITIONS_MAX, Trace, TraceError, TraceHeader, TraceSample, at_line};
+use crate::model::units::short_list::short_list;
+
+const LOG_END: &str = "kafka_topic_partition_current_offset";
+const COMMITTED: &str = "kafka_consumergroup_current_offset";
+const MEMBERS: &str = "kafka_consumergroup_members";
+
+/// Which group of the series to take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeriesSelection<'a> {
+    /// The only one if `None`.
+    pub group: Option<&'a str>,
+    /// The label `cluster`; the only one if `None`.
+    pub cluster: Option<&'a str>,
+}
+
+/// The query that has all series of a group.
+#[must_use]
+pub fn series_query(selection: &SeriesSelection<'_>) -> String {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let labels = |mut all: Vec<String>| {
+        all.extend(
+            selection
+                .cluster
+                .map(|cluster| format!("cluster=\"{}\"", quoted(cluster))),
+        );
+        all.join(",")
+    };
+    let group = selection
+        .group
+        .map(|group| format!("consumergroup=\"{}\"", quoted(group)));
+    let of_group = labels(
+        [format!("__name__=~\"{COMMITTED}|{MEMBERS}\"")]
+            .into_iter()
+            .chain(group.clone())
+            .collect(),
+    );
+    let of_topics = labels(vec![format!("__name__=\"{LOG_END}\"")]);
+    let committed = labels(group.into_iter().collect());
+    format!("{{{of_group}}} or ({{{of_topics}}} and on (topic) {COMMITTED}{{{committed}}})")
+}
+
+#[derive(Debug, Deserialize)]
+struct RangeResponse {
+    status: String,
+    error: Option<String>,
+    data: Option<RangeData>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RangeData {
+    #[serde(rename = "resultType")]
+    result_type: String,
+    #[serde(default)]
+    result: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RangeSeries {
+    metric: BTreeMap<String, String>,
+    values: Vec<(f64, String)>,
+}
+
+impl RangeSeries {
+    fn label(&self, name: &str) -> &str {
+        self.metric.get(name).map_or("", String::as_str)
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.label("__name__") == name
+    }
+
+    /// The labels, for messages.
+    fn name(&self) -> String {
+        let labels = self.metric.iter().filter(|(name, _)| *name != "__name__");
+        let labels: Vec<String> = labels
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
+        format!("{}{{{}}}", self.label("__name__"), labels.join(","))
+    }
+
+    fn partition(&self) -> Result<usize, TraceError> {
+        let number = self.label("partition").parse().ok();
+        let number = number.filter(|number| *number < TRACE_PARTITIONS_MAX);
+        number.ok_or_else(|| {
+            problem(format!(
+                "series {}: the label partition has to be a number below {TRACE_PARTITIONS_MAX}",
+                self.name()
+            ))
+        })
+    }
+
+    /// Times in milliseconds, and values.
+    fn samples(&self) -> impl Iterator<Item = Result<(u64, i64), TraceError>> {
+        self.values.iter().map(|(time, value)| {
+            let number = whole(value.parse().unwrap_or(f64::NAN));
+            let at = whole(time * 1000.0).and_then(|at| u64::try_from(at).ok());
+            at.zip(number).ok_or_else(|| {
+                problem(format!(
+                    "series {}: {value} at {time} is not a count; export the metric itself, without rate() or other \
+                     functions",
+                    self.name()
+                ))
+            })
+        })
+    }
+}
+
+fn problem(problem: String) -> TraceError {
+    TraceError {
+        line: None,
+        problem,
+    }
+}
+
+/// A whole number that is not negative, up to 2^53, beyond which a float has no room for it.
+#[allow(clippy::cast_possible_truncation, reason = "bounded on both sides")]
+fn whole(number: f64) -> Option<i64> {
+    (0.0..=9_007_199_254_740_992.0)
+        .contains(&number)
+        .then(|| number.round() as i64)
+}
+
+/// Reads responses of Prometheus to range queries, one after the other in one text.
+///
+/// # Errors
+/// What is wrong, with the line if the text is no JSON.
+pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Trace, TraceError> {
+    let series = parse(text)?;
+    let groups = labels(&series, "consumergroup", |series| series.is(COMMITTED));
+    let group = choose(selection.group, &groups, "--group", "group")?;
+    let is_of_group = |series: &RangeSeries| series.label("consumergroup") == group;
+    let clusters = labels(&series, "cluster", |series| {
+        series.is(COMMITTED) && is_of_group(series)
+    });
+    let cluster = choose(selection.cluster, &clusters, "--cluster", "label cluster")?;
+    let is_wanted = |series: &&RangeSeries| series.label("cluster") == cluster;
+    let wanted: Vec<&RangeSeries> = series.iter().filter(is_wanted).collect();
+    let committed = || {
+        wanted
+            .iter()
+            .filter(|series| series.is(COMMITTED) && is_of_group(series))
+    };
+    let topics: BTreeSet<&str> = committed().map(|series| series.label("topic")).collect();
+    let ends = || {
+        let ends = wanted.iter().filter(|series| series.is(LOG_END));
+        ends.filter(|series| topics.contains(series.label("topic")))
+    };
+    // Every sample has all partitions: that the series of one begins later does not mean that it was added.
+    let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+    for series in ends().chain(committed()) {
+        let size = sizes.entry(series.label("topic")).or_default();
+        *size = (*size).max(series.partition()? + 1);
+    }
+    let partitions: usize = sizes.values().sum();
+    if partitions > TRACE_PARTITIONS_MAX {
+        return Err(problem(format!(
+            "{partitions} partitions; at most {TRACE_PARTITIONS_MAX} are read"
+        )));
+    }
+    if let Some(topic) = topics
+        .iter()
+        .find(|topic| !ends().any(|end| end.label("topic") == **topic))
+    {
+        return Err(problem(format!(
+            "no series {LOG_END} of topic {topic}, which group {group} reads; export them with the query\n  {}",
+            series_query(selection)
+        )));
+    }
+    let mut samples: BTreeMap<u64, TraceSample> = BTreeMap::new();
+    let mut enter =
+        |series: &RangeSeries, place: fn(&mut (Option<i64>, Option<i64>)) -> &mut Option<i64>| {
+            let (topic, partition) = (series.label("topic"), series.partition()?);
+            for sample in series.samples() {
+                let (at, value) = sample?;
+                let sample = samples.entry(at).or_default();
+                let positions = match sample.topics.get_mut(topic) {
+                    Some(positions) => positions,
+                    None => sample.topics.entry(topic.to_owned()).or_insert_with(|| {
+                        vec![(None, None); sizes.get(topic).copied().unwrap_or_default()]
+                    }),
+                };
+                if let Some(position) = positions.get_mut(partition) {
+                    let known = place(position);
+                    // Several exporters may tell the same; the one that read last is right.
+                    *known = (*known).max(Some(value));
+                }
+            }
+            Ok(())
+        };
+    for series in ends() {
+        enter(series, |position| &mut position.0)?;
+    }
+    for series in committed() {
+        enter(series, |position| &mut position.1)?;
+    }
+    for series in wanted
+        .iter()
+        .filter(|series| series.is(MEMBERS) && is_of_group(series))
+    {
+        for sample in series.samples() {
+            let (at, value) = sample?;
+            if let Some(sample) = samples.get_mut(&at) {
+                sample.members = sample.members.max(u32::try_from(value).ok());
+            }
+        }
+    }
+    let samples = samples
+        .into_iter()
+        .map(|(at, sample)| TraceSample { at, ..sample });
+    Ok(Trace {
+        header: TraceHeader::new(&group, &cluster),
+        samples: samples.collect(),
+        whole_bytes: text.len(),
+    })
+}
+
+fn parse(text: &str) -> Result<Vec<RangeSeries>, TraceError> {
+    let mut series = Vec::new();
+    for response in serde_json::Deserializer::from_str(text).into_iter::<RangeResponse>() {
+        let response = response.map_err(|error| {
+            let message = error.to_string();
+            let message = message.split(" at line").next().unwrap_or_default();
+            at_line(
+                error.line(),
+                format!(
+                    "not a response of Prometheus to a range query: {message} (column {})",
+                    error.column()
+                ),
+            )
+        })?;
+        let data = response.data.filter(|_| response.status == "success");
+        let Some(data) = data else {
+            let error = response.error.unwrap_or(response.status);
+            return Err(problem(format!("Prometheus answered an error: {error}")));
+        };
+        if data.result_type != "matrix" {
+            return Err(problem(format!(
+                "a {} instead of a range of values; ask /api/v1/query_range with start, end and step",
+                data.result_type
+            )));
+        }
+        for value in data.result {
+            let parsed: RangeSeries = serde_json::from_value(value)
+                .map_err(|error| problem(format!("series {}: {error}", series.len() + 1)))?;
+            if parsed.label("__name__").is_empty() {
+                return Err(problem(format!(
+                    "series {} has no name: functions of PromQL remove it; export the metrics themselves",
+                    series.len() + 1
+                )));
+            }
+            series.push(parsed);
+        }
+    }
+    Ok(series)
+}
+
+/// Values of a label.
+fn labels<'a>(
+    series: &'a [RangeSeries],
+    label: &str,
+    is_meant: impl Fn(&RangeSeries) -> bool,
+) -> BTreeSet<&'a str> {
+    let meant = series.iter().filter(|series| is_meant(series));
+    meant.map(|series| series.label(label)).collect()
+}
+
+/// The value that was asked for, or the only one.
+fn choose(
+    asked: Option<&str>,
+    known: &BTreeSet<&str>,
+    option: &str,
+    what: &str,
+) -> Result<String, TraceError> {
+    let list = || short_list(known.iter().map(|name| (*name).to_owned()));
+    match (asked, known.len()) {
+        (_, 0) => Err(problem(format!(
+            "no series {COMMITTED}; export them with the query\n  {}",
+            series_query(&SeriesSelection::default())
+        ))),
+        (Some(asked), _) if known.contains(asked) => Ok(asked.to_owned()),
+        (Some(asked), _) => Err(problem(format!(
+            "{option} {asked}: there are only series of {what} {}",
+            list()
+        ))),
+        (None, 1) => Ok(known.first().copied().unwrap_or_default().to_owned()),
+        (None, _) => Err(problem(format!(
+            "series of more than one {what}: {}; choose one with {option}",
+            list()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

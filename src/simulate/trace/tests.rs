@@ -1,0 +1,130 @@
+//! The format of traces.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HEADER: &str = "{\"lagwise_trace\":1,\"group\":\"orders\",\"cluster\":\"main\"}\n";
+
+fn problem(text: &str) -> String {
+    Trace::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_line_is_compact() {
+    let sample = TraceSample {
+        at: 1_764_572_400_123,
+        members: Some(3),
+        stable: None,
+        topics: BTreeMap::from([("orders".to_owned(), vec![(Some(7), Some(5)), (None, None)])]),
+    };
+    assert_eq!(
+        trace_line(&sample).unwrap(),
+        "{\"at\":1764572400123,\"members\":3,\"stable\":null,\"topics\":{\"orders\":[[7,5],[null,null]]}}\n"
+    );
+    assert_eq!(
+        trace_line(&TraceHeader::new("orders", "main")).unwrap(),
+        HEADER
+    );
+}
+
+#[test]
+fn errors_name_the_line_and_the_remedy() {
+    let sample =
+        |at: u64| format!("{{\"at\":{at},\"members\":1,\"stable\":true,\"topics\":{{}}}}\n");
+    for (text, expected) in [
+        (
+            String::new(),
+            "the file is empty; lagwise record writes traces",
+        ),
+        (
+            "\n\n".to_owned(),
+            "the file is empty; lagwise record writes traces",
+        ),
+        (
+            "time,lag\n".to_owned(),
+            "line 1: not the first line of a trace (expected ident at column 2); lagwise record writes traces, and \
+             --from-prometheus reads series of Prometheus",
+        ),
+        (
+            HEADER.replace(":1,", ":2,"),
+            "line 1: a trace of version 2, and this lagwise reads version 1; use the lagwise that recorded it",
+        ),
+        (
+            format!("{HEADER}{}x\n", sample(1)),
+            "line 3: not a sample (expected value at column 1)",
+        ),
+        (
+            format!("{HEADER}\n{{\"at\":-1}}\n"),
+            "line 3: not a sample (invalid value: integer `-1`, expected u64 at column 8)",
+        ),
+        (
+            format!("{HEADER}{}{}", sample(9), sample(9)),
+            "line 3: its time 9 is not after 9, that of the sample before; sort the lines by \"at\"",
+        ),
+        (
+            format!(
+                "{HEADER}{{\"at\":1,\"members\":1,\"stable\":true,\"topics\":{{\"a\":[[-3,null]]}}}}\n"
+            ),
+            "line 2: topic a has the offset -3; offsets begin at 0, and null means unknown",
+        ),
+        (
+            format!(
+                "{HEADER}{{\"at\":1,\"members\":1,\"stable\":true,\"topics\":{{\"a\":[{}[1,1]]}}}}\n",
+                "[1,1],".repeat(TRACE_PARTITIONS_MAX)
+            ),
+            "line 2: 10001 partitions; at most 10000 are read",
+        ),
+    ] {
+        assert_eq!(problem(&text), expected);
+    }
+}
+
+fn samples() -> impl Strategy<Value = Vec<TraceSample>> {
+    let offset = || prop::option::of(0..i64::MAX);
+    let topics = prop::collection::btree_map(
+        "[a-z]{1,4}",
+        prop::collection::vec((offset(), offset()), 0..4),
+        0..3,
+    );
+    let sample = (
+        1u64..1000,
+        prop::option::of(0u32..9),
+        prop::option::of(any::<bool>()),
+        topics,
+    );
+    prop::collection::vec(sample, 1..8).prop_map(|all| {
+        let mut at = 0;
+        let sample = |(step, members, stable, topics)| {
+            at += step;
+            TraceSample {
+                at,
+                members,
+                stable,
+                topics,
+            }
+        };
+        all.into_iter().map(sample).collect()
+    })
+}
+
+proptest! {
+    /// Wherever the writer was interrupted: the samples before are read, and writing goes on after them.
+    #[test]
+    fn a_cut_line_loses_itself_only(samples in samples(), cut in any::<prop::sample::Index>()) {
+        let lines: Vec<String> = samples.iter().map(|sample| trace_line(sample).unwrap()).collect();
+        let text = HEADER.to_owned() + &lines.concat();
+        let whole = Trace::parse(&text).unwrap();
+        prop_assert_eq!(&whole.samples, &samples);
+        prop_assert_eq!(whole.whole_bytes, text.len());
+
+        let last = lines.last().unwrap();
+        let kept = text.len() - last.len() + cut.index(last.len());
+        let read = Trace::parse(&text[..kept]).unwrap();
+        // Without its line break only, the last sample is complete.
+        let is_complete = kept == text.len() - 1;
+        let expected = samples.len() - usize::from(!is_complete);
+        prop_assert_eq!(read.samples.as_slice(), &samples[..expected]);
+        prop_assert_eq!(&text[..read.whole_bytes], if is_complete { &text[..kept] } else { &text[..text.len() - last.len()] });
+    }
+}
