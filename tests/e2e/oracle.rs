@@ -4,6 +4,7 @@
 mod live;
 mod logged;
 mod series;
+mod simulated;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,6 +29,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         the_hpas_arithmetic_is_the_controllers,
     ),
     (
+        "oracle::the_simulators_hpa_is_the_controllers",
+        the_simulators_hpa_is_the_controllers,
+    ),
+    (
         "oracle::what_is_explained_is_what_the_live_controller_does",
         live::what_is_explained_is_what_the_live_controller_does,
     ),
@@ -47,14 +52,32 @@ struct Sync {
 /// Runs as many series as the tier has time for, with another seed in each run. A failure prints the seed:
 /// `LAGWISE_ORACLE_SEED` repeats it, and `LAGWISE_ORACLE_SERIES` sets the number of series.
 fn the_hpas_arithmetic_is_the_controllers(testbed: &Testbed) -> Result<()> {
+    let count = if is_full_tier() { 5000 } else { 200 };
+    compare_series(testbed, "random", count, 10, Series::random)
+}
+
+/// The same with what the HPA meets in simulations: the metrics of the policies that are compared, and their own HPAs or
+/// random ones.
+fn the_simulators_hpa_is_the_controllers(testbed: &Testbed) -> Result<()> {
+    let count = if is_full_tier() { 2000 } else { 100 };
+    // Some of the policies are meant to move the replicas rarely.
+    compare_series(testbed, "simulated", count, 50, Series::simulated)
+}
+
+fn compare_series(
+    testbed: &Testbed,
+    kind: &str,
+    count: u64,
+    one_moves_of: usize,
+    make: fn(u64) -> Series,
+) -> Result<()> {
     let given = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let full = is_full_tier();
-    let count = given("LAGWISE_ORACLE_SERIES").unwrap_or(if full { 5000 } else { 200 });
+    let count = given("LAGWISE_ORACLE_SERIES").unwrap_or(count);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let seed = given("LAGWISE_ORACLE_SEED").unwrap_or(now.as_secs());
-    println!("{count} series from seed {seed}");
-    let all: Vec<Series> = (0..count).map(|i| Series::random(seed + i)).collect();
-    let decided = ask(testbed, &all)?;
+    println!("{count} {kind} series from seed {seed}");
+    let all: Vec<Series> = (0..count).map(|i| make(seed + i)).collect();
+    let decided = ask(testbed, kind, &all)?;
     ensure!(decided.len() == all.len(), "{} answers", decided.len());
     let (mut syncs, mut moved, mut exact) = (0, 0, 0);
     for ((series, decided), number) in all.iter().zip(&decided).zip(seed..) {
@@ -69,15 +92,15 @@ fn the_hpas_arithmetic_is_the_controllers(testbed: &Testbed) -> Result<()> {
     );
     // Series in which nothing happens would prove nothing.
     ensure!(
-        moved * 10 > syncs,
+        moved * one_moves_of > syncs,
         "only {moved} of {syncs} syncs moved the replicas"
     );
     Ok(())
 }
 
 /// The real controller's decisions, series by series.
-fn ask(testbed: &Testbed, all: &[Series]) -> Result<Vec<Vec<Sync>>> {
-    let folder = testbed.folder("oracle")?;
+fn ask(testbed: &Testbed, kind: &str, all: &[Series]) -> Result<Vec<Vec<Sync>>> {
+    let folder = testbed.folder(&format!("oracle-{kind}"))?;
     let (input, output) = (folder.join("series.jsonl"), folder.join("syncs.jsonl"));
     let mut text = String::new();
     for series in all {

@@ -125,14 +125,14 @@ impl Series {
 }
 
 /// A spec as lagwise reads it of the cluster.
-fn read(spec: &Value) -> HpaSpec {
+pub(super) fn read(spec: &Value) -> HpaSpec {
     let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {}, "spec": spec});
     let hpa: HorizontalPodAutoscaler = serde_json::from_value(hpa).unwrap();
     spec_of(&hpa)
 }
 
 /// A random spec that the API server accepts, with this number of metrics.
-fn spec(dice: &mut Dice, metrics: u32, to_zero: bool) -> Value {
+pub(super) fn spec(dice: &mut Dice, metrics: u32, to_zero: bool) -> Value {
     let min = match to_zero && dice.one_in(2) {
         true => 0,
         false => dice.below(5) + 1,
@@ -245,7 +245,7 @@ fn items(
 }
 
 /// Random numbers of a seed (SplitMix64).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -256,15 +256,15 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u32) -> u32 {
+    pub(super) fn below(&mut self, bound: u32) -> u32 {
         u32::try_from(self.next() % u64::from(bound.max(1))).unwrap()
     }
 
-    fn one_in(&mut self, count: u32) -> bool {
+    pub(super) fn one_in(&mut self, count: u32) -> bool {
         self.below(count) == 0
     }
 
-    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(u32::try_from(all.len()).unwrap()) as usize]
     }
 }
