@@ -38,6 +38,7 @@ mod request;
 mod route;
 mod snapshot_stream;
 mod status_endpoint;
+pub(crate) mod time_span;
 pub mod tls;
 pub mod upstream;
 mod value_list;

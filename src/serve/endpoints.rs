@@ -38,26 +38,29 @@ pub(super) const EXPLAIN: Endpoint = Endpoint {
 pub(super) const PAGE: Endpoint = Endpoint {
     path: "/",
     answer: "The page: all HPAs and Kafka clusters, as HTML. `?filter=attention` (or `ceiling`, `asleep`, `unknown`, \
-             `paused`), `&namespace=NAMESPACE`, `&q=TEXT` and `&sort=name` (or `lag`, `behind`, `replicas`) choose and \
-             sort the HPAs. `lagwise page` opens it. A follower answers 503.",
+             `late`, `paused`), `&namespace=NAMESPACE`, `&q=TEXT` and `&sort=name` (or `lag`, `behind`, `replicas`) \
+             choose and sort the HPAs, of which `&page=2` shows those from 101 to 200. `lagwise page` opens it. A \
+             follower answers 503.",
 };
 pub(super) const PAGE_HPA: Endpoint = Endpoint {
     path: "/hpas/NAMESPACE/NAME",
-    answer: "The page of one HPA. `?window=15m` (or `5m`, `1h`, `6h`, `24h`) chooses the time that its charts cover.",
+    answer: "The page of one HPA. `?window=15m` (or `5m`, `1h`, `6h`, `24h`) chooses the time that its charts cover, \
+             until now; `?from=TIME&to=TIME` one that stays, in seconds since 1970 or in RFC 3339.",
 };
 pub(super) const API_HPAS: Endpoint = Endpoint {
     path: "/api/hpas",
     answer: "What the page shows, as JSON: `clusters`, and in `hpas` the rows of `/status` with `urgency`, `because`, \
-             `what_would_change`, rates (`produced_per_second`, `consumed_per_second`) and `seconds_to_drain`. \
+             `what_would_change`, rates (`produced_per_second`, `consumed_per_second`), `seconds_to_drain` and `slo` \
+             (`met`, `missed`, `unknown`, or `null` without an SLO). \
              `known_since` is the time since which there is a history without a break, `step_seconds` the time between \
              its points, and `without_history` the number of HPAs that have none because there are too many. What is \
              unknown is `null`.",
 };
 pub(super) const API_HPA: Endpoint = Endpoint {
-    path: "/api/hpas/NAMESPACE/NAME?since=TIME",
+    path: "/api/hpas/NAMESPACE/NAME?since=TIME&until=TIME",
     answer: "One HPA as JSON: its row of `/api/hpas` in `hpa`, the answer of `/explain` in `explanation`, and in \
-             `history` the `points` and `markers` (what happened) since TIME, which is in seconds since 1970 or in RFC \
-             3339. Points of more than 6 hours ago are merged.",
+             `history` the `points` and `markers` (what happened) since and until TIME, which is in seconds since 1970 \
+             or in RFC 3339. Points of more than 6 hours ago are merged.",
 };
 pub(super) const API_STREAM: Endpoint = Endpoint {
     path: "/api/stream",

@@ -11,9 +11,11 @@ use serde_json::json;
 use super::admin::{AdminEndpointOptions, FOLLOWER, json_response};
 use super::explain_endpoint::PARTITIONS_MAX;
 use super::hpa_rows::{HpaOverview, HpaRow, leading_snapshot, rfc3339};
+use super::time_span::{TimeSpan, parse_time, query_value};
 use crate::model::diagnostics::explain::{Explanation, Subject, derive};
 use crate::model::diagnostics::hpa_history::HistoryPoint;
-use crate::model::diagnostics::hpa_history::recorder::{HistoryRecorder, seconds_since_1970};
+use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
+use crate::model::diagnostics::hpa_status::hpa_status;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
@@ -34,6 +36,9 @@ pub(crate) struct MarkerRow {
 pub(super) struct HistoryView {
     /// Since when it is known without a break, in RFC 3339.
     pub(super) known_since: Option<String>,
+    /// Time of the first point that is kept, in seconds since 1970.
+    #[serde(skip)]
+    pub(super) first: Option<u32>,
     /// Seconds between the latest points.
     pub(super) step_seconds: Option<u32>,
     pub(super) points: Vec<HistoryPoint>,
@@ -41,16 +46,18 @@ pub(super) struct HistoryView {
 }
 
 impl HistoryView {
-    /// Of the points and markers at this time, in seconds since 1970, and later.
-    pub(super) fn new(recorder: &HistoryRecorder, hpa: &HpaKey, from: u32) -> Self {
+    /// Of the points and markers of this time.
+    pub(super) fn new(recorder: &HistoryRecorder, hpa: &HpaKey, span: TimeSpan) -> Self {
         let history = recorder.history(hpa);
         let points = history.into_iter().flat_map(|history| history.points());
         let markers = history.into_iter().flat_map(|history| history.markers());
-        let markers = markers.filter(|marker| marker.at >= from);
+        let markers = markers.filter(|marker| span.contains(marker.at));
+        let first = history.and_then(|history| history.points().next());
         Self {
             known_since: recorder.since().map(rfc3339),
+            first: first.map(|point| point.at),
             step_seconds: Some(recorder.step()),
-            points: points.filter(|point| point.at >= from).collect(),
+            points: points.filter(|point| span.contains(point.at)).collect(),
             markers: markers
                 .map(|marker| MarkerRow {
                     at: marker.at,
@@ -89,32 +96,31 @@ pub(super) enum NoView {
 }
 
 impl HpaView {
-    /// Reads all about an HPA, with its history since `from`.
+    /// Reads all about an HPA, with its history of this time.
     pub(super) async fn read(
         options: &AdminEndpointOptions,
         hpa: &HpaKey,
-        from: u32,
+        span: TimeSpan,
     ) -> Result<Self, NoView> {
         let asked = hpa.clone();
-        let history = options
-            .history
-            .ask(move |recorder| HistoryView::new(recorder, &asked, from))
-            .await;
+        let recorded = options.history.ask(move |recorder| {
+            let rates = recorder.rates(&asked);
+            (HistoryView::new(recorder, &asked, span), rates)
+        });
+        let (history, rates) = recorded.await.unwrap_or_default();
         let snapshot = leading_snapshot(options).ok_or(NoView::Follower)?;
         let now = Moment::now();
-        let overview = HpaOverview::read_at(options, Arc::clone(&snapshot), now).await;
-        let overview = overview.ok_or(NoView::Follower)?;
-        let row = overview.hpas.into_iter().find(|row| row.key() == *hpa);
-        let row = row.ok_or(NoView::NoHpa)?;
+        let status = hpa_status(hpa, snapshot.at(&now), snapshot.all_findings());
         let subject = Subject::Hpa(hpa.clone());
         let explanation = derive(&subject, snapshot.at(&now), snapshot.all_findings());
+        let (status, explanation) = status.zip(explanation).ok_or(NoView::NoHpa)?;
         Ok(Self {
-            at: overview.at,
-            sequence: overview.sequence,
-            leader: overview.leader,
-            hpa: row,
-            explanation: explanation.ok_or(NoView::NoHpa)?.bounded(PARTITIONS_MAX),
-            history: history.unwrap_or_default(),
+            at: rfc3339(now.wall),
+            sequence: snapshot.sequence,
+            leader: options.instance.to_string(),
+            hpa: HpaRow::new(status, rates),
+            explanation: explanation.bounded(PARTITIONS_MAX),
+            history,
             snapshot,
         })
     }
@@ -134,11 +140,11 @@ pub(super) async fn show(
     Path((namespace, name)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let from = match parse_since(query.as_deref().unwrap_or_default()) {
-        Ok(from) => from,
-        Err(problem) => return failure(StatusCode::BAD_REQUEST, problem),
+    let span = match parse_span(query.as_deref().unwrap_or_default()) {
+        Ok(span) => span,
+        Err(problem) => return failure(StatusCode::BAD_REQUEST, &problem),
     };
-    match HpaView::read(&options, &HpaKey::new(namespace, name), from).await {
+    match HpaView::read(&options, &HpaKey::new(namespace, name), span).await {
         Ok(view) => json_response(StatusCode::OK, &view),
         Err(NoView::Follower) => failure(StatusCode::SERVICE_UNAVAILABLE, FOLLOWER),
         Err(NoView::NoHpa) => failure(
@@ -148,18 +154,18 @@ pub(super) async fn show(
     }
 }
 
-/// Parses `since`, in seconds since 1970 or in RFC 3339.
-fn parse_since(query: &str) -> Result<u32, &'static str> {
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    let Some((_, since)) = pairs.find(|(key, value)| key == "since" && !value.is_empty()) else {
-        return Ok(0);
+/// Parses `since` and `until`, each in seconds since 1970 or in RFC 3339.
+fn parse_span(query: &str) -> Result<TimeSpan, String> {
+    let time = |key: &str, default: u32| match query_value(query, key) {
+        None => Ok(default),
+        Some(text) => parse_time(&text).ok_or_else(|| {
+            format!("{key}: expected seconds since 1970, or a time such as 2026-12-01T08:00:00Z")
+        }),
     };
-    if let Ok(seconds) = since.parse() {
-        return Ok(seconds);
-    }
-    humantime::parse_rfc3339(&since)
-        .map(seconds_since_1970)
-        .map_err(|_| "since: expected seconds since 1970, or a time such as 2026-12-01T08:00:00Z")
+    Ok(TimeSpan {
+        from: time("since", 0)?,
+        to: time("until", u32::MAX)?,
+    })
 }
 
 fn failure(code: StatusCode, problem: &str) -> Response {
@@ -171,19 +177,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_since() {
-        assert_eq!(parse_since(""), Ok(0));
-        assert_eq!(parse_since("since="), Ok(0));
-        assert_eq!(parse_since("since=1714979289"), Ok(1_714_979_289));
-        assert_eq!(
-            parse_since("a=b&since=2024-05-06T07:08:09Z"),
-            Ok(1_714_979_289)
-        );
-        for wrong in ["since=-1", "since=yesterday", "since=99999999999"] {
-            assert!(
-                parse_since(wrong).unwrap_err().starts_with("since: "),
-                "{wrong}"
-            );
+    fn parses_since_and_until() {
+        let span = |from, to| Ok(TimeSpan { from, to });
+        for (query, expected) in [
+            ("", span(0, u32::MAX)),
+            ("since=", span(0, u32::MAX)),
+            ("since=1714979289", span(1_714_979_289, u32::MAX)),
+            (
+                "a=b&since=2024-05-06T07:08:09Z&until=1714979300",
+                span(1_714_979_289, 1_714_979_300),
+            ),
+        ] {
+            assert_eq!(parse_span(query), expected, "{query}");
+        }
+        for (wrong, key) in [
+            ("since=-1", "since: "),
+            ("since=yesterday", "since: "),
+            ("since=99999999999", "since: "),
+            ("since=1&until=later", "until: "),
+        ] {
+            assert!(parse_span(wrong).unwrap_err().starts_with(key), "{wrong}");
         }
     }
 }

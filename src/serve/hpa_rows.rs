@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::admin::AdminEndpointOptions;
-use crate::model::diagnostics::attention::{AttentionLevel, phrase, what_would_change};
-use crate::model::diagnostics::hpa_history::HpaHistory;
+use crate::model::diagnostics::attention::{AttentionLevel, SloState, phrase, what_would_change};
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
 use crate::model::diagnostics::hpa_rates::HpaRates;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
@@ -16,12 +15,6 @@ use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
-
-/// Points of a sparkline.
-pub(super) const SPARK_POINTS: usize = 40;
-
-/// Time that a sparkline covers at most.
-const SPARK_SPAN: Duration = Duration::from_secs(3600);
 
 /// One HPA.
 #[derive(Debug, Serialize)]
@@ -36,12 +29,24 @@ pub(super) struct HpaRow {
     pub(super) produced_per_second: Option<f64>,
     pub(super) consumed_per_second: Option<f64>,
     pub(super) seconds_to_drain: Option<u64>,
-    /// The lag of the last hour, for the page; `None` where it is unknown.
-    #[serde(skip)]
-    pub(super) lags: Vec<Option<u64>>,
+    /// How the age of the oldest unread message compares with the SLO; `None` without an SLO.
+    pub(super) slo: Option<SloState>,
 }
 
 impl HpaRow {
+    pub(super) fn new(status: HpaStatus, rates: Option<HpaRates>) -> Self {
+        Self {
+            urgency: AttentionLevel::new(&status),
+            because: phrase(&status),
+            what_would_change: what_would_change(&status),
+            produced_per_second: rates.map(|rates| rates.produced_per_second),
+            consumed_per_second: rates.map(|rates| rates.consumed_per_second),
+            seconds_to_drain: rates.and_then(|r| r.time_to_drain).map(|t| t.as_secs()),
+            slo: SloState::new(&status),
+            status,
+        }
+    }
+
     pub(super) fn key(&self) -> HpaKey {
         HpaKey::new(self.status.namespace.as_str(), self.status.hpa.as_str())
     }
@@ -101,36 +106,20 @@ struct HistorySummary {
     step: Option<u32>,
     left_out: usize,
     rates: BTreeMap<HpaKey, HpaRates>,
-    lags: BTreeMap<HpaKey, Vec<Option<u64>>>,
 }
 
 impl HistorySummary {
     fn new(recorder: &HistoryRecorder) -> Self {
-        let hpas = || recorder.hpas();
+        let hpas = recorder.hpas();
         Self {
             since: recorder.since(),
             step: Some(recorder.step()),
             left_out: recorder.left_out(),
-            rates: hpas()
+            rates: hpas
                 .filter_map(|(hpa, _)| Some((hpa.clone(), recorder.rates(hpa)?)))
-                .collect(),
-            lags: hpas()
-                .map(|(hpa, history)| (hpa.clone(), sparkline(history, recorder.step())))
                 .collect(),
         }
     }
-}
-
-/// The lag in equal parts of the last hour, or of the time since the first point if that is less. Of each part the largest.
-fn sparkline(history: &HpaHistory, step: u32) -> Vec<Option<u64>> {
-    let per_hour = SPARK_SPAN.as_secs() / u64::from(step.max(1));
-    let most = usize::try_from(per_hour).unwrap_or(usize::MAX);
-    let lags: Vec<_> = history.points().rev().take(most).map(|p| p.lag).collect();
-    let part = lags.len().div_ceil(SPARK_POINTS).max(1);
-    let parts = lags.chunks(part).rev();
-    parts
-        .map(|part| part.iter().copied().max().flatten())
-        .collect()
 }
 
 /// The snapshot to show; `None` if this process does not lead.
@@ -145,48 +134,26 @@ pub(super) fn leading_snapshot(options: &AdminEndpointOptions) -> Option<Arc<Lag
 impl HpaOverview {
     /// Of the latest snapshot; `None` if this process does not lead.
     pub(super) async fn read(options: &AdminEndpointOptions) -> Option<Self> {
-        let snapshot = leading_snapshot(options)?;
-        Self::read_at(options, snapshot, Moment::now()).await
-    }
-
-    /// Of this snapshot at this moment.
-    pub(super) async fn read_at(
-        options: &AdminEndpointOptions,
-        snapshot: Arc<LagSnapshot>,
-        now: Moment,
-    ) -> Option<Self> {
         let summary = options.history.ask(HistorySummary::new).await;
+        let snapshot = leading_snapshot(options)?;
         let leader = options.instance.to_string();
         let summary = summary.unwrap_or_default();
         // With thousands of HPAs this takes longer than a task may keep a thread of the runtime.
-        let made = tokio::task::spawn_blocking(move || Self::new(&snapshot, &now, leader, summary));
+        let made = tokio::task::spawn_blocking(move || {
+            Self::new(&snapshot, &Moment::now(), leader, &summary)
+        });
         made.await.ok()
     }
 
-    fn new(
-        snapshot: &LagSnapshot,
-        now: &Moment,
-        leader: String,
-        mut summary: HistorySummary,
-    ) -> Self {
+    fn new(snapshot: &LagSnapshot, now: &Moment, leader: String, summary: &HistorySummary) -> Self {
         let clusters = snapshot.clusters.iter();
         let statuses = statuses(snapshot.at(now), snapshot.all_findings());
         let row = |status: HpaStatus| {
             let key = HpaKey::new(status.namespace.as_str(), status.hpa.as_str());
-            let rates = summary.rates.get(&key).copied();
-            HpaRow {
-                urgency: AttentionLevel::new(&status),
-                because: phrase(&status),
-                what_would_change: what_would_change(&status),
-                produced_per_second: rates.map(|rates| rates.produced_per_second),
-                consumed_per_second: rates.map(|rates| rates.consumed_per_second),
-                seconds_to_drain: rates.and_then(|r| r.time_to_drain).map(|t| t.as_secs()),
-                lags: summary.lags.remove(&key).unwrap_or_default(),
-                status,
-            }
+            HpaRow::new(status, summary.rates.get(&key).copied())
         };
         Self {
-            at: humantime::format_rfc3339_seconds(now.wall).to_string(),
+            at: rfc3339(now.wall),
             sequence: snapshot.sequence,
             leader,
             known_since: summary.since.map(rfc3339),

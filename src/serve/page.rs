@@ -11,10 +11,14 @@ mod derivation;
 mod detail;
 pub(crate) mod format;
 pub(crate) mod history_charts;
+mod hpa_table;
 pub(crate) mod html;
 mod layout;
 mod overview;
+mod pager;
 mod partitions;
+mod sparklines;
+mod time_choice;
 mod view_query;
 
 use std::sync::Arc;
@@ -24,7 +28,10 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use self::view_query::{ViewQuery, Window};
+use self::overview::OverviewView;
+use self::sparklines::Sparklines;
+use self::time_choice::TimeChoice;
+use self::view_query::ViewQuery;
 use super::admin::{AdminEndpointOptions, FOLLOWER};
 use super::hpa_endpoints::{HpaView, NoView};
 use super::hpa_rows::HpaOverview;
@@ -53,13 +60,29 @@ pub(super) async fn show_overview(
     RawQuery(query): RawQuery,
 ) -> Response {
     let query = ViewQuery::parse(query.as_deref().unwrap_or_default());
-    match HpaOverview::read(&options).await {
-        Some(overview) => as_html(StatusCode::OK, overview::render(&overview, &query)),
-        None => as_html(
+    let Some(overview) = HpaOverview::read(&options).await else {
+        return as_html(
             StatusCode::SERVICE_UNAVAILABLE,
             layout::message("No data here", FOLLOWER),
-        ),
-    }
+        );
+    };
+    let found = query.find(&overview.hpas);
+    let shown = query.select(&found);
+    let slice = query.slice(&shown);
+    // Copied for the rows of this page only, since there may be thousands of HPAs.
+    let hpas: Vec<HpaKey> = slice.rows.iter().map(|row| row.key()).collect();
+    let sparklines = options
+        .history
+        .ask(move |recorder| Sparklines::new(recorder, hpas));
+    let sparklines = sparklines.await.unwrap_or_default();
+    let view = OverviewView {
+        overview: &overview,
+        query: &query,
+        found: &found,
+        slice: &slice,
+        sparklines: &sparklines,
+    };
+    as_html(StatusCode::OK, view.render())
 }
 
 /// Serves the page of one HPA.
@@ -69,10 +92,11 @@ pub(super) async fn show_hpa(
     RawQuery(query): RawQuery,
 ) -> Response {
     let hpa = HpaKey::new(namespace, name);
-    let chosen = Window::parse(query.as_deref().unwrap_or_default());
     let now = seconds_since_1970(SystemTime::now());
-    let from = now.saturating_sub(chosen.map_or(Window::LONGEST_BY_DEFAULT, Window::seconds));
-    match HpaView::read(&options, &hpa, from).await {
+    let chosen = TimeChoice::parse(query.as_deref().unwrap_or_default(), now);
+    // Lines are drawn to the edges, so the points beside them are needed, too.
+    let span = chosen.longest(now).widened(history_charts::MARGIN);
+    match HpaView::read(&options, &hpa, span).await {
         Ok(view) => as_html(StatusCode::OK, detail::render(&view, chosen, now)),
         Err(NoView::Follower) => as_html(
             StatusCode::SERVICE_UNAVAILABLE,

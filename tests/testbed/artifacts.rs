@@ -31,6 +31,8 @@ pub(crate) struct Artifacts {
     pub(crate) kerberos: PathBuf,
     /// Path of Chromium, if it is installed.
     pub(crate) chromium: Option<PathBuf>,
+    /// The script of axe-core, where it has been brought.
+    pub(crate) axe: Option<PathBuf>,
     pub(crate) java: PathBuf,
 }
 
@@ -76,6 +78,7 @@ impl Artifacts {
             prometheus: path("PROMETHEUS")?,
             kerberos: path("KERBEROS")?,
             chromium: path("CHROMIUM").ok(),
+            axe: path("AXE").ok(),
             java: std::env::var_os("JAVA_HOME")
                 .map(|home| Path::new(&home).join("bin/java"))
                 .filter(|java| java.exists())

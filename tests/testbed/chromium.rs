@@ -168,7 +168,16 @@ impl Browser {
 
     /// Presses a key, such as `j` or `Enter`.
     pub(crate) fn press(&mut self, key: &str) -> Result<()> {
-        let mut down = json!({"type": "keyDown", "key": key});
+        self.press_with(key, 0)
+    }
+
+    /// Presses a key while Shift is held.
+    pub(crate) fn press_with_shift(&mut self, key: &str) -> Result<()> {
+        self.press_with(key, 8)
+    }
+
+    fn press_with(&mut self, key: &str, modifiers: u8) -> Result<()> {
+        let mut down = json!({"type": "keyDown", "key": key, "modifiers": modifiers});
         if key.chars().count() == 1 {
             down["text"] = json!(key);
         }
@@ -178,17 +187,66 @@ impl Browser {
         self.call("Input.dispatchKeyEvent", down)?;
         self.call(
             "Input.dispatchKeyEvent",
-            json!({"type": "keyUp", "key": key}),
+            json!({"type": "keyUp", "key": key, "modifiers": modifiers}),
         )?;
         Ok(())
     }
 
-    /// Sets the size of the window and the colour scheme of the system.
+    /// Drags the mouse over an element, from one part of its width to another.
+    pub(crate) fn drag(&mut self, selector: &str, from: f64, to: f64) -> Result<()> {
+        let script = format!(
+            "(() => {{ const element = document.querySelector('{selector}'); \
+             element.scrollIntoView({{block: 'center', behavior: 'instant'}}); \
+             const {{x, y, width, height}} = element.getBoundingClientRect(); return [x, y, width, height]; }})()"
+        );
+        let place = self.evaluate(&script)?;
+        let number = |place: &Value| place.as_f64().context("no number");
+        let (x, y) = (number(&place[0])?, number(&place[1])?);
+        let (width, height) = (number(&place[2])?, number(&place[3])?);
+        for (kind, part, buttons) in [
+            ("mousePressed", from, 1),
+            ("mouseMoved", from.midpoint(to), 1),
+            ("mouseMoved", to, 1),
+            ("mouseReleased", to, 0),
+        ] {
+            self.call(
+                "Input.dispatchMouseEvent",
+                json!({
+                    "type": kind, "x": x + width * part, "y": y + height / 2.0,
+                    "button": "left", "buttons": buttons, "clickCount": 1,
+                }),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What axe-core, whose script this is, finds on the page that is serious or critical.
+    pub(crate) fn accessibility_issues(&mut self, axe: &str) -> Result<Vec<String>> {
+        self.evaluate(&format!("{axe}; null"))?;
+        let found = self.evaluate(
+            "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations \
+             .filter(({impact}) => impact === 'serious' || impact === 'critical') \
+             .flatMap(({id, nodes}) => nodes.map(({html, any}) => \
+             `${id}: ${html.slice(0, 300)} ${any.map(({message}) => message).join('; ')}`)))",
+        )?;
+        let issues = found.as_array().context("no list of issues")?;
+        Ok(issues
+            .iter()
+            .map(|issue| issue.as_str().unwrap_or_default().to_owned())
+            .collect())
+    }
+
+    /// Sets the size of the window and the colour scheme of the system; the scheme `print` is paper.
     pub(crate) fn look(&mut self, width: u32, height: u32, scheme: &str) -> Result<()> {
         let size =
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", size)?;
-        let scheme = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        let scheme = match scheme {
+            "print" => json!({"media": "print", "features": []}),
+            scheme => {
+                json!({"media": "", "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+            }
+        };
         self.call("Emulation.setEmulatedMedia", scheme)?;
         Ok(())
     }
@@ -203,12 +261,23 @@ impl Browser {
 
     /// Errors so far, and addresses requested outside of `origin`.
     pub(crate) fn complaints(&mut self, origin: &str) -> Result<Vec<String>> {
-        // Takes in what is still under way.
-        while self.read()?.is_some() {}
+        self.take_in()?;
         let is_own =
             |url: &str| url.starts_with(origin) || url.starts_with("data:") || url == "about:blank";
         let others = self.requested.iter().filter(|url| !is_own(url));
         let others = others.map(|url| format!("requested {url}"));
         Ok(self.complaints.iter().cloned().chain(others).collect())
+    }
+
+    /// Takes in what is still under way.
+    fn take_in(&mut self) -> Result<()> {
+        while self.read()?.is_some() {}
+        Ok(())
+    }
+
+    /// Keeps requests to such addresses from being sent, or no more with an empty list.
+    pub(crate) fn block(&mut self, patterns: &[&str]) -> Result<()> {
+        self.call("Network.setBlockedURLs", json!({"urls": patterns}))?;
+        Ok(())
     }
 }

@@ -84,6 +84,29 @@ pub fn is_at_ceiling(status: &HpaStatus) -> bool {
         .is_some_and(|desired| status.uncapped > Some(desired) && is_cut(desired))
 }
 
+/// How the age of the oldest unread message compares with the objective of an HPA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SloState {
+    Met,
+    Missed,
+    /// The age is unknown, or only a lower bound of it is known, which is within the objective.
+    Unknown,
+}
+
+impl SloState {
+    /// Of an HPA; `None` if it has no objective.
+    #[must_use]
+    pub fn new(status: &HpaStatus) -> Option<Self> {
+        let slo = status.slo_seconds?.saturating_mul(1000);
+        Some(match status.lag_millis {
+            Some(millis) if millis > slo => Self::Missed,
+            Some(_) if !status.lag_millis_is_lower_bound => Self::Met,
+            _ => Self::Unknown,
+        })
+    }
+}
+
 /// Whether the workload has no replicas.
 #[must_use]
 pub fn is_asleep(status: &HpaStatus) -> bool {
@@ -149,15 +172,24 @@ pub fn what_would_change(status: &HpaStatus) -> String {
         return "The end of the hold would let the replicas change (lagwise.dev/hold).".to_owned();
     }
     let ceiling = status.ceiling.and_then(Limit::bounded);
-    if let (true, Some(ceiling)) = (is_at_ceiling(status), ceiling) {
-        return format!(
-            "More than {ceiling} replicas would have no work: faster consumers, or a topic with more partitions, would \
-             lower the lag sooner."
-        );
+    let most = status.max_replicas.filter(|most| *most < desired);
+    if let (true, Some(ceiling), Some(uncapped)) = (is_at_ceiling(status), ceiling, status.uncapped)
+    {
+        return match most {
+            Some(most) => format!(
+                "A maxReplicas of {desired} instead of {most} would help, and beyond that only more partitions or faster \
+                 consumers, since more than {ceiling} replicas would have no work."
+            ),
+            None => format!(
+                "Only more partitions or faster consumers would help: the lag is worth {uncapped} replicas, but more than \
+                 {ceiling} would have no work."
+            ),
+        };
     }
-    if let Some(most) = status.max_replicas.filter(|most| *most < desired) {
+    if let Some(most) = most {
         return format!(
-            "A maxReplicas above {most} would allow the {desired} replicas that are desired."
+            "A maxReplicas of {desired} instead of {most} would allow the replicas that are desired; faster consumers \
+             would need fewer."
         );
     }
     if is_asleep(status) && lag == 0 {
@@ -261,8 +293,36 @@ mod tests {
                 (s.desired, s.uncapped) = (Some(12), Some(2));
             }),
             with(|s| (s.rule, s.uncapped) = (Some(ValueRule::Held), Some(53))),
+            with(|s| (s.desired, s.uncapped, s.max_replicas) = (Some(12), Some(53), Some(9))),
         ];
         insta::assert_snapshot!(all.join("\n\n"));
+    }
+
+    #[test]
+    fn an_objective_is_met_missed_or_unknown() {
+        let state = |slo_seconds, lag_millis, lag_millis_is_lower_bound| {
+            SloState::new(&HpaStatus {
+                slo_seconds,
+                lag_millis,
+                lag_millis_is_lower_bound,
+                ..status()
+            })
+        };
+        for (slo, millis, is_bound, expected) in [
+            (None, Some(90_000), false, None),
+            (Some(60), Some(60_000), false, Some(SloState::Met)),
+            (Some(60), Some(60_001), false, Some(SloState::Missed)),
+            (Some(60), Some(60_001), true, Some(SloState::Missed)),
+            // It may be older.
+            (Some(60), Some(5_000), true, Some(SloState::Unknown)),
+            (Some(60), None, false, Some(SloState::Unknown)),
+        ] {
+            assert_eq!(
+                state(slo, millis, is_bound),
+                expected,
+                "{slo:?} {millis:?} {is_bound}"
+            );
+        }
     }
 
     #[test]

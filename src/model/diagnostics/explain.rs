@@ -20,6 +20,7 @@ pub use policy::PolicyPart;
 
 use crate::model::evaluation::ValueRule;
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::quantity::Milli;
 
@@ -126,8 +127,8 @@ pub struct Derivation {
 /// One consumer group of a metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupPart {
-    pub cluster: String,
-    pub group: String,
+    pub cluster: ClusterName,
+    pub group: GroupId,
     /// Number of members; `None` if the coordinator did not report it.
     pub members: Option<usize>,
     /// Members of which only the number is known, because there are too many.
@@ -160,7 +161,7 @@ pub struct GroupPart {
 /// One topic of a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TopicPart {
-    pub topic: String,
+    pub topic: TopicName,
     /// Age of the reading that is shown.
     pub read_seconds_ago: Option<u64>,
     /// Lag that counts for scaling; `None` if unknown.

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::diagnostics::explain::policy::summarize_policy;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{
-    EvaluationsAt, GroupEvaluation, HpaMetric, ValueRule, hpa_ceilings, is_cap_observed,
+    EvaluationsAt, GroupEvaluation, HpaMetric, ValueRule, hpa_ceiling, hpa_ceilings,
+    is_cap_observed,
 };
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 use crate::model::hpa::facts::{is_paused, zeroed_since};
@@ -16,6 +18,7 @@ use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::targets::Target;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Lag, Moment};
@@ -32,6 +35,10 @@ pub struct HpaStatus {
     /// Age of the oldest unread message.
     pub lag_millis: Option<u64>,
     pub lag_millis_is_lower_bound: bool,
+    /// The age that messages may reach before they are processed, in seconds: the shortest of its metrics that set one or
+    /// use the rate policy. `None` if none does.
+    #[serde(default)]
+    pub slo_seconds: Option<u64>,
     /// Current replicas from the HPA's status.
     pub replicas: Option<u32>,
     /// Since when the workload sleeps, in RFC 3339; `None` if it does not, or that is not known.
@@ -114,6 +121,37 @@ pub fn statuses<'f>(
     all.into_iter().map(status).collect()
 }
 
+/// The status of one HPA, the same as in [`statuses`]; `None` if it is not among these. Only this HPA is evaluated.
+#[must_use]
+pub fn hpa_status<'f>(
+    hpa: &HpaKey,
+    evaluations: EvaluationsAt<'_>,
+    findings: impl Iterator<Item = &'f Finding>,
+) -> Option<HpaStatus> {
+    let metrics = evaluations.metrics_of(hpa);
+    let targets = evaluations.targets_of(hpa);
+    let targets: Vec<_> = targets.map(|(target, of)| (target, &of.group)).collect();
+    let is_own = |finding: &&Finding| match &finding.subject {
+        FindingSubject::Hpa(_) if finding.code == FindingCode::MetricNotServed => false,
+        FindingSubject::Hpa(of) => of == hpa,
+        FindingSubject::Group { cluster, group } => targets
+            .iter()
+            .any(|(target, _)| target.key.cluster == *cluster && target.key.group == *group),
+        FindingSubject::Setting(_) | FindingSubject::Keda { .. } => false,
+    };
+    let findings: Vec<_> = findings.filter(is_own).collect();
+    if metrics.is_empty() && targets.is_empty() && findings.is_empty() {
+        return None;
+    }
+    let parts = HpaParts {
+        metrics: metrics.iter().collect(),
+        targets,
+        findings,
+    };
+    let key = (&*hpa.namespace, &*hpa.name);
+    Some(parts.status(key, hpa_ceiling(&metrics), evaluations))
+}
+
 /// The inputs of one HPA's status.
 #[derive(Default)]
 struct HpaParts<'a> {
@@ -171,6 +209,7 @@ impl HpaParts<'_> {
             lag: measured.as_ref().map(|m| m.lag.0),
             lag_millis: age.map(|age| millis(age.duration())),
             lag_millis_is_lower_bound: age.is_some_and(LagAge::is_bound),
+            slo_seconds: self.slo(evaluations).map(|slo| slo.as_secs()),
             replicas,
             asleep_since,
             desired,
@@ -218,6 +257,17 @@ impl HpaParts<'_> {
         most.map(|value| value.rule)
     }
 
+    /// The shortest objective of its metrics that is set, or that the rate policy follows.
+    fn slo(&self, evaluations: EvaluationsAt<'_>) -> Option<Duration> {
+        let default = evaluations.policy().scaling;
+        let settings = self.targets.iter().map(|(target, _)| &target.settings);
+        let objectives = settings.filter_map(|settings| {
+            let is_followed = settings.policy.unwrap_or(default) == ScalingPolicy::Rate;
+            settings.slo.or_else(|| is_followed.then(|| settings.slo()))
+        });
+        objectives.min()
+    }
+
     /// Adds up the groups and topics of the HPA, each once even if several metrics use it; `None` while any
     /// is unknown.
     fn measure(&self, evaluations: EvaluationsAt<'_>) -> Option<HpaMeasure> {
@@ -239,7 +289,7 @@ impl HpaParts<'_> {
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

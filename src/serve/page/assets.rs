@@ -1,4 +1,4 @@
-//! Style sheet, script and icon of the page, compiled into the program.
+//! Style sheet, scripts and icon of the page, compiled into the program.
 
 /// A file of the page.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +11,7 @@ pub(crate) struct Asset {
 /// The style sheet of the page.
 pub(crate) const PAGE_CSS: &str = include_str!("assets/page.css");
 
-const ALL: [Asset; 3] = [
+const ALL: [Asset; 5] = [
     Asset {
         name: "page.css",
         content_type: "text/css; charset=utf-8",
@@ -21,6 +21,16 @@ const ALL: [Asset; 3] = [
         name: "page.js",
         content_type: "text/javascript; charset=utf-8",
         text: include_str!("assets/page.js"),
+    },
+    Asset {
+        name: "live.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("assets/live.js"),
+    },
+    Asset {
+        name: "charts.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("assets/charts.js"),
     },
     Asset {
         name: "icon.svg",

@@ -2,6 +2,7 @@
 
 use super::html::{Attribute, Html};
 use crate::serve::hpa_endpoints::MarkerRow;
+use crate::serve::time_span::TimeSpan;
 
 /// Width and height of a chart's picture, in units that are stretched to the room there is.
 const WIDTH: u32 = 1000;
@@ -10,19 +11,9 @@ const HEIGHT: f64 = 100.0;
 /// How many times as long as for its leading lines an axis may be for the others.
 const ROOM_FOR_OTHERS: f64 = 4.0;
 
-/// Time that a chart covers, in seconds since 1970.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TimeSpan {
-    pub(crate) from: u32,
-    pub(crate) to: u32,
-}
-
-impl TimeSpan {
-    /// The place of a time, in units of the picture.
-    fn x(self, at: u32) -> f64 {
-        let span = f64::from(self.to.saturating_sub(self.from).max(1));
-        f64::from(at.saturating_sub(self.from)) / span * f64::from(WIDTH)
-    }
+/// The place of a time in a picture of this span, in units of the picture.
+fn place(span: TimeSpan, at: u32) -> f64 {
+    (f64::from(at) - f64::from(span.from)) / f64::from(span.seconds().max(1)) * f64::from(WIDTH)
 }
 
 /// One line of a chart.
@@ -144,7 +135,7 @@ impl Chart<'_> {
                     );
                 }
                 for marker in self.markers {
-                    let x = self.span.x(marker.at);
+                    let x = place(self.span, marker.at);
                     let class = if marker.is_problem {
                         "marker problem"
                     } else {
@@ -182,7 +173,7 @@ impl Line<'_> {
             };
             // What is beyond the axis leaves the picture.
             let share = value.min(top * 2.0) / top;
-            let (x, y) = (span.x(*at), HEIGHT - share * (HEIGHT - 1.0) - 0.5);
+            let (x, y) = (place(span, *at), HEIGHT - share * (HEIGHT - 1.0) - 0.5);
             let is_joined = last.is_some_and(|last| at.saturating_sub(last) <= gap);
             path.push_str(&match (is_joined, self.is_stepped) {
                 // A point alone would not be seen.

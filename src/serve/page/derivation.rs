@@ -4,8 +4,8 @@ use super::format;
 use super::html::Html;
 use super::partitions;
 use crate::model::diagnostics::explain::{Derivation, Explanation, GroupPart, TopicPart};
+use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::model::units::untrusted_text::Printable;
 
 /// Writes the derivation of each metric.
@@ -84,17 +84,15 @@ fn replicas(count: Option<u32>) -> String {
 }
 
 fn write_group(html: &mut Html, group: &GroupPart, snapshot: &LagSnapshot) {
-    let cluster = snapshot
-        .clusters
-        .get(&ClusterName::from(group.cluster.as_str()));
-    let read = cluster.and_then(|cluster| cluster.groups.get(&GroupId::from(group.group.as_str())));
+    let cluster = snapshot.clusters.get(&group.cluster);
+    let read = cluster.and_then(|cluster| cluster.groups.get(&group.group));
     let description = read.and_then(|read| read.description.as_deref());
     html.element("section", &[("class", &"group")], |html| {
         html.element("h3", &[], |html| {
             html.text("Group ");
-            html.text_element("code", &[], Printable::name(&group.group));
+            html.text_element("code", &[], &group.group);
             html.text(" on Kafka cluster ");
-            html.text_element("code", &[], Printable::name(&group.cluster));
+            html.text_element("code", &[], &group.cluster);
         });
         html.element("dl", &[("class", &"steps")], |html| {
             let mut step = |title: &str, text: String| {
@@ -128,15 +126,11 @@ fn write_group(html: &mut Html, group: &GroupPart, snapshot: &LagSnapshot) {
     });
 }
 
-fn write_topic(
-    html: &mut Html,
-    topic: &TopicPart,
-    group: Option<&crate::model::kafka::group::GroupDescription>,
-) {
+fn write_topic(html: &mut Html, topic: &TopicPart, group: Option<&GroupDescription>) {
     html.element("details", &[("open", &""), ("class", &"topic")], |html| {
         html.element("summary", &[], |html| {
             html.text("Topic ");
-            html.text_element("code", &[], Printable::name(&topic.topic));
+            html.text_element("code", &[], &topic.topic);
             html.text(format!(
                 ": {} partitions, lag {}",
                 topic.partitions.len() + topic.partitions_left_out,

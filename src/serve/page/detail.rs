@@ -4,10 +4,10 @@ use super::bars;
 use super::derivation;
 use super::format;
 use super::history_charts::{self, time_of};
+use super::hpa_table::{cap, slo, state};
 use super::html::Html;
 use super::layout;
-use super::overview::{cap, state};
-use super::view_query::Window;
+use super::time_choice::TimeChoice;
 use crate::model::diagnostics::attention::findings;
 use crate::model::findings::{FindingCode, Severity};
 use crate::model::units::untrusted_text::Printable;
@@ -17,7 +17,7 @@ use crate::serve::hpa_endpoints::{HpaView, MarkerRow};
 const MAX_LISTED: usize = 40;
 
 /// Renders the page of an HPA. `now` is in seconds since 1970.
-pub(super) fn render(view: &HpaView, chosen: Option<Window>, now: u32) -> String {
+pub(super) fn render(view: &HpaView, chosen: TimeChoice, now: u32) -> String {
     let status = &view.hpa.status;
     let name = format!("{}/{}", status.namespace, status.hpa);
     layout::page(&name, true, |html| {
@@ -65,19 +65,30 @@ pub(super) fn render(view: &HpaView, chosen: Option<Window>, now: u32) -> String
 fn numbers(html: &mut Html, view: &HpaView) {
     let status = &view.hpa.status;
     html.element("section", &[("id", &"now"), ("class", &"tiles")], |html| {
-        let tile = |html: &mut Html, title: &str, value: String, more: String| {
+        let tile = |html: &mut Html, title: &str, value: String, more: &dyn Fn(&mut Html)| {
             html.element("div", &[("class", &"tile")], |html| {
                 html.text_element("span", &[], title);
                 html.text_element("b", &[], value);
-                html.text_element("small", &[], more);
+                more(html);
             });
         };
+        let note =
+            |text: String| move |html: &mut Html| html.text_element("small", &[], text.as_str());
+        let partitions = match status.partitions {
+            Some(1) => "on 1 partition".to_owned(),
+            Some(count) => format!("on {count} partitions"),
+            None => "partitions unknown".to_owned(),
+        };
         let lag = format::or_unknown(status.lag.map(format::count));
+        tile(html, "lag", lag, &note(partitions));
         tile(
             html,
-            "lag",
-            lag,
-            format!("behind {}", format::behind(status)),
+            "behind",
+            format::behind(status),
+            &|html| match view.hpa.slo {
+                Some(_) => slo(html, &view.hpa),
+                None => html.text_element("small", &[], "no SLO is set"),
+            },
         );
         let drained = format::or_unknown(view.hpa.seconds_to_drain.map(format::seconds));
         let rates = format!(
@@ -85,18 +96,18 @@ fn numbers(html: &mut Html, view: &HpaView) {
             format::rate(view.hpa.produced_per_second),
             format::rate(view.hpa.consumed_per_second),
         );
-        tile(html, "drained in", drained, rates);
+        tile(html, "drained in", drained, &note(rates));
+        tile(
+            html,
+            "ceiling",
+            format::limit(status.ceiling),
+            &note(format!("cap: {}", cap(status))),
+        );
         html.element("div", &[("class", &"tile wide")], |html| {
             html.text_element("span", &[], "replicas");
             bars::replica_bar(html, status);
             bars::replica_numbers(html, status);
         });
-        tile(
-            html,
-            "partitions",
-            format::number(status.partitions),
-            format!("cap: {}", cap(status)),
-        );
     });
     html.element("section", &[("class", &"why")], |html| {
         html.element("p", &[], |html| {

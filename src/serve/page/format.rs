@@ -22,6 +22,11 @@ pub(super) fn count(count: u64) -> String {
     text
 }
 
+/// The length of a list, as [`count`].
+pub(super) fn size(length: usize) -> String {
+    count(u64::try_from(length).unwrap_or(u64::MAX))
+}
+
 /// A count in at most five characters, as `12.3k`.
 pub(crate) fn short_count(count: u64) -> String {
     const UNITS: [(u64, &str); 5] = [

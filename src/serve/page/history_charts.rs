@@ -2,84 +2,110 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::chart::{Chart, Line, TimeSpan};
+use super::chart::{Chart, Line};
 use super::format;
-use super::html::Html;
-use super::overview::hpa_address;
-use super::view_query::Window;
+use super::hpa_table::hpa_address;
+use super::html::{Attribute, Html};
+use super::time_choice::{TimeChoice, TimeWindow, neighbours, query_of};
 use crate::model::diagnostics::hpa_history::HistoryPoint;
 use crate::serve::hpa_endpoints::{HpaView, MarkerRow};
+use crate::serve::time_span::TimeSpan;
 
-/// Writes the charts of the time that was chosen, or of all that is known, up to an hour. `now` is in seconds since 1970.
-pub(super) fn write(html: &mut Html, view: &HpaView, chosen: Option<Window>, now: u32) {
-    let points = &view.history.points;
-    let known = points
-        .first()
-        .map_or(0, |first| now.saturating_sub(first.at));
-    let window = chosen.unwrap_or_else(|| Window::covering(known));
-    let span = TimeSpan {
-        from: now.saturating_sub(window.seconds()),
-        to: now,
-    };
+/// Seconds beside a span whose points are needed: two of the older points are at most so far apart.
+pub(super) const MARGIN: u32 = 900;
+
+/// Longest span with recent points only, in seconds.
+const RECENT: u32 = 21_600;
+
+/// Writes the charts of the time that was chosen. `now` is in seconds since 1970.
+pub(super) fn write(html: &mut Html, view: &HpaView, chosen: TimeChoice, now: u32) {
+    let history = &view.history;
+    let span = chosen.span(now, history.first);
     html.element("section", &[("id", &"history")], |html| {
         html.text_element("h2", &[], "History");
-        html.element(
-            "nav",
-            &[("class", &"filters"), ("aria-label", &"Time")],
-            |html| {
-                for choice in Window::ALL {
-                    let address = format!("{}?window={}", hpa_address(&view.hpa.status), choice.1);
-                    let current = if choice == window { "true" } else { "false" };
-                    html.text_element(
-                        "a",
-                        &[
-                            ("class", &"counter"),
-                            ("href", &address),
-                            ("aria-current", &current),
-                            ("data-swap", &""),
-                        ],
-                        choice.1,
-                    );
-                }
-                html.element("span", &[("class", &"note")], |html| {
-                    match &view.history.known_since {
-                        Some(since) => {
-                            html.text("known since ");
-                            html.element("time", &[("datetime", since)], |html| html.text(since));
-                        }
-                        None => html.text("no history: this replica has not recorded any yet"),
-                    }
-                });
-            },
-        );
-        let points: Vec<_> = points
-            .iter()
-            .filter(|point| point.at >= span.from)
-            .collect();
-        let step = view.history.step_seconds.unwrap_or(15);
-        // Older points are further apart.
-        let gap = points
-            .windows(2)
-            .filter_map(|two| Some(two.last()?.at.saturating_sub(two.first()?.at)))
-            .min()
-            .unwrap_or(step)
-            .max(step)
-            .saturating_mul(3)
-            .max(if window.seconds() > 21_600 { 900 } else { 0 });
-        charts(html, &points, &view.history.markers, (span, gap));
-        times(html, span);
+        choices(html, view, (chosen, span), now);
+        let points: Vec<_> = history.points.iter().collect();
+        let is_known = points.iter().any(|point| span.contains(point.at));
+        if !is_known && matches!(chosen, TimeChoice::Selected(_)) {
+            let text = "Nothing is known of this time.";
+            html.text_element("p", &[("class", &"note")], text);
+        }
+        let step = history.step_seconds.unwrap_or(15);
+        let is_old = span.seconds() > RECENT || now.saturating_sub(span.from) > RECENT;
+        // Of the older points each stands for 20 steps.
+        let gap = step.saturating_mul(if is_old { 60 } else { 3 });
+        let attributes: [Attribute<'_>; 3] = [
+            ("id", &"charts"),
+            ("data-from", &span.from),
+            ("data-to", &span.to),
+        ];
+        html.element("div", &attributes, |html| {
+            charts(html, view, &points, (span, gap));
+            times(html, span);
+        });
         // The script puts the numbers below the cursor here.
-        html.element("p", &[("class", &"readout"), ("aria-live", &"off")], |_| {});
+        html.element(
+            "p",
+            &[("class", &"readout"), ("aria-live", &"polite")],
+            |_| {},
+        );
     });
 }
 
-fn charts(
-    html: &mut Html,
-    points: &[&HistoryPoint],
-    markers: &[MarkerRow],
-    (span, gap): (TimeSpan, u32),
-) {
-    let last = points.last().copied();
+/// Links to other times.
+fn choices(html: &mut Html, view: &HpaView, (chosen, span): (TimeChoice, TimeSpan), now: u32) {
+    let own = hpa_address(&view.hpa.status);
+    let shown = chosen.window(now, view.history.first);
+    let attributes: [Attribute<'_>; 2] = [("class", &"filters"), ("aria-label", &"Time")];
+    html.element("nav", &attributes, |html| {
+        let link = |html: &mut Html, title: &str, query: String, is_current: bool| {
+            let current = if is_current { "true" } else { "false" };
+            html.text_element(
+                "a",
+                &[
+                    ("class", &"counter"),
+                    ("href", &format!("{own}?{query}")),
+                    ("aria-current", &current),
+                    ("data-swap", &""),
+                ],
+                title,
+            );
+        };
+        for window in TimeWindow::ALL {
+            let is_current = shown == Some(window);
+            link(html, window.1, format!("window={}", window.1), is_current);
+        }
+        html.element("span", &[("class", &"divider")], |_| {});
+        for (title, other) in neighbours(span, now) {
+            link(html, title, query_of(other), false);
+        }
+        if matches!(chosen, TimeChoice::Selected(_)) {
+            html.text_element(
+                "a",
+                &[
+                    ("class", &"counter"),
+                    ("id", &"latest"),
+                    ("href", &own),
+                    ("data-swap", &""),
+                ],
+                "back to now",
+            );
+        }
+        html.element("span", &[("class", &"note")], |html| {
+            match &view.history.known_since {
+                Some(since) => {
+                    html.text("known since ");
+                    html.element("time", &[("datetime", since)], |html| html.text(since));
+                }
+                None => html.text("no history: this replica has not recorded any yet"),
+            }
+        });
+    });
+}
+
+fn charts(html: &mut Html, view: &HpaView, points: &[&HistoryPoint], (span, gap): (TimeSpan, u32)) {
+    let shown = points.iter().rev().find(|point| span.contains(point.at));
+    let last = shown.copied();
     let series = |of: fn(&HistoryPoint) -> Option<f64>| {
         points.iter().map(|point| (point.at, of(point))).collect()
     };
@@ -111,15 +137,16 @@ fn charts(
         class,
         title,
         is_stepped,
-        is_leading: !matches!(class, "ceiling" | "uncapped"),
+        is_leading: !matches!(class, "ceiling" | "uncapped" | "slo"),
         points,
         latest,
     };
-    let markers: Vec<MarkerRow> = markers
+    let markers = view
+        .history
+        .markers
         .iter()
-        .filter(|m| m.at >= span.from)
-        .cloned()
-        .collect();
+        .filter(|marker| span.contains(marker.at));
+    let markers: Vec<MarkerRow> = markers.cloned().collect();
     let chart = |id, title, lines, format, smallest_top| Chart {
         id,
         title,
@@ -181,20 +208,21 @@ fn charts(
         10.0,
     )
     .write(html);
-    chart(
-        "chart-behind",
-        "Behind",
-        vec![line(
-            "behind",
-            "age of the oldest unread message",
-            false,
-            series(|p| p.lag_seconds.map(f64::from)),
-            behind.as_str(),
-        )],
-        format::seconds_of,
-        10.0,
-    )
-    .write(html);
+    let objective = view.hpa.status.slo_seconds;
+    let slo = format::or_unknown(objective.map(format::seconds));
+    let mut ages = vec![line(
+        "behind",
+        "age of the oldest unread message",
+        false,
+        series(|p| p.lag_seconds.map(f64::from)),
+        behind.as_str(),
+    )];
+    if let Some(objective) = objective {
+        let all = points.iter();
+        let level = all.map(|point| (point.at, Some(as_number(objective))));
+        ages.push(line("slo", "SLO", true, level.collect(), &slo));
+    }
+    chart("chart-behind", "Behind", ages, format::seconds_of, 10.0).write(html);
     chart(
         "chart-rates",
         "Messages per second",
@@ -222,28 +250,20 @@ fn charts(
 
 /// The times below the charts.
 fn times(html: &mut Html, span: TimeSpan) {
-    html.element(
-        "p",
-        &[
-            ("class", &"times"),
-            ("data-from", &span.from),
-            ("data-to", &span.to),
-        ],
-        |html| {
-            let middle = span.from.midpoint(span.to);
-            for at in [span.from, middle, span.to] {
-                let time = time_of(at);
-                let clock = time.get(11..19).unwrap_or_default().to_owned();
-                html.element(
-                    "time",
-                    &[("datetime", &time), ("data-clock", &"")],
-                    |html| {
-                        html.text(format!("{clock} UTC"));
-                    },
-                );
-            }
-        },
-    );
+    html.element("p", &[("class", &"times")], |html| {
+        let middle = span.from.midpoint(span.to);
+        for at in [span.from, middle, span.to] {
+            let time = time_of(at);
+            let clock = time.get(11..19).unwrap_or_default().to_owned();
+            html.element(
+                "time",
+                &[("datetime", &time), ("data-clock", &"")],
+                |html| {
+                    html.text(format!("{clock} UTC"));
+                },
+            );
+        }
+    });
 }
 
 /// A time for people and scripts.

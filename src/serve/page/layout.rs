@@ -37,6 +37,12 @@ pub(super) fn page(title: &str, is_live: bool, content: impl FnOnce(&mut Html)) 
             html.line();
             html.element("body", &[], |html| {
                 let live = if is_live { "yes" } else { "no" };
+                // The script says here that the values are not live.
+                html.element(
+                    "p",
+                    &[("id", &"notice"), ("role", &"status"), ("hidden", &"")],
+                    |_| {},
+                );
                 html.element("main", &[("id", &"page"), ("data-live", &live)], content);
                 html.line();
                 html.element("footer", &[], |html| {

@@ -7,6 +7,7 @@ use super::format;
 use super::html::Html;
 use crate::model::diagnostics::explain::{PartitionPart, TopicPart};
 use crate::model::kafka::group::{GroupDescription, Member};
+use crate::model::units::newtypes::TopicName;
 use crate::model::units::untrusted_text::Printable;
 
 /// Partitions that have a bar each; of more there is a strip, and bars of those with the most lag.
@@ -53,11 +54,14 @@ impl PartitionMark {
 }
 
 /// The owner of each partition of a topic.
-fn owners<'a>(group: Option<&'a GroupDescription>, topic: &str) -> BTreeMap<usize, &'a Member> {
+fn owners<'a>(
+    group: Option<&'a GroupDescription>,
+    topic: &TopicName,
+) -> BTreeMap<usize, &'a Member> {
     let members = group.into_iter().flat_map(|group| &group.members);
     let assigned = members.flat_map(|member| member.assigned.iter().map(move |of| (member, of)));
     assigned
-        .filter(|(_, (name, _))| name.as_str() == topic)
+        .filter(|(_, (name, _))| name == topic)
         .flat_map(|(member, (_, partitions))| partitions.iter().map(move |p| (*p, member)))
         .filter_map(|(partition, member)| Some((usize::try_from(partition).ok()?, member)))
         .collect()
@@ -93,7 +97,7 @@ pub(super) fn write(html: &mut Html, topic: &TopicPart, group: Option<&GroupDesc
                 for (title, class) in [
                     ("Partition", "number"),
                     ("Lag", "number"),
-                    ("", "lagbar"),
+                    ("Of the largest", "lagbar"),
                     ("Behind", "number"),
                     ("Rule", ""),
                     ("Owner", "owner"),

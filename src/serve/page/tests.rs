@@ -14,6 +14,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::leader_election::Leadership;
 use crate::model::evaluation::ServingPolicy;
+use crate::model::evaluation::target_policies::TargetPolicies;
 use crate::model::fixtures::{self, PartitionReading};
 use crate::model::hpa::facts::{HpaFacts, MetricTarget, RunningReplicas};
 use crate::model::kafka::fault::Fault;
@@ -42,6 +43,16 @@ fn hpa(name: &str, group: &str, topic: &str) -> HpaFacts {
         replicas: Some(2),
         running: RunningReplicas::Several,
         ..fixtures::hpa(name, &format!("group={group},topic={topic}"), target)
+    }
+}
+
+/// The same with a selector that no other HPA has, so that its settings may differ from theirs.
+fn own(name: &str, group: &str) -> HpaFacts {
+    let target = MetricTarget::AverageValue(Milli::from_units(10));
+    let selector = format!("group={group},topic={group},hpa={name}");
+    HpaFacts {
+        metrics: fixtures::hpa(name, &selector, target).metrics,
+        ..hpa(name, group, group)
     }
 }
 
@@ -123,6 +134,11 @@ fn every_state() -> LagSnapshot {
         missing,
     ];
     observations.append(&mut stuck_readings);
+    observations.push(read("held", &[ok(0, 15), ok(0, 9)]));
+    observations.push(read(
+        "even",
+        &[ok(0, 35), ok(5, 5), ok(5, 5), ok(5, 5), ok(5, 5), ok(5, 5)],
+    ));
     let asleep = annotated(
         hpa("asleep", "empty", "empty"),
         &[("zeroed-since", "2026-11-30T20:00:00Z")],
@@ -149,9 +165,37 @@ fn every_state() -> LagSnapshot {
             running: RunningReplicas::None,
             ..asleep
         },
+        annotated(own("held", "held"), &[("hold", "up")]),
+        annotated(own("even", "even"), &[("even", "true")]),
+        HpaFacts {
+            max_replicas: 1,
+            ..own("most", "plain")
+        },
+        annotated(own("late", "stuck"), &[("slo", "5m")]),
+        own("unread", "unread"),
+        HpaFacts {
+            metrics: [own("two", "plain"), own("two", "typo")]
+                .map(|mut hpa| hpa.metrics.remove(0))
+                .to_vec(),
+            ..own("two", "plain")
+        },
     ];
-    snapshot(&hpas, observations)
+    // The hold keeps the replicas that were wanted before the lag rose.
+    let before = snapshot(&hpas, vec![read("held", &[ok(0, 5), ok(0, 0)])]);
+    let mut policies = TargetPolicies::default();
+    let mut observe = |snapshot: &LagSnapshot| {
+        policies.observe_sweep(&"main".into(), &snapshot.evaluations, &Moment::now())
+    };
+    observe(&before);
+    let latest = snapshot(&hpas, observations);
+    LagSnapshot {
+        evaluations: observe(&latest),
+        ..latest
+    }
 }
+
+/// How many HPAs [`every_state`] has.
+const STATES: usize = 20;
 
 /// The admin endpoints over a snapshot, with a history.
 fn served(snapshot: LagSnapshot) -> (Router, Publisher) {
@@ -197,7 +241,7 @@ async fn numbers_are_those_of_explain_and_status_in_every_state() {
     let statuses = json(&router, "/status").await;
     let (_, html) = get(&router, "/").await;
     let rows = overview["hpas"].as_array().unwrap();
-    assert_eq!(rows.len(), 14);
+    assert_eq!(rows.len(), STATES);
     let mut urgencies = BTreeSet::new();
     for (row, status) in rows.iter().zip(statuses["hpas"].as_array().unwrap()) {
         let name = row["hpa"].as_str().unwrap();
@@ -285,10 +329,14 @@ async fn filters_search_and_order_choose_the_rows() {
     let get = async |path: &str| names(&get(&router, path).await.1);
     assert_eq!(get("/?filter=paused").await, ["paused"]);
     assert_eq!(get("/?filter=asleep").await, ["asleep"]);
+    assert_eq!(get("/?filter=late").await, ["late"]);
     assert_eq!(get("/?q=STA").await, ["stale"]);
     assert_eq!(get("/?namespace=other").await, Vec::<String>::new());
     let by_name = get("/?sort=name").await;
-    assert!(by_name.is_sorted() && by_name.len() == 14, "{by_name:?}");
+    assert!(
+        by_name.is_sorted() && by_name.len() == STATES,
+        "{by_name:?}"
+    );
     let by_urgency = get("/").await;
     let unknown = get("/?filter=unknown").await;
     assert_eq!(
@@ -332,8 +380,13 @@ async fn hostile_names_are_shown_as_text() {
         get(&router, "/?q=%3Cscript%3E%22'").await,
         get(&router, "/").await,
     ];
-    for place in 0..names.len() {
-        pages.push(get(&router, &format!("/hpas/shop/h{place}")).await);
+    for (place, name) in names.iter().enumerate() {
+        let (code, html) = get(&router, &format!("/hpas/shop/h{place}")).await;
+        // A group with a control character cannot be asked for. Of others the member is found, whatever their name.
+        let has_owner = !name.contains(char::is_control);
+        let shows_owner = html.contains("<small>/10.0.0.1</small>");
+        assert_eq!(shows_owner, has_owner, "{name:?}: {html}");
+        pages.push((code, html));
     }
     pages.push(get(&router, "/hpas/%3Cb%3Eteam%3C%2Fb%3E/x%22%3E%3Cscript%3E").await);
     pages.push(get(&router, "/hpas/%3Cscript%3E/%E2%80%AE").await);
@@ -386,6 +439,8 @@ async fn everything_comes_from_here_and_nothing_is_inline() {
         "/hpas/shop/none",
         "/assets/page.css",
         "/assets/page.js",
+        "/assets/live.js",
+        "/assets/charts.js",
         "/assets/icon.svg",
     ] {
         let response = response(&router, path).await;
@@ -506,6 +561,77 @@ async fn history_has_points_and_says_since_when() {
 }
 
 #[tokio::test]
+async fn charts_show_the_time_that_the_address_asks_for() {
+    let (router, _publisher) = served(every_state());
+    let now = seconds_since_1970(SystemTime::now());
+    let span_of = |html: &str| {
+        let number = |key: &str| {
+            between(html, &format!(" {key}=\""), "\"")
+                .parse::<u32>()
+                .unwrap()
+        };
+        (number("data-from"), number("data-to"))
+    };
+    let (from, to) = (now - 7_200, now - 3_600);
+    let (_, html) = get(&router, &format!("/hpas/shop/capped?from={from}&to={to}")).await;
+    assert_eq!(span_of(&html), (from, to));
+    assert!(html.contains("Nothing is known of this time."), "{html}");
+    assert!(
+        html.contains("id=\"latest\" href=\"/hpas/shop/capped\""),
+        "{html}"
+    );
+    // Each link to another time shows another time, without a script.
+    let links = html.split("href=\"/hpas/shop/capped?from=").skip(1);
+    let links: Vec<String> = links
+        .map(|rest| rest.split('"').next().unwrap().replace("&amp;", "&"))
+        .collect();
+    assert_eq!(links.len(), 4, "{links:?}");
+    let mut shown = BTreeSet::from([(from, to)]);
+    for link in &links {
+        let (code, html) = get(&router, &format!("/hpas/shop/capped?from={link}")).await;
+        assert_eq!(code, 200);
+        shown.insert(span_of(&html));
+    }
+    assert_eq!(
+        shown,
+        BTreeSet::from([
+            (from, to),
+            (from - 1_800, to - 1_800),
+            (from + 1_800, to + 1_800),
+            (from + 900, to - 900),
+            (from - 1_800, to + 1_800),
+        ])
+    );
+    let (_, html) = get(&router, "/hpas/shop/capped?window=6h").await;
+    let (from, to) = span_of(&html);
+    assert_eq!(to - from, 21_600);
+    assert!(!html.contains("id=\"latest\""), "{html}");
+}
+
+#[tokio::test]
+async fn the_objective_is_told_in_words() {
+    let (router, _publisher) = served(every_state());
+    let (_, html) = get(&router, "/").await;
+    for (name, has_objective) in [("late", true), ("stuck", false)] {
+        let row = between(&html, &format!("data-href=\"/hpas/shop/{name}\""), "</tr>");
+        let (_, page) = get(&router, &format!("/hpas/shop/{name}")).await;
+        let tiles = between(&page, "id=\"now\"", "</section>");
+        assert_eq!(row.contains("over SLO 5m"), has_objective, "{row}");
+        assert_eq!(tiles.contains("over SLO 5m"), has_objective, "{tiles}");
+        assert_eq!(tiles.contains("no SLO is set"), !has_objective, "{tiles}");
+        let chart = between(&page, "id=\"chart-behind\"", "</figure>");
+        assert_eq!(chart.contains("SLO <b>5m</b>"), has_objective, "{chart}");
+    }
+    let view = json(&router, "/api/hpas/shop/late").await;
+    assert_eq!(
+        (&view["hpa"]["slo"], &view["hpa"]["slo_seconds"]),
+        (&"missed".into(), &300.into())
+    );
+    let view = json(&router, "/api/hpas/shop/plain").await;
+    assert_eq!(view["hpa"]["slo"], Value::Null);
+}
+
+#[tokio::test]
 async fn many_partitions_are_a_strip_and_owners_are_named() {
     let rows: Vec<_> = (0..1200)
         .map(|n| ok(0, if n == 7 { 900 } else { 1 }))
@@ -537,33 +663,87 @@ async fn many_partitions_are_a_strip_and_owners_are_named() {
     assert!(html.contains(">hot</span>"), "not by colour alone");
 }
 
-/// Prints what an overview of many HPAs costs beside one of few.
+/// Many HPAs, each with a group of its own on 36 partitions.
+fn crowd(count: usize) -> LagSnapshot {
+    let rows: Vec<_> = (0..36).map(|n| ok(0, n)).collect();
+    let names = || (0..count).map(|n| (format!("h{n:04}"), format!("g{n:04}")));
+    let hpas: Vec<_> = names()
+        .map(|(name, group)| hpa(&name, &group, "orders"))
+        .collect();
+    let reads = names().map(|(_, group)| fixtures::read(Duration::ZERO, &group, "orders", &rows));
+    snapshot(&hpas, reads.collect())
+}
+
+#[tokio::test]
+async fn many_hpas_are_on_several_pages() {
+    let (router, _publisher) = served(crowd(250));
+    let names = |html: &str| -> Vec<String> {
+        let rows = html.split("data-href=\"/hpas/shop/").skip(1);
+        rows.map(|row| row.split('"').next().unwrap().to_owned())
+            .collect()
+    };
+    let mut all = Vec::new();
+    let mut address = "/?sort=name".to_owned();
+    loop {
+        let (code, html) = get(&router, &address).await;
+        assert_eq!(code, 200);
+        // The counters count all of them.
+        assert!(html.contains("<b>250</b> all"), "{html}");
+        all.extend(names(&html));
+        let Some((before, _)) = html.split_once("\" rel=\"next\"") else {
+            assert!(html.contains("201–250 of 250 HPAs"), "{html}");
+            break;
+        };
+        address = before
+            .rsplit_once("href=\"")
+            .unwrap()
+            .1
+            .replace("&amp;", "&");
+    }
+    assert_eq!(all.len(), 250);
+    assert!(all.is_sorted(), "{all:?}");
+    let (_, last) = get(&router, "/?page=99&sort=name").await;
+    assert_eq!(names(&last), all[200..]);
+    let (_, few) = get(&router, "/?q=h0001").await;
+    assert!(
+        names(&few) == ["h0001"] && !few.contains("class=\"pager\""),
+        "{few}"
+    );
+}
+
+/// A page does not grow with the number of HPAs. Prints what an overview of many of them costs beside one of few.
 #[tokio::test]
 #[allow(clippy::print_stdout, reason = "a figure for whoever runs it")]
 async fn an_overview_of_a_thousand_hpas() {
-    let rows: Vec<_> = (0..36).map(|n| ok(0, n)).collect();
     let mut spent = Vec::new();
-    for count in [10, 1_000] {
-        let hpas: Vec<_> = (0..count)
-            .map(|n| hpa(&format!("h{n}"), &format!("g{n}"), "orders"))
-            .collect();
-        let observations = (0..count)
-            .map(|n| fixtures::read(Duration::ZERO, &format!("g{n}"), "orders", &rows))
-            .collect();
-        let (router, _publisher) = served(snapshot(&hpas, observations));
-        let mut best = Duration::MAX;
-        for _ in 0..5 {
-            let started = Instant::now();
-            let (code, html) = get(&router, "/").await;
-            best = best.min(started.elapsed());
-            assert_eq!(code, 200);
-            assert_eq!(html.matches("data-href=").count(), count);
+    for count in [10, 100, 1_000] {
+        let (router, _publisher) = served(crowd(count));
+        let mut cost = Vec::new();
+        for path in ["/", "/hpas/shop/h0007"] {
+            let mut best = Duration::MAX;
+            let mut bytes = 0;
+            for _ in 0..5 {
+                let started = Instant::now();
+                let (code, html) = get(&router, path).await;
+                best = best.min(started.elapsed());
+                assert_eq!(code, 200);
+                bytes = html.len();
+            }
+            cost.push((best, bytes));
         }
-        spent.push(best);
+        spent.push(cost);
     }
-    println!(
-        "overview of 1,000 HPAs with 36 partitions: {:?}, {:.0} times that of 10",
-        spent[1],
-        spent[1].as_secs_f64() / spent[0].as_secs_f64()
-    );
+    for (place, what) in ["overview", "page of one HPA"].into_iter().enumerate() {
+        let [(few, _), (hundred, small), (many, large)] = [0, 1, 2].map(|n| spent[n][place]);
+        println!(
+            "{what} among 1,000 HPAs with 36 partitions: {many:?}, {:.1} times that among 10 and {:.1} times that among \
+             100; {large} bytes",
+            many.as_secs_f64() / few.as_secs_f64(),
+            many.as_secs_f64() / hundred.as_secs_f64(),
+        );
+        assert!(
+            large < small + small / 5,
+            "{what}: {small} bytes, then {large}"
+        );
+    }
 }

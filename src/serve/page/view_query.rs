@@ -1,9 +1,11 @@
-//! What the page's address asks for: filter, search, order, and the time that charts cover.
+//! What the page's address asks for: filter, search, order and page.
 
 use std::cmp::Reverse;
 
-use crate::model::diagnostics::attention::{AttentionLevel, is_asleep, is_at_ceiling};
+use crate::model::diagnostics::attention::{AttentionLevel, SloState, is_asleep, is_at_ceiling};
+use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::serve::hpa_rows::HpaRow;
+use crate::serve::time_span::query_value;
 
 /// Which HPAs to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,16 +15,18 @@ pub(super) enum Filter {
     Ceiling,
     Asleep,
     Unknown,
+    Late,
     Paused,
 }
 
 impl Filter {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::All,
         Self::Attention,
         Self::Ceiling,
         Self::Asleep,
         Self::Unknown,
+        Self::Late,
         Self::Paused,
     ];
 
@@ -34,6 +38,7 @@ impl Filter {
             Self::Ceiling => "ceiling",
             Self::Asleep => "asleep",
             Self::Unknown => "unknown",
+            Self::Late => "late",
             Self::Paused => "paused",
         }
     }
@@ -45,6 +50,7 @@ impl Filter {
             Self::Ceiling => "at ceiling",
             Self::Asleep => "asleep",
             Self::Unknown => "unknown",
+            Self::Late => "over SLO",
             Self::Paused => "paused",
         }
     }
@@ -56,6 +62,7 @@ impl Filter {
             Self::Ceiling => is_at_ceiling(&row.status),
             Self::Asleep => is_asleep(&row.status),
             Self::Unknown => row.urgency == AttentionLevel::Unknown,
+            Self::Late => row.slo == Some(SloState::Missed),
             Self::Paused => row.status.paused,
         }
     }
@@ -91,6 +98,22 @@ impl Order {
     ];
 }
 
+/// HPAs on one page: more would keep a browser busy with every update.
+pub(super) const ROWS_PER_PAGE: usize = 100;
+
+/// The part of a list that is shown on a page.
+#[derive(Debug)]
+pub(super) struct PageSlice<'a, T> {
+    pub(super) rows: &'a [T],
+    /// Number of the page, from 1.
+    pub(super) page: usize,
+    pub(super) pages: usize,
+    /// Place of the first row in the list, from 1.
+    pub(super) first: usize,
+    /// Rows on all pages.
+    pub(super) total: usize,
+}
+
 /// What the address of the overview asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ViewQuery {
@@ -100,16 +123,14 @@ pub(super) struct ViewQuery {
     pub(super) namespace: String,
     /// Part of the name; empty = all.
     pub(super) search: String,
+    /// Number of the page, from 1.
+    pub(super) page: usize,
 }
 
 impl ViewQuery {
     /// Parses a query string. What is not known is left out, so that an old link still shows something.
     pub(super) fn parse(query: &str) -> Self {
-        let value_of = |key: &str| {
-            let mut pairs = form_urlencoded::parse(query.as_bytes());
-            let value = pairs.find(|(k, _)| k == key).map(|(_, value)| value);
-            value.unwrap_or_default().trim().to_owned()
-        };
+        let value_of = |key: &str| query_value(query, key).unwrap_or_default();
         let (filter, order) = (value_of("filter"), value_of("sort"));
         let mut filters = Filter::ALL.into_iter();
         let mut orders = Order::ALL.into_iter();
@@ -122,6 +143,7 @@ impl ViewQuery {
                 .unwrap_or(Order::Urgency),
             namespace: value_of("namespace"),
             search: value_of("q"),
+            page: value_of("page").parse().unwrap_or(1),
         }
     }
 
@@ -138,24 +160,41 @@ impl ViewQuery {
                 query.append_pair(key, value);
             }
         }
+        if self.page > 1 {
+            query.append_pair("page", &self.page.to_string());
+        }
         match query.finish() {
             query if query.is_empty() => "/".to_owned(),
             query => format!("/?{query}"),
         }
     }
 
-    /// Whether an HPA is among those that are searched, whatever the filter.
-    pub(super) fn finds(&self, row: &HpaRow) -> bool {
-        let search = self.search.to_lowercase();
-        let name = format!("{}/{}", row.status.namespace, row.status.hpa);
-        (self.namespace.is_empty() || self.namespace == row.status.namespace)
-            && name.to_lowercase().contains(&search)
+    /// The same at the first page, for a link that changes what is listed.
+    pub(super) fn at_first_page(&self) -> Self {
+        Self {
+            page: 1,
+            ..self.clone()
+        }
     }
 
-    /// The HPAs to show, in order.
-    pub(super) fn select<'a>(&self, rows: &'a [HpaRow]) -> Vec<&'a HpaRow> {
-        let shown = rows.iter().filter(|row| self.filter.accepts(row));
-        let mut shown: Vec<_> = shown.filter(|row| self.finds(row)).collect();
+    /// The HPAs that are searched, whatever the filter.
+    pub(super) fn find<'a>(&self, rows: &'a [HpaRow]) -> Vec<&'a HpaRow> {
+        let search = self.search.to_lowercase();
+        let is_found = |row: &&HpaRow| {
+            let HpaStatus { namespace, hpa, .. } = &row.status;
+            (self.namespace.is_empty() || self.namespace == *namespace)
+                && (search.is_empty()
+                    || format!("{namespace}/{hpa}")
+                        .to_lowercase()
+                        .contains(&search))
+        };
+        rows.iter().filter(is_found).collect()
+    }
+
+    /// The HPAs to show of those found, in order.
+    pub(super) fn select<'a>(&self, found: &[&'a HpaRow]) -> Vec<&'a HpaRow> {
+        let found = found.iter().copied();
+        let mut shown: Vec<_> = found.filter(|row| self.filter.accepts(row)).collect();
         // Rows are sorted by name, and sorting keeps the order of equal ones. Unknown lag comes first.
         let lag = |row: &HpaRow| Reverse(row.status.lag.unwrap_or(u64::MAX));
         let behind = |row: &HpaRow| Reverse(row.status.lag_millis.unwrap_or(u64::MAX));
@@ -170,41 +209,19 @@ impl ViewQuery {
         }
         shown
     }
-}
 
-/// The time that charts cover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window(u32, pub(super) &'static str);
-
-impl Window {
-    pub(super) const ALL: [Self; 5] = [
-        Self(300, "5m"),
-        Self(900, "15m"),
-        Self(3_600, "1h"),
-        Self(21_600, "6h"),
-        Self(86_400, "24h"),
-    ];
-
-    /// The longest that is chosen unless the address says so.
-    pub(super) const LONGEST_BY_DEFAULT: u32 = 3_600;
-
-    pub(super) fn parse(query: &str) -> Option<Self> {
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        let (_, name) = pairs.find(|(key, _)| key == "window")?;
-        Self::ALL.into_iter().find(|window| window.1 == name)
-    }
-
-    /// The shortest that covers so many seconds, up to an hour.
-    pub(super) fn covering(seconds: u32) -> Self {
-        let mut fitting = Self::ALL.into_iter();
-        let hour = Self(Self::LONGEST_BY_DEFAULT, "1h");
-        fitting
-            .find(|window| window.0 >= seconds.min(hour.0))
-            .unwrap_or(hour)
-    }
-
-    pub(super) fn seconds(self) -> u32 {
-        self.0
+    /// The rows of the page; of the last one if there are fewer pages.
+    pub(super) fn slice<'a, T>(&self, rows: &'a [T]) -> PageSlice<'a, T> {
+        let pages = rows.len().div_ceil(ROWS_PER_PAGE).max(1);
+        let page = self.page.clamp(1, pages);
+        let before = (page - 1) * ROWS_PER_PAGE;
+        PageSlice {
+            rows: rows.chunks(ROWS_PER_PAGE).nth(page - 1).unwrap_or(&[]),
+            page,
+            pages,
+            first: before + 1,
+            total: rows.len(),
+        }
     }
 }
 
@@ -223,11 +240,28 @@ mod tests {
     }
 
     #[test]
-    fn a_window_covers_what_is_known() {
-        assert_eq!(Window::covering(60).1, "5m");
-        assert_eq!(Window::covering(301).1, "15m");
-        assert_eq!(Window::covering(90_000).1, "1h");
-        assert_eq!(Window::parse("a=b&window=6h").unwrap().seconds(), 21_600);
-        assert_eq!(Window::parse("window=2h"), None);
+    fn pages_have_bounds_and_a_change_begins_at_the_first() {
+        let query = ViewQuery::parse("page=3&q=a");
+        assert_eq!(query.address(), "/?q=a&page=3");
+        let rows: Vec<usize> = (0..250).collect();
+        for (page, expected) in [
+            ("page=1", (0, 99)),
+            ("page=3", (200, 249)),
+            ("page=9", (200, 249)),
+            ("page=0", (0, 99)),
+            ("page=x", (0, 99)),
+        ] {
+            let shown = ViewQuery::parse(page).slice(&rows);
+            let ends = (*shown.rows.first().unwrap(), *shown.rows.last().unwrap());
+            assert_eq!(ends, expected, "{page}");
+            assert_eq!(shown.pages, 3);
+        }
+        let none = ViewQuery::parse("page=2").slice(&rows[..0]);
+        assert_eq!((none.rows.len(), none.page, none.pages), (0, 1, 1));
+        let filtered = ViewQuery {
+            filter: Filter::Ceiling,
+            ..query.at_first_page()
+        };
+        assert_eq!(filtered.address(), "/?filter=ceiling&q=a");
     }
 }

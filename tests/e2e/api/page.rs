@@ -27,6 +27,9 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     for (name, topic) in [("billing", scene.topic.as_str()), ("typo", "odrers")] {
         plane.apply(namespace, &hpa(name, &scene.group, topic).to_string())?;
     }
+    let axe = testbed.artifacts()?.axe.as_ref();
+    let axe = axe.context("no axe-core; tests/run brings it into the testbed")?;
+    let axe = std::fs::read_to_string(axe)?;
     let folder = testbed.folder("page")?;
     let port = scene.daemon.admin_port.to_string();
     let kubeconfig = plane.kubeconfig().to_string_lossy().into_owned();
@@ -93,21 +96,40 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
         "(document.querySelector('#chart-lag .line')?.getAttribute('d') ?? '').startsWith('M')",
     )?;
     same_numbers(&mut browser, &row)?;
-    keep_pictures(&mut browser, &address, &row)?;
+    let detail = format!("{address}{}", row.trim_start_matches('/'));
+    is_accessible(&mut browser, &axe, &address, &detail)?;
+    keep_pictures(&mut browser, &address, &detail)?;
 
-    browser.open(&format!("{address}{}", row.trim_start_matches('/')))?;
+    browser.look(1280, 1400, "light")?;
+    browser.open(&detail)?;
+    let zoomed = zoom(&mut browser)?;
+    browser.open(&detail)?;
     browser.press("Escape")?;
     browser.wait_for("location.pathname === '/'")?;
 
     // It is complete without a script.
-    browser.call(
-        "Emulation.setScriptExecutionDisabled",
-        json!({"value": true}),
-    )?;
+    let script = "Emulation.setScriptExecutionDisabled";
+    browser.call(script, json!({"value": true}))?;
     browser.open(&format!("{address}?filter=unknown"))?;
     browser.wait_for(&format!("({names}).endsWith('/typo')"))?;
+    browser.open(&format!("{detail}{}", zoomed.0))?;
+    ensure!(shown_span(&mut browser)? == zoomed.1, "{zoomed:?}");
+    browser.call(script, json!({"value": false}))?;
     let complaints = browser.complaints(&address)?;
     ensure!(complaints.is_empty(), "{complaints:#?}");
+
+    // Without the stream the page says that it is not live. It goes on by itself.
+    let notice = "document.querySelector('#notice')";
+    browser.block(&["*/api/stream"])?;
+    browser.open(&address)?;
+    browser.wait_for(&format!(
+        "!{notice}.hidden && {notice}.textContent.startsWith('Not live: values of ')"
+    ))?;
+    browser.wait_for("document.querySelector('#live').textContent === 'not live'")?;
+    browser.block(&[])?;
+    browser.wait_for(&format!(
+        "{notice}.hidden && document.querySelector('#live').textContent === 'live'"
+    ))?;
     drop(browser);
     ensure!(
         page.stop(Duration::from_secs(10))?.success(),
@@ -121,7 +143,7 @@ fn hpa(name: &str, group: &str, topic: &str) -> Value {
     json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "annotations": {"lagwise.dev/slo": "1s"}},
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "absent"},
             "maxReplicas": 50,
@@ -150,14 +172,85 @@ fn same_numbers(browser: &mut Browser, row: &str) -> Result<()> {
     Ok(())
 }
 
+/// The time that the charts cover, in seconds since 1970.
+fn shown_span(browser: &mut Browser) -> Result<(u64, u64)> {
+    let script =
+        "(({from, to}) => [Number(from), Number(to)])(document.querySelector('#charts').dataset)";
+    let span = browser.evaluate(script)?;
+    let [from, to] = [0, 1].map(|place| span[place].as_u64());
+    from.zip(to).with_context(|| format!("no span: {span}"))
+}
+
+/// Selects a time in a chart with the mouse, and a shorter one with the keyboard. Returns the query of the first, and what
+/// it shows.
+fn zoom(browser: &mut Browser) -> Result<(String, (u64, u64))> {
+    let (from, to) = shown_span(browser)?;
+    browser.drag("#chart-lag .picture", 0.25, 0.75)?;
+    browser.wait_for("location.search.startsWith('?from=')")?;
+    let selected = format!(
+        "Number(document.querySelector('#charts').dataset.to) < {to} && document.querySelector('#latest') !== null"
+    );
+    browser.wait_for(&selected)?;
+    let span = shown_span(browser)?;
+    let (first, last) = (from + (to - from) / 4, to - (to - from) / 4);
+    // The page moves on until the drag begins.
+    ensure!(
+        span.0.abs_diff(first) <= 20 && span.1.abs_diff(last) <= 20,
+        "of {from} to {to}, {span:?} is shown"
+    );
+    let query = browser.evaluate("location.search")?;
+    let query = query.as_str().context("no query")?.to_owned();
+    browser.evaluate("document.querySelector('#charts').focus()")?;
+    for _ in 0..30 {
+        browser.press_with_shift("ArrowLeft")?;
+    }
+    browser.wait_for("document.querySelector('#chart-lag .selection') !== null")?;
+    browser.press("Enter")?;
+    browser.wait_for(&format!("location.search !== '{query}'"))?;
+    browser.wait_for(&format!(
+        "(({{from, to}}) => to - from < {})(document.querySelector('#charts').dataset)",
+        span.1 - span.0
+    ))?;
+    // Going back shows the longer time, and from there one gets to the present.
+    browser.evaluate("history.back()")?;
+    browser.wait_for(&format!(
+        "location.search === '{query}' && document.querySelector('#charts').dataset.from === '{}'",
+        span.0
+    ))?;
+    browser.evaluate("document.querySelector('#latest').click()")?;
+    browser.wait_for("location.search === '' && document.querySelector('#latest') === null")?;
+    Ok((query, span))
+}
+
+/// Both pages have no serious issue in either colour scheme.
+fn is_accessible(browser: &mut Browser, axe: &str, overview: &str, detail: &str) -> Result<()> {
+    for address in [overview, detail] {
+        for scheme in ["light", "dark"] {
+            browser.look(1280, 1400, scheme)?;
+            browser.open(address)?;
+            browser.wait_for("document.querySelector('#live').textContent === 'live'")?;
+            let issues = browser.accessibility_issues(axe)?;
+            ensure!(issues.is_empty(), "{address}, {scheme}: {issues:#?}");
+        }
+    }
+    // It would find one.
+    browser.evaluate("document.body.append(document.createElement('input'))")?;
+    let issues = browser.accessibility_issues(axe)?;
+    ensure!(
+        issues.len() == 1 && issues[0].starts_with("label: "),
+        "{issues:#?}"
+    );
+    Ok(())
+}
+
 /// Keeps pictures of both pages for people to look at. Nothing may be wider than the window.
-fn keep_pictures(browser: &mut Browser, address: &str, row: &str) -> Result<()> {
+fn keep_pictures(browser: &mut Browser, overview: &str, detail: &str) -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/page-pictures");
     std::fs::create_dir_all(&folder)?;
-    for (name, path) in [("overview", ""), ("hpa", row.trim_start_matches('/'))] {
-        browser.open(&format!("{address}{path}"))?;
+    for (name, address) in [("overview", overview), ("hpa", detail)] {
+        browser.open(address)?;
         for (width, height) in [(360, 1600), (1280, 1400), (2560, 1400)] {
-            for scheme in ["light", "dark"] {
+            for scheme in ["light", "dark", "print"] {
                 browser.look(width, height, scheme)?;
                 let wide = browser.evaluate("document.documentElement.scrollWidth")?;
                 ensure!(

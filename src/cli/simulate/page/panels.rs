@@ -6,10 +6,11 @@ use super::RunCourse;
 use crate::model::policy::decision::RateDecision;
 use crate::model::units::short_duration::short_duration;
 use crate::serve::hpa_endpoints::MarkerRow;
-use crate::serve::page::chart::{Chart, Line, TimeSpan};
+use crate::serve::page::chart::{Chart, Line};
 use crate::serve::page::format::seconds_of;
 use crate::serve::page::history_charts::format_count;
 use crate::serve::page::html::Html;
+use crate::serve::time_span::TimeSpan;
 use crate::simulate::records::TimelineEntry;
 
 /// Most points of a line. More could not be told apart.

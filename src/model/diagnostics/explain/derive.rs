@@ -22,6 +22,7 @@ use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
 use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::{HpaCap, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::partition_filter::PartitionFilter;
 
@@ -196,8 +197,8 @@ impl Deriver<'_> {
     fn part(&self, group: &GroupEvaluation) -> GroupPart {
         let GroupQuery { key, settings, .. } = &*group.query;
         let mut part = GroupPart {
-            cluster: key.cluster.to_string(),
-            group: key.group.to_string(),
+            cluster: key.cluster.clone(),
+            group: key.group.clone(),
             members: None,
             omitted_members: None,
             assignor: None,
@@ -268,7 +269,7 @@ impl Deriver<'_> {
         let partitions: Vec<_> = partitions.unwrap_or_default();
         let fault = topic.read.fault();
         TopicPart {
-            topic: topic.topic.to_string(),
+            topic: topic.topic.clone(),
             read_seconds_ago: shown.map(|lag| now.since(&lag.read).as_secs()),
             lag: total.map(|lag| lag.0),
             lag_seconds: oldest(&partitions),
@@ -348,10 +349,10 @@ fn because(answer: &MetricValue) -> String {
 }
 
 /// Whether a finding is about the HPA or one of its groups.
-fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(String, String)>) -> bool {
+fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(ClusterName, GroupId)>) -> bool {
     match &finding.subject {
         FindingSubject::Group { cluster, group } => {
-            groups.contains(&(cluster.to_string(), group.to_string()))
+            groups.contains(&(cluster.clone(), group.clone()))
         }
         FindingSubject::Hpa(of) => of == hpa,
         FindingSubject::Setting(_) | FindingSubject::Keda { .. } => false,

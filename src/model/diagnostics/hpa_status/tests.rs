@@ -64,7 +64,15 @@ fn read_statuses(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
     };
     let now = fixtures::at(Duration::from_secs(4));
     let snapshot = snapshot.evaluated(&policy);
-    statuses(snapshot.at(&now), snapshot.all_findings())
+    let all = statuses(snapshot.at(&now), snapshot.all_findings());
+    // Asked for alone, each has the same status.
+    for hpa in hpas {
+        let key = HpaKey::new(&*hpa.namespace, &*hpa.name);
+        let of_all = all.iter().find(|status| *status.hpa == *hpa.name);
+        let alone = hpa_status(&key, snapshot.at(&now), snapshot.all_findings());
+        assert_eq!(alone.as_ref(), of_all, "{key}");
+    }
+    all
 }
 
 fn one(hpa: HpaFacts) -> HpaStatus {
@@ -97,6 +105,7 @@ fn status_has_lag_and_desired_replicas() {
         // A single reading does not reveal the age of a message.
         lag_millis: status.lag_millis,
         lag_millis_is_lower_bound: status.lag_millis_is_lower_bound,
+        slo_seconds: None,
         replicas: None,
         asleep_since: None,
         desired: Some(2),
@@ -148,6 +157,46 @@ fn status_says_whether_writes_are_paused() {
         let status = one(hpa("a", metrics, annotations));
         assert_eq!(status.paused, paused, "{annotations:?}");
     }
+}
+
+#[test]
+fn the_objective_is_the_shortest_that_is_set_or_followed() {
+    let lag = || metric(LAG_METRIC, "group=g,topic=t", "100");
+    let other = || metric(LAG_METRIC, "group=h,topic=u", "100");
+    for (metrics, annotations, slo) in [
+        (vec![lag()], &[][..], None),
+        (vec![lag()], &[("slo", "90s")], Some(90)),
+        (vec![lag(), other()], &[("slo.h", "5m")], Some(300)),
+        (
+            vec![lag(), other()],
+            &[("slo", "2m"), ("slo.h", "5m")],
+            Some(120),
+        ),
+        // The rate policy follows its default unless another is set.
+        (vec![lag()], &[("policy", "rate")], Some(60)),
+        (
+            vec![lag()],
+            &[("policy", "rate"), ("slo", "10m")],
+            Some(600),
+        ),
+        (vec![lag()], &[("policy", "recommend")], None),
+    ] {
+        let status = one(hpa("a", metrics, annotations));
+        assert_eq!(status.slo_seconds, slo, "{annotations:?}");
+    }
+}
+
+#[test]
+fn one_of_several_hpas_has_its_own_status() {
+    let of = |name: &str, selector: &str| hpa(name, vec![metric(LAG_METRIC, selector, "100")], &[]);
+    let all = read_statuses(&[
+        of("a", "group=g,topic=t"),
+        of("b", "group=h,topic=u"),
+        of("broken", "group=broken,topic=v"),
+        of("invalid", "topic=t"),
+        hpa("other", vec![metric("queue", "queue=t", "1")], &[]),
+    ]);
+    assert_eq!(all.len(), 4, "{all:?}");
 }
 
 #[test]

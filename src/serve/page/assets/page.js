@@ -1,8 +1,12 @@
-// Makes the page live: newer values without a reload, filtering while typing, keyboard, a cursor in the charts.
+// Makes the page live: newer values without a reload, filtering while typing, keyboard.
 // The server renders everything; this only puts newer parts in place. Without it the page is complete, but still.
+
+import * as charts from "./charts.js";
+import { follow } from "./live.js";
 
 const main = document.getElementById("page");
 const live = document.getElementById("live");
+const notice = document.getElementById("notice");
 document.documentElement.classList.add("scripted");
 
 let chosen = ""; // the address of the chosen HPA, for the keyboard
@@ -10,11 +14,11 @@ let paused = false;
 let loading = null; // ends the request under way
 let last = 0; // when the page was last updated
 let cost = 0; // how long that took, in milliseconds
-let history = null; // the points of the charts, read at the first use
+let problem = ""; // why there are no live updates
 
 // --- updates -----------------------------------------------------------------------------------------------
 
-/** Puts the page at this address in place of the present one. */
+/** Puts the page at this address in place of the present one. Returns whether the server answered. */
 async function show(address, { push = false } = {}) {
   loading?.abort();
   const request = (loading = new AbortController());
@@ -22,6 +26,8 @@ async function show(address, { push = false } = {}) {
   try {
     const response = await fetch(address, { signal: request.signal });
     const text = await response.text();
+    // A replica that does not lead has nothing to show: what is there is better than nothing.
+    if (response.status >= 500) throw new Error(`status ${response.status}`);
     const next = new DOMParser().parseFromString(text, "text/html");
     const content = next.getElementById("page");
     if (!content) throw new Error("unexpected response");
@@ -31,9 +37,11 @@ async function show(address, { push = false } = {}) {
     replace(content);
     last = Date.now();
     cost = performance.now() - started;
-    say("live");
+    say(problem);
+    return true;
   } catch (error) {
-    if (error.name !== "AbortError") say("no connection; retrying");
+    if (error.name !== "AbortError") say(problem || "the server does not answer");
+    return error.name === "AbortError";
   } finally {
     if (loading === request) loading = null;
   }
@@ -51,7 +59,6 @@ function replace(content) {
   main.querySelectorAll("details").forEach((details, place) => {
     if (toggled.has(place)) details.open = toggled.get(place);
   });
-  history = null;
   if (field) {
     const again = document.getElementById(field);
     if (again) {
@@ -74,10 +81,18 @@ function decorate() {
     time.textContent = isToday || "clock" in time.dataset ? clock : `${date.toLocaleDateString()} ${clock}`;
   }
   choose(rows().find((row) => row.dataset.href === chosen), { scroll: false });
+  charts.enhance();
 }
 
-function say(text) {
-  live.textContent = paused ? "paused (p resumes)" : text;
+/** Says whether the page is live, and if not, why and of when its values are. */
+function say(why) {
+  const isStill = paused || why !== "";
+  const values = new Date(last).toLocaleTimeString([], { hour12: false });
+  live.textContent = paused ? "paused" : why ? "not live" : "live";
+  notice.hidden = !isStill;
+  // Not set again, so that it is not read aloud again.
+  const text = paused ? `Paused: values of ${values}. Press p to go on.` : `Not live: values of ${values}; ${why}.`;
+  if (isStill && notice.textContent !== text) notice.textContent = text;
 }
 
 const here = () => location.pathname + location.search;
@@ -86,24 +101,19 @@ const here = () => location.pathname + location.search;
 function isBusy() {
   const selection = document.getSelection();
   const isSelecting = selection && !selection.isCollapsed && main.contains(selection.anchorNode);
-  return paused || document.hidden || isSelecting || loading !== null || document.querySelector(".cursor") !== null;
+  return paused || document.hidden || isSelecting || loading !== null || charts.isInUse();
 }
 
-function refresh() {
+/** Shows newer values unless that would disturb. Returns whether the server answered, as far as is known. */
+async function refresh() {
   // A large page takes long, and must not be all that the browser does.
-  if (!isBusy() && Date.now() - last > Math.max(1000, cost * 10)) show(here());
+  if (isBusy() || Date.now() - last <= Math.max(1000, cost * 10)) return true;
+  return show(here());
 }
 
 if (main.dataset.live === "yes") {
   last = Date.now();
-  const stream = new EventSource("/api/stream");
-  stream.addEventListener("snapshot", refresh);
-  stream.addEventListener("open", () => say("live"));
-  stream.addEventListener("error", () => {
-    say("no connection; retrying");
-    // A stream that was refused is closed for good.
-    if (stream.readyState === EventSource.CLOSED) setInterval(refresh, 15000);
-  });
+  follow(refresh, (why) => say((problem = why)));
   document.addEventListener("visibilitychange", refresh);
 }
 
@@ -184,7 +194,7 @@ document.addEventListener("keydown", (event) => {
     k: () => move(-1),
     p: () => {
       paused = !paused;
-      say("live");
+      say(problem);
       refresh();
     },
     Enter: () => chosen && rows().length > 0 && !isLink && location.assign(chosen),
@@ -194,65 +204,5 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-// --- cursor in the charts ----------------------------------------------------------------------------------
-
-const NUMBERS = [
-  ["replicas", "now"],
-  ["desired", "desired"],
-  ["uncapped", "worth"],
-  ["ceiling", "ceiling"],
-  ["lag", "lag"],
-  ["lag_seconds", "behind, s"],
-  ["produced_per_second", "arriving/s"],
-  ["consumed_per_second", "consumed/s"],
-];
-
-/** The points of the charts on the page. */
-async function points(from) {
-  const [, , namespace, name] = location.pathname.split("/");
-  const response = await fetch(`/api/hpas/${namespace}/${name}?since=${from}`);
-  return response.ok ? (await response.json()).history.points : [];
-}
-
-main.addEventListener("pointermove", async (event) => {
-  const picture = event.target.closest(".picture");
-  const times = main.querySelector(".times");
-  if (!picture || !times) return clearCursor();
-  const from = Number(times.dataset.from);
-  const to = Number(times.dataset.to);
-  const box = picture.getBoundingClientRect();
-  const share = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
-  drawCursor(share * 1000);
-  history ??= points(from);
-  const all = await history;
-  const at = from + share * (to - from);
-  const nearest = all.reduce((best, point) => (!best || Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best), null);
-  const readout = main.querySelector(".readout");
-  if (!nearest || !readout) return;
-  const numbers = NUMBERS.filter(([key]) => nearest[key] !== null).map(([key, title]) => `${title} ${format(nearest[key])}`);
-  const clock = new Date(nearest.at * 1000).toLocaleTimeString([], { hour12: false });
-  readout.textContent = `${clock}  ${numbers.join(" · ") || "unknown"}`;
-});
-main.addEventListener("pointerleave", clearCursor);
-
-const format = (number) => number.toLocaleString(undefined, { maximumFractionDigits: 1 });
-
-function drawCursor(x) {
-  for (const picture of main.querySelectorAll(".picture")) {
-    let line = picture.querySelector(".cursor");
-    if (!line) {
-      line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      line.setAttribute("class", "cursor");
-      picture.append(line);
-    }
-    line.setAttribute("d", `M${x} 0V100`);
-  }
-}
-
-function clearCursor() {
-  for (const line of main.querySelectorAll(".cursor")) line.remove();
-  const readout = main.querySelector(".readout");
-  if (readout) readout.textContent = "";
-}
-
+charts.watch(main, (address) => show(address, { push: true }));
 decorate();

@@ -49,7 +49,7 @@ fn every_value_rule_has_an_explanation() {
 
 #[test]
 fn selects_findings_of_the_hpa_and_its_groups() {
-    let groups = [("main".to_owned(), "g".to_owned())].into();
+    let groups = [("main".into(), "g".into())].into();
     let mixed = |group: &str| {
         let (cluster, group) = (ClusterName::from("main"), GroupId::from(group));
         Finding::new(FindingCode::MixedSubscriptions, (&cluster, &group), "m")

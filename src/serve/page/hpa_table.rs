@@ -1,0 +1,188 @@
+//! The table of HPAs on the overview.
+
+use super::bars;
+use super::format;
+use super::html::Html;
+use super::sparklines::Sparklines;
+use super::view_query::{Order, ViewQuery};
+use crate::model::diagnostics::attention::{AttentionLevel, SloState, findings};
+use crate::model::diagnostics::hpa_status::HpaStatus;
+use crate::model::findings::{FindingCode, Severity};
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::untrusted_text::Printable;
+use crate::serve::hpa_rows::HpaRow;
+
+/// Writes the table of these HPAs.
+pub(super) fn write(html: &mut Html, rows: &[&HpaRow], query: &ViewQuery, sparklines: &Sparklines) {
+    html.element("table", &[("class", &"hpas")], |html| {
+        html.element("thead", &[], |html| {
+            html.element("tr", &[], |html| {
+                for (order, title) in [
+                    (Some(Order::Urgency), "State"),
+                    (Some(Order::Name), "HPA"),
+                    (Some(Order::Lag), "Lag"),
+                    (Some(Order::Behind), "Behind"),
+                    (None, "Drained in"),
+                    (Some(Order::Replicas), "Replicas"),
+                    (None, "Because"),
+                    (None, "Findings"),
+                    (None, "Cap"),
+                ] {
+                    heading(html, order, title, query);
+                }
+            });
+        });
+        html.line();
+        html.element("tbody", &[], |html| {
+            for row in rows {
+                table_row(html, row, sparklines.lags(&row.key()));
+                html.line();
+            }
+        });
+    });
+}
+
+fn heading(html: &mut Html, order: Option<Order>, title: &str, query: &ViewQuery) {
+    let Some(order) = order else {
+        let class = if title == "Drained in" { "number" } else { "" };
+        return html.text_element("th", &[("scope", &"col"), ("class", &class)], title);
+    };
+    let address = ViewQuery {
+        order,
+        ..query.at_first_page()
+    }
+    .address();
+    let is_chosen = query.order == order;
+    let sort = match (is_chosen, order) {
+        (false, _) => "none",
+        (true, Order::Name) => "ascending",
+        (true, _) => "descending",
+    };
+    let class = if order == Order::Behind { "number" } else { "" };
+    let attributes: [(&'static str, &dyn std::fmt::Display); 3] =
+        [("scope", &"col"), ("class", &class), ("aria-sort", &sort)];
+    html.element("th", &attributes, |html| {
+        html.text_element("a", &[("href", &address), ("data-swap", &"")], title);
+    });
+}
+
+fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
+    let status = &row.status;
+    let address = hpa_address(status);
+    html.element("tr", &[("data-href", &address)], |html| {
+        html.element("td", &[("class", &"state")], |html| {
+            state(html, row.urgency)
+        });
+        html.element("td", &[("class", &"name")], |html| {
+            html.element("a", &[("href", &address)], |html| {
+                html.element("span", &[("class", &"namespace")], |html| {
+                    html.text(Printable::name(&status.namespace));
+                    html.text("/");
+                });
+                html.text(Printable::name(&status.hpa));
+            });
+        });
+        html.element("td", &[("class", &"lag"), ("data-label", &"lag")], |html| {
+            bars::sparkline(html, lags);
+            html.text_element("b", &[], format::or_unknown(status.lag.map(format::count)));
+        });
+        let cell = |html: &mut Html, class: &str, label: &str, text: String| {
+            html.text_element("td", &[("class", &class), ("data-label", &label)], text);
+        };
+        html.element(
+            "td",
+            &[("class", &"number"), ("data-label", &"behind")],
+            |html| {
+                html.text(format::behind(status));
+                slo(html, row);
+            },
+        );
+        let drained = format::or_unknown(row.seconds_to_drain.map(format::seconds));
+        cell(html, "number", "drained in", drained);
+        html.element("td", &[("class", &"replicas")], |html| {
+            bars::replica_bar(html, status);
+            bars::replica_numbers(html, status);
+        });
+        let because = Printable::message(&row.because);
+        html.element("td", &[("class", &"because")], |html| {
+            // The style sheet cuts what is long; the page of the HPA has all of it.
+            html.text_element("span", &[("title", &because)], because);
+        });
+        html.element("td", &[("class", &"findings")], |html| {
+            for code in findings(status) {
+                badge(html, code);
+            }
+        });
+        cell(html, "cap", "cap", cap(status));
+    });
+}
+
+/// The SLO, and in words whether it is missed.
+pub(super) fn slo(html: &mut Html, row: &HpaRow) {
+    let Some((state, objective)) = row.slo.zip(row.status.slo_seconds) else {
+        return;
+    };
+    let (class, text) = match state {
+        SloState::Met => ("slo", "within SLO"),
+        SloState::Missed => ("slo missed", "over SLO"),
+        SloState::Unknown => ("slo", "SLO"),
+    };
+    html.element("small", &[("class", &class)], |html| {
+        html.text(format!("{text} {}", format::seconds(objective)));
+    });
+}
+
+/// The address of the page of an HPA.
+pub(super) fn hpa_address(status: &HpaStatus) -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    // A name may have dots and hyphens, which need no escape.
+    let plain = |text: &str| encode(text).replace("%2D", "-").replace("%2E", ".");
+    format!("/hpas/{}/{}", plain(&status.namespace), plain(&status.hpa))
+}
+
+/// How urgent it is, as a shape and a word, so that it can be told without colours.
+pub(super) fn state(html: &mut Html, urgency: AttentionLevel) {
+    let (class, mark) = match urgency {
+        AttentionLevel::Unknown => ("state-unknown", "?"),
+        AttentionLevel::Error => ("state-error", "✗"),
+        AttentionLevel::Warning => ("state-warning", "!"),
+        AttentionLevel::AtCeiling => ("state-ceiling", "▲"),
+        AttentionLevel::Calm => ("state-calm", "✓"),
+        AttentionLevel::Asleep => ("state-asleep", "z"),
+    };
+    html.element("span", &[("class", &class)], |html| {
+        html.text_element(
+            "span",
+            &[("class", &"mark"), ("aria-hidden", &"true")],
+            mark,
+        );
+        html.text(urgency.label());
+    });
+}
+
+fn badge(html: &mut Html, code: FindingCode) {
+    let (class, mark) = match code.severity() {
+        Severity::Error => ("badge error", "✗ "),
+        Severity::Warning => ("badge warning", "! "),
+        Severity::Info => ("badge", "i "),
+    };
+    let title = format!("{} {} {}", code.what(), code.why(), code.fix());
+    html.element("abbr", &[("class", &class), ("title", &title)], |html| {
+        html.text(mark);
+        html.text(code.code());
+    });
+}
+
+/// What is done about the ceiling.
+pub(super) fn cap(status: &HpaStatus) -> String {
+    let mode = match status.cap {
+        CapMode::Advise => "advise",
+        CapMode::Enforce if status.cap_observed => "enforced",
+        CapMode::Enforce => "enforce, not yet held",
+    };
+    match status.paused {
+        true => format!("{mode}, paused"),
+        false => mode.to_owned(),
+    }
+}
