@@ -135,6 +135,7 @@ fn api(auth: RequestAuth) -> (Router, Box<dyn std::any::Any>) {
         leading: Leading::alone(),
         forwarder: None,
         triggers: None,
+        history: lagwise::serve::history::HpaHistoryHandle::none(),
         upstream: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,

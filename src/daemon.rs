@@ -207,11 +207,25 @@ impl App {
             step_down,
             close,
         };
+        let (history, recording) =
+            serve::history::history(reader.clone(), leading.own.clone(), history_step);
+        tasks.spawn(async move {
+            recording.await;
+            ("history of HPAs", Ok(()))
+        });
+        if let Some(forwarder) = forwarder.clone() {
+            let (history, leading) = (history.clone(), leading.clone());
+            tasks.spawn(async move {
+                serve::history_handover::follow(history, leading, forwarder).await;
+                ("handover of the history", Ok(()))
+            });
+        }
         let api = serve::external::router(serve::external::ExternalOptions {
             reader: reader.clone(),
             leading: leading.clone(),
             forwarder,
             triggers: triggers.clone(),
+            history: history.clone(),
             upstream,
             interests,
             queries,
@@ -243,12 +257,6 @@ impl App {
             (scaler.listener, router, scaler.tls)
         });
         let probe_router = serve::probes::router(readiness);
-        let (history, recording) =
-            serve::history::history(reader.clone(), leading.own.clone(), history_step);
-        tasks.spawn(async move {
-            recording.await;
-            ("history of HPAs", Ok(()))
-        });
         let admin_router = serve::admin::router(
             serve::admin::AdminEndpointOptions::new(reader, leading.own)
                 .with_history(history, &leader::pod_name()),

@@ -25,6 +25,7 @@ mod first_read;
 pub mod forward;
 pub mod health;
 pub mod history;
+pub mod history_handover;
 mod host_check;
 pub(crate) mod hpa_endpoints;
 mod hpa_rows;

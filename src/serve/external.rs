@@ -26,6 +26,7 @@ use super::external_scaler::TriggerAnswers;
 use super::first_read::FirstReadLimiter;
 use super::forward::{self, Forwarder};
 use super::health::Readiness;
+use super::history::HpaHistoryHandle;
 use super::leader_router::LeaderRouter;
 use super::request::{Parameters, require_get, require_json};
 use super::route::Route;
@@ -61,6 +62,8 @@ pub struct ExternalOptions {
     pub forwarder: Option<Arc<Forwarder>>,
     /// Answers what followers ask about triggers of KEDA; `None` without external scaler.
     pub triggers: Option<Arc<TriggerAnswers>>,
+    /// For other replicas, which may lead next.
+    pub history: HpaHistoryHandle,
     /// Answers requests for metrics that are not lagwise's.
     pub upstream: Option<Upstream>,
     /// Receives the groups that requests name. Sending never blocks.
@@ -79,6 +82,7 @@ pub struct ExternalOptions {
 struct ExternalMetricsApi {
     router: LeaderRouter,
     triggers: Option<Arc<TriggerAnswers>>,
+    history: HpaHistoryHandle,
     tenancy: Tenancy,
     upstream: Option<Upstream>,
     /// Without what an upstream lists.
@@ -100,6 +104,7 @@ pub fn router(options: ExternalOptions) -> Router {
             forwarder: options.forwarder,
         },
         triggers: options.triggers,
+        history: options.history,
         tenancy: options.tenancy,
         upstream: options.upstream,
         discovery: DiscoveryDocuments::new(&[]),
@@ -185,8 +190,7 @@ impl ExternalMetricsApi {
                 require_get(method)?;
                 return Err(no_such_path());
             }
-            // Only other replicas know it.
-            Route::Trigger if !forward::is_forwarded(&request.parts.headers) => {
+            route if route.is_for_replicas() && !forward::is_forwarded(&request.parts.headers) => {
                 return Err(no_such_path());
             }
             Route::Metric { namespace, metric }
@@ -205,7 +209,7 @@ impl ExternalMetricsApi {
         if is_forwarded {
             authenticated.trust();
         }
-        if matches!(route, Route::Trigger) && !is_forwarded {
+        if route.is_for_replicas() && !is_forwarded {
             return Err(no_such_path());
         }
         // The follower that forwards a request has authorized its caller.
@@ -257,6 +261,7 @@ impl ExternalMetricsApi {
                 self.metric(&query, request, is_forwarded).await
             }
             Route::Trigger => self.forwarded_trigger(request).await,
+            Route::History => self.history_part(request).await,
             Route::Live | Route::Ready | Route::OpenApi | Route::Nothing => Err(no_such_path()),
         }
     }

@@ -171,14 +171,28 @@ impl Forwarder {
         }
         .emit();
         self.log_transition(address, sent.as_ref().err());
-        sent.map_err(|(why, _)| why)
+        sent.map(|(code, body)| json(code, body))
+            .map_err(|(why, _)| why)
+    }
+
+    /// Status and body of the leader's response to a question of this replica itself, which is not counted and not logged.
+    pub(super) async fn ask(
+        &self,
+        leader: &Leader,
+        path: &str,
+    ) -> Result<(StatusCode, Vec<u8>), LeaderUnavailable> {
+        let address = leader
+            .address
+            .as_deref()
+            .ok_or(LeaderUnavailable::NoAddress)?;
+        self.send(address, path).await.map_err(|(why, _)| why)
     }
 
     async fn send(
         &self,
         address: &str,
         path: &str,
-    ) -> Result<Response, (LeaderUnavailable, String)> {
+    ) -> Result<(StatusCode, Vec<u8>), (LeaderUnavailable, String)> {
         let mut request = self
             .client
             .get(format!("https://{address}{path}"))
@@ -217,7 +231,7 @@ impl Forwarder {
                 ));
             }
         }
-        Ok(json(code, body))
+        Ok((code, body))
     }
 
     /// Logs when forwarding starts to fail and when it works again. A changed leader is not a

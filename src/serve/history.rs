@@ -18,7 +18,7 @@ pub const HISTORY_STEP: Duration = Duration::from_secs(15);
 /// Questions that wait at most; further ones wait at their endpoint.
 const MAX_QUESTIONS: usize = 16;
 
-type Question = Box<dyn FnOnce(&HistoryRecorder) + Send>;
+type Question = Box<dyn FnOnce(&mut HistoryRecorder) + Send>;
 
 /// Asks the task that has the history. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,10 +36,18 @@ impl HpaHistoryHandle {
         &self,
         question: impl FnOnce(&HistoryRecorder) -> T + Send + 'static,
     ) -> Option<T> {
+        self.change(move |recorder| question(recorder)).await
+    }
+
+    /// Changes the history; `None` if the task has ended.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut HistoryRecorder) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let question: Question = Box::new(move |recorder| {
             // The endpoint may have given up meanwhile.
-            let _ = answer.send(question(recorder));
+            let _ = answer.send(change(recorder));
         });
         self.0.send(question).await.ok()?;
         answered.await.ok()
@@ -74,7 +82,7 @@ async fn record(
                 let leads = leadership.current_term(snapshot.term, Instant::now()).is_some();
                 if !leads {
                     recorder.pause();
-                } else if snapshot.is_swept() {
+                } else if snapshot.is_swept() && !snapshot.targets.hpas_unlisted {
                     // With thousands of HPAs this takes longer than a task may keep a thread of the runtime.
                     let recorded = tokio::task::spawn_blocking(move || {
                         let now = Moment::now();
@@ -90,7 +98,7 @@ async fn record(
                     };
                 }
             }
-            Some(question) = questions.recv() => question(&recorder),
+            Some(question) = questions.recv() => question(&mut recorder),
         }
     }
 }

@@ -20,6 +20,9 @@ pub(super) static GROUP_VERSION: LazyLock<String> = LazyLock::new(|| format!("{G
 /// The path by which followers ask the leader about triggers of KEDA.
 pub(super) const TRIGGER_PATH: &str = "/external-scaler/trigger";
 
+/// The path by which other replicas ask the leader for the history of HPAs.
+pub(super) const HISTORY_PATH: &str = "/history";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
     /// Liveness.
@@ -44,6 +47,8 @@ pub(super) enum Route<'a> {
     },
     /// What another replica asks about a trigger of KEDA.
     Trigger,
+    /// What another replica asks about the history of HPAs.
+    History,
     /// An unknown path.
     Nothing,
 }
@@ -59,6 +64,7 @@ impl<'a> Route<'a> {
             "/readyz" => Route::Ready,
             "/version" => Route::Version,
             TRIGGER_PATH => Route::Trigger,
+            HISTORY_PATH => Route::History,
             "/openapi" => Route::OpenApi,
             _ if path.starts_with("/openapi/") => Route::OpenApi,
             _ => Route::Nothing,
@@ -106,8 +112,14 @@ impl<'a> Route<'a> {
             Route::GroupList | Route::Group | Route::ResourceList => "discovery",
             Route::Metric { .. } => "metric",
             Route::Trigger => "trigger",
+            Route::History => "history",
             Route::Nothing => "unknown",
         }
+    }
+
+    /// Whether only other replicas may know it.
+    pub(super) fn is_for_replicas(&self) -> bool {
+        matches!(self, Route::Trigger | Route::History)
     }
 
     /// Metric name, for metric labels; unknown ones are "other".
@@ -179,6 +191,8 @@ mod tests {
             ("/healthz/", Route::Live),
             ("/readyz", Route::Ready),
             ("/version", Route::Version),
+            (TRIGGER_PATH, Route::Trigger),
+            (HISTORY_PATH, Route::History),
             ("/openapi/v2", Route::OpenApi),
             ("/openapi/v3", Route::OpenApi),
             ("/openapi/v3/apis/external.metrics.k8s.io", Route::OpenApi),

@@ -1,6 +1,7 @@
 //! Two daemons on one cluster: one leads and writes, and the other takes over.
 
 mod answers;
+mod history;
 
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "leader::the_next_knows_what_one_remembered",
         the_next_knows_what_one_remembered,
+    ),
+    (
+        "leader::the_history_is_handed_over",
+        history::is_handed_over,
     ),
 ];
 

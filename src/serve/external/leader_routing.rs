@@ -14,6 +14,7 @@ use crate::model::units::newtypes::Moment;
 use crate::serve::api_error::ApiFailure;
 use crate::serve::external_scaler::forwarded;
 use crate::serve::forward::{self, Role};
+use crate::serve::history_handover;
 use crate::serve::leader_router::{Routed, SnapshotRequest};
 use crate::serve::route::Route;
 use crate::serve::value_list;
@@ -58,7 +59,7 @@ impl ExternalMetricsApi {
         let may_be = match &request.route {
             // Each replica asks an upstream itself.
             Route::Metric { metric, .. } => Metric::from_name(metric).is_some(),
-            route => matches!(route, Route::Trigger),
+            route => route.is_for_replicas(),
         };
         if !may_be || !forward::is_forwarded(&request.parts.headers) {
             return Ok(false);
@@ -100,6 +101,16 @@ impl ExternalMetricsApi {
         let triggers = self.triggers.as_ref().ok_or_else(super::no_such_path)?;
         let query = request.parts.uri.query().unwrap_or_default();
         respond(forwarded::answer(triggers, query).await, true)
+    }
+
+    /// Answers another replica with a part of the history.
+    pub(super) async fn history_part(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<Response, ApiFailure> {
+        let query = request.parts.uri.query().unwrap_or_default();
+        let routed = history_handover::answer(&self.history, &self.router.leading, query).await;
+        respond(routed, true)
     }
 }
 

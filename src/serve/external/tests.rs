@@ -89,6 +89,7 @@ fn api_beside(
         leading: Leading::alone(),
         forwarder: None,
         triggers: None,
+        history: crate::serve::history::HpaHistoryHandle::none(),
         upstream,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader: reader.clone(),

@@ -101,6 +101,7 @@ impl TestScaler {
             leading,
             forwarder: Some(forwarder),
             triggers: Some(answers),
+            history: crate::serve::history::HpaHistoryHandle::none(),
             upstream: None,
             readiness,
             reader,

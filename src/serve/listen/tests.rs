@@ -67,6 +67,7 @@ impl TestServer {
             leading: Leading::alone(),
             forwarder: None,
             triggers: None,
+            history: crate::serve::history::HpaHistoryHandle::none(),
             upstream: None,
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,

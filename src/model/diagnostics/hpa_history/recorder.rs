@@ -1,7 +1,11 @@
 //! Records the numbers of all HPAs in histories of bounded memory.
 
+mod handover;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
+
+pub use self::handover::{HandedHpa, HistoryPart};
 
 use super::marker::{HistoryMarker, MarkerKind};
 use super::{HistoryPoint, HistoryResolution, HpaHistory};
@@ -36,6 +40,8 @@ pub struct HistoryRecorder {
     left_out: usize,
     /// Since when it records without a break.
     since: Option<SystemTime>,
+    /// Since when the process recorded without a break that handed its histories over, and when it did so last.
+    handed_over: Option<(SystemTime, SystemTime)>,
     /// The readings at the last point, for rates and incidents.
     before: Clusters,
     /// The term of the last point.
@@ -64,6 +70,7 @@ impl HistoryRecorder {
             hpas: BTreeMap::new(),
             left_out: 0,
             since: None,
+            handed_over: None,
             before: Clusters::new(),
             term: 0,
         }
@@ -76,13 +83,13 @@ impl HistoryRecorder {
         findings: impl Iterator<Item = &'f Finding>,
         term: u64,
     ) {
+        let now = evaluations.now();
         if self.term != term {
             // Another process led meanwhile.
             self.before.clear();
-            self.since = None;
+            self.since = self.since_handover(now.wall);
             self.term = term;
         }
-        let now = evaluations.now();
         let statuses = statuses(evaluations, findings);
         let keys: BTreeSet<HpaKey> = statuses.iter().map(key_of).collect();
         self.hpas.retain(|hpa, _| keys.contains(hpa));

@@ -10,15 +10,21 @@ use super::*;
 use crate::authentication::Credential;
 use crate::leader_election::{Leader, Leadership, Leading, Term};
 use crate::model::fixtures;
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::lag::assembly::Scope;
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::quantity::Milli;
 use crate::serve::auth::RequestAuth;
 use crate::serve::auth::testing::{FakeAuthenticator, OWN_NAME};
 use crate::serve::external::tests::{TestResponse, evaluated, send, with_selector};
 use crate::serve::external::{ExternalOptions, router};
 use crate::serve::forward::{FORWARDED, Forwarder};
 use crate::serve::health::Readiness;
+use crate::serve::history::{HpaHistoryHandle, history};
+use crate::serve::history_handover::follow;
 use crate::serve::tls::ServerTls;
 use crate::serve::{BuildInfo, listen};
-use crate::snapshot_channel::{self, Publisher};
+use crate::snapshot_channel::{self, Publisher, SnapshotReader};
 
 const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
 const ORDERS: &str = "cluster=main,group=orders,topic=payments";
@@ -35,6 +41,10 @@ struct TestDaemon {
 
 impl TestDaemon {
     fn new(tls: &ServerTls, token: &str) -> Self {
+        Self::with_history(tls, token, HpaHistoryHandle::none())
+    }
+
+    fn with_history(tls: &ServerTls, token: &str, history: HpaHistoryHandle) -> Self {
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let (terms, own) = watch::channel(None);
         let (leaders, others) = watch::channel(None);
@@ -53,6 +63,7 @@ impl TestDaemon {
             },
             forwarder: Some(Arc::new(Forwarder::new(tls, credential).unwrap())),
             triggers: None,
+            history,
             upstream: None,
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
@@ -89,8 +100,12 @@ impl TestDaemon {
     }
 
     async fn get_as(&self, token: &str, headers: HeaderMap) -> TestResponse {
-        let mut request = Request::get(with_selector(LAG, ORDERS))
-            .header("authorization", format!("Bearer {token}"));
+        self.get_path_as(token, headers, &with_selector(LAG, ORDERS))
+            .await
+    }
+
+    async fn get_path_as(&self, token: &str, headers: HeaderMap, path: &str) -> TestResponse {
+        let mut request = Request::get(path).header("authorization", format!("Bearer {token}"));
         request.headers_mut().unwrap().extend(headers);
         send(&self.router, request.body(Body::empty()).unwrap()).await
     }
@@ -163,6 +178,88 @@ async fn accepts_forwarded_requests_only_from_peers() {
     assert_eq!(got.code, 200, "{}", got.body);
     assert!(!got.headers.contains_key(FORWARDED));
     assert_eq!(leader.get_as("nobody's", forwarded()).await.code, 401);
+}
+
+/// A history that is recorded while the process leads, or not at all.
+fn recorded(leadership: Leadership) -> (HpaHistoryHandle, SnapshotReader) {
+    let target = MetricTarget::AverageValue(Milli::from_units(10));
+    let hpa = fixtures::hpa("billing", "group=g,topic=orders", target);
+    let row = (0, Ok(Some(1)), Ok(8));
+    let read = fixtures::read(Duration::ZERO, "g", "orders", &[row]);
+    let snapshot = fixtures::evaluated(&[hpa], [read], Scope::Whole);
+    let (publisher, reader) = snapshot_channel::channel(snapshot);
+    let (handle, recording) = history(reader.clone(), leadership, Duration::from_millis(5));
+    tokio::spawn(async move {
+        let _publisher = publisher;
+        recording.await;
+    });
+    (handle, reader)
+}
+
+#[tokio::test]
+async fn the_history_is_for_replicas_only_and_the_next_leader_takes_it_over() {
+    let tls = tls();
+    let (history, _reader) = recorded(Leadership::alone());
+    let points = async |handle: &HpaHistoryHandle| {
+        let key = HpaKey::new("shop", "billing");
+        let count = handle.ask(move |recorder| Some(recorder.history(&key)?.points().count()));
+        count.await.flatten().unwrap_or(0)
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while points(&history).await == 0 {
+        assert!(Instant::now() < deadline, "nothing was recorded");
+        tokio::task::yield_now().await;
+    }
+    let leader = TestDaemon::with_history(&tls, "peer's", history.clone());
+    leader.lead(1, later());
+    for (token, headers, code) in [
+        ("peer's", forwarded(), 200),
+        ("peer's", HeaderMap::new(), 404),
+        ("mary's", forwarded(), 404),
+        ("mary's", HeaderMap::new(), 404),
+        ("nobody's", forwarded(), 401),
+    ] {
+        let got = leader.get_path_as(token, headers, "/history?since=0").await;
+        assert_eq!(got.code, code, "{token}: {}", got.body);
+        assert_eq!(
+            got.body.contains("billing"),
+            code == 200,
+            "{token}: {}",
+            got.body
+        );
+    }
+
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let bound = listen::bind(loopback, "server.external_metrics.listen").unwrap();
+    let address = Some(bound.address().to_string());
+    let (router, server) = (leader.router.clone(), tls.clone());
+    let serving = tokio::spawn(async move {
+        let forever = std::future::pending();
+        bound
+            .serve_tls(listen::ListenerKind::Api, router, &server, forever)
+            .await
+    });
+    let (next, _reader) = recorded(Leadership::new(watch::channel(None).1));
+    let (_leaders, others) = watch::channel(Some(Leader { term: 1, address }));
+    let leading = Leading {
+        own: Leadership::new(watch::channel(None).1),
+        others,
+    };
+    let credential = Credential::Token("peer's".to_owned());
+    let forwarder = Arc::new(Forwarder::new(&tls, credential).unwrap());
+    let following = tokio::spawn(follow(next.clone(), leading, forwarder));
+    while points(&next).await == 0 {
+        assert!(Instant::now() < deadline, "nothing was handed over");
+        tokio::task::yield_now().await;
+    }
+    // A replica that does not lead hands nothing over.
+    leader.terms.send_replace(None);
+    let got = leader
+        .get_path_as("peer's", forwarded(), "/history?since=0")
+        .await;
+    assert_eq!(got.code, 503, "{}", got.body);
+    following.abort();
+    serving.abort();
 }
 
 #[tokio::test]

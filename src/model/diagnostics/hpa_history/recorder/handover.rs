@@ -1,0 +1,453 @@
+//! Hands histories to another process, which may lead next: in parts, each small enough for one response.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{HistoryRecorder, RecordedHpa, seconds_since_1970};
+use crate::model::diagnostics::hpa_history::HistoryPoint;
+use crate::model::diagnostics::hpa_history::marker::{HistoryMarker, MarkerKind};
+use crate::model::diagnostics::incidents::IncidentKind;
+use crate::model::evaluation::ValueRule;
+use crate::model::findings::FindingCode;
+use crate::model::units::hpa_key::HpaKey;
+
+/// Size of a part in JSON at most, in bytes, by the estimates below. The first HPA of a part always fits.
+const PART_BYTES: usize = 900_000;
+
+/// Size of an HPA without points and markers, of a point and of a marker at most, in bytes of JSON.
+const HPA_BYTES: usize = 2_000;
+const POINT_BYTES: usize = 160;
+const MARKER_BYTES: usize = 80;
+
+/// A history that was handed over goes on without a break if the last part came this recently.
+const FRESH: Duration = Duration::from_secs(120);
+
+/// A part of the histories of a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryPart {
+    /// Since when it is known without a break, in seconds since 1970.
+    pub since: Option<u32>,
+    /// Number of HPAs in all parts.
+    pub total: usize,
+    pub hpas: Vec<HandedHpa>,
+    /// Whether no further HPAs follow.
+    pub is_last: bool,
+}
+
+/// What is handed over of one HPA.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandedHpa {
+    pub namespace: String,
+    pub name: String,
+    points: Vec<PointRow>,
+    markers: Vec<MarkerRow>,
+    /// Codes of the present findings.
+    findings: Vec<String>,
+    is_paused: bool,
+}
+
+/// A point in the order of the fields of [`HistoryPoint`]: without their names it has a third of the size.
+type PointRow = (
+    u32,
+    Option<u32>,
+    Option<u32>,
+    Option<u32>,
+    Option<u32>,
+    Option<u32>,
+    Option<u64>,
+    Option<f32>,
+    Option<f32>,
+    Option<f32>,
+    Option<ValueRule>,
+);
+
+/// The time of a marker, its label, and what belongs to it.
+type MarkerRow = (u32, String, MarkerDetail);
+
+/// What belongs to a marker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum MarkerDetail {
+    Change {
+        from: u32,
+        to: u32,
+    },
+    /// Code of a finding, or label of an incident.
+    Name(String),
+    None(()),
+}
+
+impl HandedHpa {
+    fn new(hpa: &HpaKey, recorded: &RecordedHpa, since: u32) -> Self {
+        let points = recorded.history.points();
+        let markers = recorded.history.markers();
+        Self {
+            namespace: hpa.namespace.to_string(),
+            name: hpa.name.to_string(),
+            points: points.filter(|p| p.at >= since).map(point_row).collect(),
+            markers: markers.filter(|m| m.at >= since).map(marker_row).collect(),
+            findings: recorded
+                .findings
+                .iter()
+                .map(|code| code.code().to_owned())
+                .collect(),
+            is_paused: recorded.is_paused,
+        }
+    }
+
+    #[must_use]
+    pub fn key(&self) -> HpaKey {
+        HpaKey::new(self.namespace.as_str(), self.name.as_str())
+    }
+
+    /// The time of the last point.
+    #[must_use]
+    pub fn latest(&self) -> Option<u32> {
+        self.points.last().map(|point| point.0)
+    }
+
+    fn estimated_bytes(&self) -> usize {
+        let points = self.points.len().saturating_mul(POINT_BYTES);
+        let markers = self.markers.len().saturating_mul(MARKER_BYTES);
+        HPA_BYTES.saturating_add(points).saturating_add(markers)
+    }
+}
+
+impl HistoryRecorder {
+    /// The histories of the HPAs after this one, with what is known since `since`, in seconds since 1970; as many as fit.
+    #[must_use]
+    pub fn part(&self, after: Option<&HpaKey>, since: u32) -> HistoryPart {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut left = self.hpas.range::<HpaKey, _>((start, Bound::Unbounded));
+        let mut part = HistoryPart {
+            since: self.since.map(seconds_since_1970),
+            total: self.hpas.len(),
+            hpas: Vec::new(),
+            is_last: false,
+        };
+        let mut bytes: usize = 0;
+        loop {
+            let Some((hpa, recorded)) = left.next() else {
+                part.is_last = true;
+                return part;
+            };
+            let handed = HandedHpa::new(hpa, recorded, since);
+            bytes = bytes.saturating_add(handed.estimated_bytes());
+            if bytes > PART_BYTES && !part.hpas.is_empty() {
+                return part;
+            }
+            part.hpas.push(handed);
+        }
+    }
+
+    /// Adds a part that another process recorded, as far as there is room.
+    pub fn add_part(&mut self, part: &HistoryPart) {
+        self.fit(part.total);
+        let room = self.room();
+        for handed in &part.hpas {
+            let hpa = handed.key();
+            if !self.hpas.contains_key(&hpa) && self.hpas.len() >= room {
+                continue;
+            }
+            let resolution = self.resolution;
+            let recorded = self.hpas.entry(hpa).or_default();
+            for row in &handed.points {
+                recorded.history.add(point(row), resolution);
+            }
+            for marker in handed.markers.iter().filter_map(marker) {
+                // Parts overlap.
+                if recorded.history.markers().all(|known| *known != marker) {
+                    recorded.history.mark(marker, resolution);
+                }
+            }
+            let codes = handed.findings.iter();
+            recorded.findings = codes.filter_map(|code| FindingCode::find(code)).collect();
+            recorded.is_paused = handed.is_paused;
+        }
+    }
+
+    /// Ends a handover of all parts, at this time: forgets HPAs that were not among them.
+    pub fn finish_handover(
+        &mut self,
+        hpas: &BTreeSet<HpaKey>,
+        since: Option<u32>,
+        now: SystemTime,
+    ) {
+        self.hpas.retain(|hpa, _| hpas.contains(hpa));
+        let since = since.map(|since| SystemTime::UNIX_EPOCH + Duration::from_secs(since.into()));
+        self.handed_over = since.map(|since| (since, now));
+    }
+
+    /// Since when the history is known without a break, if it was handed over shortly before `now`.
+    pub(super) fn since_handover(&mut self, now: SystemTime) -> Option<SystemTime> {
+        let (since, handed) = self.handed_over.take()?;
+        let is_fresh = now.duration_since(handed).is_ok_and(|age| age <= FRESH);
+        is_fresh.then_some(since)
+    }
+}
+
+fn point_row(point: HistoryPoint) -> PointRow {
+    (
+        point.at,
+        point.replicas,
+        point.desired,
+        point.uncapped,
+        point.ceiling,
+        point.max_replicas,
+        point.lag,
+        point.lag_seconds,
+        point.produced_per_second,
+        point.consumed_per_second,
+        point.rule,
+    )
+}
+
+fn point(row: &PointRow) -> HistoryPoint {
+    let (
+        at,
+        replicas,
+        desired,
+        uncapped,
+        ceiling,
+        max_replicas,
+        lag,
+        lag_seconds,
+        produced_per_second,
+        consumed_per_second,
+        rule,
+    ) = *row;
+    HistoryPoint {
+        at,
+        replicas,
+        desired,
+        uncapped,
+        ceiling,
+        max_replicas,
+        lag,
+        lag_seconds,
+        produced_per_second,
+        consumed_per_second,
+        rule,
+    }
+}
+
+fn marker_row(marker: &HistoryMarker) -> MarkerRow {
+    let detail = match marker.kind {
+        MarkerKind::Scaled { from, to }
+        | MarkerKind::MaxReplicasChanged { from, to }
+        | MarkerKind::CeilingChanged { from, to } => MarkerDetail::Change { from, to },
+        MarkerKind::FindingBegan(code) | MarkerKind::FindingEnded(code) => {
+            MarkerDetail::Name(code.code().to_owned())
+        }
+        MarkerKind::Incident(kind) => MarkerDetail::Name(kind.label().to_owned()),
+        MarkerKind::ValueLost
+        | MarkerKind::ValueFound
+        | MarkerKind::Paused
+        | MarkerKind::Resumed => MarkerDetail::None(()),
+    };
+    (marker.at, marker.kind.label().to_owned(), detail)
+}
+
+/// The marker of a row; `None` for one that only another version knows.
+fn marker((at, label, detail): &MarkerRow) -> Option<HistoryMarker> {
+    let kind = match (label.as_str(), detail) {
+        ("scaled", MarkerDetail::Change { from, to }) => MarkerKind::Scaled {
+            from: *from,
+            to: *to,
+        },
+        ("max_replicas_changed", MarkerDetail::Change { from, to }) => {
+            MarkerKind::MaxReplicasChanged {
+                from: *from,
+                to: *to,
+            }
+        }
+        ("ceiling_changed", MarkerDetail::Change { from, to }) => MarkerKind::CeilingChanged {
+            from: *from,
+            to: *to,
+        },
+        ("value_lost", _) => MarkerKind::ValueLost,
+        ("value_found", _) => MarkerKind::ValueFound,
+        ("paused", _) => MarkerKind::Paused,
+        ("resumed", _) => MarkerKind::Resumed,
+        ("finding_began", MarkerDetail::Name(code)) => {
+            MarkerKind::FindingBegan(FindingCode::find(code)?)
+        }
+        ("finding_ended", MarkerDetail::Name(code)) => {
+            MarkerKind::FindingEnded(FindingCode::find(code)?)
+        }
+        ("incident", MarkerDetail::Name(label)) => MarkerKind::Incident(
+            IncidentKind::ALL
+                .into_iter()
+                .find(|kind| kind.label() == label)?,
+        ),
+        _ => return None,
+    };
+    Some(HistoryMarker { at: *at, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
+    use super::*;
+    use crate::model::diagnostics::hpa_history::{MARKERS, OLDER_POINTS, RECENT_POINTS};
+
+    const STEP: Duration = Duration::from_secs(15);
+
+    fn point_at(at: u32) -> HistoryPoint {
+        HistoryPoint {
+            at,
+            replicas: Some(at),
+            lag: Some(7),
+            lag_seconds: Some(0.5),
+            rule: Some(ValueRule::Clamped),
+            ..HistoryPoint::default()
+        }
+    }
+
+    fn leader(hpas: usize, points: u32) -> HistoryRecorder {
+        let mut recorder = HistoryRecorder::new(STEP);
+        recorder.since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(30));
+        let resolution = recorder.resolution;
+        for number in 0..hpas {
+            let hpa = HpaKey::new("shop", format!("h{number:04}").as_str());
+            let recorded = recorder.hpas.entry(hpa).or_default();
+            for place in 0..points {
+                recorded.history.add(point_at(place * 15), resolution);
+            }
+        }
+        recorder
+    }
+
+    /// Hands everything since `since` over, as JSON. Returns the number of parts and the size of the largest.
+    fn hand_over(from: &HistoryRecorder, to: &mut HistoryRecorder, since: u32) -> (usize, usize) {
+        let (mut count, mut largest) = (0, 0);
+        let mut after = None;
+        let mut hpas = BTreeSet::new();
+        loop {
+            let json = serde_json::to_string(&from.part(after.as_ref(), since)).unwrap();
+            let part: HistoryPart = serde_json::from_str(&json).unwrap();
+            to.add_part(&part);
+            count += 1;
+            largest = largest.max(json.len());
+            hpas.extend(part.hpas.iter().map(HandedHpa::key));
+            after = part.hpas.last().map(HandedHpa::key).or(after);
+            if part.is_last {
+                to.finish_handover(&hpas, part.since, SystemTime::UNIX_EPOCH);
+                return (count, largest);
+            }
+        }
+    }
+
+    fn points(recorder: &HistoryRecorder, hpa: &str) -> Vec<HistoryPoint> {
+        let history = recorder.history(&HpaKey::new("shop", hpa)).unwrap();
+        history.points().collect()
+    }
+
+    #[test]
+    fn the_next_has_all_points_and_markers_and_goes_on() {
+        let mut leader = leader(3, 200);
+        let resolution = leader.resolution;
+        let kinds = [
+            MarkerKind::Scaled { from: 1, to: 2 },
+            MarkerKind::MaxReplicasChanged { from: 20, to: 12 },
+            MarkerKind::CeilingChanged { from: 12, to: 24 },
+            MarkerKind::ValueLost,
+            MarkerKind::ValueFound,
+            MarkerKind::Paused,
+            MarkerKind::Resumed,
+            MarkerKind::FindingBegan(FindingCode::NoGroup),
+            MarkerKind::FindingEnded(FindingCode::NoGroup),
+        ];
+        let incidents = IncidentKind::ALL.map(MarkerKind::Incident);
+        let markers: Vec<_> = (0..)
+            .zip(kinds.into_iter().chain(incidents))
+            .map(|(at, kind)| HistoryMarker { at, kind })
+            .collect();
+        let first = leader.hpas.first_entry().unwrap().into_mut();
+        first.findings.insert(FindingCode::NoGroup);
+        first.is_paused = true;
+        for marker in &markers {
+            first.history.mark(*marker, resolution);
+        }
+        let mut next = HistoryRecorder::new(STEP);
+        assert_eq!(hand_over(&leader, &mut next, 0).0, 1);
+        assert_eq!(points(&next, "h0002"), points(&leader, "h0002"));
+        let key = HpaKey::new("shop", "h0000");
+        let taken: Vec<_> = next.history(&key).unwrap().markers().copied().collect();
+        assert_eq!(taken, markers);
+        // What is known is not told again as a change.
+        assert!(next.hpas[&key].is_paused && next.hpas[&key].findings.len() == 1);
+        // The rest comes later, with an overlap.
+        let second = leader.hpas.get_mut(&HpaKey::new("shop", "h0001")).unwrap();
+        second.history.add(point_at(3_000), resolution);
+        hand_over(&leader, &mut next, 2_900);
+        assert_eq!(points(&next, "h0001"), points(&leader, "h0001"));
+        assert_eq!(next.history(&key).unwrap().markers().count(), markers.len());
+        // An HPA that is gone is forgotten.
+        leader.hpas.remove(&key);
+        hand_over(&leader, &mut next, 3_000);
+        assert!(next.history(&key).is_none());
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(30);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(next.since_handover(at(100)), Some(since));
+        assert_eq!(next.since_handover(at(100)), None, "only once");
+        hand_over(&leader, &mut next, 3_000);
+        assert_eq!(next.since_handover(at(200)), None, "that was too long ago");
+    }
+
+    #[test]
+    fn parts_have_a_bound_and_so_has_what_is_taken() {
+        let full = u32::try_from(RECENT_POINTS + OLDER_POINTS).unwrap();
+        let mut leader = leader(12, full);
+        let resolution = leader.resolution;
+        for recorded in leader.hpas.values_mut() {
+            for at in 0..u32::try_from(MARKERS).unwrap() {
+                let kind = MarkerKind::Scaled { from: at, to: at };
+                recorded
+                    .history
+                    .mark(HistoryMarker { at, kind }, resolution);
+            }
+        }
+        let mut next = HistoryRecorder::new(STEP);
+        let (parts, largest) = hand_over(&leader, &mut next, 0);
+        assert!(
+            parts > 1 && largest < PART_BYTES,
+            "{parts} parts of {largest} bytes"
+        );
+        assert_eq!(next.hpas().count(), 12);
+        // Room for three at the coarsest resolution.
+        let mut small = HistoryRecorder::new(STEP);
+        small.max_bytes = 3 * 5_000;
+        hand_over(&leader, &mut small, 0);
+        assert!(
+            small.hpas().count() <= small.room(),
+            "{}",
+            small.hpas().count()
+        );
+        assert!(small.bytes() < 12 * 30_000, "{}", small.bytes());
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_left_out() {
+        for row in [
+            (1, "exploded".to_owned(), MarkerDetail::None(())),
+            (1, "scaled".to_owned(), MarkerDetail::Name("x".to_owned())),
+            (
+                1,
+                "finding_began".to_owned(),
+                MarkerDetail::Name("LW999".to_owned()),
+            ),
+            (
+                1,
+                "incident".to_owned(),
+                MarkerDetail::Name("fire".to_owned()),
+            ),
+        ] {
+            assert_eq!(marker(&row), None, "{row:?}");
+        }
+    }
+}
