@@ -139,7 +139,7 @@ impl Cli {
             Command::Status(args) => status::run(args).await,
             Command::Page(args) => page::run(args).await,
             Command::Lint(args) => lint::run(args).await,
-            Command::Convert(args) => convert::run(&args),
+            Command::Convert(args) => convert::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Record(args) => record::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,

@@ -1,16 +1,24 @@
 //! `lagwise convert`: turns KEDA's ScaledObjects into HPAs and configuration, and says what differs.
 
+mod diff;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use super::kube_args::KubeArgs;
 use super::manifest_files::{NAMESPACE, parse_documents, read_texts};
 use super::{Output, error_text, print_error, write_stdout};
+use crate::k8s::client::{connect, server_version};
+use crate::k8s::keda_manifests::list_keda_objects;
 use crate::model::keda::convert::note::NoteKind;
-use crate::model::keda::convert::{Conversion, ConvertOptions, ConvertedObject, convert};
+use crate::model::keda::convert::{
+    Conversion, ConvertOptions, ConvertedForm, ConvertedObject, convert,
+};
 use crate::model::keda::scaled_object::KedaManifests;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::untrusted_text::Printable;
@@ -23,29 +31,64 @@ const UNREAD: u8 = 2;
 #[command(after_help = "Examples:\n  \
     lagwise convert -f scaledobjects/ > hpas.yaml\n  \
     lagwise convert -f scaledobjects/ --print config > lagwise.yaml\n  \
-    kubectl get scaledobject,triggerauthentication -A -o yaml | lagwise convert -f - | kubectl diff -f -\n  \
+    lagwise convert -A > hpas.yaml\n  \
+    lagwise convert -n shop --diff\n  \
+    lagwise convert -f scaledobjects/ --to external-scaler | kubectl diff -f -\n  \
     lagwise convert -f orders.yaml -o json | jq '.objects[].notes'\n\n\
-    The command reads only the files. It converts triggers kafka, apache-kafka, cpu and memory, and leaves secrets \
-    where they are. Comments above each HPA, and standard error, say what has no equivalent, what to do, and what \
+    With -f the command reads only the files. Without it, it lists KEDA's objects in the cluster that kubectl would \
+    use, for which you need the rights to list ScaledObjects and, for logins, TriggerAuthentications; it reads no \
+    Secrets. It changes nothing. It converts triggers kafka, apache-kafka, cpu and memory, and leaves secrets \
+    where they are. Comments above each object, and standard error, say what has no equivalent, what to do, and what \
     works in another way.\n\n\
     Exit code: 0 if everything was converted, 1 if an object or option has no equivalent, 2 for wrong usage or if a \
-    file could not be read.")]
+    file or the cluster could not be read.")]
 pub struct ConvertArgs {
-    /// Manifests to convert: a file, a folder, or - for standard input; may be repeated
-    #[arg(short, long, value_name = "FILE", required = true)]
+    /// Manifests to convert: a file, a folder, or - for standard input; may be repeated [default: the objects of the
+    /// cluster]
+    #[arg(short, long, value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// What Kafka triggers become
+    #[arg(long, value_enum, default_value_t = ConvertTo::Hpa)]
+    to: ConvertTo,
+    /// Where KEDA reaches lagwise's external scaler
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "lagwise.lagwise.svc:9443"
+    )]
+    scaler_address: String,
+    /// Show how the result differs from the objects of its names in the cluster
+    #[arg(long, conflicts_with_all = ["print", "output"])]
+    diff: bool,
     /// Part of the result to print; -o json and -o yaml have both
     #[arg(long, value_enum, default_value_t = Print::Hpas)]
     print: Print,
-    /// The namespace of manifests that set none
-    #[arg(short, long, value_name = "NAME", default_value = NAMESPACE)]
-    namespace: String,
+    /// The namespace of manifests that set none, or to list [default: default, or that of the context]
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// List the objects of all namespaces
+    #[arg(short = 'A', long, conflicts_with_all = ["file", "namespace"])]
+    all_namespaces: bool,
     /// Version of Kubernetes that the HPAs are for, such as 1.34
     #[arg(long, value_name = "VERSION")]
     kubernetes: Option<KubernetesVersion>,
     /// Output format: manifests, or everything including the notes
     #[arg(short, long, value_enum, default_value_t = Format::Manifests)]
     output: Format,
+    #[command(flatten)]
+    kube: KubeArgs,
+    /// Timeout of each request to Kubernetes
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
+    timeout: Duration,
+}
+
+/// What Kafka triggers become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ConvertTo {
+    /// Metrics of an HPA, without KEDA
+    Hpa,
+    /// Triggers of the same ScaledObject that ask lagwise's external scaler
+    ExternalScaler,
 }
 
 /// Part of the result.
@@ -72,21 +115,32 @@ enum Format {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
-    let manifests = match read(args) {
-        Ok(manifests) => manifests,
+pub async fn run(args: ConvertArgs) -> anyhow::Result<ExitCode> {
+    let read = match args.file.as_slice() {
+        [] => read_cluster(&args).await,
+        _ => read(&args).map(|manifests| (manifests, args.kubernetes)),
+    };
+    let (manifests, kubernetes) = match read {
+        Ok(read) => read,
         Err(error) => {
             print_error(&error_text(&error));
             return Ok(ExitCode::from(UNREAD));
         }
     };
-    let options = ConvertOptions {
-        namespace: args.namespace.clone(),
-        kubernetes: args.kubernetes,
+    let conversion = convert(&manifests, &options(&args, kubernetes));
+    let differences = match args.diff {
+        true => Some(diff::diff(&conversion, &args.kube, args.timeout).await),
+        false => None,
     };
-    let conversion = convert(&manifests, &options);
     let text = match args.output {
-        Format::Manifests => Some(render(&conversion, args.print)?),
+        Format::Manifests => Some(match differences {
+            Some(Ok(differences)) => differences,
+            Some(Err(error)) => {
+                print_error(&error_text(&error));
+                return Ok(ExitCode::from(UNREAD));
+            }
+            None => render(&conversion, args.print)?,
+        }),
         Format::Json => Output::Json.serialize(&conversion)?,
         Format::Yaml => Output::Yaml.serialize(&conversion)?,
     };
@@ -102,12 +156,66 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+fn options(args: &ConvertArgs, kubernetes: Option<KubernetesVersion>) -> ConvertOptions {
+    ConvertOptions {
+        namespace: namespace(args).to_owned(),
+        kubernetes,
+        form: match args.to {
+            ConvertTo::Hpa => ConvertedForm::Hpa,
+            ConvertTo::ExternalScaler => ConvertedForm::ExternalScaler {
+                address: args.scaler_address.clone(),
+            },
+        },
+    }
+}
+
+/// The namespace of manifests that set none.
+fn namespace(args: &ConvertArgs) -> &str {
+    args.namespace.as_deref().unwrap_or(NAMESPACE)
+}
+
+/// Lists KEDA's objects in the cluster, and finds out its version.
+async fn read_cluster(
+    args: &ConvertArgs,
+) -> anyhow::Result<(KedaManifests, Option<KubernetesVersion>)> {
+    let client = connect(&args.kube.options()).await?;
+    let own = client.default_namespace().to_owned();
+    let namespace = args.namespace.as_deref().unwrap_or(&own);
+    let namespace = (!args.all_namespaces).then_some(namespace);
+    let listed = list_keda_objects(&client, namespace, args.timeout).await;
+    let listed = listed.context("cannot list the ScaledObjects of the cluster")?;
+    for unread in &listed.unread {
+        print_error(unread);
+    }
+    let mut manifests = KedaManifests::default();
+    for document in &listed.documents {
+        let added = manifests.add(document, "the cluster", namespace.unwrap_or(NAMESPACE));
+        // Whoever may write one object must not keep others from being converted.
+        if let Err(error) = added {
+            print_error(&error.to_string());
+        }
+    }
+    anyhow::ensure!(
+        !manifests.is_empty(),
+        "there is no ScaledObject in {}",
+        namespace.map_or("any namespace".to_owned(), |name| format!(
+            "namespace {name}"
+        ))
+    );
+    let version = match args.kubernetes {
+        Some(version) => Some(version),
+        // Without it the HPAs are for any version.
+        None => server_version(&client, args.timeout).await.ok(),
+    };
+    Ok((manifests, version))
+}
+
 fn read(args: &ConvertArgs) -> anyhow::Result<KedaManifests> {
     let mut manifests = KedaManifests::default();
     for file in &args.file {
         for (name, text) in read_texts(file)? {
             for document in parse_documents(&text).with_context(|| name.clone())? {
-                let added = manifests.add(&document, &name, &args.namespace);
+                let added = manifests.add(&document, &name, namespace(args));
                 added.with_context(|| name.clone())?;
             }
         }
@@ -136,8 +244,8 @@ fn render_object(object: &ConvertedObject) -> anyhow::Result<String> {
     for note in &object.notes {
         text += &comment(&note.to_string());
     }
-    if let Some(hpa) = &object.hpa {
-        text += &Output::Yaml.serialize(hpa)?.unwrap_or_default();
+    if let Some(result) = object.result() {
+        text += &Output::Yaml.serialize(result)?.unwrap_or_default();
     }
     Ok(text)
 }
@@ -169,7 +277,10 @@ fn comment(text: &str) -> String {
 /// Summarizes the result: the totals, then a line for each object.
 fn summarize(conversion: &Conversion, print: Print) -> String {
     let all = &conversion.objects;
-    let converted = all.iter().filter(|object| object.hpa.is_some()).count();
+    let converted = all
+        .iter()
+        .filter(|object| object.result().is_some())
+        .count();
     let config = conversion.config.as_ref();
     let clusters = config.and_then(|config| config.get("clusters")?.as_array());
     let clusters = match clusters.map_or(0, Vec::len) {
@@ -185,7 +296,7 @@ fn summarize(conversion: &Conversion, print: Print) -> String {
         all.len()
     );
     for object in all {
-        let result = match &object.hpa {
+        let result = match object.result() {
             Some(_) => "converted",
             None => "not converted",
         };

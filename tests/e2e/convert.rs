@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::Test;
 use crate::daemon::{Daemon, Options};
+use crate::testbed::keda::KedaKinds;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
@@ -20,6 +21,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "convert::a_converted_hpa_scales_to_the_partitions",
         a_converted_hpa_scales_to_the_partitions,
+    ),
+    (
+        "convert::objects_of_the_cluster_are_converted_and_compared",
+        objects_of_the_cluster_are_converted_and_compared,
     ),
 ];
 
@@ -118,5 +123,70 @@ fn a_converted_hpa_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
         Ok(())
     })?;
     ensure!(series.max() == 5, "{:?}", series.values());
+    Ok(())
+}
+
+/// Without files the objects come from the cluster, with the same result; `--diff` says what would change.
+fn objects_of_the_cluster_are_converted_and_compared(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let namespace = plane.namespace("convert")?;
+    let _kinds = KedaKinds::define(plane)?;
+    let scaled_object = format!(
+        "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {{name: billing, namespace: {namespace}}}\nspec:\n  \
+         scaleTargetRef: {{name: billing}}\n  minReplicaCount: 1\n  maxReplicaCount: 20\n  triggers:\n    - type: kafka\n      \
+         metadata: {{bootstrapServers: \"kafka:9092\", consumerGroup: billing, topic: orders, lagThreshold: \"5\"}}\n",
+    );
+    poll_until(
+        Duration::from_secs(60),
+        "the API server to know ScaledObjects",
+        || plane.apply(&namespace, &scaled_object),
+    )?;
+    let file = testbed.folder("convert")?.join("billing.yaml");
+    std::fs::write(&file, scaled_object)?;
+    let kubeconfig = plane.kubeconfig().to_string_lossy();
+    let of_cluster = |more: &[&str]| {
+        let args = ["convert", "-n", &namespace, "--kubeconfig", &kubeconfig];
+        let done = testbed.lagwise(&[&args[..], more].concat()).output()?;
+        let text = String::from_utf8(done.stdout)?;
+        ensure!(
+            done.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        Ok(text)
+    };
+    let without_source = |text: &str| text.split_once('\n').map(|(_, rest)| rest.to_owned());
+    let (from_file, _) = convert(testbed, &file)?;
+    let converted = of_cluster(&[])?;
+    ensure!(
+        without_source(&converted) == without_source(&from_file),
+        "{converted}"
+    );
+    let title = format!("HorizontalPodAutoscaler {namespace}/billing");
+    let differences = of_cluster(&["--diff"])?;
+    ensure!(
+        differences == format!("{title}: it does not exist yet\n"),
+        "{differences}"
+    );
+    plane.apply(&namespace, &converted)?;
+    let differences = of_cluster(&["--diff"])?;
+    ensure!(
+        differences == format!("{title}: no difference\n"),
+        "{differences}"
+    );
+    let patch = r#"{"spec":{"maxReplicas":7}}"#;
+    plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", patch])?;
+    let differences = of_cluster(&["--diff"])?;
+    ensure!(
+        differences.contains("  spec.maxReplicas: 7 -> 20\n"),
+        "{differences}"
+    );
+
+    let external = of_cluster(&["--to", "external-scaler"])?;
+    plane.apply(&namespace, &external)?;
+    let applied = plane.get("scaledobject", "billing", Some(&namespace))?;
+    let trigger = &applied["spec"]["triggers"][0];
+    ensure!(trigger["type"] == "external-push", "{applied}");
+    ensure!(trigger["metadata"]["group"] == "billing", "{applied}");
     Ok(())
 }

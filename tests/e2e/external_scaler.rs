@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use crate::Test;
 use crate::daemon::{Daemon, Options};
-use crate::testbed::control_plane::ControlPlane;
-use crate::testbed::keda::{Keda, ScalerAddress};
+use crate::testbed::keda::{Keda, KedaKinds, ScalerAddress};
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::replicas::ReplicaSeries;
@@ -24,41 +23,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
 const WITHIN: Duration = Duration::from_secs(120);
 
 const GUIDE: &str = include_str!("../../docs/src/guides/coming-from-keda.md");
-
-const CRD: &str = r#"{
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "scaledobjects.keda.sh"},
-    "spec": {
-        "group": "keda.sh",
-        "scope": "Namespaced",
-        "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
-        "versions": [{
-            "name": "v1alpha1",
-            "served": true,
-            "storage": true,
-            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}
-        }]
-    }
-}"#;
-
-/// The CRD of KEDA's ScaledObjects. Deleted when dropped.
-struct ScaledObjects<'a>(&'a ControlPlane);
-
-impl<'a> ScaledObjects<'a> {
-    fn define(plane: &'a ControlPlane) -> Result<Self> {
-        let defined = Self(plane);
-        plane.kubectl_with_input(&["apply", "-f", "-"], CRD)?;
-        Ok(defined)
-    }
-}
-
-impl Drop for ScaledObjects<'_> {
-    fn drop(&mut self) {
-        let args = ["delete", "--ignore-not-found", "--wait=false", "-f", "-"];
-        let _ = self.0.kubectl_with_input(&args, CRD);
-    }
-}
 
 /// The ScaledObject of the guide.
 fn scaled_object(namespace: &str, group: &str, topic: &str) -> Result<String> {
@@ -109,7 +73,7 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
     let daemon = Daemon::start(testbed, &options, external, watched, Some(&kubeconfig))?;
 
-    let _defined = ScaledObjects::define(plane)?;
+    let _defined = KedaKinds::define(plane)?;
     let yaml = scaled_object(&namespace, &group, &topic)?;
     poll_until(WITHIN, "the API server to know ScaledObjects", || {
         plane.apply(&namespace, &yaml)

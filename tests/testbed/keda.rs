@@ -1,4 +1,4 @@
-//! Fake KEDA for one ScaledObject with an external trigger: its metrics server, and the HPA that it maintains. Messages
+//! Fake KEDA: its kinds of objects, and for one ScaledObject its metrics server and the HPA that it maintains. Messages
 //! and arithmetic follow KEDA's documentation and source, and share no code with lagwise.
 
 use std::collections::HashMap;
@@ -22,9 +22,88 @@ use tokio::net::TcpStream;
 use tonic::Streaming;
 use tonic_prost::ProstCodec;
 
+use super::control_plane::ControlPlane;
 use super::kubernetes::ServingCertificate;
 
 const SERVICE: &str = "/externalscaler.ExternalScaler/";
+
+/// KEDA's kinds of objects, as long as this lives.
+pub(crate) struct KedaKinds<'a>(&'a ControlPlane);
+
+impl<'a> KedaKinds<'a> {
+    pub(crate) fn define(plane: &'a ControlPlane) -> Result<Self> {
+        let defined = Self(plane);
+        plane.kubectl_with_input(&["apply", "-f", "-"], &Self::definitions())?;
+        Ok(defined)
+    }
+
+    fn definitions() -> String {
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let definition = |kind: &str| {
+            let (singular, plural) = (kind.to_lowercase(), format!("{}s", kind.to_lowercase()));
+            json!({
+                "apiVersion": "apiextensions.k8s.io/v1",
+                "kind": "CustomResourceDefinition",
+                "metadata": {"name": format!("{plural}.keda.sh")},
+                "spec": {
+                    "group": "keda.sh",
+                    "scope": "Namespaced",
+                    "names": {"kind": kind, "plural": plural, "singular": singular},
+                    "versions": [{
+                        "name": "v1alpha1",
+                        "served": true,
+                        "storage": true,
+                        "schema": {"openAPIV3Schema": schema},
+                    }],
+                },
+            })
+        };
+        let kinds = ["ScaledObject", "ScaledJob"].map(definition);
+        json!({"apiVersion": "v1", "kind": "List", "items": kinds}).to_string()
+    }
+}
+
+impl Drop for KedaKinds<'_> {
+    fn drop(&mut self) {
+        let args = ["delete", "--ignore-not-found", "--wait=false", "-f", "-"];
+        let _ = self.0.kubectl_with_input(&args, &Self::definitions());
+    }
+}
+
+/// KEDA's metrics server for one Kafka trigger whose value stays the same; dropped, it is gone.
+pub(crate) struct KafkaTriggerServer {
+    pub(crate) port: u16,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl KafkaTriggerServer {
+    pub(crate) fn start(certificate: &ServingCertificate, value: u64) -> Result<Self> {
+        let router = Router::new().fallback(async move |request: Request| {
+            let name = metric_name(&request);
+            if !name.starts_with("s0-") {
+                return json_response(&discovery());
+            }
+            let item = json!({
+                "metricName": name,
+                "metricLabels": null,
+                "timestamp": "2026-01-01T00:00:00Z",
+                "value": value.to_string(),
+            });
+            json_response(&value_list(vec![item]))
+        });
+        let (runtime, port) = serve(certificate, router)?;
+        Ok(Self {
+            port,
+            _runtime: runtime,
+        })
+    }
+
+    /// The HPA that KEDA keeps for a ScaledObject with one Kafka trigger.
+    pub(crate) fn hpa(scaled_object: &Value, metric: &str) -> Value {
+        let metadata = &scaled_object["spec"]["triggers"][0]["metadata"];
+        keda_hpa(scaled_object, metric, &metadata["lagThreshold"])
+    }
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct ScaledObjectRef {
@@ -116,10 +195,6 @@ impl Keda {
         address: ScalerAddress,
         scaled_object: &Value,
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
         let metadata = &scaled_object["spec"]["triggers"][0]["metadata"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let metadata = metadata.as_object().context("no metadata")?;
@@ -134,19 +209,10 @@ impl Keda {
                 scaler_metadata: metadata.collect(),
             },
         });
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
         let router = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&scaler));
-        let files = (certificate.cert_file.clone(), certificate.key_file.clone());
-        let tls = runtime.block_on(RustlsConfig::from_pem_file(files.0, files.1))?;
-        let server = {
-            let _inside = runtime.enter();
-            axum_server::from_tcp_rustls(listener, tls)?
-        };
-        runtime.spawn(server.serve(router.into_make_service()));
+        let (runtime, port) = serve(certificate, router)?;
         Ok(Self {
             port,
             scaler,
@@ -158,40 +224,8 @@ impl Keda {
     pub(crate) fn hpa(&self, scaled_object: &Value) -> Result<Value> {
         let specs = self.runtime.block_on(self.scaler.specs())?;
         let spec = specs.all.first().context("no metric spec")?;
-        let (of, wanted) = (&scaled_object["metadata"], &scaled_object["spec"]);
-        Ok(json!({
-            "apiVersion": "autoscaling/v2",
-            "kind": "HorizontalPodAutoscaler",
-            "metadata": {
-                "name": format!("keda-hpa-{}", self.scaler.object.name),
-                "labels": {"app.kubernetes.io/managed-by": "keda-operator"},
-                "ownerReferences": [{
-                    "apiVersion": scaled_object["apiVersion"],
-                    "kind": scaled_object["kind"],
-                    "name": of["name"],
-                    "uid": of["uid"],
-                    "controller": true,
-                    "blockOwnerDeletion": true,
-                }],
-            },
-            "spec": {
-                "minReplicas": wanted["minReplicaCount"],
-                "maxReplicas": wanted["maxReplicaCount"],
-                "behavior": wanted["advanced"]["horizontalPodAutoscalerConfig"]["behavior"],
-                "scaleTargetRef": {
-                    "apiVersion": "apps/v1",
-                    "kind": "Deployment",
-                    "name": wanted["scaleTargetRef"]["name"],
-                },
-                "metrics": [{"type": "External", "external": {
-                    "metric": {
-                        "name": format!("s0-{}", spec.name),
-                        "selector": {"matchLabels": {"scaledobject.keda.sh/name": of["name"]}},
-                    },
-                    "target": {"type": "AverageValue", "averageValue": in_milli(spec)},
-                }}],
-            },
-        }))
+        let metric = format!("s0-{}", spec.name);
+        Ok(keda_hpa(scaled_object, &metric, &json!(in_milli(spec))))
     }
 
     /// Opens a stream about activation.
@@ -204,6 +238,92 @@ impl Keda {
         let next = self.runtime.block_on(stream.message())?;
         Ok(next.map(|active| active.result))
     }
+}
+
+/// Serves this over TLS on a free port.
+fn serve(
+    certificate: &ServingCertificate,
+    router: Router,
+) -> Result<(tokio::runtime::Runtime, u16)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    let files = (certificate.cert_file.clone(), certificate.key_file.clone());
+    let tls = runtime.block_on(RustlsConfig::from_pem_file(files.0, files.1))?;
+    let server = {
+        let _inside = runtime.enter();
+        axum_server::from_tcp_rustls(listener, tls)?
+    };
+    runtime.spawn(server.serve(router.into_make_service()));
+    Ok((runtime, port))
+}
+
+/// The HPA that KEDA keeps for a ScaledObject with one trigger, which has this metric and target.
+fn keda_hpa(scaled_object: &Value, metric: &str, target: &Value) -> Value {
+    let (of, wanted) = (&scaled_object["metadata"], &scaled_object["spec"]);
+    let name = of["name"].as_str().unwrap_or_default();
+    json!({
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {
+            "name": format!("keda-hpa-{name}"),
+            "labels": {"app.kubernetes.io/managed-by": "keda-operator"},
+            "ownerReferences": [{
+                "apiVersion": scaled_object["apiVersion"],
+                "kind": scaled_object["kind"],
+                "name": of["name"],
+                "uid": of["uid"],
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        },
+        "spec": {
+            "minReplicas": wanted["minReplicaCount"],
+            "maxReplicas": wanted["maxReplicaCount"],
+            "behavior": wanted["advanced"]["horizontalPodAutoscalerConfig"]["behavior"],
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": wanted["scaleTargetRef"]["name"],
+            },
+            "metrics": [{"type": "External", "external": {
+                "metric": {
+                    "name": metric,
+                    "selector": {"matchLabels": {"scaledobject.keda.sh/name": of["name"]}},
+                },
+                "target": {"type": "AverageValue", "averageValue": target},
+            }}],
+        },
+    })
+}
+
+/// The last part of a request's path.
+fn metric_name(request: &Request) -> String {
+    let name = request.uri().path().rsplit('/').next();
+    name.unwrap_or_default().to_owned()
+}
+
+/// Discovery, by which the API server sees that the API is there.
+fn discovery() -> Value {
+    json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": "external.metrics.k8s.io/v1beta1",
+        "resources": [],
+    })
+}
+
+fn value_list(items: Vec<Value>) -> Value {
+    json!({
+        "kind": "ExternalMetricValueList",
+        "apiVersion": "external.metrics.k8s.io/v1beta1",
+        "metadata": {},
+        "items": items,
+    })
 }
 
 /// A quantity, as KEDA makes it: whole thousandths, and the floating-point field where there is one.
@@ -283,16 +403,9 @@ impl Scaler {
 }
 
 async fn answer(State(scaler): State<Arc<Scaler>>, request: Request) -> Response {
-    let name = request.uri().path().rsplit('/').next().unwrap_or_default();
-    let name = name.to_owned();
+    let name = metric_name(&request);
     let Some(metric) = name.strip_prefix("s0-") else {
-        // Discovery, by which the API server sees that the API is there.
-        return json_response(&json!({
-            "kind": "APIResourceList",
-            "apiVersion": "v1",
-            "groupVersion": "external.metrics.k8s.io/v1beta1",
-            "resources": [],
-        }));
+        return json_response(&discovery());
     };
     match scaler.metrics(metric).await {
         Ok(values) => {
@@ -304,13 +417,7 @@ async fn answer(State(scaler): State<Arc<Scaler>>, request: Request) -> Response
                     "value": in_milli(value),
                 })
             };
-            let items: Vec<_> = values.all.iter().map(item).collect();
-            json_response(&json!({
-                "kind": "ExternalMetricValueList",
-                "apiVersion": "external.metrics.k8s.io/v1beta1",
-                "metadata": {},
-                "items": items,
-            }))
+            json_response(&value_list(values.all.iter().map(item).collect()))
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
     }

@@ -21,7 +21,7 @@ use crate::model::evaluation::ServingPolicy;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
 use crate::model::hpa::label;
-use crate::model::keda::convert::{ConvertOptions, convert};
+use crate::model::keda::convert::{ConvertOptions, ConvertedForm, convert};
 use crate::model::keda::scaled_object::KedaManifests;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::{TargetOptions, Targets};
@@ -73,6 +73,7 @@ pub(in crate::cli) fn check_files(
     let options = ConvertOptions {
         namespace: namespace.to_owned(),
         kubernetes: version,
+        form: ConvertedForm::default(),
     };
     Ok(LintResult {
         findings: check_manifests(&manifests, config.as_ref(), version)

@@ -358,6 +358,7 @@ fn keda_findings() -> BTreeSet<Finding> {
     let options = ConvertOptions {
         namespace: "shop".into(),
         kubernetes: None,
+        form: Default::default(),
     };
     convert(&manifests, &options).findings()
 }

@@ -29,6 +29,20 @@ pub struct ConvertOptions {
     pub namespace: String,
     /// Version of the Kubernetes cluster; `None` means a version with all that lagwise uses.
     pub kubernetes: Option<KubernetesVersion>,
+    pub form: ConvertedForm,
+}
+
+/// What objects are converted to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ConvertedForm {
+    /// HPAs with metrics of lagwise, without KEDA.
+    #[default]
+    Hpa,
+    /// The same ScaledObjects with lagwise as the external scaler of their Kafka triggers.
+    ExternalScaler {
+        /// `HOST:PORT` at which KEDA reaches it.
+        address: String,
+    },
 }
 
 /// A ScaledObject or ScaledJob, converted.
@@ -39,13 +53,22 @@ pub struct ConvertedObject {
     pub name: String,
     /// Where it was found.
     pub source: String,
-    /// The HPA; `None` if it is not converted.
+    /// The HPA; `None` if it is not converted, or to another form.
     pub hpa: Option<Value>,
+    /// The ScaledObject whose triggers ask lagwise; `None` if it is not converted, or to an HPA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaled_object: Option<Value>,
     /// What a person must know, the most important first.
     pub notes: Vec<Note>,
 }
 
 impl ConvertedObject {
+    /// What it is converted to; `None` if it is not.
+    #[must_use]
+    pub fn result(&self) -> Option<&Value> {
+        self.hpa.as_ref().or(self.scaled_object.as_ref())
+    }
+
     /// Whether something is missing in the result.
     #[must_use]
     pub fn needs_attention(&self) -> bool {
@@ -103,22 +126,35 @@ impl Conversion {
 /// Converts all ScaledObjects.
 #[must_use]
 pub fn convert(manifests: &KedaManifests, options: &ConvertOptions) -> Conversion {
-    let readers = manifests.scaled_objects.iter().map(|(source, object)| {
+    let documents = manifests.documents.iter();
+    let all = manifests.scaled_objects.iter().zip(documents);
+    let readers = all.map(|((source, object), document)| {
         let reader = ObjectReader::read((source, object), manifests, options);
-        (source, reader)
+        (source, document, reader)
     });
     let readers = Vec::from_iter(readers);
-    let clusters = NamedClusters::new(readers.iter().flat_map(|(_, reader)| reader.logins()));
+    let clusters = NamedClusters::new(readers.iter().flat_map(|(_, _, reader)| reader.logins()));
     let mut objects = Vec::new();
-    for (source, reader) in readers {
+    for (source, document, reader) in readers {
         let (namespace, name) = reader.place();
-        let (hpa, notes) = reader.finish(&clusters);
+        let label = |login: &_| clusters.label(login);
+        let (hpa, scaled_object, notes) = match &options.form {
+            ConvertedForm::Hpa => {
+                let (hpa, notes) = reader.finish(label);
+                (hpa, None, notes)
+            }
+            ConvertedForm::ExternalScaler { address } => {
+                let (object, notes) = reader.finish_external(document, address, label);
+                (None, object, notes)
+            }
+        };
         objects.push(ConvertedObject {
             kind: "ScaledObject",
             namespace,
             name,
             source: source.clone(),
             hpa,
+            scaled_object,
             notes,
         });
     }
@@ -133,6 +169,7 @@ pub fn convert(manifests: &KedaManifests, options: &ConvertOptions) -> Conversio
             name: job.name.clone(),
             source: source.clone(),
             hpa: None,
+            scaled_object: None,
             notes: vec![Note {
                 kind: NoteKind::Refused,
                 field: "kind".to_owned(),

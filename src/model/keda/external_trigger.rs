@@ -9,6 +9,7 @@ mod metadata;
 use std::collections::BTreeMap;
 
 use self::metadata::{TriggerMetadata, check_name, checked, parse_activation, parse_setting};
+use super::scaled_object::{hpa_controller, hpa_name};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::label;
 use crate::model::hpa::selector::{Operator, Requirement};
@@ -176,7 +177,7 @@ impl ExternalTrigger {
     /// The controller of the HPA that KEDA keeps, as [`HpaFacts::controller`] has it.
     #[must_use]
     pub fn controller(&self) -> String {
-        format!("ScaledObject/{}", self.scaled_object)
+        hpa_controller(&self.scaled_object)
     }
 
     /// Whether both are versions of the same trigger: they ask for the same metric of the same group and topic.
@@ -219,11 +220,6 @@ impl ExternalTrigger {
         let own = facts.annotations.iter().filter(|(key, _)| is_of_name(key));
         facts.metrics.contains(&self.external) && own.eq(&self.annotations)
     }
-}
-
-/// The HPA that KEDA keeps for a ScaledObject that does not name it.
-fn hpa_name(scaled_object: &str) -> String {
-    format!("keda-hpa-{scaled_object}")
 }
 
 #[cfg(test)]

@@ -31,6 +31,18 @@ pub struct ScaledObject {
     pub spec: ScaledObjectSpec,
 }
 
+/// The HPA that KEDA keeps for a ScaledObject that does not name it.
+#[must_use]
+pub fn hpa_name(scaled_object: &str) -> String {
+    format!("keda-hpa-{scaled_object}")
+}
+
+/// The controller of that HPA, as [`HpaFacts::controller`](crate::model::hpa::facts::HpaFacts::controller) has it.
+#[must_use]
+pub fn hpa_controller(scaled_object: &str) -> String {
+    format!("ScaledObject/{scaled_object}")
+}
+
 impl ScaledObject {
     /// The value of an annotation `autoscaling.keda.sh/NAME`.
     #[must_use]
@@ -243,6 +255,8 @@ pub struct UnreadableObject {
 pub struct KedaManifests {
     /// Each with where it was found.
     pub scaled_objects: Vec<(String, ScaledObject)>,
+    /// The same objects as they were written.
+    pub documents: Vec<Value>,
     /// Namespaces and names.
     pub scaled_jobs: Vec<(String, ObjectMetadata)>,
     /// The namespace is empty for a ClusterTriggerAuthentication.
@@ -322,6 +336,7 @@ impl KedaManifests {
             ("keda.sh/v1alpha1", "ScaledObject") => {
                 let object: ScaledObject = read(document, kind)?;
                 self.scaled_objects.push((from.to_owned(), object));
+                self.documents.push(document.clone());
             }
             ("keda.sh/v1alpha1", "ScaledJob") => {
                 let object: NamedObject = read(document, kind)?;

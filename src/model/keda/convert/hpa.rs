@@ -1,15 +1,18 @@
 //! The HPA that a ScaledObject comes to.
 
+mod external;
+mod object_notes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::ConvertOptions;
 use super::annotations::{fallback, print_metrics, print_settings};
 use super::login::{ClusterLogin, LoginReader};
 use super::metric::{KafkaMetric, distinguish_groups};
 use super::note::{Note, Notes};
-use super::{ConvertOptions, NamedClusters};
 use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, Trigger};
 use crate::model::keda::trigger::{TriggerKind, option_value};
 use crate::model::settings::{SettingScope, Settings};
@@ -130,8 +133,11 @@ impl<'a> ObjectReader<'a> {
         });
     }
 
-    /// The HPA, and the notes.
-    pub(super) fn finish(mut self, clusters: &NamedClusters) -> (Option<Value>, Vec<Note>) {
+    /// The HPA, and the notes. `label` has the label `cluster` of a login; `None` if it needs none.
+    pub(super) fn finish<'l>(
+        mut self,
+        label: impl Fn(&ClusterLogin) -> Option<&'l str>,
+    ) -> (Option<Value>, Vec<Note>) {
         if self.kafka.is_empty() {
             self.notes.refused("triggers", "none of them can become a metric of lagwise: leave the object to KEDA, as long as KEDA serves external metrics");
             return (None, self.notes.sorted());
@@ -156,7 +162,7 @@ impl<'a> ObjectReader<'a> {
         let metrics = Vec::from_iter(self.kafka.iter().map(|(metric, _)| metric));
         annotations.extend(print_metrics(&metrics, &mut self.notes));
         let metrics = self.kafka.iter().map(|(metric, login)| {
-            let cluster = login.as_ref().and_then(|login| clusters.label(login));
+            let cluster = login.as_ref().and_then(&label);
             metric.spec(cluster)
         });
         let metrics = metrics.chain(self.resources.iter().cloned());
@@ -333,66 +339,5 @@ impl<'a> ObjectReader<'a> {
         }
         behavior.retain(|_, rules| rules.as_object().is_none_or(|rules| !rules.is_empty()));
         (!behavior.is_empty()).then_some(Value::Object(behavior))
-    }
-
-    /// Notes on the other fields of the object.
-    fn note_object(&mut self) {
-        let spec = &self.object.spec;
-        let notes = &mut self.notes;
-        if let Some(seconds) = spec.polling_interval {
-            notes.differs(
-                "pollingInterval",
-                format!("{seconds}s: lagwise reads all groups every poll.interval, 5s by default"),
-            );
-        }
-        if spec.initial_cooldown_period.unwrap_or(0) > 0 {
-            notes.lost("initialCooldownPeriod", "lagwise scales to zero after the cooldown, and never before the group has committed");
-        }
-        if let Some(idle) = spec.idle_replica_count.filter(|idle| *idle > 0) {
-            notes.lost(
-                "idleReplicaCount",
-                format!("{idle}: only 0 works, in KEDA, too; the workload keeps minReplicas"),
-            );
-        }
-        if spec.scale_target_ref.env_source_container_name.is_some() {
-            notes.unneeded(
-                "scaleTargetRef.envSourceContainerName",
-                "lagwise reads no environment of the scaled container",
-            );
-        }
-        if spec.advanced.restore_to_original_replica_count {
-            notes.lost(
-                "advanced.restoreToOriginalReplicaCount",
-                "a deleted HPA leaves the replicas as they are",
-            );
-        }
-        if spec.advanced.scaling_modifiers.is_some() {
-            notes.lost("advanced.scalingModifiers", "lagwise computes no formula: each trigger is a metric of its own, and the one that asks for most replicas wins");
-        }
-        let unknown = spec.unknown.keys().map(String::clone);
-        let advanced = spec
-            .advanced
-            .unknown
-            .keys()
-            .map(|name| format!("advanced.{name}"));
-        let config = &spec.advanced.horizontal_pod_autoscaler_config.unknown;
-        let config = config
-            .keys()
-            .map(|name| format!("advanced.horizontalPodAutoscalerConfig.{name}"));
-        for name in unknown.chain(advanced).chain(config) {
-            notes.lost(name, "KEDA has no such field");
-        }
-        if self.object.is_annotated("force-activation") {
-            self.notes.differs(
-                "autoscaling.keda.sh/force-activation",
-                "the workload is not scaled to zero",
-            );
-        }
-        if self.object.is_annotated("paused") {
-            self.notes.differs(
-                "autoscaling.keda.sh/paused",
-                "the HPA scales as soon as it is applied",
-            );
-        }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct KafkaMetric {
     /// Settings of the metric.
     pub(super) settings: Settings,
     pub(super) activation_lag_threshold: u64,
+    /// What KEDA reads of the trigger.
+    pub(super) trigger: KafkaTrigger,
 }
 
 impl KafkaMetric {
@@ -72,6 +74,7 @@ impl KafkaMetric {
             lag_threshold: parsed.lag_threshold,
             settings: Settings::default(),
             activation_lag_threshold: parsed.activation_lag_threshold,
+            trigger: parsed.clone(),
         };
         if metric.group_label != group {
             metric.settings.consumer_group = Some(GroupId::from(group));

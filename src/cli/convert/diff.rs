@@ -1,0 +1,133 @@
+//! Compares converted objects with those of the cluster.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cli::kube_args::KubeArgs;
+use crate::k8s::client::connect;
+use crate::k8s::keda_manifests::get_object;
+use crate::model::keda::convert::Conversion;
+use crate::model::units::untrusted_text::Printable;
+
+/// The differences of each converted object from the one of its name in the cluster, as text.
+///
+/// # Errors
+/// The cluster cannot be reached, or an object cannot be read.
+pub(super) async fn diff(
+    conversion: &Conversion,
+    kube: &KubeArgs,
+    within: Duration,
+) -> anyhow::Result<String> {
+    let client = connect(&kube.options()).await?;
+    let mut text = String::new();
+    for object in &conversion.objects {
+        let Some(wanted) = object.result() else {
+            let _ = writeln!(
+                text,
+                "{}: not converted",
+                Printable::unbounded(&object.to_string())
+            );
+            continue;
+        };
+        let part = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str);
+        let kind = part("/kind").unwrap_or_default();
+        let name = part("/metadata/name").unwrap_or_default();
+        let of_kind = (part("/apiVersion").unwrap_or_default(), kind);
+        let place = (object.namespace.as_str(), name);
+        let found = get_object(&client, of_kind, place, within).await?;
+        let title = format!("{kind} {}/{name}", object.namespace);
+        text += &render(
+            &Printable::unbounded(&title).to_string(),
+            wanted,
+            found.as_ref(),
+        );
+    }
+    Ok(text)
+}
+
+fn render(title: &str, wanted: &Value, found: Option<&Value>) -> String {
+    let Some(found) = found else {
+        return format!("{title}: it does not exist yet\n");
+    };
+    let mut differences = Vec::new();
+    compare(String::new(), wanted, Some(found), &mut differences);
+    if differences.is_empty() {
+        return format!("{title}: no difference\n");
+    }
+    let lines = differences.iter();
+    let lines = lines.map(|line| format!("  {}\n", Printable::unbounded(line)));
+    format!("{title}\n{}", String::from_iter(lines))
+}
+
+/// Compares what is wanted with what is there. What is only there is a default of the API server, or another tool's;
+/// lists are compared as a whole.
+fn compare(path: String, wanted: &Value, found: Option<&Value>, differences: &mut Vec<String>) {
+    match (wanted, found) {
+        (Value::Object(wanted), Some(Value::Object(found))) => {
+            for (key, value) in wanted {
+                let path = match path.as_str() {
+                    "" => key.clone(),
+                    path => format!("{path}.{key}"),
+                };
+                compare(path, value, found.get(key), differences);
+            }
+        }
+        (Value::Array(wanted), Some(Value::Array(found))) => {
+            for (index, value) in wanted.iter().enumerate() {
+                compare(
+                    format!("{path}[{index}]"),
+                    value,
+                    found.get(index),
+                    differences,
+                );
+            }
+            for (index, value) in found.iter().enumerate().skip(wanted.len()) {
+                differences.push(format!("{path}[{index}]: {value} -> (none)"));
+            }
+        }
+        (wanted, Some(found)) if wanted == found => {}
+        (wanted, found) => {
+            let found = found.map_or_else(|| "(none)".to_owned(), ToString::to_string);
+            differences.push(format!("{path}: {found} -> {wanted}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn shows_what_would_change_and_no_defaults() {
+        let wanted = json!({
+            "metadata": {"name": "billing", "annotations": {"lagwise.dev/even": "true"}},
+            "spec": {"maxReplicas": 24, "metrics": [{"type": "External", "value": 5}]},
+        });
+        let found = json!({
+            "metadata": {"name": "billing", "uid": "7"},
+            "spec": {
+                "maxReplicas": 10, "minReplicas": 1,
+                "metrics": [{"type": "External", "value": 5}, {"type": "Resource"}],
+            },
+        });
+        assert_eq!(
+            render("HPA shop/billing", &wanted, Some(&found)),
+            "HPA shop/billing\n  \
+             metadata.annotations: (none) -> {\"lagwise.dev/even\":\"true\"}\n  \
+             spec.maxReplicas: 10 -> 24\n  \
+             spec.metrics[1]: {\"type\":\"Resource\"} -> (none)\n"
+        );
+        assert_eq!(
+            render("HPA a/b", &wanted, None),
+            "HPA a/b: it does not exist yet\n"
+        );
+        assert_eq!(
+            render("HPA a/b", &wanted, Some(&wanted)),
+            "HPA a/b: no difference\n"
+        );
+    }
+}
