@@ -16,6 +16,7 @@ pub mod page;
 pub mod record;
 pub mod release;
 pub mod run;
+pub mod shadow;
 pub mod simulate;
 pub mod status;
 mod text_table;
@@ -76,6 +77,8 @@ enum Command {
     Lint(lint::LintArgs),
     /// Convert KEDA's ScaledObjects with Kafka triggers to HPAs and to configuration
     Convert(convert::ConvertArgs),
+    /// Compare the replicas by KEDA with those by lagwise, while KEDA scales
+    Shadow(shadow::ShadowArgs),
     /// Explain how the replicas of an HPA are derived, starting from the offsets
     Explain(explain::ExplainArgs),
     /// Record what happens to a consumer group, to simulate scaling policies on it
@@ -140,6 +143,7 @@ impl Cli {
             Command::Page(args) => page::run(args).await,
             Command::Lint(args) => lint::run(args).await,
             Command::Convert(args) => convert::run(args).await,
+            Command::Shadow(args) => shadow::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Record(args) => record::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,

@@ -53,7 +53,7 @@ pub use budgets::BudgetsConfig;
 pub use cap::{CapConfig, EnforceConfig};
 pub use cluster::{ClientChoice, ClusterConfig};
 pub use key_places::KeyPlaces;
-pub use kubernetes::KubernetesConfig;
+pub use kubernetes::{KubernetesConfig, KubernetesMode};
 pub use lag::LagConfig;
 pub use leader::LeaderConfig;
 pub use listeners::{AdminConfig, ExternalScalerConfig, MetricsConfig, ProbesConfig, ScalerAuth};
@@ -213,9 +213,9 @@ impl Config {
         let cap = CapConfig::read(root.section("cap"));
         let policy = PolicyConfig::read(root.section("policy"));
         let scale_to_zero = ScaleToZeroConfig::read(root.section("scale_to_zero"));
-        let leader = LeaderConfig::read(root.section("leader"));
-        let state = StateConfig::read(root.section("state"));
-        let server = ServerConfig::read(root.section("server"), kubernetes.enabled, environment);
+        let leader = LeaderConfig::read(root.section("leader"), kubernetes.mode);
+        let state = StateConfig::read(root.section("state"), kubernetes.mode);
+        let server = ServerConfig::read(root.section("server"), &kubernetes, environment);
         let log = LogConfig::read(root.section("log"));
         root.finish();
         Self {

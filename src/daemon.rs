@@ -10,6 +10,7 @@ mod leader;
 mod logging;
 pub(crate) mod options;
 pub(crate) mod scope;
+pub(crate) mod shadow;
 mod state_store;
 mod terms;
 pub(crate) mod validation;
@@ -32,7 +33,8 @@ use crate::model::hpa::facts::HpaMap;
 use crate::poller::Inputs;
 use crate::serve::access_log::AccessLog;
 use crate::serve::history::HISTORY_STEP;
-use crate::serve::listen::ListenerKind;
+use crate::serve::listen::{BoundListener, ListenerKind};
+use crate::serve::shadow::ShadowReader;
 use crate::serve::upstream::Upstream;
 use crate::serve::{self, BuildInfo};
 use crate::snapshot_channel::{self, SnapshotReader};
@@ -71,8 +73,8 @@ const LEASE: &str = "leader election";
 
 /// A running daemon.
 pub struct App {
-    /// Address of the external metrics API.
-    pub external: SocketAddr,
+    /// Address of the external metrics API; `None` if the daemon only observes.
+    pub external: Option<SocketAddr>,
     /// Address of `/metrics`.
     pub metrics: SocketAddr,
     /// Address of the external scaler, if it is enabled.
@@ -110,11 +112,12 @@ impl App {
     /// no kubeconfig.
     pub async fn start(config: &Config, hpas: HpaSource) -> anyhow::Result<Self> {
         // Bind first: a port in use is the most likely mistake, and the cheapest to detect.
-        let external = serve::listen::bind(
-            config.server.external_metrics.listen,
-            "server.external_metrics.listen",
-        )?;
         let server = &config.server;
+        let observes = config.kubernetes.observes();
+        let api_address = Some(server.external_metrics.listen).filter(|_| !observes);
+        let external = api_address
+            .map(|address| serve::listen::bind(address, "server.external_metrics.listen"))
+            .transpose()?;
         let metrics = serve::listen::bind(server.metrics.listen, "server.metrics.listen")?;
         let probes = serve::listen::bind(server.probes.listen, "server.probes.listen")?;
         let admin = serve::listen::bind(server.admin.listen, "server.admin.listen")?;
@@ -136,11 +139,12 @@ impl App {
         let (stop, stopping) = watch::channel(false);
         let (step_down, stepping_down) = watch::channel(false);
         let (close, closing) = watch::channel(false);
-        let listens = external.address();
+        let listens = external.as_ref().map(BoundListener::address);
         let elected = leader::elect(config, client.as_ref(), listens, stepping_down, &mut tasks);
         let is_elected = elected.is_some();
         let leading = elected.unwrap_or_else(Leading::alone);
-        let tls = certificate::server_tls(config, client.as_ref(), &leading.own, &mut tasks)?;
+        let writer = client.as_ref().filter(|_| !observes);
+        let tls = certificate::server_tls(config, writer, &leading.own, &mut tasks)?;
         let forwarder = match is_elected {
             true => Some(Arc::new(leader::forwarder(config, &tls).await?)),
             false => None,
@@ -150,8 +154,8 @@ impl App {
         let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
         let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
-        let (write_findings_in, write_findings) = watch::channel(Arc::default());
-        if let Some(client) = client.clone() {
+        let (write_findings_in, mut write_findings) = watch::channel(Arc::default());
+        if let Some(client) = writer.cloned() {
             let guard = WriteGuard {
                 client,
                 reader: reader.clone(),
@@ -171,6 +175,15 @@ impl App {
                 (hpas, Some(answers))
             }
             false => (hpas, None),
+        };
+        let mut reports = ShadowReader::none();
+        let hpas = match client.clone().filter(|_| observes) {
+            Some(client) => {
+                let observed = shadow::observe(config, client, hpas, &reader, &mut tasks);
+                (reports, write_findings) = (observed.reports, observed.findings);
+                observed.hpas
+            }
+            None => hpas,
         };
         let polling = terms::TermInputs {
             config: config.clone(),
@@ -195,7 +208,7 @@ impl App {
             librdkafka: librdkafka_version(),
         };
         let app = Self {
-            external: external.address(),
+            external: listens,
             metrics: metrics.address(),
             scaler: scaler.as_ref().map(|scaler| scaler.listener.address()),
             admin: admin.address(),
@@ -220,7 +233,7 @@ impl App {
                 ("handover of the history", Ok(()))
             });
         }
-        let api = serve::external::router(serve::external::ExternalOptions {
+        let api = api_auth.map(|auth| serve::external::ExternalOptions {
             reader: reader.clone(),
             leading: leading.clone(),
             forwarder,
@@ -230,7 +243,7 @@ impl App {
             interests,
             queries,
             tenancy: options::tenancy(config),
-            auth: api_auth,
+            auth,
             access_log: match config.log.access {
                 AccessLogMode::Sampled => AccessLog::Sampled,
                 AccessLogMode::All => AccessLog::All,
@@ -244,6 +257,7 @@ impl App {
             leadership: leading.own.clone(),
             auth: metrics_auth,
             build,
+            shadow: reports.clone(),
         });
         let scaler = scaler.zip(triggers).map(|(scaler, answers)| {
             let options = serve::external_scaler::ExternalScalerOptions {
@@ -259,7 +273,8 @@ impl App {
         let probe_router = serve::probes::router(readiness);
         let admin_router = serve::admin::router(
             serve::admin::AdminEndpointOptions::new(reader, leading.own)
-                .with_history(history, &leader::pod_name()),
+                .with_history(history, &leader::pod_name())
+                .with_shadow(reports),
         );
         let renewal = tls.clone().keep_fresh(SystemTime::now);
         tasks.spawn(async move {
@@ -272,7 +287,7 @@ impl App {
             version = env!("CARGO_PKG_VERSION"),
             librdkafka = librdkafka_version(),
             clusters = config.clusters.len(),
-            external_metrics = %app.external,
+            external_metrics = app.external.map(tracing::field::display),
             metrics = %app.metrics,
             probes = %probes.address(),
             admin = %admin.address(),
@@ -287,8 +302,11 @@ impl App {
         let scaler = scaler.map(|(listener, router, tls)| {
             (SCALER, ListenerKind::Scaler, listener, router, Some(tls))
         });
+        let api = external.zip(api).map(|(listener, options)| {
+            let router = serve::external::router(options);
+            (EXTERNAL, ListenerKind::Api, listener, router, Some(tls))
+        });
         for (part, kind, listener, router, tls) in [
-            (EXTERNAL, ListenerKind::Api, external, api, Some(tls)),
             (
                 METRICS,
                 ListenerKind::Metrics,
@@ -300,6 +318,7 @@ impl App {
             (ADMIN, ListenerKind::Admin, admin, admin_router, None),
         ]
         .into_iter()
+        .chain(api)
         .chain(scaler)
         {
             let stopped = wait_for_stop(closing.clone());
@@ -350,7 +369,8 @@ impl App {
         }
         self.close.send_replace(true);
         let left = DRAIN_TIMEOUT.saturating_sub(stopped.elapsed());
-        let mut servers = vec![EXTERNAL, METRICS, PROBES, ADMIN];
+        let mut servers = vec![METRICS, PROBES, ADMIN];
+        servers.extend(self.external.map(|_| EXTERNAL));
         servers.extend(self.scaler.map(|_| SCALER));
         self.wait_for(&servers, left).await;
     }

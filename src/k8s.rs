@@ -2,7 +2,7 @@
 //!
 //! - Reads: the HPAs ([`hpa`]), one HPA with its status ([`live_hpa`]), workloads ([`workload`]), the CAs that
 //!   the cluster trusts for the front proxy ([`cluster_trust`]), HPAs in manifests ([`manifests`]), and KEDA's objects
-//!   ([`keda_manifests`]).
+//!   ([`keda_objects`], and [`keda_manifests`] for a conversion).
 //! - Writes: the [`reconciler`] caps HPAs, scales workloads to zero and publishes [`events`]; [`release`]
 //!   undoes that without the daemon. A [`write_guard`] bounds every write by the leader's term.
 //! - Stores: the Lease ([`lease_store`]), the saved state ([`state_config_map`]), the ledger of scale to zero
@@ -23,6 +23,7 @@ mod field_owner;
 pub mod hpa;
 mod hpa_patch;
 pub mod keda_manifests;
+pub mod keda_objects;
 pub mod leader_pod;
 pub mod lease_store;
 pub mod live_hpa;

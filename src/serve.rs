@@ -37,6 +37,7 @@ pub(crate) mod page;
 pub mod probes;
 mod request;
 mod route;
+pub mod shadow;
 mod snapshot_stream;
 mod status_endpoint;
 pub(crate) mod time_span;
@@ -51,6 +52,7 @@ use crate::telemetry::family::Family;
 pub fn metric_families() -> Vec<Family> {
     let of_snapshots = exposition::families::ALL
         .iter()
+        .chain(exposition::shadow::FAMILIES)
         .map(|family| (*family).clone());
     of_snapshots.chain(crate::telemetry::families()).collect()
 }

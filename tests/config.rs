@@ -11,7 +11,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lagwise::config::{AuthMode, ClientChoice, Config, Environment, LogFormat, json_schema};
+use lagwise::config::{
+    AuthMode, ClientChoice, Config, Environment, KubernetesMode, LogFormat, json_schema,
+};
 use lagwise::model::settings::form::Form;
 use lagwise::model::settings::scaling_policy::ScalingPolicy;
 use lagwise::model::settings::{By, FileSection, Setting, Settings};
@@ -281,6 +283,7 @@ fn the_least_file_has_every_default() {
     assert_eq!(config.poll.deadline, Duration::from_secs(4));
     assert_eq!(config.poll.max_staleness, Duration::from_secs(30));
     assert!(config.kubernetes.enabled && config.cap.clamp && config.targets.is_empty());
+    assert_eq!(config.kubernetes.mode, KubernetesMode::Serve);
     assert_eq!(
         config.server.external_metrics.listen.to_string(),
         "0.0.0.0:6443"
@@ -318,7 +321,7 @@ fn every_key_can_be_set() {
          \x20 isolation: read_committed, partitions: '0-5,9', threads_per_replica: 4, even: true, by: lagging,\n\
          \x20 fallback_replicas: 3, fallback_after: 15m, policy: rate, slo: 30s}\n\
          - {name: u, cluster: eu, group: g, topic_regex: 'orders-.*'}\n\
-         kubernetes: {enabled: false, namespaces: [shop], kubeconfig: /etc/lagwise/kubeconfig, context: c}\n\
+         kubernetes: {enabled: false, mode: serve, namespaces: [shop], kubeconfig: /etc/lagwise/kubeconfig, context: c}\n\
          cap: {clamp: false}\n\
          policy: {default: recommend}\n\
          lag: {residual_max: 3, residual_after: 1s, stuck_after: 2s, stuck_counts: false, forget_after: 3d}\n\

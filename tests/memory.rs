@@ -32,6 +32,7 @@ use lagwise::model::units::quantity::Milli;
 use lagwise::serve::BuildInfo;
 use lagwise::serve::auth::RequestAuth;
 use lagwise::serve::metrics::{MetricsOptions, router};
+use lagwise::serve::shadow::ShadowReader;
 use lagwise::snapshot_channel;
 use peak_alloc::PeakAlloc;
 use tower::ServiceExt;
@@ -163,6 +164,7 @@ fn a_scrape_needs_little_memory_however_long_it_is() {
     let runtime = runtime.unwrap();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());
     let router = router(MetricsOptions {
+        shadow: ShadowReader::none(),
         auth: RequestAuth::None,
         leadership: Leadership::alone(),
         reader,

@@ -302,12 +302,14 @@ async fn check_cluster(
     lines
 }
 
-/// Whether the configuration leaves external metrics to another server: to KEDA, which asks the external scaler, or to
-/// any other with `apiService.create=false` in the chart, with which the leader publishes no CA.
+/// Whether the configuration leaves external metrics to another server: to KEDA, which asks the external scaler or is only
+/// observed, or to any other with `apiService.create=false` in the chart, with which the leader publishes no CA.
 fn leaves_slot(config: &Config) -> bool {
     let server = &config.server;
     let external = &server.external_metrics;
-    server.external_scaler.listen.is_some() || (external.tls.is_none() && !external.ca_bundle)
+    config.kubernetes.observes()
+        || server.external_scaler.listen.is_some()
+        || (external.tls.is_none() && !external.ca_bundle)
 }
 
 /// The namespace of lagwise, if it is known: outside of a pod the kubeconfig names any.

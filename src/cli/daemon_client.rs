@@ -10,13 +10,14 @@ use clap::Args;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::kube_args::KubeArgs;
 use crate::config::AdminConfig;
 use crate::k8s::client::connect;
-use crate::k8s::leader_pod::{LeaderPod, LeaseKey};
+use crate::k8s::leader_pod::{DeploymentKey, LeaderPod, LeaseKey};
 
 /// Arguments that select a running daemon.
 #[derive(Clone, Debug, Args)]
@@ -27,6 +28,14 @@ pub(super) struct DaemonArgs {
     /// The Lease that says which daemon leads [default: that of the registered external metrics API]
     #[arg(long, value_name = "NAMESPACE/LEASE", requires = "daemon")]
     lease: Option<LeaseKey>,
+    /// The Deployment of a daemon that only observes, and so has no Lease
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        requires = "daemon",
+        conflicts_with = "lease"
+    )]
+    deployment: Option<DeploymentKey>,
     /// Port of the leader's admin endpoints
     #[arg(long, value_name = "PORT", requires = "daemon", default_value_t = AdminConfig::default().listen.port())]
     admin_port: u16,
@@ -54,6 +63,28 @@ fn url(text: &str) -> Result<String, &'static str> {
 }
 
 impl DaemonArgs {
+    /// Asks for `path` and parses the response.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and a response that is an error or of another form.
+    pub(super) async fn get_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kube: &KubeArgs,
+        max_bytes: usize,
+        within: Duration,
+    ) -> anyhow::Result<T> {
+        let asked = self.get(path, kube, max_bytes, within);
+        let DaemonResponse { code, body, origin } = asked.await?;
+        if !code.is_success() {
+            let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+            bail!("{origin} answered {code}: {}", words.trim());
+        }
+        serde_json::from_slice(&body).with_context(|| {
+            format!("cannot parse the response of {origin}; {UNEXPECTED_RESPONSE}")
+        })
+    }
+
     /// Whether the command should ask a daemon.
     pub(super) fn is_given(&self) -> bool {
         self.daemon.is_some()
@@ -78,7 +109,12 @@ impl DaemonArgs {
             _ => {
                 let port = self.admin_port;
                 let client = connect(&kube.options()).await?;
-                let pod = LeaderPod::find(&client, self.lease.as_ref(), within).await?;
+                let pod = match &self.deployment {
+                    Some(deployment) => {
+                        LeaderPod::find_in_deployment(&client, deployment, within).await?
+                    }
+                    None => LeaderPod::find(&client, self.lease.as_ref(), within).await?,
+                };
                 let stream = pod.connect(&client, port, within).await?;
                 let origin = format!("port {port} of pod {}/{}", pod.namespace, pod.name);
                 let result = timeout(within, get_from_stream(stream, path, max_bytes)).await;

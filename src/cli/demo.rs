@@ -176,9 +176,12 @@ impl RunningDemo {
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/{LAG_METRIC}?labelSelector={}",
             SELECTOR.replace('=', "%3D")
         );
+        let external = app
+            .external
+            .context("the daemon serves no external metrics")?;
         let links = Links {
             page: format!("http://{}/", app.admin),
-            metric: format!("https://{}{path}", app.external),
+            metric: format!("https://{external}{path}"),
             metrics: format!("http://{}/metrics", app.metrics),
             group: GROUP.into(),
         };
@@ -186,7 +189,7 @@ impl RunningDemo {
             .ca_pem
             .clone()
             .context("the daemon has no self-signed certificate")?;
-        let api = ApiClient::new(app.external, path, &trust)?;
+        let api = ApiClient::new(external, path, &trust)?;
         let kept = facts_in.clone();
         let daemon = DemoPart::start(|stopped| async move {
             app.run_until(async { drop(stopped.await) }).await?;

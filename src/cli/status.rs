@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 use serde::Deserialize;
 
 use self::table::table;
-use super::daemon_client::{DaemonArgs, DaemonResponse, UNEXPECTED_RESPONSE};
+use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
 use super::look::read_hpas;
+use super::shadow::shadow_table;
 use super::{Output, clear_screen, error_text, print_error, write_output};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{CurrentReplicas, list};
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
+use crate::model::keda::shadow::ShadowRow;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
@@ -43,7 +44,8 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
     from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload sleeps \
     that was scaled to zero. DESIRED is for example \"12 of 53\" if the lag is worth 53 replicas and the ceiling is \
     12. CAP is followed by * while maxReplicas is at most the ceiling, and by \"paused\" while lagwise.dev/paused \
-    stops the writes of lagwise; the HPA still scales then.\n\n\
+    stops the writes of lagwise; the HPA still scales then. A daemon that observes adds a table of KEDA's \
+    ScaledObjects, which lagwise shadow report has with its sums and as JSON.\n\n\
     Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \
     could be read, 2 for wrong usage.")]
 pub struct StatusArgs {
@@ -74,12 +76,17 @@ pub struct StatusArgs {
 /// An invalid configuration, HPAs that cannot be listed, or a daemon that does not answer.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     loop {
-        let mut hpas = match &args.config {
-            Some(config) => read_clusters(&args, config).await?,
+        let mut rows = match &args.config {
+            Some(config) => StatusRows {
+                hpas: read_clusters(&args, config).await?,
+                shadow: Vec::new(),
+            },
             None => query_daemon(&args).await?,
         };
-        hpas.retain(|hpa| args.namespace.as_ref().is_none_or(|n| *n == hpa.namespace));
-        let (exit, has_reader) = print_statuses(&args, &hpas)?;
+        let is_shown = |namespace: &str| args.namespace.as_deref().is_none_or(|n| n == namespace);
+        rows.hpas.retain(|hpa| is_shown(&hpa.namespace));
+        rows.shadow.retain(|row| is_shown(&row.namespace));
+        let (exit, has_reader) = print_statuses(&args, &rows)?;
         if !args.watch || !has_reader {
             return Ok(exit);
         }
@@ -111,9 +118,12 @@ fn add_replicas(hpas: &mut [HpaStatus], known: &ReplicaCounts) {
 }
 
 /// The response of a daemon.
-#[derive(Debug, Deserialize)]
-struct StatusRows {
-    hpas: Vec<HpaStatus>,
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct StatusRows {
+    pub(super) hpas: Vec<HpaStatus>,
+    /// KEDA's objects, while the daemon observes.
+    #[serde(default)]
+    pub(super) shadow: Vec<ShadowRow>,
 }
 
 /// Asks a daemon for the status of its HPAs.
@@ -121,29 +131,22 @@ pub(super) async fn query_statuses(
     daemon: &DaemonArgs,
     kube: &KubeArgs,
     within: Duration,
-) -> anyhow::Result<Vec<HpaStatus>> {
-    let response = daemon.get("/status", kube, RESPONSE_BYTES_MAX, within);
-    let DaemonResponse { code, body, origin } = response.await?;
-    if !code.is_success() {
-        let start: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-        bail!("{origin} answered {code}: {}", start.trim());
-    }
-    let rows: StatusRows = serde_json::from_slice(&body)
-        .with_context(|| format!("cannot parse the response of {origin}; {UNEXPECTED_RESPONSE}"))?;
-    Ok(rows.hpas)
+) -> anyhow::Result<StatusRows> {
+    let rows = daemon.get_json("/status", kube, RESPONSE_BYTES_MAX, within);
+    rows.await
 }
 
-async fn query_daemon(args: &StatusArgs) -> anyhow::Result<Vec<HpaStatus>> {
-    let mut hpas = query_statuses(&args.daemon, &args.kube, args.timeout).await?;
+async fn query_daemon(args: &StatusArgs) -> anyhow::Result<StatusRows> {
+    let mut rows = query_statuses(&args.daemon, &args.kube, args.timeout).await?;
     match replicas(args).await {
-        Ok(known) => add_replicas(&mut hpas, &known),
+        Ok(known) => add_replicas(&mut rows.hpas, &known),
         // The replicas are optional, so an error matters only if a cluster was given explicitly.
         Err(error) if args.kube.are_given() => {
             print_error(&format!("cannot read replicas: {}", error_text(&error)));
         }
         Err(_) => {}
     }
-    Ok(hpas)
+    Ok(rows)
 }
 
 /// The current replicas in the status of the cluster's HPAs.
@@ -155,10 +158,12 @@ async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
 }
 
 /// Prints the status of HPAs. Returns the exit code, and whether the output is still open.
-fn print_statuses(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<(ExitCode, bool)> {
-    let text = match args.output.serialize(&hpas)? {
-        Some(text) => text,
-        None => table(hpas),
+fn print_statuses(args: &StatusArgs, rows: &StatusRows) -> anyhow::Result<(ExitCode, bool)> {
+    let hpas = &rows.hpas;
+    let text = match (args.output.serialize(hpas)?, rows.shadow.as_slice()) {
+        (Some(text), _) => text,
+        (None, []) => table(hpas),
+        (None, shadow) => format!("{}\n{}", table(hpas), shadow_table(shadow)),
     };
     if args.watch && args.output == Output::Table {
         clear_screen()?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::kubernetes::KubernetesMode;
 use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
 use crate::model::units::lease::{LEASE_DURATION_MAX, LEASE_DURATION_MIN};
@@ -17,8 +18,8 @@ const DURATION: Duration = Duration::from_secs(15);
 #[schemars(deny_unknown_fields, default)]
 pub struct LeaderConfig {
     /// Name of the Lease in lagwise's own namespace (needs get, list, watch and update on it, and create).
-    /// Default: `lagwise` in a pod. Outside of a pod there is none, and the daemon assumes to be the only
-    /// one.
+    /// Default: `lagwise` in a pod. Outside of a pod, and with `kubernetes.mode: observe`, there is none, and
+    /// the daemon assumes to be the only one.
     pub lease: Option<String>,
     /// Host and port at which the other daemons reach the external metrics API of this one. Default: the
     /// address of the pod (variable `POD_IP`), otherwise that of the listener.
@@ -41,8 +42,14 @@ impl Default for LeaderConfig {
 }
 
 impl LeaderConfig {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(super) fn read(mut section: Section<'_>, mode: KubernetesMode) -> Self {
         let lease = section.get("lease").and_then(|field| {
+            if mode == KubernetesMode::Observe {
+                field.refuse(
+                    "kubernetes.mode is observe, and a Lease would be written",
+                    "no value; every daemon that observes reads Kafka by itself",
+                );
+            }
             field.checked(names::OBJECT, |text| names::object(text).map(str::to_owned))
         });
         let address = section.get("address").and_then(|field| {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::kubernetes::KubernetesConfig;
 use super::schema::{address_schema, optional_address_schema};
 use super::secrets::Environment;
 use super::section::{Field, Section};
@@ -128,7 +129,7 @@ impl MetricsConfig {
     /// Reads `metrics`, or `http`, its former name.
     pub(super) fn read<'a>(
         server: &mut Section<'a>,
-        kubernetes_enabled: bool,
+        kubernetes: &KubernetesConfig,
     ) -> (Self, ListenAddress<'a>) {
         let default = Self::default();
         let former = server.former("http");
@@ -147,10 +148,15 @@ impl MetricsConfig {
         let listen = ListenAddress::read(&mut section, key, default.listen);
         let auth = section.get("auth").and_then(|field| {
             let auth = AuthMode::read(&field)?;
-            if auth == AuthMode::Kubernetes && !kubernetes_enabled {
+            if auth == AuthMode::Kubernetes && !kubernetes.enabled {
                 field.refuse(
                     "kubernetes.enabled is false, so scrapers cannot be authorized",
                     "none, or kubernetes with kubernetes.enabled: true",
+                );
+            } else if auth == AuthMode::Kubernetes && kubernetes.observes() {
+                field.refuse(
+                    "kubernetes.mode is observe, and authorizing scrapers would create TokenReviews",
+                    "none, or kubernetes with kubernetes.mode: serve",
                 );
             }
             Some(auth)
@@ -199,6 +205,7 @@ impl AdminConfig {
 impl ExternalScalerConfig {
     pub(super) fn read<'a>(
         mut section: Section<'a>,
+        kubernetes: &KubernetesConfig,
         environment: &dyn Environment,
     ) -> (Self, ListenAddress<'a>) {
         const CA: &str = "the path of a PEM file with the authorities of client certificates";
@@ -208,6 +215,12 @@ impl ExternalScalerConfig {
             address: field.as_ref().and_then(Field::address),
             field,
         };
+        if let Some(field) = listen.field.as_ref().filter(|_| kubernetes.observes()) {
+            field.refuse(
+                "kubernetes.mode is observe, and KEDA would scale by what the external scaler answers",
+                "no value, or an address with kubernetes.mode: serve",
+            );
+        }
         let tls = section
             .get("tls")
             .and_then(|field| field.section())

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::kubernetes::KubernetesConfig;
 use super::listeners::{
     AdminConfig, ExternalScalerConfig, ListenAddress, MetricsConfig, ProbesConfig,
 };
@@ -101,19 +102,19 @@ impl Default for ExternalMetricsConfig {
 impl ServerConfig {
     pub(super) fn read(
         mut section: Section<'_>,
-        kubernetes_enabled: bool,
+        kubernetes: &KubernetesConfig,
         environment: &dyn Environment,
     ) -> Self {
         let (external_metrics, api) = ExternalMetricsConfig::read(
             section.section("external_metrics"),
-            kubernetes_enabled,
+            kubernetes.enabled,
             environment,
         );
-        let (metrics, metrics_address) = MetricsConfig::read(&mut section, kubernetes_enabled);
+        let (metrics, metrics_address) = MetricsConfig::read(&mut section, kubernetes);
         let (probes, probes_address) = ProbesConfig::read(section.section("probes"));
         let (admin, admin_address) = AdminConfig::read(section.section("admin"));
         let (external_scaler, scaler_address) =
-            ExternalScalerConfig::read(section.section("external_scaler"), environment);
+            ExternalScalerConfig::read(section.section("external_scaler"), kubernetes, environment);
         section.finish();
         refuse_collisions(&[
             api,

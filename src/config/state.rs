@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::kubernetes::KubernetesMode;
 use super::section::Section;
 use crate::model::units::names;
 
@@ -18,17 +19,23 @@ pub struct StateConfig {
     #[schemars(with = "Option<String>")]
     pub file: Option<PathBuf>,
     /// Name of a ConfigMap in lagwise's own namespace. Used if no file is set. Default: `lagwise-state` in a
-    /// pod, otherwise none.
+    /// pod, otherwise, and with `kubernetes.mode: observe`, none.
     pub config_map: Option<String>,
 }
 
 impl StateConfig {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(super) fn read(mut section: Section<'_>, mode: KubernetesMode) -> Self {
         let file = section
             .get("file")
             .and_then(|field| field.text("the path of a file, which need not exist yet"))
             .map(PathBuf::from);
         let config_map = section.get("config_map").and_then(|field| {
+            if mode == KubernetesMode::Observe {
+                field.refuse(
+                    "kubernetes.mode is observe, and the ConfigMap would be written",
+                    "no value, or state.file instead",
+                );
+            }
             field.checked(names::OBJECT, |text| names::object(text).map(str::to_owned))
         });
         section.finish();

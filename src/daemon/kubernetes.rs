@@ -23,8 +23,8 @@ pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
 pub(super) struct Connected {
     pub(super) hpas: HpaReceiver,
     pub(super) client: Option<k8s::client::Client>,
-    /// How the external metrics API authenticates its callers.
-    pub(super) api_auth: RequestAuth,
+    /// How the external metrics API authenticates its callers; `None` if lagwise only observes and serves none.
+    pub(super) api_auth: Option<RequestAuth>,
     /// How the metrics listener authenticates its callers.
     pub(super) metrics_auth: RequestAuth,
 }
@@ -40,6 +40,7 @@ pub(super) async fn connect(
     tasks: &mut Tasks,
 ) -> anyhow::Result<Connected> {
     let (api, metrics) = (&config.server.external_metrics, &config.server.metrics);
+    let observes = config.kubernetes.observes();
     let (mut by_cluster, mut connected) = (None, None);
     let hpas = match hpas {
         HpaSource::Channel(facts) => facts,
@@ -60,14 +61,14 @@ pub(super) async fn connect(
                     Ok(())
                 })
             });
-            if [api.auth, metrics.auth].contains(&AuthMode::Kubernetes) {
+            if !observes && [api.auth, metrics.auth].contains(&AuthMode::Kubernetes) {
                 by_cluster = Some(cluster_auth(client, tasks));
             }
             facts
         }
     };
     // The parser of the configuration file has checked this already, but the demo builds its own.
-    if api.auth == AuthMode::None && !api.listen.ip().to_canonical().is_loopback() {
+    if !observes && api.auth == AuthMode::None && !api.listen.ip().to_canonical().is_loopback() {
         bail!(
             "server.external_metrics.auth is none, but {} is not a loopback address, so everyone could read the metrics",
             api.listen
@@ -82,7 +83,10 @@ pub(super) async fn connect(
     }
     };
     Ok(Connected {
-        api_auth: auth(api.auth, "server.external_metrics.auth")?,
+        api_auth: match observes {
+            true => None,
+            false => Some(auth(api.auth, "server.external_metrics.auth")?),
+        },
         metrics_auth: auth(metrics.auth, "server.metrics.auth")?,
         hpas,
         client: connected,

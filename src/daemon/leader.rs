@@ -20,14 +20,15 @@ use crate::serve::tls::ServerTls;
 pub(super) const LEASE_NAME: &str = "lagwise";
 
 /// Starts leader election, if there is a Lease. `listens` is the address of the external metrics
-/// API.
+/// API; a daemon without it only observes, and has no Lease.
 pub(super) fn elect(
     config: &Config,
     client: Option<&k8s::client::Client>,
-    listens: SocketAddr,
+    listens: Option<SocketAddr>,
     step_down: watch::Receiver<bool>,
     tasks: &mut Tasks,
 ) -> Option<Leading> {
+    let listens = listens?;
     let named = config.leader.lease.clone();
     let name = named.or_else(|| in_pod().then(|| LEASE_NAME.to_owned()))?;
     let client = client?.clone();

@@ -27,6 +27,10 @@ pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
 
 /// Where the daemon may write.
 fn write_scopes(config: &Config) -> WriteScopes {
+    if config.kubernetes.observes() {
+        // Nothing is written. What lagwise would do does not depend on what it may do for now.
+        return WriteScopes::ALL;
+    }
     let (enforce, zero) = (&config.cap.enforce, &config.scale_to_zero);
     WriteScopes {
         cap: WriteScope {

@@ -11,9 +11,10 @@ pub(crate) fn daemon_scope(config: &Config, own: &str, scaled: Vec<&'static str>
     let external = &config.server.external_metrics;
     let named =
         |name: &Option<String>, default: &str| name.clone().unwrap_or_else(|| default.to_owned());
-    let has_secret = external.tls.is_none();
+    let observes = config.kubernetes.observes();
+    let has_secret = external.tls.is_none() && !observes;
     let modes = [external.auth, config.server.metrics.auth];
-    let writes = !config.cap.read_only;
+    let writes = !config.cap.read_only && !observes;
     let (enforce, zero) = (&config.cap.enforce, &config.scale_to_zero);
     DaemonScope {
         own: own.to_owned(),
@@ -21,9 +22,11 @@ pub(crate) fn daemon_scope(config: &Config, own: &str, scaled: Vec<&'static str>
         enforced: (enforce.enabled && writes).then(|| enforce.namespaces.clone()),
         zeroed: (zero.enabled && writes).then(|| zero.namespaces.clone()),
         scaled,
-        lease: named(&config.leader.lease, leader::LEASE_NAME),
+        observes,
+        lease: (!observes).then(|| named(&config.leader.lease, leader::LEASE_NAME)),
         state: match config.state.file {
             Some(_) => None,
+            None if observes => None,
             None => Some(named(
                 &config.state.config_map,
                 state_store::STATE_CONFIG_MAP,
@@ -33,7 +36,7 @@ pub(crate) fn daemon_scope(config: &Config, own: &str, scaled: Vec<&'static str>
         certificate: has_secret.then(|| named(&external.secret, certificate::SECRET)),
         registration: (has_secret && external.ca_bundle).then(api_service_name),
         policy: cap_policy_name(),
-        reviews: modes.contains(&AuthMode::Kubernetes),
+        reviews: !observes && modes.contains(&AuthMode::Kubernetes),
     }
 }
 
@@ -53,7 +56,7 @@ mod tests {
     #[test]
     fn names_are_those_of_a_daemon_in_a_pod() {
         let scope = scope("");
-        assert_eq!(scope.lease, "lagwise");
+        assert_eq!(scope.lease.as_deref(), Some("lagwise"));
         assert_eq!(scope.state.as_deref(), Some("lagwise-state"));
         assert_eq!(scope.certificate.as_deref(), Some("lagwise-tls"));
         assert!(scope.registration.is_some() && scope.reviews);
@@ -68,6 +71,15 @@ mod tests {
             "cap: {read_only: true, enforce: {enabled: true}}\nscale_to_zero: {enabled: true}";
         let none = scope(modes);
         assert!(none.enforced.is_none() && none.zeroed.is_none());
+    }
+
+    #[test]
+    fn a_daemon_that_observes_has_no_object_of_its_own() {
+        let modes = "kubernetes: {mode: observe}\nscale_to_zero: {enabled: true}";
+        let scope = scope(modes);
+        assert!(scope.observes && scope.lease.is_none() && scope.state.is_none());
+        assert!(scope.certificate.is_none() && scope.registration.is_none() && !scope.reviews);
+        assert!(scope.enforced.is_none() && scope.zeroed.is_none());
     }
 
     #[test]

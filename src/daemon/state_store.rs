@@ -34,6 +34,9 @@ impl Store {
         if let Some(file) = &config.state.file {
             return Some(Self::File(StateFile::new(file)));
         }
+        if config.kubernetes.observes() {
+            return None;
+        }
         let config_map = config.state.config_map.clone();
         let config_map = config_map.or_else(|| in_pod().then(|| STATE_CONFIG_MAP.to_owned()));
         Some(Self::ConfigMap(Box::new(StateConfigMap::new(

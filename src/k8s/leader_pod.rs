@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -25,6 +27,36 @@ pub struct LeaseKey {
 impl fmt::Display for LeaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The Deployment of daemons without a Lease: its namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeploymentKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for DeploymentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A text that is not `NAMESPACE/DEPLOYMENT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected NAMESPACE/DEPLOYMENT, such as lagwise/lagwise")]
+pub struct InvalidDeploymentKey;
+
+impl FromStr for DeploymentKey {
+    type Err = InvalidDeploymentKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDeploymentKey> {
+        let (namespace, name) = split_namespaced(text).ok_or(InvalidDeploymentKey)?;
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -69,6 +101,15 @@ pub enum LeaderPodError {
     /// Nobody holds the Lease.
     #[error("Lease {0} has no holder at present, so no daemon leads; try again in a few seconds")]
     NoLeader(LeaseKey),
+    /// The Deployment, or its pods, cannot be read.
+    #[error("cannot read Deployment {deployment} and its pods: {source}")]
+    Deployment {
+        deployment: DeploymentKey,
+        source: ApiError,
+    },
+    /// None of its pods runs.
+    #[error("no pod of Deployment {0} is running")]
+    NoPod(DeploymentKey),
     /// The port-forward failed.
     #[error("cannot forward port {port} of pod {namespace}/{pod}: {source}")]
     Forward {
@@ -116,6 +157,45 @@ impl LeaderPod {
                 namespace: lease.namespace,
             }),
             None => Err(LeaderPodError::NoLeader(lease)),
+        }
+    }
+
+    /// A running pod of this Deployment, for daemons without a Lease. Needs the rights to get the Deployment and to list
+    /// pods.
+    ///
+    /// # Errors
+    /// See [`LeaderPodError`].
+    pub async fn find_in_deployment(
+        client: &Client,
+        deployment: &DeploymentKey,
+        within: Duration,
+    ) -> Result<Self, LeaderPodError> {
+        let failed = |source| LeaderPodError::Deployment {
+            deployment: deployment.clone(),
+            source,
+        };
+        let api: Api<Deployment> = Api::namespaced(client.clone(), &deployment.namespace);
+        let found = in_time(within, api.get(&deployment.name)).await;
+        let labels = found.map_err(failed)?.spec.selector.match_labels;
+        let labels = labels.unwrap_or_default().into_iter();
+        let labels = labels.map(|(key, value)| format!("{key}={value}"));
+        let chosen = ListParams::default().labels(&Vec::from_iter(labels).join(","));
+        let api: Api<Pod> = Api::namespaced(client.clone(), &deployment.namespace);
+        let pods = in_time(within, api.list(&chosen)).await.map_err(failed)?;
+        let is_running = |pod: &Pod| {
+            let phase = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref());
+            phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+        };
+        let running = pods.items.into_iter().find(is_running);
+        match running.and_then(|pod| pod.metadata.name) {
+            Some(name) => Ok(Self {
+                namespace: deployment.namespace.clone(),
+                name,
+            }),
+            None => Err(LeaderPodError::NoPod(deployment.clone())),
         }
     }
 

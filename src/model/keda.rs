@@ -1,5 +1,6 @@
 //! KEDA's Kafka triggers: what their options mean, what their arithmetic gives, how that differs from lagwise, and what
-//! becomes of a ScaledObject without KEDA; and triggers whose external scaler is lagwise.
+//! becomes of a ScaledObject without KEDA; triggers whose external scaler is lagwise; and both numbers beside one another
+//! while KEDA scales.
 //!
 //! Source: `pkg/scalers/{kafka_scaler,apache_kafka_scaler}.go` of KEDA 2.8 to 2.21, and the documentation of these
 //! versions. Nothing here asks Kafka or Kubernetes.
@@ -12,5 +13,6 @@ pub mod external_trigger;
 pub mod external_triggers;
 pub mod external_value;
 pub mod scaled_object;
+pub mod shadow;
 pub mod trigger;
 pub mod version;

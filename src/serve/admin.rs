@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::history::HpaHistoryHandle;
+use super::shadow::{self, ShadowReader};
 use super::snapshot_stream::MAX_STREAMS;
 use super::{
     endpoints, explain_endpoint, host_check, hpa_endpoints, page, snapshot_stream, status_endpoint,
@@ -32,6 +33,8 @@ pub struct AdminEndpointOptions {
     pub(super) history: HpaHistoryHandle,
     /// The name of this replica.
     pub(super) instance: Arc<str>,
+    /// KEDA's numbers beside lagwise's.
+    pub(super) shadow: ShadowReader,
     /// Places for streams.
     pub(super) streams: Arc<Semaphore>,
 }
@@ -45,6 +48,7 @@ impl AdminEndpointOptions {
             leadership,
             history: HpaHistoryHandle::none(),
             instance: Arc::from("lagwise"),
+            shadow: ShadowReader::none(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
     }
@@ -57,6 +61,12 @@ impl AdminEndpointOptions {
             instance: Arc::from(instance),
             ..self
         }
+    }
+
+    /// With these reports about KEDA's objects.
+    #[must_use]
+    pub fn with_shadow(self, shadow: ShadowReader) -> Self {
+        Self { shadow, ..self }
     }
 }
 
@@ -71,6 +81,7 @@ pub fn router(options: AdminEndpointOptions) -> Router {
         .route(endpoints::API_STREAM.path, get(snapshot_stream::serve))
         .route(endpoints::EXPLAIN.path, get(explain_endpoint::answer))
         .route(endpoints::STATUS.path, get(status_endpoint::show))
+        .route(endpoints::SHADOW.path, get(shadow::show))
         .layer(from_fn(host_check::require_local_host))
         .with_state(Arc::new(options))
 }

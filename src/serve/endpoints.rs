@@ -27,6 +27,11 @@ pub(super) const STATUS: Endpoint = Endpoint {
     path: "/status",
     answer: "All HPAs as JSON, for `lagwise status --daemon`. A follower answers 503.",
 };
+pub(super) const SHADOW: Endpoint = Endpoint {
+    path: "/shadow",
+    answer: "The replicas by KEDA and those by lagwise for each ScaledObject, as JSON, for `lagwise shadow report`. 404 \
+             unless `kubernetes.mode` is `observe`.",
+};
 pub(super) const EXPLAIN: Endpoint = Endpoint {
     path: "/explain",
     answer: "The derivation of a replica count as JSON, for `lagwise explain --daemon`. Ask with \
@@ -77,7 +82,7 @@ pub const PROBES: &[Endpoint] = &[LIVEZ, READYZ];
 
 /// The admin listener, `server.admin.listen`.
 pub const ADMIN: &[Endpoint] = &[
-    PAGE, PAGE_HPA, API_HPAS, API_HPA, API_STREAM, STATUS, EXPLAIN,
+    PAGE, PAGE_HPA, API_HPAS, API_HPA, API_STREAM, STATUS, EXPLAIN, SHADOW,
 ];
 
 /// The external metrics API, `server.external_metrics.listen`.

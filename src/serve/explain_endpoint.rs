@@ -40,7 +40,13 @@ pub(super) async fn answer(
     };
     let now = Moment::now();
     match derive(&subject, snapshot.at(&now), snapshot.all_findings()) {
-        Some(explanation) => json_response(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX)),
+        Some(mut explanation) => {
+            if let (Subject::Hpa(hpa), Some(report)) = (&subject, options.shadow.latest()) {
+                let row = report.of_hpa(&hpa.namespace, &hpa.name);
+                explanation.shadow = row.cloned().map(Box::new);
+            }
+            json_response(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX))
+        }
         None => failure(
             StatusCode::NOT_FOUND,
             "there is no such HPA, or it uses no metric of lagwise",

@@ -6,6 +6,7 @@
 
 mod exported;
 pub(crate) mod families;
+pub(crate) mod shadow;
 mod targets;
 mod text;
 mod turns;

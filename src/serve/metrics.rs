@@ -15,6 +15,7 @@ use super::admission::RequestAdmission;
 use super::auth::RequestAuth;
 use super::connection_peer::ConnectionPeer;
 use super::exposition::{AddressTurns, WriterTurns};
+use super::shadow::ShadowReader;
 use super::{BuildInfo, endpoints, exposition};
 use crate::authentication::access::{Action, Object};
 use crate::leader_election::Leadership;
@@ -31,6 +32,8 @@ pub struct MetricsOptions {
     /// How scrapers are authenticated and authorized, by `get` on the path.
     pub auth: RequestAuth,
     pub build: BuildInfo,
+    /// KEDA's numbers beside lagwise's.
+    pub shadow: ShadowReader,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,7 @@ struct ScrapeState {
     admission: RequestAdmission,
     build: BuildInfo,
     turns: WriterTurns,
+    shadow: ShadowReader,
 }
 
 /// Router of the metrics.
@@ -54,6 +58,7 @@ pub(super) fn router_with(options: MetricsOptions, turns: WriterTurns) -> Router
         admission: RequestAdmission::new(options.auth),
         build: options.build,
         turns,
+        shadow: options.shadow,
     };
     Router::new()
         .route(endpoints::METRICS.path, get(scrape))
@@ -89,6 +94,9 @@ fn expose(state: &ScrapeState, turns: AddressTurns) -> Response {
     let mut of_process = String::new();
     if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut of_process) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+    }
+    if let Some(report) = state.shadow.latest() {
+        of_process += &exposition::shadow::shadow_text(&report);
     }
     // The snapshot's metrics may take tens of megabytes, so they are sent while they are written.
     let build = state.build.clone();

@@ -10,11 +10,15 @@ use serde::Serialize;
 
 use super::admin::{AdminEndpointOptions, FOLLOWER, json_response};
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
+use crate::model::keda::shadow::ShadowRow;
 use crate::model::units::newtypes::Moment;
 
 #[derive(Debug, Serialize)]
 struct StatusDocument {
     hpas: Vec<HpaStatus>,
+    /// KEDA's objects, while lagwise observes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shadow: Vec<ShadowRow>,
 }
 
 /// Serves the status of all HPAs, from the latest snapshot.
@@ -25,7 +29,9 @@ pub(super) async fn show(State(options): State<Arc<AdminEndpointOptions>>) -> Re
     let snapshot = options.reader.latest();
     let now = Moment::now();
     let hpas = statuses(snapshot.at(&now), snapshot.all_findings());
-    json_response(StatusCode::OK, &StatusDocument { hpas })
+    let shadow = options.shadow.latest();
+    let shadow = shadow.map_or_else(Vec::new, |report| report.objects.clone());
+    json_response(StatusCode::OK, &StatusDocument { hpas, shadow })
 }
 
 #[cfg(test)]

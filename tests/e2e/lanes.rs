@@ -7,8 +7,8 @@ use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, check, conformance, convert, cost, events,
     external_scaler, faults, guide, lag, leader, live, load, login, logins, network, oracle,
-    outage, policy, protocols, renewal, rows, scale, selectors, simulate, smoke, state, tenants,
-    topics, unseen, zero,
+    outage, policy, protocols, renewal, rows, scale, selectors, shadow, simulate, smoke, state,
+    tenants, topics, unseen, zero,
 };
 
 /// Environment variable that names the lane to run. Without it all lanes run, on one testbed.
@@ -102,6 +102,7 @@ pub(crate) const LANES: &[Lane] = &[
             annotations::CASES,
             convert::CASES,
             external_scaler::CASES,
+            shadow::CASES,
             oracle::CASES,
             leader::CASES,
             events::CASES,

@@ -45,6 +45,7 @@ mod renewal;
 mod rows;
 mod scale;
 mod selectors;
+mod shadow;
 mod simulate;
 mod smoke;
 mod sources;

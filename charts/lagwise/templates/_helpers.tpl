@@ -106,7 +106,7 @@ envFrom:
 {{- define "lagwise.volumeMounts" -}}
 volumeMounts:
   - {name: config, mountPath: /etc/lagwise/lagwise.yaml, subPath: lagwise.yaml, readOnly: true}
-  {{- if ne .Values.tls.type "selfSigned" }}
+  {{- if and (ne .Values.tls.type "selfSigned") (not (include "lagwise.observes" .)) }}
   - {name: certificate, mountPath: /etc/lagwise/tls, readOnly: true}
   {{- end }}
   {{- if .Values.existingSecret.name }}
@@ -125,7 +125,7 @@ volumeMounts:
 volumes:
   - name: config
     configMap: {name: {{ include "lagwise.fullname" . }}}
-  {{- if ne .Values.tls.type "selfSigned" }}
+  {{- if and (ne .Values.tls.type "selfSigned") (not (include "lagwise.observes" .)) }}
   - name: certificate
     secret: {secretName: {{ include "lagwise.certificateSecret" . }}}
   {{- end }}
@@ -166,6 +166,20 @@ volumes:
 release {{ $name }} in namespace {{ $namespace }}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* Whether it only observes: then it gets, lists and watches, and writes nothing. */ -}}
+{{- define "lagwise.observes" -}}
+{{- if eq .Values.mode "observe" -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The rights to KEDA's objects, if it observes. */ -}}
+{{- define "lagwise.kedaRules" -}}
+{{- if include "lagwise.observes" . }}
+- apiGroups: [keda.sh]
+  resources: [scaledobjects, scaledjobs]
+  verbs: [get, list, watch]
+{{- end }}
 {{- end -}}
 
 {{- define "lagwise.writes" -}}
@@ -253,7 +267,7 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- /* The rights of the daemon in the whole cluster, if there are any. */ -}}
 {{- define "lagwise.clusterRules" -}}
 {{- include "lagwise.writeRules" . | trim }}
-{{- if and (eq .Values.tls.type "selfSigned") .Values.apiService.create }}
+{{- if and (eq .Values.tls.type "selfSigned") .Values.apiService.create (not (include "lagwise.observes" .)) }}
 # For writing the CA of the certificate to caBundle.
 - apiGroups: [apiregistration.k8s.io]
   resources: [apiservices]
@@ -261,10 +275,13 @@ release {{ $name }} in namespace {{ $namespace }}
   verbs: [get, patch]
 {{- end }}
 {{- if not (include "lagwise.namespaces" . | fromJson).watched }}
+{{- include "lagwise.kedaRules" . }}
+{{- if not (include "lagwise.observes" .) }}
 # For events on HPAs.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -306,9 +323,14 @@ rules:
     resources: [horizontalpodautoscalers]
     verbs: {{ concat (ternary (list "get" "list" "watch") list (has $namespace $namespaces.watched)) (ternary (list "patch") list (has $namespace $write)) | toJson }}
   {{- if has $namespace $namespaces.watched }}
+  {{- with include "lagwise.kedaRules" $chart }}
+  {{- . | trim | nindent 2 }}
+  {{- end }}
+  {{- if not (include "lagwise.observes" $chart) }}
   - apiGroups: [events.k8s.io]
     resources: [events]
     verbs: [create, patch]
+  {{- end }}
   {{- end }}
   {{- if has $namespace $zero }}
   {{- include "lagwise.scaleRules" $chart | nindent 2 }}

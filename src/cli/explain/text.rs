@@ -7,6 +7,7 @@ use crate::model::diagnostics::explain::{
     Cap, Derivation, Explanation, GroupPart, Outcome, TopicPart,
 };
 use crate::model::evaluation::ValueRule;
+use crate::model::keda::shadow::ShadowRow;
 use crate::model::settings::cap_mode::CapMode;
 
 /// What the annotation `lagwise.dev/paused` does, and what it does not.
@@ -34,6 +35,9 @@ pub(super) fn render(explanation: &Explanation, partitions: ShownPartitions) -> 
     }
     if let Some(outcome) = &explanation.outcome {
         lines.outcome(outcome);
+    }
+    if let Some(shadow) = &explanation.shadow {
+        lines.shadow(shadow);
     }
     lines.list("Findings", &explanation.findings);
     lines.list("Not visible from outside", &explanation.not_knowable);
@@ -165,6 +169,25 @@ impl Lines<'_> {
         }
         for line in partition_lines(topic, self.partitions) {
             self.add(3, &line);
+        }
+    }
+
+    fn shadow(&mut self, row: &ShadowRow) {
+        self.heading(&format!("Beside KEDA ({} {})", row.kind, row.name));
+        if let Some(why) = &row.not_compared {
+            self.add(1, &format!("not compared: {why}"));
+            return;
+        }
+        let [running, keda, lagwise] =
+            [row.running, row.keda, row.lagwise].map(|replicas| value_or(replicas, "unknown"));
+        self.add(
+            1,
+            &format!(
+                "replicas: {running} run, KEDA asks for {keda}, lagwise would ask for {lagwise}"
+            ),
+        );
+        for why in row.why.iter().chain(&row.remarks) {
+            self.add(1, &format!("- {why}"));
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) async fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let mut known: BTreeMap<HpaKey, u32> = BTreeMap::new();
     if args.daemon.is_given() {
         let statuses = query_statuses(&args.daemon, &args.kube, args.timeout).await?;
-        for status in statuses {
+        for status in statuses.hpas {
             let key = HpaKey::new(&*status.namespace, &*status.hpa);
             known.extend(status.uncapped.map(|uncapped| (key, uncapped)));
         }

@@ -19,6 +19,7 @@ pub use outcome::outcome;
 pub use policy::PolicyPart;
 
 use crate::model::evaluation::ValueRule;
+use crate::model::keda::shadow::ShadowRow;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 use crate::model::units::parallelism_rule::ParallelismRule;
@@ -42,6 +43,9 @@ pub struct Explanation {
     pub cap: Option<Cap>,
     /// What the HPA controller computes; `None` without an HPA, or if the HPA was not read.
     pub outcome: Option<Outcome>,
+    /// KEDA's number beside lagwise's, while lagwise observes and KEDA keeps the HPA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Box<ShadowRow>>,
     /// Findings about the HPA and its groups.
     pub findings: Vec<String>,
     /// What neither Kafka nor the Kubernetes API exposes, as sentences.

@@ -33,6 +33,7 @@ use crate::model::kafka::topic_listing::Unlisted;
 use crate::model::kafka::topic_listing::testing::listing;
 use crate::model::keda::convert::{ConvertOptions, convert};
 use crate::model::keda::scaled_object::KedaManifests;
+use crate::model::keda::shadow::find_unread_objects;
 use crate::model::lag::assembly::Scope;
 use crate::model::policy::decision::{RateDecision, RateRule, RateTerms};
 use crate::model::settings::cap_mode::CapMode;
@@ -360,7 +361,10 @@ fn keda_findings() -> BTreeSet<Finding> {
         kubernetes: None,
         form: Default::default(),
     };
-    convert(&manifests, &options).findings()
+    let right = "the right to list scaledobjects.keda.sh is missing".to_owned();
+    let mut found = convert(&manifests, &options).findings();
+    found.extend(find_unread_objects(&[right]));
+    found
 }
 
 fn policy_findings() -> Vec<Finding> {

@@ -354,4 +354,9 @@ finding_codes! {
         why: "The annotation lagwise.dev/hold keeps the number that is served from rising, falling or both. Without it, another number would be served now.",
         fix: "Remove the annotation, or give it an end time, if the number is to change again.",
     }
+    KedaUnread "LW063" "keda_unread" Warning {
+        what: "lagwise observes, but cannot read KEDA's objects.",
+        why: "With kubernetes.mode: observe lagwise shows the replicas by KEDA beside its own, for the ScaledObjects that it can list. Those that it cannot list are missing in the report.",
+        fix: "Grant get, list and watch on scaledobjects and scaledjobs of keda.sh, as the chart does with mode: observe. Where KEDA is not installed there is nothing to compare: use kubernetes.mode: serve.",
+    }
 }

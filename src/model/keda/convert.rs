@@ -5,6 +5,7 @@ mod hpa;
 pub mod login;
 mod metric;
 pub mod note;
+pub mod observed;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};

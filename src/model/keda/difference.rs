@@ -1,5 +1,7 @@
 //! Why KEDA and lagwise come to different numbers of replicas for one group.
 
+mod label;
+
 use std::fmt;
 
 use serde::Serialize;

@@ -32,6 +32,7 @@ use crate::serve::external::{self, ExternalOptions};
 use crate::serve::health::Readiness;
 use crate::serve::metrics::{self, MetricsOptions};
 use crate::serve::probes;
+use crate::serve::shadow::ShadowReader;
 use crate::serve::tls::testing::{Issuer, TestIdentity};
 use crate::snapshot_channel::{self, SnapshotReader};
 
@@ -334,6 +335,7 @@ fn snapshot() -> LagSnapshot {
 /// Options of the metrics, for every scraper.
 fn metrics_options(reader: SnapshotReader) -> MetricsOptions {
     MetricsOptions {
+        shadow: ShadowReader::none(),
         leadership: crate::leader_election::Leadership::alone(),
         reader,
         auth: RequestAuth::None,

@@ -86,6 +86,7 @@ impl Deriver<'_> {
             cap: cap.map(|cap| self.cap(hpa, cap, limit)),
             outcome: None,
             findings,
+            shadow: None,
             not_knowable: not_knowable(&metrics),
             metrics,
         })
@@ -128,6 +129,7 @@ impl Deriver<'_> {
             cap: None,
             outcome: None,
             findings: Vec::new(),
+            shadow: None,
             not_knowable: not_knowable(&metrics)
                 .into_iter()
                 .chain(has_other_topics.then(|| OTHER_TOPICS.to_owned()))

@@ -46,7 +46,10 @@ pub struct DaemonScope {
     pub zeroed: Option<Vec<String>>,
     /// Resources that are scaled to zero, such as `deployments`, of the group `apps`.
     pub scaled: Vec<&'static str>,
-    pub lease: String,
+    /// Whether it only observes, and compares itself with KEDA.
+    pub observes: bool,
+    /// The Lease; `None` if it has none.
+    pub lease: Option<String>,
     /// ConfigMap of the persistent state; `None` if it is a file.
     pub state: Option<String>,
     /// ConfigMap that records what was scaled to zero.
@@ -70,7 +73,13 @@ pub fn daemon_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
     let watched = namespaces(&scope.watched);
     for namespace in &watched {
         rights.add("autoscaling", "horizontalpodautoscalers", &READ, namespace);
-        rights.add("events.k8s.io", "events", &["create", "patch"], namespace);
+        if scope.observes {
+            for resource in ["scaledobjects", "scaledjobs"] {
+                rights.add("keda.sh", resource, &READ, namespace);
+            }
+        } else {
+            rights.add("events.k8s.io", "events", &["create", "patch"], namespace);
+        }
     }
     for mode in [&scope.enforced, &scope.zeroed].into_iter().flatten() {
         for namespace in written(mode, &scope.watched) {
@@ -102,9 +111,11 @@ pub fn daemon_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
     }
     let own = Some(scope.own.clone());
     let group = "coordination.k8s.io";
-    let lease = ["get", "list", "watch", "update"];
-    rights.add_named(group, "leases", &lease, &scope.lease, &own);
-    rights.add(group, "leases", &["create"], &own);
+    let verbs = ["get", "list", "watch", "update"];
+    if let Some(lease) = &scope.lease {
+        rights.add_named(group, "leases", &verbs, lease, &own);
+        rights.add(group, "leases", &["create"], &own);
+    }
     let ledger = scope.zeroed.is_some().then_some(&scope.ledger);
     for map in scope.state.iter().chain(ledger) {
         rights.add_named("", "configmaps", &["get", "patch"], map, &own);
@@ -142,18 +153,24 @@ pub fn install_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
     let rbac = "rbac.authorization.k8s.io";
     for (group, resource) in [
         ("", "configmaps"),
-        ("", "secrets"),
         ("", "serviceaccounts"),
         ("", "services"),
         ("apps", "deployments"),
-        ("policy", "poddisruptionbudgets"),
-        (rbac, "roles"),
-        (rbac, "rolebindings"),
     ] {
         rights.add(group, resource, &["create"], &own);
     }
-    let system = Some("kube-system".to_owned());
-    rights.add(rbac, "rolebindings", &["create"], &system);
+    if !scope.observes {
+        for (group, resource) in [
+            ("", "secrets"),
+            ("policy", "poddisruptionbudgets"),
+            (rbac, "roles"),
+            (rbac, "rolebindings"),
+        ] {
+            rights.add(group, resource, &["create"], &own);
+        }
+        let system = Some("kube-system".to_owned());
+        rights.add(rbac, "rolebindings", &["create"], &system);
+    }
     for resource in ["clusterroles", "clusterrolebindings"] {
         rights.add(rbac, resource, &["create"], &None);
     }
@@ -243,7 +260,7 @@ mod tests {
     fn scope() -> DaemonScope {
         DaemonScope {
             own: "lagwise".into(),
-            lease: "lagwise".into(),
+            lease: Some("lagwise".into()),
             state: Some("lagwise-state".into()),
             ledger: "lagwise-zero".into(),
             certificate: Some("lagwise-tls".into()),
@@ -299,6 +316,29 @@ mod tests {
         for absent in ["configmaps", "secrets", "apiservices", "reviews"] {
             assert!(!text.contains(absent), "{absent} in {text}");
         }
+    }
+
+    #[test]
+    fn a_daemon_that_observes_only_reads() {
+        let observes = DaemonScope {
+            own: "lagwise".into(),
+            observes: true,
+            ..DaemonScope::default()
+        };
+        let shown = shown(&daemon_rights(&observes));
+        let expected = [
+            "scaledjobs.keda.sh",
+            "scaledobjects.keda.sh",
+            "horizontalpodautoscalers.autoscaling",
+        ];
+        assert_eq!(shown.lines().count(), 9, "{shown}");
+        for resource in expected {
+            for verb in READ {
+                assert!(shown.contains(&format!("{verb} {resource}\n")), "{shown}");
+            }
+        }
+        let install = install_rights(&observes);
+        assert!(install.is_subset(&install_rights(&scope())));
     }
 
     #[test]

@@ -14,13 +14,13 @@ use super::login::{ClusterLogin, LoginReader};
 use super::metric::{KafkaMetric, distinguish_groups};
 use super::note::{Note, Notes};
 use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, Trigger};
-use crate::model::keda::trigger::{TriggerKind, option_value};
+use crate::model::keda::trigger::{KafkaTrigger, TriggerKind, option_value};
 use crate::model::settings::{SettingScope, Settings};
 use crate::model::units::quantity::Milli;
 
 /// KEDA's defaults.
-const COOLDOWN_PERIOD: u32 = 300;
-const MAX_REPLICAS: u32 = 100;
+pub(super) const COOLDOWN_PERIOD: u32 = 300;
+pub(super) const MAX_REPLICAS: u32 = 100;
 
 /// A ScaledObject on its way to an HPA.
 #[derive(Debug)]
@@ -131,6 +131,12 @@ impl<'a> ObjectReader<'a> {
             }),
             None => json!({"type": "Resource", "resource": {"name": name, "target": target}}),
         });
+    }
+
+    /// The Kafka triggers that can be converted, each with its login.
+    pub(super) fn triggers(&self) -> impl Iterator<Item = (&KafkaTrigger, Option<&ClusterLogin>)> {
+        let kafka = self.kafka.iter();
+        kafka.map(|(metric, login)| (&metric.trigger, login.as_ref()))
     }
 
     /// The HPA, and the notes. `label` has the label `cluster` of a login; `None` if it needs none.

@@ -8,6 +8,7 @@ use crate::model::units::metric::{LAG_METRIC, Metric};
 use crate::model::units::quantity::Milli;
 use crate::serve::admin::{self, AdminEndpointOptions};
 use crate::serve::metrics::{self, MetricsOptions};
+use crate::serve::shadow::ShadowReader;
 
 const OF_HPA: &str = "cluster=main,group=orders,topic=payments";
 const AD_HOC: &str = "cluster=main,group=idle,topic=payments";
@@ -51,6 +52,7 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
         leadership.clone(),
     ));
     let admin = admin.merge(metrics::router(MetricsOptions {
+        shadow: ShadowReader::none(),
         reader,
         leadership,
         auth: RequestAuth::None,

@@ -1,0 +1,149 @@
+//! What a daemon that only observes looks at: KEDA's objects, with their metrics in KEDA's HPAs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{HpaReceiver, Tasks};
+use crate::config::Config;
+use crate::k8s::client::Client;
+use crate::k8s::keda_objects::{self, KedaState};
+use crate::model::findings::WriteFindings;
+use crate::model::hpa::facts::HpaMap;
+use crate::model::keda::convert::observed::KnownCluster;
+use crate::model::keda::shadow::{ObservedSet, ShadowMerge, find_unread_objects};
+use crate::serve::shadow::{SHADOW_STEP, ShadowReader, shadow};
+use crate::snapshot_channel::SnapshotReader;
+
+/// The shortest time between two merges, each of which takes some milliseconds where there are thousands of objects.
+const MERGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The configured Kafka clusters, by which triggers find theirs.
+pub(crate) fn known_clusters(config: &Config) -> Vec<KnownCluster> {
+    let clusters = config.clusters.iter();
+    let known = clusters.map(|cluster| {
+        let servers = cluster.properties.get("bootstrap.servers");
+        KnownCluster::new(cluster.name.clone(), servers.unwrap_or_default())
+    });
+    known.collect()
+}
+
+/// What the parts of the daemon get.
+pub(super) struct ShadowParts {
+    /// The HPAs with the metrics that lagwise would have there.
+    pub(super) hpas: HpaReceiver,
+    pub(super) reports: ShadowReader,
+    /// What of KEDA's objects cannot be read.
+    pub(super) findings: watch::Receiver<WriteFindings>,
+}
+
+/// Watches KEDA's objects, merges them with the HPAs, and compares what both come to.
+pub(super) fn observe(
+    config: &Config,
+    client: Client,
+    hpas: HpaReceiver,
+    snapshots: &SnapshotReader,
+    tasks: &mut Tasks,
+) -> ShadowParts {
+    let (state_in, state) = watch::channel(KedaState::default());
+    let namespaces = config.kubernetes.namespaces.clone();
+    let watched = keda_objects::watch(client, namespaces, known_clusters(config), state_in);
+    tasks.spawn(async move {
+        watched.await;
+        ("watch of KEDA's objects", Ok(()))
+    });
+    let (merged, merged_hpas) = watch::channel(hpas.borrow().clone());
+    let (objects_in, objects) = watch::channel((ObservedSet::default(), Vec::new()));
+    let (findings_in, findings) = watch::channel(WriteFindings::default());
+    let outputs = ShadowOutputs {
+        merged,
+        objects: objects_in,
+        findings: findings_in,
+    };
+    tasks.spawn(async move {
+        outputs.merge(hpas, state).await;
+        ("merge of KEDA's objects", Ok(()))
+    });
+    let (reports, looking) = shadow(snapshots.clone(), objects, SHADOW_STEP);
+    tasks.spawn(async move {
+        looking.await;
+        ("comparison with KEDA", Ok(()))
+    });
+    ShadowParts {
+        hpas: merged_hpas,
+        reports,
+        findings,
+    }
+}
+
+/// Where the merged objects go.
+struct ShadowOutputs {
+    merged: watch::Sender<Option<HpaMap>>,
+    objects: watch::Sender<(ObservedSet, Vec<String>)>,
+    findings: watch::Sender<WriteFindings>,
+}
+
+impl ShadowOutputs {
+    /// Merges for ever. The HPAs are published as soon as they are listed, so that neither waits for KEDA's objects.
+    async fn merge(self, mut hpas: HpaReceiver, mut state: watch::Receiver<KedaState>) {
+        let mut merge = ShadowMerge::default();
+        hpas.mark_changed();
+        loop {
+            let is_open = tokio::select! {
+                changed = hpas.changed() => changed.is_ok(),
+                changed = state.changed() => changed.is_ok(),
+            };
+            if !is_open {
+                return std::future::pending().await;
+            }
+            let KedaState { objects, problems } = state.borrow_and_update().clone();
+            if let Some(hpas) = hpas.borrow_and_update().as_ref() {
+                self.merged.send_replace(Some(merge.add_to(&objects, hpas)));
+            }
+            self.findings
+                .send_replace(Arc::new(find_unread_objects(&problems)));
+            self.objects.send_replace((objects, problems));
+            tokio::time::sleep(MERGE_PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SystemEnvironment;
+    use crate::model::findings::FindingCode;
+
+    #[test]
+    fn clusters_are_known_by_their_servers() {
+        let text = "clusters: [{name: main, properties: {bootstrap.servers: 'a:9092,b:9092'}}]";
+        let config = Config::parse(text, &SystemEnvironment).unwrap();
+        let known = known_clusters(&config);
+        assert_eq!(known[0], KnownCluster::new("main".into(), "b:9092,a:9092"));
+    }
+
+    #[tokio::test]
+    async fn hpas_do_not_wait_for_keda_and_problems_become_findings() {
+        let (hpas_in, hpas) = watch::channel(None);
+        let (state_in, state) = watch::channel(KedaState::default());
+        let (merged, mut merged_hpas) = watch::channel(None);
+        let (objects, _objects) = watch::channel((ObservedSet::default(), Vec::new()));
+        let (findings, mut found) = watch::channel(WriteFindings::default());
+        let outputs = ShadowOutputs {
+            merged,
+            objects,
+            findings,
+        };
+        let merging = tokio::spawn(outputs.merge(hpas, state));
+        hpas_in.send_replace(Some(HpaMap::default()));
+        let is_merged = |hpas: &Option<HpaMap>| hpas.is_some();
+        merged_hpas.wait_for(is_merged).await.unwrap();
+        state_in.send_modify(|state| state.problems = vec!["no right".to_owned()]);
+        let found = found.wait_for(|found| !found.is_empty()).await.unwrap();
+        let finding = found.first().unwrap();
+        assert_eq!(finding.code, FindingCode::KedaUnread);
+        assert_eq!(finding.to_string(), "kubernetes.mode: no right");
+        merging.abort();
+    }
+}

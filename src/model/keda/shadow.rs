@@ -1,0 +1,28 @@
+//! KEDA's number of replicas and lagwise's beside one another, for workloads that KEDA scales.
+//!
+//! Each ScaledObject becomes the HPA that lagwise would have in its place ([`objects`]). With its metrics, KEDA's own HPA
+//! is a target like any other: it is within tenancy and budgets, and has a status and an explanation. At each look the
+//! [`ledger`] computes both numbers from the same readings and adds up what they come to ([`report`]).
+
+pub mod ledger;
+pub mod objects;
+pub mod report;
+mod virtual_scale;
+
+use std::collections::BTreeSet;
+
+use crate::model::findings::{Finding, FindingCode, FindingSubject};
+
+pub use ledger::ShadowLedger;
+pub use objects::{ComparedObject, ObservedSet, ShadowMerge, ShadowObject};
+pub use report::{ShadowReport, ShadowRow, ShadowTotals};
+
+/// A finding for each reason why KEDA's objects cannot be read.
+#[must_use]
+pub fn find_unread_objects(problems: &[String]) -> BTreeSet<Finding> {
+    let finding = |problem: &String| {
+        let setting = FindingSubject::Setting("kubernetes.mode".to_owned());
+        Finding::new(FindingCode::KedaUnread, setting, problem)
+    };
+    problems.iter().map(finding).collect()
+}

@@ -1,0 +1,391 @@
+//! Computes both numbers at each look, and adds up what they come to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::objects::{ComparedObject, ObservedSet, ShadowObject};
+use super::report::{ShadowReport, ShadowRow, ShadowTotals};
+use super::virtual_scale::{ScaleInputs, VirtualScale};
+use crate::model::evaluation::{EvaluationsAt, MetricValue};
+use crate::model::hpa::controller::MetricReading;
+use crate::model::kafka::group::{GroupDescription, GroupState};
+use crate::model::keda::arithmetic::{
+    self, KedaOffsets, KedaReading, PreviousOffsets, ReplicaBounds,
+};
+use crate::model::keda::convert::observed::ObservedTrigger;
+use crate::model::keda::difference::{Comparison, Difference};
+use crate::model::keda::version::KedaVersion;
+use crate::model::lag::cluster_snapshot::GroupSnapshot;
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::newtypes::{GroupId, Lag, Moment};
+use crate::model::units::quantity::Milli;
+
+/// Both numbers of all objects, from look to look.
+#[derive(Debug)]
+pub struct ShadowLedger {
+    /// Time between two looks. A longer one is a pause, which is not counted.
+    step: Duration,
+    /// The first look.
+    since: Option<Moment>,
+    objects: BTreeMap<(HpaKey, &'static str), ObjectLedger>,
+}
+
+/// One object.
+#[derive(Debug)]
+struct ObjectLedger {
+    compared: Arc<ComparedObject>,
+    /// Of each trigger, as KEDA keeps them.
+    previous: Vec<PreviousOffsets>,
+    /// The groups of the triggers at the last look.
+    groups: Vec<Option<Arc<GroupDescription>>>,
+    running: Option<u32>,
+    keda: VirtualScale,
+    lagwise: VirtualScale,
+    last: Option<Duration>,
+    totals: ShadowTotals,
+}
+
+/// One trigger at one look.
+struct TriggerLook<'a> {
+    of: &'a ObservedTrigger,
+    group: Option<&'a GroupSnapshot>,
+    /// KEDA's reading; `None` if lagwise has not read what KEDA reads.
+    keda: Option<Result<KedaReading, arithmetic::KedaFailure>>,
+    lagwise: Result<MetricValue, String>,
+}
+
+impl ShadowLedger {
+    /// For looks that are this far apart.
+    #[must_use]
+    pub fn new(step: Duration) -> Self {
+        Self {
+            step,
+            since: None,
+            objects: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a look. `problems` say what of KEDA's objects cannot be read.
+    pub fn record(
+        &mut self,
+        set: &ObservedSet,
+        evaluations: EvaluationsAt<'_>,
+        problems: Vec<String>,
+    ) -> ShadowReport {
+        let now = evaluations.now();
+        let since = *self.since.get_or_insert(*now);
+        let elapsed = now.since(&since);
+        let mut before = std::mem::take(&mut self.objects);
+        let mut report = ShadowReport {
+            since: Some(rfc3339(&since)),
+            at: Some(rfc3339(now)),
+            omitted: set.omitted,
+            problems,
+            ..ShadowReport::default()
+        };
+        for object in set.iter() {
+            let mut row = ShadowRow {
+                kind: object.kind.to_owned(),
+                namespace: object.key.namespace.to_string(),
+                name: object.key.name.to_string(),
+                hpa: object.hpa.name.to_string(),
+                ..ShadowRow::default()
+            };
+            match &object.compared {
+                Err(why) => row.not_compared = Some(why.clone()),
+                Ok(compared) => {
+                    let key = (object.key.clone(), object.kind);
+                    let known = before.remove(&key);
+                    let mut ledger = known.unwrap_or_else(|| ObjectLedger::new(compared));
+                    ledger.update_object(compared);
+                    ledger.record(object, evaluations, (elapsed, self.step), &mut row);
+                    row.totals = ledger.totals.clone();
+                    report.totals.join(&row.totals);
+                    self.objects.insert(key, ledger);
+                }
+            }
+            report.objects.push(row);
+        }
+        report
+    }
+}
+
+fn rfc3339(moment: &Moment) -> String {
+    humantime::format_rfc3339_seconds(moment.wall).to_string()
+}
+
+impl ObjectLedger {
+    fn new(compared: &Arc<ComparedObject>) -> Self {
+        let triggers = compared.triggers.len();
+        Self {
+            compared: Arc::clone(compared),
+            previous: vec![PreviousOffsets::new(); triggers],
+            groups: vec![None; triggers],
+            running: None,
+            keda: VirtualScale::default(),
+            lagwise: VirtualScale::default(),
+            last: None,
+            totals: ShadowTotals::default(),
+        }
+    }
+
+    /// Takes in a changed object. What was added up stays.
+    fn update_object(&mut self, compared: &Arc<ComparedObject>) {
+        if Arc::ptr_eq(&self.compared, compared) {
+            return;
+        }
+        let totals = std::mem::take(&mut self.totals);
+        *self = Self {
+            totals,
+            running: self.running,
+            last: self.last,
+            ..Self::new(compared)
+        };
+    }
+
+    fn record(
+        &mut self,
+        object: &ShadowObject,
+        evaluations: EvaluationsAt<'_>,
+        (now, step): (Duration, Duration),
+        row: &mut ShadowRow,
+    ) {
+        let compared = Arc::clone(&self.compared);
+        let facts = evaluations.targets().facts().get(&object.hpa);
+        let facts = facts.filter(|facts| facts.controller == compared.facts.controller);
+        row.remarks.clone_from(&compared.remarks);
+        row.running = facts.and_then(|facts| facts.replicas);
+        if facts.is_none() {
+            row.not_compared = Some(format!(
+                "HPA {} is not the one of this ScaledObject, or not read yet",
+                object.hpa.name
+            ));
+            self.last = None;
+            return;
+        }
+        let looks = look(&compared, &object.hpa, evaluations, &mut self.previous);
+        self.count_rebalances(&looks);
+        let current = row.running.or(self.keda.replicas).unwrap_or(0);
+        let readings = looks.iter().map(|look| {
+            let reading = look.keda.as_ref()?.as_ref().ok()?;
+            Some((&look.of.trigger, reading))
+        });
+        let readings = readings.collect::<Option<Vec<_>>>();
+        let bounds = ReplicaBounds {
+            min: compared.min,
+            max: compared.keda.max,
+            idle: compared.idle,
+        };
+        let tolerances = compared.keda.tolerances();
+        row.keda = readings
+            .as_ref()
+            .map(|readings| arithmetic::replicas(readings, bounds, current, tolerances));
+        let values = looks.iter().map(|look| look.lagwise.as_ref());
+        let values = values.collect::<Result<Vec<_>, _>>();
+        row.lagwise = values.as_ref().ok().and_then(|values| {
+            let desired = values.iter().map(|value| value.desired);
+            let most = desired.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+            let least = if compared.sleeps && most == 0 {
+                0
+            } else {
+                compared.lagwise.min
+            };
+            Some(most.clamp(least, compared.lagwise.max.max(least)))
+        });
+        explain(&looks, current, tolerances, row);
+        let (Some(readings), Ok(values)) = (readings, values) else {
+            self.last = None;
+            return;
+        };
+        let keda = ScaleInputs {
+            spec: &compared.keda,
+            readings: readings
+                .iter()
+                .map(|(_, reading)| value_of(u64::try_from(reading.value).unwrap_or(0)))
+                .collect(),
+            is_active: readings.iter().any(|(_, reading)| reading.active),
+            idle: idle(&compared, compared.idle.unwrap_or(compared.min)),
+            running: current,
+        };
+        let lagwise = ScaleInputs {
+            spec: &compared.lagwise,
+            readings: values
+                .iter()
+                .map(|value| MetricReading::Value(value.value))
+                .collect(),
+            // The value itself waits for the cooldown, which is counted here.
+            is_active: values.iter().any(|value| value.lag != Some(Lag(0))),
+            idle: idle(&compared, 0),
+            running: current,
+        };
+        self.add_up(&keda, &lagwise, (now, step), row);
+    }
+
+    /// Counts the rebalances of the groups since the last look.
+    fn count_rebalances(&mut self, looks: &[TriggerLook<'_>]) {
+        for (known, look) in self.groups.iter_mut().zip(looks) {
+            let description = look.group.and_then(|group| group.description.as_ref());
+            let Some(description) = description else {
+                continue;
+            };
+            if let Some(before) = known.as_ref()
+                && has_rebalanced(before, description)
+            {
+                self.totals.rebalances = self.totals.rebalances.saturating_add(1);
+            }
+            *known = Some(Arc::clone(description));
+        }
+    }
+
+    /// Adds the time since the last look, in which the numbers were those that the last look found.
+    fn add_up(
+        &mut self,
+        keda: &ScaleInputs<'_>,
+        lagwise: &ScaleInputs<'_>,
+        (now, step): (Duration, Duration),
+        row: &ShadowRow,
+    ) {
+        let totals = &mut self.totals;
+        let since = self.last.map(|last| now.saturating_sub(last));
+        let most = step.saturating_mul(2);
+        if let (Some(since), Some(of_keda), Some(own)) = (
+            since.filter(|since| *since <= most),
+            self.keda.replicas,
+            self.lagwise.replicas,
+        ) {
+            let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            totals.observed_millis = totals.observed_millis.saturating_add(millis);
+            totals
+                .running
+                .add(self.running.unwrap_or(keda.running), millis);
+            totals.keda.add(of_keda, millis);
+            totals.lagwise.add(own, millis);
+            let more = |a: u32, b: u32| u64::from(a.saturating_sub(b)).saturating_mul(millis);
+            let keda_more = &mut totals.keda_more_replica_millis;
+            *keda_more = keda_more.saturating_add(more(of_keda, own));
+            let lagwise_more = &mut totals.lagwise_more_replica_millis;
+            *lagwise_more = lagwise_more.saturating_add(more(own, of_keda));
+            for reason in &row.reasons {
+                let held = totals.reason_millis.entry(reason.clone()).or_default();
+                *held = held.saturating_add(millis);
+            }
+        }
+        if self.running.is_some_and(|before| before != keda.running) {
+            let changes = &mut totals.running.scale_changes;
+            *changes = changes.saturating_add(1);
+        }
+        self.running = Some(keda.running);
+        self.keda.step(keda, now);
+        self.lagwise.step(lagwise, now);
+        totals.keda.scale_changes = self.keda.changes;
+        totals.lagwise.scale_changes = self.lagwise.changes;
+        self.last = Some(now);
+    }
+}
+
+/// Reads each trigger as both do.
+fn look<'a>(
+    compared: &'a ComparedObject,
+    hpa: &HpaKey,
+    evaluations: EvaluationsAt<'a>,
+    previous: &mut [PreviousOffsets],
+) -> Vec<TriggerLook<'a>> {
+    let triggers = compared.triggers.iter().zip(previous).enumerate();
+    let looks = triggers.map(|(index, (of, previous))| {
+        let group = of.trigger.group.as_deref().map(GroupId::from);
+        let cluster = evaluations.clusters().get(&of.cluster);
+        let group = group.and_then(|group| cluster?.groups.get(&group));
+        let group = group.map(|group| &**group);
+        let offsets = group.and_then(|group| {
+            let description = group.description.as_deref();
+            let has_members = description.is_some_and(GroupDescription::has_members);
+            KedaOffsets::from_topics(&of.trigger, &group.topics, has_members)
+        });
+        let keda = offsets
+            .map(|offsets| arithmetic::read(&of.trigger, &offsets, previous, KedaVersion::NEWEST));
+        let mut targets = evaluations.targets_of(hpa);
+        let evaluation = targets.find(|(target, _)| target.index == index);
+        let lagwise = match evaluation {
+            Some((_, evaluation)) => {
+                let value = evaluations.value(&evaluation.metric);
+                value.map_err(|reason| reason.to_string())
+            }
+            None => Err("lagwise does not read this group".to_owned()),
+        };
+        TriggerLook {
+            of,
+            group,
+            keda,
+            lagwise,
+        }
+    });
+    looks.collect()
+}
+
+/// Why the two differ, in the words of [`Difference`].
+fn explain(looks: &[TriggerLook<'_>], current: u32, tolerances: (u64, u64), row: &mut ShadowRow) {
+    for (index, look) in looks.iter().enumerate() {
+        let prefix = match looks.len() {
+            1 => String::new(),
+            _ => format!("triggers[{index}]: "),
+        };
+        if let Err(reason) = &look.lagwise {
+            row.why.push(format!("{prefix}lagwise: {reason}"));
+        }
+        let differences = match (&look.keda, look.group) {
+            (Some(keda), Some(group)) => {
+                let comparison = Comparison {
+                    trigger: &look.of.trigger,
+                    version: KedaVersion::NEWEST,
+                    keda: keda.as_ref(),
+                    lagwise: look.lagwise.as_ref().ok(),
+                    topics: &group.topics,
+                    current,
+                    tolerances,
+                };
+                comparison.differences()
+            }
+            (None, Some(_)) => {
+                let text = "KEDA reads every topic of the Kafka cluster, lagwise does not";
+                row.why.push(format!("{prefix}{text}"));
+                Vec::new()
+            }
+            (_, None) => vec![Difference::LagwiseUnknown],
+        };
+        for difference in differences {
+            if difference != Difference::LagwiseUnknown {
+                row.why.push(format!("{prefix}{difference}"));
+            }
+            row.reasons.push(difference.label().to_owned());
+        }
+    }
+    row.reasons.sort_unstable();
+    row.reasons.dedup();
+}
+
+fn value_of(units: u64) -> MetricReading {
+    MetricReading::Value(Milli::from_units(units))
+}
+
+/// Whether the members of a group or what they own changed, or a rebalance has begun.
+fn has_rebalanced(before: &GroupDescription, now: &GroupDescription) -> bool {
+    let is_rebalancing = |group: &GroupDescription| group.state == GroupState::Rebalancing;
+    match (is_rebalancing(before), is_rebalancing(now)) {
+        (false, true) => true,
+        (false, false) => {
+            before.members != now.members || before.omitted_members != now.omitted_members
+        }
+        // Its end belongs to the rebalance that was counted when it began.
+        (true, _) => false,
+    }
+}
+
+/// The replicas without work, and after which time without it; `None` if the HPA decides on them.
+fn idle(compared: &ComparedObject, replicas: u32) -> Option<(u32, Duration)> {
+    let is_idle = compared.sleeps || (compared.idle.is_some() && replicas > 0);
+    is_idle.then_some((replicas, compared.cooldown))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Recorded series of lags, and what the two numbers add up to.
+
+use super::*;
+use crate::model::fixtures::{self, at, evaluated, read};
+use crate::model::hpa::controller::{Behavior, HpaSpec, MetricSource, ScalingRules};
+use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
+use crate::model::kafka::group::{GroupKind, Member};
+use crate::model::keda::convert::observed::ObservedConversion;
+use crate::model::keda::scaled_object::ScaledObject;
+use crate::model::keda::shadow::ShadowMerge;
+use crate::model::keda::trigger::{KafkaTrigger, TriggerKind};
+use crate::model::lag::assembly::Scope;
+
+const STEP: Duration = Duration::from_secs(15);
+const THRESHOLD: u64 = 5;
+
+/// KEDA's HPA without behavior, and lagwise's with tolerance zero.
+fn specs() -> (HpaSpec, HpaSpec) {
+    let target = MetricTarget::AverageValue(Milli::from_units(THRESHOLD));
+    let keda = HpaSpec {
+        min: 1,
+        max: 50,
+        metrics: vec![MetricSource::External(target), MetricSource::Pods],
+        behavior: None,
+    };
+    let exact = |rules: ScalingRules| ScalingRules {
+        tolerance: Some(Milli::default()),
+        ..rules
+    };
+    let lagwise = HpaSpec {
+        behavior: Some(Behavior {
+            up: exact(ScalingRules::up()),
+            down: exact(ScalingRules::down()),
+        }),
+        ..keda.clone()
+    };
+    (keda, lagwise)
+}
+
+fn object(spec: &str, annotations: &[(&str, &str)]) -> ShadowObject {
+    let text =
+        format!(r#"{{"metadata": {{"namespace": "shop", "name": "billing"}}, "spec": {spec}}}"#);
+    let scaled: ScaledObject = serde_json::from_str(&text).unwrap();
+    let metadata = [
+        ("topic", "t"),
+        ("consumerGroup", "g"),
+        ("lagThreshold", "5"),
+    ];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let metadata = metadata.into_iter().collect();
+    let parsed = KafkaTrigger::parse(TriggerKind::Kafka, &metadata, KedaVersion::NEWEST);
+    let observed = ObservedConversion {
+        lagwise_hpa: serde_json::Value::Null,
+        keda_hpa: serde_json::Value::Null,
+        triggers: vec![ObservedTrigger {
+            trigger: parsed.unwrap(),
+            cluster: "main".into(),
+        }],
+        remarks: Vec::new(),
+    };
+    let target = MetricTarget::AverageValue(Milli::from_units(THRESHOLD));
+    let text = |(key, value): &(&str, &str)| (format!("lagwise.dev/{key}"), (*value).to_owned());
+    let facts = HpaFacts {
+        annotations: annotations.iter().map(text).collect(),
+        max_replicas: 50,
+        ..fixtures::hpa("", "group=g,topic=t", target)
+    };
+    let (keda, lagwise) = specs();
+    ShadowObject::scaled_object(&scaled, Ok((observed, facts, lagwise, keda)))
+}
+
+/// One look: seconds after the first, replicas that run, and the lag of each partition; `None` if Kafka did not answer.
+type Look<'a> = (u64, u32, Option<&'a [i64]>);
+
+/// The report after these looks.
+fn report(object: &ShadowObject, looks: &[Look<'_>]) -> ShadowReport {
+    let mut set = ObservedSet::default();
+    set.insert(object.clone());
+    let mut merge = ShadowMerge::default();
+    let mut ledger = ShadowLedger::new(STEP);
+    let mut report = ShadowReport::default();
+    for (seconds, replicas, lags) in looks {
+        let found = HpaFacts {
+            namespace: "shop".into(),
+            name: "keda-hpa-billing".into(),
+            controller: Some("ScaledObject/billing".into()),
+            replicas: Some(*replicas),
+            ..HpaFacts::default()
+        };
+        let hpas = merge.add_to(&set, &HpaMap::from_iter([Arc::new(found)]));
+        let facts: Vec<_> = hpas.values().map(|facts| HpaFacts::clone(facts)).collect();
+        let after = Duration::from_secs(*seconds);
+        let reading = lags.map(|lags| {
+            let rows: Vec<_> = lags.iter().map(|lag| (0, Ok(Some(0)), Ok(*lag))).collect();
+            read(after, "g", "t", &rows)
+        });
+        let snapshot = evaluated(&facts, reading, Scope::Whole);
+        let now = at(after);
+        report = ledger.record(&set, snapshot.at(&now), Vec::new());
+    }
+    report
+}
+
+/// The sums in replica-seconds: running, KEDA, lagwise, KEDA more, lagwise more; and the changes of the three.
+fn sums(report: &ShadowReport) -> ([u64; 5], [u64; 3]) {
+    let totals = &report.totals;
+    let seconds = [
+        totals.running.replica_millis,
+        totals.keda.replica_millis,
+        totals.lagwise.replica_millis,
+        totals.keda_more_replica_millis,
+        totals.lagwise_more_replica_millis,
+    ];
+    let sides = [&totals.running, &totals.keda, &totals.lagwise];
+    (
+        seconds.map(|millis| millis / 1000),
+        sides.map(|side| side.scale_changes),
+    )
+}
+
+const PLAIN: &str = r#"{"minReplicaCount": 1, "maxReplicaCount": 50}"#;
+
+#[test]
+fn adds_up_the_replica_beyond_the_partitions() {
+    let lags: &[i64] = &[28, 0, 0, 0, 0];
+    let running = [1, 4, 6, 6, 6, 6, 6, 6];
+    let looks = (0u64..)
+        .zip(running)
+        .map(|(look, running)| (look * 15, running, Some(lags)));
+    let report = report(&object(PLAIN, &[]), &Vec::from_iter(looks));
+    let row = &report.objects[0];
+    assert_eq!(
+        (row.running, row.keda, row.lagwise),
+        (Some(6), Some(6), Some(5))
+    );
+    assert_eq!(row.reasons, ["one_beyond_partitions"]);
+    assert_eq!(report.totals.observed_millis, 105_000);
+    // An HPA without behavior goes to 4 at first, then KEDA's to 6 for 90 s; lagwise's goes to 5 at once.
+    let expected = [15 + 60 + 75 * 6, 60 + 90 * 6, 105 * 5, 90, 15];
+    assert_eq!(sums(&report), (expected, [2, 2, 1]));
+    assert_eq!(
+        report.totals.reason_millis["one_beyond_partitions"],
+        105_000
+    );
+    assert_eq!(report.since.as_deref(), Some("2024-05-06T07:08:09Z"));
+    assert_eq!(report.at.as_deref(), Some("2024-05-06T07:09:54Z"));
+}
+
+#[test]
+fn adds_up_what_the_tolerance_of_keda_withholds() {
+    let mut lags = [0; 24];
+    lags[0] = 120;
+    let looks = [0, 15, 30, 45].map(|seconds| (seconds, 22, Some(&lags[..])));
+    let report = report(&object(PLAIN, &[]), &looks);
+    let row = &report.objects[0];
+    assert_eq!((row.keda, row.lagwise), (Some(22), Some(24)));
+    assert_eq!(row.reasons, ["within_tolerance"]);
+    assert_eq!(
+        sums(&report),
+        ([22 * 45, 22 * 45, 24 * 45, 0, 2 * 45], [0, 0, 1])
+    );
+}
+
+#[test]
+fn adds_up_what_threads_save() {
+    let lags: &[i64] = &[5, 5, 5, 5];
+    let looks = [0, 15, 30].map(|seconds| (seconds, 4, Some(lags)));
+    let report = report(&object(PLAIN, &[("threads-per-replica", "2")]), &looks);
+    let row = &report.objects[0];
+    assert_eq!((row.keda, row.lagwise), (Some(4), Some(2)));
+    assert_eq!(row.reasons, ["threads"]);
+    // Downwards, the window of both HPAs keeps the replicas for five minutes.
+    assert_eq!(sums(&report), ([120, 120, 120, 0, 0], [0, 0, 0]));
+}
+
+#[test]
+fn a_pause_and_an_unknown_lag_are_not_counted() {
+    let lags: &[i64] = &[5, 5];
+    let looks = [
+        (0, 2, Some(lags)),
+        (15, 2, Some(lags)),
+        (315, 2, Some(lags)),
+        (330, 2, None),
+        (345, 2, Some(lags)),
+    ];
+    let report = report(&object(PLAIN, &[]), &looks);
+    assert_eq!(report.totals.observed_millis, 15_000);
+    let unknown = super::tests::report(&object(PLAIN, &[]), &looks[3..4]);
+    let row = &unknown.objects[0];
+    assert_eq!((row.keda, row.lagwise, row.running), (None, None, Some(2)));
+    assert!(row.why[0].starts_with("lagwise: "), "{:?}", row.why);
+    assert_eq!(unknown.totals, ShadowTotals::default());
+}
+
+#[test]
+fn without_work_both_sleep_after_the_cooldown() {
+    let spec = r#"{"minReplicaCount": 0, "maxReplicaCount": 50, "cooldownPeriod": 30}"#;
+    let (busy, quiet): (&[i64], &[i64]) = (&[5, 0], &[0, 0]);
+    let looks = [
+        (0, 1, Some(busy)),
+        (15, 1, Some(quiet)),
+        (30, 1, Some(quiet)),
+        (45, 1, Some(quiet)),
+        (60, 0, Some(quiet)),
+    ];
+    let report = report(&object(spec, &[]), &looks);
+    let row = &report.objects[0];
+    assert_eq!((row.keda, row.lagwise), (Some(0), Some(0)));
+    assert_eq!(sums(&report), ([60, 45, 45, 0, 0], [1, 1, 1]));
+}
+
+#[test]
+fn an_object_that_is_not_compared_has_a_reason_and_no_sums() {
+    let mut other = object(PLAIN, &[]);
+    other.compared = Err("it is paused".to_owned());
+    let report = report(&other, &[(0, 1, Some(&[5])), (15, 1, Some(&[5]))]);
+    assert_eq!(
+        report.objects[0].not_compared.as_deref(),
+        Some("it is paused")
+    );
+    assert_eq!(report.totals, ShadowTotals::default());
+}
+
+#[test]
+fn a_rebalance_is_counted_once() {
+    let member = |id: &str| Member {
+        id: id.into(),
+        instance: None,
+        client: "c".into(),
+        host: "h".into(),
+        subscribed: None,
+        assigned: Vec::new(),
+    };
+    let group = |state, members: &[&str]| GroupDescription {
+        members: members.iter().map(|id| member(id)).collect(),
+        ..GroupDescription::memberless(GroupKind::Classic, state)
+    };
+    let (stable, rebalancing) = (GroupState::Stable, GroupState::Rebalancing);
+    for (before, now, expected) in [
+        (group(stable, &["a"]), group(stable, &["a"]), false),
+        (group(stable, &["a"]), group(stable, &["a", "b"]), true),
+        (group(stable, &["a"]), group(rebalancing, &["a"]), true),
+        (
+            group(rebalancing, &["a"]),
+            group(rebalancing, &["a", "b"]),
+            false,
+        ),
+        (
+            group(rebalancing, &["a"]),
+            group(stable, &["a", "b"]),
+            false,
+        ),
+    ] {
+        assert_eq!(
+            has_rebalanced(&before, &now),
+            expected,
+            "{before:?} {now:?}"
+        );
+    }
+}
