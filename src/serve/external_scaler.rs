@@ -37,8 +37,8 @@ use super::admission::RequestAdmission;
 use super::auth::RequestAuth;
 use super::connections::PeerRank;
 use super::health::Readiness;
+use super::holder_permits::{HolderPermit, HolderPermits};
 use super::listen::MAX_SCALER_STREAMS;
-use super::namespace_permits::{NamespacePermit, NamespacePermits};
 use crate::model::keda::external_trigger::{ExternalTrigger, MAX_METADATA_BYTES};
 use crate::model::keda::external_value::{as_float, whole_target, whole_value};
 use crate::model::units::untrusted_text::Printable;
@@ -81,7 +81,7 @@ struct ExternalScaler {
     readiness: Readiness,
     poll_interval: Duration,
     closing: watch::Receiver<bool>,
-    streams: NamespacePermits,
+    streams: HolderPermits,
     health_checks: Arc<Semaphore>,
 }
 
@@ -93,7 +93,7 @@ pub fn router(options: ExternalScalerOptions) -> Router {
         readiness: options.readiness,
         poll_interval: options.poll_interval,
         closing: options.closing,
-        streams: NamespacePermits::new(MAX_STREAMS),
+        streams: HolderPermits::new(MAX_STREAMS),
         health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
     });
     Router::new().fallback_service(service_fn(move |request: Request| {
@@ -250,7 +250,7 @@ impl ExternalScaler {
         Ok(Box::pin(spec_stream(spec, self.closing.clone(), permit)))
     }
 
-    fn acquire_stream(&self, object: &ScaledObjectRef) -> Result<NamespacePermit, Status> {
+    fn acquire_stream(&self, object: &ScaledObjectRef) -> Result<HolderPermit, Status> {
         let permit = self.streams.try_acquire(&object.namespace);
         permit.ok_or_else(|| {
             Status::resource_exhausted(format!(

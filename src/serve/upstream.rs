@@ -27,7 +27,7 @@ use super::api_error::{ApiFailure, json};
 use super::connections::PeerRank;
 use super::discovery::{ApiResource, DiscoveryDocuments};
 use super::forward::describe_causes;
-use super::namespace_permits::{NamespacePermit, NamespacePermits};
+use super::holder_permits::{HolderPermit, HolderPermits};
 use super::route::{GROUP, VERSION};
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
@@ -124,8 +124,8 @@ impl From<UpstreamUnavailable> for ApiFailure {
 #[derive(Debug)]
 pub struct Upstream {
     client: UpstreamClient,
-    trusted_permits: NamespacePermits,
-    other_permits: NamespacePermits,
+    trusted_permits: HolderPermits,
+    other_permits: HolderPermits,
     /// How it fails, as logged last.
     failing: Mutex<Option<UpstreamUnavailable>>,
     log: LogInterval,
@@ -146,8 +146,8 @@ impl Upstream {
     pub fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
         Ok(Self {
             client: UpstreamClient::new(options)?,
-            trusted_permits: NamespacePermits::new(MAX_CONCURRENT_TRUSTED),
-            other_permits: NamespacePermits::new(MAX_CONCURRENT_OTHERS),
+            trusted_permits: HolderPermits::new(MAX_CONCURRENT_TRUSTED),
+            other_permits: HolderPermits::new(MAX_CONCURRENT_OTHERS),
             failing: Mutex::new(None),
             log: LogInterval::default(),
             discovery: tokio::sync::Mutex::new(Discovery {
@@ -339,7 +339,7 @@ fn is_foreign_metric(name: &str) -> bool {
 /// A body that counts as an answer in progress until it ends.
 struct StreamedBody {
     body: Body,
-    _permit: NamespacePermit,
+    _permit: HolderPermit,
 }
 
 impl HttpBody for StreamedBody {

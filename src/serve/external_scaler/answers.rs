@@ -21,8 +21,8 @@ use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::Moment;
 use crate::serve::api_error::ApiFailure;
 use crate::serve::forward::Forwarder;
+use crate::serve::holder_permits::HolderPermits;
 use crate::serve::leader_router::{LeaderRouter, Routed, SnapshotRequest};
-use crate::serve::namespace_permits::NamespacePermits;
 use crate::snapshot_channel::SnapshotReader;
 
 /// How long a request waits until a new trigger is taken in and its group is read.
@@ -40,7 +40,7 @@ pub struct TriggerAnswers {
     pub(super) router: LeaderRouter,
     /// Receives the triggers that are asked for, for as long as this daemon leads.
     asked: mpsc::Sender<Arc<ExternalTrigger>>,
-    waiting: NamespacePermits,
+    waiting: HolderPermits,
 }
 
 /// The answer about a trigger.
@@ -67,7 +67,7 @@ impl TriggerAnswers {
                 forwarder,
             },
             asked,
-            waiting: NamespacePermits::new(MAX_WAITING),
+            waiting: HolderPermits::new(MAX_WAITING),
         }
     }
 

@@ -1,11 +1,12 @@
-//! Permits that namespaces share. None of them has more than half, so that it leaves some to others.
+//! Permits that several holders share, such as namespaces or addresses. None of them has more than half, so that it
+//! leaves some to others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A number of permits, of which each namespace has at most half.
+/// A number of permits, of which each holder has at most half.
 #[derive(Clone, Debug)]
-pub(super) struct NamespacePermits(Arc<SharedPermits>);
+pub(super) struct HolderPermits(Arc<SharedPermits>);
 
 #[derive(Debug)]
 struct SharedPermits {
@@ -16,38 +17,37 @@ struct SharedPermits {
 #[derive(Debug, Default)]
 struct HeldPermits {
     all: usize,
-    namespaces: BTreeMap<String, usize>,
+    by_holder: BTreeMap<String, usize>,
 }
 
-/// A permit of a namespace, which is given back when it is dropped.
+/// A permit of a holder, which is given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct NamespacePermit {
-    permits: NamespacePermits,
-    namespace: String,
+pub(super) struct HolderPermit {
+    permits: HolderPermits,
+    holder: String,
 }
 
-impl NamespacePermits {
+impl HolderPermits {
     pub(super) fn new(max: usize) -> Self {
         let held = Mutex::default();
         Self(Arc::new(SharedPermits { max, held }))
     }
 
-    /// A permit, unless all are in use or the namespace has half of them.
-    pub(super) fn try_acquire(&self, namespace: &str) -> Option<NamespacePermit> {
+    /// A permit, unless all are in use or the holder has half of them.
+    pub(super) fn try_acquire(&self, holder: &str) -> Option<HolderPermit> {
         let max = self.0.max;
         let mut held = self.held();
-        let own = held.namespaces.get(namespace).copied().unwrap_or_default();
+        let own = held.by_holder.get(holder).copied().unwrap_or_default();
         if held.all >= max || own >= max / 2 {
             return None;
         }
         held.all = held.all.saturating_add(1);
-        let namespace = namespace.to_owned();
-        held.namespaces
-            .insert(namespace.clone(), own.saturating_add(1));
+        let holder = holder.to_owned();
+        held.by_holder.insert(holder.clone(), own.saturating_add(1));
         drop(held);
-        Some(NamespacePermit {
+        Some(HolderPermit {
             permits: self.clone(),
-            namespace,
+            holder,
         })
     }
 
@@ -56,14 +56,14 @@ impl NamespacePermits {
     }
 }
 
-impl Drop for NamespacePermit {
+impl Drop for HolderPermit {
     fn drop(&mut self) {
         let mut held = self.permits.held();
         held.all = held.all.saturating_sub(1);
-        let own = held.namespaces.get(&self.namespace).copied();
+        let own = held.by_holder.get(&self.holder).copied();
         match own.unwrap_or_default().saturating_sub(1) {
-            0 => held.namespaces.remove(&self.namespace),
-            left => held.namespaces.insert(self.namespace.clone(), left),
+            0 => held.by_holder.remove(&self.holder),
+            left => held.by_holder.insert(self.holder.clone(), left),
         };
     }
 }
@@ -73,10 +73,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_has_at_most_half() {
-        let permits = NamespacePermits::new(8);
-        let acquire = |namespace: &str, count: usize| {
-            let permits = (0..count).filter_map(|_| permits.try_acquire(namespace));
+    fn a_holder_has_at_most_half() {
+        let permits = HolderPermits::new(8);
+        let acquire = |holder: &str, count: usize| {
+            let permits = (0..count).filter_map(|_| permits.try_acquire(holder));
             permits.collect::<Vec<_>>()
         };
         let greedy = acquire("greedy", 10);
@@ -89,12 +89,12 @@ mod tests {
 
     #[test]
     fn permits_are_given_back() {
-        let permits = NamespacePermits::new(2);
+        let permits = HolderPermits::new(2);
         for _ in 0..10 {
             let held = permits.try_acquire("shop");
             assert!(held.is_some() && permits.try_acquire("shop").is_none());
         }
         let held = permits.held();
-        assert!(held.all == 0 && held.namespaces.is_empty());
+        assert!(held.all == 0 && held.by_holder.is_empty());
     }
 }
