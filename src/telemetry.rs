@@ -139,6 +139,7 @@ fn collectors() -> Vec<&'static dyn Collector> {
         &*lease::LEADS,
         &*forward::SECONDS,
         &*upstream::SECONDS,
+        &*upstream::UNREAD,
     ];
     all.extend(api::collectors());
     all

@@ -26,7 +26,8 @@ impl BearerToken {
         }
     }
 
-    /// The `Authorization` header. A token file is read again every few seconds.
+    /// The `Authorization` header. A token file is read again every few seconds. While it holds no token, the former one
+    /// is used.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut known = self
             .last_read
@@ -37,14 +38,59 @@ impl BearerToken {
         {
             return Some(token.clone());
         }
+        match self.read() {
+            Some(token) => {
+                *known = Some((Instant::now(), token.clone()));
+                Some(token)
+            }
+            None => known.as_ref().map(|(_, token)| token.clone()),
+        }
+    }
+
+    fn read(&self) -> Option<HeaderValue> {
         let text = match &self.credential {
             Credential::Token(token) => token.clone(),
             Credential::TokenFile(file) => std::fs::read_to_string(file).ok()?,
             Credential::None | Credential::Certificate { .. } => return None,
         };
-        let mut token = HeaderValue::try_from(format!("Bearer {}", text.trim())).ok()?;
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        let mut token = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
         token.set_sensitive(true);
-        *known = Some((Instant::now(), token.clone()));
         Some(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_without_a_token_leaves_the_former_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let token = BearerToken::new(Credential::TokenFile(file.clone()));
+        assert_eq!(token.header(), None);
+        for (text, expected) in [
+            (Some("first"), "Bearer first"),
+            (Some("second\n"), "Bearer second"),
+            (Some(""), "Bearer second"),
+            (Some("\n"), "Bearer second"),
+            (Some("two\nlines"), "Bearer second"),
+            (None, "Bearer second"),
+            (Some("third"), "Bearer third"),
+        ] {
+            match text {
+                Some(text) => fs::write(&file, text).unwrap(),
+                None => fs::remove_file(&file).unwrap(),
+            }
+            tokio::time::advance(TOKEN_MAX_AGE).await;
+            let header = token.header().unwrap();
+            assert_eq!(header.to_str().unwrap(), expected, "{text:?}");
+        }
     }
 }

@@ -5,13 +5,12 @@
 //! would block one of the HPA controller's few workers.
 
 mod client;
+mod streamed_body;
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
@@ -23,11 +22,12 @@ use self::client::UpstreamClient;
 pub use self::client::{
     CertificateFiles, UpstreamError, UpstreamIdentity, UpstreamOptions, UpstreamTrust,
 };
+use self::streamed_body::StreamedBody;
 use super::api_error::{ApiFailure, json};
 use super::connections::PeerRank;
 use super::discovery::{ApiResource, DiscoveryDocuments};
 use super::forward::describe_causes;
-use super::holder_permits::{HolderPermit, HolderPermits};
+use super::holder_permits::HolderPermits;
 use super::route::{GROUP, VERSION};
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
@@ -78,9 +78,6 @@ pub(super) enum UpstreamUnavailable {
     /// It did not answer in time.
     #[error("the upstream server of external metrics does not answer")]
     NoAnswer,
-    /// Its files cannot be read.
-    #[error("lagwise cannot read its certificates for the upstream server of external metrics")]
-    NoClient,
     /// It does not accept this daemon's identity.
     #[error(
         "the upstream server of external metrics does not let lagwise read this metric: grant the identity of \
@@ -105,7 +102,6 @@ impl UpstreamUnavailable {
         match self {
             Self::Unreachable => "unreachable",
             Self::NoAnswer => "no_answer",
-            Self::NoClient => "no_client",
             Self::Refused => "refused",
             Self::Redirected => "redirected",
             Self::Itself => "itself",
@@ -210,11 +206,8 @@ impl Upstream {
         let answer = self.get(&path).await?;
         let status = answer.status();
         let content_type = answer.headers().get(header::CONTENT_TYPE).cloned();
-        let body = Body::new(StreamedBody {
-            body: Body::new(reqwest::Body::from(answer)),
-            _permit: permit,
-        });
-        let mut response = json(status, body);
+        let body = StreamedBody::new(Body::new(reqwest::Body::from(answer)), permit);
+        let mut response = json(status, Body::new(body));
         match content_type {
             Some(kind) => response.headers_mut().insert(header::CONTENT_TYPE, kind),
             None => response.headers_mut().remove(header::CONTENT_TYPE),
@@ -224,11 +217,9 @@ impl Upstream {
 
     /// The response to a path, if it is one of the upstream itself to this daemon.
     async fn get(&self, path: &str) -> Result<reqwest::Response, (UpstreamUnavailable, String)> {
-        let client = self
+        let mut request = self
             .client
             .current()
-            .map_err(|error| (UpstreamUnavailable::NoClient, error.to_string()))?;
-        let mut request = client
             .get(format!("{}{path}", self.client.url()))
             .header(header::ACCEPT, "application/json")
             .header(PASSED_ON, HeaderValue::from_static("1"));
@@ -334,30 +325,4 @@ fn is_foreign_metric(name: &str) -> bool {
         && name.len() <= NAME_BYTES_MAX
         && !changes_path
         && Metric::from_name(name).is_none()
-}
-
-/// A body that counts as an answer in progress until it ends.
-struct StreamedBody {
-    body: Body,
-    _permit: HolderPermit,
-}
-
-impl HttpBody for StreamedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter};
 
 use super::register;
 
@@ -15,6 +15,13 @@ pub(super) static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
         "Time until the upstream server of external metrics answered a request that was passed on to it, in seconds, by outcome",
     );
     register(HistogramVec::new(options.buckets(buckets), &["outcome"]))
+});
+
+pub(super) static UNREAD: LazyLock<IntCounter> = LazyLock::new(|| {
+    register(IntCounter::new(
+        "lagwise_api_upstream_unread_total",
+        "Answers of the upstream server of external metrics that were given up because the caller did not read them",
+    ))
 });
 
 /// A request was passed on.
@@ -66,5 +73,41 @@ impl UpstreamRestored<'_> {
             url = self.url,
             "the upstream server of external metrics answers again"
         );
+    }
+}
+
+/// The rest of an answer was given up, because its caller read nothing of it for too long.
+#[derive(Debug)]
+pub struct AnswerUnread;
+
+impl AnswerUnread {
+    pub fn emit(&self) {
+        UNREAD.inc();
+        tracing::debug!("a caller does not read an answer of the upstream");
+    }
+}
+
+/// The files for the upstream have changed and cannot be used.
+#[derive(Debug)]
+pub struct UpstreamFilesUnusable<'a> {
+    pub reason: &'a str,
+}
+
+impl UpstreamFilesUnusable<'_> {
+    pub fn emit(&self) {
+        tracing::warn!(
+            reason = self.reason,
+            "cannot use the changed files of server.external_metrics.upstream: continuing with their former content"
+        );
+    }
+}
+
+/// The files for the upstream can be used again.
+#[derive(Debug)]
+pub struct UpstreamFilesUsable;
+
+impl UpstreamFilesUsable {
+    pub fn emit(&self) {
+        tracing::info!("the files of server.external_metrics.upstream can be used again");
     }
 }

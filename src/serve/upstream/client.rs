@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 use crate::authentication::Credential;
 use crate::serve::bearer_token::BearerToken;
+use crate::serve::forward::describe_causes;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::upstream::{UpstreamFilesUnusable, UpstreamFilesUsable};
 
 /// Timeout for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -89,6 +92,7 @@ struct Made {
     client: reqwest::Client,
     files: Files,
     read: Instant,
+    failures: FailureLog<String>,
 }
 
 #[derive(Debug)]
@@ -105,6 +109,7 @@ impl UpstreamClient {
             client: build(&options, &files)?,
             files,
             read: Instant::now(),
+            failures: FailureLog::default(),
         };
         let token_file = options.identity.token_file.clone();
         let credential = token_file.map_or(Credential::None, Credential::TokenFile);
@@ -124,18 +129,46 @@ impl UpstreamClient {
         self.token.header()
     }
 
-    /// The client with the current content of the files.
-    pub(super) fn current(&self) -> Result<reqwest::Client, UpstreamError> {
+    /// The client with the current content of the files; with the former content while the current one cannot be used.
+    pub(super) fn current(&self) -> reqwest::Client {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.read.elapsed() >= FILES_MAX_AGE {
-            let files = Files::read(&self.options)?;
-            if files != made.files {
-                made.client = build(&self.options, &files)?;
-                made.files = files;
-            }
-            made.read = Instant::now();
+            made.reload(&self.options);
         }
-        Ok(made.client.clone())
+        made.client.clone()
+    }
+}
+
+impl Made {
+    fn reload(&mut self, options: &UpstreamOptions) {
+        self.read = Instant::now();
+        match self.rebuild(options) {
+            Ok(()) => {
+                if self.failures.record_success().is_some() {
+                    UpstreamFilesUsable.emit();
+                }
+            }
+            Err(error) => {
+                let reason = match &error {
+                    UpstreamError::Client(cause) => format!("{error}: {}", describe_causes(cause)),
+                    UpstreamError::Unreadable { .. } | UpstreamError::NoCertificate(_) => {
+                        error.to_string()
+                    }
+                };
+                if let Some(reason) = self.failures.record_failure(reason) {
+                    UpstreamFilesUnusable { reason }.emit();
+                }
+            }
+        }
+    }
+
+    fn rebuild(&mut self, options: &UpstreamOptions) -> Result<(), UpstreamError> {
+        let files = Files::read(options)?;
+        if files != self.files {
+            self.client = build(options, &files)?;
+            self.files = files;
+        }
+        Ok(())
     }
 }
 

@@ -357,6 +357,44 @@ async fn only_the_configured_upstream_is_trusted() {
 }
 
 #[tokio::test]
+async fn files_that_cannot_be_used_leave_the_former_ones() {
+    let upstream = ScriptedUpstream::start().await;
+    let api = upstream.api(RequestAuth::None);
+    let folder = upstream._files.path();
+    let ca = fs::read_to_string(folder.join("ca.crt")).unwrap();
+    let other = ServerTls::self_signed(&["127.0.0.1".to_owned()]).unwrap();
+    let other = other.ca_pem().unwrap();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (file, text, code) in [
+        ("ca.crt", Some(""), 200),
+        ("ca.crt", Some("no certificate"), 200),
+        ("ca.crt", Some(broken), 200),
+        ("ca.crt", None, 200),
+        ("token", Some(""), 200),
+        ("token", None, 200),
+        // What can be used counts.
+        ("ca.crt", Some(&*other), 503),
+        ("ca.crt", None, 503),
+        ("ca.crt", Some(&*ca), 200),
+    ] {
+        let path = folder.join(file);
+        match text {
+            Some(text) => fs::write(&path, text).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        // Longer than files are used before they are read again.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(11)).await;
+        tokio::time::resume();
+        let got = get(&api.router, &format!("{NAMESPACE}/s0-queue")).await;
+        assert_eq!(got.code, code, "{file} {text:?}: {}", got.body);
+        for request in upstream.requests() {
+            assert!(request.contains(TOKEN), "{file} {text:?}: {request}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn streams_large_bodies_and_bounds_how_many() {
     let upstream = ScriptedUpstream::start().await;
     let api = upstream.api(RequestAuth::None);
