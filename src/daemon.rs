@@ -268,7 +268,7 @@ impl App {
                 closing: stopping,
             };
             let router = serve::external_scaler::router(options);
-            (scaler.listener, router, scaler.tls)
+            (scaler.listener, scaler.kind, router, scaler.tls)
         });
         let probe_router = serve::probes::router(readiness);
         let admin_router = serve::admin::router(
@@ -299,9 +299,8 @@ impl App {
             AuthMode::Kubernetes => (Some(tls.clone()), metrics_router),
             AuthMode::None => (None, metrics_router.merge(probe_router.clone())),
         };
-        let scaler = scaler.map(|(listener, router, tls)| {
-            (SCALER, ListenerKind::Scaler, listener, router, Some(tls))
-        });
+        let scaler =
+            scaler.map(|(listener, kind, router, tls)| (SCALER, kind, listener, router, Some(tls)));
         let api = external.zip(api).map(|(listener, options)| {
             let router = serve::external::router(options);
             (EXTERNAL, ListenerKind::Api, listener, router, Some(tls))

@@ -14,7 +14,7 @@ use crate::model::keda::external_triggers::ExternalTriggers;
 use crate::serve::auth::RequestAuth;
 use crate::serve::external_scaler::{ClientCa, TriggerAnswers};
 use crate::serve::forward::Forwarder;
-use crate::serve::listen::{self, BoundListener};
+use crate::serve::listen::{self, BoundListener, ListenerKind};
 use crate::serve::tls::ServerTls;
 use crate::snapshot_channel::SnapshotReader;
 
@@ -84,6 +84,7 @@ async fn merge(
 /// The listener with what it needs.
 pub(super) struct BoundScaler {
     pub(super) listener: BoundListener,
+    pub(super) kind: ListenerKind,
     pub(super) tls: ServerTls,
     pub(super) auth: RequestAuth,
 }
@@ -113,9 +114,10 @@ pub(super) fn bind(
             tls
         }
     };
-    let auth = match (config.auth, &config.client_ca_file) {
+    let (kind, tls, auth) = match (config.auth, &config.client_ca_file) {
         (ScalerAuth::Certificate, Some(file)) => {
             let (authority, auth) = ClientCa::read(file.clone())?;
+            let tls = authority.require(&tls)?;
             tasks.spawn(async move {
                 authority.keep_fresh().await;
                 (
@@ -123,15 +125,16 @@ pub(super) fn bind(
                     Ok(()),
                 )
             });
-            auth
+            (ListenerKind::Scaler, tls, auth)
         }
         (ScalerAuth::Certificate, None) => {
             anyhow::bail!("server.external_scaler.auth is certificate, so client_ca_file is needed")
         }
-        (ScalerAuth::None, _) => RequestAuth::None,
+        (ScalerAuth::None, _) => (ListenerKind::OpenScaler, tls, RequestAuth::None),
     };
     Ok(Some(BoundScaler {
         listener,
+        kind,
         tls,
         auth,
     }))

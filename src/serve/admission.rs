@@ -180,10 +180,7 @@ mod tests {
         slot.raise_rank(rank);
         let request = Request::get("/")
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .extension(Arc::new(ConnectionPeer {
-                slot: Arc::new(slot),
-                presented: None,
-            }));
+            .extension(Arc::new(ConnectionPeer::new(Arc::new(slot), None)));
         request.body(()).unwrap().into_parts().0
     }
 

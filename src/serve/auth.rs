@@ -23,7 +23,7 @@ use crate::authentication::access::{Action, Caller, ClusterTrust};
 use crate::authentication::{Authenticator, ReviewError};
 use crate::serve::connections::PeerRank;
 
-pub(super) use certificates::PresentedChain;
+pub(super) use certificates::{PresentedChain, verifier};
 
 /// How requests are authenticated and authorized.
 #[derive(Clone, Debug)]

@@ -8,11 +8,15 @@ use axum::http::Request;
 use axum_server::accept::Accept;
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use super::auth::PresentedChain;
 use super::connections::{Connection, ConnectionSlot};
+
+/// Maximum requests of a connection whose bodies are being read.
+const MAX_UNREAD_REQUESTS: usize = 64;
 
 /// What is known of the connection of a request.
 #[derive(Debug)]
@@ -20,6 +24,18 @@ pub(super) struct ConnectionPeer {
     pub(super) slot: Arc<ConnectionSlot>,
     /// The client's certificate chain, if it presented one.
     pub(super) presented: Option<PresentedChain>,
+    /// Permits for requests whose bodies are being read.
+    pub(super) unread_requests: Semaphore,
+}
+
+impl ConnectionPeer {
+    pub(super) fn new(slot: Arc<ConnectionSlot>, presented: Option<PresentedChain>) -> Self {
+        Self {
+            slot,
+            presented,
+            unread_requests: Semaphore::new(MAX_UNREAD_REQUESTS),
+        }
+    }
 }
 
 /// A connection of which something is known.
@@ -29,10 +45,7 @@ pub(super) trait PeerConnection {
 
 impl PeerConnection for Connection {
     fn peer(&self) -> ConnectionPeer {
-        ConnectionPeer {
-            slot: Arc::clone(self.slot()),
-            presented: None,
-        }
+        ConnectionPeer::new(Arc::clone(self.slot()), None)
     }
 }
 
@@ -40,10 +53,8 @@ impl PeerConnection for TlsStream<Connection> {
     fn peer(&self) -> ConnectionPeer {
         let (connection, session) = self.get_ref();
         let chain = session.peer_certificates().unwrap_or_default();
-        ConnectionPeer {
-            slot: Arc::clone(connection.slot()),
-            presented: (!chain.is_empty()).then(|| PresentedChain::new(chain.to_vec())),
-        }
+        let presented = (!chain.is_empty()).then(|| PresentedChain::new(chain.to_vec()));
+        ConnectionPeer::new(Arc::clone(connection.slot()), presented)
     }
 }
 

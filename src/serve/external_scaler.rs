@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
 use futures::stream::BoxStream;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tonic::server::Grpc;
@@ -35,10 +36,11 @@ use self::messages::{
 use self::streams::{ActivityStream, spec_stream};
 use super::admission::RequestAdmission;
 use super::auth::RequestAuth;
+use super::connection_peer::ConnectionPeer;
 use super::connections::PeerRank;
 use super::health::Readiness;
 use super::holder_permits::{HolderPermit, HolderPermits};
-use super::listen::MAX_SCALER_STREAMS;
+use super::listen::MAX_SCALER_STREAMS_OF_ADDRESS;
 use crate::model::keda::external_trigger::{ExternalTrigger, MAX_METADATA_BYTES};
 use crate::model::keda::external_value::{as_float, whole_target, whole_value};
 use crate::model::units::untrusted_text::Printable;
@@ -53,9 +55,16 @@ const MAX_REQUEST_BYTES: usize = 4 * MAX_METADATA_BYTES;
 /// Time for reading and answering one request. A first read takes up to 2 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of open streams. KEDA opens two for each trigger of type `external-push`. The listener allows more
-/// concurrent requests than this, so that streams leave room for other calls.
-const MAX_STREAMS: usize = MAX_SCALER_STREAMS as usize;
+/// Maximum number of open streams. KEDA opens two for each trigger of type `external-push`. One address may have half of
+/// them. The listener allows more concurrent requests on a connection than that, so that streams leave room for other
+/// calls.
+const MAX_STREAMS: usize = 2 * MAX_SCALER_STREAMS_OF_ADDRESS as usize;
+
+/// Time for the arrival of a request whose headers are there. KEDA sends both at once.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Size of what precedes a message of gRPC.
+const FRAME_BYTES: usize = 5;
 
 /// Maximum number of health checks in progress. They need no certificate, and each keeps its headers until its message
 /// is read.
@@ -81,8 +90,16 @@ struct ExternalScaler {
     readiness: Readiness,
     poll_interval: Duration,
     closing: watch::Receiver<bool>,
-    streams: HolderPermits,
+    namespace_streams: HolderPermits,
+    address_streams: HolderPermits,
     health_checks: Arc<Semaphore>,
+}
+
+/// The permit of an open stream.
+#[derive(Debug)]
+struct StreamPermit {
+    _of_address: HolderPermit,
+    _of_namespace: HolderPermit,
 }
 
 /// Router of the service.
@@ -93,7 +110,8 @@ pub fn router(options: ExternalScalerOptions) -> Router {
         readiness: options.readiness,
         poll_interval: options.poll_interval,
         closing: options.closing,
-        streams: HolderPermits::new(MAX_STREAMS),
+        namespace_streams: HolderPermits::new(MAX_STREAMS),
+        address_streams: HolderPermits::new(MAX_STREAMS),
         health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
     });
     Router::new().fallback_service(service_fn(move |request: Request| {
@@ -151,24 +169,28 @@ impl ExternalScaler {
             return Err(Status::unimplemented("lagwise has no such method"));
         }
         let (parts, body) = request.into_parts();
-        let _permit = match method {
-            "Check" => Some(self.acquire_health_check()?),
+        let peer = parts.extensions.get::<Arc<ConnectionPeer>>().cloned();
+        let (body, _permit) = match method {
+            "Check" => {
+                let permit = self.acquire_health_check()?;
+                (read_message(body, None).await?, Some(permit))
+            }
             _ => {
                 self.authenticate(&parts).await?;
-                None
+                (read_message(body, peer.as_deref()).await?, None)
             }
         };
-        let request = Request::from_parts(parts, body);
+        let request = Request::from_parts(parts, Body::from(body));
         let response = match method {
             "IsActive" => call!(unary, request, |object| Arc::clone(&self).is_active(object)),
             "GetMetricSpec" => call!(unary, request, |object| async move { spec(&object) }),
             "GetMetrics" => call!(unary, request, |asked| Arc::clone(&self).metrics(asked)),
             "StreamIsActive" => {
-                let open = |object| Arc::clone(&self).stream_activity(object);
+                let open = |object| Arc::clone(&self).stream_activity(object, peer.clone());
                 call!(server_streaming, request, open)
             }
             "StreamMetricSpec" => {
-                let open = |object| Arc::clone(&self).stream_spec(object);
+                let open = |object| Arc::clone(&self).stream_spec(object, peer.clone());
                 call!(server_streaming, request, open)
             }
             _ => call!(unary, request, |asked| Arc::clone(&self).health(asked)),
@@ -226,9 +248,10 @@ impl ExternalScaler {
     async fn stream_activity(
         self: Arc<Self>,
         object: ScaledObjectRef,
+        peer: Option<Arc<ConnectionPeer>>,
     ) -> Result<BoxStream<'static, Result<IsActiveResponse, Status>>, Status> {
         let trigger = parse(&object)?;
-        let permit = self.acquire_stream(&object)?;
+        let permit = self.acquire_stream(&object, peer.as_deref())?;
         let stream = ActivityStream {
             answers: Arc::clone(&self.answers),
             trigger,
@@ -244,18 +267,31 @@ impl ExternalScaler {
     async fn stream_spec(
         self: Arc<Self>,
         object: ScaledObjectRef,
+        peer: Option<Arc<ConnectionPeer>>,
     ) -> Result<BoxStream<'static, Result<GetMetricSpecResponse, Status>>, Status> {
         let spec = spec(&object)?;
-        let permit = self.acquire_stream(&object)?;
+        let permit = self.acquire_stream(&object, peer.as_deref())?;
         Ok(Box::pin(spec_stream(spec, self.closing.clone(), permit)))
     }
 
-    fn acquire_stream(&self, object: &ScaledObjectRef) -> Result<HolderPermit, Status> {
-        let permit = self.streams.try_acquire(&object.namespace);
-        permit.ok_or_else(|| {
+    fn acquire_stream(
+        &self,
+        object: &ScaledObjectRef,
+        peer: Option<&ConnectionPeer>,
+    ) -> Result<StreamPermit, Status> {
+        let too_many = |whose| {
             Status::resource_exhausted(format!(
-                "at most {MAX_STREAMS} streams may be open, and half of them for one namespace; use triggers of type external instead of external-push"
+                "at most {MAX_STREAMS} streams may be open, and half of them for one {whose}; use triggers of type external instead of external-push"
             ))
+        };
+        let address = peer.map(|peer| peer.slot.peer().to_string());
+        let of_address = self
+            .address_streams
+            .try_acquire(&address.unwrap_or_default());
+        let of_namespace = self.namespace_streams.try_acquire(&object.namespace);
+        Ok(StreamPermit {
+            _of_address: of_address.ok_or_else(|| too_many("address"))?,
+            _of_namespace: of_namespace.ok_or_else(|| too_many("namespace"))?,
         })
     }
 
@@ -280,6 +316,26 @@ impl ExternalScaler {
             status: serving.into(),
         })
     }
+}
+
+/// The message of a request. A connection may have few that have not arrived in full, since each takes memory; the others
+/// wait.
+async fn read_message(body: Body, peer: Option<&ConnectionPeer>) -> Result<Bytes, Status> {
+    let _permit = match peer {
+        // It is never closed.
+        Some(peer) => peer.unread_requests.acquire().await.ok(),
+        None => None,
+    };
+    let limited = Limited::new(body, FRAME_BYTES + MAX_REQUEST_BYTES);
+    let read = timeout(MESSAGE_TIMEOUT, limited.collect());
+    let read = read.await.map_err(|_| {
+        Status::deadline_exceeded("the message of the request did not arrive in time")
+    })?;
+    let read = read.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Status::out_of_range(format!("a request has at most {MAX_REQUEST_BYTES} bytes")),
+        false => Status::cancelled("the request ended before its message was complete"),
+    })?;
+    Ok(read.to_bytes())
 }
 
 fn parse(object: &ScaledObjectRef) -> Result<Arc<ExternalTrigger>, Status> {

@@ -39,8 +39,15 @@ const MAX_HEADERS: usize = 512;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of open streams of the external scaler.
-pub(super) const MAX_SCALER_STREAMS: u32 = 4096;
+/// Maximum size of the headers of a call of the external scaler. KEDA sends some hundred bytes.
+const MAX_SCALER_HEADER_BYTES: u32 = 16 * 1024;
+
+/// Maximum number of streams of the external scaler that one address may have open: as many as KEDA opens for 1,024
+/// triggers of type `external-push`.
+pub(super) const MAX_SCALER_STREAMS_OF_ADDRESS: u32 = 2048;
+
+/// Room for other calls on a connection beside its streams.
+const SCALER_CALLS: u32 = 256;
 
 /// What a listener serves, which decides on its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +60,10 @@ pub enum ListenerKind {
     Probes,
     /// The admin endpoints.
     Admin,
-    /// The external scaler for KEDA.
+    /// The external scaler for KEDA, for callers with a client certificate.
     Scaler,
+    /// The external scaler for KEDA, without authentication.
+    OpenScaler,
 }
 
 impl ListenerKind {
@@ -80,12 +89,13 @@ impl ListenerKind {
             },
             // KEDA has one for all ScaledObjects with the same address and certificates.
             Self::Scaler => ConnectionLimits {
-                listener: "scaler",
-                connections: 256,
-                per_address: 192,
                 write_stall: Duration::from_secs(20),
-                send_buffer: Some(256 * 1024),
-                keepalive: KEEPALIVE_INTERVAL,
+                ..small("scaler", 256, 192)
+            },
+            // Everybody may open as many streams as KEDA, so that fewer connections are needed to fill the memory.
+            Self::OpenScaler => ConnectionLimits {
+                write_stall: Duration::from_secs(20),
+                ..small("scaler", 32, 24)
             },
             // Each may read a long response; a few Prometheus servers scrape.
             Self::Metrics => small("metrics", 64, 48),
@@ -100,8 +110,15 @@ impl ListenerKind {
         match self {
             Self::Api => 250,
             // Streams, which stay open, and other calls beside them.
-            Self::Scaler => 2 * MAX_SCALER_STREAMS,
+            Self::Scaler | Self::OpenScaler => MAX_SCALER_STREAMS_OF_ADDRESS + SCALER_CALLS,
             Self::Metrics | Self::Probes | Self::Admin => 4,
+        }
+    }
+
+    fn max_header_bytes(self) -> u32 {
+        match self {
+            Self::Scaler | Self::OpenScaler => MAX_SCALER_HEADER_BYTES,
+            Self::Api | Self::Metrics | Self::Probes | Self::Admin => MAX_HEADER_BYTES,
         }
     }
 }
@@ -161,7 +178,7 @@ impl BoundListener {
         serve(
             self.listener,
             PeerAcceptor(connections),
-            kind.max_streams(),
+            kind,
             router,
             shutdown,
         )
@@ -169,7 +186,7 @@ impl BoundListener {
     }
 
     /// Serves TLS until shortly after `shutdown`. Requests carry their client's certificate chain,
-    /// not verified.
+    /// not verified unless `tls` does that.
     ///
     /// # Errors
     /// The listener fails.
@@ -186,7 +203,7 @@ impl BoundListener {
         serve(
             self.listener,
             PeerAcceptor(acceptor),
-            kind.max_streams(),
+            kind,
             router,
             shutdown,
         )
@@ -197,7 +214,7 @@ impl BoundListener {
 async fn serve<A>(
     listener: TcpListener,
     acceptor: A,
-    max_streams: u32,
+    kind: ListenerKind,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()>
@@ -220,8 +237,8 @@ where
         .max_buf_size(MAX_HEADER_BYTES as usize);
     builder
         .http2()
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_concurrent_streams(max_streams)
+        .max_header_list_size(kind.max_header_bytes())
+        .max_concurrent_streams(kind.max_streams())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let mut serving = pin!(server.serve(router.into_make_service()));

@@ -2,6 +2,7 @@
 //! Client certificates are requested here but verified later, see [`auth`](super::auth).
 
 mod peer;
+mod required_clients;
 mod setup;
 
 use std::path::{Path, PathBuf};

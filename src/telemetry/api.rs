@@ -365,6 +365,23 @@ impl CertificateUnusable<'_> {
     }
 }
 
+/// The file with the authorities of the external scaler's callers has changed and holds none.
+#[derive(Debug)]
+pub struct ClientAuthoritiesUnusable<'a> {
+    pub file: &'a std::path::Path,
+    pub reason: &'a str,
+}
+
+impl ClientAuthoritiesUnusable<'_> {
+    pub fn emit(&self) {
+        tracing::warn!(
+            file = %self.file.display(),
+            reason = self.reason,
+            "cannot use the changed file of server.external_scaler.client_ca_file: continuing with its former content"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -157,7 +157,8 @@ impl CertificateVerifier {
     }
 }
 
-fn verifier(pem: &str) -> Option<Arc<dyn ClientCertVerifier>> {
+/// Verifies chains against the certificates of a PEM file; `None` if it has none.
+pub(in crate::serve) fn verifier(pem: &str) -> Option<Arc<dyn ClientCertVerifier>> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
     roots.add_parsable_certificates(certificates.filter_map(Result::ok));

@@ -13,7 +13,10 @@ use tokio::sync::watch;
 
 use crate::authentication::access::{Action, Caller, ClusterTrust};
 use crate::authentication::{Authenticator, ReviewError};
-use crate::serve::auth::RequestAuth;
+use crate::serve::auth::{RequestAuth, verifier};
+use crate::serve::tls::{ServerTls, TlsError};
+use crate::telemetry::api::ClientAuthoritiesUnusable;
+use crate::telemetry::failure_log::FailureLog;
 
 pub(super) const UNAUTHENTICATED: &str = "present a client certificate of an authority in server.external_scaler.client_ca_file of lagwise: give the trigger \
      a ClusterTriggerAuthentication with the parameters tlsClientCert, tlsClientKey and caCert";
@@ -55,17 +58,40 @@ impl ClientCa {
         Ok((Self { file, trust }, auth))
     }
 
+    /// TLS with the certificate of `tls` that fails the handshake of everybody without a client certificate of the
+    /// authorities.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn require(&self, tls: &ServerTls) -> Result<ServerTls, TlsError> {
+        let trust = self.trust.subscribe();
+        tls.requiring_clients(Arc::new(move || {
+            let trust = trust.borrow();
+            verifier(trust.as_ref()?.client_ca_pem.as_deref()?)
+        }))
+    }
+
     /// Reads the file again whenever it changes. Runs forever. While it holds no certificate, the former ones count.
     pub async fn keep_fresh(self) {
+        let mut failures = FailureLog::default();
         loop {
             tokio::time::sleep(FILE_CHECK_INTERVAL).await;
-            if let Ok(found) = read(&self.file) {
-                self.trust.send_if_modified(|known| {
-                    let found = Some(found);
-                    let is_other = *known != found;
-                    *known = found;
-                    is_other
-                });
+            match read(&self.file) {
+                Ok(found) => {
+                    failures.record_success();
+                    self.trust.send_if_modified(|known| {
+                        let found = Some(found);
+                        let is_other = *known != found;
+                        *known = found;
+                        is_other
+                    });
+                }
+                Err(problem) => {
+                    if let Some(reason) = failures.record_failure(problem) {
+                        let file = &self.file;
+                        ClientAuthoritiesUnusable { file, reason }.emit();
+                    }
+                }
             }
         }
     }

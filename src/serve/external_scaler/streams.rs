@@ -7,10 +7,10 @@ use futures::stream::{Stream, unfold};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
+use super::StreamPermit;
 use super::answers::TriggerAnswers;
 use super::messages::{GetMetricSpecResponse, IsActiveResponse};
 use crate::model::keda::external_trigger::ExternalTrigger;
-use crate::serve::holder_permits::HolderPermit;
 
 /// The shortest time between two looks of one stream: a burst of changed HPAs does not have every stream look at each.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ pub(super) struct ActivityStream {
     pub(super) last: Option<bool>,
     /// Whether this daemon gave the last answer, as the leader.
     pub(super) was_leader: bool,
-    pub(super) _permit: HolderPermit,
+    pub(super) _permit: StreamPermit,
 }
 
 type Item = Result<IsActiveResponse, Status>;
@@ -87,7 +87,7 @@ impl ActivityStream {
 pub(super) fn spec_stream(
     spec: GetMetricSpecResponse,
     closing: watch::Receiver<bool>,
-    permit: HolderPermit,
+    permit: StreamPermit,
 ) -> impl Stream<Item = Result<GetMetricSpecResponse, Status>> + Send {
     let state = (Some(spec), closing, permit);
     unfold(state, async |(spec, mut closing, permit)| match spec {

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -64,6 +65,26 @@ impl TestScaler {
 
     /// It leads in `term`, unless that is 0.
     fn with_tls(auth: RequestAuth, tls: ServerTls, term: u64) -> Self {
+        Self::with_scaler_tls(auth, tls.clone(), tls, term)
+    }
+
+    /// One that callers need a certificate for.
+    fn with_authority(authority: &ClientCa, auth: RequestAuth) -> Self {
+        let tls = own_tls();
+        let scaler_tls = authority.require(&tls).unwrap();
+        Self::with_scaler_tls(auth, tls, scaler_tls, 1)
+    }
+
+    fn with_scaler_tls(
+        auth: RequestAuth,
+        tls: ServerTls,
+        scaler_tls: ServerTls,
+        term: u64,
+    ) -> Self {
+        let kind = match auth {
+            RequestAuth::None => ListenerKind::OpenScaler,
+            RequestAuth::Kubernetes { .. } => ListenerKind::Scaler,
+        };
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let until = Some(Instant::now() + Duration::from_secs(600));
         let (terms, own) = watch::channel((term > 0).then_some(Term {
@@ -116,7 +137,7 @@ impl TestScaler {
             },
         });
         let (stop, stopping) = watch::channel(false);
-        let serve = |kind, router| {
+        let serve = |kind, router, tls: &ServerTls| {
             let bound = listen::bind(LOOPBACK, "server.external_scaler.listen").unwrap();
             let (address, tls, mut stopping) = (bound.address(), tls.clone(), stopping.clone());
             let served = tokio::spawn(async move {
@@ -127,8 +148,8 @@ impl TestScaler {
             });
             (address, served)
         };
-        let (address, stopped) = serve(ListenerKind::Scaler, router);
-        let (api, _) = serve(ListenerKind::Api, api);
+        let (address, stopped) = serve(kind, router, &scaler_tls);
+        let (api, _) = serve(ListenerKind::Api, api, &tls);
         Self {
             address,
             api,
@@ -148,6 +169,18 @@ impl TestScaler {
     }
 
     async fn connect_as(&self, identity: Option<TestIdentity>) -> TestConnection {
+        let stream = self.dial(identity).await.unwrap();
+        let handshake =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        TestConnection(sender)
+    }
+
+    async fn dial(
+        &self,
+        identity: Option<TestIdentity>,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.tls.ca_pem().unwrap().as_bytes());
         roots.add(ca.unwrap()).unwrap();
@@ -163,14 +196,11 @@ impl TestScaler {
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
+        // Otherwise each small write waits for the acknowledgement of the one before.
+        stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(name, stream).await.unwrap();
-        let handshake =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (sender, connection) = handshake.await.unwrap();
-        tokio::spawn(connection);
-        TestConnection(sender)
+        connector.connect(name, stream).await
     }
 
     /// Makes it a follower of `leader`.
@@ -276,6 +306,19 @@ impl TestConnection {
             async move { sender.send_request(request).await }
         });
         tonic::client::Grpc::with_origin(service, "https://localhost".parse().unwrap())
+    }
+
+    /// Sends a request whose message never comes.
+    async fn send_unfinished(
+        mut self,
+        path: String,
+    ) -> Result<axum::http::Response<hyper::body::Incoming>, hyper::Error> {
+        let body = futures::stream::pending::<Result<axum::body::Bytes, Infallible>>();
+        let request = axum::http::Request::post(format!("https://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::new(Body::from_stream(body)))
+            .unwrap();
+        self.0.send_request(request).await
     }
 
     async fn is_active(&self, object: ScaledObjectRef) -> Result<bool, Status> {
@@ -459,27 +502,115 @@ async fn only_certificates_of_the_authority_are_let_in() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.crt");
     std::fs::write(&file, issuer.pem()).unwrap();
-    let (_authority, auth) = ClientCa::read(file).unwrap();
-    let rig = TestScaler::new(auth);
+    let (authority, auth) = ClientCa::read(file.clone()).unwrap();
+    let rig = TestScaler::with_authority(&authority, auth);
     rig.lag.send_replace(Some(3));
-    for identity in [
-        None,
-        Some(other.client("keda")),
-        Some(issuer.expired_client("keda")),
+    // The handshake fails, so that there is no connection for streams or health checks.
+    let refused_for = async |identity| {
+        let read = async {
+            let mut stream = rig.dial(identity).await?;
+            stream.read_u8().await
+        };
+        format!("{:?}", read.await.unwrap_err())
+    };
+    for (identity, alert) in [
+        (None, "CertificateRequired"),
+        (Some(other.client("keda")), "UnknownCA"),
+        (Some(issuer.expired_client("keda")), "CertificateExpired"),
     ] {
-        let client = rig.connect_as(identity).await;
-        let status = client.is_active(object(&[])).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-        assert!(status.message().contains("client_ca_file"), "{status}");
-        // Probes have no certificate.
-        let asked = HealthCheckRequest::default();
-        let health = client
-            .call::<_, HealthCheckResponse>(messages::HEALTH_CHECK, asked)
-            .await;
-        assert_eq!(health.unwrap().status(), HealthStatus::Serving);
+        let refused = refused_for(identity).await;
+        assert!(refused.contains(alert), "{refused}");
     }
     let client = rig.connect_as(Some(issuer.client("keda"))).await;
     assert!(client.is_active(object(&[])).await.unwrap());
+    let asked = HealthCheckRequest::default();
+    let health: Result<HealthCheckResponse, _> = client.call(messages::HEALTH_CHECK, asked).await;
+    assert_eq!(health.unwrap().status(), HealthStatus::Serving);
+
+    // Other authorities count for open connections too, and a file without any changes nothing.
+    tokio::spawn(authority.keep_fresh());
+    tokio::task::yield_now().await;
+    for (text, refused) in [
+        ("", "UnknownCA"),
+        (&*other.pem(), "UnknownCA"),
+        ("no certificate", "UnknownCA"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        // Longer than a verified certificate counts, and than the time between two looks at the file.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(11)).await;
+        tokio::time::resume();
+        let (in_use, not) = match text {
+            "" => (&issuer, &other),
+            _ => (&other, &issuer),
+        };
+        let found = refused_for(Some(not.client("keda"))).await;
+        assert!(found.contains(refused), "{text:?}: {found}");
+        let allowed = rig.connect_as(Some(in_use.client("keda"))).await;
+        assert!(allowed.is_active(object(&[])).await.unwrap(), "{text:?}");
+        let answer = client.is_active(object(&[])).await;
+        match text {
+            "" => assert!(answer.unwrap()),
+            _ => {
+                let status = answer.unwrap_err();
+                assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+                assert!(status.message().contains("client_ca_file"), "{status}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_at_most_half_of_the_streams() {
+    let rig = TestScaler::new(RequestAuth::None);
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    let open = async |client: &TestConnection, namespace: &str| {
+        let mut object = object(&[]);
+        object.namespace = namespace.to_owned();
+        client
+            .stream::<GetMetricSpecResponse>("StreamMetricSpec", object)
+            .await
+    };
+    let opened = (0..MAX_STREAMS / 2).map(|number| open(&client, ["shop", "team"][number % 2]));
+    let streams = futures::future::join_all(opened).await;
+    assert!(streams.iter().all(Result::is_ok));
+    for client in [&client, &other] {
+        let status = open(client, "third").await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("for one address"), "{status}");
+    }
+    // Other calls have room.
+    rig.lag.send_replace(Some(3));
+    assert!(client.is_active(object(&[])).await.unwrap());
+    drop(streams);
+    // The server learns of it a moment later.
+    while open(&other, "third").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_without_a_message_hold_up_their_own_connection_only() {
+    let rig = TestScaler::new(RequestAuth::None);
+    rig.lag.send_replace(Some(3));
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    assert!(client.is_active(object(&[])).await.unwrap());
+    let unfinished: Vec<_> = (0..64)
+        .map(|_| tokio::spawn(client.clone().send_unfinished(path_of("IsActive"))))
+        .collect();
+    // Sent after them on the same connection.
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(async move { client.is_active(object(&[])).await })
+    };
+    assert!(other.is_active(object(&[])).await.unwrap());
+    assert!(!waiting.is_finished());
+    for response in unfinished {
+        let response = response.await.unwrap().unwrap();
+        let code = response.headers()[Status::GRPC_STATUS].as_bytes();
+        assert_eq!(Code::from_bytes(code), Code::DeadlineExceeded);
+    }
+    assert!(waiting.await.unwrap().unwrap());
 }
 
 #[test]
@@ -534,14 +665,8 @@ async fn health_checks_without_a_message_are_bounded() {
     assert_eq!(code().await, Code::Ok);
     // Some of them may come while the one below has the last permit.
     for _ in 0..2 * MAX_HEALTH_CHECKS {
-        let body = futures::stream::pending::<Result<axum::body::Bytes, Infallible>>();
-        let uri = format!("https://localhost{}", messages::HEALTH_CHECK);
-        let request = axum::http::Request::post(uri)
-            .header("content-type", "application/grpc")
-            .body(tonic::body::Body::new(Body::from_stream(body)))
-            .unwrap();
-        let mut sender = client.0.clone();
-        tokio::spawn(async move { sender.send_request(request).await });
+        let path = messages::HEALTH_CHECK.to_owned();
+        tokio::spawn(client.clone().send_unfinished(path));
     }
     while code().await != Code::ResourceExhausted {
         tokio::time::sleep(Duration::from_millis(10)).await;

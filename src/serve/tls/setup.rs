@@ -6,7 +6,9 @@ use std::sync::Arc;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ResolvesServerCert;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 
 use super::{TlsError, provider};
@@ -15,12 +17,20 @@ pub(super) fn config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
-    let clients = Arc::new(AnyClient(Arc::clone(&provider)));
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let key = CertifiedKey::from_der(chain, key, &provider())?;
+    let certificate = Arc::new(SingleCertAndKey::from(key));
+    config_with(Arc::new(AnyClient::new()), certificate)
+}
+
+/// The settings, with another way to verify clients and another source of the server's certificate.
+pub(super) fn config_with(
+    clients: Arc<dyn ClientCertVerifier>,
+    certificate: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -36,7 +46,13 @@ const INTERMEDIATES_MAX: usize = 8;
 /// key. Its issuer is verified per request against each authority separately: failing the handshake
 /// would not even tell the client why.
 #[derive(Debug)]
-struct AnyClient(Arc<CryptoProvider>);
+pub(super) struct AnyClient(Arc<CryptoProvider>);
+
+impl AnyClient {
+    pub(super) fn new() -> Self {
+        Self(provider())
+    }
+}
 
 impl ClientCertVerifier for AnyClient {
     fn client_auth_mandatory(&self) -> bool {
@@ -102,7 +118,7 @@ mod tests {
 
     #[test]
     fn client_chains_are_bounded() {
-        let verifier = AnyClient(provider());
+        let verifier = AnyClient::new();
         let certificate = |bytes: usize| CertificateDer::from(vec![0; bytes]);
         for (leaf, issuers, is_accepted) in [
             (2_000, vec![], true),
