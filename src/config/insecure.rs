@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::secrets::Environment;
-use super::{ClusterConfig, Config, TokenSourceConfig};
+use super::{ClusterConfig, Config, ScalerAuth, TokenSourceConfig};
 use crate::model::diagnostics::setting_findings::{
     LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings,
 };
@@ -62,8 +62,14 @@ impl Config {
             key,
             path: path.display().to_string(),
         });
+        let scaler = &server.external_scaler;
+        let upstream = server.external_metrics.upstream.as_ref();
         find_in_settings(&SecurityFacts {
             logins: logins.collect(),
+            open_scaler: scaler.listen.filter(|_| scaler.auth == ScalerAuth::None),
+            unverified_upstream: upstream
+                .filter(|upstream| upstream.insecure_skip_verify)
+                .map(|upstream| upstream.url.clone()),
             open_files: open_files.collect(),
         })
     }
@@ -268,6 +274,43 @@ mod tests {
             cluster("SASL_SSL", "{file: {path: /open/token}}"),
             ["secret_file_open clusters[0].token.file.path"]
         );
+    }
+
+    #[test]
+    fn servers_without_authentication_or_verification() {
+        let server = |section: &str| {
+            found(&format!(
+                "clusters: [{{name: main, properties: {{bootstrap.servers: b}}}}]\nserver: {{{section}}}"
+            ))
+        };
+        let scaler = ["scaler_open server.external_scaler.auth"];
+        let upstream =
+            ["upstream_unverified server.external_metrics.upstream.insecure_skip_verify"];
+        for (section, expected) in [
+            (
+                "external_scaler: {listen: '0.0.0.0:9443', auth: none}",
+                &scaler[..],
+            ),
+            (
+                "external_scaler: {listen: '127.0.0.1:9443', auth: none}",
+                &[],
+            ),
+            ("external_scaler: {auth: none}", &[]),
+            (
+                "external_scaler: {listen: '0.0.0.0:9443', client_ca_file: /shut/tls.crt}",
+                &[],
+            ),
+            (
+                "external_metrics: {upstream: {url: 'https://a', insecure_skip_verify: true, token_file: /shut/password}}",
+                &upstream,
+            ),
+            (
+                "external_metrics: {upstream: {url: 'https://a', ca_file: /shut/tls.crt, token_file: /shut/password}}",
+                &[],
+            ),
+        ] {
+            assert_eq!(server(section), expected, "{section}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Findings about settings of the configuration that give secrets away.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
@@ -10,6 +10,10 @@ use crate::model::units::newtypes::ClusterName;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecurityFacts {
     pub logins: Vec<LoginFacts>,
+    /// Address of the external scaler, if it serves everybody who reaches it.
+    pub open_scaler: Option<SocketAddr>,
+    /// URL of the upstream server of external metrics, if its certificate is not verified.
+    pub unverified_upstream: Option<String>,
     /// Files with secrets that every user of the machine may read.
     pub open_files: Vec<OpenSecretFile>,
 }
@@ -73,7 +77,27 @@ pub fn find_in_settings(facts: &SecurityFacts) -> BTreeSet<Finding> {
         );
         Finding::new(FindingCode::SecretFileOpen, subject, message)
     });
-    of_logins.chain(of_files).collect()
+    let scaler = facts.open_scaler.filter(|address| {
+        // Whoever is on the machine reads the admin endpoints as well.
+        !address.ip().to_canonical().is_loopback()
+    });
+    let of_scaler = scaler.map(|address| {
+        let subject = FindingSubject::Setting("server.external_scaler.auth".to_owned());
+        let message = format!(
+            "everybody who reaches {address} may ask for the lag of every namespace: the external scaler does not authenticate its callers"
+        );
+        Finding::new(FindingCode::ScalerOpen, subject, message)
+    });
+    let of_upstream = facts.unverified_upstream.as_ref().map(|url| {
+        let key = "server.external_metrics.upstream.insecure_skip_verify";
+        let subject = FindingSubject::Setting(key.to_owned());
+        let message = format!(
+            "the certificate of the upstream {url} is not verified, so anybody who can answer in its place gets the token of lagwise"
+        );
+        Finding::new(FindingCode::UpstreamUnverified, subject, message)
+    });
+    let of_server = of_scaler.into_iter().chain(of_upstream);
+    of_logins.chain(of_files).chain(of_server).collect()
 }
 
 fn find_unencrypted(login: &LoginFacts) -> Option<(&'static str, String)> {
@@ -186,7 +210,7 @@ mod tests {
     fn found(login: LoginFacts) -> Vec<(FindingCode, String)> {
         let facts = SecurityFacts {
             logins: vec![login],
-            open_files: Vec::new(),
+            ..SecurityFacts::default()
         };
         let found = find_in_settings(&facts).into_iter();
         found
@@ -211,6 +235,27 @@ mod tests {
         }
         for mechanism in [None, Some("SCRAM-SHA-512"), Some("GSSAPI")] {
             assert_eq!(found(login(mechanism, false)), [], "{mechanism:?}");
+        }
+    }
+
+    #[test]
+    fn the_scaler_needs_authentication_where_others_reach_it() {
+        for (address, is_open) in [
+            (Some("0.0.0.0:9443"), true),
+            (Some("10.0.0.7:9443"), true),
+            (Some("[::]:9443"), true),
+            (Some("127.0.0.1:9443"), false),
+            (Some("[::1]:9443"), false),
+            (Some("[::ffff:127.0.0.1]:9443"), false),
+            (None, false),
+        ] {
+            let found = find_in_settings(&SecurityFacts {
+                open_scaler: address.map(|address| address.parse().unwrap()),
+                ..SecurityFacts::default()
+            });
+            let codes: Vec<_> = found.iter().map(|finding| finding.code).collect();
+            let expected = is_open.then_some(FindingCode::ScalerOpen);
+            assert_eq!(codes, Vec::from_iter(expected), "{address:?}");
         }
     }
 
@@ -322,7 +367,7 @@ mod tests {
         };
         let facts = SecurityFacts {
             logins: vec![login],
-            open_files: Vec::new(),
+            ..SecurityFacts::default()
         };
         let found = find_in_settings(&facts);
         assert_eq!(found.len(), 2);

@@ -347,6 +347,8 @@ fn setting_findings() -> BTreeSet<Finding> {
     find_in_settings(&SecurityFacts {
         logins: vec![login(0, false), login(1, true)],
         open_files: vec![open_file],
+        open_scaler: Some(([0, 0, 0, 0], 9443).into()),
+        unverified_upstream: Some("https://keda-operator-metrics-apiserver.keda.svc".into()),
     })
 }
 

@@ -359,4 +359,14 @@ finding_codes! {
         why: "With kubernetes.mode: observe lagwise shows the replicas by KEDA beside its own, for the ScaledObjects that it can list. Those that it cannot list are missing in the report.",
         fix: "Grant get, list and watch on scaledobjects and scaledjobs of keda.sh, as the chart does with mode: observe. Where KEDA is not installed there is nothing to compare: use kubernetes.mode: serve.",
     }
+    ScalerOpen "LW064" "scaler_open" Warning {
+        what: "The external scaler for KEDA answers everybody who reaches its port.",
+        why: "Callers name the namespace that they ask for, so whoever reaches the port learns the lag of every namespace, within tenancy, and can use up the room for triggers and streams.",
+        fix: "Set server.external_scaler.auth: certificate and client_ca_file, and give KEDA's triggers a client certificate. Without these, let only KEDA's namespace reach the port by a NetworkPolicy (networkPolicy.scalerFrom in the chart).",
+    }
+    UpstreamUnverified "LW065" "upstream_unverified" Warning {
+        what: "The certificate of the upstream server of external metrics is not verified.",
+        why: "Whoever can answer in place of the upstream gets the token of lagwise, and decides the values of its metrics, and so the replicas of their HPAs.",
+        fix: "Set server.external_metrics.upstream.ca_file to the authority of its certificate, and remove insecure_skip_verify.",
+    }
 }
