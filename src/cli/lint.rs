@@ -187,11 +187,11 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         findings: snapshot.all_findings().cloned().collect(),
         unread,
         checked: CheckedObjects {
-            hpas: served.len(),
-            other_hpas: hpas.facts.len() - served.len(),
             workloads: workloads.len(),
             groups: Some(snapshot.clusters.values().map(|c| c.groups.len()).sum()),
-        },
+            ..CheckedObjects::default()
+        }
+        .with_hpas(hpas.facts.iter().map(|hpa| &**hpa)),
         version,
     };
     found

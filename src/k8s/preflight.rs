@@ -22,7 +22,7 @@ use crate::model::decisions::cap::FieldOwner;
 use crate::model::diagnostics::preflight::kubernetes::HpaCounts;
 use crate::model::diagnostics::preflight::registration::{Availability, RegisteredApi};
 use crate::model::diagnostics::preflight::rights::AccessRight;
-use crate::model::hpa::facts::has_lagwise_metric;
+use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric, has_rejected_lagwise_metric};
 
 /// Reviews at the same time.
 const REVIEWS: usize = 8;
@@ -152,7 +152,8 @@ pub async fn monitors(client: &Client, within: Duration) -> Vec<String> {
 /// How many HPAs are listed.
 #[must_use]
 pub fn count_hpas(list: &HpaList) -> HpaCounts {
-    let ours = list.facts.iter().filter(|hpa| has_lagwise_metric(hpa));
+    let is_ours = |hpa: &HpaFacts| has_lagwise_metric(hpa) || has_rejected_lagwise_metric(hpa);
+    let ours = list.facts.iter().filter(|hpa| is_ours(hpa));
     HpaCounts {
         all: list.facts.len(),
         lagwise: ours.count(),

@@ -19,7 +19,7 @@ use crate::model::diagnostics::hpa_findings::find_tolerance;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
+use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
 use crate::model::keda::convert::{ConvertOptions, ConvertedForm, convert};
 use crate::model::keda::scaled_object::KedaManifests;
@@ -68,8 +68,6 @@ pub(in crate::cli) fn check_files(
     let insecure_settings = config
         .as_ref()
         .map(|config| config.find_insecure_settings(&SystemEnvironment));
-    let hpas = manifests.hpas.iter();
-    let lagwise_hpas = hpas.filter(|hpa| has_lagwise_metric(hpa)).count();
     let options = ConvertOptions {
         namespace: namespace.to_owned(),
         kubernetes: version,
@@ -83,11 +81,10 @@ pub(in crate::cli) fn check_files(
             .collect(),
         unread: BTreeSet::new(),
         checked: CheckedObjects {
-            hpas: lagwise_hpas,
-            other_hpas: manifests.hpas.len() - lagwise_hpas,
             workloads: manifests.workloads.len(),
-            groups: None,
-        },
+            ..CheckedObjects::default()
+        }
+        .with_hpas(manifests.hpas.iter()),
         version,
     })
 }

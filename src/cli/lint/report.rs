@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::Output;
 use crate::cli::text_table::{TableColumn, TextTable};
 use crate::model::findings::{Finding, FindingCode, Severity};
+use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric, has_rejected_lagwise_metric};
 use crate::model::units::kubernetes_version::KubernetesVersion;
 
 /// One finding, as printed.
@@ -57,11 +58,28 @@ impl FindingReport {
 pub(super) struct CheckedObjects {
     /// HPAs with a metric of lagwise.
     pub(super) hpas: usize,
+    /// Those of them with a selector that the HPA controller rejects.
+    pub(super) invalid_hpas: usize,
     /// Other HPAs.
     pub(super) other_hpas: usize,
     pub(super) workloads: usize,
     /// `None` if Kafka was not read.
     pub(super) groups: Option<usize>,
+}
+
+impl CheckedObjects {
+    /// Counts HPAs, with other objects beside them.
+    pub(super) fn with_hpas<'a>(self, hpas: impl Iterator<Item = &'a HpaFacts>) -> Self {
+        hpas.fold(self, |mut checked, hpa| {
+            let is_invalid = has_rejected_lagwise_metric(hpa);
+            match is_invalid || has_lagwise_metric(hpa) {
+                true => checked.hpas += 1,
+                false => checked.other_hpas += 1,
+            }
+            checked.invalid_hpas += usize::from(is_invalid);
+            checked
+        })
+    }
 }
 
 impl fmt::Display for CheckedObjects {
@@ -71,8 +89,16 @@ impl fmt::Display for CheckedObjects {
             _ => format!("{count} {noun}s"),
         };
         f.write_str(&count(self.hpas, "HPA"))?;
-        if self.other_hpas > 0 {
-            write!(f, " (and {} without a metric of lagwise)", self.other_hpas)?;
+        let invalid = match self.invalid_hpas {
+            0 => None,
+            1 => Some("1 of them with an invalid selector".to_owned()),
+            count => Some(format!("{count} of them with invalid selectors")),
+        };
+        let others = (self.other_hpas > 0)
+            .then(|| format!("and {} without a metric of lagwise", self.other_hpas));
+        let notes: Vec<_> = invalid.into_iter().chain(others).collect();
+        if !notes.is_empty() {
+            write!(f, " ({})", notes.join(", "))?;
         }
         if let Some(groups) = self.groups {
             write!(f, ", {}", count(groups, "consumer group"))?;

@@ -239,11 +239,61 @@ spec:
         other_hpas: 3,
         workloads: 1,
         groups: Some(8),
+        ..CheckedObjects::default()
     };
     assert_eq!(
         checked.to_string(),
         "9 HPAs (and 3 without a metric of lagwise), 8 consumer groups and 1 workload"
     );
+}
+
+#[test]
+fn counts_hpas_with_invalid_selectors_as_judged() {
+    let hpa = |name: &str, selectors: &[&str]| {
+        let metrics = selectors.iter().map(|labels| {
+            format!(
+                "\n    - type: External\n      external:\n        metric: {{name: kafka_lag, selector: {{matchLabels: {{{labels}}}}}}}\n        target: {{type: AverageValue, averageValue: \"100\"}}"
+            )
+        });
+        let metrics: String = metrics.collect();
+        format!(
+            "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+             scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}\n  maxReplicas: 20\n  metrics:{metrics}\n---\n"
+        )
+    };
+    let (valid, slash, long) = (
+        "group: orders, topic: t",
+        "group: team/orders",
+        &*format!("group: orders, topic: {}", "x".repeat(70)),
+    );
+    for (hpas, expected) in [
+        (vec![hpa("a", &[valid])], "1 HPA and 0 workloads"),
+        (
+            vec![hpa("a", &[slash])],
+            "1 HPA (1 of them with an invalid selector) and 0 workloads",
+        ),
+        (
+            vec![
+                hpa("a", &[valid, long]),
+                hpa("b", &[slash]),
+                hpa("c", &[valid]),
+            ],
+            "3 HPAs (2 of them with invalid selectors) and 0 workloads",
+        ),
+        (
+            vec![
+                hpa("a", &[slash]),
+                hpa("b", &[]).replace("metrics:", "metrics: []"),
+            ],
+            "1 HPA (1 of them with an invalid selector, and 1 without a metric of lagwise) and 0 workloads",
+        ),
+    ] {
+        let found = check(&[("hpas.yaml", &hpas.concat())]).unwrap();
+        let invalid = found.findings.iter();
+        let invalid = invalid.filter(|finding| finding.code == FindingCode::InvalidSelector);
+        assert_eq!(invalid.count(), found.checked.invalid_hpas, "{expected}");
+        assert_eq!(found.checked.to_string(), expected);
+    }
 }
 
 #[test]

@@ -288,6 +288,13 @@ pub fn has_lagwise_metric(hpa: &HpaFacts) -> bool {
     metrics.any(|metric| Metric::from_name(&metric.name).is_some())
 }
 
+/// Whether a metric of lagwise in it has a selector that the HPA controller rejects.
+#[must_use]
+pub fn has_rejected_lagwise_metric(hpa: &HpaFacts) -> bool {
+    let mut rejected = hpa.rejected_metrics.iter();
+    rejected.any(|metric| Metric::from_name(&metric.name).is_some())
+}
+
 /// Kind, namespace and name of the HPA's scale target, for messages.
 #[must_use]
 pub fn scale_target_name(hpa: &HpaFacts) -> String {

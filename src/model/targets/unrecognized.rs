@@ -1,7 +1,9 @@
 //! Finds HPAs that seem to be meant for lagwise, but have no metric of lagwise.
 
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, RejectedMetric};
+use crate::model::hpa::facts::{
+    ExternalMetric, HpaFacts, RejectedMetric, has_rejected_lagwise_metric,
+};
 use crate::model::hpa::label;
 use crate::model::hpa::selector::RejectedSelector;
 use crate::model::settings::annotation_keys::{PREFIX, WRITTEN};
@@ -44,11 +46,7 @@ fn instead_of_value(key: &str) -> String {
 /// name or selector of a metric. HPAs that a controller owns are those of other autoscalers, such as KEDA.
 pub(super) fn find_unrecognized(hpa: &HpaFacts) -> Option<Finding> {
     let rejected = hpa.rejected_metrics.iter();
-    if hpa.controller.is_some()
-        || rejected
-            .clone()
-            .any(|r| Metric::from_name(&r.name).is_some())
-    {
+    if hpa.controller.is_some() || has_rejected_lagwise_metric(hpa) {
         return None;
     }
     let message = find_other_type(hpa)
