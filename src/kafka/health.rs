@@ -46,7 +46,8 @@ pub(super) fn cause_rank(kind: Fault) -> u8 {
         Fault::Tls => 2,
         Fault::NameResolution => 3,
         Fault::Unreachable => 4,
-        _ => 5,
+        Fault::NoAnswer => 5,
+        _ => 6,
     }
 }
 
@@ -63,7 +64,7 @@ impl ConnectionHealth {
 
     /// Records an error on a connection.
     pub(super) fn report(&self, kind: Fault, reason: &str, now: Instant) {
-        if cause_rank(kind) > cause_rank(Fault::Unreachable) {
+        if cause_rank(kind) > cause_rank(Fault::NoAnswer) {
             return;
         }
         let mut state = self.state();
@@ -170,15 +171,23 @@ impl ConnectionHealth {
         state
             .seen
             .retain(|seen| now.monotonic.saturating_duration_since(seen.last) < REPORT_MAX_AGE);
+        let unexplained: Arc<str> = format!("no answer from {asked}").into();
         let cause = state.seen.iter().min_by_key(|seen| cause_rank(seen.kind));
         let (kind, reason) = match (cause, &state.current) {
-            (Some(seen), _) => (seen.kind, Arc::clone(&seen.reason)),
-            // A known cause explains the silence better than "no answer".
+            // A known cause explains the silence better than that there is no answer.
             (None, Some(current)) => return current.clone(),
-            (None, None) => (Fault::NoAnswer, format!("no answer from {asked}").into()),
+            (Some(seen), Some(current))
+                if seen.kind == Fault::NoAnswer && current.kind != seen.kind =>
+            {
+                return current.clone();
+            }
+            (Some(seen), _) => (seen.kind, Arc::clone(&seen.reason)),
+            (None, None) => (Fault::NoAnswer, Arc::clone(&unexplained)),
         };
         match &state.current {
-            Some(current) if current.kind == kind => current.clone(),
+            Some(current) if current.kind == kind && current.reason != unexplained => {
+                current.clone()
+            }
             before => {
                 let since = before.as_ref().map_or(now, |fault| fault.since);
                 let fault = ConnectionFault {
@@ -253,6 +262,12 @@ mod tests {
             health.record_silence("k:1", start).reason.as_ref(),
             "no answer from k:1"
         );
+        health.report(Fault::NoAnswer, "a: sends nothing", start.monotonic);
+        for _ in 0..2 {
+            let silent = health.record_silence("k:1", start);
+            assert_eq!(silent.kind, Fault::NoAnswer);
+            assert_eq!(silent.reason.as_ref(), "a: sends nothing");
+        }
         health.report(Fault::Unreachable, "a: refused", start.monotonic);
         let first = health.record_silence("k:1", start);
         assert_eq!(

@@ -29,22 +29,25 @@ impl PeerProtocol {
     }
 }
 
+/// Says what to set, since the port speaks TLS.
+pub(super) const TLS_HERE: &str = "this port speaks TLS; set security.protocol: SSL or SASL_SSL";
+
 impl fmt::Display for PeerProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tls => {
-                "received a TLS alert instead of a Kafka response: this port speaks TLS; \
-                 set security.protocol: SSL or SASL_SSL"
-            }
-            Self::Http => {
+        match self {
+            Self::Tls => write!(
+                f,
+                "received a TLS alert instead of a Kafka response: {TLS_HERE}"
+            ),
+            Self::Http => f.write_str(
                 "received an HTTP response instead of a Kafka response: this is the port of an HTTP server; \
-                 use the port of a Kafka broker in bootstrap.servers"
-            }
-            Self::Text => {
+                 use the port of a Kafka broker in bootstrap.servers",
+            ),
+            Self::Text => f.write_str(
                 "received text instead of a Kafka response: another service listens on this port; \
-                 use the port of a Kafka broker in bootstrap.servers"
-            }
-        })
+                 use the port of a Kafka broker in bootstrap.servers",
+            ),
+        }
     }
 }
 

@@ -37,6 +37,7 @@ mod response_memory;
 mod responses;
 mod sasl;
 mod share_offsets;
+mod silence;
 mod stats;
 mod sweep;
 mod tls;

@@ -63,6 +63,38 @@ fn closing(stream: &mut TcpStream) -> std::io::Result<()> {
     first(stream).map(drop)
 }
 
+/// As a proxy that waits for the name of a host in a TLS handshake: it answers that, and nothing else.
+fn waits_for_tls(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut first = [0; 1];
+    stream.read_exact(&mut first)?;
+    if first != [22] {
+        return silent(stream);
+    }
+    // A record with the beginning of a handshake.
+    stream.write_all(&[22, 3, 3, 0, 122, 2, 0, 0, 118])?;
+    silent(stream)
+}
+
+/// As a Kafka listener without TLS that takes the length of a TLS handshake for that of a request.
+fn waits_for_kafka(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    if head.starts_with(&[22, 3]) {
+        return silent(stream);
+    }
+    // The response to ApiVersions of version 0: no error, and no APIs.
+    let mut response = vec![0, 0, 0, 10];
+    response.extend(&head[8..]);
+    response.extend([0; 6]);
+    stream.write_all(&response)?;
+    silent(stream)
+}
+
+/// As a load balancer without a server behind it.
+fn silent(stream: &mut TcpStream) -> std::io::Result<()> {
+    std::io::copy(stream, &mut std::io::sink()).map(drop)
+}
+
 /// Whether security.protocol begins with SASL, and ends in SSL.
 const PROTOCOLS: [(&str, bool, bool); 4] = [
     ("PLAINTEXT", false, false),
@@ -131,6 +163,47 @@ async fn each_pair_of_protocols_names_the_property_to_correct() {
             assert!(fault.reason.contains(advice), "{case}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_port_that_never_answers_is_asked_what_it_speaks() {
+    let servers: [(&str, Server); 3] = [
+        ("tls", waits_for_tls),
+        ("kafka", waits_for_kafka),
+        ("nothing", silent),
+    ];
+    let pairs = servers
+        .into_iter()
+        .flat_map(|server| PROTOCOLS.map(|set| (server, set)));
+    let asked = pairs.map(async |((name, serve), (protocol, has_login, has_tls))| {
+        let plain = ["PLAINTEXT", "SASL_PLAINTEXT"][usize::from(has_login)];
+        let encrypted = ["SSL", "SASL_SSL"][usize::from(has_login)];
+        let (kind, advice) = match (name, has_tls) {
+            ("tls", false) => (
+                Fault::Tls,
+                "this port speaks TLS; set security.protocol: SSL or SASL_SSL".to_owned(),
+            ),
+            ("kafka", true) => (
+                Fault::Tls,
+                format!("this port does not speak TLS; set security.protocol: {plain}, "),
+            ),
+            ("nothing", true) => (
+                Fault::NoAnswer,
+                format!("a firewall or load balancer without a broker behind it. Check the address; if its listener has no TLS, set security.protocol: {plain}"),
+            ),
+            ("nothing", false) => (
+                Fault::NoAnswer,
+                format!("it waits for a TLS handshake (set security.protocol: {encrypted}), or it is a firewall"),
+            ),
+            // These belong together: what fails is something else.
+            _ => return,
+        };
+        let fault = refused(&server(serve), protocol).await;
+        let case = format!("{protocol} to {name}: {fault:?}");
+        assert_eq!(fault.kind, kind, "{case}");
+        assert!(fault.reason.contains(&advice), "{case}");
+    });
+    futures::future::join_all(asked).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use super::frame::Request;
 use super::handshake::{self, ConnectError};
 use super::options::WireOptions;
 use super::response_memory::ResponseMemory;
+use super::silence;
 use super::stats::TrafficCounters;
 use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::health::ConnectionHealth;
@@ -274,42 +275,41 @@ impl ConnectionTask {
             let options = Arc::clone(&reloaded.borrow_and_update());
             let deadline = Instant::now() + options.setup_timeout;
             let mut worked = false;
-            let broken =
-                match handshake::open(&self.address, &options, &self.shared.memory, deadline).await
-                {
-                    Ok(ready) => {
-                        self.shared.health.forget_broker(&self.address.to_string());
-                        let versions = Arc::new(ready.versions.clone());
-                        self.state.send_replace(LinkState::Up {
-                            versions,
-                            late: false,
-                        });
-                        let since = Instant::now();
-                        let open = self.shared.traffic.open_connection();
-                        let ended =
-                            connection::serve(ready, &mut calls, &options, reloaded, &self).await;
-                        drop(open);
-                        // A connection that lasted resets the backoff. One that is closed right after
-                        // its login counts as a failure, or a broker that does so would be hammered.
-                        worked = since.elapsed() > options.backoff.1;
-                        if worked {
-                            self.failures = 0;
+            let opened = silence::connect(&self.address, &options, &self.shared, deadline).await;
+            let broken = match opened {
+                Ok(ready) => {
+                    self.shared.health.forget_broker(&self.address.to_string());
+                    let versions = Arc::new(ready.versions.clone());
+                    self.state.send_replace(LinkState::Up {
+                        versions,
+                        late: false,
+                    });
+                    let since = Instant::now();
+                    let open = self.shared.traffic.open_connection();
+                    let ended =
+                        connection::serve(ready, &mut calls, &options, reloaded, &self).await;
+                    drop(open);
+                    // A connection that lasted resets the backoff. One that is closed right after
+                    // its login counts as a failure, or a broker that does so would be hammered.
+                    worked = since.elapsed() > options.backoff.1;
+                    if worked {
+                        self.failures = 0;
+                    }
+                    tracing::debug!(address = %self.address, ?ended, "connection ended");
+                    match ended {
+                        ConnectionEnd::NoCallers => return,
+                        ConnectionEnd::Retired => None,
+                        ConnectionEnd::Unresponsive => {
+                            Some(ConnectError::new(Fault::NoAnswer, "no answer"))
                         }
-                        tracing::debug!(address = %self.address, ?ended, "connection ended");
-                        match ended {
-                            ConnectionEnd::NoCallers => return,
-                            ConnectionEnd::Retired => None,
-                            ConnectionEnd::Unresponsive => {
-                                Some(ConnectError::new(Fault::NoAnswer, "no answer"))
-                            }
-                            ConnectionEnd::Failed(error) => Some(error.into()),
-                            ConnectionEnd::Refused(error) => {
-                                Some(self.explain_refusal(error.into(), &options).await)
-                            }
+                        ConnectionEnd::Failed(error) => Some(error.into()),
+                        ConnectionEnd::Refused(error) => {
+                            Some(self.explain_refusal(error.into(), &options).await)
                         }
                     }
-                    Err(broken) => Some(broken),
-                };
+                }
+                Err(broken) => Some(broken),
+            };
             // Queued calls and wake-ups belong to the connection that just ended; dropping a call
             // makes its caller retry.
             while calls.try_recv().is_ok() {}

@@ -20,7 +20,8 @@ use super::frame::{self, EncodeError, FrameError, Request, Responses};
 use super::options::WireOptions;
 use super::response_memory::ResponseMemory;
 use super::responses;
-use super::sasl::{self, LoginCredentials};
+use super::sasl;
+use super::silence::{SetupProgress, SetupStep};
 use super::tls::{self, Tls};
 use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
@@ -100,6 +101,7 @@ pub(super) async fn open(
     options: &WireOptions,
     memory: &ResponseMemory,
     deadline: Instant,
+    progress: &SetupProgress,
 ) -> Result<ReadyConnection, ConnectError> {
     if !options.allows_host(&address.host) {
         let reason = "refused to connect and to log in: the host is not in allowed_broker_hosts of this Kafka cluster; \
@@ -108,31 +110,23 @@ pub(super) async fn open(
     }
     // Get the token first: without one there is no point in connecting.
     let credentials = options.login.credentials(deadline).await?;
-    let connecting = connect(address, options, memory, &credentials, deadline);
-    match tokio::time::timeout_at(deadline, connecting).await {
-        Ok(connected) => connected,
-        Err(_) => Err(ConnectError::new(
-            Fault::NoAnswer,
-            "the TCP connection was accepted, but the broker did not answer",
-        )),
-    }
-}
-
-async fn connect(
-    address: &Address,
-    options: &WireOptions,
-    memory: &ResponseMemory,
-    credentials: &LoginCredentials,
-    deadline: Instant,
-) -> Result<ReadyConnection, ConnectError> {
-    let (mut exchange, versions) = greet(address, options, memory, deadline).await?;
-    let session_lifetime = sasl::log_in(credentials, &mut exchange, &versions).await?;
-    let (stream, responses) = exchange.into_parts();
-    Ok(ReadyConnection {
-        stream,
-        responses,
-        versions,
-        session_lifetime,
+    let connecting = async {
+        let greeting = greet(address, options, memory, deadline, progress);
+        let (mut exchange, versions) = greeting.await?;
+        progress.reach(SetupStep::Login);
+        let session_lifetime = sasl::log_in(&credentials, &mut exchange, &versions).await?;
+        let (stream, responses) = exchange.into_parts();
+        Ok(ReadyConnection {
+            stream,
+            responses,
+            versions,
+            session_lifetime,
+        })
+    };
+    let connected = tokio::time::timeout_at(deadline, connecting).await;
+    connected.unwrap_or_else(|_| {
+        let silent = progress.no_answer(options);
+        Err(silent.unwrap_or_else(|| ConnectError::new(Fault::Unreachable, "connecting timed out")))
     })
 }
 
@@ -142,12 +136,14 @@ pub(super) async fn greet<'a>(
     options: &'a WireOptions,
     memory: &ResponseMemory,
     deadline: Instant,
+    progress: &SetupProgress,
 ) -> Result<(SetupExchange<'a>, BrokerVersions), ConnectError> {
     let tcp = address.connect(options, deadline).await?;
     let mut peer_certificates = Vec::new();
     let stream: Box<dyn ByteStream> = match &options.tls {
         None => Box::new(tcp),
         Some(tls) => {
+            progress.reach(SetupStep::TlsHandshake);
             let encrypted = encrypt(address, options, tls, tcp).await?;
             let (_, connection) = encrypted.get_ref();
             peer_certificates = connection.peer_certificates().unwrap_or(&[]).to_vec();
@@ -159,6 +155,7 @@ pub(super) async fn greet<'a>(
         peer_certificates,
         ..SetupExchange::new(stream, responses, options)
     };
+    progress.reach(SetupStep::ApiVersions);
     let versions = exchange.versions().await?;
     if versions.highest_common(ApiKey::Metadata).is_err() {
         let reason = "this port answers no requests for metadata, as that of a KRaft controller; \
@@ -177,7 +174,9 @@ pub(super) async fn find_required_login(
     deadline: Instant,
 ) -> Option<ConnectError> {
     let asking = async {
-        let (mut exchange, versions) = greet(address, options, memory, deadline).await?;
+        let progress = SetupProgress::default();
+        let greeting = greet(address, options, memory, deadline, &progress);
+        let (mut exchange, versions) = greeting.await?;
         sasl::find_required_login(&mut exchange, &versions).await
     };
     tokio::time::timeout_at(deadline, asking).await.ok()?.ok()?

@@ -9,6 +9,7 @@ use super::WireInner;
 use super::address::Address;
 use super::handshake::{self, ConnectError};
 use super::options::WireOptions;
+use super::silence::{SetupProgress, SetupStep, SetupTarget};
 use super::versions::ApiKey;
 use super::{sasl, tls};
 use crate::model::diagnostics::preflight::kafka::{
@@ -35,13 +36,23 @@ impl WireInner {
         options: &WireOptions,
         deadline: Instant,
     ) -> BrokerProbe {
+        let cluster = &*self.cluster.shared;
+        let progress = SetupProgress::default();
+        let target = SetupTarget {
+            address,
+            options,
+            cluster,
+            progress: &progress,
+        };
         let within = tokio::time::timeout_at(deadline.into(), async {
-            self.cluster.shared.pace.wait().await;
-            self.open_session(address, options, deadline).await
+            cluster.pace.wait().await;
+            let opening = self.open_session(address, options, deadline, &progress);
+            target.watch(opening, drop).await
         });
-        let session = within
-            .await
-            .unwrap_or_else(|_| Err(ConnectError::new(Fault::NoAnswer, "no answer in time")));
+        let session = within.await.unwrap_or_else(|_| {
+            let silent = progress.no_answer(options);
+            Err(silent.unwrap_or_else(|| ConnectError::new(Fault::NoAnswer, "no answer in time")))
+        });
         let name = address.to_string();
         BrokerProbe {
             outcome: session.map_err(|error| {
@@ -61,15 +72,17 @@ impl WireInner {
         address: &Address,
         options: &WireOptions,
         deadline: Instant,
+        progress: &SetupProgress,
     ) -> Result<BrokerSession, ConnectError> {
         let credentials = options.login.credentials(deadline.into()).await?;
         let memory = &self.cluster.shared.memory;
-        let greeting = handshake::greet(address, options, memory, deadline.into());
+        let greeting = handshake::greet(address, options, memory, deadline.into(), progress);
         let (mut exchange, versions) = greeting.await?;
         let tls = options.tls.as_ref().map(|used| TlsSession {
             is_verified: used.is_verified,
             expires: tls::first_expiry(&exchange.peer_certificates),
         });
+        progress.reach(SetupStep::Login);
         sasl::log_in(&credentials, &mut exchange, &versions).await?;
         let apis = ApiKey::OF_SWEEPS.map(|(api, name, is_needed)| ApiSupport {
             name,
