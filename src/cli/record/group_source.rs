@@ -217,7 +217,7 @@ fn sample_of_explanation(
     let topics: Vec<&TopicPart> = group
         .topics
         .iter()
-        .filter(|topic| topics.matches(&topic.topic))
+        .filter(|topic| topics.matches(topic.topic.as_str()))
         .collect();
     if let Some(topic) = topics.iter().find(|topic| topic.partitions_left_out > 0) {
         bail!(
@@ -247,7 +247,7 @@ fn sample_of_explanation(
             }
         }
         if size > 0 {
-            known.insert(topic.topic.clone(), positions);
+            known.insert(topic.topic.to_string(), positions);
         }
     }
     if known.is_empty() {
@@ -263,7 +263,7 @@ fn sample_of_explanation(
     }
     let seconds_ago = complete().filter_map(|topic| topic.read_seconds_ago).max();
     Ok((
-        group.cluster.clone(),
+        group.cluster.to_string(),
         SourceSample {
             sample: TraceSample {
                 at: 0,

@@ -189,8 +189,21 @@ pub(in crate::kafka) fn check_names(
         };
         return Err(SettingError::property(name, problem));
     }
+    for (name, alias) in ALIASES {
+        let values = properties.get(name).zip(properties.get(alias));
+        if values.is_some_and(|(value, other)| value != other) {
+            let problem = format!("{name} is the same property and has another value; remove one");
+            return Err(SettingError::property(alias, problem));
+        }
+    }
     Ok(())
 }
+
+/// Properties with two names. If both are set, the client uses either of the two values.
+const ALIASES: [(&str, &str); 2] = [
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("bootstrap.servers", "metadata.broker.list"),
+];
 
 /// Whether librdkafka has the property, also if it is left out of this binary.
 fn exists(name: &str) -> bool {
