@@ -5,6 +5,7 @@
 mod certificate;
 pub(crate) mod clusters;
 mod external_scaler;
+mod history;
 mod kubernetes;
 mod leader;
 mod logging;
@@ -220,19 +221,13 @@ impl App {
             step_down,
             close,
         };
-        let (history, recording) =
-            serve::history::history(reader.clone(), leading.own.clone(), history_step);
-        tasks.spawn(async move {
-            recording.await;
-            ("history of HPAs", Ok(()))
-        });
-        if let Some(forwarder) = forwarder.clone() {
-            let (history, leading) = (history.clone(), leading.clone());
-            tasks.spawn(async move {
-                serve::history_handover::follow(history, leading, forwarder).await;
-                ("handover of the history", Ok(()))
-            });
-        }
+        let history = history::start(
+            &reader,
+            &leading,
+            forwarder.as_ref(),
+            history_step,
+            &mut tasks,
+        );
         let api = api_auth.map(|auth| serve::external::ExternalOptions {
             reader: reader.clone(),
             leading: leading.clone(),

@@ -39,7 +39,7 @@ pub(super) fn score_what_happened(
         let is_stable = look.stable != Some(false);
         let now = if is_stable { look.members } else { None }.unwrap_or(members);
         // A change of the members without a rebalance that was seen had one between two samples.
-        if (was_stable && !is_stable) || (was_stable && is_stable && now != members) {
+        if was_stable && (!is_stable || now != members) {
             rebalances += 1;
         }
         if now != members {

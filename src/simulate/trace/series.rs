@@ -4,8 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{TRACE_PARTITIONS_MAX, Trace, TraceError, TraceHeader, TraceSample, at_line};
+use super::{
+    TRACE_PARTITIONS_MAX, Trace, TraceError, TraceHeader, TracePosition, TraceSample, at_line,
+};
 use crate::model::units::short_list::short_list;
+
+/// Which of the two offsets of a position a series has.
+type PlaceOf = fn(&mut TracePosition) -> &mut Option<i64>;
 
 const LOG_END: &str = "kafka_topic_partition_current_offset";
 const COMMITTED: &str = "kafka_consumergroup_current_offset";
@@ -174,26 +179,25 @@ pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Tr
         )));
     }
     let mut samples: BTreeMap<u64, TraceSample> = BTreeMap::new();
-    let mut enter =
-        |series: &RangeSeries, place: fn(&mut (Option<i64>, Option<i64>)) -> &mut Option<i64>| {
-            let (topic, partition) = (series.label("topic"), series.partition()?);
-            for sample in series.samples() {
-                let (at, value) = sample?;
-                let sample = samples.entry(at).or_default();
-                let positions = match sample.topics.get_mut(topic) {
-                    Some(positions) => positions,
-                    None => sample.topics.entry(topic.to_owned()).or_insert_with(|| {
-                        vec![(None, None); sizes.get(topic).copied().unwrap_or_default()]
-                    }),
-                };
-                if let Some(position) = positions.get_mut(partition) {
-                    let known = place(position);
-                    // Several exporters may tell the same; the one that read last is right.
-                    *known = (*known).max(Some(value));
-                }
+    let mut enter = |series: &RangeSeries, place: PlaceOf| {
+        let (topic, partition) = (series.label("topic"), series.partition()?);
+        for sample in series.samples() {
+            let (at, value) = sample?;
+            let sample = samples.entry(at).or_default();
+            let positions = match sample.topics.get_mut(topic) {
+                Some(positions) => positions,
+                None => sample.topics.entry(topic.to_owned()).or_insert_with(|| {
+                    vec![(None, None); sizes.get(topic).copied().unwrap_or_default()]
+                }),
+            };
+            if let Some(position) = positions.get_mut(partition) {
+                let known = place(position);
+                // Several exporters may tell the same; the one that read last is right.
+                *known = (*known).max(Some(value));
             }
-            Ok(())
-        };
+        }
+        Ok(())
+    };
     for series in ends() {
         enter(series, |position| &mut position.0)?;
     }

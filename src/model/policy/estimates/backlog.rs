@@ -83,8 +83,8 @@ impl GroupEstimates {
     /// Age that the oldest unprocessed message will have by the time a change would take effect, on the member that
     /// will be behind most, in seconds.
     ///
-    /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be `b + (a
-    /// - capacity) x delay` behind. These messages arrived in the last `(b + (a - capacity) x delay) / a` seconds. The
+    /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be
+    /// `b + (a - capacity) x delay` behind. These messages arrived in the last `(b + (a - capacity) x delay) / a` seconds. The
     /// oldest of them arrived later than the one that is oldest now, so the age grows by at most the delay.
     ///
     /// `by_owner` is a buffer for the loads of members; without it all members together count as one.

@@ -43,7 +43,7 @@ pub struct HandedHpa {
     pub namespace: String,
     pub name: String,
     points: Vec<PointRow>,
-    markers: Vec<MarkerRow>,
+    markers: Vec<HandedMarker>,
     /// Codes of the present findings.
     findings: Vec<String>,
     is_paused: bool,
@@ -65,7 +65,7 @@ type PointRow = (
 );
 
 /// The time of a marker, its label, and what belongs to it.
-type MarkerRow = (u32, String, MarkerDetail);
+type HandedMarker = (u32, String, MarkerDetail);
 
 /// What belongs to a marker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,7 +177,9 @@ impl HistoryRecorder {
         now: SystemTime,
     ) {
         self.hpas.retain(|hpa, _| hpas.contains(hpa));
-        let since = since.map(|since| SystemTime::UNIX_EPOCH + Duration::from_secs(since.into()));
+        let since = since.and_then(|since| {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since.into()))
+        });
         self.handed_over = since.map(|since| (since, now));
     }
 
@@ -234,7 +236,7 @@ fn point(row: &PointRow) -> HistoryPoint {
     }
 }
 
-fn marker_row(marker: &HistoryMarker) -> MarkerRow {
+fn marker_row(marker: &HistoryMarker) -> HandedMarker {
     let detail = match marker.kind {
         MarkerKind::Scaled { from, to }
         | MarkerKind::MaxReplicasChanged { from, to }
@@ -252,7 +254,7 @@ fn marker_row(marker: &HistoryMarker) -> MarkerRow {
 }
 
 /// The marker of a row; `None` for one that only another version knows.
-fn marker((at, label, detail): &MarkerRow) -> Option<HistoryMarker> {
+fn marker((at, label, detail): &HandedMarker) -> Option<HistoryMarker> {
     let kind = match (label.as_str(), detail) {
         ("scaled", MarkerDetail::Change { from, to }) => MarkerKind::Scaled {
             from: *from,
