@@ -218,7 +218,7 @@ fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testb
     produce(kafka, &topic, (130, 45), &mut [&mut rate], |_| Ok(false))?;
     poll_until(Duration::from_secs(60), "the rate to be served", || {
         ensure!(
-            wait_until_served(&daemon, &namespace, "rate")?,
+            until_served(&daemon, &namespace, "rate")?,
             "not served"
         );
         Ok(())
@@ -307,10 +307,10 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, ("rate", "20"))?;
     let mut lag = Scaled::start(testbed, clusters, &namespace, &topic, ("lag", "20"))?;
     produce(kafka, &topic, (20, 180), &mut [&mut rate, &mut lag], |_| {
-        wait_until_served(&daemon, &namespace, "rate")
+        until_served(&daemon, &namespace, "rate")
     })?;
     ensure!(
-        wait_until_served(&daemon, &namespace, "rate")?,
+        until_served(&daemon, &namespace, "rate")?,
         "not served"
     );
     let begun = (rate.rebalances(kafka)?, lag.rebalances(kafka)?);
