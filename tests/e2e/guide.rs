@@ -354,6 +354,9 @@ impl<'a> User<'a> {
             "default",
             absent,
         ])?;
+        // No kubelet confirms that the pods have ended.
+        let pods = ["delete", "pod", "--all", "-n", NAMESPACE];
+        kubectl(&[&pods[..], &["--grace-period=0", "--force", absent]].concat())?;
         kubectl(&["delete", "namespace", NAMESPACE, "--timeout=60s", absent])?;
         let kafka = self.testbed.kafka()?;
         kafka.delete_topic("orders")
