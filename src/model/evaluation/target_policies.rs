@@ -65,6 +65,7 @@ impl TargetPolicies {
         evaluations: &Arc<Evaluations>,
         started: &Moment,
     ) -> Arc<Evaluations> {
+        self.forget_removed_holds(evaluations);
         let default = evaluations.policy().scaling;
         let targets = evaluations.targets().of_hpas();
         let mut wanted = targets
@@ -106,9 +107,32 @@ impl TargetPolicies {
             };
             outcomes.extend(outcome.map(|outcome| (key, outcome)));
         }
+        let known = self.states.len();
         self.states.retain(|key, _| seen.contains(key));
+        // What is saved must not keep a hold that was removed.
+        self.is_unsaved |= self.states.len() != known;
         self.outcomes = outcomes.into_iter().collect();
         evaluations.with_outcomes(&self.outcomes)
+    }
+
+    /// Forgets saved holds of HPAs that have none now: a later hold must begin with the number of its own time.
+    fn forget_removed_holds(&mut self, evaluations: &Evaluations) {
+        if self
+            .restored
+            .values()
+            .all(|known| known.policy.held.is_none())
+        {
+            return;
+        }
+        for target in evaluations.targets().of_hpas() {
+            if target.settings.hold.is_none()
+                && let Some(hpa) = target.hpa()
+                && let Some(known) = self.restored.get_mut(&(hpa.clone(), target.index))
+            {
+                known.policy.held = None;
+                self.is_unsaved = true;
+            }
+        }
     }
 
     /// Observes one target. Returns the outcome, and of how many partitions its policy has estimates.

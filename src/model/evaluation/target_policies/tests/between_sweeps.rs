@@ -107,6 +107,24 @@ fn a_saved_hold_holds_until_the_members_are_described() {
     assert_eq!(replicas(next.read()), (2, ValueRule::Held));
 }
 
+#[test]
+fn a_hold_that_was_removed_meanwhile_does_not_come_back() {
+    let held = hpa(DESIRED_METRIC, &[("hold", "both")]);
+    let mut group = GroupSequence::new(held.clone());
+    group.set_lag(190);
+    assert_eq!(replicas(group.read()).0, 2);
+    let mut next = restart(&mut group, hpa(DESIRED_METRIC, &[]));
+    next.set_lag(900);
+    next.now += POLL;
+    assert_eq!(replicas(next.read()), (9, ValueRule::AsMeasured));
+    next.edit_hpas(&[held]);
+    next.now += POLL;
+    assert_eq!(replicas(next.read()).0, 9);
+    next.set_lag(300);
+    next.now += POLL;
+    assert_eq!(replicas(next.read()), (9, ValueRule::Held));
+}
+
 fn with_selector(facts: &HpaFacts, selector: &str) -> HpaFacts {
     let mut edited = facts.clone();
     edited.metrics[0].selector = Selector::parse(selector).unwrap();
