@@ -17,7 +17,9 @@ use super::leader_router::Routed;
 use super::route::HISTORY_PATH;
 use super::time_span::query_value;
 use crate::leader_election::{Leader, Leading};
-use crate::model::diagnostics::hpa_history::recorder::{HandedHpa, HistoryPart};
+use crate::model::diagnostics::hpa_history::recorder::{
+    HandedHpa, HistoryPart, seconds_since_1970,
+};
 use crate::model::units::hpa_key::HpaKey;
 
 /// Time between two questions for what is new. A new leader lacks at most so much of the history.
@@ -28,6 +30,9 @@ const UNKNOWN_LEADER: Duration = Duration::from_secs(2);
 
 /// What is asked for again, in seconds: the last points may have been merged with others since.
 const OVERLAP: u32 = 60;
+
+/// By how much the leader's clock may be ahead of this one, in seconds.
+const CLOCK_DIFFERENCE_MAX: u32 = 60;
 
 /// Parts of one handover at most.
 const MAX_PARTS: usize = 10_000;
@@ -61,7 +66,8 @@ pub(super) async fn answer(
     let after = after.map(|(namespace, name)| HpaKey::new(namespace, name));
     let since = value(SINCE).and_then(|since| since.parse().ok());
     let part = history.ask(move |recorder| recorder.part(after.as_ref(), since.unwrap_or(0)));
-    let Some(part) = part.await else {
+    // Before its first point of this term, the leader may know less than the replica that asks, which would forget the rest.
+    let Some(part) = part.await.filter(|part| part.since.is_some()) else {
         return Routed::Unanswered(LeaderUnavailable::Starting);
     };
     let body = serde_json::to_vec(&part);
@@ -96,7 +102,7 @@ pub async fn follow(history: HpaHistoryHandle, leading: Leading, forwarder: Arc<
             ticks.reset_after(UNKNOWN_LEADER);
             continue;
         };
-        match take_over(&history, &leader, &forwarder, since).await {
+        match take_over(&history, &leading, &leader, &forwarder, since).await {
             Ok(latest) => since = latest.saturating_sub(OVERLAP),
             // The leader may be of an earlier version, and a change of leader takes a moment.
             Err(error) => tracing::debug!(%error, "the history was not handed over"),
@@ -107,6 +113,7 @@ pub async fn follow(history: HpaHistoryHandle, leading: Leading, forwarder: Arc<
 /// Takes over what is known since `since`. Returns the time of the latest point.
 async fn take_over(
     history: &HpaHistoryHandle,
+    leading: &Leading,
     leader: &Leader,
     forwarder: &Forwarder,
     since: u32,
@@ -119,7 +126,13 @@ async fn take_over(
         if code != StatusCode::OK {
             return Err(HandoverError::Status(code));
         }
-        let part: HistoryPart = serde_json::from_slice(&body)?;
+        let mut part: HistoryPart = serde_json::from_slice(&body)?;
+        // It may have begun to lead meanwhile, and to record by itself.
+        if leading.own.term(Instant::now()).is_some() {
+            return Err(HandoverError::Unfinished);
+        }
+        let now = seconds_since_1970(SystemTime::now());
+        part.drop_later_than(now.saturating_add(CLOCK_DIFFERENCE_MAX));
         latest = part
             .hpas
             .iter()

@@ -80,6 +80,17 @@ enum MarkerDetail {
     None(()),
 }
 
+impl HistoryPart {
+    /// Removes what is later than `latest`, in seconds since 1970. A leader whose clock is ahead would hand it on, and a
+    /// history takes no point that is earlier than its last.
+    pub fn drop_later_than(&mut self, latest: u32) {
+        for hpa in &mut self.hpas {
+            hpa.points.retain(|point| point.0 <= latest);
+            hpa.markers.retain(|marker| marker.0 <= latest);
+        }
+    }
+}
+
 impl HandedHpa {
     fn new(hpa: &HpaKey, recorded: &RecordedHpa, since: u32) -> Self {
         let points = recorded.history.points();
@@ -322,6 +333,19 @@ mod tests {
             }
         }
         recorder
+    }
+
+    #[test]
+    fn points_of_a_clock_that_is_ahead_are_not_taken() {
+        let mut part = leader(2, 4).part(None, 0);
+        part.drop_later_than(15);
+        assert!(part.hpas.iter().all(|hpa| hpa.latest() == Some(15)));
+        let mut follower = HistoryRecorder::new(STEP);
+        follower.add_part(&part);
+        let resolution = follower.resolution;
+        let recorded = follower.hpas.values_mut().next().unwrap();
+        recorded.history.add(point_at(30), resolution);
+        assert_eq!(recorded.history.points().last().unwrap().at, 30);
     }
 
     /// Hands everything since `since` over, as JSON. Returns the number of parts and the size of the largest.
