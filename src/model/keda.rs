@@ -12,6 +12,7 @@ pub mod external_answer;
 pub mod external_trigger;
 pub mod external_triggers;
 pub mod external_value;
+mod observed_offsets;
 pub mod scaled_object;
 pub mod shadow;
 pub mod trigger;

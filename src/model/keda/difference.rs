@@ -7,10 +7,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::arithmetic::{
-    KedaFailure, KedaOffsets, KedaReading, KedaRule, OffsetFault, PartitionOffsets,
-    PreviousOffsets, hpa_replicas, partition_lag,
+    KedaFailure, KedaReading, KedaRule, PreviousOffsets, hpa_replicas, partition_lag,
 };
-use super::trigger::{KafkaTrigger, TriggerKind};
+use super::observed_offsets::partitions_of;
+use super::trigger::KafkaTrigger;
 use super::version::KedaVersion;
 use crate::model::evaluation::MetricValue;
 use crate::model::kafka::topic_map::TopicMap;
@@ -353,43 +353,6 @@ impl LagSums {
             }
             _ => {}
         }
-    }
-}
-
-/// The offsets of a topic's partitions, as KEDA would read them.
-fn partitions_of(lag: &TopicLag) -> impl Iterator<Item = PartitionOffsets> {
-    let committed = lag.committed.iter();
-    let ends = lag.offsets.ends.iter();
-    committed
-        .zip(ends)
-        .map(|(committed, end)| PartitionOffsets {
-            committed: committed
-                .map(|c| c.map(|offset| offset.0))
-                .map_err(|_| OffsetFault),
-            end: end.map(|offset| offset.0).map_err(|_| OffsetFault),
-        })
-}
-
-impl KedaOffsets {
-    /// What KEDA would have read of a group that lagwise has read; `None` if lagwise did not read all of it: a trigger
-    /// `apache-kafka` without a topic reads every topic of the Kafka cluster.
-    #[must_use]
-    pub fn from_topics(
-        trigger: &KafkaTrigger,
-        topics: &TopicMap<GroupTopic>,
-        has_members: bool,
-    ) -> Option<Self> {
-        if trigger.kind == TriggerKind::ApacheKafka && trigger.topics.is_empty() && has_members {
-            return None;
-        }
-        let read = topics.iter().filter_map(|(topic, read)| {
-            let lag = read.latest.as_ref().ok()?;
-            Some((topic.clone(), partitions_of(lag).collect()))
-        });
-        Some(Self {
-            topics: read.collect(),
-            has_members,
-        })
     }
 }
 

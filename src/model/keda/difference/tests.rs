@@ -5,8 +5,11 @@ use std::time::Duration;
 use super::*;
 use crate::model::fixtures::{PartitionReading, evaluated, hpa, read};
 use crate::model::hpa::facts::{HpaFacts, MetricTarget};
+use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::keda::arithmetic;
+use crate::model::keda::arithmetic::KedaOffsets;
+use crate::model::keda::trigger::TriggerKind;
 use crate::model::lag::assembly::Scope;
 use crate::model::units::quantity::Milli;
 
@@ -222,4 +225,22 @@ fn every_topic_of_the_kafka_cluster_is_not_known_to_lagwise() {
     let all = trigger(TriggerKind::ApacheKafka, &[]);
     assert!(KedaOffsets::from_topics(&all, &group.topics, true).is_none());
     assert!(KedaOffsets::from_topics(&all, &group.topics, false).is_some());
+}
+
+#[test]
+fn a_fault_of_lagwises_own_reading_is_no_number_of_kedas() {
+    let trigger = trigger(TriggerKind::Kafka, &[]);
+    for (fault, is_known) in [
+        (Fault::NoAnswer, false),
+        (Fault::TopicDenied, false),
+        (Fault::TopicMissing, true),
+    ] {
+        let topic = GroupTopic {
+            latest: Err(fault.clone()),
+            complete: None,
+        };
+        let topics: TopicMap<GroupTopic> = [(TopicName::from("t"), topic)].into_iter().collect();
+        let read = KedaOffsets::from_topics(&trigger, &topics, true);
+        assert_eq!(read.is_some(), is_known, "{fault:?}");
+    }
 }

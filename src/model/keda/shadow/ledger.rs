@@ -80,7 +80,7 @@ impl ShadowLedger {
         let mut report = ShadowReport {
             since: Some(rfc3339(&since)),
             at: Some(rfc3339(now)),
-            omitted: set.omitted,
+            omitted: set.omitted(),
             problems,
             ..ShadowReport::default()
         };
@@ -158,7 +158,7 @@ impl ObjectLedger {
         row.running = facts.and_then(|facts| facts.replicas);
         if facts.is_none() {
             row.not_compared = Some(format!(
-                "HPA {} is not the one of this ScaledObject, or not read yet",
+                "HPA {} does not belong to this ScaledObject, or lagwise has not read it yet",
                 object.hpa.name
             ));
             self.last = None;
@@ -194,7 +194,7 @@ impl ObjectLedger {
             Some(most.clamp(least, compared.lagwise.max.max(least)))
         });
         explain(&looks, current, tolerances, row);
-        let (Some(readings), Ok(values)) = (readings, values) else {
+        let (Some(readings), Ok(values), Some(running)) = (readings, values, row.running) else {
             self.last = None;
             return;
         };
@@ -206,7 +206,7 @@ impl ObjectLedger {
                 .collect(),
             is_active: readings.iter().any(|(_, reading)| reading.active),
             idle: idle(&compared, compared.idle.unwrap_or(compared.min)),
-            running: current,
+            running,
         };
         let lagwise = ScaleInputs {
             spec: &compared.lagwise,
@@ -217,7 +217,7 @@ impl ObjectLedger {
             // The value itself waits for the cooldown, which is counted here.
             is_active: values.iter().any(|value| value.lag != Some(Lag(0))),
             idle: idle(&compared, 0),
-            running: current,
+            running,
         };
         self.add_up(&keda, &lagwise, (now, step), row);
     }
@@ -347,7 +347,14 @@ fn explain(looks: &[TriggerLook<'_>], current: u32, tolerances: (u64, u64), row:
                 comparison.differences()
             }
             (None, Some(_)) => {
-                let text = "KEDA reads every topic of the Kafka cluster, lagwise does not";
+                let text = match look.of.trigger.topics.is_empty() {
+                    true => {
+                        "the trigger names no topic: KEDA reads every topic of the Kafka cluster, lagwise only those of the group"
+                    }
+                    false => {
+                        "what KEDA would read is unknown, because lagwise could not read all of it"
+                    }
+                };
                 row.why.push(format!("{prefix}{text}"));
                 Vec::new()
             }

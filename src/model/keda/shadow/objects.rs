@@ -1,6 +1,6 @@
 //! KEDA's objects, and their metrics in KEDA's HPAs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::model::units::hpa_key::HpaKey;
 
 /// Maximum number of objects.
 const MAX_OBJECTS: usize = 4096;
+
+/// Maximum number of objects that are counted as left out.
+const MAX_OMITTED: usize = 4096;
 
 /// KEDA's default of `cooldownPeriod`, in seconds.
 const COOLDOWN_PERIOD: u32 = 300;
@@ -127,14 +130,20 @@ fn is_about_whole_hpa(key: &str) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct ObservedSet {
     objects: Arc<BTreeMap<(HpaKey, &'static str), Arc<ShadowObject>>>,
-    /// Objects that are left out because there are too many.
-    pub omitted: usize,
+    /// Those that are left out because there are too many, as far as they are counted.
+    omitted: Arc<BTreeSet<(HpaKey, &'static str)>>,
 }
 
 impl ObservedSet {
     /// The objects, by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ShadowObject>> {
         self.objects.values()
+    }
+
+    /// How many objects are left out because there are too many; at most [`MAX_OMITTED`] are counted.
+    #[must_use]
+    pub fn omitted(&self) -> usize {
+        self.omitted.len()
     }
 
     /// Inserts an object. Where there are too many, the namespace with most of them loses one, so that no namespace can
@@ -148,9 +157,13 @@ impl ObservedSet {
             }
             return;
         }
+        // The next listing decides again which objects are left out. An event must not: it would push out another one.
+        if objects.len() >= MAX_OBJECTS && self.omitted.contains(&key) {
+            return;
+        }
+        Arc::make_mut(&mut self.omitted).remove(&key);
         objects.insert(key, Arc::new(object));
         if objects.len() > MAX_OBJECTS {
-            self.omitted = self.omitted.saturating_add(1);
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             for (key, _) in objects.keys() {
                 let count = counts.entry(&key.namespace).or_default();
@@ -162,22 +175,30 @@ impl ObservedSet {
             let last = keys.find(|(key, _)| Some(&*key.namespace) == largest.as_deref());
             if let Some(last) = last.cloned() {
                 objects.remove(&last);
+                if self.omitted.len() < MAX_OMITTED {
+                    Arc::make_mut(&mut self.omitted).insert(last);
+                }
             }
         }
     }
 
     pub fn remove(&mut self, kind: &'static str, key: &HpaKey) {
-        Arc::make_mut(&mut self.objects).remove(&(key.clone(), kind));
+        let key = (key.clone(), kind);
+        Arc::make_mut(&mut self.objects).remove(&key);
+        Arc::make_mut(&mut self.omitted).remove(&key);
     }
 
     /// Replaces the objects of a kind, in one namespace or in all, by those of `listed`.
     pub fn replace(&mut self, kind: &'static str, namespace: Option<&str>, listed: &Self) {
-        let is_kept = |(key, of): &(HpaKey, &'static str)| {
-            let is_in_scope = namespace.is_none_or(|namespace| namespace == &*key.namespace);
-            *of != kind || !is_in_scope || listed.objects.contains_key(&(key.clone(), kind))
+        let is_elsewhere = |(key, of): &(HpaKey, &'static str)| {
+            *of != kind || namespace.is_some_and(|namespace| namespace != &*key.namespace)
         };
-        Arc::make_mut(&mut self.objects).retain(|key, _| is_kept(key));
-        self.omitted = listed.omitted;
+        Arc::make_mut(&mut self.objects)
+            .retain(|key, _| is_elsewhere(key) || listed.objects.contains_key(key));
+        let omitted = Arc::make_mut(&mut self.omitted);
+        omitted.retain(is_elsewhere);
+        let room = MAX_OMITTED.saturating_sub(omitted.len());
+        omitted.extend(listed.omitted.iter().take(room).cloned());
         for object in listed.iter() {
             self.insert(ShadowObject::clone(object));
         }
@@ -338,8 +359,17 @@ mod tests {
             set.insert(ShadowObject::scaled_job("large", &format!("o{i:05}")));
         }
         set.insert(ShadowObject::scaled_job("small", "a"));
-        assert_eq!((set.iter().count(), set.omitted), (MAX_OBJECTS, 1));
+        assert_eq!((set.iter().count(), set.omitted()), (MAX_OBJECTS, 1));
         assert!(set.iter().any(|object| &*object.key.namespace == "small"));
+        // An event of the object that was left out changes nothing, and other kinds and namespaces are counted apart.
+        let left_out = ShadowObject::scaled_job("large", &format!("o{:05}", MAX_OBJECTS - 1));
+        set.insert(left_out.clone());
+        assert_eq!((set.iter().count(), set.omitted()), (MAX_OBJECTS, 1));
+        assert!(set.iter().any(|object| &*object.key.namespace == "small"));
+        set.replace("ScaledObject", None, &ObservedSet::default());
+        assert_eq!(set.omitted(), 1);
+        set.remove(left_out.kind, &left_out.key);
+        assert_eq!(set.omitted(), 0);
     }
 
     #[test]
