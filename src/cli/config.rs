@@ -28,7 +28,7 @@ pub struct ConfigArgs {
 enum ConfigCommand {
     /// Check a configuration file and list all of its problems
     ///
-    /// Whatever the daemon would refuse to start with is found, each problem with its line and column.
+    /// Finds everything for which the daemon would refuse to start, with line and column.
     ///
     /// References to environment variables and files are resolved, so run this where the daemon
     /// will run, or set them to dummy values. Neither Kafka nor Kubernetes is contacted.

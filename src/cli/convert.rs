@@ -47,17 +47,17 @@ pub struct ConvertArgs {
     /// cluster]
     #[arg(short, long, value_name = "FILE")]
     file: Vec<PathBuf>,
-    /// What Kafka triggers become
+    /// What to convert Kafka triggers to
     #[arg(long, value_enum, default_value_t = ConvertTo::Hpa)]
     to: ConvertTo,
-    /// Where KEDA reaches lagwise's external scaler
+    /// Address at which KEDA reaches lagwise's external scaler
     #[arg(
         long,
         value_name = "HOST:PORT",
         default_value = "lagwise.lagwise.svc:9443"
     )]
     scaler_address: String,
-    /// Show how the result differs from the objects of its names in the cluster
+    /// Show how each result differs from the object of the same kind and name in the cluster
     #[arg(long, conflicts_with_all = ["print", "output"])]
     diff: bool,
     /// Part of the result to print; -o json and -o yaml have both

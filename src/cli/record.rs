@@ -132,7 +132,7 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
                 Appended::Known => {}
                 Appended::Full => {
                     print_error(&format!(
-                        "{}: full; lagwise simulate reads at most this much, so go on with another file",
+                        "{}: full, because lagwise simulate reads at most this much; continue in another file",
                         args.file.display()
                     ));
                     break;

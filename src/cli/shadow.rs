@@ -36,12 +36,12 @@ enum ShadowCommand {
     lagwise shadow report --daemon --deployment lagwise/lagwise\n  \
     lagwise shadow report --daemon http://127.0.0.1:8082 -n shop\n  \
     lagwise shadow report --daemon http://127.0.0.1:8082 -o json | jq '.objects[] | select(.keda != .lagwise)'\n\n\
-    The daemon has kubernetes.mode: observe. It looks every 15 seconds, as an HPA does, and computes both numbers from \
+    The daemon has kubernetes.mode: observe. It compares every 15 seconds, as often as an HPA decides, and computes both numbers from \
     the same readings of Kafka. RUNNING is what the workload has, KEDA what KEDA's arithmetic asks for, LAGWISE what \
     lagwise would ask for.\n\n\
-    The sums are replica-minutes and changes of the replicas: of what ran, and of two HPAs that are computed with \
-    KEDA's values and with lagwise's, with their stabilisation. Both see the load as it is under the replicas that \
-    really run. Each change is a rebalance. Sums begin anew when the daemon restarts.\n\n\
+    The sums are replica-minutes and changes of the number of replicas: of what ran, and of two HPAs computed with \
+    KEDA's values and with lagwise's, stabilization included. Both see the lag as it is with the replicas that \
+    really run. The sums start from zero when the daemon restarts.\n\n\
     Exit code: 0 if every object is compared, 1 if one is not or nothing was read yet, 2 for wrong usage.")]
 struct ReportArgs {
     #[command(flatten)]
@@ -54,7 +54,7 @@ struct ReportArgs {
     output: Output,
     #[command(flatten)]
     kube: KubeArgs,
-    /// Timeout of each of Kubernetes and the daemon
+    /// Timeout of each request to Kubernetes and to the daemon
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
     timeout: Duration,
 }
@@ -122,14 +122,14 @@ fn render(report: &ShadowReport) -> String {
     );
     let _ = writeln!(
         text,
-        "\nlagwise would have had {:.1} replica-minutes less where KEDA asks for more, and {:.1} more where KEDA asks for less",
+        "\ncompared with KEDA, lagwise would have used {:.1} replica-minutes fewer while KEDA asked for more, and {:.1} more while KEDA asked for fewer",
         minutes(more),
         minutes(fewer),
     );
     let mut reasons = Vec::from_iter(&totals.reason_millis);
     reasons.sort_by_key(|(reason, millis)| (std::cmp::Reverse(**millis), *reason));
     if !reasons.is_empty() {
-        text += "\nReasons, and how long they held\n";
+        text += "\nReasons for differences, and for how long they applied\n";
     }
     for (reason, millis) in reasons {
         let held = short_duration(Duration::from_millis(*millis));

@@ -65,8 +65,8 @@ const MIN_REPLICAS_MAX: u32 = 1000;
     The command needs neither Kafka nor Kubernetes. It runs the rate policy, models of other policies, and the \
     arithmetic of the HPA controller on a simulated consumer group. The same seed gives the same result.\n\n\
     The daemon serves the same rate policy for HPAs with the annotation lagwise.dev/policy: rate.\n\n\
-    --optimum adds the cost of a schedule that knows all arrivals in advance, on a group whose messages are in one \
-    queue and whose consumers start at once. No policy can cost much less. REGRET is what a policy costs more.\n\n\
+    --optimum adds the cost of the cheapest schedule if all arrivals are known in advance, for a group with one queue \
+    and consumers that start at once. Policies can hardly cost less. REGRET is how much more a policy costs.\n\n\
     COST is the sum of replicas in percent of as many replicas as partitions, 5 times the percentage of late messages, \
     and 0.2 for each rebalance.\n\n\
     With --trace or --from-prometheus, the messages are those that really arrived, and the row recorded is what \
@@ -99,13 +99,13 @@ pub struct SimulateArgs {
     /// Show what each rule of the rate policy is worth: the costs without it
     #[arg(long, conflicts_with = "policy")]
     ablation: bool,
-    /// Write the report as a page for browsers: one file with plots, that loads nothing
+    /// Write the report as an HTML page with plots, in one file that loads nothing else
     #[arg(long, value_name = "FILE", conflicts_with = "ablation")]
     report: Option<PathBuf>,
     /// Write the first run, of one scenario and one policy, as a trace that --trace reads
     #[arg(long, value_name = "FILE", conflicts_with = "ablation")]
     write_trace: Option<PathBuf>,
-    /// Also show about the least possible cost, with all arrivals known in advance, and what each policy costs more
+    /// Also show a cost close to the least possible one, and how much more each policy costs
     #[arg(long, conflicts_with = "ablation")]
     optimum: bool,
     /// List the scenarios and the policies

@@ -44,8 +44,8 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
     from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload sleeps \
     that was scaled to zero. DESIRED is for example \"12 of 53\" if the lag is worth 53 replicas and the ceiling is \
     12. CAP is followed by * while maxReplicas is at most the ceiling, and by \"paused\" while lagwise.dev/paused \
-    stops the writes of lagwise; the HPA still scales then. A daemon that observes adds a table of KEDA's \
-    ScaledObjects, which lagwise shadow report has with its sums and as JSON.\n\n\
+    stops the writes of lagwise; the HPA still scales then. From a daemon that observes, a second table \
+    shows KEDA's ScaledObjects; lagwise shadow report has their sums too.\n\n\
     Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \
     could be read, 2 for wrong usage.")]
 pub struct StatusArgs {

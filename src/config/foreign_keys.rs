@@ -59,7 +59,7 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "brokers",
             "kafka.server",
         ],
-        "of a single Kafka cluster",
+        "of programs with a single Kafka cluster",
         "clusters: [{name: main, properties: {bootstrap.servers: HOST:PORT}}]",
     ),
     (

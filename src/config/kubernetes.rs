@@ -27,7 +27,7 @@ pub enum KubernetesMode {
 pub struct KubernetesConfig {
     /// false watches no HPAs and does not authorize callers.
     pub enabled: bool,
-    /// What lagwise does there.
+    /// Whether lagwise serves external metrics or only observes.
     pub mode: KubernetesMode,
     /// The namespaces whose HPAs are watched; empty means all.
     pub namespaces: Vec<String>,

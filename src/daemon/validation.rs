@@ -1,5 +1,6 @@
 //! Checks of a configuration that need more than its text: what [`App::start`](super::App::start) rejects, found
-//! without listening, and without contacting Kafka, a token source or the API server.
+//! without listening, and without contacting Kafka, a token source or the API server. A kubeconfig with an exec plugin
+//! runs it.
 
 use super::{in_pod, kubernetes, options};
 use crate::config::{Config, Problem};

@@ -23,6 +23,7 @@ use crate::model::keda::convert::observed::{KnownCluster, ObservedConversion, ob
 use crate::model::keda::scaled_object::{ObjectMetadata, ScaledObject, ScaledObjectSpec};
 use crate::model::keda::shadow::{ObservedSet, ShadowObject};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::untrusted_text::cut_message;
 
 /// Timeout of the request that finds out whether KEDA's objects can be listed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,7 +89,7 @@ impl<'de> Deserialize<'de> for WatchedKedaObject {
             ..ObjectMetadata::default()
         };
         let spec = ScaledObjectSpec::deserialize(spec);
-        let spec = spec.map_err(|error| format!("its spec cannot be read: {error}"));
+        let spec = spec.map_err(|error| cut_message(format!("its spec cannot be read: {error}")));
         let object = spec.and_then(|spec| {
             let metadata = named;
             ScaledObject { metadata, spec }.bounded()
@@ -174,7 +175,7 @@ fn convert(
     let observed = observe(object, clusters)?;
     let read = |hpa: &Value| {
         let read = HorizontalPodAutoscaler::deserialize(hpa);
-        read.map_err(|error| format!("its HPA cannot be made: {error}"))
+        read.map_err(|error| format!("the HPA that lagwise would have is not valid: {error}"))
     };
     let (own, of_keda) = (read(&observed.lagwise_hpa)?, read(&observed.keda_hpa)?);
     let facts = facts_of(&own);

@@ -144,7 +144,7 @@ fn repartition(arrivals: &Arrivals, partitions: u32, duration: u32) -> Arrivals 
             for turn in 0..targets {
                 let target = from % common + common * ((*next + turn) % targets);
                 if let Some(count) = row.get_mut(index(target)) {
-                    *count += each + u32::from(turn < more);
+                    *count = count.saturating_add(each + u32::from(turn < more));
                 }
             }
             *next = (*next + more) % targets;

@@ -217,10 +217,7 @@ fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testb
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     produce(kafka, &topic, (130, 45), &mut [&mut rate], |_| Ok(false))?;
     poll_until(Duration::from_secs(60), "the rate to be served", || {
-        ensure!(
-            until_served(&daemon, &namespace, "rate")?,
-            "not served"
-        );
+        ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
         Ok(())
     })?;
     ensure!(rate.moves() == moves, "{:?} after {moves:?}", rate.moves());
@@ -309,10 +306,7 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     produce(kafka, &topic, (20, 180), &mut [&mut rate, &mut lag], |_| {
         until_served(&daemon, &namespace, "rate")
     })?;
-    ensure!(
-        until_served(&daemon, &namespace, "rate")?,
-        "not served"
-    );
+    ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
     let begun = (rate.rebalances(kafka)?, lag.rebalances(kafka)?);
     for load in [(20, 60), (130, 240), (20, 600)] {
         produce(kafka, &topic, load, &mut [&mut rate, &mut lag], |_| {

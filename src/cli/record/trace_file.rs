@@ -10,6 +10,9 @@ use super::group_source::SourceSample;
 use crate::cli::trace_text::read_trace_text;
 use crate::simulate::trace::{TRACE_BYTES_MAX, Trace, TraceHeader, TraceSample, trace_line};
 
+/// How far behind the last sample a daemon's reading may be, in milliseconds: further, the clock is wrong.
+const LONGEST_DELAY: u64 = 300_000;
+
 /// A trace that is being written.
 #[derive(Debug)]
 pub(super) struct TraceFile {
@@ -103,7 +106,9 @@ impl TraceFile {
         let at = now.saturating_sub(read.milliseconds_ago);
         if let Some(last) = self.last {
             // A daemon tells whole seconds, and answers with the same reading until its next poll.
-            let is_known = read.is_delayed && at < last.saturating_add(1000);
+            let is_known = read.is_delayed
+                && at < last.saturating_add(1000)
+                && last.saturating_sub(at) < LONGEST_DELAY;
             if is_known {
                 return Ok(Appended::Known);
             }

@@ -167,7 +167,6 @@ impl SetupTarget<'_> {
         tokio::select! {
             ended = &mut setup => ended,
             Some(error) = asked => Err(error),
-            else => setup.await,
         }
     }
 

@@ -84,7 +84,7 @@ pub fn find_in_settings(facts: &SecurityFacts) -> BTreeSet<Finding> {
     let of_scaler = scaler.map(|address| {
         let subject = FindingSubject::Setting("server.external_scaler.auth".to_owned());
         let message = format!(
-            "everybody who reaches {address} may ask for the lag of every namespace: the external scaler does not authenticate its callers"
+            "the external scaler does not authenticate its callers, so everyone who reaches {address} may ask for the lag of every namespace"
         );
         Finding::new(FindingCode::ScalerOpen, subject, message)
     });

@@ -361,12 +361,12 @@ finding_codes! {
     }
     ScalerOpen "LW064" "scaler_open" Warning {
         what: "The external scaler for KEDA answers everybody who reaches its port.",
-        why: "Callers name the namespace that they ask for, so whoever reaches the port learns the lag of every namespace, within tenancy, and can use up the room for triggers and streams.",
+        why: "Callers name the namespace for which they ask. So everyone who reaches the port can read the lag of every namespace, as far as tenancy allows, and use up the limits of triggers and streams.",
         fix: "Set server.external_scaler.auth: certificate and client_ca_file, and give KEDA's triggers a client certificate. Without these, let only KEDA's namespace reach the port by a NetworkPolicy (networkPolicy.scalerFrom in the chart).",
     }
     UpstreamUnverified "LW065" "upstream_unverified" Warning {
         what: "The certificate of the upstream server of external metrics is not verified.",
-        why: "Whoever can answer in place of the upstream gets the token of lagwise, and decides the values of its metrics, and so the replicas of their HPAs.",
+        why: "A server that answers in place of the upstream receives lagwise's token, and determines the values of its metrics and so the replicas of their HPAs.",
         fix: "Set server.external_metrics.upstream.ca_file to the authority of its certificate, and remove insecure_skip_verify.",
     }
 }

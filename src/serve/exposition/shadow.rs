@@ -40,19 +40,19 @@ const COMPARED: Family = Family {
 const REPLICA_MINUTES_TOTAL: Family = Family {
     name: "lagwise_shadow_replica_minutes_total",
     kind: COUNTER,
-    help: "Replicas times minutes in which both numbers were known: those that ran, and those of HPAs with KEDA's values and with lagwise's under the same load",
+    help: "Replicas times minutes, while both numbers are known: by is running for what ran, keda and lagwise for an HPA computed with the values of each, at the same lag",
     labels: Cow::Borrowed(&["namespace", "scaled_object", "by"]),
 };
 const SCALE_CHANGES_TOTAL: Family = Family {
     name: "lagwise_shadow_scale_changes_total",
     kind: COUNTER,
-    help: "Changes of the number of replicas, each at least one rebalance, of what ran and of these two HPAs",
+    help: "Changes of the number of replicas, each at least one rebalance; by as in lagwise_shadow_replica_minutes_total",
     labels: Cow::Borrowed(&["namespace", "scaled_object", "by"]),
 };
 const REBALANCES_TOTAL: Family = Family {
     name: "lagwise_shadow_rebalances_total",
     kind: COUNTER,
-    help: "Rebalances of the groups of a workload that KEDA scales, as far as they were seen",
+    help: "Observed rebalances of the groups of a workload that KEDA scales",
     labels: Cow::Borrowed(&["namespace", "scaled_object"]),
 };
 const OBSERVED_SECONDS_TOTAL: Family = Family {

@@ -37,7 +37,8 @@ impl RecordedHistory {
         let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
             return Err("the trace has no samples; record for longer".to_owned());
         };
-        let second = |at: u64| u32::try_from((at - first.at + 500) / 1000).unwrap_or(u32::MAX);
+        let second =
+            |at: u64| u32::try_from((at - first.at).saturating_add(500) / 1000).unwrap_or(u32::MAX);
         let duration = second(last.at).saturating_add(1);
         if duration < 2 {
             return Err(format!(
@@ -178,7 +179,7 @@ fn spread(
     }
     if falls > 0 {
         notes.push(format!(
-            "log ends fell {falls} times, as when a topic is created anew; what arrived meanwhile is not counted"
+            "{falls} times the log end of a partition moved back, as when a topic is recreated; messages that arrived in between are not counted"
         ));
     }
     Arrivals::recorded(count(partitions), counts)

@@ -235,7 +235,7 @@ fn unknown_offsets_are_bridged_and_logs_that_fall_are_told() {
     assert_eq!(
         replayed.summary.notes,
         [
-            "log ends fell 1 times, as when a topic is created anew; what arrived meanwhile is not counted"
+            "1 times the log end of a partition moved back, as when a topic is recreated; messages that arrived in between are not counted"
         ]
     );
 }

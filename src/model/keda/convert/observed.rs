@@ -86,7 +86,7 @@ pub fn observe(
             )),
             Some(_) if trigger.metric_type.as_deref() == Some("Value") => {
                 return Err(format!(
-                    "{path}.metricType is Value, so that the HPA multiplies by its ready pods"
+                    "{path}.metricType is Value: the HPA would multiply by its ready pods, which lagwise does not do"
                 ));
             }
             Some(_) => {}
@@ -164,13 +164,13 @@ fn find_cluster<'c>(
     match clusters {
         [only] => {
             remarks.push(format!(
-                "{named}: not those of Kafka cluster {}, which is taken to be the same, as the only one that is configured",
+                "{named}: not among the bootstrap.servers of Kafka cluster {}; assumed to be that cluster, because only one is configured",
                 only.name
             ));
             Ok(&only.name)
         }
         _ => Err(format!(
-            "{named}: no configured Kafka cluster has these bootstrap.servers, so its group is not read; add one of them to the cluster's"
+            "{named}: no configured Kafka cluster has one of these servers, so lagwise does not read the group; add one of them to bootstrap.servers of the right cluster"
         )),
     }
 }
@@ -180,7 +180,9 @@ fn check_size(object: &ScaledObject) -> Result<(), String> {
     let triggers = &object.spec.triggers;
     if triggers.len() > MAX_TRIGGERS {
         let count = triggers.len();
-        return Err(format!("{count} triggers are more than {MAX_TRIGGERS}"));
+        return Err(format!(
+            "it has {count} triggers, and lagwise compares at most {MAX_TRIGGERS}"
+        ));
     }
     let target = &object.spec.scale_target_ref;
     let config = &object.spec.advanced.horizontal_pod_autoscaler_config;
@@ -204,7 +206,7 @@ fn check_size(object: &ScaledObject) -> Result<(), String> {
     let bytes = texts.fold(0usize, usize::saturating_add);
     if bytes > MAX_TEXT_BYTES {
         return Err(format!(
-            "its {bytes} bytes of text are more than {MAX_TEXT_BYTES}"
+            "it has {bytes} bytes of text, and lagwise compares at most {MAX_TEXT_BYTES}"
         ));
     }
     Ok(())
@@ -285,7 +287,7 @@ mod tests {
         let one = clusters(&[("eu", "a:9092")]);
         let assumed = observe(&object(json!([kafka("d:9092")]), json!({})), &one).unwrap();
         assert_eq!(assumed.triggers[0].cluster.as_str(), "eu");
-        assert!(assumed.remarks[0].contains("not those of Kafka cluster eu"));
+        assert!(assumed.remarks[0].contains("bootstrap.servers of Kafka cluster eu"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ export function follow(onNews, onState) {
       failures += 1;
       const next = new Date(Date.now() + wait).toLocaleTimeString([], { hour12: false });
       const answers = failures > 1 && answered;
-      const why = answers ? "the server refuses live updates, perhaps since too many pages are open" : "no connection to lagwise";
+      const why = answers ? "the server refuses live updates, perhaps because too many pages are open" : "no connection to lagwise";
       onState(`${why}; next try at ${next}`);
       setTimeout(attempt, wait);
     });
