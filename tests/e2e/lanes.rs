@@ -93,6 +93,13 @@ pub(crate) const LANES: &[Lane] = &[
         ],
         long: &[api::LONG, chart::LONG, guide::LONG],
     },
+    // Beside KEDA: its objects converted, its external scaler, and both numbers beside one another.
+    Lane {
+        name: "keda",
+        at_once: 1,
+        cases: &[convert::CASES, external_scaler::CASES, shadow::CASES],
+        long: &[],
+    },
     // How many replicas there are and why, which daemon leads, and what may be woken.
     Lane {
         name: "replicas",
@@ -100,9 +107,6 @@ pub(crate) const LANES: &[Lane] = &[
         cases: &[
             scale::CASES,
             annotations::CASES,
-            convert::CASES,
-            external_scaler::CASES,
-            shadow::CASES,
             oracle::CASES,
             leader::CASES,
             events::CASES,
