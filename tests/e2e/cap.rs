@@ -4,6 +4,7 @@ mod bind;
 mod bound;
 mod many;
 mod odd;
+mod older;
 mod patch;
 mod reach;
 mod users;
@@ -83,6 +84,18 @@ pub(crate) const LONG: &[(&str, Test)] = &[
         "cap::without_the_policy_a_fight_is_bounded",
         patch::without_the_policy_a_fight_is_bounded,
     ),
+    (
+        "cap::an_older_cluster_gets_the_advice_that_it_can_follow",
+        older::an_older_cluster_gets_the_advice_that_it_can_follow,
+    ),
+    (
+        "cap::an_older_cluster_is_capped_by_patches",
+        older::an_older_cluster_is_capped_by_patches,
+    ),
+    (
+        "cap::users_of_an_older_cluster_can_be_bound",
+        bind::users_of_an_older_cluster_can_be_bound,
+    ),
 ];
 
 const WITHIN: Duration = Duration::from_secs(120);
@@ -108,7 +121,18 @@ impl<'a> Scene<'a> {
 
     /// With no topic yet.
     fn on(testbed: &'a Testbed, kafka: &'a KafkaCluster, name: &str) -> Result<Self> {
-        let plane = testbed.control_plane()?;
+        Self::in_cluster(testbed.control_plane()?, kafka, name)
+    }
+
+    /// In a cluster of Kubernetes 1.34, with the topic.
+    fn in_older_cluster(testbed: &'a Testbed, name: &str, partitions: i32) -> Result<Self> {
+        let scene = Self::in_cluster(testbed.old_control_plane()?, testbed.kafka()?, name)?;
+        scene.kafka.create_topic(&scene.topic, partitions)?;
+        scene.commit_all(partitions)?;
+        Ok(scene)
+    }
+
+    fn in_cluster(plane: &'a ControlPlane, kafka: &'a KafkaCluster, name: &str) -> Result<Self> {
         let namespace = plane.namespace(name)?;
         let (topic, group) = (unique("orders"), unique("billing"));
         let scene = Self {

@@ -21,6 +21,8 @@ pub(crate) struct Artifacts {
     pub(crate) kube_apiserver: PathBuf,
     pub(crate) kube_controller_manager: PathBuf,
     pub(crate) kubectl: PathBuf,
+    /// The folder with the API server and the controllers of Kubernetes 1.34, where they have been built.
+    pub(crate) kubernetes_1_34: Option<PathBuf>,
     /// The HPA controller under virtual time: see `tests/testbed/kubernetes/oracle`.
     pub(crate) hpa_oracle: PathBuf,
     pub(crate) etcd: PathBuf,
@@ -37,6 +39,19 @@ pub(crate) struct Artifacts {
 }
 
 impl Artifacts {
+    /// The same, with a control plane of Kubernetes 1.34.
+    pub(crate) fn with_kubernetes_1_34(&self) -> Result<Self> {
+        let programs = self.kubernetes_1_34.as_ref();
+        let programs = programs.context(
+            "Kubernetes 1.34 is not built; tests/testbed/build kubernetes_1_34 builds it",
+        )?;
+        Ok(Self {
+            kube_apiserver: programs.join("kube-apiserver"),
+            kube_controller_manager: programs.join("kube-controller-manager"),
+            ..self.clone()
+        })
+    }
+
     /// Gets the paths from the build script, which defines the layout of the cache.
     pub(crate) fn find() -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/build");
@@ -71,6 +86,7 @@ impl Artifacts {
             kube_apiserver: kubernetes.join("kube-apiserver"),
             kube_controller_manager: kubernetes.join("kube-controller-manager"),
             kubectl: kubernetes.join("kubectl"),
+            kubernetes_1_34: path("KUBERNETES_1_34_BIN").ok(),
             hpa_oracle: path("HPA_ORACLE")?,
             etcd: path("ETCD_BIN")?.join("etcd"),
             helm: path("HELM")?,

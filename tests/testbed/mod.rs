@@ -81,6 +81,7 @@ pub(crate) struct Testbed {
     preview: OnceLock<Result<KafkaCluster>>,
     newest: OnceLock<Result<KafkaCluster>>,
     control_plane: OnceLock<Result<ControlPlane>>,
+    old_control_plane: OnceLock<Result<ControlPlane>>,
 }
 
 impl Testbed {
@@ -100,6 +101,7 @@ impl Testbed {
             preview: OnceLock::new(),
             newest: OnceLock::new(),
             control_plane: OnceLock::new(),
+            old_control_plane: OnceLock::new(),
         })
     }
 
@@ -158,9 +160,11 @@ impl Testbed {
     /// its failure does not make all later tests fail. Removes the HPAs of earlier tests, which would take CPU time of
     /// the controllers and of every later daemon.
     pub(crate) fn mend(&self) -> Result<()> {
-        if let Some(Ok(plane)) = self.control_plane.get() {
-            plane.start_api_server()?;
-            plane.remove_hpas()?;
+        for plane in [&self.control_plane, &self.old_control_plane] {
+            if let Some(Ok(plane)) = plane.get() {
+                plane.start_api_server()?;
+                plane.remove_hpas()?;
+            }
         }
         for kafka in [&self.kafka, &self.three_brokers] {
             if let Some(Ok(kafka)) = kafka.get() {
@@ -180,6 +184,15 @@ impl Testbed {
         shared(&self.control_plane, || {
             let folder = self.path.join("control-plane");
             ControlPlane::start(&folder, self.artifacts()?, NativeZero::On)
+        })
+    }
+
+    /// The shared control plane of Kubernetes 1.34.
+    pub(crate) fn old_control_plane(&self) -> Result<&ControlPlane> {
+        shared(&self.old_control_plane, || {
+            let folder = self.path.join("old-control-plane");
+            let artifacts = self.artifacts()?.with_kubernetes_1_34()?;
+            ControlPlane::start(&folder, &artifacts, NativeZero::Off)
         })
     }
 
@@ -250,10 +263,12 @@ impl Testbed {
 
     /// Stops everything in order and removes all data.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let stopped = match self.control_plane.take() {
-            Some(Ok(plane)) => plane.stop(),
-            _ => Ok(()),
-        };
+        let planes = [self.control_plane.take(), self.old_control_plane.take()];
+        let stopped = planes
+            .into_iter()
+            .flatten()
+            .flatten()
+            .try_for_each(ControlPlane::stop);
         drop(self.kafka.take());
         drop(self.three_brokers.take());
         drop(self.secured.take());

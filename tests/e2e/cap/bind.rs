@@ -67,14 +67,53 @@ fn bobs_kubeconfig(scene: &Scene<'_>) -> Result<String> {
 pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "bind", PARTITIONS)?;
     let (_daemon, _api) = scene.daemon(testbed)?;
+    let _policy = bind(&scene)?;
+    // Beside the policy that caps in the same write there is nothing to reject.
+    let _cap_policy = Policy::install(&scene)?;
+    let patch = json!({"spec": {"maxReplicas": 50}}).to_string();
+    let kubeconfig = scene.plane.account_kubeconfig(&scene.namespace, "bob")?;
+    let capped = scene.kubectl(&[
+        "patch",
+        "hpa",
+        "billing",
+        "--type=merge",
+        "-p",
+        &patch,
+        "--dry-run=server",
+        "--kubeconfig",
+        &kubeconfig.to_string_lossy(),
+        "-o",
+        "jsonpath={.spec.maxReplicas}",
+    ])?;
+    ensure!(capped.trim() == "6", "{capped}");
+    follows_new_partitions(&scene)
+}
+
+/// Its API server has this kind of policy, and not the one that caps.
+pub(crate) fn users_of_an_older_cluster_can_be_bound(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::in_older_cluster(testbed, "bind", PARTITIONS)?;
+    let (_daemon, _api) = scene.daemon(testbed)?;
+    let _policy = bind(&scene)?;
+    follows_new_partitions(&scene)
+}
+
+/// lagwise is not bound, and goes on.
+fn follows_new_partitions(scene: &Scene<'_>) -> Result<()> {
+    scene.kafka.grow_topic(&scene.topic, 8)?;
+    scene.commit_all(8)?;
+    scene.wait_until_max(8)
+}
+
+/// Binds users to the cap of an HPA that is enforced, and tries what they may write.
+fn bind<'a>(scene: &'a Scene<'a>) -> Result<BindPolicy<'a>> {
     let manifest = scene.manifest(|hpa| {
         enforced(hpa);
         hpa["spec"]["maxReplicas"] = json!(50);
     })?;
     scene.plane.apply(&scene.namespace, &manifest)?;
     scene.wait_until_max(6)?;
-    let kubeconfig = bobs_kubeconfig(&scene)?;
-    let _policy = BindPolicy::install(&scene)?;
+    let kubeconfig = bobs_kubeconfig(scene)?;
+    let policy = BindPolicy::install(scene)?;
     // Nothing is stored: admission is asked all the same.
     let by = |user: &[&str], args: &[&str], input: &str| {
         let always = ["-n", &*scene.namespace, "--dry-run=server"];
@@ -201,18 +240,5 @@ pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
     ] {
         ensure!(create(annotations.clone()).is_err(), "{annotations}");
     }
-    // Beside the policy that caps in the same write there is nothing to reject.
-    let _cap_policy = Policy::install(&scene)?;
-    let patch = max(50).to_string();
-    let args = ["patch", "hpa", "billing", "--type=merge", "-p", &*patch];
-    let capped = by(
-        &bob,
-        &[&args[..], &["-o", "jsonpath={.spec.maxReplicas}"]].concat(),
-        "",
-    )?;
-    ensure!(capped.trim() == "6", "{capped}");
-    // The policy does not bind lagwise itself.
-    scene.kafka.grow_topic(&scene.topic, 8)?;
-    scene.commit_all(8)?;
-    scene.wait_until_max(8)
+    Ok(policy)
 }
