@@ -276,7 +276,12 @@ impl<'a> User<'a> {
             daemon.stop(Duration::from_secs(10))?;
         }
         self.kubelet = None;
-        Ok(())
+        // No kubelet confirms that the pods have ended.
+        let pods = ["delete", "pod", "--all", "-n", NAMESPACE];
+        let at_once = ["--grace-period=0", "--force", "--ignore-not-found"];
+        self.plane
+            .kubectl(&[&pods[..], &at_once].concat())
+            .map(drop)
     }
 
     /// In place of the pod of `helm test`: its command, with its account and the configuration of the daemon.
@@ -354,9 +359,6 @@ impl<'a> User<'a> {
             "default",
             absent,
         ])?;
-        // No kubelet confirms that the pods have ended.
-        let pods = ["delete", "pod", "--all", "-n", NAMESPACE];
-        kubectl(&[&pods[..], &["--grace-period=0", "--force", absent]].concat())?;
         kubectl(&["delete", "namespace", NAMESPACE, "--timeout=60s", absent])?;
         let kafka = self.testbed.kafka()?;
         kafka.delete_topic("orders")
