@@ -236,7 +236,7 @@ fn a_fault_of_lagwises_own_reading_is_no_number_of_kedas() {
         (Fault::TopicMissing, true),
     ] {
         let topic = GroupTopic {
-            latest: Err(fault.clone()),
+            latest: Err(fault),
             complete: None,
         };
         let topics: TopicMap<GroupTopic> = [(TopicName::from("t"), topic)].into_iter().collect();
