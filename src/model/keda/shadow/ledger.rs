@@ -142,6 +142,8 @@ impl ObjectLedger {
             last: self.last,
             ..Self::new(compared)
         };
+        self.keda.changes = self.totals.keda.scale_changes;
+        self.lagwise.changes = self.totals.lagwise.scale_changes;
     }
 
     fn record(

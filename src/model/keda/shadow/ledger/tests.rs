@@ -258,3 +258,18 @@ fn a_rebalance_is_counted_once() {
         );
     }
 }
+
+#[test]
+fn an_edit_of_the_object_lowers_no_sum() {
+    let compared = |spec: &str| object(spec, &[]).compared.unwrap();
+    for (keda, lagwise) in [(3, 1), (0, 2)] {
+        let mut ledger = ObjectLedger::new(&compared("{}"));
+        ledger.totals.keda.scale_changes = keda;
+        ledger.totals.lagwise.scale_changes = lagwise;
+        ledger.update_object(&compared(r#"{"maxReplicaCount": 7}"#));
+        assert_eq!(
+            (ledger.keda.changes, ledger.lagwise.changes),
+            (keda, lagwise)
+        );
+    }
+}
