@@ -103,7 +103,7 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     let mut file = TraceFile::open(&args.file, args.append, &args.group, source.cluster())?;
     let (started, clock) = (Instant::now(), RecordingClock::start());
     let mut recorded = u64::from(file.append(&first, clock.now())? == Appended::Written);
-    print_progress(&format!(
+    print_error(&format!(
         "recording group {} into {}, a sample every {}; press Ctrl+C to end",
         args.group,
         args.file.display(),
@@ -147,7 +147,7 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    print_progress(&format!(
+    print_error(&format!(
         "recorded {recorded} samples in {} into {}",
         short_duration(started.elapsed()),
         args.file.display()
@@ -177,9 +177,4 @@ impl RecordingClock {
     fn now(&self) -> u64 {
         u64::try_from((self.wall + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX)
     }
-}
-
-/// Prints a line for people on standard error.
-fn print_progress(text: &str) {
-    print_error(text);
 }

@@ -8,14 +8,12 @@ use clap::{Args, Subcommand};
 
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
+use super::status::RESPONSE_BYTES_MAX;
 use super::text_table::{TableColumn, TextTable, or_dash};
 use super::{Output, print_output};
 use crate::model::keda::shadow::report::minutes;
 use crate::model::keda::shadow::{ShadowReport, ShadowRow, ShadowTotals};
 use crate::model::units::short_duration::short_duration;
-
-/// Maximum size of a daemon's response.
-const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The arguments of `lagwise shadow`.
 #[derive(Debug, Args)]

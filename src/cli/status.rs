@@ -28,7 +28,7 @@ use crate::model::units::newtypes::Moment;
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Maximum size of a daemon's response.
-const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The arguments of `lagwise status`.
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ pub(crate) mod format;
 pub(crate) mod history_charts;
 mod hpa_table;
 pub(crate) mod html;
-mod layout;
+pub(crate) mod layout;
 mod overview;
 mod pager;
 mod partitions;

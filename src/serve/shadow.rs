@@ -92,10 +92,14 @@ async fn look(
 
 /// Serves the latest report.
 pub(super) async fn show(State(options): State<Arc<AdminEndpointOptions>>) -> Response {
-    match options.shadow.latest() {
-        Some(report) => json_response(StatusCode::OK, &*report),
-        None => (StatusCode::NOT_FOUND, NOT_OBSERVING).into_response(),
-    }
+    let Some(report) = options.shadow.latest() else {
+        return (StatusCode::NOT_FOUND, NOT_OBSERVING).into_response();
+    };
+    // With thousands of objects this takes longer than a task may keep a thread of the runtime.
+    let made = tokio::task::spawn_blocking(move || json_response(StatusCode::OK, &*report));
+    made.await.unwrap_or_else(|error| {
+        (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+    })
 }
 
 #[cfg(test)]

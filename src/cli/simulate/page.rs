@@ -10,6 +10,7 @@ use self::pareto::{ParetoPoint, write_pareto};
 use super::report::{SimulationReport, describe_trace};
 use crate::serve::page::assets::PAGE_CSS;
 use crate::serve::page::html::Html;
+use crate::serve::page::layout::fit_to_screen;
 use crate::simulate::records::TimelineEntry;
 
 /// The style sheet of what the page of the daemon does not have.
@@ -58,17 +59,7 @@ fn write_head(html: &mut Html, title: &str) {
             ("content", &SECURITY_POLICY),
         ],
     );
-    html.void(
-        "meta",
-        &[
-            ("name", &"viewport"),
-            ("content", &"width=device-width, initial-scale=1"),
-        ],
-    );
-    html.void(
-        "meta",
-        &[("name", &"color-scheme"), ("content", &"light dark")],
-    );
+    fit_to_screen(html);
     html.text_element("title", &[], format!("{title} – lagwise simulate"));
     html.line();
     html.style_sheet(PAGE_CSS);

@@ -78,6 +78,9 @@ impl ScaledObject {
     }
 }
 
+/// KEDA's default of `cooldownPeriod`, in seconds.
+pub(super) const COOLDOWN_PERIOD: u32 = 300;
+
 /// `spec` of a ScaledObject.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

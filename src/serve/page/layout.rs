@@ -2,23 +2,28 @@
 
 use super::html::Html;
 
+/// Has a page take the width of the screen, and the system's choice of light or dark.
+pub(crate) fn fit_to_screen(html: &mut Html) {
+    html.void(
+        "meta",
+        &[
+            ("name", &"viewport"),
+            ("content", &"width=device-width, initial-scale=1"),
+        ],
+    );
+    html.void(
+        "meta",
+        &[("name", &"color-scheme"), ("content", &"light dark")],
+    );
+}
+
 /// A whole page with this title, whose content goes into `main`. `live` pages are updated by the script.
 pub(super) fn page(title: &str, is_live: bool, content: impl FnOnce(&mut Html)) -> String {
     Html::document(|html| {
         html.element("html", &[("lang", &"en")], |html| {
             html.element("head", &[], |html| {
                 html.void("meta", &[("charset", &"utf-8")]);
-                html.void(
-                    "meta",
-                    &[
-                        ("name", &"viewport"),
-                        ("content", &"width=device-width, initial-scale=1"),
-                    ],
-                );
-                html.void(
-                    "meta",
-                    &[("name", &"color-scheme"), ("content", &"light dark")],
-                );
+                fit_to_screen(html);
                 html.element("title", &[], |html| {
                     html.text(title);
                     html.text(" – lagwise");

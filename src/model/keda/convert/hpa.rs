@@ -13,13 +13,12 @@ use super::annotations::{fallback, print_metrics, print_settings};
 use super::login::{ClusterLogin, LoginReader};
 use super::metric::{KafkaMetric, distinguish_groups};
 use super::note::{Note, Notes};
-use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, Trigger};
+use crate::model::keda::scaled_object::{COOLDOWN_PERIOD, KedaManifests, ScaledObject, Trigger};
 use crate::model::keda::trigger::{KafkaTrigger, TriggerKind, option_value};
 use crate::model::settings::{SettingScope, Settings};
 use crate::model::units::quantity::Milli;
 
-/// KEDA's defaults.
-pub(super) const COOLDOWN_PERIOD: u32 = 300;
+/// KEDA's default of `maxReplicaCount`.
 pub(super) const MAX_REPLICAS: u32 = 100;
 
 /// A ScaledObject on its way to an HPA.

@@ -8,7 +8,7 @@ use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::controller::{HpaSpec, MetricSource};
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::keda::convert::observed::{ObservedConversion, ObservedTrigger};
-use crate::model::keda::scaled_object::{ScaledObject, hpa_controller, hpa_name};
+use crate::model::keda::scaled_object::{COOLDOWN_PERIOD, ScaledObject, hpa_controller, hpa_name};
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::{SETTINGS, SettingScope};
 use crate::model::units::hpa_key::HpaKey;
@@ -18,9 +18,6 @@ const MAX_OBJECTS: usize = 4096;
 
 /// Maximum number of objects that are counted as left out.
 const MAX_OMITTED: usize = 4096;
-
-/// KEDA's default of `cooldownPeriod`, in seconds.
-const COOLDOWN_PERIOD: u32 = 300;
 
 /// A ScaledObject or ScaledJob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,12 +145,13 @@ impl ObservedSet {
 
     /// Inserts an object. Where there are too many, the namespace with most of them loses one, so that no namespace can
     /// use up the room of others.
-    pub fn insert(&mut self, object: ShadowObject) {
+    pub fn insert(&mut self, object: impl Into<Arc<ShadowObject>>) {
+        let object = object.into();
         let objects = Arc::make_mut(&mut self.objects);
         let key = (object.key.clone(), object.kind);
         if let Some(known) = objects.get_mut(&key) {
-            if **known != object {
-                *known = Arc::new(object);
+            if *known != object {
+                *known = object;
             }
             return;
         }
@@ -162,7 +160,7 @@ impl ObservedSet {
             return;
         }
         Arc::make_mut(&mut self.omitted).remove(&key);
-        objects.insert(key, Arc::new(object));
+        objects.insert(key, object);
         if objects.len() > MAX_OBJECTS {
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             for (key, _) in objects.keys() {
@@ -200,7 +198,7 @@ impl ObservedSet {
         let room = MAX_OMITTED.saturating_sub(omitted.len());
         omitted.extend(listed.omitted.iter().take(room).cloned());
         for object in listed.iter() {
-            self.insert(ShadowObject::clone(object));
+            self.insert(Arc::clone(object));
         }
     }
 }
