@@ -1,11 +1,13 @@
-//! Checks the chart against the code: its schema of `config` is the daemon's, its README has every value, and alerts and
-//! dashboard use existing metrics.
+//! Checks the chart against the code: its schema of `config` is the daemon's, its README has every value, its admission
+//! policy knows every annotation, and alerts and dashboard use existing metrics.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
 use lagwise::config::json_schema;
+use lagwise::model::settings::SETTINGS;
+use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -17,6 +19,7 @@ const SCHEMA: &str = "charts/lagwise/values.schema.json";
 const VALUES: &str = "charts/lagwise/values.yaml";
 const README: &str = "charts/lagwise/README.md";
 const ALERTS: &str = "charts/lagwise/files/alerts.yaml";
+const ALLOWED: &str = "charts/lagwise/files/annotations-of-bound-users.txt";
 const DASHBOARD: &str = "charts/lagwise/files/dashboard.json";
 
 /// Metrics of the API server, and of the process on Linux only.
@@ -88,6 +91,28 @@ fn allow_empty_sections(schema: &mut Value) {
                 inner["type"] = json!(["object", "null"]);
             }
         }
+    }
+}
+
+/// The admission policy that binds users to the cap accepts every annotation but the one that pauses lagwise.
+#[test]
+fn the_chart_allows_bound_users_the_known_annotations() {
+    let written = WRITTEN.iter();
+    let written = written.map(|(key, _)| key.strip_prefix(PREFIX).unwrap());
+    let settings = SETTINGS.iter().map(|setting| setting.key);
+    let allowed: BTreeSet<&str> = settings
+        .chain(written)
+        .filter(|key| *key != "paused")
+        .collect();
+    let mut made = String::new();
+    for key in allowed {
+        made.push_str(key);
+        made.push('\n');
+    }
+    if is_update() {
+        fs::write(folder().join(ALLOWED), &made).unwrap();
+    } else {
+        assert!(read(ALLOWED) == made, "{ALLOWED}: {UPDATE}=1 rewrites it");
     }
 }
 

@@ -352,8 +352,3 @@ subjects:
   - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $chart.Release.Namespace }}}
 {{- end }}
 {{- end -}}
-
-{{- /* The annotations that users who are bound to the cap may have: all but paused. */ -}}
-{{- define "lagwise.allowedAnnotations" -}}
-consumer-group|topics|topic-regex|partitions|offset-reset|isolation|residual-max|residual-after|stuck-after|stuck-counts|forget-after|lag-per-replica|policy|slo|hold|threads-per-replica|even|by|fallback-replicas|fallback-after|cap|max-replicas|scale-to-zero|cooldown|ceiling|user-max-replicas|zeroed-since|epoch
-{{- end -}}

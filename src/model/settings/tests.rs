@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 
-use super::annotation_keys::{PREFIX, WRITTEN};
 use super::*;
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{Isolation, Lag, OffsetReset};
@@ -174,23 +173,4 @@ fn topics_and_pattern_override_each_other() {
     assert_eq!(topics.clone().over(&pattern), topics);
     assert_eq!(pattern.clone().over(&topics), pattern);
     assert_eq!(Settings::default().over(&pattern), pattern);
-}
-
-/// The admission policy that binds users to the cap takes every annotation but the one that pauses lagwise.
-#[test]
-fn policy_for_bound_users_knows_all_annotations() {
-    const HELPERS: &str = include_str!("../../../charts/lagwise/templates/_helpers.tpl");
-    let after = HELPERS.split_once("define \"lagwise.allowedAnnotations\" -}}\n");
-    let (allowed, _) = after.unwrap().1.split_once('\n').unwrap();
-    let mut allowed: Vec<_> = allowed.split('|').collect();
-    allowed.sort_unstable();
-    let written = WRITTEN.iter();
-    let written = written.map(|(key, _)| key.strip_prefix(PREFIX).unwrap());
-    let settings = SETTINGS.iter().map(|setting| setting.key);
-    let mut known: Vec<_> = settings
-        .chain(written)
-        .filter(|key| *key != "paused")
-        .collect();
-    known.sort_unstable();
-    assert_eq!(allowed, known);
 }
