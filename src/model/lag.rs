@@ -54,6 +54,19 @@ pub enum PartitionLag {
     },
 }
 
+/// Where the unread messages of a partition begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnreadStart {
+    /// At the committed offset.
+    Commit,
+    /// At the log start.
+    LogStart,
+    /// At an offset that Kafka no longer returns, or never did, and lagwise remembers.
+    Remembered,
+    /// Nothing is unread.
+    Nowhere,
+}
+
 impl PartitionLag {
     /// Messages up to the log end, whether or not they count for scaling; for display.
     #[must_use]
@@ -79,6 +92,31 @@ impl PartitionLag {
             PartitionLag::Residual(_) | PartitionLag::Stuck { sized: false, .. } => Lag(0),
             other => other.messages(),
         }
+    }
+
+    /// Where the unread messages begin, from which the age of the lag follows.
+    pub(crate) fn unread_start(self) -> UnreadStart {
+        match self {
+            PartitionLag::Measured(_)
+            | PartitionLag::Reported(_)
+            | PartitionLag::UpperBound(_)
+            | PartitionLag::Residual(_)
+            | PartitionLag::Stuck { .. } => UnreadStart::Commit,
+            PartitionLag::FromStart(_) | PartitionLag::Lost(_) => UnreadStart::LogStart,
+            PartitionLag::SinceSeen(_) | PartitionLag::Forgotten(_) => UnreadStart::Remembered,
+            PartitionLag::BeyondStable | PartitionLag::NeverRan => UnreadStart::Nowhere,
+        }
+    }
+
+    /// Whether consumers have nothing to read here, whatever the offsets say: such lag is no work.
+    pub(crate) fn is_no_work(self) -> bool {
+        let is_residual = matches!(self, PartitionLag::Residual(_));
+        is_residual || self.unread_start() == UnreadStart::Nowhere
+    }
+
+    /// Whether it may be an incident, so that the partition must be looked at.
+    pub(crate) fn may_be_incident(self) -> bool {
+        matches!(self, PartitionLag::Stuck { .. } | PartitionLag::Lost(_))
     }
 
     /// Whether the committed offset that it is behind has disappeared from Kafka.

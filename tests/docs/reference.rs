@@ -9,6 +9,7 @@ use lagwise::model::findings::FindingCode;
 use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use lagwise::model::settings::form::Form;
 use lagwise::model::settings::{FileSection, SETTINGS, Setting, SettingScope, Settings};
+use lagwise::model::units::lag_thresholds::LagThresholds;
 use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint, METRICS_PATHS, PROBES};
 use serde_json::Value;
 
@@ -114,6 +115,20 @@ fn annotations() -> String {
         }
         page.push('\n');
     }
+    let defaults = Settings::group_defaults(LagThresholds::default());
+    let of_group: Vec<_> = SETTINGS
+        .iter()
+        .filter(|setting| setting.print(&defaults).is_some())
+        .map(|setting| format!("`{}`", setting.key))
+        .collect();
+    let (last, others) = of_group.split_last().unwrap();
+    let _ = write!(
+        page,
+        "### One value for a group\n\n{} and {last} are settings of the consumer group. If two HPAs or configured \
+         targets of one group set different values, the value that counts more lag applies to both, and a finding \
+         reports it.\n\n",
+        others.join(", ")
+    );
     let _ = write!(
         page,
         "### Annotations that lagwise writes\n\nDo not set these.\n\n| annotation | meaning |\n|---|---|\n"

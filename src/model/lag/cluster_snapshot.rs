@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PartitionLag;
 use super::history::clock::Now;
 use super::lag_age::{EndRing, LagAge};
 use super::subscription::{RememberedGroup, Subscription};
 use super::topic_summary::TopicSummary;
+use super::{PartitionLag, UnreadStart};
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{TopicOffsets, Traffic};
@@ -315,17 +315,11 @@ impl TopicLag {
     /// First offset that the group has yet to read on a partition where it is behind.
     fn first_unread(&self, partition: usize, lag: PartitionLag) -> Option<Offset> {
         let known = || *self.age_basis.first_unread.as_ref()?.get(partition)?;
-        match lag {
-            PartitionLag::Measured(_)
-            | PartitionLag::Reported(_)
-            | PartitionLag::UpperBound(_)
-            | PartitionLag::Residual(_)
-            | PartitionLag::Stuck { .. } => known().or(self.committed.get(partition)?.ok()?),
-            PartitionLag::FromStart(_) | PartitionLag::Lost(_) => {
-                self.offsets.starts.get(partition)?.ok()
-            }
-            PartitionLag::SinceSeen(_) | PartitionLag::Forgotten(_) => known(),
-            PartitionLag::BeyondStable | PartitionLag::NeverRan => None,
+        match lag.unread_start() {
+            UnreadStart::Commit => known().or(self.committed.get(partition)?.ok()?),
+            UnreadStart::LogStart => self.offsets.starts.get(partition)?.ok(),
+            UnreadStart::Remembered => known(),
+            UnreadStart::Nowhere => None,
         }
     }
 

@@ -60,26 +60,14 @@ impl TopicSummary {
             work.lagging = work.lagging.saturating_add(has_lag.into());
             may_have_commits |= committed != Ok(None);
             match lag {
-                Ok(lag) if lag.is_forgotten(committed) => {
-                    may_have_commits = true;
-                    has_trouble = true;
+                Ok(lag) => {
+                    let is_forgotten = lag.is_forgotten(committed);
+                    may_have_commits |= is_forgotten;
+                    has_trouble |= is_forgotten || lag.may_be_incident();
+                    is_stuck |= matches!(lag, PartitionLag::Stuck { .. });
+                    never_ran = never_ran.saturating_add((lag == PartitionLag::NeverRan).into());
                 }
-                Ok(PartitionLag::Stuck { .. }) => {
-                    is_stuck = true;
-                    has_trouble = true;
-                }
-                Ok(PartitionLag::Lost(_)) | Err(_) => has_trouble = true,
-                Ok(PartitionLag::NeverRan) => never_ran = never_ran.saturating_add(1),
-                Ok(
-                    PartitionLag::Measured(_)
-                    | PartitionLag::Reported(_)
-                    | PartitionLag::UpperBound(_)
-                    | PartitionLag::BeyondStable
-                    | PartitionLag::FromStart(_)
-                    | PartitionLag::SinceSeen(_)
-                    | PartitionLag::Forgotten(_)
-                    | PartitionLag::Residual(_),
-                ) => {}
+                Err(_) => has_trouble = true,
             }
         }
         Self {
