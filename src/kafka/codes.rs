@@ -14,6 +14,8 @@ pub(super) const NOT_CONTROLLER: i16 = 41;
 /// Also returned for a group of another kind than the request asks for.
 pub(super) const GROUP_ID_NOT_FOUND: i16 = 69;
 pub(super) const INVALID_GROUP_ID: i16 = 24;
+/// Sends a client back to its bootstrap servers, since its brokers are no longer those of the cluster (KIP-1102).
+pub(super) const REBOOTSTRAP_REQUIRED: i16 = 129;
 
 /// Maps a broker's error code to a fault.
 pub(super) fn fault_of(code: i32) -> Fault {

@@ -48,6 +48,8 @@ pub(crate) enum Twist {
     Throttle(i32),
     /// Responds with this error code for every group or partition.
     Code(i16),
+    /// Responds to `Metadata` with this error code for the whole response, and nothing else.
+    Refuse(i16),
 }
 
 /// State of the cluster.
@@ -357,9 +359,12 @@ fn answer(
                     .with_name(Some(text(name).into()))
                     .with_partitions(partitions.collect())
             });
-            let mut response = MetadataResponse::default()
-                .with_brokers(brokers.collect())
-                .with_topics(topics.collect());
+            let mut response = match twist {
+                Some(Twist::Refuse(code)) => MetadataResponse::default().with_error_code(*code),
+                _ => MetadataResponse::default()
+                    .with_brokers(brokers.collect())
+                    .with_topics(topics.collect()),
+            };
             if version >= 3 {
                 response = response.with_throttle_time_ms(throttle);
             }

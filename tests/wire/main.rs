@@ -392,6 +392,50 @@ async fn a_moved_coordinator_and_a_moved_leader_are_found_within_the_sweep() {
     assert_right(&observe(&source, &groups).await);
 }
 
+/// Adds a third topic and its group, so that the next sweep fetches metadata.
+fn with_third(fake: &Fake, groups: &[GroupPlan; 2]) -> Vec<GroupPlan> {
+    fake.topic("c", &[1]);
+    fake.group("gc", 1, "c", &[Some(5)]);
+    [&groups[..], &[group("gc", &["c"])]].concat()
+}
+
+#[tokio::test]
+async fn a_client_sent_back_to_its_bootstrap_servers_connects_to_them_again() {
+    let (fake, groups) = two_halves();
+    let source = source(&fake);
+    assert_right(&observe(&source, &groups).await);
+    assert_eq!(fake.accepted.load(Ordering::SeqCst), 2);
+    let three = with_third(&fake, &groups);
+    fake.twist(1, ApiKey::Metadata, Twist::Refuse(129), 1);
+    let observation = observe(&source, &three).await;
+    assert_right(&observation);
+    assert_eq!(commits(&observation, 2, "c"), Ok(vec![Some(5)]));
+    assert_eq!(fake.accepted.load(Ordering::SeqCst), 4);
+    wait_for_connections(&fake, 2).await;
+}
+
+#[tokio::test]
+async fn metadata_refused_as_a_whole_makes_the_cluster_unknown_and_no_topic_missing() {
+    for (code, words) in [
+        (129, "REBOOTSTRAP_REQUIRED"),
+        (-1, "Metadata with Kafka error code -1"),
+    ] {
+        let (fake, groups) = two_halves();
+        let source = source(&fake);
+        assert_right(&observe(&source, &groups).await);
+        let three = with_third(&fake, &groups);
+        for node in [1, 2] {
+            fake.twist(node, ApiKey::Metadata, Twist::Refuse(code), usize::MAX);
+        }
+        let observation = observe(&source, &three).await;
+        let fault = commits(&observation, 2, "c").unwrap_err();
+        assert!(fault.is_connection(), "{code}: {fault:?}");
+        let connection = observation.connection.as_ref().unwrap();
+        assert!(connection.reason.contains(words), "{connection:?}");
+        recovers(&fake, &source, &groups).await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_ready_is_asked_again_within_the_sweep() {
     for (api, code) in [

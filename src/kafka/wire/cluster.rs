@@ -14,7 +14,8 @@ use super::address::Address;
 use super::broker::{Broker, ClusterContext};
 use super::coordinators::CoordinatorCache;
 use super::cursor::Malformed;
-use super::topics::{self, ClusterMetadata, MAX_BROKERS};
+use super::topics::{self, ClusterMetadata, DecodedMetadata, MAX_BROKERS};
+use crate::kafka::codes;
 use crate::kafka::health::cause_rank;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
@@ -35,7 +36,12 @@ pub(super) struct WireCluster {
     brokers: Mutex<HashMap<Address, Arc<Broker>>>,
     metadata: Mutex<Arc<ClusterMetadata>>,
     pub(super) coordinators: CoordinatorCache,
+    /// When a broker last sent this client back to the bootstrap servers.
+    rebootstrapped: Mutex<Option<Instant>>,
 }
+
+/// The fault of a broker that sends clients back to their bootstrap servers.
+const REBOOTSTRAP: Fault = Fault::Code(129);
 
 impl WireCluster {
     pub(super) fn new(shared: ClusterContext) -> Self {
@@ -43,6 +49,7 @@ impl WireCluster {
             shared: Arc::new(shared),
             brokers: Mutex::default(),
             metadata: Mutex::default(),
+            rebootstrapped: Mutex::default(),
             coordinators: CoordinatorCache::default(),
         }
     }
@@ -53,6 +60,11 @@ impl WireCluster {
 
     fn lock_metadata(&self) -> MutexGuard<'_, Arc<ClusterMetadata>> {
         self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_rebootstrapped(&self) -> MutexGuard<'_, Option<Instant>> {
+        let guard = self.rebootstrapped.lock();
+        guard.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The broker at an address. Its connection is opened on the first request. If there are too
@@ -96,7 +108,8 @@ impl WireCluster {
 
     /// Asks brokers in order until one answers. A broker that takes more than a quarter of the time
     /// is not given up; the next is asked in parallel (a hedged request). Of several failures,
-    /// returns the one that explains most. If an answer is too large, no other broker is asked: theirs would be, too.
+    /// returns the one that explains most. If an answer is too large, no other broker is asked: theirs would be, too. If
+    /// one sends clients back to their bootstrap servers, none of the brokers known so far is asked.
     pub(super) async fn ask_any<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         deadline: Instant,
@@ -117,7 +130,7 @@ impl WireCluster {
             };
             match timeout_at(until, asked.next()).await {
                 Ok(Some(Ok(answer))) => return Ok(answer),
-                Ok(Some(Err(Fault::OverBudget))) => return Err(Fault::OverBudget),
+                Ok(Some(Err(last @ (Fault::OverBudget | REBOOTSTRAP)))) => return Err(last),
                 Ok(Some(Err(found))) if cause_rank(found) < cause_rank(fault) => fault = found,
                 Ok(_) => {}
                 Err(_) if Instant::now() >= deadline => return Err(fault),
@@ -158,13 +171,26 @@ impl WireCluster {
         let asked = Instant::now();
         let ask = |broker: Arc<Broker>, address: Address| async move {
             let (version, body) = topics::request(&broker, wanted, deadline).await?;
-            topics::decode(&body, version, wanted, asked)
-                .map_err(|error| self.report_malformed(&address, &error))
+            let decoded = topics::decode(&body, version, wanted, asked)
+                .map_err(|error| self.report_malformed(&address, &error))?;
+            self.check_metadata_code(decoded.code, &address)?;
+            Ok(decoded)
         };
-        let (mut new, omitted) = self.ask_any(deadline, ask).await?;
-        if omitted > 0 && self.shared.omissions.is_due(std::time::Instant::now()) {
+        let mut answer = self.ask_any(deadline, ask).await;
+        if matches!(answer, Err(REBOOTSTRAP)) && self.rebootstrap() {
+            answer = self.ask_any(deadline, ask).await;
+        }
+        let DecodedMetadata {
+            known: mut new,
+            omitted_brokers,
+            ..
+        } = answer.map_err(|fault| match fault {
+            REBOOTSTRAP => Fault::Unreachable,
+            fault => fault,
+        })?;
+        if omitted_brokers > 0 && self.shared.omissions.is_due(std::time::Instant::now()) {
             tracing::warn!(
-                omitted,
+                omitted = omitted_brokers,
                 "the Kafka cluster has more than {MAX_BROKERS} brokers; lagwise does not read from the others"
             );
         }
@@ -180,6 +206,42 @@ impl WireCluster {
         drop(kept);
         self.drop_removed_brokers(&new.nodes);
         Ok(new)
+    }
+
+    /// Records the error code of a whole `Metadata` response as a connection problem.
+    pub(super) fn check_metadata_code(&self, code: i16, address: &Address) -> Result<(), Fault> {
+        let (fault, problem) = match code {
+            codes::NONE => return Ok(()),
+            codes::REBOOTSTRAP_REQUIRED => (
+                REBOOTSTRAP,
+                "the broker sends clients back to their bootstrap servers (REBOOTSTRAP_REQUIRED)"
+                    .to_owned(),
+            ),
+            code => (
+                Fault::Unreachable,
+                format!("the broker answers Metadata with Kafka error code {code}"),
+            ),
+        };
+        let reason = format!("{address}: {problem}");
+        let now = std::time::Instant::now();
+        self.shared.health.report(Fault::Unreachable, &reason, now);
+        Err(fault)
+    }
+
+    /// Closes all connections and forgets the brokers, so that only the bootstrap servers are left to ask, and their
+    /// names are resolved again (KIP-1102). Returns `false` if that was done a moment ago.
+    fn rebootstrap(&self) -> bool {
+        let mut last = self.lock_rebootstrapped();
+        if last.is_some_and(|last| last.elapsed() < METADATA_MAX_AGE) {
+            return false;
+        }
+        *last = Some(Instant::now());
+        tracing::info!("a broker sends clients back to their bootstrap servers: reconnecting");
+        *self.lock_metadata() = Arc::default();
+        self.coordinators.retain(|_| false);
+        self.lock_brokers().clear();
+        self.shared.health.forget_brokers();
+        true
     }
 
     /// Makes the next sweep fetch metadata again, because a leader moved or does not answer.

@@ -81,6 +81,8 @@ impl WireInner {
             };
             let found = responses::metadata(&body, version, limits)
                 .map_err(|error| self.cluster.report_malformed(&address, &error))?;
+            let checked = self.cluster.check_metadata_code(found.code, &address);
+            checked.map_err(|_| Fault::Unreachable)?;
             if found.topics.len() >= MAX_NAMES {
                 return Err(Fault::OverBudget);
             }

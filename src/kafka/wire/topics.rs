@@ -150,14 +150,22 @@ pub(super) async fn request(
     Ok((version, body))
 }
 
-/// Decodes the response, and keeps only the topics that were requested. Also returns how many
-/// brokers it left out.
+/// A decoded response.
+pub(super) struct DecodedMetadata {
+    /// Error code of the whole response.
+    pub(super) code: i16,
+    pub(super) known: ClusterMetadata,
+    /// Number of brokers that were left out.
+    pub(super) omitted_brokers: usize,
+}
+
+/// Decodes the response, and keeps only the topics that were requested.
 pub(super) fn decode(
     body: &[u8],
     version: i16,
     wanted: &BTreeSet<TopicName>,
     asked: Instant,
-) -> Result<(ClusterMetadata, usize), Malformed> {
+) -> Result<DecodedMetadata, Malformed> {
     let limits = MetadataLimits {
         is_wanted: &|name| wanted.contains(name),
         topics: wanted.len(),
@@ -180,7 +188,11 @@ pub(super) fn decode(
         nodes,
         all: all.collect(),
     };
-    Ok((known, found.omitted_brokers))
+    Ok(DecodedMetadata {
+        code: found.code,
+        known,
+        omitted_brokers: found.omitted_brokers,
+    })
 }
 
 fn topic(entry: &TopicEntry<'_>) -> Result<TopicMetadata, Fault> {

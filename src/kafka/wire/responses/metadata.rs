@@ -1,5 +1,6 @@
 //! Decodes `Metadata`. Whatever a broker sends, only what is wanted of it is kept.
 
+use crate::kafka::codes;
 use crate::kafka::wire::cursor::{Malformed, ResponseCursor};
 
 /// What is kept of a response.
@@ -27,6 +28,8 @@ impl MetadataLimits<'_> {
 /// A `Metadata` response.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::kafka::wire) struct Metadata<'a> {
+    /// Error code of the whole response, from version 13 on.
+    pub(in crate::kafka::wire) code: i16,
     pub(in crate::kafka::wire) brokers: Vec<BrokerEntry<'a>>,
     /// Brokers beyond the limit.
     pub(in crate::kafka::wire) omitted_brokers: usize,
@@ -102,11 +105,13 @@ pub(in crate::kafka::wire) fn metadata<'a>(
     if (8..=10).contains(&version) {
         cursor.i32()?;
     }
-    if version >= 13 {
-        cursor.i16()?;
-    }
+    let code = match version {
+        13.. => cursor.i16()?,
+        _ => codes::NONE,
+    };
     cursor.skip_tags()?;
     Ok(Metadata {
+        code,
         brokers,
         omitted_brokers,
         topics,
