@@ -391,6 +391,37 @@ mod tests {
     }
 
     #[test]
+    fn two_names_of_a_property_must_have_the_same_value() {
+        for (name, alias, value, other) in [
+            (
+                "sasl.mechanism",
+                "sasl.mechanisms",
+                "PLAIN",
+                "SCRAM-SHA-512",
+            ),
+            (
+                "bootstrap.servers",
+                "metadata.broker.list",
+                "a:9092",
+                "b:9092",
+            ),
+        ] {
+            let checked = |of_alias: &str| {
+                let pairs = [(name, value), (alias, of_alias)];
+                let properties = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+                check_names(&properties.into()).map_err(|error| error.to_string())
+            };
+            assert_eq!(checked(value), Ok(()));
+            let refused = checked(other).unwrap_err();
+            let expected = format!("{name} is the same property and has another value");
+            assert!(
+                refused.contains(alias) && refused.contains(&expected),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
     fn no_property_is_listed_twice() {
         for (i, (name, _)) in TABLE.iter().enumerate() {
             assert!(
