@@ -10,6 +10,7 @@ use super::evaluation::ServingPolicy;
 use super::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use super::hpa::selector::Selector;
 use super::kafka::fault::{ConnectionFault, Fault};
+use super::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use super::kafka::observation::{GroupObservation, Observation, TopicOffsets, Traffic};
 use super::kafka::sweep_plan::GroupPlan;
 use super::kafka::topic_map::TopicMap;
@@ -63,6 +64,25 @@ pub(crate) fn evaluated(
         ..LagSnapshot::default()
     }
     .evaluated(&ServingPolicy::default())
+}
+
+/// A stable group with one member, which subscribes to a topic.
+pub(crate) fn member_of(topic: &str) -> GroupDescription {
+    GroupDescription {
+        kind: GroupKind::Classic,
+        state: GroupState::Stable,
+        assignor: Some("range".into()),
+        members: vec![Member {
+            id: "m".into(),
+            instance: None,
+            client: "c".into(),
+            host: "/10.0.0.1".into(),
+            subscribed: Some([topic.into()].into()),
+            assigned: Vec::new(),
+        }],
+        omitted_members: 0,
+        subtopologies: Vec::new(),
+    }
 }
 
 /// A partition: log start, committed offset, log end.

@@ -146,7 +146,7 @@ fn detect_in_group(
         let Ok(lag) = &read.latest else {
             continue;
         };
-        if !lag.summary.has_trouble {
+        if !lag.summary.has_trouble || after.has_left(topic) {
             continue;
         }
         let known = before.and_then(|before| before.topics.get(topic));
@@ -221,6 +221,7 @@ mod tests {
 
     use super::*;
     use crate::model::fixtures;
+    use crate::model::kafka::sweep_plan::GroupPlan;
     use crate::model::lag::assembly::{ClusterHistory, Scope};
 
     #[test]
@@ -247,5 +248,23 @@ mod tests {
         let recreated = (IncidentKind::TopicRecreated, 0, 1, 1);
         assert_eq!(detect(25, &rows(20, Some(60))), [recreated]);
         assert_eq!(detect(30, &rows(20, Some(60))), []);
+    }
+
+    #[test]
+    fn a_topic_that_the_group_has_left_has_no_incidents() {
+        for (reads, expected) in [("t", 1), ("other", 0)] {
+            let mut history = ClusterHistory::default();
+            let mut read = |seconds, start| {
+                let rows = [(start, Ok(Some(5)), Ok(50))];
+                let mut read = fixtures::read(Duration::from_secs(seconds), "g", "t", &rows);
+                let group = &mut read.groups[0];
+                group.plan = GroupPlan::new("g", Default::default());
+                group.description = Ok(Arc::new(fixtures::member_of(reads)));
+                history.apply(read, Scope::Whole)
+            };
+            let (before, after) = (read(0, 0), read(5, 20));
+            let found = detect_incidents(&"main".into(), &before, &after);
+            assert_eq!(found.len(), expected, "{reads}: {found:?}");
+        }
     }
 }

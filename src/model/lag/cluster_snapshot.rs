@@ -131,6 +131,8 @@ pub struct GroupSnapshot {
     pub listing: Option<Arc<TopicListing>>,
     /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
+    /// Topics on which it has commits from earlier times: its members do not read them, and nobody names them. Sorted.
+    pub left: Box<[TopicName]>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
     /// Its topics.
@@ -182,6 +184,12 @@ impl GroupSnapshot {
             && self.is_empty()
             && !self.remembered.had_members
             && self.topics.values().all(is_unread)
+    }
+
+    /// Whether the group has left a topic. Its lag there grows for ever, and means nothing.
+    #[must_use]
+    pub fn has_left(&self, topic: &TopicName) -> bool {
+        self.left.binary_search(topic).is_ok()
     }
 
     /// The topics that its members read. During a rebalance and while it has no members, the broker does not report them;

@@ -46,6 +46,23 @@ impl Subscription {
     }
 }
 
+/// Of topics with commits of a group that nobody names, those that are not in its `subscription`, which is only asked for
+/// if there are any. None if the subscription is not wholly known.
+pub(super) fn left_topics<'a>(
+    unnamed: impl Iterator<Item = &'a TopicName>,
+    subscription: impl FnOnce() -> Subscription,
+) -> Box<[TopicName]> {
+    let mut unnamed = unnamed.peekable();
+    if unnamed.peek().is_none() {
+        return Box::default();
+    }
+    let reads = subscription();
+    let left = unnamed.filter(|topic| reads.is_all && !reads.topics.contains(*topic));
+    let mut left: Vec<TopicName> = left.cloned().collect();
+    left.sort_unstable();
+    left.into()
+}
+
 /// Facts about a group that an empty group does not report; kept while it has no members and across
 /// restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ pub(super) struct ExportedGroups<'a> {
     pub(super) omitted_partitions: u64,
 }
 
-/// A group that has series.
+/// A group that has series, except of the topics that it has left.
 #[derive(Clone, Copy)]
 pub(super) struct ExportedGroup<'a> {
     pub(super) cluster: &'a ClusterName,
@@ -27,6 +27,14 @@ pub(super) struct ExportedGroup<'a> {
     pub(super) group: &'a GroupSnapshot,
     /// Whether its partitions have series of their own.
     has_partitions: bool,
+}
+
+impl<'a> ExportedGroup<'a> {
+    fn topics(&self) -> impl Iterator<Item = (&'a TopicName, &'a GroupTopic)> + use<'a> {
+        let group = self.group;
+        let topics = group.topics.iter();
+        topics.filter(|(topic, _)| !group.has_left(topic))
+    }
 }
 
 impl<'a> ExportedGroups<'a> {
@@ -57,7 +65,7 @@ impl<'a> ExportedGroups<'a> {
 
     pub(super) fn topics(&self) -> impl Iterator<Item = (Labels, &'a GroupTopic)> {
         self.groups.iter().flat_map(|group| {
-            let topics = group.group.topics.iter();
+            let topics = group.topics();
             topics.map(|(topic, read)| (topic_labels(group.cluster, group.id, topic), read))
         })
     }
@@ -78,7 +86,7 @@ impl<'a> ExportedGroups<'a> {
     pub(super) fn topics_read(&self) -> Vec<(Labels, &'a TopicOffsets, bool)> {
         let mut newest: BTreeMap<(&ClusterName, &TopicName), (&TopicLag, bool)> = BTreeMap::new();
         for group in &self.groups {
-            for (topic, read) in &group.group.topics {
+            for (topic, read) in group.topics() {
                 let Ok(lag) = &read.latest else {
                     continue;
                 };
@@ -102,7 +110,7 @@ fn latest_of<'g, 'a: 'g>(
     groups: impl Iterator<Item = &'g ExportedGroup<'a>>,
 ) -> impl Iterator<Item = (Labels, &'a TopicLag)> {
     groups.flat_map(|group| {
-        let topics = group.group.topics.iter();
+        let topics = group.topics();
         topics.filter_map(|(topic, read)| {
             let lag = read.latest.as_ref().ok()?;
             Some((topic_labels(group.cluster, group.id, topic), &**lag))
@@ -136,8 +144,39 @@ fn omit_partitions(groups: &mut [ExportedGroup<'_>], budget: u64) -> u64 {
 
 /// Partitions of all topics of a group, as last known.
 fn partitions(group: &ExportedGroup<'_>) -> u64 {
-    let topics = group.group.topics.values();
+    let topics = group.topics().map(|(_, topic)| topic);
     let lags = topics.filter_map(|topic| topic.latest.as_ref().ok().or(topic.complete.as_ref()));
     lags.map(|lag| u64::from(lag.partitions()))
         .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::fixtures;
+    use crate::model::kafka::sweep_plan::GroupPlan;
+    use crate::model::lag::assembly::Scope;
+
+    #[test]
+    fn a_topic_that_the_group_has_left_has_no_series() {
+        for (reads, expected) in [("t", 1), ("other", 0)] {
+            let rows = [(0, Ok(Some(5)), Ok(50))];
+            let mut read = fixtures::read(Duration::ZERO, "g", "t", &rows);
+            read.groups[0].plan = GroupPlan::new("g", BTreeSet::new());
+            read.groups[0].description = Ok(Arc::new(fixtures::member_of(reads)));
+            let snapshot = fixtures::evaluated(&[], [read], Scope::Whole);
+            let exported = ExportedGroups::new(&snapshot);
+            let found = [
+                exported.topics().count(),
+                exported.latest().count(),
+                exported.latest_with_partitions().count(),
+                exported.topics_read().len(),
+            ];
+            assert_eq!(found, [expected; 4], "{reads}");
+        }
+    }
 }

@@ -54,7 +54,14 @@ impl<'a> Left<'a> {
         let known = &self.sources.each[0].known;
         let group = known.groups.get(self.group.as_str());
         let group = group.context("no reading of the group")?;
+        // Old commits on a topic that does not count make no series and no events either.
         let picked = topic_selection::pick(group, &BTreeSet::new(), None);
+        let counts = |topic: &str| picked.topics.iter().any(|(name, _)| name.as_str() == topic);
+        ensure!(
+            counts(&self.old) != group.has_left(&self.old.as_str().into()),
+            "{:?}",
+            group.left
+        );
         let topics = picked.topics.iter().map(|(topic, _)| topic.to_string());
         let description = group.description.as_ref().context("not described")?;
         Ok((topics.collect(), description.state))

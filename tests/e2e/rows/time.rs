@@ -248,6 +248,20 @@ pub(super) fn lag_in_seconds_from_one_look(kafka: &KafkaCluster) -> Result<()> {
             false,
         ),
         (
+            "the first of messages that are hours old",
+            &[hour * 3, hour, now],
+            0,
+            hour * 3..hour * 3 + MINUTE,
+            false,
+        ),
+        (
+            "one older than lagwise looks back",
+            &[hour * 30, hour * 30, now],
+            1,
+            hour * 24..hour * 31,
+            true,
+        ),
+        (
             "one in the middle of old messages",
             &[20 * MINUTE, 20 * MINUTE, 20 * MINUTE, now],
             1,

@@ -22,6 +22,7 @@ use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::LogHistory;
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
+use crate::model::lag::subscription::left_topics;
 use crate::model::lag::topic_summary::TopicSummary;
 use crate::model::lag::{PartitionLag, Position};
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, Partition, TopicName};
@@ -60,6 +61,11 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    fn has_commits(&self) -> bool {
+        let is_commit = |committed| matches!(committed, Ok(Some(_)));
+        self.committed.iter().any(is_commit)
+    }
+
     /// Replaces the lags of a share group by what its coordinator reports.
     fn take_reported(&mut self, reported: Option<&BTreeMap<Partition, Lag>>) {
         for (partition, lag) in (0..).zip(&mut self.lags) {
@@ -94,6 +100,7 @@ impl<'a> Assembly<'a> {
             empty_for: history.empty.map(|since| since.elapsed(self.now)),
             listing: None,
             unseen: None,
+            left: before.map(|b| b.left.clone()).unwrap_or_default(),
             stuck: before.is_some_and(|b| b.stuck),
             topics: TopicMap::default(),
         };
@@ -149,6 +156,12 @@ impl<'a> Assembly<'a> {
         });
         history.note_commits(commits, before);
         snapshot.remembered = Arc::clone(&history.remembered);
+        let unnamed = drafts.iter().filter_map(|(topic, draft)| {
+            let is_unnamed = plan.discover && !plan.topics.contains(topic);
+            let has_commits = || draft.as_ref().is_ok_and(Draft::has_commits);
+            (is_unnamed && has_commits()).then_some(topic)
+        });
+        snapshot.left = left_topics(unnamed, || snapshot.subscription());
         let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
         let mut any_stuck = false;
         for draft in drafts
@@ -158,8 +171,9 @@ impl<'a> Assembly<'a> {
             any_stuck |= self.classify(draft, &classifier);
         }
         snapshot.stuck = any_stuck
-            && classifier.is_stuck(drafts.iter().flat_map(|(_, draft)| {
+            && classifier.is_stuck(drafts.iter().flat_map(|(topic, draft)| {
                 let (lags, fault) = match draft {
+                    Ok(_) if snapshot.has_left(topic) => (&[][..], None),
                     Ok(draft) => (&*draft.lags, None),
                     Err(fault) => (&[][..], Some(Err(*fault))),
                 };

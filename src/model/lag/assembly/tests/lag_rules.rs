@@ -102,6 +102,44 @@ fn sweep_topics(seconds: u64, reads: Option<&[&str]>, commits: &[(&str, i64)]) -
 }
 
 #[test]
+fn a_topic_that_the_group_has_left_does_not_make_it_stuck() {
+    for (reads, left, is_stuck) in [
+        (&["old", "t"][..], &[][..], true),
+        (&["t"], &["old"], false),
+        (&["elsewhere"], &["old", "t"], false),
+    ] {
+        let mut history = ClusterHistory::default();
+        let last = sweeps(&mut history, 0..=600, |seconds| {
+            let mut read = sweep_topics(seconds, Some(reads), &[("old", 40), ("t", 100)]);
+            // Others still write to it.
+            let end = 100 + i64::try_from(seconds).unwrap();
+            let grown = observe(seconds, "g", &[Ok(None)], &[end]).topics["t"].clone();
+            read.topics.insert("old".into(), grown);
+            read
+        });
+        let group = &last.groups["g"];
+        let found: Vec<_> = group.left.iter().map(TopicName::as_str).collect();
+        assert_eq!((found.as_slice(), group.stuck), (left, is_stuck));
+    }
+}
+
+#[test]
+fn no_topic_is_left_that_is_named_or_while_the_subscription_is_unknown() {
+    let left = |change: &dyn Fn(&mut GroupObservation)| {
+        let mut read = sweep_topics(0, Some(&["t"]), &[("old", 40), ("t", 100)]);
+        change(&mut read.groups[0]);
+        let snapshot = ClusterHistory::default().apply(read, Scope::Whole);
+        snapshot.groups["g"].left.len()
+    };
+    assert_eq!(left(&|_| {}), 1);
+    assert_eq!(left(&|group| group.description = Err(Fault::NoAnswer)), 0);
+    let named = |group: &mut GroupObservation| {
+        group.plan.topics = Arc::new(["old".into(), "t".into()].into());
+    };
+    assert_eq!(left(&named), 0);
+}
+
+#[test]
 fn topics_with_new_commits_of_an_empty_group_are_read_as_well() {
     let reads = |snapshot: &ClusterSnapshot| {
         let reads = snapshot.groups["g"].subscription();
