@@ -15,6 +15,7 @@ mod manifest_files;
 pub mod page;
 pub mod record;
 pub mod release;
+mod repeated_output;
 pub mod run;
 pub mod shadow;
 pub mod simulate;
@@ -23,7 +24,7 @@ mod text_table;
 pub mod topics;
 mod trace_text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -195,12 +196,12 @@ pub fn error_text(error: &anyhow::Error) -> String {
     text
 }
 
-/// Clears the screen, if standard output is a terminal.
-fn clear_screen() -> anyhow::Result<()> {
-    if io::stdout().is_terminal() {
-        write_stdout(b"\x1b[H\x1b[2J")?;
-    }
-    Ok(())
+/// Columns and lines of the terminal; the usual ones if it does not report them.
+fn terminal_size() -> (usize, usize) {
+    let size = terminal_size::terminal_size();
+    size.map_or((80, 24), |(width, height)| {
+        (width.0.into(), height.0.into())
+    })
 }
 
 /// Writes to standard output; `false` if the reader is gone.

@@ -2,6 +2,7 @@
 
 mod csv;
 pub(super) mod name_filter;
+mod notes;
 pub(super) mod reading;
 mod rows;
 mod table;
@@ -17,13 +18,10 @@ use self::reading::{ClusterReader, ClusterReading, LagRequest, MAX_GROUPS_AT_ONC
 use self::rows::{RowLag, SortKey, group_rows, partition_rows, sort_rows};
 use self::table::{group_table, partition_table, useful_parallelism_lines};
 use super::kafka_args::KafkaArgs;
+use super::repeated_output::{WATCH_INTERVAL, print_again, watch_header};
 use super::run::Signals;
-use super::{Output, clear_screen, print_error, write_output};
+use super::{Output, print_error, write_output};
 use crate::kafka::ClientSettings;
-use crate::model::units::short_duration::short_duration;
-
-/// Interval of `--watch` without `--for`.
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The arguments of `lagwise lag`.
 #[derive(Debug, Args)]
@@ -39,7 +37,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
     other outputs have a row for each partition. --partitions and --summary choose.\n\n\
     LAG is counted as by Kafka's own tool: a partition without a committed offset has none. USEFUL is the largest \
     number of members that can have work at the same time. DRAIN is the time until the lag is gone at these rates, \
-    and never if it does not shrink.\n\n\
+    of a group that of its slowest partition, and never if it does not shrink. In a pattern, * stands for any characters.\n\n\
     Exit code: 0 if all that was asked for is known, 1 if some of it is unknown or a pattern matches nothing (the \
     rest is still printed), 2 for wrong usage. A partition without a committed offset is not unknown.")]
 pub struct LagArgs {
@@ -210,41 +208,37 @@ fn print_readings(
     before: &[ClusterReading],
 ) -> anyhow::Result<(ExitCode, bool)> {
     let rendered = render(args, request, readings, before)?;
-    let unknown = || readings.iter().flat_map(|reading| &reading.unknown);
+    let unknown = readings.iter().flat_map(|reading| &reading.unknown);
+    let unknown: Vec<&str> = unknown.map(String::as_str).collect();
     let is_table = args.output == LagOutput::Table;
     let mut text = rendered.text;
-    if is_table && rendered.is_empty && unknown().next().is_some() {
+    if is_table && rendered.is_empty && !unknown.is_empty() {
         text = String::new();
     }
+    let exit = match rendered.is_known && unknown.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
     if is_table && args.watch {
-        clear_screen()?;
-        text = watch_header(args, SystemTime::now()) + &text;
+        let header = header(args, SystemTime::now());
+        return Ok((exit, print_again(&header, &text, &unknown)?));
     }
     let has_reader = match args.output {
         // Both escape what they print.
         LagOutput::Table | LagOutput::Csv => write_output(Output::Table, &text)?,
         LagOutput::Json | LagOutput::Yaml => write_output(Output::Json, &text)?,
     };
-    for unknown in unknown() {
-        print_error(unknown);
-    }
-    let exit = match rendered.is_known && unknown().next().is_none() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    };
+    unknown.iter().for_each(|unknown| print_error(unknown));
     Ok((exit, has_reader))
 }
 
-fn watch_header(args: &LagArgs, now: SystemTime) -> String {
+/// The line above each table of `--watch`.
+fn header(args: &LagArgs, now: SystemTime) -> String {
     let rates = match args.rates_over {
         Some(_) => ", rates since the reading before",
         None => "",
     };
-    format!(
-        "lagwise lag  {}  every {}{rates}\n\n",
-        humantime::format_rfc3339_seconds(now),
-        short_duration(args.interval()),
-    )
+    watch_header("lag", now, args.interval()) + rates
 }
 
 /// Formats the rows that are asked for: groups or partitions.

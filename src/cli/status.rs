@@ -5,7 +5,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{ArgGroup, Args};
 use serde::Deserialize;
@@ -14,8 +14,9 @@ use self::table::table;
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
 use super::look::read_hpas;
+use super::repeated_output::{WATCH_INTERVAL, print_again, watch_header};
 use super::shadow::shadow_table;
-use super::{Output, clear_screen, error_text, print_error, write_output};
+use super::{Output, error_text, print_error, write_output};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{CurrentReplicas, list};
@@ -23,9 +24,6 @@ use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::keda::shadow::ShadowRow;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
-
-/// Interval of `--watch`.
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Maximum size of a daemon's response.
 pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -42,7 +40,7 @@ pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
     need the rights to get its Lease and the APIService of external metrics, and to get and create \
     pods/portforward. REPLICAS comes \
     from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload sleeps \
-    that was scaled to zero. DESIRED is for example \"12 of 53\" if the lag is worth 53 replicas and the ceiling is \
+    that was scaled to zero, or that it was not lagwise that switched it off. DESIRED is for example \"12 of 53\" if the lag is worth 53 replicas and the ceiling is \
     12. CAP is followed by * while maxReplicas is at most the ceiling, and by \"paused\" while lagwise.dev/paused \
     stops the writes of lagwise; the HPA still scales then. From a daemon that observes, a second table \
     shows KEDA's ScaledObjects; lagwise shadow report has their sums too.\n\n\
@@ -165,10 +163,13 @@ fn print_statuses(args: &StatusArgs, rows: &StatusRows) -> anyhow::Result<(ExitC
         (None, []) => table(hpas),
         (None, shadow) => format!("{}\n{}", table(hpas), shadow_table(shadow)),
     };
-    if args.watch && args.output == Output::Table {
-        clear_screen()?;
-    }
-    let has_reader = write_output(args.output, &text)?;
+    let has_reader = match args.watch && args.output == Output::Table {
+        true => {
+            let header = watch_header("status", SystemTime::now(), WATCH_INTERVAL);
+            print_again(&header, &text, &[])?
+        }
+        false => write_output(args.output, &text)?,
+    };
     let exit = match hpas.iter().all(|hpa| hpa.lag.is_some()) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

@@ -7,14 +7,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::report::Summary;
 use super::screen::{Frame, Links, Style};
-use crate::cli::{Output, write_stdout};
+use crate::cli::{Output, terminal_size, write_stdout};
 
 /// Switches to the alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
-
-/// Columns and lines of a terminal that does not report them.
-const SIZE: (u16, u16) = (80, 24);
 
 /// An output of the demo.
 pub(super) enum View {
@@ -87,7 +84,7 @@ impl View {
     pub(super) fn show(&mut self, frame: &Frame) -> anyhow::Result<bool> {
         let text = match self {
             View::Live(live) => {
-                (live.style.width, live.style.height) = size();
+                (live.style.width, live.style.height) = terminal_size();
                 live.redraw(&frame.render(live.style))
             }
             View::Lines => format!("{}\n", frame.line()),
@@ -152,20 +149,12 @@ impl Drop for LiveTerminal {
     }
 }
 
-/// Columns and lines.
-fn size() -> (usize, usize) {
-    let size = terminal_size::terminal_size();
-    let size = size.map(|(width, height)| (width.0, height.0));
-    let (width, height) = size.unwrap_or(SIZE);
-    (width.into(), height.into())
-}
-
 fn style() -> Style {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()
         .find_map(variable);
-    let (width, height) = size();
+    let (width, height) = terminal_size();
     Style {
         unicode: speaks_utf8(locale.as_deref()),
         colour: variable("NO_COLOR").is_none()

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 
 use crate::cli::text_table::{TableColumn, TextTable, or_dash};
-use crate::model::diagnostics::explain::{PartitionPart, TopicPart};
+use crate::model::diagnostics::explain::{PartitionPart, TopicPart, UNKNOWN_RULE};
+use crate::model::units::short_duration::{from_seconds, short_lag_age};
 
 /// A topic with more partitions is folded.
 const SHOWN_MAX: usize = 20;
@@ -36,7 +37,7 @@ pub(super) fn partition_lines(topic: &TopicPart, shown: ShownPartitions) -> Vec<
     };
     let mut lines = match rows.is_empty() {
         true => Vec::new(),
-        false => table(&rows),
+        false => table(&rows, topic.incomplete.as_deref()),
     };
     let omitted = all.len() - rows.len() + topic.partitions_left_out;
     if omitted > 0 {
@@ -89,7 +90,12 @@ fn histogram(all: &[PartitionPart]) -> Vec<String> {
     table.lines()
 }
 
-fn table(partitions: &[&PartitionPart]) -> Vec<String> {
+/// The table; the reason for `incomplete` stands above it already.
+fn table(partitions: &[&PartitionPart], incomplete: Option<&str>) -> Vec<String> {
+    let rule = |rule: &str| match rule.strip_prefix(UNKNOWN_RULE) {
+        Some(reason) if incomplete == Some(reason) => "unknown".to_owned(),
+        _ => rule.to_owned(),
+    };
     let mut table = TextTable::new([
         TableColumn::number("PARTITION"),
         TableColumn::number("COMMITTED"),
@@ -106,16 +112,19 @@ fn table(partitions: &[&PartitionPart]) -> Vec<String> {
             or_dash(partition.log_end_offset),
             or_dash(partition.lag),
             or_dash(partition.counts),
-            or_dash(partition.lag_seconds.map(age)),
-            partition.rule.clone(),
+            or_dash(age(
+                partition.lag_seconds,
+                partition.lag_seconds_is_lower_bound,
+            )),
+            rule(&partition.rule),
         ]);
     }
     table.lines()
 }
 
-/// A duration to the tenth of a second.
-pub(super) fn age(seconds: f64) -> String {
-    format!("{seconds:.1} s")
+/// The age of the oldest unread message. A single reading often gives only a lower bound.
+pub(super) fn age(seconds: Option<f64>, is_lower_bound: bool) -> Option<String> {
+    short_lag_age(from_seconds(seconds?), is_lower_bound)
 }
 
 #[cfg(test)]
@@ -130,6 +139,7 @@ mod tests {
             lag,
             counts: lag,
             lag_seconds: None,
+            lag_seconds_is_lower_bound: false,
             rule: "measured".to_owned(),
         };
         TopicPart {
@@ -137,6 +147,7 @@ mod tests {
             read_seconds_ago: Some(1),
             lag: None,
             lag_seconds: None,
+            lag_seconds_is_lower_bound: false,
             incomplete: None,
             partitions: lags.enumerate().map(part).collect(),
             partitions_left_out: 0,

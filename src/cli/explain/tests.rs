@@ -150,6 +150,26 @@ fn observed_cap_and_the_users_maximum() {
 }
 
 #[test]
+fn an_error_that_conditions_quote_is_printed_once() {
+    for (selector, after) in [
+        ("cluster=main,group=partial,topic=refunds", SECOND * 600),
+        ("cluster=main,group=nowhere", SECOND * 12),
+    ] {
+        let mut hpa = live(facts(selector), 3);
+        let refusal = explained(&hpa, after).metrics[0].refusal.clone().unwrap();
+        let mut failed = condition("ScalingActive", "False", "FailedGetExternalMetric");
+        failed.message = format!("unable to fetch metrics from external metrics API: {refusal}");
+        hpa.conditions = vec![failed];
+        let text = render(&explained(&hpa, after));
+        assert_eq!(text.matches(&refusal).count(), 1, "{text}");
+        assert!(
+            text.contains("from external metrics API: the error above"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn pause_of_the_writes_does_not_hold_the_replicas() {
     let paused = |value: &str| {
         let pause = ("lagwise.dev/paused".to_owned(), value.to_owned());

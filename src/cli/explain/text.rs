@@ -34,12 +34,14 @@ pub(super) fn render(explanation: &Explanation, partitions: ShownPartitions) -> 
         lines.cap(cap, explanation.ceiling);
     }
     if let Some(outcome) = &explanation.outcome {
-        lines.outcome(outcome);
+        let metrics = explanation.metrics.iter();
+        let refusals: Vec<&str> = metrics.filter_map(|m| m.refusal.as_deref()).collect();
+        lines.outcome(outcome, &refusals);
     }
     if let Some(shadow) = &explanation.shadow {
         lines.shadow(shadow);
     }
-    lines.list("Findings", &explanation.findings);
+    lines.findings(&explanation.findings);
     lines.list("Not visible from outside", &explanation.not_knowable);
     out
 }
@@ -66,6 +68,26 @@ impl Lines<'_> {
         }
         for one in all {
             self.add(1, &format!("- {one}"));
+        }
+    }
+
+    /// Whether this was said before. Nothing is said twice.
+    fn is_said(&self, text: &str) -> bool {
+        !text.is_empty() && self.out.contains(text)
+    }
+
+    fn findings(&mut self, all: &[String]) {
+        let shown = all.iter().map(|finding| {
+            let code = finding.split_once(' ').map_or("", |(code, _)| code);
+            match finding.split_once(": ") {
+                Some((_, message)) if self.is_said(message) => format!("{code}: as above"),
+                _ => finding.clone(),
+            }
+        });
+        let shown: Vec<_> = shown.collect();
+        self.list("Findings", &shown);
+        if !shown.is_empty() {
+            self.add(1, "What to do: lagwise lint --explain CODE");
         }
     }
 
@@ -108,6 +130,7 @@ impl Lines<'_> {
             }
             (None, refusal) => {
                 let why = refusal.as_deref().unwrap_or("unknown");
+                let why = if self.is_said(why) { "as above" } else { why };
                 self.add(1, &format!("value served: none, but an error: {why}"));
             }
         }
@@ -157,10 +180,12 @@ impl Lines<'_> {
             |seconds| format!("read {seconds} s ago"),
         );
         let lag = value_or(topic.lag, "unknown");
-        let age = topic
-            .lag_seconds
-            .map_or_else(String::new, |seconds| format!(", {} behind", age(seconds)));
-        self.add(2, &format!("topic {}: lag {lag}{age}, {ago}", topic.topic));
+        let age = age(topic.lag_seconds, topic.lag_seconds_is_lower_bound);
+        let behind = age.map_or_else(String::new, |age| format!(", {age} behind"));
+        self.add(
+            2,
+            &format!("topic {}: lag {lag}{behind}, {ago}", topic.topic),
+        );
         if let Some(incomplete) = &topic.incomplete {
             self.add(
                 3,
@@ -211,7 +236,8 @@ impl Lines<'_> {
         self.add(1, &format!("maxReplicas: {}{user}", cap.max_replicas));
     }
 
-    fn outcome(&mut self, outcome: &Outcome) {
+    /// The HPA controller's part; `refusals` are the errors that lagwise answers with.
+    fn outcome(&mut self, outcome: &Outcome, refusals: &[&str]) {
         self.heading("HPA controller");
         let spec = value_or(outcome.spec_replicas, "unknown");
         let status = value_or(outcome.status_replicas, "unknown");
@@ -247,15 +273,23 @@ impl Lines<'_> {
         };
         self.add(1, &format!("next sync sets: {next}"));
         for line in &outcome.because {
-            self.add(2, &format!("because {line}"));
+            if !self.is_said(line) {
+                self.add(2, &format!("because {line}"));
+            }
         }
         for condition in &outcome.conditions {
             let note = if condition.blocks() { "blocking: " } else { "" };
+            // The HPA controller quotes the error that lagwise answered with.
+            let quoted = refusals
+                .iter()
+                .fold(condition.message.clone(), |message, refusal| {
+                    message.replace(refusal, "the error above")
+                });
             self.add(
                 1,
                 &format!(
-                    "{note}{} {} ({}): {}",
-                    condition.kind, condition.status, condition.reason, condition.message
+                    "{note}{} {} ({}): {quoted}",
+                    condition.kind, condition.status, condition.reason
                 ),
             );
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::notes::{group_note, lag_left_behind};
 use super::reading::{ClusterReading, LagRequest};
 use crate::model::evaluation::parallelism::Parallelism;
 use crate::model::evaluation::topic_selection::whole_parallelism;
@@ -197,6 +198,10 @@ pub(super) fn partition_rows<'a>(
                 let mut row = LagRow::new(&cluster.cluster, group, topic, lag, partition);
                 row.useful_parallelism = useful;
                 row.group_state = read.description.as_deref().map(|d| d.state);
+                if read.has_left(topic) && row.lag.is_some_and(|lag| lag > Lag(0)) {
+                    let left = "the members do not read this topic any more".to_owned();
+                    row.note.get_or_insert(left);
+                }
                 let number = Partition::try_from(partition).unwrap_or(Partition::MAX);
                 row.members = owners.as_ref().map(|owners| {
                     let members = owners.get(&(topic, number)).into_iter().flatten();
@@ -285,6 +290,7 @@ pub(super) fn group_rows<'a>(
             continue;
         }
         let description = read.description.as_deref();
+        let left = lag_left_behind(read, &topics);
         let summary = GroupSummary::new(topics, earlier);
         let lag = summary.lag().filter(|_| read.fault.is_none());
         let age = summary.age.filter(|_| lag.is_some());
@@ -304,47 +310,12 @@ pub(super) fn group_rows<'a>(
                 .throughput
                 .zip(lag)
                 .map(|(t, _)| RateRow::new(t, summary.time_to_drain)),
-            note: note(read.fault, &summary),
+            note: group_note(read.fault, &summary, left),
             is_unknown: read.fault.is_some() || summary.unknown > 0 || summary.has_unread(),
             topics: summary.topics,
         });
     }
     rows
-}
-
-/// The note on a group: faults, and partitions without a committed offset.
-fn note(fault: Option<Fault>, summary: &GroupSummary) -> Option<String> {
-    let mut notes = Vec::new();
-    if let Some(fault) = fault {
-        notes.push(fault.to_string());
-    } else if summary.partitions == 0 && summary.unread.is_empty() {
-        notes.push("no committed offset".to_owned());
-    }
-    if let Some((topic, fault)) = summary.unread.first() {
-        let others = match summary.unread.len() {
-            0 | 1 => String::new(),
-            count => format!(" (and {} more topics)", count - 1),
-        };
-        notes.push(format!("topic {topic}: {fault}{others}"));
-    }
-    let GroupSummary {
-        partitions,
-        unknown,
-        uncommitted,
-        ..
-    } = summary;
-    if let Some(fault) = summary.fault {
-        let rest = summary.known_lag.unwrap_or_default();
-        notes.push(format!(
-            "unknown on {unknown} of {partitions} partitions: {fault}; the others have lag {rest}"
-        ));
-    }
-    if *uncommitted > 0 {
-        notes.push(format!(
-            "no commit on {uncommitted} of {partitions} partitions"
-        ));
-    }
-    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 type GroupOfCluster<'a, 'b> = (
@@ -379,9 +350,4 @@ fn owners(description: &GroupDescription) -> HashMap<(&TopicName, Partition), Ve
         }
     }
     owners
-}
-
-/// The age or time to drain of a row.
-pub(super) fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }

@@ -1,11 +1,11 @@
 //! Tables of `lagwise lag`.
 
-use super::rows::{GroupRow, LagRow, RateRow, RowLag, seconds};
+use super::rows::{GroupRow, LagRow, RateRow, RowLag};
 use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::kafka::group::GroupState;
 use crate::model::units::newtypes::Lag;
-use crate::model::units::short_duration::{short_duration, short_lag_age};
+use crate::model::units::short_duration::{from_seconds, short_duration, short_lag_age};
 use crate::model::units::untrusted_text::Printable;
 
 /// Columns that only some tables have.
@@ -158,21 +158,23 @@ pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -
     format!("{}\n{}\n", table.render(), sum.line())
 }
 
-/// Formats the useful parallelism, one line per group.
+/// Formats the state and the useful parallelism, one line per group.
 pub(super) fn useful_parallelism_lines(rows: &[LagRow<'_>]) -> String {
     let mut groups: Vec<_> = rows
         .iter()
-        .filter_map(|row| Some((row.cluster, row.group, row.useful_parallelism?)))
+        .filter_map(|row| Some((row, row.useful_parallelism?)))
         .collect();
-    groups.sort_by_key(|(cluster, group, _)| (*cluster, *group));
-    groups.dedup_by_key(|(cluster, group, _)| (*cluster, *group));
-    let line = |(_, group, useful): (&str, &str, Parallelism)| {
-        let group = Printable::name(group);
+    groups.sort_by_key(|(row, _)| (row.cluster, row.group));
+    groups.dedup_by_key(|(row, _)| (row.cluster, row.group));
+    let line = |(row, useful): (&LagRow<'_>, Parallelism)| {
+        let group = Printable::name(row.group);
+        let state = row.group_state.map(|state| format!(" {};", state.label()));
         let members = match useful.limit {
             Limit::Bounded(most) => format!("at most {most} members"),
             Limit::Unbounded => "any number of members".to_owned(),
         };
-        format!("group {group}: {members} can have work: {}\n", useful.rule)
+        let (state, rule) = (state.unwrap_or_default(), useful.rule);
+        format!("group {group}:{state} {members} can have work: {rule}\n")
     };
     groups.into_iter().map(line).collect()
 }
@@ -191,7 +193,7 @@ fn has_several<'a>(mut clusters: impl Iterator<Item = &'a str>) -> bool {
 
 /// The age of the oldest unread message. With a single reading it is usually a lower bound.
 fn age(age: Option<f64>, is_lower_bound: bool) -> String {
-    or_dash(age.and_then(|age| short_lag_age(seconds(age), is_lower_bound)))
+    or_dash(age.and_then(|age| short_lag_age(from_seconds(age), is_lower_bound)))
 }
 
 fn rate_columns(with_rates: bool) -> impl Iterator<Item = TableColumn> {
@@ -205,9 +207,10 @@ fn rate_cells(with_rates: bool, rates: Option<RateRow>) -> impl Iterator<Item = 
         Some(rates) => [
             rate(rates.produced_per_second),
             rate(rates.consumed_per_second),
-            rates
-                .drain_seconds
-                .map_or_else(|| "never".to_owned(), |left| short_duration(seconds(left))),
+            rates.drain_seconds.map_or_else(
+                || "never".to_owned(),
+                |left| short_duration(from_seconds(left)),
+            ),
         ],
     };
     cells.into_iter().filter(move |_| with_rates)

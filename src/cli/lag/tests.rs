@@ -7,6 +7,7 @@ use super::*;
 use crate::model::fixtures::{self, PartitionReading};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
+use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::units::newtypes::GroupId;
@@ -197,7 +198,8 @@ fn a_partition_without_a_commit_is_not_unknown() {
 #[test]
 fn named_group_shows_its_useful_parallelism() {
     let shown = rendered(&["--group", "billing"]).text;
-    let expected = "group billing: at most 2 members can have work: the topic's partitions\n";
+    let expected =
+        "group billing: stable; at most 2 members can have work: the topic's partitions\n";
     assert!(shown.ends_with(expected), "{shown}");
 }
 
@@ -205,12 +207,12 @@ fn named_group_shows_its_useful_parallelism() {
 fn watching_shows_a_clock() {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_979_289);
     assert_eq!(
-        watch_header(&parse(&["--watch"]), at),
-        "lagwise lag  2024-05-06T07:08:09Z  every 2s\n\n"
+        header(&parse(&["--watch"]), at),
+        "lagwise lag  2024-05-06T07:08:09Z  every 2s"
     );
     assert_eq!(
-        watch_header(&parse(&["--watch", "--for", "1m30s"]), at),
-        "lagwise lag  2024-05-06T07:08:09Z  every 1m30s, rates since the reading before\n\n"
+        header(&parse(&["--watch", "--for", "1m30s"]), at),
+        "lagwise lag  2024-05-06T07:08:09Z  every 1m30s, rates since the reading before"
     );
 }
 
@@ -277,4 +279,31 @@ fn a_pattern_that_matches_no_topic_is_reported_once_all_is_known() {
         .unknown
         .insert("main: no broker is reachable".into());
     assert!(unmatched(&after[0], &flags).is_empty());
+}
+
+#[test]
+fn lag_on_a_topic_that_the_group_has_left_is_noted() {
+    let rows = [ok(3, 8), ok(4, 4)];
+    let left = [
+        Some("5 of it on topics that its members do not read any more: orders"),
+        Some("the members do not read this topic any more"),
+    ];
+    for (reads, expected) in [("orders", [None; 2]), ("payments", left)] {
+        let mut observation = fixtures::read(Duration::ZERO, "moved", "orders", &rows);
+        observation.groups[0].plan = GroupPlan::new("moved", Default::default());
+        observation.groups[0].description = Ok(Arc::new(fixtures::member_of(reads)));
+        let snapshot = ClusterHistory::default().apply(observation, Scope::Partial);
+        let readings = [ClusterReading {
+            cluster: "main".into(),
+            groups: [("moved".into(), Arc::clone(&snapshot.groups["moved"]))].into(),
+            unknown: Default::default(),
+        }];
+        let request = parse(&[]).request();
+        let group = &group_rows(&request, &readings, &[])[0];
+        assert_eq!(group.lag.map(|lag| lag.0), Some(5));
+        let partitions = partition_rows(&request, &readings, &[]);
+        let notes = [group.note.as_deref(), partitions[0].note.as_deref()];
+        assert_eq!(notes, expected);
+        assert_eq!(partitions[1].note, None);
+    }
 }

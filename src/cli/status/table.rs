@@ -6,6 +6,7 @@ use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::diagnostics::attention::is_at_ceiling;
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
+use crate::model::findings::FindingCode;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::short_duration::{short_duration, short_lag_age};
 
@@ -74,10 +75,15 @@ fn lag_age(hpa: &HpaStatus) -> String {
     or_dash(age.and_then(|age| short_lag_age(age, hpa.lag_millis_is_lower_bound)))
 }
 
-/// The rule behind the value, or why there is none; and since when lagwise keeps the workload at zero replicas.
+/// The rule behind the value, or why there is none; and for a workload at zero replicas, since when lagwise keeps it
+/// there, or that somebody else does.
 fn reason(hpa: &HpaStatus) -> String {
+    let is = |code: FindingCode| hpa.findings.iter().any(|found| found == code.code());
     match &hpa.asleep_since {
         Some(since) => format!("asleep since {since}, {}", hpa.reason),
+        None if is(FindingCode::SwitchedOff) => {
+            format!("switched off, not by lagwise, {}", hpa.reason)
+        }
         None => hpa.reason.clone(),
     }
 }
@@ -146,6 +152,19 @@ mod tests {
                 age_millis: Some(1000),
                 findings: vec!["LW018".into(), "LW024".into()],
                 ..of("mail")
+            },
+            HpaStatus {
+                lag: Some(50),
+                lag_millis: Some(500),
+                lag_millis_is_lower_bound: true,
+                replicas: Some(0),
+                desired: Some(1),
+                ceiling: Some(Limit::Bounded(Replicas(2))),
+                partitions: Some(2),
+                reason: "as_measured".into(),
+                age_millis: Some(1000),
+                findings: vec!["LW054".into()],
+                ..of("off")
             },
             HpaStatus {
                 replicas: Some(3),

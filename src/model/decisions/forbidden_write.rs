@@ -19,18 +19,13 @@ impl ForbiddenWrite {
     pub fn finding(self, hpa: &HpaFacts, reason: &str) -> Finding {
         let target = scale_target_name(hpa);
         let reason = Printable::message(reason);
-        let (what, value) = match self {
-            ForbiddenWrite::Cap => (
-                "lagwise may not write maxReplicas".to_owned(),
-                "enforce.enabled",
-            ),
-            ForbiddenWrite::Zero => (
-                format!("lagwise may not scale {target} to zero or wake it"),
-                "scaleToZero.enabled",
-            ),
+        let what = match self {
+            ForbiddenWrite::Cap => "lagwise may not write maxReplicas".to_owned(),
+            ForbiddenWrite::Zero => {
+                format!("lagwise may not scale {target} to zero or wake it")
+            }
         };
-        let message =
-            format!("{what}: {reason}; if a right is missing, {value} of the chart grants it");
+        let message = format!("{what}: {reason}");
         Finding::new(FindingCode::WriteForbidden, hpa.key(), message)
     }
 }
@@ -41,7 +36,7 @@ mod tests {
     use crate::model::hpa::facts::ScaleTarget;
 
     #[test]
-    fn names_what_is_not_done_the_missing_right_and_the_value_of_the_chart() {
+    fn names_what_is_not_done_and_the_missing_right() {
         let hpa = HpaFacts {
             namespace: "shop".into(),
             name: "billing".into(),
@@ -56,11 +51,11 @@ mod tests {
         for (write, expected) in [
             (
                 ForbiddenWrite::Zero,
-                "lagwise may not scale Deployment shop/billing to zero or wake it: User \"lagwise\" cannot patch resource \"deployments/scale\"; if a right is missing, scaleToZero.enabled of the chart grants it",
+                "lagwise may not scale Deployment shop/billing to zero or wake it: User \"lagwise\" cannot patch resource \"deployments/scale\"",
             ),
             (
                 ForbiddenWrite::Cap,
-                "lagwise may not write maxReplicas: User \"lagwise\" cannot patch resource \"deployments/scale\"; if a right is missing, enforce.enabled of the chart grants it",
+                "lagwise may not write maxReplicas: User \"lagwise\" cannot patch resource \"deployments/scale\"",
             ),
         ] {
             assert_eq!(write.finding(&hpa, reason).message, expected);

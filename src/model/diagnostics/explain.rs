@@ -5,6 +5,7 @@
 //! [`outcome()`] adds what the HPA controller computes from that value, which needs the HPA object.
 
 pub mod derive;
+mod hidden_facts;
 mod listing;
 pub mod live;
 pub mod outcome;
@@ -172,6 +173,8 @@ pub struct TopicPart {
     pub lag: Option<u64>,
     /// Age of the oldest unread message.
     pub lag_seconds: Option<f64>,
+    #[serde(default)]
+    pub lag_seconds_is_lower_bound: bool,
     /// Why the latest reading is incomplete, if it is. Then the last complete one is shown, and served
     /// until it is stale.
     pub incomplete: Option<String>,
@@ -181,6 +184,9 @@ pub struct TopicPart {
     #[serde(default)]
     pub partitions_left_out: usize,
 }
+
+/// Begins the rule of a partition whose lag is unknown; the reason follows.
+pub const UNKNOWN_RULE: &str = "unknown: ";
 
 /// A group's position on one partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -196,6 +202,8 @@ pub struct PartitionPart {
     pub counts: Option<u64>,
     /// Age of the oldest unread message.
     pub lag_seconds: Option<f64>,
+    #[serde(default)]
+    pub lag_seconds_is_lower_bound: bool,
     /// The lag rule, or the fault that keeps the lag unknown.
     pub rule: String,
 }

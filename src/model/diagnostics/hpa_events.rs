@@ -202,6 +202,7 @@ impl fmt::Display for EventReason {
             EventReason::ScaledToZero => {
                 f.write_str("scaled to zero: there was no lag for the whole cooldown")
             }
+            EventReason::Woken(1) => f.write_str("scaled from zero to 1 replica"),
             EventReason::Woken(replicas) => {
                 write!(f, "scaled from zero to {replicas} replicas")
             }

@@ -104,13 +104,21 @@ fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
 /// Finds a workload that was scaled to zero, but not by lagwise.
 fn find_switched_off(hpa: &HpaFacts) -> Option<Finding> {
     is_switched_off(hpa).then(|| {
-        let target = scale_target_name(hpa);
-        let message = format!(
-            "{target} has 0 replicas, and lagwise has not scaled it to zero, so lagwise does not start it; at 0 replicas the HPA does nothing (ScalingDisabled){}",
-            start_hint(hpa)
-        );
-        Finding::new(FindingCode::SwitchedOff, hpa.key(), message)
+        Finding::new(
+            FindingCode::SwitchedOff,
+            hpa.key(),
+            describe_switched_off(hpa),
+        )
     })
+}
+
+/// What a workload at zero replicas waits for that lagwise has not scaled to zero.
+pub(super) fn describe_switched_off(hpa: &HpaFacts) -> String {
+    format!(
+        "{} has 0 replicas, and lagwise has not scaled it to zero, so lagwise does not start it; at 0 replicas the HPA does nothing (ScalingDisabled){}",
+        scale_target_name(hpa),
+        start_hint(hpa)
+    )
 }
 
 /// Finds HPAs that scale the same workload, at least one of them on a metric of lagwise. Each of them gets a

@@ -29,7 +29,7 @@ impl FindingCode {
             Self::ToleranceAbove | Self::ToleranceBelow | Self::ToleranceLeft
                 if !version.has_tolerance() =>
             {
-                "Set lagwise.dev/cap: enforce. A tolerance in the HPA's behavior does not help: this cluster drops it, since it is older than Kubernetes 1.35."
+                "Set lagwise.dev/cap: enforce. A tolerance in the HPA's behavior does not help: this cluster drops or refuses it, since it is older than Kubernetes 1.35."
             }
             Self::ToleranceAbove | Self::ToleranceLeft => {
                 "Set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\", or lagwise.dev/cap: enforce."

@@ -312,12 +312,12 @@ finding_codes! {
     SwitchedOff "LW054" "switched_off" Info {
         what: "The workload of an HPA has zero replicas, and lagwise has not scaled it to zero.",
         why: "Kubernetes disables an HPA while its workload has zero replicas (condition ScalingActive: False, reason ScalingDisabled). lagwise starts only what is in its own record of scale to zero, since a zero set by a person or another program is meant. So the workload stays off, however large its lag is.",
-        fix: "If it is to run, scale it up with kubectl scale.",
+        fix: "Nothing if it is meant to be off. Otherwise scale it up.",
     }
     WriteForbidden "LW055" "write_forbidden" Warning {
         what: "lagwise lacks a right that it needs for what an HPA asks for.",
         why: "Without the right the workload is neither scaled to zero nor woken, or the ceiling is not written to maxReplicas. The message has the answer of the Kubernetes API server, which names the verb and the resource.",
-        fix: "Grant the right. In the values of the chart, scaleToZero.enabled and enforce.enabled do, for the namespaces in scaleToZero.namespaces and enforce.namespaces if these are set, and for other kinds than Deployments and StatefulSets by scaleToZero.targets.",
+        fix: "If a right is missing, grant it. In the values of the chart, scaleToZero.enabled and enforce.enabled do, for the namespaces in scaleToZero.namespaces and enforce.namespaces if these are set, and for other kinds than Deployments and StatefulSets by scaleToZero.targets.",
     }
     UnseenGroup "LW056" "unseen_group" Warning {
         what: "A group has neither members nor committed offsets on the topics that count, although replicas run.",

@@ -6,7 +6,7 @@ use crate::model::hpa::facts::{
 };
 use crate::model::hpa::label;
 use crate::model::hpa::selector::RejectedSelector;
-use crate::model::settings::annotation_keys::{PREFIX, WRITTEN};
+use crate::model::settings::annotation_keys::WRITTEN;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC, Metric};
 use crate::model::units::short_list::short_list;
 use crate::model::units::spelling::did_you_mean;
@@ -18,28 +18,15 @@ pub(super) fn find_rejected(hpa: &HpaFacts) -> impl Iterator<Item = Finding> {
     let ours = rejected.filter(|rejected| Metric::from_name(&rejected.name).is_some());
     ours.map(move |RejectedMetric { name, reason }| {
         let message = match reason {
-            RejectedSelector::Value { key, value } => {
-                let instead = instead_of_value(key);
-                format!(
-                    "the selector of {name} has the value \"{value}\" of the label {key}, which is not a valid label value, so the HPA controller rejects it{instead}"
-                )
-            }
+            RejectedSelector::Value { key, value } => format!(
+                "the selector of {name} has the value \"{value}\" of the label {key}, which is not a valid label value, so the HPA controller rejects it"
+            ),
             RejectedSelector::Operator(operator) => format!(
                 "the selector of {name} has the operator \"{operator}\", which Kubernetes does not know, so the HPA controller rejects it"
             ),
         };
         Finding::new(FindingCode::InvalidSelector, hpa.key(), message)
     })
-}
-
-/// How to select a name that is not a valid label value, as the end of a message.
-fn instead_of_value(key: &str) -> String {
-    let annotation = match key {
-        label::GROUP => "consumer-group",
-        label::TOPIC => "topics",
-        _ => return String::new(),
-    };
-    format!("; name it in the annotation {PREFIX}{annotation} instead")
 }
 
 /// Finds that an HPA without a metric of lagwise seems to have been meant to have one: by its annotations, or by the
@@ -259,21 +246,21 @@ mod tests {
     }
 
     #[test]
-    fn says_what_to_use_instead_of_a_value_that_no_label_can_have() {
+    fn names_the_selector_that_kubernetes_rejects() {
         let long = "g".repeat(70);
         for (name, reason, expected) in [
             (
                 "kafka_lag",
                 RejectedSelector::value("group", "team/orders"),
                 Some(
-                    "the selector of kafka_lag has the value \"team/orders\" of the label group, which is not a valid label value, so the HPA controller rejects it; name it in the annotation lagwise.dev/consumer-group instead",
+                    "the selector of kafka_lag has the value \"team/orders\" of the label group, which is not a valid label value, so the HPA controller rejects it",
                 ),
             ),
             (
                 "kafka_desired_replicas",
                 RejectedSelector::value("topic", "_x"),
                 Some(
-                    "the selector of kafka_desired_replicas has the value \"_x\" of the label topic, which is not a valid label value, so the HPA controller rejects it; name it in the annotation lagwise.dev/topics instead",
+                    "the selector of kafka_desired_replicas has the value \"_x\" of the label topic, which is not a valid label value, so the HPA controller rejects it",
                 ),
             ),
             (

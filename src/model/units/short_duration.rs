@@ -37,6 +37,12 @@ pub fn short_lag_age(age: Duration, is_lower_bound: bool) -> Option<String> {
     }
 }
 
+/// A number of seconds as a duration; the longest one if it is too large.
+#[must_use]
+pub fn from_seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

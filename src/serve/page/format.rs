@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::units::short_duration::short_duration;
+use crate::model::units::short_duration::{short_duration, short_lag_age};
 
 /// Stands for what is unknown.
 pub(super) const UNKNOWN: &str = "–";
@@ -79,13 +79,8 @@ pub(super) fn seconds(seconds: u64) -> String {
 
 /// Age of the oldest unread message. A lower bound of zero says nothing.
 pub(super) fn behind(status: &HpaStatus) -> String {
-    let text = status.lag_millis.map(Duration::from_millis);
-    let is_bound = status.lag_millis_is_lower_bound;
-    let text = text.filter(|behind| !is_bound || *behind >= Duration::from_secs(1));
-    or_unknown(text.map(|behind| {
-        let sign = if is_bound { ">" } else { "" };
-        format!("{sign}{}", short_duration(behind))
-    }))
+    let age = status.lag_millis.map(Duration::from_millis);
+    or_unknown(age.and_then(|age| short_lag_age(age, status.lag_millis_is_lower_bound)))
 }
 
 pub(super) fn limit(limit: Option<Limit>) -> String {

@@ -8,6 +8,7 @@ use super::html::Html;
 use crate::model::diagnostics::explain::{PartitionPart, TopicPart};
 use crate::model::kafka::group::{GroupDescription, Member};
 use crate::model::units::newtypes::TopicName;
+use crate::model::units::short_duration::{from_seconds, short_lag_age};
 use crate::model::units::untrusted_text::Printable;
 
 /// Partitions that have a bar each; of more there is a strip, and bars of those with the most lag.
@@ -153,7 +154,9 @@ fn bar(
                 html.text_element("span", &[("class", &"tag")], class);
             }
         });
-        let behind = partition.lag_seconds.map(format::seconds_of);
+        let is_bound = partition.lag_seconds_is_lower_bound;
+        let behind = partition.lag_seconds.map(from_seconds);
+        let behind = behind.and_then(|behind| short_lag_age(behind, is_bound));
         html.text_element("td", &[("class", &"number")], format::or_unknown(behind));
         html.text_element("td", &[], Printable::message(&partition.rule));
         html.element("td", &[("class", &"owner")], |html| match owner {

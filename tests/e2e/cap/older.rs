@@ -10,8 +10,8 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
 /// What an older cluster can do about the tolerance.
-const ADVICE: &str = "Set lagwise.dev/cap: enforce. A tolerance in the HPA's behavior does not help: this cluster drops it, since it is \
-                      older than Kubernetes 1.35.";
+const ADVICE: &str = "Set lagwise.dev/cap: enforce. A tolerance in the HPA's behavior does not help: this cluster drops or refuses it, since \
+                      it is older than Kubernetes 1.35.";
 
 /// What lagwise says about an HPA whose manifest sets a tolerance: `lint` of the cluster, `lint` of the manifest, and the
 /// event.

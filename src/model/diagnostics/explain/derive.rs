@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::hidden_facts::hidden_in_consumers;
 use super::listing::describe_listing;
 use super::policy::explain_policy;
-use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart};
+use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart, UNKNOWN_RULE};
 use crate::model::diagnostics::at_ceiling::AtCeiling;
 use crate::model::evaluation::group_evaluation::{TopicReading, Unmeasured};
 use crate::model::evaluation::parallelism::Limit;
@@ -19,11 +20,11 @@ use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
+use crate::model::lag::lag_age::LagAge;
 use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::{HpaCap, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId};
-use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::partition_filter::PartitionFilter;
 
 /// What to explain.
@@ -45,7 +46,7 @@ pub fn derive<'f>(
     let derivation = Deriver(evaluations);
     let explanation = match subject {
         Subject::Hpa(hpa) => derivation.hpa(hpa, findings)?,
-        Subject::Group(key) => derivation.group(key),
+        Subject::Group(key) => derivation.group(key, findings),
     };
     Some(explanation.with_verdict())
 }
@@ -70,10 +71,7 @@ impl Deriver<'_> {
         let groups = metrics.iter().flat_map(|metric| &metric.groups);
         let groups = groups.map(|g| (g.cluster.clone(), g.group.clone()));
         let groups: BTreeSet<_> = groups.collect();
-        let findings = findings.filter(|finding| is_about(finding, hpa, &groups));
-        let findings: Vec<_> = findings
-            .map(|finding| format!("{} {finding}", finding.code.code()))
-            .collect();
+        let findings = with_codes(findings.filter(|finding| is_about(finding, hpa, &groups)));
         // The findings say why lagwise serves none of its metrics.
         if metrics.is_empty() && findings.is_empty() {
             return None;
@@ -87,12 +85,16 @@ impl Deriver<'_> {
             outcome: None,
             findings,
             shadow: None,
-            not_knowable: not_knowable(&metrics),
+            not_knowable: hidden_in_consumers(&metrics),
             metrics,
         })
     }
 
-    fn group(&self, key: &WatchKey) -> Explanation {
+    fn group<'f>(
+        &self,
+        key: &WatchKey,
+        findings: impl Iterator<Item = &'f Finding>,
+    ) -> Explanation {
         let (key, has_other_topics) = self.readable_key(key);
         let key = &key;
         let group = self.0.targets().group(&key.cluster, &key.group);
@@ -128,9 +130,14 @@ impl Deriver<'_> {
             ceiling: metrics.iter().find_map(|metric| metric.ceiling),
             cap: None,
             outcome: None,
-            findings: Vec::new(),
+            findings: with_codes(findings.filter(|finding| match &finding.subject {
+                FindingSubject::Group { cluster, group } => {
+                    *cluster == key.cluster && *group == key.group
+                }
+                _ => false,
+            })),
             shadow: None,
-            not_knowable: not_knowable(&metrics)
+            not_knowable: hidden_in_consumers(&metrics)
                 .into_iter()
                 .chain(has_other_topics.then(|| OTHER_TOPICS.to_owned()))
                 .collect(),
@@ -269,12 +276,14 @@ impl Deriver<'_> {
         };
         let partitions = shown.map(|lag| partitions(lag, filter, &cause));
         let partitions: Vec<_> = partitions.unwrap_or_default();
+        let age = oldest(&partitions);
         let fault = topic.read.fault();
         TopicPart {
             topic: topic.topic.clone(),
             read_seconds_ago: shown.map(|lag| now.since(&lag.read).as_secs()),
             lag: total.map(|lag| lag.0),
-            lag_seconds: oldest(&partitions),
+            lag_seconds: age.map(|(seconds, _)| seconds),
+            lag_seconds_is_lower_bound: age.is_some_and(|(_, is_bound)| is_bound),
             incomplete: fault.map(cause),
             partitions,
             partitions_left_out: 0,
@@ -302,20 +311,23 @@ fn partitions(
                 lag: lag.ok().map(|lag| lag.messages().0),
                 counts: lag.ok().map(|lag| lag.for_scaling().0),
                 lag_seconds: age.map(|age| age.duration().as_secs_f64()),
+                lag_seconds_is_lower_bound: age.is_some_and(LagAge::is_bound),
                 rule: match lag {
                     Ok(lag) => lag.label().to_owned(),
-                    Err(fault) => format!("unknown: {}", cause(fault)),
+                    Err(fault) => format!("{UNKNOWN_RULE}{}", cause(fault)),
                 },
             }
         })
         .collect()
 }
 
-/// The largest lag in seconds of the partitions; `None` while one is unknown.
-fn oldest(partitions: &[PartitionPart]) -> Option<f64> {
-    let ages = partitions.iter().map(|partition| partition.lag_seconds);
-    let ages: Option<Vec<f64>> = ages.collect();
-    ages?.into_iter().reduce(f64::max)
+/// The largest lag in seconds of the partitions, and whether it is a lower bound; `None` while one is unknown.
+fn oldest(partitions: &[PartitionPart]) -> Option<(f64, bool)> {
+    let age = |part: &PartitionPart| Some((part.lag_seconds?, part.lag_seconds_is_lower_bound));
+    let ages: Option<Vec<_>> = partitions.iter().map(age).collect();
+    let older =
+        |(a, a_is_bound): (f64, bool), (b, b_is_bound)| (a.max(b), a_is_bound || b_is_bound);
+    ages?.into_iter().reduce(older)
 }
 
 /// Describes the rule that made a value.
@@ -350,6 +362,12 @@ fn because(answer: &MetricValue) -> String {
     }
 }
 
+/// The findings as sentences, each after its code.
+fn with_codes<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
+    let with_code = |finding: &Finding| format!("{} {finding}", finding.code.code());
+    findings.map(with_code).collect()
+}
+
 /// Whether a finding is about the HPA or one of its groups.
 fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(ClusterName, GroupId)>) -> bool {
     match &finding.subject {
@@ -359,33 +377,6 @@ fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(ClusterName, Gro
         FindingSubject::Hpa(of) => of == hpa,
         FindingSubject::Setting(_) | FindingSubject::Keda { .. } => false,
     }
-}
-
-/// Facts about the consumers that Kafka does not expose.
-fn not_knowable(metrics: &[Derivation]) -> Vec<String> {
-    let parts = || metrics.iter().flat_map(|metric| &metric.groups);
-    let mut all = Vec::new();
-    if parts().any(|part| part.parallelism_rule == Some(ParallelismRule::AssignorUnknown)) {
-        all.push("the assignor of the group: no member has been seen yet".to_owned());
-    }
-    let is_open = |partition: &PartitionPart| {
-        matches!(&*partition.rule, "never_ran" | "from_start" | "since_seen")
-    };
-    let topics = || parts().flat_map(|part| &part.topics);
-    if topics().any(|topic| topic.partitions.iter().any(is_open)) {
-        all.push(
-            "where consumers start without a commit: that is their own auto.offset.reset; tell lagwise by the annotation lagwise.dev/offset-reset"
-                .to_owned(),
-        );
-    }
-    let is_bound = |partition: &PartitionPart| partition.rule == "upper_bound";
-    if topics().any(|topic| topic.partitions.iter().any(is_bound)) {
-        all.push(
-            "how many records of the share group are done beyond its start offset, so that its lag is an upper bound: brokers report that since Kafka 4.2"
-                .to_owned(),
-        );
-    }
-    all
 }
 
 #[cfg(test)]

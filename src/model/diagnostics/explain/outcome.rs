@@ -1,9 +1,11 @@
 //! Explains what the HPA controller computes from the values served, by its own arithmetic
 //! ([`hpa::controller`](crate::model::hpa::controller)).
 
+use super::hidden_facts::HIDDEN_IN_CONTROLLER;
 use super::live::{LiveHpa, LiveMetric};
 use super::{Explanation, MetricProposal, Outcome};
 use crate::model::decisions::cap::HpaFields;
+use crate::model::diagnostics::hpa_findings::describe_switched_off;
 use crate::model::findings::FindingCode;
 use crate::model::hpa::controller::outlook::{Outlook, Range, UnknownHistory, outlook};
 use crate::model::hpa::controller::stage::{Proposal, Verdict};
@@ -11,9 +13,7 @@ use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
     Select, SyncCase,
 };
-use crate::model::hpa::facts::{
-    HpaFacts, MetricTarget, has_zero_mark, is_paused, start_hint, zeroed_since,
-};
+use crate::model::hpa::facts::{HpaFacts, MetricTarget, has_zero_mark, is_paused, zeroed_since};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
@@ -35,14 +35,8 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
             cap.observed = cap.mode == CapMode::Enforce && cap.max_replicas <= ceiling;
         }
     }
-    explanation.not_knowable.push(
-        "earlier recommendations and scale events: the HPA controller keeps them in memory and shows them in no status"
-            .to_owned(),
-    );
-    explanation.not_knowable.push(
-        "the flags of the HPA controller: their defaults are assumed, a tolerance of 100m and a downscale stabilization of 300 s"
-            .to_owned(),
-    );
+    let hidden = HIDDEN_IN_CONTROLLER.map(str::to_owned);
+    explanation.not_knowable.extend(hidden);
     explanation.outcome = Some(derive_outcome(hpa, readings));
     explanation.with_verdict()
 }
@@ -235,15 +229,11 @@ fn explain_next(looked: &Outlook, hpa: &LiveHpa) -> Vec<String> {
 
 /// Explains why the HPA does nothing at zero replicas, and who starts the workload.
 fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
+    if !has_zero_mark(hpa) {
+        return vec![describe_switched_off(hpa)];
+    }
     let disabled =
         "the scale target has 0 replicas, and the HPA did not set that, so it does nothing";
-    if !has_zero_mark(hpa) {
-        let starter = format!(
-            "lagwise has not scaled it to zero, so lagwise does not start it{}",
-            start_hint(hpa)
-        );
-        return vec![disabled.to_owned(), starter];
-    }
     let says = match zeroed_since(&hpa.annotations) {
         Some(since) => format!("says that lagwise scaled it to zero at {since}"),
         None => "has no valid time".to_owned(),

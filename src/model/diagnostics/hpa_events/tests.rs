@@ -193,6 +193,7 @@ fn the_text_of_every_event() {
         cap_event(None, Some(3), (3, 10)),
         EventReason::CapFought,
         EventReason::ScaledToZero,
+        EventReason::Woken(1),
         EventReason::Woken(3),
     ];
     let lines = findings
