@@ -48,6 +48,11 @@ fn the_readme_is_short() {
 }
 
 #[test]
+fn actions_of_workflows_are_pinned() {
+    assert_eq!(repository::unpinned_actions(), [""; 0]);
+}
+
+#[test]
 fn links_resolve() {
     let pages: BTreeMap<String, Page> = markdown_files()
         .into_iter()

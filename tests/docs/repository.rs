@@ -33,6 +33,22 @@ pub(crate) fn snapshot(path: &str) -> String {
     format!("{}\n", body.trim_end())
 }
 
+/// Actions of the workflows that can change under their name: those that are not named by the commit, with the version as
+/// a comment.
+pub(crate) fn unpinned_actions() -> Vec<String> {
+    let pinned = regex::Regex::new(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$").unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder().join(".github/workflows")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let uses = text.lines().filter(|line| line.contains("uses:"));
+        found.extend(
+            uses.filter(|line| !pinned.is_match(line))
+                .map(str::to_owned),
+        );
+    }
+    found
+}
+
 fn files(ending: &str) -> Vec<String> {
     let mut found = Vec::new();
     walk(&folder(), "", ending, &mut found);
