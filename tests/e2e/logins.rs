@@ -4,6 +4,8 @@
 //! The tokens here are librdkafka's own, unsigned ones; `renewal` has those of an issuer, for both clients. Kerberos
 //! has its own file, because librdkafka takes its configuration from the environment of the process.
 
+mod recipes;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +26,10 @@ use crate::testbed::secured::{CERTIFIED, SCOPE};
 use crate::testbed::{Testbed, unique};
 
 /// The cases of every run.
-pub(crate) const CASES: &[(&str, Test)] = &[("logins::each_right_and_wrong", each_right_and_wrong)];
+pub(crate) const CASES: &[(&str, Test)] = &[
+    ("logins::each_right_and_wrong", each_right_and_wrong),
+    ("logins::each_recipe_logs_in", recipes::each_recipe_logs_in),
+];
 
 /// How long wrong credentials are tried.
 const TRYING: Duration = Duration::from_secs(5);
