@@ -29,6 +29,7 @@ pub mod history_handover;
 mod holder_permits;
 mod host_check;
 pub(crate) mod hpa_endpoints;
+pub(crate) mod hpa_peaks;
 mod hpa_rows;
 mod leader_router;
 pub mod listen;

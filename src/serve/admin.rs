@@ -15,7 +15,8 @@ use super::history::HpaHistoryHandle;
 use super::shadow::{self, ShadowReader};
 use super::snapshot_stream::MAX_STREAMS;
 use super::{
-    endpoints, explain_endpoint, host_check, hpa_endpoints, page, snapshot_stream, status_endpoint,
+    endpoints, explain_endpoint, host_check, hpa_endpoints, hpa_peaks, page, snapshot_stream,
+    status_endpoint,
 };
 use crate::leader_election::Leadership;
 use crate::snapshot_channel::SnapshotReader;
@@ -78,6 +79,7 @@ pub fn router(options: AdminEndpointOptions) -> Router {
         .route("/assets/{name}", get(page::serve_asset))
         .route(endpoints::API_HPAS.path, get(hpa_endpoints::list))
         .route("/api/hpas/{namespace}/{name}", get(hpa_endpoints::show))
+        .route(endpoints::API_PEAKS.path, get(hpa_peaks::list))
         .route(endpoints::API_STREAM.path, get(snapshot_stream::serve))
         .route(endpoints::EXPLAIN.path, get(explain_endpoint::answer))
         .route(endpoints::STATUS.path, get(status_endpoint::show))

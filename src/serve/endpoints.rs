@@ -67,6 +67,11 @@ pub(super) const API_HPA: Endpoint = Endpoint {
              `history` the `points` and `markers` (what happened) since and until TIME, which is in seconds since 1970 \
              or in RFC 3339. Points of more than 6 hours ago are merged.",
 };
+pub(super) const API_PEAKS: Endpoint = Endpoint {
+    path: "/api/peaks",
+    answer: "For each HPA as JSON, in `hpas`, the most replicas that its lag was worth without the ceiling (`uncapped`), as \
+             far back as the history goes: a day at most. `known_since` is as in `/api/hpas`.",
+};
 pub(super) const API_STREAM: Endpoint = Endpoint {
     path: "/api/stream",
     answer: "Server-sent events: a `snapshot` with the number and the time of each new snapshot, at most one per second. \
@@ -82,7 +87,7 @@ pub const PROBES: &[Endpoint] = &[LIVEZ, READYZ];
 
 /// The admin listener, `server.admin.listen`.
 pub const ADMIN: &[Endpoint] = &[
-    PAGE, PAGE_HPA, API_HPAS, API_HPA, API_STREAM, STATUS, EXPLAIN, SHADOW,
+    PAGE, PAGE_HPA, API_HPAS, API_HPA, API_PEAKS, API_STREAM, STATUS, EXPLAIN, SHADOW,
 ];
 
 /// The external metrics API, `server.external_metrics.listen`.

@@ -91,7 +91,7 @@ pub(crate) const LANES: &[Lane] = &[
             topics::CASES,
             guide::CASES,
         ],
-        long: &[api::LONG, chart::LONG, guide::LONG],
+        long: &[api::LONG, chart::LONG, topics::LONG, guide::LONG],
     },
     // Beside KEDA: its objects converted, its external scaler, and both numbers beside one another.
     Lane {

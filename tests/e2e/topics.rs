@@ -1,13 +1,17 @@
 //! `lagwise topics` on real brokers: compares the partitions of topics with the replicas of HPAs, and adds partitions.
 
 use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::Test;
+use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::broker::SASL_PASSWORD;
+use crate::testbed::http::http_get;
+use crate::testbed::poll::poll_until;
 use crate::testbed::secured::READER;
 use crate::testbed::{Testbed, unique};
 
@@ -24,6 +28,12 @@ pub(crate) const KAFKA: &[(&str, Test)] = &[
 pub(crate) const CASES: &[(&str, Test)] = &[(
     "topics::a_topic_that_wants_more_is_named",
     a_topic_that_wants_more_is_named,
+)];
+
+/// Long scenarios: the history gets a point every 15 seconds.
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "topics::what_was_wanted_is_remembered",
+    what_was_wanted_is_remembered,
 )];
 
 fn config(testbed: &Testbed, properties: &Value) -> Result<String> {
@@ -176,5 +186,61 @@ fn a_topic_that_wants_more_is_named(testbed: &Testbed) -> Result<()> {
         wanted > 2 && row["wanted_replicas"].as_u64() >= Some(wanted),
         "{row}"
     );
+    Ok(())
+}
+
+/// The lag is gone, but the history has what it was worth.
+fn what_was_wanted_is_remembered(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("wanted")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 2)?;
+    kafka.produce_to(&topic, &[(0, 600), (1, 600)])?;
+    kafka.commit(&group, &topic, &[(0, 0), (1, 0)])?;
+    let options = Options {
+        namespaces: vec![namespace.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    plane.apply(
+        &namespace,
+        &workload("billing", &[("group", &group), ("topic", &topic)]),
+    )?;
+    let within = Duration::from_secs(60);
+    let peak = poll_until(within, "the history to have the lag", || {
+        let (_, peaks) = http_get(daemon.admin_port, "/api/peaks")?;
+        let peaks: Value = serde_json::from_str(&peaks)?;
+        let peak = peaks["hpas"][0]["uncapped"].as_u64();
+        peak.filter(|peak| *peak > 2)
+            .with_context(|| peaks.to_string())
+    })?;
+    kafka.commit(&group, &topic, &[(0, 600), (1, 600)])?;
+    poll_until(within, "no lag", || {
+        let status = daemon.status_of(&namespace, "billing")?;
+        ensure!(status["uncapped"] == 0, "{status}");
+        Ok(())
+    })?;
+    let config = config(testbed, &json!({"bootstrap.servers": kafka.bootstrap()}))?;
+    let kubeconfig = plane.kubeconfig().to_string_lossy();
+    let url = format!("http://127.0.0.1:{}", daemon.admin_port);
+    let compare = |more: &[&str]| -> Result<Value> {
+        let args = ["topics", "compare", "--config", &config, "-n", &namespace];
+        let args = [
+            &args[..],
+            &["--kubeconfig", &kubeconfig, "-o", "json"],
+            more,
+        ]
+        .concat();
+        let output = testbed.lagwise(&args).output()?;
+        serde_json::from_slice(&output.stdout).with_context(|| told(&output))
+    };
+    let remembered = compare(&["--daemon", &url])?;
+    ensure!(
+        remembered[0]["wanted_replicas"] == peak && remembered[0]["fit"] == "too_few_partitions",
+        "{remembered}"
+    );
+    // One look has no history.
+    let now = compare(&[])?;
+    ensure!(now[0]["wanted_replicas"] == 0, "{now}");
     Ok(())
 }

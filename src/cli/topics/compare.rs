@@ -10,13 +10,14 @@ use clap::Args;
 use crate::cli::daemon_client::DaemonArgs;
 use crate::cli::kube_args::KubeArgs;
 use crate::cli::look::read_hpas;
-use crate::cli::status::query_statuses;
+use crate::cli::status::{RESPONSE_BYTES_MAX, query_statuses};
 use crate::cli::text_table::{TableColumn, TextTable};
 use crate::cli::{Output, print_output};
 use crate::config::Config;
 use crate::model::diagnostics::topic_growth::{TopicComparison, TopicFit, compare_topics};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
+use crate::serve::hpa_peaks::HpaPeaks;
 
 /// The arguments of `lagwise topics compare`.
 #[derive(Debug, Args)]
@@ -24,8 +25,8 @@ use crate::model::units::newtypes::Moment;
     lagwise topics compare --config lagwise.yaml\n  \
     lagwise topics compare --config lagwise.yaml --daemon\n  \
     lagwise topics compare --config lagwise.yaml -o json | jq '.[] | select(.fit == \"too_few_partitions\")'\n\n\
-    WANTED is what the lag is worth in replicas, without the ceiling. With --daemon it comes from the daemon, which \
-    has read the lag before and so knows what is stuck or residual. Which of several topics of a group decide how many \
+    WANTED is what the lag is worth in replicas, without the ceiling. With --daemon it is the most that the history of \
+    the daemon has, a day at most; the daemon also knows which lag is stuck or residual. Which of several topics of a group decide how many \
     replicas have work depends on the assignor of the group.\n\n\
     Exit code: 0 if all topics have enough partitions, 1 if one has too few, or its partitions are unknown, 2 for \
     wrong usage.")]
@@ -56,6 +57,16 @@ pub(super) async fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
         for status in statuses.hpas {
             let key = HpaKey::new(&*status.namespace, &*status.hpa);
             known.extend(status.uncapped.map(|uncapped| (key, uncapped)));
+        }
+        let peaks =
+            args.daemon
+                .get_json("/api/peaks", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
+        let peaks: HpaPeaks = peaks.await?;
+        for peak in peaks.hpas {
+            let now = known
+                .entry(HpaKey::new(peak.namespace, peak.hpa))
+                .or_default();
+            *now = peak.uncapped.max(*now);
         }
     }
     let namespace = args.namespace.as_deref();

@@ -257,6 +257,12 @@ impl HpaHistory {
         all.map(|point| HistoryPoint::from(*point))
     }
 
+    /// The most replicas that the lag was worth without the ceiling; `None` if that was never known.
+    #[must_use]
+    pub fn uncapped_peak(&self) -> Option<u32> {
+        self.points().filter_map(|point| point.uncapped).max()
+    }
+
     /// What happened, in the order of time.
     pub fn markers(&self) -> impl DoubleEndedIterator<Item = &HistoryMarker> {
         self.markers.iter()
@@ -314,6 +320,30 @@ mod tests {
             lag,
             ..HistoryPoint::default()
         }
+    }
+
+    #[test]
+    fn the_peak_outlasts_unknown_and_merged_points() {
+        let resolution = HistoryResolution::new(15);
+        let mut history = HpaHistory::default();
+        assert_eq!(history.uncapped_peak(), None);
+        let wanted = |step: u32| match step {
+            7 => Some(18),
+            _ if step % 2 == 0 => None,
+            _ => Some(3),
+        };
+        for step in 0..2000 {
+            let uncapped = wanted(step);
+            let at = 15 * step;
+            history.add(
+                HistoryPoint {
+                    uncapped,
+                    ..point(at, None)
+                },
+                resolution,
+            );
+        }
+        assert_eq!(history.uncapped_peak(), Some(18));
     }
 
     #[test]

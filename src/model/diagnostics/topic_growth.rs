@@ -40,7 +40,7 @@ pub struct TopicComparison {
     pub partitions: Option<u32>,
     /// The user's `maxReplicas`.
     pub max_replicas: u32,
-    /// Replicas that the lag is worth without the ceiling; `None` if that is unknown.
+    /// Replicas that the lag is worth without the ceiling, now or in the history; `None` if that is unknown.
     pub wanted_replicas: Option<u32>,
     /// Partitions for as many replicas as are wanted, but not more than `maxReplicas`; `None` if that is unknown.
     pub wanted_partitions: Option<u32>,
@@ -48,7 +48,7 @@ pub struct TopicComparison {
 }
 
 /// Compares the topics of each HPA, sorted by cluster and topic. `known` has what a running daemon says that the lag of
-/// an HPA is worth, which counts more than one look. It does not say of which metric, so it counts only where there is
+/// an HPA is worth or was worth, which counts more than one look. It does not say of which metric, so it counts only where there is
 /// one.
 #[must_use]
 pub fn compare_topics(
