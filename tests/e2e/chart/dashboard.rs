@@ -24,6 +24,43 @@ const QUIET: &[&str] = &[
     "lagwise_zero_scales_total",
 ];
 
+/// Queries of kafka_exporter's dashboard (7589 at grafana.com), which people already have: its panels and its variables.
+/// It selects one instance by its address.
+const OF_KAFKA_EXPORTER: &[(&str, &str)] = &[
+    (
+        "messages in per second",
+        "sum(rate(kafka_topic_partition_current_offset{instance=\"$instance\", topic=~\"$topic\"}[1m])) by (topic)",
+    ),
+    (
+        "lag by group",
+        "sum(kafka_consumergroup_lag{instance=\"$instance\",topic=~\"$topic\"}) by (consumergroup, topic)",
+    ),
+    (
+        "messages in per minute",
+        "sum(delta(kafka_topic_partition_current_offset{instance=~'$instance', topic=~\"$topic\"}[5m])/5) by (topic)",
+    ),
+    (
+        "messages consumed per minute",
+        "sum(delta(kafka_consumergroup_current_offset{instance=~'$instance',topic=~\"$topic\"}[5m])/5) by (consumergroup, topic)",
+    ),
+    (
+        "partitions per topic",
+        "sum by(topic) (kafka_topic_partitions{instance=\"$instance\",topic=~\"$topic\"})",
+    ),
+    (
+        "job",
+        "label_values(kafka_consumergroup_current_offset, job)",
+    ),
+    (
+        "instance",
+        "label_values(kafka_consumergroup_current_offset{job=~\"$job\"}, instance)",
+    ),
+    (
+        "topic",
+        "label_values(kafka_topic_partition_current_offset{instance='$instance',topic!='__consumer_offsets',topic!='--kafka'}, topic)",
+    ),
+];
+
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// The titles of panels and names of variables, each with a query.
@@ -50,11 +87,12 @@ fn queries() -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-/// The query that Grafana sends with everything selected.
-fn as_sent(query: &str) -> Result<String> {
-    let variable = Regex::new(r"\$(cluster|group|namespace|hpa)\b")?;
+/// The query that Grafana sends with everything selected, and with this instance.
+fn as_sent(query: &str, instance: &str) -> Result<String> {
+    let variable = Regex::new(r"\$(cluster|group|namespace|hpa|topic|job)\b")?;
     let values = Regex::new(r"^label_values\((.*), \w+\)$")?;
     let query = query.replace("$__rate_interval", "20s");
+    let query = query.replace("$instance", instance);
     let query = variable.replace_all(&query, ".*");
     Ok(values.replace(&query, "$1").into_owned())
 }
@@ -109,13 +147,16 @@ pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
         ensure!(answer["status"] == "success", "{query}: {answer}");
         Ok(answer["data"]["result"].clone())
     };
-    let queries = queries()?;
+    let mut queries = queries()?;
     ensure!(queries.len() > 30, "only {} queries", queries.len());
+    let of_others = OF_KAFKA_EXPORTER.iter();
+    queries.extend(of_others.map(|(place, query)| ((*place).to_owned(), (*query).to_owned())));
+    let instance = format!("127.0.0.1:{}", daemon.http_port);
     poll_until(WITHIN, "data for every query", || {
         prometheus.expect_running()?;
         let mut missing = Vec::new();
         for (place, query) in &queries {
-            let sent = as_sent(query)?;
+            let sent = as_sent(query, &instance)?;
             let is_quiet = QUIET.iter().any(|metric| sent.contains(metric));
             let found = ask(&sent)?;
             if !is_quiet && found.as_array().is_none_or(Vec::is_empty) {
