@@ -21,6 +21,7 @@ mod listeners;
 mod log;
 mod login;
 mod node;
+mod otlp;
 mod policy;
 mod poll;
 mod problem;
@@ -58,6 +59,7 @@ pub use lag::LagConfig;
 pub use leader::LeaderConfig;
 pub use listeners::{AdminConfig, ExternalScalerConfig, MetricsConfig, ProbesConfig, ScalerAuth};
 pub use log::{AccessLogMode, LogConfig, LogFormat};
+pub use otlp::OtlpConfig;
 pub use policy::PolicyConfig;
 pub use poll::PollConfig;
 pub use problem::{ConfigError, Problem};
@@ -120,6 +122,9 @@ pub struct Config {
     /// The listeners.
     #[schemars(default)]
     pub server: ServerConfig,
+    /// Export of the metrics to an OpenTelemetry collector.
+    #[schemars(default)]
+    pub otlp: OtlpConfig,
     /// Logging.
     #[schemars(default)]
     pub log: LogConfig,
@@ -143,6 +148,7 @@ impl Config {
             leader: LeaderConfig::default(),
             state: StateConfig::default(),
             server: ServerConfig::default(),
+            otlp: OtlpConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -216,6 +222,7 @@ impl Config {
         let leader = LeaderConfig::read(root.section("leader"), kubernetes.mode);
         let state = StateConfig::read(root.section("state"), kubernetes.mode);
         let server = ServerConfig::read(root.section("server"), &kubernetes, environment);
+        let otlp = OtlpConfig::read(root.section("otlp"), environment);
         let log = LogConfig::read(root.section("log"));
         root.finish();
         Self {
@@ -232,6 +239,7 @@ impl Config {
             leader,
             state,
             server,
+            otlp,
             log,
         }
     }

@@ -10,6 +10,7 @@ mod kubernetes;
 mod leader;
 mod logging;
 pub(crate) mod options;
+mod otlp;
 pub(crate) mod scope;
 pub(crate) mod shadow;
 mod state_store;
@@ -247,13 +248,15 @@ impl App {
             readiness: readiness.clone(),
             build: build.clone(),
         });
-        let metrics_router = serve::metrics::router(serve::metrics::MetricsOptions {
+        let figures = serve::metrics::MetricsOptions {
             reader: reader.clone(),
             leadership: leading.own.clone(),
             auth: metrics_auth,
             build,
             shadow: reports.clone(),
-        });
+        };
+        otlp::start(config, &figures, &mut tasks)?;
+        let metrics_router = serve::metrics::router(figures);
         let scaler = scaler.zip(triggers).map(|(scaler, answers)| {
             let options = serve::external_scaler::ExternalScalerOptions {
                 answers,

@@ -34,6 +34,7 @@ mod hpa_rows;
 mod leader_router;
 pub mod listen;
 pub mod metrics;
+pub mod otlp;
 pub(crate) mod page;
 pub mod probes;
 mod request;
@@ -56,6 +57,12 @@ pub fn metric_families() -> Vec<Family> {
         .chain(exposition::shadow::FAMILIES)
         .map(|family| (*family).clone());
     of_snapshots.chain(crate::telemetry::families()).collect()
+}
+
+/// The name in an export to OpenTelemetry of a family of `/metrics`.
+#[must_use]
+pub fn open_telemetry_name(family: &str) -> &str {
+    exposition::otlp::open_telemetry_name(family)
 }
 
 /// Versions of this build.

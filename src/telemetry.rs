@@ -17,6 +17,7 @@ pub(crate) mod log_buffer;
 pub mod log_interval;
 mod namespace_lines;
 pub mod notice;
+pub mod otlp;
 pub mod upstream;
 pub mod zero;
 
@@ -140,6 +141,7 @@ fn collectors() -> Vec<&'static dyn Collector> {
         &*forward::SECONDS,
         &*upstream::SECONDS,
         &*upstream::UNREAD,
+        &*otlp::EXPORTS,
     ];
     all.extend(api::collectors());
     all

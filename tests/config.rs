@@ -328,6 +328,7 @@ fn every_key_can_be_set() {
          state: {config_map: kept}\n\
          server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  metrics: {listen: '127.0.0.1:2'}\n  \
          external_scaler: {listen: '0.0.0.0:9443', client_ca_file: /etc/tls/ca, tls: {cert_file: /etc/tls/c, key_file: /etc/tls/d}}\n\
+         otlp: {endpoint: 'https://c:4318/', interval: 5s, ca_file: /etc/tls/a, token_file: /etc/tls/b}\n\
          log: {format: json, filter: 'warn,lagwise::kafka=debug'}\n",
     );
     assert_eq!(config.clusters[0].client, ClientChoice::Librdkafka);
@@ -391,6 +392,18 @@ fn every_key_can_be_set() {
     );
     let authority = scaler.client_ca_file.as_deref();
     assert_eq!(authority, Some(Path::new("/etc/tls/ca")));
+    let otlp = &config.otlp;
+    assert_eq!(otlp.endpoint.as_deref(), Some("https://c:4318"));
+    // The timeout is at most the interval.
+    assert_eq!(
+        (otlp.interval, otlp.timeout),
+        (otlp.timeout, Duration::from_secs(5))
+    );
+    let files = [&otlp.ca_file, &otlp.token_file].map(|file| file.as_deref());
+    assert_eq!(
+        files,
+        ["/etc/tls/a", "/etc/tls/b"].map(|file| Some(Path::new(file)))
+    );
     assert_eq!(
         (config.log.format, config.log.filter.as_str()),
         (LogFormat::Json, "warn,lagwise::kafka=debug")
@@ -770,7 +783,7 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
          targets: [{zzz: 1, name: t, group: g, cluster: a}]\n\
          tenancy: [{zzz: 1}]\n\
          budgets: {zzz: 1, hpa: {zzz: 1}, namespace: {zzz: 1}, total: {zzz: 1}}\n\
-         poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1, enforce: {zzz: 1}}\npolicy: {zzz: 1}\nscale_to_zero: {zzz: 1}\nleader: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
+         poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1, enforce: {zzz: 1}}\npolicy: {zzz: 1}\nscale_to_zero: {zzz: 1}\nleader: {zzz: 1}\nstate: {zzz: 1}\notlp: {zzz: 1}\nlog: {zzz: 1}\n\
          server:\n  zzz: 1\n  metrics: {zzz: 1}\n  probes: {zzz: 1}\n  admin: {zzz: 1}\n  \
          external_scaler: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  \
          external_metrics:\n    zzz: 1\n    tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}\n    \

@@ -401,7 +401,8 @@ mod tests {
     #[test]
     fn a_key_of_another_section_is_found() {
         for (mapping, key, expected) in [
-            ("", "interval", Some("poll.interval")),
+            ("", "interval", Some("otlp.interval or poll.interval")),
+            ("", "deadline", Some("poll.deadline")),
             ("", "bootstrap.Servers", Some("clusters[].properties")),
             ("clusters[0]", "max_staleness", Some("poll.max_staleness")),
             ("server.external_metrics.upstream", "interval", None),

@@ -54,6 +54,9 @@ impl Config {
                 files.extend(file.map(|file| (key, file.as_path())));
             }
         }
+        if let Some(file) = &self.otlp.token_file {
+            files.push(("otlp.token_file".to_owned(), file));
+        }
         if let Some(kubeconfig) = &self.kubernetes.kubeconfig {
             files.push(("kubernetes.kubeconfig".to_owned(), kubeconfig));
         }
@@ -342,10 +345,12 @@ mod tests {
         let others = found(
             "clusters: [{name: main, properties: {bootstrap.servers: b}}]\n\
              kubernetes: {kubeconfig: /open/kubeconfig}\n\
+             otlp: {endpoint: 'https://c', token_file: /open/token}\n\
              server: {external_metrics: {tls: {cert_file: /shut/tls.crt, key_file: /open/tls.key}}}",
         );
         let expected = [
             "secret_file_open kubernetes.kubeconfig",
+            "secret_file_open otlp.token_file",
             "secret_file_open server.external_metrics.tls.key_file",
         ];
         assert_eq!(others, expected);

@@ -2,7 +2,7 @@
 //! without listening, and without contacting Kafka, a token source or the API server. A kubeconfig with an exec plugin
 //! runs it.
 
-use super::{in_pod, kubernetes, options};
+use super::{in_pod, kubernetes, options, otlp};
 use crate::config::{Config, Problem};
 use crate::k8s;
 use crate::kafka::{self, ClientKind};
@@ -56,6 +56,9 @@ pub(crate) async fn validate(config: &Config) -> Validation {
     if let Some(Err(error)) = options::upstream(config).map(Upstream::new) {
         let key = "server.external_metrics.upstream";
         problems.push(problem(key.into(), &error.to_string()));
+    }
+    if let Err(error) = otlp::exporter(config) {
+        problems.push(problem("otlp.ca_file".into(), &error.to_string()));
     }
     problems.extend(check_kubeconfig(config).await);
     Validation {
@@ -152,6 +155,7 @@ mod tests {
             ("client: librdkafka, properties: {bootstrap.servers: '127.0.0.1:1', socket.timeout.ms: 5s}".into(), ALONE.into(), String::new(), Some("clusters[0].properties.socket.timeout.ms")),
             (PLAIN.into(), ALONE.into(), format!(", tls: {{cert_file: {junk}, key_file: {junk}}}"), Some("server.external_metrics.tls")),
             (PLAIN.into(), ALONE.into(), format!(", upstream: {{url: 'https://keda', ca_file: {junk}, token_file: {junk}}}"), Some("server.external_metrics.upstream")),
+            (PLAIN.into(), format!("{ALONE}\notlp: {{endpoint: 'https://collector', ca_file: {junk}}}"), String::new(), Some("otlp.ca_file")),
             (PLAIN.into(), format!("kubernetes: {{kubeconfig: {kubeconfig}}}"), String::new(), Some("kubernetes.kubeconfig")),
             (PLAIN.into(), format!("kubernetes: {{kubeconfig: {kubeconfig}, context: prod}}"), String::new(), Some("kubernetes.context")),
             (PLAIN.into(), ALONE.into(), format!("}}\n  external_scaler: {{listen: '127.0.0.1:0', client_ca_file: {junk}"), Some("server.external_scaler.client_ca_file")),

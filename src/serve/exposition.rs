@@ -1,11 +1,14 @@
-//! Streams a snapshot in Prometheus's text format: the names of `kafka_exporter`, which dashboards and alerts
-//! use already, and lagwise's own.
+//! The metrics of a snapshot: the names of `kafka_exporter`, which dashboards and alerts use already, and lagwise's
+//! own. Streamed in Prometheus's text format, or in messages of OpenTelemetry.
 //!
 //! An unknown reading has no sample, because 0 or -1 would be taken for a lag. A series that ends means that
 //! its value is unknown; `lagwise_partition_faults` has the cause.
 
+mod clusters;
 mod exported;
 pub(crate) mod families;
+pub(super) mod otlp;
+mod sample;
 pub(crate) mod shadow;
 mod targets;
 mod text;
@@ -24,14 +27,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::exported::ExportedGroups;
-use self::text::{Labels, ScraperGone, TextWriter};
+use self::sample::{Labels, ReaderGone, SampleStream, SampleValue};
+use self::text::TextWriter;
 pub(super) use self::turns::{AddressTurns, WriterTurns};
 use super::BuildInfo;
-use crate::model::kafka::fault::Fault;
-use crate::model::lag::cluster_snapshot::ClusterSnapshot;
+use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
+use crate::model::units::newtypes::{ClusterName, GroupId, Moment, Offset, TopicName};
 
 /// Size of a chunk. Only a few chunks are in memory at once, however long the exposition is.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -86,94 +89,113 @@ fn stream_in_chunks(
 }
 
 async fn write(
-    text: &mut TextWriter,
+    samples: &mut impl SampleStream,
     snapshot: &LagSnapshot,
     now: &Moment,
     build: &BuildInfo,
-) -> Result<(), ScraperGone> {
+) -> Result<(), ReaderGone> {
     let exported = ExportedGroups::new(snapshot);
-    consumer_groups(text, &exported).await?;
-    ages_and_rules(text, &exported).await?;
-    members(text, &exported).await?;
-    topics(text, &exported).await?;
-    targets::parallelism(text, snapshot, &exported).await?;
-    targets::targets(text, snapshot, now).await?;
-    targets::policies(text, snapshot, now).await?;
-    freshness(text, &exported, now).await?;
-    findings(text, snapshot).await?;
-    budgets(text, snapshot, &exported).await?;
-    clusters(text, snapshot).await?;
-    traffic(text, snapshot).await?;
-    text.family(&families::BUILD_INFO);
+    consumer_groups(samples, &exported).await?;
+    ages_and_rules(samples, &exported).await?;
+    members(samples, &exported).await?;
+    topics(samples, &exported).await?;
+    targets::parallelism(samples, snapshot, &exported).await?;
+    targets::targets(samples, snapshot, now).await?;
+    targets::policies(samples, snapshot, now).await?;
+    freshness(samples, snapshot, &exported, now).await?;
+    findings(samples, snapshot).await?;
+    budgets(samples, snapshot, &exported).await?;
+    clusters::clusters(samples, snapshot).await?;
+    clusters::traffic(samples, snapshot).await?;
+    samples.family(&families::BUILD_INFO);
     let labels = Labels::default()
         .with("version", &build.version)
         .with("librdkafka", &build.librdkafka);
-    text.sample(&labels, 1);
-    text.flush().await
+    samples.sample(&labels, true);
+    samples.flush().await
 }
 
 async fn consumer_groups(
-    text: &mut TextWriter,
+    samples: &mut impl SampleStream,
     exported: &ExportedGroups<'_>,
-) -> Result<(), ScraperGone> {
-    text.family(&families::GROUP_LAG);
+) -> Result<(), ReaderGone> {
+    samples.family(&families::GROUP_LAG);
     for (labels, lag) in exported.latest_with_partitions() {
         for (partition, lag) in lag.lags.iter().enumerate() {
             if let Ok(lag) = lag {
-                text.partition_sample(&labels, partition, lag.messages());
-                text.flush_if_full().await?;
+                samples.partition_sample(&labels, partition, lag.messages());
+                samples.flush_if_full().await?;
             }
         }
     }
-    text.family(&families::GROUP_LAG_SUM);
+    samples.family(&families::GROUP_LAG_SUM);
     for (labels, lag) in exported.latest() {
         if let Ok(total) = lag.messages() {
-            text.sample(&labels, total);
-            text.flush_if_full().await?;
+            samples.sample(&labels, total);
+            samples.flush_if_full().await?;
         }
     }
-    text.family(&families::GROUP_CURRENT_OFFSET);
+    samples.family(&families::GROUP_CURRENT_OFFSET);
     for (labels, lag) in exported.latest_with_partitions() {
         for (partition, committed) in lag.committed.iter().enumerate() {
             if let Ok(Some(committed)) = committed {
-                text.partition_sample(&labels, partition, committed);
-                text.flush_if_full().await?;
+                samples.partition_sample(&labels, partition, committed);
+                samples.flush_if_full().await?;
             }
+        }
+    }
+    samples.family(&families::GROUP_CURRENT_OFFSET_SUM);
+    for (labels, lag) in exported.latest() {
+        if let Some(sum) = committed_sum(lag) {
+            samples.sample(&labels, sum);
+            samples.flush_if_full().await?;
         }
     }
     Ok(())
 }
 
+/// Sum of the committed offsets; `None` while one is unknown, or if there is none.
+fn committed_sum(lag: &TopicLag) -> Option<u64> {
+    let mut sum = None;
+    for committed in lag.committed.iter() {
+        if let Some(Offset(offset)) = committed.ok()? {
+            let offset = u64::try_from(offset).unwrap_or(0);
+            sum = Some(sum.unwrap_or(0u64).saturating_add(offset));
+        }
+    }
+    sum
+}
+
 /// Writes lag in seconds, and partitions by the rule of their lag.
 async fn ages_and_rules(
-    text: &mut TextWriter,
+    samples: &mut impl SampleStream,
     exported: &ExportedGroups<'_>,
-) -> Result<(), ScraperGone> {
+) -> Result<(), ReaderGone> {
     let seconds = |age: LagAge| age.duration().as_secs_f64();
-    text.family(&families::GROUP_LAG_SECONDS);
+    samples.family(&families::GROUP_LAG_SECONDS);
     for (labels, lag) in exported.latest() {
         if let Some(age) = lag.age() {
-            text.sample(&labels, seconds(age));
-            text.flush_if_full().await?;
+            samples.sample(&labels, seconds(age));
+            samples.flush_if_full().await?;
         }
     }
-    text.family(&families::GROUP_LAG_SECONDS_IS_LOWER_BOUND);
+    samples.family(&families::GROUP_LAG_SECONDS_IS_LOWER_BOUND);
     for (labels, lag) in exported.latest() {
         if let Some(age) = lag.age() {
-            text.sample(&labels, u8::from(age.is_bound()));
-            text.flush_if_full().await?;
+            samples.sample(&labels, age.is_bound());
+            samples.flush_if_full().await?;
         }
     }
-    text.family(&families::GROUP_PARTITION_LAG_SECONDS);
+    samples.family(&families::GROUP_PARTITION_LAG_SECONDS);
     for (labels, lag) in exported.latest_with_partitions() {
         for (partition, age) in lag.partition_ages().enumerate() {
             if let Some(age) = age {
-                text.partition_sample(&labels, partition, seconds(age));
-                text.flush_if_full().await?;
+                samples.partition_sample(&labels, partition, seconds(age));
+                samples.flush_if_full().await?;
             }
         }
     }
-    text.family(&families::GROUP_PARTITIONS);
+    samples.family(&families::GROUP_PARTITIONS);
     for (labels, lag) in exported.latest() {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for lag in lag.lags.iter().flatten() {
@@ -181,54 +203,60 @@ async fn ages_and_rules(
             *count = count.saturating_add(1);
         }
         for (rule, count) in counts {
-            text.sample(&labels.clone().with("rule", rule), count);
-            text.flush_if_full().await?;
+            samples.sample(&labels.clone().with("rule", rule), count);
+            samples.flush_if_full().await?;
         }
     }
-    text.family(&families::GROUP_STUCK);
+    samples.family(&families::GROUP_STUCK);
     for group in exported.iter().filter(|exported| exported.group.stuck) {
         let labels = in_cluster(group.cluster).with("consumergroup", group.id.as_str());
-        text.sample(&labels, 1);
-        text.flush_if_full().await?;
+        samples.sample(&labels, true);
+        samples.flush_if_full().await?;
     }
     Ok(())
 }
 
-async fn members(text: &mut TextWriter, exported: &ExportedGroups<'_>) -> Result<(), ScraperGone> {
-    text.family(&families::GROUP_MEMBERS);
+async fn members(
+    samples: &mut impl SampleStream,
+    exported: &ExportedGroups<'_>,
+) -> Result<(), ReaderGone> {
+    samples.family(&families::GROUP_MEMBERS);
     for group in exported.iter() {
         if let Some(description) = &group.group.description {
             let labels = in_cluster(group.cluster).with("consumergroup", group.id.as_str());
-            text.sample(&labels, description.member_count());
-            text.flush_if_full().await?;
+            samples.sample(&labels, description.member_count());
+            samples.flush_if_full().await?;
         }
     }
     Ok(())
 }
 
-async fn topics(text: &mut TextWriter, exported: &ExportedGroups<'_>) -> Result<(), ScraperGone> {
+async fn topics(
+    samples: &mut impl SampleStream,
+    exported: &ExportedGroups<'_>,
+) -> Result<(), ReaderGone> {
     let read = exported.topics_read();
     let with_partitions = || read.iter().filter(|(.., has_partitions)| *has_partitions);
-    text.family(&families::TOPIC_PARTITIONS);
+    samples.family(&families::TOPIC_PARTITIONS);
     for (labels, offsets, _) in &read {
-        text.sample(labels, offsets.ends.len());
-        text.flush_if_full().await?;
+        samples.sample(labels, offsets.ends.len());
+        samples.flush_if_full().await?;
     }
-    text.family(&families::TOPIC_PARTITION_CURRENT_OFFSET);
+    samples.family(&families::TOPIC_PARTITION_CURRENT_OFFSET);
     for (labels, offsets, _) in with_partitions() {
         for (partition, end) in offsets.ends.iter().enumerate() {
             if let Ok(end) = end {
-                text.partition_sample(labels, partition, end);
-                text.flush_if_full().await?;
+                samples.partition_sample(labels, partition, *end);
+                samples.flush_if_full().await?;
             }
         }
     }
-    text.family(&families::TOPIC_PARTITION_OLDEST_OFFSET);
+    samples.family(&families::TOPIC_PARTITION_OLDEST_OFFSET);
     for (labels, offsets, _) in with_partitions() {
         for (partition, start) in offsets.starts.iter().enumerate() {
             if let Ok(start) = start {
-                text.partition_sample(labels, partition, start);
-                text.flush_if_full().await?;
+                samples.partition_sample(labels, partition, *start);
+                samples.flush_if_full().await?;
             }
         }
     }
@@ -236,121 +264,67 @@ async fn topics(text: &mut TextWriter, exported: &ExportedGroups<'_>) -> Result<
 }
 
 async fn freshness(
-    text: &mut TextWriter,
+    samples: &mut impl SampleStream,
+    snapshot: &LagSnapshot,
     exported: &ExportedGroups<'_>,
     now: &Moment,
-) -> Result<(), ScraperGone> {
-    text.family(&families::DATA_AGE_SECONDS);
+) -> Result<(), ReaderGone> {
+    samples.family(&families::DATA_AGE_SECONDS);
     for (labels, topic) in exported.topics() {
         if let Some(complete) = &topic.complete {
             let age = now.since(&complete.read).as_secs_f64();
-            text.sample(&labels, format_args!("{age:.3}"));
-            text.flush_if_full().await?;
+            samples.sample(&labels, SampleValue::Rounded(age));
+            samples.flush_if_full().await?;
         }
+    }
+    samples.family(&families::MAX_STALENESS_SECONDS);
+    // A replica that does not lead has a snapshot without settings.
+    if !snapshot.clusters.is_empty() {
+        let max_staleness = snapshot.evaluations.policy().max_staleness;
+        samples.sample(&Labels::default(), max_staleness.as_secs_f64());
+        samples.flush_if_full().await?;
     }
     Ok(())
 }
 
-async fn findings(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
+async fn findings(
+    samples: &mut impl SampleStream,
+    snapshot: &LagSnapshot,
+) -> Result<(), ReaderGone> {
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();
     for finding in snapshot.all_findings() {
         let count = counts.entry(finding.code).or_default();
         *count = count.saturating_add(1);
     }
-    text.family(&families::PRESENT_FINDINGS);
+    samples.family(&families::PRESENT_FINDINGS);
     for (code, count) in counts {
         let labels = Labels::default()
             .with("kind", code.label())
             .with("severity", code.severity().name());
-        text.sample(&labels, count);
-        text.flush_if_full().await?;
+        samples.sample(&labels, count);
+        samples.flush_if_full().await?;
     }
     Ok(())
 }
 
 /// Writes what is not read or not exported because a budget is exceeded.
 async fn budgets(
-    text: &mut TextWriter,
+    samples: &mut impl SampleStream,
     snapshot: &LagSnapshot,
     exported: &ExportedGroups<'_>,
-) -> Result<(), ScraperGone> {
-    text.family(&families::OVER_BUDGET);
+) -> Result<(), ReaderGone> {
+    samples.family(&families::OVER_BUDGET);
     let of_hpas = snapshot.targets.exceeded_budgets();
     for (exceeded, count) in of_hpas.iter().chain(&*snapshot.unread_partitions) {
         let labels = Labels::default()
             .with("scope", exceeded.scope.name())
             .with("resource", exceeded.resource.name());
-        text.sample(&labels, count);
-        text.flush_if_full().await?;
+        samples.sample(&labels, *count);
+        samples.flush_if_full().await?;
     }
-    text.family(&families::PARTITION_SERIES_OMITTED);
-    text.sample(&Labels::default(), exported.omitted_partitions);
-    text.flush_if_full().await
-}
-
-async fn clusters(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
-    text.family(&families::PARTITION_FAULTS);
-    for (name, cluster) in &snapshot.clusters {
-        for (kind, count) in faults(cluster) {
-            text.sample(&in_cluster(name).with("kind", kind), count);
-            text.flush_if_full().await?;
-        }
-    }
-    text.family(&families::CLUSTER_UP);
-    for (name, cluster) in &snapshot.clusters {
-        if cluster.sweep.is_some() || cluster.connection.is_some() {
-            text.sample(&in_cluster(name), u8::from(cluster.connection.is_none()));
-            text.flush_if_full().await?;
-        }
-    }
-    text.family(&families::BROKERS_UNREACHABLE);
-    for (name, cluster) in &snapshot.clusters {
-        if cluster.sweep.is_some() || cluster.connection.is_some() {
-            text.sample(&in_cluster(name), cluster.unreachable_brokers.len());
-            text.flush_if_full().await?;
-        }
-    }
-    text.family(&families::CLUSTER_FAULT);
-    for (name, cluster) in &snapshot.clusters {
-        if let Some(fault) = &cluster.connection {
-            let labels = in_cluster(name)
-                .with("kind", fault.kind.label())
-                .with_text("reason", &fault.reason);
-            text.sample(&labels, 1);
-            text.flush_if_full().await?;
-        }
-    }
-    Ok(())
-}
-
-async fn traffic(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
-    let counted: Vec<_> = snapshot
-        .clusters
-        .iter()
-        .filter_map(|(name, cluster)| Some((in_cluster(name), cluster.traffic?)))
-        .collect();
-    text.family(&families::KAFKA_REQUESTS_TOTAL);
-    for (labels, traffic) in &counted {
-        text.sample(labels, traffic.requests);
-        text.flush_if_full().await?;
-    }
-    text.family(&families::KAFKA_RECEIVED_BYTES_TOTAL);
-    for (labels, traffic) in &counted {
-        text.sample(labels, traffic.received_bytes);
-        text.flush_if_full().await?;
-    }
-    text.family(&families::KAFKA_CONNECTIONS);
-    for (labels, traffic) in &counted {
-        text.sample(labels, traffic.connections);
-        text.flush_if_full().await?;
-    }
-    text.family(&families::KAFKA_THROTTLED_SECONDS_TOTAL);
-    for (labels, traffic) in &counted {
-        let seconds = traffic.throttled.as_secs_f64();
-        text.sample(labels, format_args!("{seconds:.3}"));
-        text.flush_if_full().await?;
-    }
-    Ok(())
+    samples.family(&families::PARTITION_SERIES_OMITTED);
+    samples.sample(&Labels::default(), exported.omitted_partitions);
+    samples.flush_if_full().await
 }
 
 fn in_cluster(cluster: &ClusterName) -> Labels {
@@ -363,33 +337,6 @@ fn topic_labels(cluster: &ClusterName, group: &GroupId, topic: &TopicName) -> La
         .with("topic", topic.as_str())
 }
 
-fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
-    let mut counts = BTreeMap::new();
-    let mut add = |fault: Fault, count: usize| {
-        let known: &mut usize = counts.entry(fault.label()).or_default();
-        *known = known.saturating_add(count);
-    };
-    for fault in cluster
-        .groups
-        .values()
-        .filter(|g| g.is_unknown())
-        .filter_map(|g| g.fault)
-    {
-        add(fault, 1);
-    }
-    for topic in cluster.groups.values().flat_map(|g| g.topics.values()) {
-        match &topic.latest {
-            Ok(lag) => {
-                for fault in lag.lags.iter().filter_map(|lag| lag.err()) {
-                    add(fault, 1);
-                }
-            }
-            Err(fault) => add(*fault, topic.complete.as_ref().map_or(1, |c| c.lags.len())),
-        }
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -400,6 +347,7 @@ mod tests {
     use tokio::task::yield_now;
     use tokio::time::{Instant, sleep};
 
+    use super::clusters::faults;
     use super::*;
     use crate::model::evaluation::ServingPolicy;
     use crate::model::findings::{Finding, FindingCode};
@@ -729,7 +677,7 @@ mod tests {
     #[test]
     fn a_group_that_was_never_read_counts_as_a_fault() {
         let mut mute = fixtures::nothing(Duration::ZERO, "mute");
-        mute.groups[0].committed = Err(Fault::Login);
+        mute.groups[0].committed = Err(crate::model::kafka::fault::Fault::Login);
         let read = ClusterHistory::default().apply(mute, Scope::Whole);
         assert_eq!(faults(&read), [("login", 1)].into());
     }
@@ -753,7 +701,8 @@ mod tests {
     proptest! {
         #[test]
         fn label_values_survive_escaping(value in "[\\PC\\\\\"\n\r\t\x1b]{0,30}") {
-            let labels = Labels::default().with("key", &value).0;
+            let labels = Labels::default().with("key", &value);
+            let labels = labels.text();
             let inner = labels.strip_prefix("key=\"").unwrap().strip_suffix('"').unwrap();
             prop_assert!(!inner.contains('\n'));
             // What a terminal would obey is escaped in the value itself; line ends have an escape in the format.

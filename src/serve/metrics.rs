@@ -19,6 +19,7 @@ use super::shadow::ShadowReader;
 use super::{BuildInfo, endpoints, exposition};
 use crate::authentication::access::{Action, Object};
 use crate::leader_election::Leadership;
+use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::REGISTRY;
@@ -85,11 +86,19 @@ async fn scrape(State(state): State<Arc<ScrapeState>>, request: Request) -> Resp
     }
 }
 
+/// The snapshot whose metrics are exported: the latest of a leader, otherwise an empty one. Sums over all replicas would
+/// be doubled if others exported metrics of Kafka, too.
+pub(super) fn exported_snapshot(
+    reader: &SnapshotReader,
+    leadership: &Leadership,
+) -> Arc<LagSnapshot> {
+    let latest = reader.latest();
+    let leads = leadership.current_term(latest.term, Instant::now());
+    leads.map_or_else(Arc::default, |_| latest)
+}
+
 fn expose(state: &ScrapeState, turns: AddressTurns) -> Response {
-    // Only the leader exposes Kafka metrics; otherwise sums over all replicas would be doubled.
-    let latest = state.reader.latest();
-    let leads = state.leadership.current_term(latest.term, Instant::now());
-    let snapshot = leads.map_or_else(Arc::default, |_| latest);
+    let snapshot = exported_snapshot(&state.reader, &state.leadership);
     // Encoded before the response begins, while an error can still be its status.
     let mut of_process = String::new();
     if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut of_process) {

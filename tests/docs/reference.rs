@@ -28,6 +28,7 @@ pub(crate) const PAGES: &[Generated] = &[
     ("cli.md", command_line),
     ("configuration.md", configuration),
     ("metrics.md", metrics),
+    ("opentelemetry.md", open_telemetry),
     ("http.md", endpoints),
     ("annotations.md", annotations),
 ];
@@ -75,6 +76,17 @@ fn metrics() -> String {
             family.labels.join(", "),
             cell(family.help)
         );
+    }
+    page
+}
+
+fn open_telemetry() -> String {
+    let mut page = String::from("| OpenTelemetry | `/metrics` |\n|---|---|\n");
+    for family in lagwise::serve::metric_families() {
+        let name = lagwise::serve::open_telemetry_name(family.name);
+        if name != family.name {
+            let _ = writeln!(page, "| `{name}` | `{}` |", family.name);
+        }
     }
     page
 }

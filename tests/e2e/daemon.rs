@@ -71,6 +71,8 @@ pub(crate) struct Options {
     pub(crate) enforce: Value,
     /// Where workloads are scaled to zero, and where that is recorded.
     pub(crate) scale_to_zero: Value,
+    /// The section `otlp`: the export to a collector.
+    pub(crate) otlp: Value,
     /// The external scaler for KEDA.
     pub(crate) scaler: Value,
     /// The namespaces whose HPAs a registered daemon watches; empty = all, including those of other tests.
@@ -97,6 +99,7 @@ impl Options {
             metrics: json!({}),
             enforce: json!({}),
             scale_to_zero: json!({}),
+            otlp: json!({}),
             scaler: json!({}),
             namespaces: Vec::new(),
         }
@@ -170,6 +173,7 @@ impl Daemon {
             "tenancy": options.tenancy,
             "budgets": options.budgets,
             "log": options.log,
+            "otlp": options.otlp,
             "server": {
                 "external_metrics": external,
                 "metrics": metrics,

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, check, conformance, convert, cost, events,
-    external_scaler, faults, guide, lag, leader, live, load, login, logins, network, oracle,
+    external_scaler, faults, guide, lag, leader, live, load, login, logins, network, oracle, otlp,
     outage, policy, protocols, renewal, rows, scale, selectors, shadow, simulate, smoke, state,
     tenants, topics, unseen, zero,
 };
@@ -71,6 +71,7 @@ pub(crate) const LANES: &[Lane] = &[
             lag::CASES,
             simulate::CASES,
             cost::CASES,
+            otlp::CASES,
             conformance::BROKERS,
             faults::CASES,
             outage::CASES,
@@ -78,7 +79,7 @@ pub(crate) const LANES: &[Lane] = &[
             cap::BROKERS,
             zero::BROKERS,
         ],
-        long: &[smoke::LONG, faults::LONG, load::LONG],
+        long: &[smoke::LONG, faults::LONG, load::LONG, otlp::LONG],
     },
     // The aggregated API, and how it is installed.
     Lane {

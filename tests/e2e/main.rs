@@ -37,6 +37,7 @@ mod login;
 mod logins;
 mod network;
 mod oracle;
+mod otlp;
 mod outage;
 mod policy;
 mod probes;

@@ -23,6 +23,8 @@ pub(crate) struct Artifacts {
     pub(crate) kubectl: PathBuf,
     /// The folder with the API server and the controllers of Kubernetes 1.34, where they have been built.
     pub(crate) kubernetes_1_34: Option<PathBuf>,
+    /// An OpenTelemetry collector, where it has been built.
+    pub(crate) collector: Option<PathBuf>,
     /// The HPA controller under virtual time: see `tests/testbed/kubernetes/oracle`.
     pub(crate) hpa_oracle: PathBuf,
     pub(crate) etcd: PathBuf,
@@ -87,6 +89,7 @@ impl Artifacts {
             kube_controller_manager: kubernetes.join("kube-controller-manager"),
             kubectl: kubernetes.join("kubectl"),
             kubernetes_1_34: path("KUBERNETES_1_34_BIN").ok(),
+            collector: path("COLLECTOR").ok(),
             hpa_oracle: path("HPA_ORACLE")?,
             etcd: path("ETCD_BIN")?.join("etcd"),
             helm: path("HELM")?,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::Labels;
+use super::sample::Labels;
 use super::{in_cluster, topic_labels};
 use crate::model::kafka::observation::TopicOffsets;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};

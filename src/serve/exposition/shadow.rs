@@ -1,9 +1,9 @@
 //! Writes KEDA's numbers and lagwise's beside one another, while lagwise observes.
 
 use std::borrow::Cow;
-use std::fmt::{Display, Write as _};
 
-use super::text::Labels;
+use super::sample::{Labels, SampleSink, SampleValue};
+use super::text::TextSamples;
 use crate::model::keda::shadow::report::minutes;
 use crate::model::keda::shadow::{ShadowReport, ShadowRow};
 use crate::telemetry::family::{COUNTER, Family, GAUGE};
@@ -62,9 +62,15 @@ const OBSERVED_SECONDS_TOTAL: Family = Family {
     labels: Cow::Borrowed(&["namespace", "scaled_object"]),
 };
 
-/// The report in Prometheus's text format. Sums have three digits after the point.
+/// The report in Prometheus's text format.
 pub(in crate::serve) fn shadow_text(report: &ShadowReport) -> String {
-    let mut text = String::new();
+    let mut samples = TextSamples::default();
+    write(&mut samples, report);
+    samples.text
+}
+
+/// Writes the report. Sums have three digits after the point.
+pub(super) fn write(samples: &mut impl SampleSink, report: &ShadowReport) {
     let scaled = || {
         report
             .objects
@@ -80,71 +86,52 @@ pub(in crate::serve) fn shadow_text(report: &ShadowReport) -> String {
             ("lagwise", row.lagwise, totals.lagwise.clone()),
         ]
     };
-    header(&mut text, &REPLICAS);
+    samples.family(&REPLICAS);
     for row in scaled() {
         for (by, replicas, _) in sides(row) {
             if let Some(replicas) = replicas {
-                sample(&mut text, &REPLICAS, labels(row).with("by", by), replicas);
+                samples.sample(&labels(row).with("by", by), replicas);
             }
         }
     }
-    header(&mut text, &DIFFERENCE);
+    samples.family(&DIFFERENCE);
     for row in compared() {
         for reason in &row.reasons {
-            let labels = labels(row).with("reason", reason);
-            sample(&mut text, &DIFFERENCE, labels, 1);
+            samples.sample(&labels(row).with("reason", reason), true);
         }
     }
-    header(&mut text, &COMPARED);
+    samples.family(&COMPARED);
     for row in scaled() {
-        let is_compared = u8::from(row.not_compared.is_none());
-        sample(&mut text, &COMPARED, labels(row), is_compared);
+        samples.sample(&labels(row), row.not_compared.is_none());
     }
-    header(&mut text, &REPLICA_MINUTES_TOTAL);
+    samples.family(&REPLICA_MINUTES_TOTAL);
     for row in compared() {
         for (by, _, side) in sides(row) {
-            let labels = labels(row).with("by", by);
-            let minutes = format!("{:.3}", side.replica_minutes());
-            sample(&mut text, &REPLICA_MINUTES_TOTAL, labels, minutes);
+            let minutes = SampleValue::Rounded(side.replica_minutes());
+            samples.sample(&labels(row).with("by", by), minutes);
         }
     }
-    header(&mut text, &SCALE_CHANGES_TOTAL);
+    samples.family(&SCALE_CHANGES_TOTAL);
     for row in compared() {
         for (by, _, side) in sides(row) {
-            let labels = labels(row).with("by", by);
-            sample(&mut text, &SCALE_CHANGES_TOTAL, labels, side.scale_changes);
+            samples.sample(&labels(row).with("by", by), side.scale_changes);
         }
     }
-    header(&mut text, &REBALANCES_TOTAL);
+    samples.family(&REBALANCES_TOTAL);
     for row in compared() {
-        let rebalances = row.totals.rebalances;
-        sample(&mut text, &REBALANCES_TOTAL, labels(row), rebalances);
+        samples.sample(&labels(row), row.totals.rebalances);
     }
-    header(&mut text, &OBSERVED_SECONDS_TOTAL);
+    samples.family(&OBSERVED_SECONDS_TOTAL);
     for row in compared() {
         let seconds = minutes(row.totals.observed_millis) * 60.0;
-        let seconds = format!("{seconds:.3}");
-        sample(&mut text, &OBSERVED_SECONDS_TOTAL, labels(row), seconds);
+        samples.sample(&labels(row), SampleValue::Rounded(seconds));
     }
-    text
 }
 
 fn labels(row: &ShadowRow) -> Labels {
     Labels::default()
         .with("namespace", &row.namespace)
         .with("scaled_object", &row.name)
-}
-
-fn header(text: &mut String, family: &Family) {
-    let Family {
-        name, kind, help, ..
-    } = family;
-    // Writing to a String does not fail.
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-fn sample(text: &mut String, family: &Family, labels: Labels, value: impl Display) {
-    let _ = writeln!(text, "{}{{{}}} {value}", family.name, labels.0);
 }
 
 #[cfg(test)]

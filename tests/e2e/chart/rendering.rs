@@ -454,13 +454,10 @@ pub(super) fn network_policy_has_the_ports_of_all_broker_addresses(
 ) -> Result<()> {
     let plane = testbed.control_plane()?;
     let (chart, values) = (chart(), testbed.folder("ports")?.join("values.json"));
-    let ports = |servers: &str| -> Result<Vec<String>> {
-        let given = json!({
-            "config": {"clusters": [{"name": "main", "properties": {"bootstrap.servers": servers}}]},
-            "networkPolicy": {"enabled": true},
-        });
+    let render = |config: Value| -> Result<String> {
+        let given = json!({"config": config, "networkPolicy": {"enabled": true}});
         std::fs::write(&values, given.to_string())?;
-        let rendered = plane.helm(&[
+        plane.helm(&[
             "template",
             "lw",
             &chart.to_string_lossy(),
@@ -468,7 +465,12 @@ pub(super) fn network_policy_has_the_ports_of_all_broker_addresses(
             &values.to_string_lossy(),
             "--show-only",
             "templates/networkpolicy.yaml",
-        ])?;
+        ])
+    };
+    let of_servers =
+        |servers: &str| json!([{"name": "main", "properties": {"bootstrap.servers": servers}}]);
+    let ports = |servers: &str| -> Result<Vec<String>> {
+        let rendered = render(json!({"clusters": of_servers(servers)}))?;
         let rules = rendered.lines().map(str::trim);
         let ports = rules.filter_map(|rule| rule.strip_prefix("- {port: "));
         Ok(ports
@@ -490,6 +492,17 @@ pub(super) fn network_policy_has_the_ports_of_all_broker_addresses(
     ] {
         let found = ports(servers)?;
         ensure!(found == expected, "{servers}: {found:?}, not {expected:?}");
+    }
+    for (endpoint, port) in [
+        ("http://collector:4318", "4318"),
+        ("https://[2001:db8::7]:4319/otlp", "4319"),
+        ("https://otlp.example.com", "443"),
+        ("http://[2001:db8::7]/", "80"),
+    ] {
+        let config = json!({"clusters": of_servers("kafka1"), "otlp": {"endpoint": endpoint}});
+        let rendered = render(config)?;
+        let rule = format!("- ports: [{{port: {port}, protocol: TCP}}]");
+        ensure!(rendered.contains(&rule), "{endpoint}: {rendered}");
     }
     Ok(())
 }

@@ -1,0 +1,110 @@
+//! Writes the state of Kafka clusters, and the cost of reading them.
+
+use std::collections::BTreeMap;
+
+use super::sample::{ReaderGone, SampleStream, SampleValue};
+use super::{families, in_cluster};
+use crate::model::kafka::fault::Fault;
+use crate::model::lag::cluster_snapshot::ClusterSnapshot;
+use crate::model::snapshot::LagSnapshot;
+
+/// Writes whether Kafka clusters and brokers answer, and what is unknown.
+pub(super) async fn clusters(
+    samples: &mut impl SampleStream,
+    snapshot: &LagSnapshot,
+) -> Result<(), ReaderGone> {
+    samples.family(&families::PARTITION_FAULTS);
+    for (name, cluster) in &snapshot.clusters {
+        for (kind, count) in faults(cluster) {
+            samples.sample(&in_cluster(name).with("kind", kind), count);
+            samples.flush_if_full().await?;
+        }
+    }
+    samples.family(&families::CLUSTER_UP);
+    for (name, cluster) in &snapshot.clusters {
+        if cluster.sweep.is_some() || cluster.connection.is_some() {
+            samples.sample(&in_cluster(name), cluster.connection.is_none());
+            samples.flush_if_full().await?;
+        }
+    }
+    samples.family(&families::BROKERS_UNREACHABLE);
+    for (name, cluster) in &snapshot.clusters {
+        if cluster.sweep.is_some() || cluster.connection.is_some() {
+            samples.sample(&in_cluster(name), cluster.unreachable_brokers.len());
+            samples.flush_if_full().await?;
+        }
+    }
+    samples.family(&families::CLUSTER_FAULT);
+    for (name, cluster) in &snapshot.clusters {
+        if let Some(fault) = &cluster.connection {
+            let labels = in_cluster(name)
+                .with("kind", fault.kind.label())
+                .with_text("reason", &fault.reason);
+            samples.sample(&labels, true);
+            samples.flush_if_full().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the cost of reading Kafka clusters.
+pub(super) async fn traffic(
+    samples: &mut impl SampleStream,
+    snapshot: &LagSnapshot,
+) -> Result<(), ReaderGone> {
+    let counted: Vec<_> = snapshot
+        .clusters
+        .iter()
+        .filter_map(|(name, cluster)| Some((in_cluster(name), cluster.traffic?)))
+        .collect();
+    samples.family(&families::KAFKA_REQUESTS_TOTAL);
+    for (labels, traffic) in &counted {
+        samples.sample(labels, traffic.requests);
+        samples.flush_if_full().await?;
+    }
+    samples.family(&families::KAFKA_RECEIVED_BYTES_TOTAL);
+    for (labels, traffic) in &counted {
+        samples.sample(labels, traffic.received_bytes);
+        samples.flush_if_full().await?;
+    }
+    samples.family(&families::KAFKA_CONNECTIONS);
+    for (labels, traffic) in &counted {
+        samples.sample(labels, traffic.connections);
+        samples.flush_if_full().await?;
+    }
+    samples.family(&families::KAFKA_THROTTLED_SECONDS_TOTAL);
+    for (labels, traffic) in &counted {
+        let seconds = traffic.throttled.as_secs_f64();
+        samples.sample(labels, SampleValue::Rounded(seconds));
+        samples.flush_if_full().await?;
+    }
+    Ok(())
+}
+
+/// Partitions whose lag is unknown, by cause.
+pub(super) fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    let mut add = |fault: Fault, count: usize| {
+        let known: &mut usize = counts.entry(fault.label()).or_default();
+        *known = known.saturating_add(count);
+    };
+    for fault in cluster
+        .groups
+        .values()
+        .filter(|g| g.is_unknown())
+        .filter_map(|g| g.fault)
+    {
+        add(fault, 1);
+    }
+    for topic in cluster.groups.values().flat_map(|g| g.topics.values()) {
+        match &topic.latest {
+            Ok(lag) => {
+                for fault in lag.lags.iter().filter_map(|lag| lag.err()) {
+                    add(fault, 1);
+                }
+            }
+            Err(fault) => add(*fault, topic.complete.as_ref().map_or(1, |c| c.lags.len())),
+        }
+    }
+    counts
+}
