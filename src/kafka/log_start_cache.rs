@@ -35,8 +35,9 @@ impl LogStartCache {
 
     /// Evicts topics that are no longer read.
     pub(super) fn evict_old(&self) {
-        self.entries()
-            .retain(|_, kept| kept.since.elapsed() < MAX_AGE * 2);
+        let now = Instant::now();
+        let is_old = |kept: &CachedStarts| now.saturating_duration_since(kept.since) >= MAX_AGE * 2;
+        self.entries().retain(|_, kept| !is_old(kept));
     }
 
     /// Returns the cached log starts if they are reliable: complete, recent, and not beyond any of

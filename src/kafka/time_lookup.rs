@@ -151,7 +151,7 @@ impl TimeLookups {
             partitions = partitions.saturating_add(log.ends.len());
             batch.push((name.clone(), ago));
         }
-        known.retain(|_, lookups| lookups.read.elapsed() < LOOK_BACK);
+        known.retain(|_, lookups| now.saturating_duration_since(lookups.read) < LOOK_BACK);
         batch
     }
 

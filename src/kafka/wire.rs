@@ -2,7 +2,7 @@
 //! of groups.
 //!
 //! Requests are encoded by `kafka-protocol`, whose codecs are generated from Kafka's message
-//! schemas. Responses are decoded straight into columns by a bounded cursor of our own, because the
+//! schemas, except the two that name every partition, for which `request_writer` is faster. Responses are decoded straight into columns by a bounded cursor of our own, because the
 //! library's decoders allocate whatever count a response claims.
 //!
 //! `handshake` sets up a connection, `connection` serves it, `broker` maintains one per broker;
@@ -33,6 +33,7 @@ mod offset_fetch;
 mod options;
 mod probe;
 mod property_support;
+mod request_writer;
 mod response_memory;
 mod responses;
 mod sasl;

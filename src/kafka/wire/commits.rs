@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::WireCluster;
-use super::offset_fetch::{FetchedOffsets, MAX_DISCOVERED, OffsetFetchQuery, request};
+use super::offset_fetch::{FetchedOffsets, MAX_DISCOVERED, OffsetFetchBody, OffsetFetchQuery};
 use super::responses;
 use super::versions::ApiKey;
 use crate::kafka::codes;
@@ -226,7 +226,7 @@ impl<'a> CommitSweep<'a> {
             .iter()
             .filter_map(|&group| Some((group, self.asked.get(group)?)))
             .collect();
-        let request = request(asked.iter().map(|(_, asked)| *asked), version);
+        let request = OffsetFetchBody(asked.iter().map(|(_, asked)| *asked).collect());
         let answer = broker
             .send_request(ApiKey::OffsetFetch, version, &request, self.deadline)
             .await;

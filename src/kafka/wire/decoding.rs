@@ -29,11 +29,7 @@ pub fn is_well_formed(key: i16, version: i16, body: &[u8]) -> bool {
 
 fn read(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
     match api {
-        ApiKey::ListOffsets => {
-            responses::list_offsets(body, version)?
-                .topics()
-                .for_each(drop);
-        }
+        ApiKey::ListOffsets => responses::list_offsets(body, version, |_, _| {})?,
         ApiKey::Metadata => {
             responses::metadata(body, version, MetadataLimits::NONE)?;
         }

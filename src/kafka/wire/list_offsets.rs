@@ -3,28 +3,32 @@
 //! A high watermark that went back, as after a failover, is returned as it is. How long to distrust
 //! it is decided by the lag rules in the model.
 
-use std::collections::{BTreeSet, HashMap};
+mod request;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
-use kafka_protocol::messages::ListOffsetsRequest;
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::protocol::StrBytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::request::{ListOffsetsBody, PendingPartition, by_topic, topic_name};
+use super::address::Address;
 use super::cluster::WireCluster;
 use super::connection::ResponseLimit;
-use super::responses;
+use super::responses::{self, ListedOffset};
 use super::topics::{ClusterMetadata, PartitionLeader};
 use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::kafka::time_lookup::NO_RECORD;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::OffsetColumn;
-use crate::model::units::newtypes::{Offset, Partition, TopicName};
+use crate::model::units::newtypes::{Offset, TopicName};
+
+pub(super) use self::request::End;
 
 /// Maximum partitions per request.
 const MAX_PARTITIONS: usize = 20_000;
@@ -41,57 +45,23 @@ const MAX_IN_FLIGHT: usize = 8;
 /// Maximum attempts per sweep.
 const MAX_ATTEMPTS: u32 = 6;
 
-/// Which offset of a log to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum End {
-    /// The high watermark: the log-end offset that consumers see.
-    Latest,
-    /// The log-start offset.
-    Earliest,
-    /// The last stable offset: the end for consumers that read committed records only.
-    Stable,
-    /// The first record at or after this time, in milliseconds since 1970.
-    At(i64),
+/// Partitions that a broker was asked for, all of one kind of offset, and its response.
+struct ListAnswer {
+    /// Sorted by topic and partition.
+    asked: Vec<PendingPartition>,
+    response: Result<ListResponse, Fault>,
 }
 
-impl End {
-    /// The timestamp that encodes it in a request.
-    fn timestamp(self) -> i64 {
-        match self {
-            End::Latest | End::Stable => -1,
-            End::Earliest => -2,
-            End::At(millis) => millis,
-        }
-    }
-
-    /// The isolation level in a request; 1 is read-committed (KIP-98).
-    fn isolation(self) -> i8 {
-        i8::from(self == End::Stable)
-    }
-}
-
-/// A partition's offset to read; `topic` is an index into [`ListSweep::topics`].
-#[derive(Clone, Copy, Debug)]
-struct PendingPartition {
-    topic: usize,
-    end: End,
-    partition: Partition,
-    leader: PartitionLeader,
-}
-
-/// The result for a partition.
-struct ListOutcome {
-    item: PendingPartition,
-    result: Result<Offset, Fault>,
-    /// Timestamp of the record at the offset, in milliseconds since 1970; -1 if unknown.
-    timestamp: i64,
-    /// Whether to fetch its leader again and retry.
-    retry: bool,
+/// A response that is not decoded yet.
+struct ListResponse {
+    address: Address,
+    version: i16,
+    body: Bytes,
 }
 
 enum ListStep {
-    /// The outcomes of each request.
-    Answered(Vec<Vec<ListOutcome>>),
+    /// The responses of a broker.
+    Answered(Vec<ListAnswer>),
     /// Partitions to retry, and the metadata with their new leaders.
     LeadersFetched(Vec<PendingPartition>, Result<Arc<ClusterMetadata>, Fault>),
 }
@@ -99,6 +69,7 @@ enum ListStep {
 /// Reads log offsets: a list of topics, and which offsets to read of each.
 pub(super) struct ListSweep<'a> {
     pub(super) cluster: &'a WireCluster,
+    /// Sorted by name.
     pub(super) topics: &'a [(TopicName, Vec<End>)],
     /// When to stop waiting for answers.
     pub(super) until: Instant,
@@ -127,6 +98,20 @@ impl OffsetColumns {
             End::At(_) => &mut self.past,
         }
     }
+
+    fn set(&mut self, item: &PendingPartition, result: Result<Offset, Fault>, timestamp: i64) {
+        let Ok(partition) = usize::try_from(item.partition) else {
+            return;
+        };
+        if let Some(slot) = self.column_mut(item.end).get_mut(partition) {
+            *slot = result;
+        }
+        if matches!(item.end, End::At(_))
+            && let Some(slot) = self.past_timestamps.get_mut(partition)
+        {
+            *slot = timestamp;
+        }
+    }
 }
 
 impl ListSweep<'_> {
@@ -134,14 +119,18 @@ impl ListSweep<'_> {
     /// may have moved. Partitions of different leaders progress independently.
     pub(super) async fn run(&self, known: &ClusterMetadata) -> (Vec<OffsetColumns>, bool) {
         let mut columns = vec![OffsetColumns::default(); self.topics.len()];
-        let partitions = |(name, ends): &(TopicName, Vec<End>)| {
-            let leaders = known.topic(name).map_or(0, |topic| topic.leaders.len());
-            leaders.saturating_mul(ends.len())
+        let leaders = |(name, _): &(TopicName, _)| {
+            let topic = known.topic(name).ok();
+            topic.map_or(&[][..], |topic| &topic.leaders[..])
         };
-        let all = self.topics.iter().map(partitions);
-        let mut items = Vec::with_capacity(all.fold(0, usize::saturating_add));
-        for (place, ((name, ends), columns)) in self.topics.iter().zip(&mut columns).enumerate() {
-            let leaders = known.topic(name).map_or(&[][..], |topic| &topic.leaders);
+        let leaders: Vec<_> = self.topics.iter().map(leaders).collect();
+        let ends = self.topics.iter().map(|(_, ends)| ends);
+        let count = leaders.iter().zip(ends.clone());
+        let count = count.map(|(leaders, ends)| leaders.len().saturating_mul(ends.len()));
+        let mut items = Vec::with_capacity(count.fold(0, usize::saturating_add));
+        for (place, ((leaders, ends), columns)) in
+            leaders.into_iter().zip(ends).zip(&mut columns).enumerate()
+        {
             for &end in ends {
                 // Until answers arrive: no answer, or no leader to ask.
                 let start = |leader: &Option<PartitionLeader>| match leader {
@@ -167,13 +156,10 @@ impl ListSweep<'_> {
         self.dispatch(known, items, &mut steps);
         while let Ok(Some(step)) = timeout_at(self.until, steps.next()).await {
             match step {
-                ListStep::Answered(outcomes) => {
+                ListStep::Answered(answers) => {
                     let mut lost = Vec::new();
-                    for outcome in outcomes.into_iter().flatten() {
-                        set_result(&mut columns, &outcome);
-                        if outcome.retry {
-                            lost.push(outcome.item);
-                        }
+                    for answer in answers {
+                        lost.extend(self.apply_answer(answer, &mut columns));
                     }
                     if !lost.is_empty() && attempt < MAX_ATTEMPTS {
                         let pause = Duration::from_millis(25) * (1 << attempt);
@@ -201,26 +187,26 @@ impl ListSweep<'_> {
     fn dispatch<'s>(
         &'s self,
         known: &ClusterMetadata,
-        mut items: Vec<PendingPartition>,
+        items: Vec<PendingPartition>,
         steps: &mut FuturesUnordered<BoxFuture<'s, ListStep>>,
     ) {
-        // Retried partitions arrive in any order; `list_chunk` needs those of a request sorted.
-        items.sort_unstable_by_key(|item| (item.leader.node, item.end, item.topic, item.partition));
-        for items in items.chunk_by(|a, b| (a.leader.node, a.end) == (b.leader.node, b.end)) {
-            let Some(node) = items.first().map(|item| item.leader.node) else {
-                continue;
-            };
-            let items = items.to_vec();
+        let mut by_leader: BTreeMap<_, Vec<PendingPartition>> = BTreeMap::new();
+        for item in items {
+            let of_leader = by_leader.entry((item.leader.node, item.end)).or_default();
+            of_leader.push(item);
+        }
+        for ((node, _), mut items) in by_leader {
+            // Retried partitions arrive in any order.
+            items.sort_unstable_by_key(|item| (item.topic, item.partition));
             let address = known.nodes.get(&node).cloned();
             let ask = async move {
-                let Some(address) = address else {
-                    return ListStep::Answered(vec![fail_all(&items, Fault::LeaderUnknown)]);
-                };
-                let mut chunks = Vec::new();
-                for chunk in items.chunks(MAX_PARTITIONS) {
-                    chunks.push(self.list_chunk(&address, chunk));
+                let mut requests = Vec::new();
+                while !items.is_empty() {
+                    let rest = items.split_off(items.len().min(MAX_PARTITIONS));
+                    requests.push(self.list(address.clone(), items));
+                    items = rest;
                 }
-                let answers = stream::iter(chunks).buffered(MAX_IN_FLIGHT);
+                let answers = stream::iter(requests).buffered(MAX_IN_FLIGHT);
                 ListStep::Answered(answers.collect().await)
             };
             steps.push(ask.boxed());
@@ -255,137 +241,125 @@ impl ListSweep<'_> {
         items.into_iter().filter_map(now).collect()
     }
 
-    async fn list_chunk(
+    /// Asks a broker for these partitions.
+    async fn list(&self, address: Option<Address>, asked: Vec<PendingPartition>) -> ListAnswer {
+        let response = match address {
+            Some(address) => self.request(address, &asked).await,
+            None => Err(Fault::LeaderUnknown),
+        };
+        ListAnswer { asked, response }
+    }
+
+    async fn request(
         &self,
-        address: &super::address::Address,
-        items: &[PendingPartition],
-    ) -> Vec<ListOutcome> {
-        let broker = self.cluster.broker(address);
-        let version = broker.versions(self.deadline).await;
-        let version =
-            match version.and_then(|versions| versions.highest_common(ApiKey::ListOffsets)) {
-                Ok(version) => version,
-                Err(fault) => return fail_all(items, fault),
-            };
-        let request = self.request(items, version);
-        let limit = items
+        address: Address,
+        asked: &[PendingPartition],
+    ) -> Result<ListResponse, Fault> {
+        let broker = self.cluster.broker(&address);
+        let versions = broker.versions(self.deadline).await?;
+        let version = versions.highest_common(ApiKey::ListOffsets)?;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let request = ListOffsetsBody {
+            topics: self.topics,
+            asked,
+            timeout_ms: i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
+        };
+        let topics = by_topic(asked).count().saturating_add(1);
+        let limit = asked
             .len()
             .saturating_mul(PARTITION_BYTES_MAX)
-            .saturating_add(request.topics.len().saturating_mul(TOPIC_BYTES_MAX))
-            .saturating_add(TOPIC_BYTES_MAX);
-        let answer = broker
-            .send_bounded_request(
-                ApiKey::ListOffsets,
-                version,
-                &request,
-                ResponseLimit::Expected(limit),
-                self.deadline,
-            )
-            .await;
-        let body = match answer {
-            Ok(body) => body,
-            Err(fault) => return fail_all(items, fault),
-        };
-        let offsets = match responses::list_offsets(&body, version) {
-            Ok(offsets) => offsets,
-            Err(error) => return fail_all(items, self.cluster.report_malformed(address, &error)),
-        };
-        // Partitions are sorted by topic and number.
-        let mut places: HashMap<&str, &[PendingPartition]> = HashMap::new();
-        for topic in items.chunk_by(|a, b| a.topic == b.topic) {
-            let place = topic.first().and_then(|item| self.topics.get(item.topic));
-            if let Some((name, _)) = place {
-                places.insert(name.as_str(), topic);
-            }
-        }
-        let mut outcomes = Vec::with_capacity(items.len());
-        for (name, entries, timestamps) in offsets.topics_with_timestamps() {
-            let Some(topic) = places.get(name) else {
-                continue;
-            };
-            for (entry, &timestamp) in entries.iter().zip(timestamps) {
-                let found = topic.binary_search_by_key(&entry.partition, |item| item.partition);
-                let Some(&item) = found.ok().and_then(|found| topic.get(found)) else {
-                    continue;
-                };
-                let result = match (entry.code, entry.offset) {
-                    (codes::NONE, offset) if offset >= 0 => Ok(Offset(offset)),
-                    (codes::NONE, -1) if matches!(item.end, End::At(_)) => Ok(NO_RECORD),
-                    // Some brokers answer -1 without an error; that is an unknown offset, not 0.
-                    (codes::NONE, _) => Err(Fault::NoAnswer),
-                    (code, _) => Err(codes::fault_of(code.into())),
-                };
-                outcomes.push(ListOutcome {
-                    item,
-                    result,
-                    timestamp,
-                    retry: codes::is_leader_stale(entry.code),
-                });
-            }
-        }
-        outcomes
+            .saturating_add(topics.saturating_mul(TOPIC_BYTES_MAX));
+        let limit = ResponseLimit::Expected(limit);
+        let api = ApiKey::ListOffsets;
+        let body = broker
+            .send_bounded_request(api, version, &request, limit, self.deadline)
+            .await?;
+        Ok(ListResponse {
+            address,
+            version,
+            body,
+        })
     }
 
-    fn request(&self, items: &[PendingPartition], version: i16) -> ListOffsetsRequest {
-        let partition = |item: &PendingPartition| {
-            ListOffsetsPartition::default()
-                .with_partition_index(item.partition)
-                .with_current_leader_epoch(if version >= 4 { item.leader.epoch } else { -1 })
-                .with_timestamp(item.end.timestamp())
+    /// Writes the offsets of a response into the columns. Returns the partitions to ask again at their new leaders.
+    fn apply_answer(
+        &self,
+        answer: ListAnswer,
+        columns: &mut [OffsetColumns],
+    ) -> Vec<PendingPartition> {
+        let asked = answer.asked;
+        let response = match answer.response {
+            Ok(response) => response,
+            Err(fault) => {
+                set_all(&asked, fault, columns);
+                // If the broker cannot be reached, its partitions may have new leaders.
+                let may_move = fault.is_connection() && fault != Fault::NoAnswer;
+                return if may_move { asked } else { Vec::new() };
+            }
         };
-        // Partitions are sorted by topic.
-        let topics = items.chunk_by(|a, b| a.topic == b.topic).map(|items| {
-            let topic = items.first().and_then(|item| self.topics.get(item.topic));
-            let name = topic.map_or("", |(name, _)| name.as_str());
-            ListOffsetsTopic::default()
-                .with_name(StrBytes::from_string(name.to_owned()).into())
-                .with_partitions(items.iter().map(partition).collect())
+        let topics: Vec<_> = by_topic(&asked)
+            .map(|items| (topic_name(self.topics, items), items))
+            .collect();
+        let mut lost = Vec::new();
+        let mut index = 0_usize;
+        let decoded = responses::list_offsets(&response.body, response.version, |name, entries| {
+            // Brokers answer in the order of the request.
+            let expected = topics.get(index).filter(|(known, _)| *known == name);
+            index = index.saturating_add(1);
+            let by_name = || topics.binary_search_by(|(known, _)| (*known).cmp(name));
+            let topic = expected.or_else(|| topics.get(by_name().ok()?));
+            if let Some((_, items)) = topic {
+                lost.extend(apply_topic(items, entries, columns));
+            }
         });
-        let request = ListOffsetsRequest::default()
-            .with_replica_id((-1).into())
-            .with_topics(topics.collect());
-        // All partitions of a request read the same kind of offset. Brokers that support only
-        // version 1 have no transactions.
-        let end = items.first().map_or(End::Latest, |item| item.end);
-        let isolation = if version >= 2 { end.isolation() } else { 0 };
-        let request = request.with_isolation_level(isolation);
-        if version < 10 {
-            return request;
+        if let Err(error) = decoded {
+            let fault = self.cluster.report_malformed(&response.address, &error);
+            set_all(&asked, fault, columns);
+            return asked;
         }
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        request.with_timeout_ms(i32::try_from(left.as_millis()).unwrap_or(i32::MAX))
+        lost
     }
 }
 
-fn set_result(columns: &mut [OffsetColumns], outcome: &ListOutcome) {
-    let PendingPartition {
-        topic,
-        end,
-        partition,
-        ..
-    } = outcome.item;
-    let (Some(columns), Ok(partition)) = (columns.get_mut(topic), usize::try_from(partition))
-    else {
-        return;
+/// Writes what a response says about a topic. Returns the partitions that another broker leads now.
+fn apply_topic(
+    items: &[PendingPartition],
+    entries: &[ListedOffset],
+    columns: &mut [OffsetColumns],
+) -> Vec<PendingPartition> {
+    let mut moved = Vec::new();
+    let topic = items.first().map(|item| item.topic);
+    let Some(columns) = topic.and_then(|topic| columns.get_mut(topic)) else {
+        return moved;
     };
-    if let Some(slot) = columns.column_mut(end).get_mut(partition) {
-        *slot = outcome.result;
+    for (index, entry) in entries.iter().enumerate() {
+        // Partitions are in the order of the request, too.
+        let is_of = |item: &&PendingPartition| item.partition == entry.partition;
+        let by_number = || items.binary_search_by_key(&entry.partition, |item| item.partition);
+        let item = items.get(index).filter(is_of);
+        let Some(item) = item.or_else(|| items.get(by_number().ok()?)) else {
+            continue;
+        };
+        let result = match (entry.code, entry.offset) {
+            (codes::NONE, offset) if offset >= 0 => Ok(Offset(offset)),
+            (codes::NONE, -1) if matches!(item.end, End::At(_)) => Ok(NO_RECORD),
+            // Some brokers answer -1 without an error; that is an unknown offset, not 0.
+            (codes::NONE, _) => Err(Fault::NoAnswer),
+            (code, _) => Err(codes::fault_of(code.into())),
+        };
+        columns.set(item, result, entry.timestamp);
+        if codes::is_leader_stale(entry.code) {
+            moved.push(*item);
+        }
     }
-    if matches!(end, End::At(_))
-        && let Some(slot) = columns.past_timestamps.get_mut(partition)
-    {
-        *slot = outcome.timestamp;
-    }
+    moved
 }
 
-/// The same fault for all partitions. If the broker cannot be reached, its partitions may have new
-/// leaders.
-fn fail_all(items: &[PendingPartition], fault: Fault) -> Vec<ListOutcome> {
-    let outcome = |&item: &PendingPartition| ListOutcome {
-        item,
-        result: Err(fault),
-        timestamp: -1,
-        retry: fault.is_connection() && fault != Fault::NoAnswer,
-    };
-    items.iter().map(outcome).collect()
+/// The same fault for all partitions.
+fn set_all(items: &[PendingPartition], fault: Fault, columns: &mut [OffsetColumns]) {
+    for item in items {
+        if let Some(columns) = columns.get_mut(item.topic) {
+            columns.set(item, Err(fault), -1);
+        }
+    }
 }

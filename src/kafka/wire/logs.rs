@@ -1,7 +1,7 @@
 //! Reads the log offsets of each topic: the end; the start, unless a reliable one is cached; the
 //! last stable offset, if a group reads committed records only; and after a start, the ends of a while ago.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,8 +24,9 @@ impl WireInner {
         started: &Moment,
         deadline: Instant,
     ) -> (BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>, bool) {
-        let mut kept = HashMap::new();
         let mut asked = Vec::new();
+        // The ID of each topic, and its log starts if they need not be asked for.
+        let mut cached = Vec::new();
         let mut logs = TopicLogs::new();
         for (name, wanted) in logs_to_read(groups) {
             let topic = match known.topic(name) {
@@ -43,11 +44,11 @@ impl WireInner {
             if wanted.stable {
                 ends.push(End::Stable);
             }
-            match starts {
-                Some(starts) => drop(kept.insert(asked.len(), starts)),
-                None => ends.push(End::Earliest),
+            if starts.is_none() {
+                ends.push(End::Earliest);
             }
             asked.push((name.clone(), ends));
+            cached.push((topic.id, starts));
         }
         let sweep = list_offsets::ListSweep {
             cluster: &self.cluster,
@@ -56,9 +57,8 @@ impl WireInner {
             deadline: deadline.into(),
         };
         let (columns, moved) = sweep.run(known).await;
-        for (place, ((name, ends), found)) in asked.iter().zip(columns).enumerate() {
-            let id = known.topic(name).map_or(None, |topic| topic.id);
-            let starts = kept.remove(&place).unwrap_or_else(|| {
+        for (((name, ends), found), (id, starts)) in asked.iter().zip(columns).zip(cached) {
+            let starts = starts.unwrap_or_else(|| {
                 self.starts.insert(name.clone(), id, found.earliest.clone());
                 found.earliest
             });

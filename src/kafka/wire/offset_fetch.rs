@@ -1,11 +1,11 @@
 //! Encodes `OffsetFetch` requests and turns their responses into columns.
 
+use anyhow::Result as EncodeResult;
 use kafka_protocol::messages::OffsetFetchRequest;
-use kafka_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::buf::ByteBufMut;
+use kafka_protocol::protocol::{Encodable, HeaderVersion};
 
+use super::request_writer::{COUNT_BYTES_MAX, RequestWriter};
 use super::responses::PartitionEntry;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
@@ -121,53 +121,168 @@ fn committed(entry: &PartitionEntry) -> Result<Option<Offset>, Fault> {
     }
 }
 
-fn name(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
+/// A request for the offsets of these groups; below version 8, of one group.
+#[derive(Debug)]
+pub(super) struct OffsetFetchBody<'a>(pub(super) Vec<&'a OffsetFetchQuery>);
+
+impl HeaderVersion for OffsetFetchBody<'_> {
+    fn header_version(version: i16) -> i16 {
+        OffsetFetchRequest::header_version(version)
+    }
 }
 
-fn indexes(partitions: usize) -> Vec<Partition> {
-    (0..).take(partitions).collect()
-}
-
-/// Builds the request for these groups; below version 8, for the first only.
-pub(super) fn request<'a>(
-    groups: impl Iterator<Item = &'a OffsetFetchQuery>,
-    version: i16,
-) -> OffsetFetchRequest {
-    let request = OffsetFetchRequest::default();
-    if version >= 8 {
-        let topic = |(topic, partitions): &(TopicName, usize)| {
-            OffsetFetchRequestTopics::default()
-                .with_name(name(topic.as_str()).into())
-                .with_partition_indexes(indexes(*partitions))
+impl Encodable for OffsetFetchBody<'_> {
+    fn encode<B: ByteBufMut>(&self, buffer: &mut B, version: i16) -> EncodeResult<()> {
+        let mut body = RequestWriter::new(buffer, version >= 6);
+        let groups = if version >= 8 {
+            body.count(Some(self.0.len()))?;
+            &self.0[..]
+        } else {
+            self.0.get(..1).unwrap_or_default()
         };
-        let group = |query: &OffsetFetchQuery| {
-            OffsetFetchRequestGroup::default()
-                .with_group_id(name(query.group.as_str()).into())
-                .with_topics(
+        for query in groups {
+            body.string(Some(query.group.as_str()))?;
+            if version >= 9 {
+                // The ID and the epoch of a member: this client is none.
+                body.string(None)?;
+                body.i32(-1);
+            }
+            write_topics(query, &mut body)?;
+            if version >= 8 {
+                body.end();
+            }
+        }
+        if version >= 7 {
+            // Offsets of open transactions are not waited for.
+            body.i8(0);
+        }
+        body.end();
+        Ok(())
+    }
+
+    /// At least the size of the body, and hardly more.
+    fn compute_size(&self, _version: i16) -> EncodeResult<usize> {
+        const GROUP_BYTES_MAX: usize = 4 * COUNT_BYTES_MAX;
+        const TOPIC_BYTES_MAX: usize = 3 * COUNT_BYTES_MAX;
+        let mut bytes = GROUP_BYTES_MAX;
+        for query in &self.0 {
+            bytes = bytes
+                .saturating_add(GROUP_BYTES_MAX)
+                .saturating_add(query.group.as_str().len())
+                .saturating_add(
                     query
-                        .named_topics()
-                        .map(|topics| topics.map(topic).collect()),
-                )
+                        .named_partitions()
+                        .saturating_mul(size_of::<Partition>()),
+                );
+            for (topic, _) in query.named_topics().into_iter().flatten() {
+                bytes = bytes
+                    .saturating_add(TOPIC_BYTES_MAX)
+                    .saturating_add(topic.as_str().len());
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+fn write_topics<B: ByteBufMut>(
+    query: &OffsetFetchQuery,
+    body: &mut RequestWriter<'_, B>,
+) -> EncodeResult<()> {
+    body.count(query.named_topics().map(Iterator::count))?;
+    for (topic, partitions) in query.named_topics().into_iter().flatten() {
+        body.string(Some(topic.as_str()))?;
+        body.count(Some(*partitions))?;
+        for partition in (0..).take(*partitions) {
+            body.i32(partition);
+        }
+        body.end();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::offset_fetch_request::{
+        OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+    };
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+
+    fn query(group: &str, topics: Option<&[(&str, usize)]>) -> OffsetFetchQuery {
+        let sized = |(name, partitions): &(&str, usize)| (TopicName::from(*name), *partitions);
+        OffsetFetchQuery {
+            group: group.into(),
+            topics: topics.map(|topics| topics.iter().map(sized).collect()),
+            is_changing: false,
+        }
+    }
+
+    fn text(text: &str) -> StrBytes {
+        StrBytes::from_string(text.to_owned())
+    }
+
+    fn named(query: &OffsetFetchQuery) -> Option<Vec<(StrBytes, Vec<i32>)>> {
+        let topics = query.named_topics()?;
+        let topic = |(name, partitions): &(TopicName, usize)| {
+            (text(name.as_str()), (0..).take(*partitions).collect())
+        };
+        Some(topics.map(topic).collect())
+    }
+
+    /// The same request by the library's own types.
+    fn by_library(queries: &[&OffsetFetchQuery], version: i16) -> OffsetFetchRequest {
+        let request = OffsetFetchRequest::default();
+        if version < 8 {
+            let topic = |(name, indexes): (StrBytes, _)| {
+                OffsetFetchRequestTopic::default()
+                    .with_name(name.into())
+                    .with_partition_indexes(indexes)
+            };
+            let topics = named(queries[0]);
+            return request
+                .with_group_id(text(queries[0].group.as_str()).into())
+                .with_topics(topics.map(|topics| topics.into_iter().map(topic).collect()));
+        }
+        let group = |query: &&OffsetFetchQuery| {
+            let topic = |(name, indexes): (StrBytes, _)| {
+                OffsetFetchRequestTopics::default()
+                    .with_name(name.into())
+                    .with_partition_indexes(indexes)
+            };
+            let topics = named(query);
+            OffsetFetchRequestGroup::default()
+                .with_group_id(text(query.group.as_str()).into())
+                .with_topics(topics.map(|topics| topics.into_iter().map(topic).collect()))
         };
         // `kafka-protocol` rejects fields of older versions unless they are empty lists.
-        return request
+        request
             .with_topics(Some(Vec::new()))
-            .with_groups(groups.map(group).collect());
+            .with_groups(queries.iter().map(group).collect())
     }
-    let topic = |(topic, partitions): &(TopicName, usize)| {
-        OffsetFetchRequestTopic::default()
-            .with_name(name(topic.as_str()).into())
-            .with_partition_indexes(indexes(*partitions))
-    };
-    let Some(query) = groups.into_iter().next() else {
-        return request;
-    };
-    request
-        .with_group_id(name(query.group.as_str()).into())
-        .with_topics(
-            query
-                .named_topics()
-                .map(|topics| topics.map(topic).collect()),
-        )
+
+    #[test]
+    fn requests_are_encoded_as_by_the_library_in_every_version() {
+        let long = "t".repeat(249);
+        let topics = [("orders", 3), ("without-partitions", 0), (&long, 200)];
+        let (named, discovered) = (query("named", Some(&topics)), query("discovered", None));
+        let empty = query("empty", Some(&[]));
+        for queries in [
+            vec![&named],
+            vec![&discovered],
+            vec![&empty],
+            vec![&named, &discovered, &empty],
+        ] {
+            for version in 1..=9 {
+                let mut expected = Vec::new();
+                let request = by_library(&queries, version);
+                request.encode(&mut expected, version).unwrap();
+                let body = OffsetFetchBody(queries.clone());
+                let mut written = Vec::new();
+                body.encode(&mut written, version).unwrap();
+                assert_eq!(written, expected, "version {version}");
+                assert!(written.len() <= body.compute_size(version).unwrap());
+            }
+        }
+    }
 }

@@ -119,7 +119,7 @@ pub(super) fn find_coordinator(
     Ok(found)
 }
 
-/// An offset or error for one partition.
+/// A committed offset or error for one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PartitionEntry {
     pub(super) partition: i32,
@@ -127,27 +127,24 @@ pub(super) struct PartitionEntry {
     pub(super) offset: i64,
 }
 
-/// Offsets by topic.
+/// An offset or error for one partition of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ListedOffset {
+    pub(super) partition: i32,
+    pub(super) code: i16,
+    pub(super) offset: i64,
+    /// Timestamp of the record at the offset, in milliseconds since 1970; -1 if unknown.
+    pub(super) timestamp: i64,
+}
+
+/// Committed offsets by topic.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct TopicOffsetRows<'a> {
     topics: Vec<(&'a str, Range<usize>)>,
     partitions: Vec<PartitionEntry>,
-    /// Timestamps of the records at the offsets, in milliseconds since 1970, or -1; for `ListOffsets` only.
-    timestamps: Vec<i64>,
 }
 
 impl<'a> TopicOffsetRows<'a> {
-    /// No rows yet, with room for all partitions that can follow, of which each takes at least `least` bytes: a list of
-    /// tens of thousands that grew would be copied again and again.
-    fn with_room(cursor: &ResponseCursor<'_>, least: usize) -> Self {
-        let partitions = cursor.remaining().checked_div(least).unwrap_or(0);
-        Self {
-            timestamps: Vec::new(),
-            topics: Vec::new(),
-            partitions: Vec::with_capacity(partitions),
-        }
-    }
-
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
         self.topics.iter().map(|(name, range)| {
             let partitions = self.partitions.get(range.clone());
@@ -155,25 +152,9 @@ impl<'a> TopicOffsetRows<'a> {
         })
     }
 
-    /// As [`topics`](Self::topics), with the timestamp of each offset, in milliseconds since 1970 or -1.
-    pub(super) fn topics_with_timestamps(
-        &self,
-    ) -> impl Iterator<Item = (&'a str, &[PartitionEntry], &[i64])> {
-        self.topics.iter().map(|(name, range)| {
-            let partitions = self.partitions.get(range.clone());
-            let timestamps = self.timestamps.get(range.clone());
-            (
-                *name,
-                partitions.unwrap_or_default(),
-                timestamps.unwrap_or_default(),
-            )
-        })
-    }
-
     fn clear(&mut self) {
         self.topics.clear();
         self.partitions.clear();
-        self.timestamps.clear();
     }
 }
 
@@ -247,18 +228,23 @@ fn read_committed<'a>(
     Ok(())
 }
 
-/// Decodes `ListOffsets`, from version 1.
-pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<TopicOffsetRows<'_>, Malformed> {
+/// Decodes `ListOffsets`, from version 1. Calls back for each topic with its name and its partitions, and fails if a
+/// later part is malformed.
+pub(super) fn list_offsets<'a>(
+    body: &'a [u8],
+    version: i16,
+    mut on_topic: impl FnMut(&'a str, &[ListedOffset]),
+) -> Result<(), Malformed> {
     let mut cursor = ResponseCursor::new(body, version >= 6);
-    let mut found = TopicOffsetRows::with_room(&cursor, LISTED_BYTES_MIN);
+    // One topic after the other in the same memory, as above.
+    let mut partitions = Vec::new();
     if version >= 2 {
         cursor.i32()?;
     }
     for _ in 0..cursor.count(3)? {
         let name = cursor.string()?;
-        let start = found.partitions.len();
-        let count = cursor.count(LISTED_BYTES_MIN)?;
-        for _ in 0..count {
+        partitions.clear();
+        for _ in 0..cursor.count(LISTED_BYTES_MIN)? {
             let (partition, code) = (cursor.i32()?, cursor.i16()?);
             let timestamp = cursor.i64()?;
             let offset = cursor.i64()?;
@@ -266,20 +252,17 @@ pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<TopicOffsetRows<
                 cursor.i32()?;
             }
             cursor.skip_tags()?;
-            found.partitions.push(PartitionEntry {
+            partitions.push(ListedOffset {
                 partition,
                 code,
                 offset,
+                timestamp,
             });
-            found.timestamps.push(timestamp);
         }
         cursor.skip_tags()?;
-        if count > 0 {
-            found.topics.push((name, start..found.partitions.len()));
-        }
+        on_topic(name, &partitions);
     }
-    cursor.skip_tags()?;
-    Ok(found)
+    cursor.skip_tags()
 }
 
 /// Decodes `ListGroups`: error code, and the groups that consume (protocol type consumer, share or
