@@ -1,6 +1,6 @@
 //! Makes the evaluations of the next snapshot: only of what was read again or is asked for differently.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,8 @@ use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation, is_few, wit
 use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation, find_group};
 use crate::model::evaluation::metric_evaluation::MetricEvaluation;
 use crate::model::evaluation::policy_outcome::find_outcome;
-use crate::model::lag::cluster_snapshot::ClusterSnapshot;
+use crate::model::evaluation::series_match::covers;
+use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot};
 use crate::model::targets::lookup::{GroupQuery, ResolvedQuery, resolve};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::{QueryHash, Target, Targets};
@@ -40,6 +41,7 @@ impl Evaluations {
         let evaluator = Evaluator {
             before: self,
             clusters,
+            read_again: read_again(&self.clusters, clusters),
             targets,
             same_targets,
             same_clusters,
@@ -58,10 +60,27 @@ impl Evaluations {
     }
 }
 
+/// The latest snapshots of groups that were read again, by the address of the one before. An evaluation has that one, so
+/// nothing has to be looked up by name, which takes much longer.
+type ReadAgain = HashMap<*const GroupSnapshot, Arc<GroupSnapshot>>;
+
+fn read_again(before: &Clusters, after: &Clusters) -> ReadAgain {
+    let mut groups = HashMap::new();
+    for (name, after) in after {
+        if let Some(before) = before.get(name) {
+            ClusterSnapshot::diff_groups(before, after, |_, old, new| {
+                groups.extend(old.map(Arc::as_ptr).zip(new.cloned()));
+            });
+        }
+    }
+    groups
+}
+
 /// Makes the evaluations of a snapshot, after those of the one before.
 struct Evaluator<'a> {
     before: &'a Evaluations,
     clusters: &'a Clusters,
+    read_again: ReadAgain,
     targets: &'a Targets,
     same_targets: bool,
     same_clusters: bool,
@@ -222,7 +241,13 @@ impl Evaluator<'_> {
             Some(before) => Arc::clone(&before.query),
             None => Arc::new(GroupQuery::from(target)),
         };
-        let found = find_group(self.clusters, &asked.key);
+        let read_again = before
+            .and_then(|before| self.read_again.get(&Arc::as_ptr(before.group.as_ref()?)))
+            .filter(|group| covers(group, &asked.key));
+        let found = match self.clusters.get(name).zip(read_again) {
+            Some((cluster, group)) => Some((&**cluster, group)),
+            None => find_group(self.clusters, &asked.key),
+        };
         match before {
             Some(before) if before.is_of(found) && self.has_same_connection(name) => {
                 Arc::clone(before)
