@@ -125,6 +125,9 @@ impl PartitionLedger {
         }
         self.refuse_groups(&cluster, &mut observation.groups);
         let listings = &mut observation.listings;
+        if listings.is_empty() && self.listed.is_empty() {
+            return;
+        }
         for read in &mut observation.groups {
             let key = (cluster.clone(), read.plan.group.clone());
             self.listed.apply(&key, read, listings, targets, &self.used);

@@ -56,7 +56,7 @@ impl ListedLedger {
         }
     }
 
-    #[cfg(test)]
+    /// Whether no group has patterns.
     pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.used.total() == 0
     }
