@@ -22,7 +22,7 @@ COPY .cargo ./.cargo
 COPY Cargo.toml Cargo.lock ./
 # hadolint ignore=SC2086
 RUN mkdir -p src benches/sweep tests/e2e \
-    && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/sweep/main.rs tests/e2e/main.rs; \
+    && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/page.rs benches/sweep/main.rs tests/e2e/main.rs; \
         do echo 'fn main() {}' >"$file"; done \
     && touch src/lib.rs \
     && cargo build --profile "$PROFILE" --locked --bin lagwise $CARGO_ARGS \
