@@ -11,9 +11,6 @@ mod manager;
 pub mod rotation;
 mod set;
 
-use std::sync::Arc;
-
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
@@ -24,11 +21,7 @@ pub use manager::{
 };
 pub use set::{CertificateProblem, CertificateSet, SecretData};
 
-/// The crypto provider, chosen explicitly because dependencies may enable others too.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
+use crate::crypto::provider;
 
 /// Whether the key belongs to the first certificate.
 fn belongs_to(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> bool {

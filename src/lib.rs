@@ -23,6 +23,7 @@ pub mod authentication;
 pub mod certificates;
 pub mod cli;
 pub mod config;
+mod crypto;
 pub mod daemon;
 pub mod k8s;
 pub mod kafka;

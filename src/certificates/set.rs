@@ -13,8 +13,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error as TlsError, RootCertStore};
 
 use super::authority::{CertificateAuthority, validity_of};
+use super::belongs_to;
 use super::rotation::{Leaf, RotationStep, UsableCertificates, Validity};
-use super::{belongs_to, provider};
+use crate::crypto::provider;
 
 /// CA bundle (PEM) that clients trust; the newest authority, which signs, comes first.
 const BUNDLE: &str = "ca.crt";

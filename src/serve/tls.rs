@@ -21,7 +21,7 @@ use crate::certificates::rotation::Validity;
 use crate::certificates::{CertificateAuthority, CertificateSet, validity_of};
 use crate::telemetry::api::{CertificateServed, CertificateUnusable};
 
-pub(super) use crate::certificates::provider;
+pub(super) use crate::crypto::provider;
 
 /// How often certificate files are checked for changes.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);

@@ -10,22 +10,23 @@ use source::{Source, Words, is_in, name_below, parse};
 /// What each top-level part of the crate may import besides itself.
 const DIRECTION: &str = "
     model:
+    crypto:
     config: model
     authentication: model
     telemetry: authentication model
     snapshot_channel: model
     leader_election: model telemetry
     persistence: leader_election model telemetry
-    certificates: leader_election model telemetry
+    certificates: crypto leader_election model telemetry
     poller: leader_election model snapshot_channel telemetry
-    kafka: model poller snapshot_channel telemetry
+    kafka: crypto model poller snapshot_channel telemetry
     k8s: authentication certificates leader_election model persistence snapshot_channel telemetry
-    serve: authentication certificates leader_election model snapshot_channel telemetry
+    serve: authentication certificates crypto leader_election model snapshot_channel telemetry
     daemon: authentication certificates config k8s kafka leader_election model persistence poller \
         serve snapshot_channel telemetry
     simulate: model
-    cli: authentication config daemon k8s kafka leader_election model persistence poller serve \
-        simulate snapshot_channel telemetry";
+    cli: authentication config crypto daemon k8s kafka leader_election model persistence poller \
+        serve simulate snapshot_channel telemetry";
 
 /// The folders of the model. Each may import those before it.
 const FOLDERS: &str = "units findings kafka settings hpa targets lag policy evaluation keda decisions diagnostics snapshot";

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::cli::daemon_client::read_body;
+use crate::crypto::provider;
 use crate::model::units::quantity::Milli;
 
 /// Timeout of a request.
@@ -59,8 +60,7 @@ impl ApiClient {
         for certificate in CertificateDer::pem_slice_iter(trust.as_bytes()) {
             roots.add(certificate?)?;
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let config = rustls::ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();

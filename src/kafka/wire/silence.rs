@@ -18,6 +18,7 @@ use super::frame::Request;
 use super::handshake::{self, ConnectError, ReadyConnection};
 use super::options::WireOptions;
 use super::versions::ApiKey;
+use crate::crypto::provider;
 use crate::kafka::peer_protocol::{TLS_HERE, no_tls_here};
 use crate::model::kafka::fault::Fault;
 
@@ -195,8 +196,7 @@ impl SetupTarget<'_> {
 
     /// Whether the port answers a TLS handshake; its certificate does not matter.
     async fn speaks_tls(self, deadline: Instant) -> Option<bool> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .ok()?
             .with_root_certificates(RootCertStore::empty())

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ResolvesServerCert;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{DistinguishedName, ServerConfig};
 
 use super::{TlsError, provider};
+use crate::crypto::signatures_verified_by;
 
 pub(super) fn config(
     chain: Vec<CertificateDer<'static>>,
@@ -46,11 +46,15 @@ const INTERMEDIATES_MAX: usize = 8;
 /// key. Its issuer is verified per request against each authority separately: failing the handshake
 /// would not even tell the client why.
 #[derive(Debug)]
-pub(super) struct AnyClient(Arc<CryptoProvider>);
+pub(super) struct AnyClient {
+    pub(super) provider: Arc<CryptoProvider>,
+}
 
 impl AnyClient {
     pub(super) fn new() -> Self {
-        Self(provider())
+        Self {
+            provider: provider(),
+        }
     }
 }
 
@@ -79,37 +83,7 @@ impl ClientCertVerifier for AnyClient {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_verified_by!(provider);
 }
 
 #[cfg(test)]
