@@ -1,5 +1,6 @@
-//! Keys of other programs that people write into the file, and what to write instead.
+//! Keys of other programs that people write into the file, and what to do about them.
 
+use self::Remedy::{Remove, Write};
 use super::schema::paths_of_key;
 
 /// Where a key is written: the path of the mapping without indices.
@@ -10,8 +11,17 @@ const CLUSTER: Level = "clusters[]";
 const PROPERTIES: Level = "clusters[].properties";
 const TARGET: Level = "targets[]";
 
-/// The keys, by level: the key, the program that has it, and what to write.
-const KEYS: &[(Level, &[&str], &str, &str)] = &[
+/// What to do about a key.
+#[derive(Clone, Copy, Debug)]
+enum Remedy {
+    /// Write this.
+    Write(&'static str),
+    /// Remove it, for this reason.
+    Remove(&'static str),
+}
+
+/// The keys, by level: the key, the program that has it, and what to do about it.
+const KEYS: &[(Level, &[&str], &str, Remedy)] = &[
     (
         FILE,
         &[
@@ -23,13 +33,13 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "maxReplicaCount",
         ],
         "of a ScaledObject of KEDA",
-        "an HPA with the metric kafka_lag, which `lagwise convert` makes of it",
+        Write("an HPA with the metric kafka_lag, which `lagwise convert` makes of it"),
     ),
     (
         FILE,
         &["apiVersion", "kind", "metadata", "spec"],
         "of a Kubernetes object",
-        "the daemon's own configuration: lagwise has no custom resource",
+        Write("the daemon's own configuration: lagwise has no custom resource"),
     ),
     (
         FILE,
@@ -42,13 +52,13 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "podIdentity",
         ],
         "of the chart's values",
-        "what is below config in the values",
+        Write("what is below config in the values"),
     ),
     (
         FILE,
         &["kafka"],
         "of kafka-ui and kminion",
-        "clusters: [{name: main, properties: {bootstrap.servers: HOST:PORT}}]",
+        Write("clusters: [{name: main, properties: {bootstrap.servers: HOST:PORT}}]"),
     ),
     (
         FILE,
@@ -60,19 +70,19 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "kafka.server",
         ],
         "of programs with a single Kafka cluster",
-        "clusters: [{name: main, properties: {bootstrap.servers: HOST:PORT}}]",
+        Write("clusters: [{name: main, properties: {bootstrap.servers: HOST:PORT}}]"),
     ),
     (
         FILE,
         &["log.level", "logLevel", "log_level"],
         "of other programs",
-        "log: {filter: debug}",
+        Write("log: {filter: debug}"),
     ),
     (
         FILE,
         &["web.listen-address", "web.telemetry-path"],
         "of kafka_exporter",
-        "server: {metrics: {listen: 0.0.0.0:8080}}",
+        Write("server: {metrics: {listen: 0.0.0.0:8080}}"),
     ),
     (
         FILE,
@@ -83,7 +93,7 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "topic.exclude",
         ],
         "of kafka_exporter",
-        "targets: or HPAs, which say what is read",
+        Write("targets: or HPAs, which say what is read"),
     ),
     (
         CLUSTER,
@@ -95,43 +105,47 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "servers",
         ],
         "of KEDA, kafka-ui and kminion",
-        "properties: {bootstrap.servers: HOST:PORT}",
+        Write("properties: {bootstrap.servers: HOST:PORT}"),
     ),
     (
         CLUSTER,
         &["sasl", "saslType", "mechanism", "saslMechanism"],
         "of KEDA and kminion",
-        "properties: {security.protocol: SASL_SSL, sasl.mechanism: SCRAM-SHA-512, sasl.username: ..., sasl.password: ...}",
+        Write(
+            "properties: {security.protocol: SASL_SSL, sasl.mechanism: SCRAM-SHA-512, sasl.username: ..., sasl.password: ...}",
+        ),
     ),
     (
         CLUSTER,
         &["awsRegion", "awsRoleArn", "aws"],
         "of KEDA",
-        "token: {aws_msk_iam: {region: eu-central-1}}",
+        Write("token: {aws_msk_iam: {region: eu-central-1}}"),
     ),
     (
         CLUSTER,
         &["tls", "ssl", "caFilepath", "ca"],
         "of KEDA and kminion",
-        "properties: {security.protocol: SSL, ssl.ca.location: FILE}, or SASL_SSL with a login",
+        Write(
+            "properties: {security.protocol: SSL, ssl.ca.location: FILE}, or SASL_SSL with a login",
+        ),
     ),
     (
         CLUSTER,
         &["username", "password"],
         "of KEDA and kminion",
-        "properties: {sasl.username: ..., sasl.password: ${env:NAME}}",
+        Write("properties: {sasl.username: ..., sasl.password: ${env:NAME}}"),
     ),
     (
         CLUSTER,
         &["version", "kafkaVersion"],
         "of KEDA and kafka_exporter",
-        "nothing: lagwise asks the brokers for it",
+        Remove("lagwise asks the brokers for it"),
     ),
     (
         CLUSTER,
         &["authenticationRef"],
         "of KEDA",
-        "properties, with ${file:PATH} of a mounted Secret",
+        Write("properties, with ${file:PATH} of a mounted Secret"),
     ),
     (
         CLUSTER,
@@ -145,13 +159,15 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "group",
         ],
         "of a trigger of KEDA",
-        "group and topic in the selector of an HPA's metric, or targets: [{name, group, topics}]",
+        Write(
+            "group and topic in the selector of an HPA's metric, or targets: [{name, group, topics}]",
+        ),
     ),
     (
         CLUSTER,
         &["schemaRegistry", "kafkaConnect", "readOnly", "metrics"],
         "of kafka-ui",
-        "nothing: lagwise does not need it",
+        Remove("lagwise does not need it"),
     ),
     (
         PROPERTIES,
@@ -163,128 +179,133 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "spring.kafka.bootstrap-servers",
         ],
         "of other programs",
-        "bootstrap.servers",
+        Write("bootstrap.servers"),
     ),
     (
         PROPERTIES,
         &["sasl.enabled", "sasl.handshake"],
         "of kafka_exporter",
-        "security.protocol: SASL_SSL, and sasl.mechanism",
+        Write("security.protocol: SASL_SSL, and sasl.mechanism"),
     ),
     (
         PROPERTIES,
         &["tls.enabled", "ssl.enabled"],
         "of kafka_exporter",
-        "security.protocol: SSL, or SASL_SSL with a login",
+        Write("security.protocol: SSL, or SASL_SSL with a login"),
     ),
     (
         PROPERTIES,
         &["tls.ca-file", "tls.ca", "ssl.ca"],
         "of kafka_exporter",
-        "ssl.ca.location",
+        Write("ssl.ca.location"),
     ),
     (
         PROPERTIES,
         &["tls.cert-file", "tls.cert", "ssl.cert"],
         "of kafka_exporter",
-        "ssl.certificate.location",
+        Write("ssl.certificate.location"),
     ),
     (
         PROPERTIES,
         &["tls.key-file", "tls.key", "ssl.key"],
         "of kafka_exporter",
-        "ssl.key.location",
+        Write("ssl.key.location"),
     ),
     (
         PROPERTIES,
         &["tls.insecure-skip-tls-verify"],
         "of kafka_exporter",
-        "enable.ssl.certificate.verification: false",
+        Write("enable.ssl.certificate.verification: false"),
     ),
     (
         PROPERTIES,
         &["sasl.aws-region"],
         "of kafka_exporter",
-        "token: {aws_msk_iam: {region: ...}} beside properties",
+        Write("token: {aws_msk_iam: {region: ...}} beside properties"),
     ),
     (
         PROPERTIES,
         &["kafka.version"],
         "of kafka_exporter",
-        "nothing: lagwise asks the brokers for it",
+        Remove("lagwise asks the brokers for it"),
     ),
     (
         PROPERTIES,
         &["username", "sasl.user", "saslUsername"],
         "of other programs",
-        "sasl.username",
+        Write("sasl.username"),
     ),
     (
         PROPERTIES,
         &["password", "saslPassword"],
         "of other programs",
-        "sasl.password",
+        Write("sasl.password"),
     ),
     (
         PROPERTIES,
         &["security_protocol", "security-protocol", "securityProtocol"],
         "of other programs",
-        "security.protocol",
+        Write("security.protocol"),
     ),
     (
         PROPERTIES,
         &["sasl", "saslType", "saslMechanism", "sasl_mechanism"],
         "of other programs",
-        "sasl.mechanism",
+        Write("sasl.mechanism"),
     ),
     (
         PROPERTIES,
         &["token", "client", "max_groups", "allowed_broker_hosts"],
         "of the cluster",
-        "it beside properties",
+        Write("it beside properties"),
     ),
     (
         TARGET,
         &["consumerGroup", "consumer_group", "groupId", "group.id"],
         "of KEDA and Kafka",
-        "group",
+        Write("group"),
     ),
     (
         TARGET,
         &["lagThreshold", "threshold", "lag"],
         "of KEDA",
-        "lag_per_replica",
+        Write("lag_per_replica"),
     ),
     (
         TARGET,
         &["offsetResetPolicy", "auto.offset.reset"],
         "of KEDA and Kafka",
-        "offset_reset",
+        Write("offset_reset"),
     ),
     (
         TARGET,
         &["limitToPartitionsWithLag"],
         "of KEDA",
-        "by: lagging",
+        Write("by: lagging"),
     ),
-    (TARGET, &["partitionLimitation"], "of KEDA", "partitions"),
+    (
+        TARGET,
+        &["partitionLimitation"],
+        "of KEDA",
+        Write("partitions"),
+    ),
     (
         TARGET,
         &["ensureEvenDistributionOfPartitions"],
         "of KEDA",
-        "even: true",
+        Write("even: true"),
     ),
     (
         TARGET,
         &["excludePersistentLag"],
         "of KEDA",
-        "lag: {stuck_counts: false}",
+        Write("lag: {stuck_counts: false}"),
     ),
     (
         TARGET,
         &["bootstrapServers", "bootstrap.servers"],
         "of KEDA",
-        "cluster, with a name from clusters",
+        Write("cluster, with a name from clusters"),
     ),
     (
         TARGET,
@@ -295,47 +316,50 @@ const KEYS: &[(Level, &[&str], &str, &str)] = &[
             "maxReplicaCount",
         ],
         "of an HPA or a ScaledObject",
-        "it in the HPA, which stays yours",
+        Write("it in the HPA, which stays yours"),
     ),
     (
         "log",
         &["level"],
         "of other programs",
-        "filter, such as debug or info,lagwise::kafka=debug",
+        Write("filter, such as debug or info,lagwise::kafka=debug"),
     ),
     (
         "poll",
         &["pollingInterval", "period", "every"],
         "of other programs",
-        "interval, with a unit, such as 30s",
+        Write("interval, with a unit, such as 30s"),
     ),
-    ("poll", &["timeout"], "of other programs", "deadline"),
+    ("poll", &["timeout"], "of other programs", Write("deadline")),
     (
         "server",
         &["port", "listen", "address"],
         "of other programs",
-        "metrics: {listen: 0.0.0.0:8080}",
+        Write("metrics: {listen: 0.0.0.0:8080}"),
     ),
     (
         "cap",
         &["enabled", "mode"],
         "of other programs",
-        "enforce: {enabled: true}, and default: enforce",
+        Write("enforce: {enabled: true}, and default: enforce"),
     ),
     (
         "kubernetes",
         &["namespace", "watchNamespaces", "watchNamespace"],
         "of other programs",
-        "namespaces: [NAME]",
+        Write("namespaces: [NAME]"),
     ),
 ];
 
-/// Whose key this is, and what to write instead; `None` if no other program has it.
+/// Whose key this is, and what to do about it; `None` if no other program has it.
 pub(super) fn meaning(mapping: &str, key: &str) -> Option<String> {
     let level = without_indices(mapping);
     let mut rows = KEYS.iter();
     let row = rows.find(|(at, keys, ..)| *at == level && keys.contains(&key));
-    row.map(|(.., whose, instead)| format!("a key {whose}; write {instead}"))
+    row.map(|(.., whose, remedy)| match remedy {
+        Write(instead) => format!("a key {whose}; write {instead}"),
+        Remove(reason) => format!("a key {whose}; remove it: {reason}"),
+    })
 }
 
 /// The keys that other programs have at this level.
