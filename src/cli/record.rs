@@ -101,7 +101,7 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
         () = signals.next() => return Ok(ExitCode::FAILURE),
     };
     let mut file = TraceFile::open(&args.file, args.append, &args.group, source.cluster())?;
-    let (started, clock) = (Instant::now(), RecordingClock::start());
+    let clock = RecordingClock::start();
     let mut recorded = u64::from(file.append(&first, clock.now())? == Appended::Written);
     print_error(&format!(
         "recording group {} into {}, a sample every {}; press Ctrl+C to end",
@@ -109,7 +109,7 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
         args.file.display(),
         short_duration(args.interval)
     ));
-    let end = started + args.whole.unwrap_or(Duration::from_secs(366 * 86_400));
+    let end = clock.start + args.whole.unwrap_or(Duration::from_secs(366 * 86_400));
     let mut ticks = interval(args.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is at once.
@@ -149,7 +149,7 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     }
     print_error(&format!(
         "recorded {recorded} samples in {} into {}",
-        short_duration(started.elapsed()),
+        short_duration(clock.start.elapsed()),
         args.file.display()
     ));
     Ok(match recorded {
