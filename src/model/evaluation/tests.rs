@@ -5,6 +5,7 @@ mod fallback;
 mod refusals;
 mod reuse;
 mod settings;
+mod topics;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,9 @@
 //! The page over snapshots: the same numbers as `explain`, hostile names, headers, and what it costs.
 
+mod history;
+mod many_hpas;
+mod untrusted_text;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -350,132 +354,6 @@ async fn filters_search_and_order_choose_the_rows() {
 }
 
 #[tokio::test]
-async fn hostile_names_are_shown_as_text() {
-    let long = "t".repeat(249);
-    let rtl = "\u{202e}gnillib";
-    let names = [
-        "<script>alert(1)</script>",
-        "\"><img src=x onerror=alert(1)>",
-        "a&lt;b' onclick='x",
-        "esc\u{1b}[2J\r\nbell\u{7}",
-        rtl,
-        &long,
-    ];
-    let mut hpas = Vec::new();
-    let mut observations = Vec::new();
-    for (place, name) in names.iter().enumerate() {
-        let of = hpa(&format!("h{place}"), &format!("g{place}"), "orders");
-        // Through the annotation, since a label value cannot have such a name.
-        hpas.push(annotated(of, &[("consumer-group", name)]));
-        let mut read = fixtures::read(Duration::ZERO, name, "orders", &[ok(0, 5)]);
-        read.groups[0].description = Ok(Arc::new(described(name)));
-        observations.push(read);
-    }
-    hpas.push(HpaFacts {
-        namespace: "<b>team</b>".into(),
-        ..hpa("x\"><script>", "g", "orders")
-    });
-    let (router, _publisher) = served(snapshot(&hpas, observations));
-    let mut pages = vec![
-        get(&router, "/?q=%3Cscript%3E%22'").await,
-        get(&router, "/").await,
-    ];
-    for (place, name) in names.iter().enumerate() {
-        let (code, html) = get(&router, &format!("/hpas/shop/h{place}")).await;
-        // A group with a control character cannot be asked for. Of others the member is found, whatever their name.
-        let has_owner = !name.contains(char::is_control);
-        let shows_owner = html.contains("<small>/10.0.0.1</small>");
-        assert_eq!(shows_owner, has_owner, "{name:?}: {html}");
-        pages.push((code, html));
-    }
-    pages.push(get(&router, "/hpas/%3Cb%3Eteam%3C%2Fb%3E/x%22%3E%3Cscript%3E").await);
-    pages.push(get(&router, "/hpas/%3Cscript%3E/%E2%80%AE").await);
-    for (code, html) in &pages {
-        assert!(*code == 200 || *code == 404, "{html}");
-        assert!(html.chars().all(|c| c == '\n' || is_safe(c)), "{html:?}");
-        // The only script is our own, and no element has a handler or a style of its own.
-        assert_eq!(html.matches("<script").count(), 1, "{html}");
-        for forbidden in [
-            "<img",
-            "<b>team",
-            " onerror=alert(1)>",
-            " onclick='",
-            "style=",
-        ] {
-            assert!(!html.contains(forbidden), "{forbidden}: {html}");
-        }
-    }
-    let shown: String = pages.into_iter().map(|(_, html)| html).collect();
-    for expected in [
-        "&lt;script&gt;alert(1)&lt;/script&gt;",
-        "esc\\u{1b}[2J\\r\\nbell\\u{7}",
-        "\\u{202e}gnillib",
-        long.as_str(),
-    ] {
-        assert!(shown.contains(expected), "{expected}");
-    }
-}
-
-fn described(name: &str) -> GroupDescription {
-    GroupDescription {
-        members: vec![Member {
-            id: "m".into(),
-            instance: None,
-            client: name.into(),
-            host: "/10.0.0.1".into(),
-            subscribed: None,
-            assigned: vec![("orders".into(), vec![0])],
-        }],
-        ..GroupDescription::memberless(GroupKind::Consumer, GroupState::Stable)
-    }
-}
-
-#[tokio::test]
-async fn everything_comes_from_here_and_nothing_is_inline() {
-    let (router, _publisher) = served(every_state());
-    for path in [
-        "/",
-        "/hpas/shop/capped",
-        "/hpas/shop/none",
-        "/assets/page.css",
-        "/assets/page.js",
-        "/assets/live.js",
-        "/assets/charts.js",
-        "/assets/icon.svg",
-    ] {
-        let response = response(&router, path).await;
-        let headers = response.headers().clone();
-        let policy = headers["content-security-policy"].to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"));
-        assert!(!policy.contains("unsafe"), "{policy}");
-        assert!(!headers.contains_key("set-cookie"), "{path}");
-        assert_eq!(headers["x-content-type-options"], "nosniff");
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(body.to_vec()).unwrap();
-        if path.starts_with("/assets") {
-            assert!(
-                !text.contains("@import") && !text.contains("url("),
-                "{path}"
-            );
-            continue;
-        }
-        for (attribute, rest) in [" src=\"", " href=\"", " action=\""]
-            .iter()
-            .flat_map(|name| text.split(name).skip(1).map(move |rest| (name, rest)))
-        {
-            assert!(rest.starts_with('/'), "{path}: {attribute}{rest:.60}");
-        }
-        for inline in ["<style", "style=\"", " onload", "javascript:"] {
-            assert!(!text.contains(inline), "{path}: {inline}");
-        }
-    }
-    assert_eq!(get(&router, "/assets/other.js").await.0, 404);
-    assert_eq!(get(&router, "/hpas/shop/none").await.0, 404);
-    assert_eq!(get(&router, "/api/hpas/shop/none").await.0, 404);
-    assert_eq!(get(&router, "/api/hpas/shop/capped?since=now").await.0, 400);
-}
-
-#[tokio::test]
 async fn a_follower_shows_no_data() {
     let (_publisher, reader) = snapshot_channel::channel(every_state());
     let follower = Leadership::new(watch::channel(None).1);
@@ -494,118 +372,6 @@ async fn a_follower_shows_no_data() {
             "{path}: {text}"
         );
     }
-}
-
-#[tokio::test]
-async fn a_stream_tells_of_snapshots_and_their_number_is_bounded() {
-    let (router, publisher) = served(every_state());
-    let mut open = Vec::new();
-    for _ in 0..MAX_STREAMS {
-        let response = response(&router, "/api/stream").await;
-        assert_eq!(response.status(), 200);
-        open.push(response.into_body());
-    }
-    assert_eq!(get(&router, "/api/stream").await.0, 503);
-    let mut first = open.pop().unwrap();
-    let next = async |body: &mut Body| {
-        let frame = body.frame().await.unwrap().unwrap();
-        String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
-    };
-    let event = next(&mut first).await;
-    assert!(event.starts_with("event: snapshot\ndata: {"), "{event}");
-    assert!(event.contains("\"sequence\":0"), "{event}");
-    publisher.publish(every_state());
-    let event = next(&mut first).await;
-    assert!(event.contains("\"sequence\":1"), "{event}");
-    drop(first);
-    assert_eq!(
-        response(&router, "/api/stream").await.status(),
-        200,
-        "its place is free"
-    );
-    drop(publisher);
-    // Without a publisher there is nothing more to tell.
-    let mut last = open.pop().unwrap();
-    next(&mut last).await;
-    while let Some(frame) = last.frame().await {
-        frame.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn history_has_points_and_says_since_when() {
-    let (router, _publisher) = served(every_state());
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let history = loop {
-        let view = json(&router, "/api/hpas/shop/capped").await;
-        let history = view["history"].clone();
-        if !history["points"].as_array().unwrap().is_empty() {
-            break history;
-        }
-        assert!(Instant::now() < deadline, "{history}");
-        tokio::task::yield_now().await;
-    };
-    let point = &history["points"][0];
-    assert_eq!(point["lag"], 1640);
-    assert_eq!(
-        (&point["uncapped"], &point["ceiling"]),
-        (&164.into(), &2.into())
-    );
-    assert!(history["known_since"].is_string(), "{history}");
-    let later = format!("/api/hpas/shop/capped?since={}", u32::MAX);
-    let later = json(&router, &later).await;
-    assert_eq!(later["history"]["points"], Value::Array(Vec::new()));
-    let (_, html) = get(&router, "/hpas/shop/capped?window=5m").await;
-    let chart = between(&html, "id=\"chart-replicas\"", "</figure>");
-    assert!(chart.contains("class=\"line ceiling\" d=\"M"), "{chart}");
-}
-
-#[tokio::test]
-async fn charts_show_the_time_that_the_address_asks_for() {
-    let (router, _publisher) = served(every_state());
-    let now = seconds_since_1970(SystemTime::now());
-    let span_of = |html: &str| {
-        let number = |key: &str| {
-            between(html, &format!(" {key}=\""), "\"")
-                .parse::<u32>()
-                .unwrap()
-        };
-        (number("data-from"), number("data-to"))
-    };
-    let (from, to) = (now - 7_200, now - 3_600);
-    let (_, html) = get(&router, &format!("/hpas/shop/capped?from={from}&to={to}")).await;
-    assert_eq!(span_of(&html), (from, to));
-    assert!(html.contains("There is no history of this time."), "{html}");
-    assert!(
-        html.contains("id=\"latest\" href=\"/hpas/shop/capped\""),
-        "{html}"
-    );
-    // Each link to another time shows another time, without a script.
-    let links = html.split("href=\"/hpas/shop/capped?from=").skip(1);
-    let links: Vec<String> = links
-        .map(|rest| rest.split('"').next().unwrap().replace("&amp;", "&"))
-        .collect();
-    assert_eq!(links.len(), 4, "{links:?}");
-    let mut shown = BTreeSet::from([(from, to)]);
-    for link in &links {
-        let (code, html) = get(&router, &format!("/hpas/shop/capped?from={link}")).await;
-        assert_eq!(code, 200);
-        shown.insert(span_of(&html));
-    }
-    assert_eq!(
-        shown,
-        BTreeSet::from([
-            (from, to),
-            (from - 1_800, to - 1_800),
-            (from + 1_800, to + 1_800),
-            (from + 900, to - 900),
-            (from - 1_800, to + 1_800),
-        ])
-    );
-    let (_, html) = get(&router, "/hpas/shop/capped?window=6h").await;
-    let (from, to) = span_of(&html);
-    assert_eq!(to - from, 21_600);
-    assert!(!html.contains("id=\"latest\""), "{html}");
 }
 
 #[tokio::test]
@@ -629,6 +395,20 @@ async fn the_objective_is_told_in_words() {
     );
     let view = json(&router, "/api/hpas/shop/plain").await;
     assert_eq!(view["hpa"]["slo"], Value::Null);
+}
+
+fn described(name: &str) -> GroupDescription {
+    GroupDescription {
+        members: vec![Member {
+            id: "m".into(),
+            instance: None,
+            client: name.into(),
+            host: "/10.0.0.1".into(),
+            subscribed: None,
+            assigned: vec![("orders".into(), vec![0])],
+        }],
+        ..GroupDescription::memberless(GroupKind::Consumer, GroupState::Stable)
+    }
 }
 
 #[tokio::test]
@@ -661,89 +441,4 @@ async fn many_partitions_are_a_strip_and_owners_are_named() {
     assert!(!html.contains("class=\"strip\""), "{html}");
     assert_eq!(html.matches("<tr class=\"hot\">").count(), 1, "{html}");
     assert!(html.contains(">hot</span>"), "not by colour alone");
-}
-
-/// Many HPAs, each with a group of its own on 36 partitions.
-fn crowd(count: usize) -> LagSnapshot {
-    let rows: Vec<_> = (0..36).map(|n| ok(0, n)).collect();
-    let names = || (0..count).map(|n| (format!("h{n:04}"), format!("g{n:04}")));
-    let hpas: Vec<_> = names()
-        .map(|(name, group)| hpa(&name, &group, "orders"))
-        .collect();
-    let reads = names().map(|(_, group)| fixtures::read(Duration::ZERO, &group, "orders", &rows));
-    snapshot(&hpas, reads.collect())
-}
-
-#[tokio::test]
-async fn many_hpas_are_on_several_pages() {
-    let (router, _publisher) = served(crowd(250));
-    let names = |html: &str| -> Vec<String> {
-        let rows = html.split("data-href=\"/hpas/shop/").skip(1);
-        rows.map(|row| row.split('"').next().unwrap().to_owned())
-            .collect()
-    };
-    let mut all = Vec::new();
-    let mut address = "/?sort=name".to_owned();
-    loop {
-        let (code, html) = get(&router, &address).await;
-        assert_eq!(code, 200);
-        // The counters count all of them.
-        assert!(html.contains("<b>250</b> all"), "{html}");
-        all.extend(names(&html));
-        let Some((before, _)) = html.split_once("\" rel=\"next\"") else {
-            assert!(html.contains("201–250 of 250 HPAs"), "{html}");
-            break;
-        };
-        address = before
-            .rsplit_once("href=\"")
-            .unwrap()
-            .1
-            .replace("&amp;", "&");
-    }
-    assert_eq!(all.len(), 250);
-    assert!(all.is_sorted(), "{all:?}");
-    let (_, last) = get(&router, "/?page=99&sort=name").await;
-    assert_eq!(names(&last), all[200..]);
-    let (_, few) = get(&router, "/?q=h0001").await;
-    assert!(
-        names(&few) == ["h0001"] && !few.contains("class=\"pager\""),
-        "{few}"
-    );
-}
-
-/// A page does not grow with the number of HPAs. Prints what an overview of many of them costs beside one of few.
-#[tokio::test]
-#[allow(clippy::print_stdout, reason = "a figure for whoever runs it")]
-async fn an_overview_of_a_thousand_hpas() {
-    let mut spent = Vec::new();
-    for count in [10, 100, 1_000] {
-        let (router, _publisher) = served(crowd(count));
-        let mut cost = Vec::new();
-        for path in ["/", "/hpas/shop/h0007"] {
-            let mut best = Duration::MAX;
-            let mut bytes = 0;
-            for _ in 0..5 {
-                let started = Instant::now();
-                let (code, html) = get(&router, path).await;
-                best = best.min(started.elapsed());
-                assert_eq!(code, 200);
-                bytes = html.len();
-            }
-            cost.push((best, bytes));
-        }
-        spent.push(cost);
-    }
-    for (place, what) in ["overview", "page of one HPA"].into_iter().enumerate() {
-        let [(few, _), (hundred, small), (many, large)] = [0, 1, 2].map(|n| spent[n][place]);
-        println!(
-            "{what} among 1,000 HPAs with 36 partitions: {many:?}, {:.1} times that among 10 and {:.1} times that among \
-             100; {large} bytes",
-            many.as_secs_f64() / few.as_secs_f64(),
-            many.as_secs_f64() / hundred.as_secs_f64(),
-        );
-        assert!(
-            large < small + small / 5,
-            "{what}: {small} bytes, then {large}"
-        );
-    }
 }

@@ -288,3 +288,50 @@ fn targets_of_one_query_share_their_evaluation_and_the_hold() {
     assert!(Arc::ptr_eq(&a.metric, &b.metric));
     assert_eq!(replicas(group.value()), (2, ValueRule::Held));
 }
+
+#[test]
+fn a_restart_changes_no_number() {
+    let annotations = [("policy", "rate")];
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
+    group.run(600);
+    let before = group.run(POLL);
+    assert_eq!(before.1, ValueRule::Rate);
+    let now = fixtures::at(Duration::from_secs(group.now));
+    assert!(group.policies.is_unsaved());
+    let saved = group.policies.export(&"main".into(), &now);
+    assert!(!group.policies.is_unsaved());
+    let text = serde_json::to_string(&saved).unwrap();
+    let saved: Vec<SavedPolicy> = serde_json::from_str(&text).unwrap();
+    let since_1970 = 1_714_979_289 + u32::try_from(group.now).unwrap();
+    let restart = |wait: u64, saved: &[SavedPolicy]| {
+        let mut next = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
+        next.policies.import(&"main".into(), saved, since_1970);
+        // What is not observed yet is saved again.
+        let later = next.policies.export(&"main".into(), &now);
+        assert_eq!(later.len(), saved.len());
+        (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + wait);
+        let value = next.sweep().unwrap();
+        (next, value)
+    };
+    let (mut next, value) = restart(20, &saved);
+    assert_eq!((value.desired.unwrap(), value.rule), before);
+    assert_eq!(next.run(120), before);
+    // The group was read before the HPA was known, so the next whole sweep is some time away.
+    next = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
+    next.policies.import(&"main".into(), &saved, since_1970);
+    (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + 20);
+    let value = next.read_in(Scope::Partial).unwrap();
+    assert_eq!((value.desired.unwrap(), value.rule), before);
+    assert_eq!(next.run(120), before);
+    // The process ended before it could save a step up.
+    next = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
+    next.policies.import(&"main".into(), &saved, since_1970);
+    (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + 20);
+    next.members = 6;
+    assert_eq!(next.sweep().unwrap().desired, Some(6));
+    // Long after, it first observes what there is.
+    let (_, value) = restart(3600, &saved);
+    assert_eq!(value.rule, ValueRule::AsMeasured);
+    let (_, value) = restart(20, &[]);
+    assert_eq!(value.rule, ValueRule::AsMeasured);
+}

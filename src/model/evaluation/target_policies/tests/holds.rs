@@ -1,4 +1,4 @@
-//! Holds beside the cooldown before zero, and with what number they begin.
+//! Holds: the number that they keep, with what they begin, and the cooldown before zero.
 
 use super::*;
 
@@ -109,4 +109,90 @@ fn a_hold_of_what_is_unknown_says_so_and_begins_later() {
     assert!(running.read().is_err());
     running.is_readable = true;
     assert_eq!(value(&mut running, 900), (Some(5), ValueRule::Held));
+}
+
+#[test]
+fn holds_keep_the_number_of_any_policy() {
+    for (hold, before, after, expected) in [
+        ("up", 120, 900, 2),
+        ("up", 900, 120, 2),
+        ("down", 900, 120, 9),
+        ("down", 120, 900, 9),
+        ("both", 120, 900, 2),
+        ("both", 900, 120, 9),
+    ] {
+        let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("hold", hold)]));
+        group.set_lag(before);
+        group.read().unwrap();
+        group.set_lag(after);
+        group.now += POLL;
+        let value = group.read().unwrap();
+        assert_eq!(value.desired, Some(expected), "{hold} {before} {after}");
+        let is_held = expected != u32::try_from((after + 99) / 100).unwrap();
+        assert_eq!(
+            value.rule == ValueRule::Held,
+            is_held,
+            "{hold} {before} {after}"
+        );
+    }
+}
+
+#[test]
+fn a_hold_on_lag_changes_the_value_that_the_hpa_divides() {
+    let mut facts = hpa(LAG_METRIC, &[("hold", "both")]);
+    facts.metrics[0].target = Some(MetricTarget::AverageValue(Milli::from_units(50)));
+    let mut group = GroupSequence::new(facts);
+    group.set_lag(190);
+    group.read().unwrap();
+    group.set_lag(90);
+    group.now += POLL;
+    let value = group.read().unwrap();
+    assert_eq!((value.desired, value.rule), (Some(4), ValueRule::Held));
+    assert_eq!(value.value, Milli::from_units(200));
+}
+
+#[test]
+fn a_hold_ends_at_its_time_without_a_sweep() {
+    // The fixtures begin at 2024-05-06 07:08:09 UTC.
+    let until = "both until 2024-05-06T07:08:30Z";
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("hold", until)]));
+    group.set_lag(120);
+    group.read().unwrap();
+    group.set_lag(900);
+    group.now = 20;
+    assert_eq!(group.read().unwrap().desired, Some(2));
+    group.now = 21;
+    assert_eq!(group.value().unwrap().desired, Some(9));
+}
+
+#[test]
+fn a_hold_that_replaces_another_one_keeps_its_number() {
+    let held = |hold| hpa(DESIRED_METRIC, &[("hold", hold)]);
+    let mut group = GroupSequence::new(held("both until 2024-05-06T07:08:30Z"));
+    group.set_lag(120);
+    group.read().unwrap();
+    group.set_lag(900);
+    group.set_hpas(&[held("both until 2024-05-06T07:09:00Z")]);
+    group.now = 20;
+    assert_eq!(group.read().unwrap().desired, Some(2));
+    group.now = 30;
+    assert_eq!(group.read().unwrap().desired, Some(2));
+    group.set_hpas(&[held("both until 2024-05-06T07:08:30Z")]);
+    group.now = 31;
+    assert_eq!(group.read().unwrap().desired, Some(9));
+}
+
+#[test]
+fn a_hold_keeps_the_rate_policy_too() {
+    let held = |hold| hpa(DESIRED_METRIC, &[("policy", "rate"), ("hold", hold)]);
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    group.run(120);
+    group.set_hpas(&[held("up")]);
+    // The change of an annotation alone changes no number.
+    assert_eq!(group.value().unwrap().desired, Some(4));
+    group.run(POLL);
+    group.rate = 900;
+    assert_eq!(group.run(60).0, 4);
+    group.set_hpas(&[hpa(DESIRED_METRIC, &[("policy", "rate")])]);
+    assert_eq!(group.run(60).0, 6);
 }

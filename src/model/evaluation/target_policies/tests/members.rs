@@ -58,3 +58,36 @@ fn a_recommended_group_at_rest_is_not_read_often() {
     group.run(POLL);
     assert_eq!(changing(&group), 1);
 }
+
+#[test]
+fn owners_are_those_of_the_partitions_that_count() {
+    let facts = |partitions| {
+        let annotations = [("policy", "rate"), ("partitions", partitions)];
+        hpa(DESIRED_METRIC, &annotations)
+    };
+    let owners = |partitions| {
+        let mut group = GroupSequence::new(facts(partitions));
+        group.run(POLL);
+        let read = group.policies.buffers.partitions.iter();
+        read.map(|partition| partition.owner).collect::<Vec<_>>()
+    };
+    // Four members own the partitions in turn.
+    let (first, later) = (owners("0-5"), owners("6-11"));
+    assert_eq!((first.len(), later.len()), (6, 6));
+    assert!(first.iter().all(Option::is_some));
+    assert_eq!(later[..4], first[2..]);
+    assert_ne!(later, first);
+}
+
+#[test]
+fn members_of_groups_that_change_are_read_often() {
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    let changing = |group: &GroupSequence| group.policies.changing_groups(&"main".into()).count();
+    group.run(600);
+    assert_eq!(changing(&group), 0);
+    group.rate = 900;
+    group.run(30);
+    assert_eq!(changing(&group), 1);
+    let other = "other".into();
+    assert_eq!(group.policies.changing_groups(&other).count(), 0);
+}
