@@ -201,9 +201,9 @@ async fn with_outcome(
     hpa: &HpaKey,
     within: Duration,
 ) -> anyhow::Result<Explanation> {
-    let live = live_hpa::read(client, hpa, within).await;
-    let live = live.with_context(|| format!("cannot read HPA {hpa}"))?;
-    let live = live.with_context(|| format!("HPA {hpa} does not exist"))?;
+    let found = live_hpa::read(client, hpa, within).await;
+    let found = found.with_context(|| format!("cannot read HPA {hpa}"))?;
+    let live = found.with_context(|| format!("HPA {hpa} does not exist"))?;
     Ok(outcome(derived, &live))
 }
 

@@ -24,9 +24,9 @@ impl Config {
     /// Finds settings that give secrets away. They are allowed, so they are findings and not problems of the file.
     #[must_use]
     pub fn find_insecure_settings(&self, environment: &dyn Environment) -> BTreeSet<Finding> {
-        let clusters = self.clusters.iter().enumerate();
-        let clusters = clusters.map(|(at, cluster)| (format!("clusters[{at}]"), cluster));
-        let clusters = Vec::from_iter(clusters);
+        let indexed = self.clusters.iter().enumerate();
+        let keyed = indexed.map(|(at, cluster)| (format!("clusters[{at}]"), cluster));
+        let clusters = Vec::from_iter(keyed);
         let logins = clusters.iter().map(|(key, cluster)| login_of(key, cluster));
         let mut files = Vec::new();
         for (at, cluster) in &clusters {

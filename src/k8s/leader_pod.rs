@@ -177,9 +177,9 @@ impl LeaderPod {
         let api: Api<Deployment> = Api::namespaced(client.clone(), &deployment.namespace);
         let found = in_time(within, api.get(&deployment.name)).await;
         let labels = found.map_err(failed)?.spec.selector.match_labels;
-        let labels = labels.unwrap_or_default().into_iter();
-        let labels = labels.map(|(key, value)| format!("{key}={value}"));
-        let chosen = ListParams::default().labels(&Vec::from_iter(labels).join(","));
+        let required = labels.unwrap_or_default().into_iter();
+        let required = required.map(|(key, value)| format!("{key}={value}"));
+        let chosen = ListParams::default().labels(&Vec::from_iter(required).join(","));
         let api: Api<Pod> = Api::namespaced(client.clone(), &deployment.namespace);
         let pods = in_time(within, api.list(&chosen)).await.map_err(failed)?;
         let is_running = |pod: &Pod| {

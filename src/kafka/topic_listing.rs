@@ -146,10 +146,10 @@ impl CachedListing {
                 };
                 matches.extend(found.map(|found| (pattern.clone(), found)));
             }
-            let others = last.iter().flat_map(|last| &last.matches);
-            let others = others.filter(|(pattern, _)| is_same && !asked.contains(*pattern));
-            let others = others.take(MAX_OTHERS);
-            matches.extend(others.map(|(pattern, found)| (pattern.clone(), Arc::clone(found))));
+            let former = last.iter().flat_map(|last| &last.matches);
+            let others = former.filter(|(pattern, _)| is_same && !asked.contains(*pattern));
+            let kept = others.take(MAX_OTHERS);
+            matches.extend(kept.map(|(pattern, found)| (pattern.clone(), Arc::clone(found))));
             next = next.or_else(|| begin.filter(|begin| !asked.contains(*begin)).cloned());
         }
         let known = names.as_ref().map(|_| &matches).map_err(|fault| *fault);

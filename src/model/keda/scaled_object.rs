@@ -364,10 +364,12 @@ impl KedaManifests {
                     return Ok(());
                 };
                 let data = document.get("data").and_then(Value::as_object);
-                let data = data.into_iter().flatten();
-                let data = data.filter_map(|(key, v)| Some((key.clone(), v.as_str()?.to_owned())));
+                let texts = data
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
                 let place = place(&object.metadata);
-                self.config_maps.0.push((place, data.collect()));
+                self.config_maps.0.push((place, texts.collect()));
             }
             _ => {}
         }

@@ -158,16 +158,18 @@ impl PartitionUse {
         let used = namespace.map_or(0, |namespace| namespace.partitions);
         let wanted = used.saturating_add(partitions);
         let level = Share::new(&of_partitions(wanted), &total);
-        let others = self.namespaces.values();
-        let others = others.filter(|other| other.partitions > wanted);
-        let others = others.map(|other| Holder {
+        let larger = self
+            .namespaces
+            .values()
+            .filter(|other| other.partitions > wanted);
+        let holders = larger.map(|other| Holder {
             used: of_partitions(other.partitions),
             holdings: {
                 let latest_first = other.groups.values().rev();
                 latest_first.map(|(key, partitions)| (key, of_partitions(*partitions)))
             },
         });
-        given_up.extend(find_room(&total, level, excess, others)?);
+        given_up.extend(find_room(&total, level, excess, holders)?);
         Some(given_up.into_iter().cloned().collect())
     }
 
