@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::Test;
+use crate::background::{BackgroundTasks, TaskControl};
 use crate::daemon::{Daemon, Options, metric_path, value_of};
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
@@ -143,23 +144,19 @@ fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
         &format!("group={group},topic={topic}"),
     ));
     let base = Arc::<str>::from(daemon.url("/"));
-    let (stop, answers) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU64::new(0)),
-    );
     let runtime = tokio::runtime::Runtime::new()?;
-    let strangers: Vec<_> = (0..4)
-        .map(|seed| {
-            let (base, stop, answers) = (base.clone(), stop.clone(), answers.clone());
-            runtime.spawn(ask_anything(base, seed, stop, answers))
+    let strangers = {
+        let _inside = runtime.enter();
+        BackgroundTasks::start(4, |seed, control| {
+            ask_anything(base.clone(), seed as u64, control)
         })
-        .collect();
+    };
     // The bounded tables of namespaces, groups and callers are full after this number.
     poll_until(
         Duration::from_secs(120),
         "what is remembered to be full",
         || {
-            let answers = answers.load(Ordering::Relaxed);
+            let answers = strangers.rounds();
             ensure!(answers > 10_000, "{answers} answers");
             Ok(())
         },
@@ -170,11 +167,8 @@ fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
         let answer = client.get(known).send().await?;
         anyhow::Ok((answer.status(), answer.json::<Value>().await?))
     })?;
-    stop.store(true, Ordering::Relaxed);
-    for stranger in strangers {
-        runtime.block_on(stranger)??;
-    }
-    println!("{} answers to strangers", answers.load(Ordering::Relaxed));
+    let answers = runtime.block_on(strangers.stop())?;
+    println!("{answers} answers to strangers");
     ensure!(code == 200 && value_of(&body)? == 7, "{code}: {body}");
     ensure!(!daemon.process.log().contains("panicked"), "it panicked");
     stays
@@ -188,15 +182,10 @@ fn stranger() -> Result<reqwest::Client> {
 }
 
 /// Random namespaces, groups, topics, metrics and invalid requests: all are refused, none with a 5xx.
-async fn ask_anything(
-    base: Arc<str>,
-    seed: u64,
-    stop: Arc<AtomicBool>,
-    answers: Arc<AtomicU64>,
-) -> Result<()> {
+async fn ask_anything(base: Arc<str>, seed: u64, control: TaskControl) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let client = stranger()?;
-    while !stop.load(Ordering::Relaxed) {
+    while !control.is_stopped() {
         let word = |random: &mut fastrand::Rng| {
             let length = random.usize(1..60);
             let word: String = (0..length).map(|_| random.lowercase()).collect();
@@ -227,7 +216,7 @@ async fn ask_anything(
             [400, 404, 429, 503].contains(&code),
             "{path}: {code}: {body}"
         );
-        answers.fetch_add(1, Ordering::Relaxed);
+        control.count_round();
     }
     Ok(())
 }

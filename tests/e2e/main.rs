@@ -13,6 +13,7 @@
 
 mod annotations;
 mod api;
+mod background;
 mod brokers;
 mod cap;
 mod chart;

@@ -1,14 +1,13 @@
 //! The daemon's certificate is replaced while clients send requests.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::BASE;
+use crate::background::BackgroundTasks;
 use crate::daemon::{Daemon, Options};
 use crate::testbed::Testbed;
 use crate::testbed::pki::{Authority, Identity};
@@ -40,16 +39,11 @@ async fn replace_under_readers(
     folder: &Path,
     authority: &Authority,
 ) -> Result<()> {
-    let (answers, stop) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
     let root = reqwest::Certificate::from_pem(authority.pem.as_bytes())?;
     let url = daemon.url(BASE).replace("127.0.0.1", "localhost");
-    let mut readers = tokio::task::JoinSet::new();
-    for reader in 0..READERS {
-        let (answers, stop, root, url) = (answers.clone(), stop.clone(), root.clone(), url.clone());
-        readers.spawn(async move {
+    let readers = BackgroundTasks::start(READERS, |reader, control| {
+        let (root, url) = (root.clone(), url.clone());
+        async move {
             let client = || {
                 let builder = reqwest::Client::builder()
                     .tls_certs_only([root.clone()])
@@ -62,19 +56,19 @@ async fn replace_under_readers(
                 .build()
             };
             let mut one = client()?;
-            while !stop.load(Ordering::Relaxed) {
+            while !control.is_stopped() {
                 if reader % 2 == 0 {
                     one = client()?;
                 }
                 let answer = one.get(&url).send().await.context("a request failed")?;
                 ensure!(answer.status() == 200, "{}", answer.status());
                 answer.bytes().await.context("an answer broke off")?;
-                answers.fetch_add(1, Ordering::Relaxed);
+                control.count_round();
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            anyhow::Ok(())
-        });
-    }
+            Ok(())
+        }
+    });
     let mut served = Vec::new();
     for year in [2101, 2102, 2103] {
         let before = ends(daemon)?;
@@ -90,21 +84,15 @@ async fn replace_under_readers(
         .await?;
         served.push(ends(daemon)?);
         // Everybody has asked under it a few times.
-        let reached = answers.load(Ordering::Relaxed) + 4 * READERS as u64;
+        let reached = readers.rounds() + 4 * READERS;
         poll_until_async(Duration::from_secs(60), "more answers", || async {
-            ensure!(answers.load(Ordering::Relaxed) >= reached, "not yet");
+            ensure!(readers.rounds() >= reached, "not yet");
             Ok(())
         })
         .await?;
     }
-    stop.store(true, Ordering::Relaxed);
-    while let Some(reader) = readers.join_next().await {
-        reader??;
-    }
-    println!(
-        "{} answers to {READERS} readers under {served:?}",
-        answers.load(Ordering::Relaxed)
-    );
+    let answers = readers.stop().await?;
+    println!("{answers} answers to {READERS} readers under {served:?}");
     Ok(())
 }
 

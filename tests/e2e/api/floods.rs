@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,11 +9,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::Scene;
 use super::strangers::{AnyServer, questions, sent_reviews};
+use crate::background::BackgroundTasks;
 use crate::testbed::Testbed;
 use crate::testbed::pki::Authority;
 
@@ -26,8 +25,9 @@ const FOR: Duration = Duration::from_secs(6);
 const ALONE: Duration = Duration::from_secs(2);
 
 const TOKENS: usize = 40;
-/// Concurrent tasks of the flood.
+/// Concurrent tasks of the flood of requests, and of that of handshakes.
 const ASKING: usize = 150;
+const HANDSHAKING: usize = 200;
 /// Pause between two requests of a task.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Limit of the reviews of one account: burst, and rate per second.
@@ -43,46 +43,36 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
     let runtime = tokio::runtime::Runtime::new()?;
     let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
     let (before, begun) = (sent_reviews(&scene)?, Instant::now());
-    let (stop, asked) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let crowded = runtime.block_on(async {
-        let mut asking = JoinSet::new();
-        for task in 0..ASKING {
-            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+    let (crowded, asked) = runtime.block_on(async {
+        let flood = BackgroundTasks::start(ASKING, |task, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             let token = tokens[task % TOKENS].clone();
-            asking.spawn(async move {
+            async move {
                 let client = reqwest::Client::builder()
                     .danger_accept_invalid_certs(true)
                     .timeout(Duration::from_secs(30))
                     .build()?;
-                while !stop.load(Ordering::Relaxed) {
-                    let n = asked.fetch_add(1, Ordering::Relaxed);
+                while !control.is_stopped() {
+                    let n = control.count_round();
                     let path = metric.replace("/namespaces/", &format!("/namespaces/t{n}-"));
                     let request = client.get(format!("{base}{path}")).bearer_auth(&token);
                     let _ = request.send().await;
                     tokio::time::sleep(PAUSE).await;
                 }
-                anyhow::Ok(())
-            });
-        }
+                Ok(())
+            }
+        });
         let noticed = questions(&scene, &reader, FOR).await;
-        stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = asking.join_next().await {
-            ended??;
-        }
-        noticed
+        let asked = flood.stop().await?;
+        anyhow::Ok((noticed?, asked))
     })?;
     let reviews = sent_reviews(&scene)? - before;
     // Those of both kinds for the tokens, and those for the others.
     let of_tokens = 2 * (BURST + PER_SECOND * begun.elapsed().as_secs().saturating_add(1));
     let most = of_tokens + u64::try_from(crowded.asked)? * 2;
     println!(
-        "{} requests with {TOKENS} tokens of one namespace in {FOR:?}, {reviews} reviews (limit {most}); questions of others: \
-         {} alone, {} beside them; {}",
-        asked.load(Ordering::Relaxed),
+        "{asked} requests with {TOKENS} tokens of one namespace in {FOR:?}, {reviews} reviews (limit {most}); questions of \
+         others: {} alone, {} beside them; {}",
         alone.asked,
         crowded.asked,
         crowded.answers.beside(&alone.answers)?
@@ -102,51 +92,42 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
 pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let reader = scene.token("reader")?;
-    let chains = [chain(700, 8)?, chain(2_000, 12)?];
-    let connectors = chains.map(|(chain, key)| connector(chain, key));
+    let [(short, short_key), (long, long_key)] = [chain(700, 8)?, chain(2_000, 12)?];
+    let connectors = [connector(short, short_key)?, connector(long, long_key)?];
+    let addresses = [2, 3, 4, 5].map(|last| SocketAddr::from(([127, 0, 0, last], 0)));
     let runtime = tokio::runtime::Runtime::new()?;
     let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
     let cpu = scene.daemon.process.cpu()?;
-    let (stop, done) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let crowded = runtime.block_on(async {
-        let mut connecting = JoinSet::new();
-        for (task, last) in (0..200).zip((2..6).cycle()) {
-            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
-            let connector = connectors[task % 2].as_ref().ok().cloned();
-            let connector = connector.context("no connector")?;
-            let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
-            connecting.spawn(async move {
+    let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
+    let (crowded, done) = runtime.block_on(async {
+        let flood = BackgroundTasks::start(HANDSHAKING, |task, control| {
+            let connector = connectors[task % connectors.len()].clone();
+            let address = addresses[task % addresses.len()];
+            async move {
                 let mut kept = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
+                while !control.is_stopped() {
                     let socket = TcpSocket::new_v4()?;
-                    socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+                    socket.bind(address)?;
                     // Closed for lack of room, or for its chain, perhaps.
                     if let Ok(stream) = socket.connect(api).await {
                         let name = ServerName::try_from("localhost")?;
                         kept.extend(connector.connect(name, stream).await.ok());
                     }
                     kept.truncate(4);
-                    done.fetch_add(1, Ordering::Relaxed);
+                    control.count_round();
                     tokio::time::sleep(PAUSE).await;
                 }
-                anyhow::Ok(())
-            });
-        }
+                Ok(())
+            }
+        });
         let noticed = questions(&scene, &reader, FOR).await;
-        stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = connecting.join_next().await {
-            ended??;
-        }
-        noticed
+        let done = flood.stop().await?;
+        anyhow::Ok((noticed?, done))
     })?;
     let memory = memory(&scene)?;
     println!(
-        "{} handshakes with long chains in {FOR:?}, {:.1} s of CPU; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); \
-         questions of others: {} alone, {} beside them; {}",
-        done.load(Ordering::Relaxed),
+        "{done} handshakes with long chains in {FOR:?}, {:.1} s of CPU; memory at most {memory} kB (limit \
+         {MEMORY_LIMIT_KB} kB); questions of others: {} alone, {} beside them; {}",
         (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
         alone.asked,
         crowded.asked,

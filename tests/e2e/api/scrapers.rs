@@ -2,16 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
+use crate::background::{BackgroundTasks, TaskControl};
 use crate::daemon::{Daemon, Options, metric_path};
 use crate::latencies::Latencies;
 use crate::probes::Probes;
@@ -36,11 +34,11 @@ const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// 400 scrapers that never read.
 pub(super) fn that_do_not_read(testbed: &Testbed) -> Result<()> {
-    beside_a_crowd(testbed, |stream, stop| async move {
+    beside_a_crowd(testbed, |stream, control| async move {
         let mut stream = stream;
         let _ = stream.write_all(SCRAPE).await;
         // Empty lines before the next request, which is never sent. They fail once the daemon has closed the connection.
-        while !stop.is_set() && stream.write_all(b"\r\n").await.is_ok() {
+        while !control.is_stopped() && stream.write_all(b"\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     })
@@ -48,11 +46,11 @@ pub(super) fn that_do_not_read(testbed: &Testbed) -> Result<()> {
 
 /// 400 scrapers that read a little now and then.
 pub(super) fn that_trickle(testbed: &Testbed) -> Result<()> {
-    beside_a_crowd(testbed, |stream, stop| async move {
+    beside_a_crowd(testbed, |stream, control| async move {
         let mut stream = stream;
         let _ = stream.write_all(SCRAPE).await;
         let mut little = [0; 512];
-        while !stop.is_set() && !matches!(stream.read(&mut little).await, Ok(0) | Err(_)) {
+        while !control.is_stopped() && !matches!(stream.read(&mut little).await, Ok(0) | Err(_)) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
@@ -63,35 +61,28 @@ pub(super) fn that_never_rest(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed)?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let alone = scene.beside(Duration::from_secs(3)).await?;
-        let stop = Stop::default();
-        let scrapes = Arc::new(AtomicUsize::new(0));
-        let mut scrapers = JoinSet::new();
-        for _ in 0..20 {
-            let (url, stop, scrapes) = (scene.scrape_url(), stop.clone(), Arc::clone(&scrapes));
-            scrapers.spawn(async move {
+        let scrapers = BackgroundTasks::start(20, |_, control| {
+            let url = scene.scrape_url();
+            async move {
                 let client = reqwest::Client::new();
-                while !stop.is_set() {
+                while !control.is_stopped() {
                     let answer = client.get(&url).send().await?.error_for_status()?;
                     // One that has waited too long for its turn is cut.
                     if answer.bytes().await.is_ok() {
-                        scrapes.fetch_add(1, Ordering::Relaxed);
+                        control.count_round();
                     }
                 }
-                anyhow::Ok(())
-            });
-        }
+                Ok(())
+            }
+        });
         let crowded = scene.beside(FOR).await?;
         // On a busy machine no scrape may be complete by now.
         poll_until_async(SCRAPE_WITHIN, "a scrape to be complete", || async {
-            ensure!(scrapes.load(Ordering::Relaxed) > 0, "none is");
+            ensure!(scrapers.rounds() > 0, "none is");
             Ok(())
         })
         .await?;
-        stop.set();
-        while let Some(ended) = scrapers.join_next().await {
-            ended??;
-        }
-        let scrapes = scrapes.load(Ordering::Relaxed);
+        let scrapes = scrapers.stop().await?;
         println!(
             "alone {alone}; beside {scrapes} scrapes in {FOR:?} {crowded}; API {}",
             crowded.answers.beside(&alone.answers)?
@@ -187,20 +178,6 @@ pub(super) fn nothing_is_told_openly(testbed: &Testbed) -> Result<()> {
         "{told}"
     );
     Ok(())
-}
-
-/// A flag that is set once.
-#[derive(Clone, Default)]
-struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
 }
 
 /// Latencies of other callers.
@@ -352,7 +329,7 @@ async fn probe(port: u16) -> Result<Duration> {
 /// Has a crowd of these scrapers come again whenever they are cut, and looks at what others notice.
 fn beside_a_crowd<S, F>(testbed: &Testbed, scrape: S) -> Result<()>
 where
-    S: Fn(TcpStream, Stop) -> F + Copy + Send + 'static,
+    S: Fn(TcpStream, TaskControl) -> F + Copy + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
     let scene = Scene::set(testbed)?;
@@ -360,26 +337,20 @@ where
     tokio::runtime::Runtime::new()?.block_on(async {
         let alone = scene.beside(Duration::from_secs(3)).await?;
         let alone_scrape = scene.scrape().await?;
-        let (stop, connected) = (Stop::default(), Arc::new(AtomicUsize::new(0)));
-        let mut crowd = JoinSet::new();
-        for _ in 0..CROWD {
-            let (stop, connected) = (stop.clone(), Arc::clone(&connected));
-            crowd.spawn(async move {
-                while !stop.is_set() {
-                    if let Ok(stream) = TcpStream::connect(address).await {
-                        connected.fetch_add(1, Ordering::Relaxed);
-                        scrape(stream, stop.clone()).await;
-                    }
-                    tokio::time::sleep(BEFORE_RECONNECT).await;
+        let crowd = BackgroundTasks::start(CROWD, |_, control| async move {
+            while !control.is_stopped() {
+                if let Ok(stream) = TcpStream::connect(address).await {
+                    control.count_round();
+                    scrape(stream, control.clone()).await;
                 }
-            });
-        }
+                tokio::time::sleep(BEFORE_RECONNECT).await;
+            }
+            Ok(())
+        });
         let (crowded, scraped) = tokio::join!(scene.beside(FOR), scene.scrape_for(FOR));
         let (crowded, (scrapes, slowest_scrape)) = (crowded?, scraped?);
         let later = scene.resident_kb()?;
-        stop.set();
-        while crowd.join_next().await.is_some() {}
-        let (length, connected) = (scene.length, connected.load(Ordering::Relaxed));
+        let (length, connected) = (scene.length, crowd.stop().await?);
         println!(
             "{CROWD} scrapers of {length} bytes, {connected} connections: alone {alone}, a scrape {alone_scrape:?}; \
              crowded {crowded}, the slowest of {scrapes} scrapes {slowest_scrape:?}, memory then {} MiB",

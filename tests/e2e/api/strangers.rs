@@ -3,15 +3,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::Scene;
+use crate::background::BackgroundTasks;
 use crate::latencies::Latencies;
 use crate::testbed::Testbed;
 use crate::testbed::pki::{Authority, Identity};
@@ -184,22 +184,16 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let alone = runtime.block_on(questions(&scene, &reader, Duration::from_secs(2)))?;
     let before = sent_reviews(&scene)?;
-    let (stop, asked) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let crowded = runtime.block_on(async {
-        let mut strangers = JoinSet::new();
-        for _ in 0..FLOOD {
-            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+    let (crowded, asked) = runtime.block_on(async {
+        let strangers = BackgroundTasks::start(FLOOD, |_, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
-            strangers.spawn(async move {
+            async move {
                 let client = reqwest::Client::builder()
                     .danger_accept_invalid_certs(true)
                     .timeout(Duration::from_secs(30))
                     .build()?;
-                while !stop.load(Ordering::Relaxed) {
-                    let n = asked.fetch_add(1, Ordering::Relaxed);
+                while !control.is_stopped() {
+                    let n = control.count_round();
                     let (path, token) = ask(n, &metric);
                     let mut request = client.get(format!("{base}{path}"));
                     if let Some(token) = token {
@@ -209,22 +203,18 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
                     let _ = request.send().await;
                     tokio::time::sleep(PAUSE).await;
                 }
-                anyhow::Ok(())
-            });
-        }
+                Ok(())
+            }
+        });
         let noticed = questions(&scene, &reader, FOR).await;
-        stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = strangers.join_next().await {
-            ended??;
-        }
-        noticed
+        let asked = strangers.stop().await?;
+        anyhow::Ok((noticed?, asked))
     })?;
     let reviews = sent_reviews(&scene)?;
     let reviews = reviews.checked_sub(before).context("fewer than before")?;
     println!(
-        "{} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: {} alone, \
+        "{asked} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: {} alone, \
          {} beside them; {}",
-        asked.load(Ordering::Relaxed),
         alone.asked,
         crowded.asked,
         crowded.answers.beside(&alone.answers)?
