@@ -47,24 +47,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         paths::kubectl_and_namespaces_live_with_it,
     ),
     (
-        "api::certificates_are_replaced_under_readers",
-        certificates::are_replaced_under_readers,
-    ),
-    (
         "api::a_shared_certificate_is_renewed_under_readers",
         shared::is_renewed_under_readers,
-    ),
-    (
-        "api::probes_beside_idle_connections",
-        scrapers::beside_idle_connections,
-    ),
-    (
-        "api::probes_beside_unfinished_requests",
-        scrapers::beside_unfinished_requests,
-    ),
-    (
-        "api::nothing_is_told_openly",
-        scrapers::nothing_is_told_openly,
     ),
     (
         "api::admin_endpoints_by_a_port_forward",
@@ -110,6 +94,26 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "api::no_secret_is_written_anywhere",
         secrets::none_is_written_anywhere,
+    ),
+];
+
+/// Scenarios of a daemon without Kubernetes.
+pub(crate) const ALONE: &[(&str, Test)] = &[
+    (
+        "api::certificates_are_replaced_under_readers",
+        certificates::are_replaced_under_readers,
+    ),
+    (
+        "api::probes_beside_idle_connections",
+        scrapers::beside_idle_connections,
+    ),
+    (
+        "api::probes_beside_unfinished_requests",
+        scrapers::beside_unfinished_requests,
+    ),
+    (
+        "api::nothing_is_told_openly",
+        scrapers::nothing_is_told_openly,
     ),
 ];
 

@@ -30,7 +30,8 @@ pub(crate) struct Lane {
 }
 
 pub(crate) const LANES: &[Lane] = &[
-    // What Kafka says. Nothing of it has to do with Kubernetes, and all of it waits for minutes.
+    // What Kafka says, which waits for minutes, and daemons without Kubernetes. Before each scenario the HPAs of those
+    // before it are deleted, so none here may have any.
     Lane {
         name: "kafka",
         at_once: 3,
@@ -39,6 +40,7 @@ pub(crate) const LANES: &[Lane] = &[
             conformance::CASES,
             live::CASES,
             selectors::CASES,
+            api::ALONE,
         ],
         long: &[brokers::LONG, conformance::LONG],
     },
@@ -85,21 +87,24 @@ pub(crate) const LANES: &[Lane] = &[
     Lane {
         name: "api",
         at_once: 1,
-        cases: &[
-            api::CASES,
-            chart::CASES,
-            check::CASES,
-            topics::CASES,
-            guide::CASES,
-        ],
-        long: &[api::LONG, chart::LONG, topics::LONG, guide::LONG],
+        cases: &[api::CASES, chart::CASES],
+        long: &[api::LONG, chart::LONG],
     },
-    // Beside KEDA: its objects converted, its external scaler, and both numbers beside one another.
+    // Beside KEDA: its objects converted, its external scaler, and both numbers beside one another. Then what a new user
+    // runs, and scale to zero where something is unusual, because this lane has time left.
     Lane {
         name: "keda",
         at_once: 1,
-        cases: &[convert::CASES, external_scaler::CASES, shadow::CASES],
-        long: &[],
+        cases: &[
+            convert::CASES,
+            external_scaler::CASES,
+            shadow::CASES,
+            check::CASES,
+            topics::CASES,
+            guide::CASES,
+            zero::UNUSUAL,
+        ],
+        long: &[topics::LONG, guide::LONG],
     },
     // How many replicas there are and why, which daemon leads, and what may be woken.
     Lane {

@@ -135,6 +135,10 @@ fn beside_keda_both_numbers_are_shown_and_nothing_is_written(testbed: &Testbed) 
             "scaleTargetRef": {"name": "billing"},
             "minReplicaCount": 1,
             "maxReplicaCount": 20,
+            // lagwise starts from the replicas that run. With the default window it would keep KEDA's for five minutes.
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": {
+                "scaleDown": {"stabilizationWindowSeconds": 0},
+            }}},
             "triggers": [trigger],
         },
     });

@@ -39,6 +39,14 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         without_the_feature_gate_it_is_the_same,
     ),
     (
+        "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
+        an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown,
+    ),
+];
+
+/// Scenarios of workloads, rights and groups that are not the usual ones.
+pub(crate) const UNUSUAL: &[(&str, Test)] = &[
+    (
         "zero::whatever_has_a_scale_is_capped_and_put_to_sleep",
         targets::whatever_has_a_scale_is_capped_and_put_to_sleep,
     ),
@@ -53,10 +61,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "zero::offsets_that_kafka_deleted_do_not_wake_it",
         residue::offsets_that_kafka_deleted_do_not_wake_it,
-    ),
-    (
-        "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
-        an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown,
     ),
 ];
 

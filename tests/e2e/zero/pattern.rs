@@ -11,11 +11,13 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
 /// A workload on the topics that match `regex`, whose consumers subscribe to `subscribed`, begins asleep. Then a topic
-/// of that name appears, with 150 messages. Returns the replicas wanted since then, once it sleeps again.
+/// of that name appears, with 150 messages. Returns the replicas wanted since then, once it sleeps again and this number
+/// of sweeps has passed.
 fn wake_by_a_new_topic(
     testbed: &Testbed,
     regex: impl Fn(&str) -> String,
     subscribed: impl Fn(&str) -> String,
+    sweeps: u64,
 ) -> Result<Vec<i32>> {
     let scene = Scene::set(testbed, "pattern")?;
     let options = scene.options();
@@ -41,8 +43,16 @@ fn wake_by_a_new_topic(
     };
     wait_until("the workload to fall asleep", &|now| now == 0)?;
     scene.wait_until_wanted(0, true)?;
-    // The consumers are seen to be gone.
-    daemon.wait_for_sweeps(70)?;
+    let no_members = format!(
+        "kafka_consumergroup_members{{cluster=\"main\",consumergroup=\"{}\"}} 0\n",
+        scene.group
+    );
+    poll_until(WITHIN, "the consumers to be gone", || {
+        ensure!(daemon.metrics()?.contains(&no_members), "not yet");
+        Ok(())
+    })?;
+    // The topics are listed now, and again after half a minute: not while some of the messages are missing.
+    daemon.wait_for_sweeps(4)?;
     let slept = series.values().len();
     let new = format!("{}-new", scene.topic);
     scene.kafka.create_topic(&new, 2)?;
@@ -50,8 +60,7 @@ fn wake_by_a_new_topic(
     wait_until("the workload to wake", &|now| now > 0)?;
     wait_until("the workload to fall asleep again", &|now| now == 0)?;
     scene.wait_until_wanted(0, true)?;
-    // A topic that no member reads must not wake it again.
-    daemon.wait_for_sweeps(70)?;
+    daemon.wait_for_sweeps(sweeps)?;
     println!("spec.replicas: {:?}", series.timed());
     Ok(series.values().split_off(slept))
 }
@@ -62,6 +71,7 @@ pub(crate) fn a_new_topic_wakes_a_pattern_subscriber(testbed: &Testbed) -> Resul
         testbed,
         |topic| format!("{topic}.*"),
         |topic| format!("^{topic}.*"),
+        0,
     )?;
     ensure!(replicas.first() == Some(&2), "{replicas:?}");
     ensure!(replicas.last() == Some(&0), "{replicas:?}");
@@ -70,7 +80,10 @@ pub(crate) fn a_new_topic_wakes_a_pattern_subscriber(testbed: &Testbed) -> Resul
 
 /// Consumers that do not read the new topic are woken by it once, and not for ever.
 pub(crate) fn a_new_topic_that_nobody_reads_wakes_once(testbed: &Testbed) -> Result<()> {
-    let replicas = wake_by_a_new_topic(testbed, |topic| format!("{topic}.*"), str::to_owned)?;
+    // Longer than until the topics are listed again, which is when it could wake once more.
+    let sweeps = 70;
+    let regex = |topic: &str| format!("{topic}.*");
+    let replicas = wake_by_a_new_topic(testbed, regex, str::to_owned, sweeps)?;
     let wakes = replicas.split(|replicas| *replicas == 0);
     let wakes = wakes.filter(|woken| !woken.is_empty()).count();
     ensure!(wakes == 1, "{replicas:?}");
