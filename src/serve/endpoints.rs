@@ -65,7 +65,8 @@ pub(super) const API_HPA: Endpoint = Endpoint {
     path: "/api/hpas/NAMESPACE/NAME?since=TIME&until=TIME",
     answer: "One HPA as JSON: its row of `/api/hpas` in `hpa`, the answer of `/explain` in `explanation`, and in \
              `history` the `points` and `markers` (what happened) since and until TIME, which is in seconds since 1970 \
-             or in RFC 3339. Points of more than 6 hours ago are merged.",
+             or in RFC 3339. Points of more than 6 hours ago are merged. The `rule` of a point is `of_another_version` if \
+             another version of lagwise led then, and this one does not know the rule.",
 };
 pub(super) const API_PEAKS: Endpoint = Endpoint {
     path: "/api/peaks",

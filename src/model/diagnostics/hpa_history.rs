@@ -3,6 +3,7 @@
 //! [`recorder`] keeps one [`HpaHistory`] for each HPA.
 
 pub mod marker;
+mod recorded_rule;
 pub mod recorder;
 
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use self::marker::HistoryMarker;
-use crate::model::evaluation::ValueRule;
+pub use self::recorded_rule::RecordedRule;
 
 /// Points of the recent past at most: 6 h at 15 s.
 pub const RECENT_POINTS: usize = 1440;
@@ -47,7 +48,7 @@ pub struct HistoryPoint {
     pub produced_per_second: Option<f32>,
     pub consumed_per_second: Option<f32>,
     /// The rule of the metric that desires the most replicas; `None` while a metric has no value.
-    pub rule: Option<ValueRule>,
+    pub rule: Option<RecordedRule>,
 }
 
 impl HistoryPoint {
@@ -106,7 +107,7 @@ struct StoredPoint {
     lag_seconds: f32,
     produced_per_second: f32,
     consumed_per_second: f32,
-    rule: Option<ValueRule>,
+    rule: Option<RecordedRule>,
 }
 
 /// Memory of a stored point, in bytes.
@@ -313,6 +314,7 @@ mod tests {
 
     use super::marker::MarkerKind;
     use super::*;
+    use crate::model::evaluation::ValueRule;
 
     fn point(at: u32, lag: Option<u64>) -> HistoryPoint {
         HistoryPoint {
@@ -359,7 +361,7 @@ mod tests {
             lag_seconds: Some(0.5),
             produced_per_second: Some(0.0),
             consumed_per_second: Some(1e9),
-            rule: Some(ValueRule::Lifted),
+            rule: Some(ValueRule::Lifted.into()),
         };
         let unknown = point(7, None);
         for point in [known, unknown] {

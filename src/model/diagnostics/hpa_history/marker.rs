@@ -33,7 +33,7 @@ pub enum MarkerKind {
     },
     /// A metric has no value any more.
     ValueLost,
-    /// All metrics have a value again.
+    /// All metrics have a value, which one had not before.
     ValueFound,
     /// The user stopped the writes of lagwise.
     Paused,
@@ -87,7 +87,7 @@ impl fmt::Display for MarkerKind {
             Self::ValueLost => {
                 f.write_str("the value became unknown, so the HPA keeps its replicas")
             }
-            Self::ValueFound => f.write_str("the value is known again"),
+            Self::ValueFound => f.write_str("the value became known"),
             Self::Paused => f.write_str("lagwise.dev/paused stopped the writes of lagwise"),
             Self::Resumed => f.write_str("lagwise may write again"),
             Self::FindingBegan(code) => write!(f, "finding {} began: {}", code.code(), code.what()),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 pub use self::handover::{HandedHpa, HistoryPart};
 
 use super::marker::{HistoryMarker, MarkerKind};
-use super::{HistoryPoint, HistoryResolution, HpaHistory};
+use super::{HistoryPoint, HistoryResolution, HpaHistory, RecordedRule};
 use crate::model::diagnostics::attention::findings;
 use crate::model::diagnostics::hpa_rates::{HpaRates, RateReading, rates_since};
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
@@ -234,7 +234,7 @@ impl RecordedHpa {
             lag_seconds: lag_seconds(status),
             produced_per_second: rates.map(|rates| narrow(rates.produced_per_second)),
             consumed_per_second: rates.map(|rates| narrow(rates.consumed_per_second)),
-            rule: status.rule,
+            rule: status.rule.map(RecordedRule::Known),
         };
         let findings: BTreeSet<FindingCode> = findings(status).collect();
         let mut kinds: Vec<MarkerKind> = Vec::new();

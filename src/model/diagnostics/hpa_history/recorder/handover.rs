@@ -1,16 +1,18 @@
 //! Hands histories to another process, which may lead next: in parts, each small enough for one response.
 
+mod point_row;
+
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, SystemTime};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use self::point_row::PointRow;
 use super::{HistoryRecorder, RecordedHpa, seconds_since_1970};
-use crate::model::diagnostics::hpa_history::HistoryPoint;
 use crate::model::diagnostics::hpa_history::marker::{HistoryMarker, MarkerKind};
 use crate::model::diagnostics::incidents::IncidentKind;
-use crate::model::evaluation::ValueRule;
 use crate::model::findings::FindingCode;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -49,21 +51,6 @@ pub struct HandedHpa {
     is_paused: bool,
 }
 
-/// A point in the order of the fields of [`HistoryPoint`]: without their names it has a third of the size.
-type PointRow = (
-    u32,
-    Option<u32>,
-    Option<u32>,
-    Option<u32>,
-    Option<u32>,
-    Option<u32>,
-    Option<u64>,
-    Option<f32>,
-    Option<f32>,
-    Option<f32>,
-    Option<ValueRule>,
-);
-
 /// The time of a marker, its label, and what belongs to it.
 type HandedMarker = (u32, String, MarkerDetail);
 
@@ -78,6 +65,9 @@ enum MarkerDetail {
     /// Code of a finding, or label of an incident.
     Name(String),
     None(()),
+    /// What only another version knows.
+    #[serde(skip_serializing)]
+    Foreign(IgnoredAny),
 }
 
 impl HistoryPart {
@@ -85,7 +75,7 @@ impl HistoryPart {
     /// history takes no point that is earlier than its last.
     pub fn drop_later_than(&mut self, latest: u32) {
         for hpa in &mut self.hpas {
-            hpa.points.retain(|point| point.0 <= latest);
+            hpa.points.retain(|row| row.0.at <= latest);
             hpa.markers.retain(|marker| marker.0 <= latest);
         }
     }
@@ -98,7 +88,7 @@ impl HandedHpa {
         Self {
             namespace: hpa.namespace.to_string(),
             name: hpa.name.to_string(),
-            points: points.filter(|p| p.at >= since).map(point_row).collect(),
+            points: points.filter(|p| p.at >= since).map(PointRow).collect(),
             markers: markers.filter(|m| m.at >= since).map(marker_row).collect(),
             findings: recorded
                 .findings
@@ -117,7 +107,7 @@ impl HandedHpa {
     /// The time of the last point.
     #[must_use]
     pub fn latest(&self) -> Option<u32> {
-        self.points.last().map(|point| point.0)
+        self.points.last().map(|row| row.0.at)
     }
 
     fn estimated_bytes(&self) -> usize {
@@ -166,7 +156,7 @@ impl HistoryRecorder {
             let resolution = self.resolution;
             let recorded = self.hpas.entry(hpa).or_default();
             for row in &handed.points {
-                recorded.history.add(point(row), resolution);
+                recorded.history.add(row.0, resolution);
             }
             for marker in handed.markers.iter().filter_map(marker) {
                 // Parts overlap.
@@ -199,51 +189,6 @@ impl HistoryRecorder {
         let (since, handed) = self.handed_over.take()?;
         let is_fresh = now.duration_since(handed).is_ok_and(|age| age <= FRESH);
         is_fresh.then_some(since)
-    }
-}
-
-fn point_row(point: HistoryPoint) -> PointRow {
-    (
-        point.at,
-        point.replicas,
-        point.desired,
-        point.uncapped,
-        point.ceiling,
-        point.max_replicas,
-        point.lag,
-        point.lag_seconds,
-        point.produced_per_second,
-        point.consumed_per_second,
-        point.rule,
-    )
-}
-
-fn point(row: &PointRow) -> HistoryPoint {
-    let (
-        at,
-        replicas,
-        desired,
-        uncapped,
-        ceiling,
-        max_replicas,
-        lag,
-        lag_seconds,
-        produced_per_second,
-        consumed_per_second,
-        rule,
-    ) = *row;
-    HistoryPoint {
-        at,
-        replicas,
-        desired,
-        uncapped,
-        ceiling,
-        max_replicas,
-        lag,
-        lag_seconds,
-        produced_per_second,
-        consumed_per_second,
-        rule,
     }
 }
 
@@ -305,8 +250,13 @@ fn marker((at, label, detail): &HandedMarker) -> Option<HistoryMarker> {
 mod tests {
     #![allow(clippy::arithmetic_side_effects)]
 
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::model::diagnostics::hpa_history::{MARKERS, OLDER_POINTS, RECENT_POINTS};
+    use crate::model::diagnostics::hpa_history::{
+        HistoryPoint, MARKERS, OLDER_POINTS, RECENT_POINTS, RecordedRule,
+    };
+    use crate::model::evaluation::ValueRule;
 
     const STEP: Duration = Duration::from_secs(15);
 
@@ -316,7 +266,7 @@ mod tests {
             replicas: Some(at),
             lag: Some(7),
             lag_seconds: Some(0.5),
-            rule: Some(ValueRule::Clamped),
+            rule: Some(ValueRule::Clamped.into()),
             ..HistoryPoint::default()
         }
     }
@@ -457,8 +407,69 @@ mod tests {
         assert!(small.bytes() < 12 * 30_000, "{}", small.bytes());
     }
 
+    /// What another leader handed over, after it was changed as another version might write it.
+    fn taken_over(change: impl Fn(&mut Vec<Value>)) -> Vec<HistoryPoint> {
+        let mut json = serde_json::to_value(leader(2, 4).part(None, 0)).unwrap();
+        for hpa in json["hpas"].as_array_mut().unwrap() {
+            for row in hpa["points"].as_array_mut().unwrap() {
+                change(row.as_array_mut().unwrap());
+            }
+        }
+        let part: HistoryPart = serde_json::from_value(json).unwrap();
+        let mut next = HistoryRecorder::new(STEP);
+        next.add_part(&part);
+        points(&next, "h0001")
+    }
+
     #[test]
-    fn what_another_version_wrote_is_left_out() {
+    fn a_rule_of_another_version_is_taken_over_as_such() {
+        let foreign = taken_over(|row| {
+            if row[0] == 15 {
+                row[10] = json!("by_the_moon");
+            }
+        });
+        let rules: Vec<_> = foreign.iter().map(|point| point.rule).collect();
+        let clamped = Some(RecordedRule::Known(ValueRule::Clamped));
+        let expected = [clamped, Some(RecordedRule::Foreign), clamped, clamped];
+        assert_eq!(rules, expected);
+        assert_eq!(foreign[1].lag, Some(7), "its numbers are known");
+    }
+
+    #[test]
+    fn rows_with_more_or_fewer_numbers_are_taken_over() {
+        let now = taken_over(|_| {});
+        assert_eq!(now.len(), 4);
+        let longer = taken_over(|row| row.extend([json!(3), json!({"a": [1]}), Value::Null]));
+        assert_eq!(longer, now);
+        let shorter = taken_over(|row| row.truncate(7));
+        let expected = now.iter().map(|point| HistoryPoint {
+            lag_seconds: None,
+            rule: None,
+            ..*point
+        });
+        assert_eq!(shorter, expected.collect::<Vec<_>>());
+        for wrong in [json!([]), json!(["now"]), json!({"at": 1})] {
+            assert!(
+                serde_json::from_value::<PointRow>(wrong.clone()).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn markers_of_any_shape_can_be_read() {
+        for detail in [json!(7), json!({"to": 3}), json!([1, "x"])] {
+            let row: HandedMarker = serde_json::from_value(json!([1, "scaled", detail])).unwrap();
+            assert_eq!(marker(&row), None, "{row:?}");
+        }
+        let json = json!([1, "scaled", {"from": 2, "to": 3, "by": "hand"}]);
+        let row: HandedMarker = serde_json::from_value(json).unwrap();
+        let kind = MarkerKind::Scaled { from: 2, to: 3 };
+        assert_eq!(marker(&row), Some(HistoryMarker { at: 1, kind }));
+    }
+
+    #[test]
+    fn markers_of_another_version_are_left_out() {
         for row in [
             (1, "exploded".to_owned(), MarkerDetail::None(())),
             (1, "scaled".to_owned(), MarkerDetail::Name("x".to_owned())),
