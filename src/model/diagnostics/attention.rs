@@ -17,7 +17,7 @@ pub enum AttentionLevel {
     Calm,
     /// The lag is worth more replicas than the ceiling allows.
     AtCeiling,
-    /// There is a finding of severity warning.
+    /// There is a finding of severity warning or a stuck partition, or the SLO is missed.
     Warning,
     /// There is a finding of severity error.
     Error,
@@ -30,11 +30,12 @@ impl AttentionLevel {
     #[must_use]
     pub fn new(status: &HpaStatus) -> Self {
         let worst = findings(status).map(FindingCode::severity).max();
+        let is_late = SloState::new(status) == Some(SloState::Missed);
         if status.lag.is_none() || status.rule.is_none() {
             Self::Unknown
         } else if worst == Some(Severity::Error) {
             Self::Error
-        } else if worst == Some(Severity::Warning) {
+        } else if worst == Some(Severity::Warning) || status.stuck_partitions > Some(0) || is_late {
             Self::Warning
         } else if is_at_ceiling(status) {
             Self::AtCeiling
@@ -151,6 +152,11 @@ pub fn phrase(status: &HpaStatus) -> String {
             },
         },
         (None, _) => "the HPA sets no lag per replica".to_owned(),
+    };
+    let phrase = match status.stuck_partitions {
+        None | Some(0) => phrase,
+        Some(1) => format!("{phrase}; the group makes no progress on 1 partition"),
+        Some(count) => format!("{phrase}; the group makes no progress on {count} partitions"),
     };
     match (&status.asleep_since, is_asleep(status)) {
         (Some(since), true) => format!("asleep since {since}, {phrase}"),
@@ -294,6 +300,9 @@ mod tests {
             }),
             with(|s| (s.rule, s.uncapped) = (Some(ValueRule::Held), Some(53))),
             with(|s| (s.desired, s.uncapped, s.max_replicas) = (Some(12), Some(53), Some(9))),
+            with(|s| (s.slo_seconds, s.lag_millis) = (Some(60), Some(90_000))),
+            with(|s| s.stuck_partitions = Some(1)),
+            with(|s| (s.stuck_partitions, s.desired, s.uncapped) = (Some(3), Some(12), Some(53))),
         ];
         insta::assert_snapshot!(all.join("\n\n"));
     }

@@ -55,6 +55,9 @@ pub struct HpaStatus {
     pub max_replicas: Option<u32>,
     /// Partitions that count, over all its groups and topics.
     pub partitions: Option<u32>,
+    /// Those of them on which the group makes no progress.
+    #[serde(default)]
+    pub stuck_partitions: Option<u32>,
     pub cap: CapMode,
     /// Whether `maxReplicas` is at most the ceiling under `enforce`.
     pub cap_observed: bool,
@@ -217,6 +220,7 @@ impl HpaParts<'_> {
             ceiling,
             max_replicas: cap.map(|cap| cap.max_replicas),
             partitions: measured.as_ref().map(|m| m.partitions),
+            stuck_partitions: measured.as_ref().map(|m| m.stuck),
             cap: cap.and_then(|cap| cap.mode).unwrap_or(default),
             cap_observed: cap
                 .zip(ceiling)
@@ -299,6 +303,8 @@ struct HpaMeasure {
     /// `None` if it is unknown for a partition.
     age: Option<LagAge>,
     partitions: u32,
+    /// Partitions on which the group makes no progress.
+    stuck: u32,
 }
 
 impl HpaMeasure {
@@ -310,10 +316,13 @@ impl HpaMeasure {
         let age = readings.try_fold(LagAge::exactly(0), |oldest, reading| {
             Some(oldest.or_older(age(reading?, filter)?))
         });
+        let readings = group.topics().filter_map(|topic| topic.reading);
+        let stuck = readings.map(|reading| stuck_partitions(reading, filter));
         Some(Self {
             lag: measure.lag,
             age,
             partitions: measure.partitions,
+            stuck: stuck.fold(0, u32::saturating_add),
         })
     }
 
@@ -322,6 +331,7 @@ impl HpaMeasure {
             lag: self.lag.plus(other.lag),
             age: self.age.zip(other.age).map(|(a, b)| a.or_older(b)),
             partitions: self.partitions.saturating_add(other.partitions),
+            stuck: self.stuck.saturating_add(other.stuck),
         }
     }
 }
@@ -335,6 +345,17 @@ fn age(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Option<LagAge> {
         Ok(PartitionLag::NeverRan) => Some(oldest),
         _ => Some(oldest.or_older(age?)),
     })
+}
+
+/// How many of the partitions that count are stuck.
+fn stuck_partitions(lag: &TopicLag, filter: Option<&PartitionFilter>) -> u32 {
+    if !lag.summary.has_trouble {
+        return 0;
+    }
+    let all = lag.lags.iter().enumerate();
+    let counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.contains(*partition)));
+    let stuck = counted.filter(|(_, lag)| matches!(lag, Ok(PartitionLag::Stuck { .. })));
+    u32::try_from(stuck.count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

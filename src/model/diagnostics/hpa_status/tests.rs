@@ -113,6 +113,7 @@ fn status_has_lag_and_desired_replicas() {
         ceiling: Some(Limit::Bounded(Replicas(2))),
         max_replicas: Some(2),
         partitions: Some(2),
+        stuck_partitions: Some(0),
         cap: CapMode::Advise,
         cap_observed: false,
         paused: false,
