@@ -8,6 +8,7 @@ mod answers;
 mod callers;
 pub(super) mod forwarded;
 mod messages;
+mod reflection;
 mod status;
 mod streams;
 
@@ -33,6 +34,7 @@ use self::messages::{
     HealthCheckResponse, HealthStatus, IsActiveResponse, MetricSpec, ScaledObjectRef,
     ScalerMetricValue,
 };
+use self::reflection::Reflection;
 use self::streams::{ActivityStream, spec_stream};
 use super::admission::RequestAdmission;
 use super::auth::RequestAuth;
@@ -92,6 +94,7 @@ struct ExternalScaler {
     closing: watch::Receiver<bool>,
     namespace_streams: HolderPermits,
     address_streams: HolderPermits,
+    reflection: Reflection,
     health_checks: Arc<Semaphore>,
 }
 
@@ -109,6 +112,7 @@ pub fn router(options: ExternalScalerOptions) -> Router {
         admission: RequestAdmission::new(options.auth),
         readiness: options.readiness,
         poll_interval: options.poll_interval,
+        reflection: Reflection::new(options.closing.clone()),
         closing: options.closing,
         namespace_streams: HolderPermits::new(MAX_STREAMS),
         address_streams: HolderPermits::new(MAX_STREAMS),
@@ -147,6 +151,7 @@ impl ExternalScaler {
             Some("GetMetrics") => "GetMetrics",
             Some("StreamMetricSpec") => "StreamMetricSpec",
             _ if path == messages::HEALTH_CHECK => "Check",
+            _ if reflection::PATHS.contains(&&*path) => "ServerReflectionInfo",
             _ => "other",
         };
         let called = timeout(REQUEST_TIMEOUT, self.call(method, request));
@@ -170,6 +175,14 @@ impl ExternalScaler {
         }
         let (parts, body) = request.into_parts();
         let peer = parts.extensions.get::<Arc<ConnectionPeer>>().cloned();
+        if method == "ServerReflectionInfo" {
+            self.authenticate(&parts).await?;
+            let request = Request::from_parts(parts, body);
+            return self
+                .reflection
+                .open(request, &address_of(peer.as_deref()))
+                .await;
+        }
         let (body, _permit) = match method {
             "Check" => {
                 let permit = self.acquire_health_check()?;
@@ -284,10 +297,7 @@ impl ExternalScaler {
                 "at most {MAX_STREAMS} streams may be open, and half of them for one {whose}; use triggers of type external instead of external-push"
             ))
         };
-        let address = peer.map(|peer| peer.slot.peer().to_string());
-        let of_address = self
-            .address_streams
-            .try_acquire(&address.unwrap_or_default());
+        let of_address = self.address_streams.try_acquire(&address_of(peer));
         let of_namespace = self.namespace_streams.try_acquire(&object.namespace);
         Ok(StreamPermit {
             _of_address: of_address.ok_or_else(|| too_many("address"))?,
@@ -316,6 +326,11 @@ impl ExternalScaler {
             status: serving.into(),
         })
     }
+}
+
+fn address_of(peer: Option<&ConnectionPeer>) -> String {
+    let address = peer.map(|peer| peer.slot.peer().to_string());
+    address.unwrap_or_default()
 }
 
 /// The message of a request. A connection may have few that have not arrived in full, since each takes memory; the others

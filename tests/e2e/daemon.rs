@@ -254,7 +254,7 @@ impl Daemon {
     }
 
     /// Sweeps so far, whole or not.
-    fn sweeps(&self) -> Result<u64> {
+    pub(crate) fn sweeps(&self) -> Result<u64> {
         self.sum_of("lagwise_polls_total{")
     }
 

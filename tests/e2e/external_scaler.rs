@@ -1,24 +1,41 @@
 //! The external scaler behind KEDA's metrics server and HPA, which the testbed plays.
 
+mod calls;
+mod leaders;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 
 use crate::Test;
 use crate::daemon::{Daemon, Options};
 use crate::testbed::keda::{Keda, KedaKinds, ScalerAddress};
+use crate::testbed::pki::Authority;
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
 
 /// The tests of this file.
-pub(crate) const CASES: &[(&str, Test)] = &[(
-    "external_scaler::the_hpa_of_keda_scales_to_the_partitions",
-    the_hpa_of_keda_scales_to_the_partitions,
-)];
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "external_scaler::the_hpa_of_keda_scales_to_the_partitions",
+        the_hpa_of_keda_scales_to_the_partitions,
+    ),
+    (
+        "external_scaler::grpcurl_finds_and_calls_everything",
+        calls::grpcurl_finds_and_calls_everything,
+    ),
+    (
+        "external_scaler::descriptors_are_those_of_the_proto_files",
+        calls::descriptors_are_those_of_the_proto_files,
+    ),
+    (
+        "external_scaler::streams_outlast_the_leader",
+        leaders::streams_outlast_the_leader,
+    ),
+];
 
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -36,18 +53,6 @@ fn scaled_object(namespace: &str, group: &str, topic: &str) -> Result<String> {
     Ok(changed)
 }
 
-/// An authority, and a client certificate of it with its key.
-fn client_certificate() -> Result<(String, String, String)> {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "keda");
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, &issuer)?;
-    Ok((issuer.pem(), certificate.pem(), key.serialize_pem()))
-}
-
 /// With 5 partitions, a threshold of 5 and a lag of 28 KEDA's own trigger gives 6 replicas, since its HPA rounds up.
 /// With lagwise as its scaler the same HPA goes to 5 and stays there, whatever the lag and `maxReplicaCount` are.
 fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
@@ -58,9 +63,10 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     let zeros: Vec<_> = (0..5).map(|partition| (partition, 0)).collect();
     kafka.commit(&group, &topic, &zeros)?;
 
-    let (authority, client_pem, client_key_pem) = client_certificate()?;
+    let callers = Authority::new("callers")?;
+    let client = callers.client("keda", None)?;
     let authority_file = testbed.folder("keda")?.join("ca.crt");
-    std::fs::write(&authority_file, authority)?;
+    std::fs::write(&authority_file, &callers.pem)?;
     let certificate = plane.serving_certificate(&namespace, "lagwise")?;
     let port = free_port()?;
     let options = Options {
@@ -82,8 +88,8 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     let address = ScalerAddress {
         port,
         ca_pem: certificate.ca_pem.clone(),
-        client_pem,
-        client_key_pem,
+        client_pem: client.certificate,
+        client_key_pem: client.key,
     };
     let keda = Keda::start(&certificate, address, &object)?;
     let api = plane.register_api(&namespace, "lagwise", keda.port, &certificate.ca_pem)?;

@@ -29,6 +29,8 @@ pub(crate) struct Artifacts {
     pub(crate) hpa_oracle: PathBuf,
     pub(crate) etcd: PathBuf,
     pub(crate) helm: PathBuf,
+    /// A gRPC client that shares no code with lagwise.
+    pub(crate) grpcurl: PathBuf,
     pub(crate) promtool: PathBuf,
     pub(crate) prometheus: PathBuf,
     /// A folder with a key distribution centre, its tools and libraries.
@@ -93,6 +95,7 @@ impl Artifacts {
             hpa_oracle: path("HPA_ORACLE")?,
             etcd: path("ETCD_BIN")?.join("etcd"),
             helm: path("HELM")?,
+            grpcurl: path("GRPCURL")?,
             promtool: path("PROMTOOL")?,
             prometheus: path("PROMETHEUS")?,
             kerberos: path("KERBEROS")?,

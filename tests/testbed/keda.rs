@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -39,7 +40,7 @@ impl<'a> KedaKinds<'a> {
 
     fn definitions() -> String {
         let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let definition = |kind: &str| {
+        let definition = |(kind, scope): (&str, &str)| {
             let (singular, plural) = (kind.to_lowercase(), format!("{}s", kind.to_lowercase()));
             json!({
                 "apiVersion": "apiextensions.k8s.io/v1",
@@ -47,7 +48,7 @@ impl<'a> KedaKinds<'a> {
                 "metadata": {"name": format!("{plural}.keda.sh")},
                 "spec": {
                     "group": "keda.sh",
-                    "scope": "Namespaced",
+                    "scope": scope,
                     "names": {"kind": kind, "plural": plural, "singular": singular},
                     "versions": [{
                         "name": "v1alpha1",
@@ -58,7 +59,13 @@ impl<'a> KedaKinds<'a> {
                 },
             })
         };
-        let kinds = ["ScaledObject", "ScaledJob"].map(definition);
+        let kinds = [
+            ("ScaledObject", "Namespaced"),
+            ("ScaledJob", "Namespaced"),
+            ("TriggerAuthentication", "Namespaced"),
+            ("ClusterTriggerAuthentication", "Cluster"),
+        ];
+        let kinds = kinds.map(definition);
         json!({"apiVersion": "v1", "kind": "List", "items": kinds}).to_string()
     }
 }
@@ -147,6 +154,7 @@ struct GetMetricsRequest {
 }
 
 /// KEDA's settings for the scaler: address, trusted CA and client certificate.
+#[derive(Clone)]
 pub(crate) struct ScalerAddress {
     pub(crate) port: u16,
     pub(crate) ca_pem: String,
@@ -188,6 +196,67 @@ impl tower::Service<axum::http::Request<tonic::body::Body>> for Connection {
     }
 }
 
+impl ScaledObjectRef {
+    /// What KEDA sends about the first trigger of this ScaledObject.
+    fn new(scaled_object: &Value) -> Result<Self> {
+        let metadata = &scaled_object["spec"]["triggers"][0]["metadata"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = metadata.as_object().context("no metadata")?;
+        let metadata = metadata
+            .iter()
+            .map(|(key, value)| (key.clone(), text(value)));
+        Ok(Self {
+            name: text(&scaled_object["metadata"]["name"]),
+            namespace: text(&scaled_object["metadata"]["namespace"]),
+            scaler_metadata: metadata.collect(),
+        })
+    }
+}
+
+/// One connection to an external scaler, which KEDA has for all ScaledObjects.
+pub(crate) struct ScalerConnection {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    object: ScaledObjectRef,
+}
+
+impl ScalerConnection {
+    /// Connects for ScaledObjects with the first trigger of this one.
+    pub(crate) fn open(address: ScalerAddress, scaled_object: &Value) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let object = ScaledObjectRef::new(scaled_object)?;
+        let client = runtime.block_on(connect(&address))?;
+        Ok(Self {
+            runtime,
+            client,
+            object,
+        })
+    }
+
+    /// Opens a stream about activation for a ScaledObject of this name.
+    pub(crate) fn stream(&self, name: String) -> Result<Streaming<IsActiveResponse>> {
+        let object = ScaledObjectRef {
+            name,
+            ..self.object.clone()
+        };
+        self.runtime.block_on(stream(self.client.clone(), object))
+    }
+
+    /// The next item of a stream.
+    pub(crate) fn next(
+        &self,
+        stream: &mut Streaming<IsActiveResponse>,
+        within: Duration,
+    ) -> Result<Option<bool>> {
+        let next = async { tokio::time::timeout(within, stream.message()).await };
+        let next = self.runtime.block_on(next).context("nothing was sent")?;
+        Ok(next?.map(|active| active.result))
+    }
+}
+
 impl Keda {
     /// Serves the external metrics API for this ScaledObject.
     pub(crate) fn start(
@@ -195,20 +264,8 @@ impl Keda {
         address: ScalerAddress,
         scaled_object: &Value,
     ) -> Result<Self> {
-        let metadata = &scaled_object["spec"]["triggers"][0]["metadata"];
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let metadata = metadata.as_object().context("no metadata")?;
-        let metadata = metadata
-            .iter()
-            .map(|(key, value)| (key.clone(), text(value)));
-        let scaler = Arc::new(Scaler {
-            address,
-            object: ScaledObjectRef {
-                name: text(&scaled_object["metadata"]["name"]),
-                namespace: text(&scaled_object["metadata"]["namespace"]),
-                scaler_metadata: metadata.collect(),
-            },
-        });
+        let object = ScaledObjectRef::new(scaled_object)?;
+        let scaler = Arc::new(Scaler { address, object });
         let router = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&scaler));
@@ -341,39 +398,48 @@ fn in_milli(named: &Named) -> String {
     format!("{}m", (value * 1000.0) as i64)
 }
 
-impl Scaler {
-    async fn connect(&self) -> Result<Client> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(
-            self.address.ca_pem.as_bytes(),
-        )?)?;
-        let certificate = CertificateDer::from_pem_slice(self.address.client_pem.as_bytes())?;
-        let key = PrivateKeyDer::from_pem_slice(self.address.client_key_pem.as_bytes())?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate], key)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(("127.0.0.1", self.address.port)).await?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = connector
-            .connect(ServerName::try_from("localhost")?, stream)
-            .await?;
-        let io = TokioIo::new(stream);
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-        tokio::spawn(connection);
-        let origin = "https://localhost".parse()?;
-        let mut client = Client::with_origin(Connection(sender), origin);
-        client.ready().await?;
-        Ok(client)
-    }
+async fn connect(address: &ScalerAddress) -> Result<Client> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(address.ca_pem.as_bytes())?)?;
+    let certificate = CertificateDer::from_pem_slice(address.client_pem.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(address.client_key_pem.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(("127.0.0.1", address.port)).await?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector
+        .connect(ServerName::try_from("localhost")?, stream)
+        .await?;
+    let io = TokioIo::new(stream);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+    tokio::spawn(connection);
+    let origin = "https://localhost".parse()?;
+    let mut client = Client::with_origin(Connection(sender), origin);
+    client.ready().await?;
+    Ok(client)
+}
 
+async fn stream(
+    mut client: Client,
+    object: ScaledObjectRef,
+) -> Result<Streaming<IsActiveResponse>> {
+    let path = PathAndQuery::try_from(format!("{SERVICE}StreamIsActive"))?;
+    client.ready().await?;
+    let streamed =
+        client.server_streaming(tonic::Request::new(object), path, ProstCodec::default());
+    Ok(streamed.await?.into_inner())
+}
+
+impl Scaler {
     async fn specs(&self) -> Result<NamedList> {
         let path = PathAndQuery::try_from(format!("{SERVICE}GetMetricSpec"))?;
         let request = tonic::Request::new(self.object.clone());
-        let mut client = self.connect().await?;
+        let mut client = connect(&self.address).await?;
         Ok(client
             .unary(request, path, ProstCodec::default())
             .await?
@@ -386,7 +452,7 @@ impl Scaler {
             object: Some(self.object.clone()),
             metric_name: metric_name.to_owned(),
         });
-        let mut client = self.connect().await?;
+        let mut client = connect(&self.address).await?;
         Ok(client
             .unary(request, path, ProstCodec::default())
             .await?
@@ -394,11 +460,7 @@ impl Scaler {
     }
 
     async fn stream(&self) -> Result<Streaming<IsActiveResponse>> {
-        let path = PathAndQuery::try_from(format!("{SERVICE}StreamIsActive"))?;
-        let request = tonic::Request::new(self.object.clone());
-        let mut client = self.connect().await?;
-        let streamed = client.server_streaming(request, path, ProstCodec::default());
-        Ok(streamed.await?.into_inner())
+        stream(connect(&self.address).await?, self.object.clone()).await
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) fn spec_stream(
 }
 
 /// Waits for the shutdown.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
     // An error means that the daemon is gone.
     let _ = closing.wait_for(|closing| *closing).await;
 }

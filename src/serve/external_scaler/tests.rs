@@ -3,13 +3,14 @@
 mod calls;
 mod certificates;
 mod limits;
+mod reflection;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::http::uri::PathAndQuery;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
