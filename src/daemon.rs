@@ -146,7 +146,7 @@ impl App {
         let is_elected = elected.is_some();
         let leading = elected.unwrap_or_else(Leading::alone);
         let writer = client.as_ref().filter(|_| !observes);
-        let tls = certificate::server_tls(config, writer, &leading.own, &mut tasks)?;
+        let (tls, slot) = certificate::server_tls(config, writer, &leading.own, &mut tasks)?;
         let forwarder = match is_elected {
             true => Some(Arc::new(leader::forwarder(config, &tls).await?)),
             false => None,
@@ -187,6 +187,7 @@ impl App {
             }
             None => hpas,
         };
+        let write_findings = certificate::with_slot_finding(write_findings, slot, &mut tasks);
         let polling = terms::TermInputs {
             config: config.clone(),
             leadership: leading.own.clone(),

@@ -105,6 +105,9 @@ pub struct CertificateManagerOptions<S, R> {
     pub leadership: Leadership,
     /// Receives the certificates to serve with.
     pub served: watch::Sender<Option<Arc<CertificateSet>>>,
+    /// Receives the Service that the APIService names instead of ours, as long as it names another one. Only the leader
+    /// looks.
+    pub slot_holder: watch::Sender<Option<String>>,
 }
 
 /// Maintains the certificates forever. `clock` is the wall clock.
@@ -185,6 +188,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         } else {
             // The leader takes care of publication meanwhile.
             self.published = None;
+            self.report_slot_holder(None);
         }
     }
 
@@ -284,6 +288,12 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         };
         let bundle = known.bundle();
         let outcome = registration.publish(&bundle, within).await;
+        match &outcome {
+            Ok(Registered::OtherService(service)) => self.report_slot_holder(Some(service)),
+            // A request that fails says nothing about it.
+            Err(_) => {}
+            Ok(_) => self.report_slot_holder(None),
+        }
         self.is_unseen = matches!(
             &outcome,
             Ok(Registered::Absent | Registered::OtherService(_))
@@ -314,6 +324,16 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         if let Some(reason) = self.failures.publish.record_failure(unpublished) {
             BundleUnpublished { reason }.emit();
         }
+    }
+
+    fn report_slot_holder(&self, holder: Option<&String>) {
+        self.with.slot_holder.send_if_modified(|known| {
+            let is_other = known.as_ref() != holder;
+            if is_other {
+                *known = holder.cloned();
+            }
+            is_other
+        });
     }
 
     fn publication(&self, set: &CertificateSet) -> Publication {

@@ -64,6 +64,7 @@ impl FakeCertificateStore {
             names: [HOST, "localhost"].map(str::to_owned).into(),
             leadership,
             served: watch::channel(None).0,
+            slot_holder: watch::channel(None).0,
         })
     }
 
@@ -291,8 +292,19 @@ async fn leaves_secrets_of_others_alone() {
     // An APIService of another Service is left alone too.
     let cluster = FakeCertificateStore::default();
     cluster.lock().is_foreign = true;
-    cluster.leader().reconcile(now).await;
+    let mut leader = cluster.leader();
+    let holder = leader.with.slot_holder.subscribe();
+    leader.reconcile(now).await;
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (1, ""));
+    assert_eq!(holder.borrow().as_deref(), Some("other/adapter"));
+    // A failure says nothing about it, and ours again ends it.
+    cluster.lock().fails = true;
+    leader.reconcile(now).await;
+    assert!(holder.borrow().is_some());
+    cluster.lock().fails = false;
+    cluster.lock().is_foreign = false;
+    leader.reconcile(now).await;
+    assert_eq!(*holder.borrow(), None);
 }
 
 #[tokio::test(start_paused = true)]

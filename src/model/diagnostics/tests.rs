@@ -14,6 +14,7 @@ use super::setting_findings::{LoginFacts, OpenSecretFile, SecurityFacts, find_in
 use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
 use crate::model::decisions::forbidden_write::ForbiddenWrite;
 use crate::model::decisions::zero_ledger::ZeroRefusal;
+use crate::model::diagnostics::preflight::registration::find_lost_slot;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::policy_outcome::{
     HeldReplicas, PolicyOutcome, RateOutcome, RateUnavailable,
@@ -366,6 +367,8 @@ fn keda_findings() -> BTreeSet<Finding> {
     let right = "the right to list scaledobjects.keda.sh is missing".to_owned();
     let mut found = convert(&manifests, &options).findings();
     found.extend(find_unread_objects(&[right]));
+    let holder = "keda/keda-operator-metrics-apiserver";
+    found.insert(find_lost_slot(holder));
     found
 }
 

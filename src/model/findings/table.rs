@@ -357,7 +357,7 @@ finding_codes! {
     KedaUnread "LW063" "keda_unread" Warning {
         what: "lagwise observes, but cannot read KEDA's objects.",
         why: "With kubernetes.mode: observe lagwise shows the replicas by KEDA beside its own, for the ScaledObjects that it can list. Those that it cannot list are missing in the report.",
-        fix: "Grant get, list and watch on scaledobjects and scaledjobs of keda.sh, as the chart does with mode: observe. Where KEDA is not installed there is nothing to compare: use kubernetes.mode: serve.",
+        fix: "Grant get, list and watch on scaledobjects, scaledjobs, triggerauthentications and clustertriggerauthentications of keda.sh, as the chart does with mode: observe. Where KEDA is not installed there is nothing to compare: use kubernetes.mode: serve.",
     }
     ScalerOpen "LW064" "scaler_open" Warning {
         what: "The external scaler for KEDA answers everybody who reaches its port.",
@@ -368,5 +368,10 @@ finding_codes! {
         what: "The certificate of the upstream server of external metrics is not verified.",
         why: "A server that answers in place of the upstream receives lagwise's token, and determines the values of its metrics and so the replicas of their HPAs.",
         fix: "Set server.external_metrics.upstream.ca_file to the authority of its certificate, and remove insecure_skip_verify.",
+    }
+    SlotLost "LW067" "slot_lost" Warning {
+        what: "The APIService of external metrics names another Service than that of lagwise.",
+        why: "A cluster has one registration of external metrics. HPAs now ask the server that it names, which does not know lagwise's metrics: they get errors and keep their replicas. KEDA's chart, for example, registers KEDA anew at each upgrade.",
+        fix: "Keep the other program from installing its APIService, and apply lagwise's again with helm upgrade and apiService.takeOver=true. If lagwise is not to hold the slot, set apiService.create=false, or server.external_metrics.ca_bundle: false.",
     }
 }

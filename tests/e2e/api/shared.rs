@@ -374,6 +374,11 @@ fn theirs_is_left_alone(shared: &Shared<'_>, leader: &Daemon) -> Result<()> {
         Ok(())
     })?;
     ensure!(shared.bundle()?.is_empty(), "it was given our bundle");
+    poll_until(WITHIN, "a finding about the slot", || {
+        let told = "lagwise_findings_total{kind=\"slot_lost\"} 1\n";
+        ensure!(leader.metrics()?.contains(told), "there is none");
+        Ok(())
+    })?;
     let change = json!({"spec": {"service": {"name": SERVICE}}});
     shared.patch(&["apiservice", EXTERNAL_METRICS_API], &change)?;
     let bundle = poll_until(WITHIN, "the bundle to be set again", || {

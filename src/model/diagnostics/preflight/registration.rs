@@ -3,6 +3,7 @@
 
 use super::kubernetes::SECTION;
 use super::{CheckLine, PreflightProblem};
+use crate::model::findings::{Finding, FindingCode, FindingSubject};
 
 /// The registration of the external metrics API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,24 @@ const KNOWN_OWNERS: [(&str, &str); 3] = [
     ("prometheus-adapter", "prometheus-adapter"),
 ];
 
+/// The program that registers this Service, if it is a known one.
+fn known_owner(service: &str) -> Option<&'static str> {
+    let known = KNOWN_OWNERS.iter().find(|(name, _)| *name == service);
+    known.map(|(_, owner)| *owner)
+}
+
+/// The finding that the APIService names another Service than lagwise's, as `NAMESPACE/NAME`.
+#[must_use]
+pub fn find_lost_slot(holder: &str) -> Finding {
+    let service = holder.rsplit('/').next().unwrap_or_default();
+    let owner = known_owner(service).map_or_else(String::new, |owner| format!(" of {owner}"));
+    let subject = FindingSubject::Setting("server.external_metrics".to_owned());
+    let message = format!(
+        "the APIService v1beta1.external.metrics.k8s.io names Service {holder}{owner}, so HPAs do not ask lagwise for external metrics"
+    );
+    Finding::new(FindingCode::SlotLost, subject, message)
+}
+
 /// The lines about who serves external metrics, and whether the API server gets an answer.
 #[must_use]
 pub fn check_registration(facts: &RegistrationFacts) -> Vec<CheckLine> {
@@ -80,9 +99,7 @@ pub fn check_registration(facts: &RegistrationFacts) -> Vec<CheckLine> {
             .as_ref()
             .is_none_or(|namespace| *namespace == registered.namespace);
     if !is_ours {
-        let mut known = KNOWN_OWNERS.iter();
-        let known = known.find(|(service, _)| *service == registered.service);
-        let owner = known.map_or("another program", |(_, owner)| owner);
+        let owner = known_owner(&registered.service).unwrap_or("another program");
         let message = format!("external metrics belong to {owner} (Service {place})");
         if facts.leaves_slot {
             let message = format!("{message}, and the configuration leaves them there");
