@@ -512,3 +512,54 @@ async fn discovery_lists_both() {
     // The list is kept for a while.
     assert_eq!(upstream.requests().len(), 1);
 }
+
+/// The 99th percentile of the time that requests for an own metric take.
+async fn own_p99(router: &Router) -> Duration {
+    let own = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    let mut took = Vec::new();
+    for _ in 0..500 {
+        let began = std::time::Instant::now();
+        let got = get(router, &own).await;
+        took.push(began.elapsed());
+        assert_eq!(got.code, 200, "{}", got.body);
+    }
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
+}
+
+#[allow(clippy::print_stdout, reason = "the figures are for whoever runs it")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn own_metrics_do_not_wait_for_the_upstream() {
+    let upstream = ScriptedUpstream::start().await;
+    let api = upstream.api(RequestAuth::None);
+    let before = own_p99(&api.router).await;
+    for metric in [
+        "slow", "half", "endless", "garbage", "busy", "moved", "large",
+    ] {
+        let asking = (0..8).map(|_| {
+            let router = api.router.clone();
+            tokio::spawn(async move {
+                loop {
+                    let request = Request::get(format!("{NAMESPACE}/{metric}"));
+                    let request = request.body(Body::empty()).unwrap();
+                    let response = router.clone().oneshot(request).await.unwrap();
+                    let mut body = response.into_body();
+                    while let Some(Ok(_)) = body.frame().await {}
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        let asking: Vec<_> = asking.collect();
+        while upstream.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let during = own_p99(&api.router).await;
+        println!("p99 of own metrics: {before:?} before, {during:?} beside {metric}");
+        // Far below the 2 s for which the upstream may hang, on a busy machine too.
+        let most = before * 4 + Duration::from_millis(250);
+        assert!(during < most, "{metric}: {during:?}, {before:?} before");
+        for task in asking {
+            task.abort();
+        }
+    }
+}
