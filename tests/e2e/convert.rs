@@ -1,5 +1,7 @@
 //! `lagwise convert` of KEDA's ScaledObjects, with the results applied to the real control plane.
 
+mod corpus;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +19,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "convert::every_hpa_is_accepted_without_a_warning",
         every_hpa_is_accepted_without_a_warning,
+    ),
+    (
+        "convert::every_hpa_scales_on_real_lag",
+        corpus::every_hpa_scales_on_real_lag,
     ),
     (
         "convert::a_converted_hpa_scales_to_the_partitions",
