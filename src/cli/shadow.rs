@@ -205,10 +205,9 @@ fn totals_table(report: &ShadowReport) -> String {
             rebalances,
         ]);
     };
-    let compared = report
-        .objects
-        .iter()
-        .filter(|row| row.not_compared.is_none());
+    // Nothing is added up for a ScaledJob.
+    let compared = report.objects.iter();
+    let compared = compared.filter(|row| row.kind == "ScaledObject" && row.not_compared.is_none());
     for row in compared {
         add(&row.namespace, &row.name, &row.totals);
     }

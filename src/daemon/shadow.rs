@@ -11,6 +11,7 @@ use crate::k8s::client::Client;
 use crate::k8s::keda_objects::{self, KedaState};
 use crate::model::findings::WriteFindings;
 use crate::model::hpa::facts::HpaMap;
+use crate::model::keda::authentications::LoginKind;
 use crate::model::keda::convert::observed::KnownCluster;
 use crate::model::keda::shadow::{ObservedSet, ShadowMerge, find_unread_objects};
 use crate::serve::shadow::{SHADOW_STEP, ShadowReader, shadow};
@@ -23,8 +24,11 @@ const MERGE_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) fn known_clusters(config: &Config) -> Vec<KnownCluster> {
     let clusters = config.clusters.iter();
     let known = clusters.map(|cluster| {
-        let servers = cluster.properties.get("bootstrap.servers");
-        KnownCluster::new(cluster.name.clone(), servers.unwrap_or_default())
+        let property = |key| cluster.properties.get(key);
+        let mechanism = property("sasl.mechanism").or(property("sasl.mechanisms"));
+        let login = LoginKind::from_properties(property("security.protocol"), mechanism);
+        let servers = property("bootstrap.servers").unwrap_or_default();
+        KnownCluster::new(cluster.name.clone(), servers, login)
     });
     known.collect()
 }
@@ -97,7 +101,7 @@ impl ShadowOutputs {
             if !is_open {
                 return std::future::pending().await;
             }
-            let KedaState { objects, problems } = state.borrow_and_update().clone();
+            let (objects, problems) = state.borrow_and_update().clone().into_parts();
             if let Some(hpas) = hpas.borrow_and_update().as_ref() {
                 self.merged.send_replace(Some(merge.add_to(&objects, hpas)));
             }
@@ -120,7 +124,9 @@ mod tests {
         let text = "clusters: [{name: main, properties: {bootstrap.servers: 'a:9092,b:9092'}}]";
         let config = Config::parse(text, &SystemEnvironment).unwrap();
         let known = known_clusters(&config);
-        assert_eq!(known[0], KnownCluster::new("main".into(), "b:9092,a:9092"));
+        let plain = LoginKind::default();
+        let expected = KnownCluster::new("main".into(), "b:9092,a:9092", plain);
+        assert_eq!(known[0], expected);
     }
 
     #[tokio::test]

@@ -1,58 +1,31 @@
-//! Watches KEDA's ScaledObjects and ScaledJobs with Kafka triggers, where the cluster has them.
+//! Watches KEDA's ScaledObjects and ScaledJobs with Kafka triggers, and TriggerAuthentications, where the cluster has them.
+
+mod authentications;
+mod listing;
 
 use std::borrow::Cow;
-use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt, select_all};
+use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::ListParams;
 use kube::core::DynamicResourceScope;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
+use kube::runtime::watcher::Event;
+use kube::{Client, Resource};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::sync::watch::Sender;
 
-use super::hpa::{PAGE, facts_of};
+use self::listing::{KedaEvent, events};
+use super::hpa::facts_of;
 use super::live_hpa::spec_of;
-use super::resilient_watch;
-use crate::model::hpa::controller::HpaSpec;
-use crate::model::hpa::facts::HpaFacts;
-use crate::model::keda::convert::observed::{KnownCluster, ObservedConversion, observe};
+use crate::model::keda::convert::observed::{KnownCluster, observe};
+use crate::model::keda::jobs::{JobRules, ScalingStrategy};
 use crate::model::keda::scaled_object::{ObjectMetadata, ScaledObject, ScaledObjectSpec};
-use crate::model::keda::shadow::{ObservedSet, ShadowObject};
+use crate::model::keda::shadow::{ConvertedSpecs, ObservedSet, ShadowObject};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::untrusted_text::cut_message;
 
-/// Timeout of the request that finds out whether KEDA's objects can be listed.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Time until it is sent again.
-const PROBE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// A kind of KEDA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KedaKind {
-    ScaledObject,
-    ScaledJob,
-}
-
-impl KedaKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::ScaledObject => "ScaledObject",
-            Self::ScaledJob => "ScaledJob",
-        }
-    }
-
-    fn resource(self) -> &'static str {
-        match self {
-            Self::ScaledObject => "scaledobjects",
-            Self::ScaledJob => "scaledjobs",
-        }
-    }
-}
+pub use self::listing::KedaKind;
 
 /// What is known of KEDA's objects.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +33,18 @@ pub struct KedaState {
     pub objects: ObservedSet,
     /// Why objects of a kind cannot be read, each as a sentence without a full stop.
     pub problems: Vec<String>,
+    /// The same for TriggerAuthentications.
+    login_problems: Vec<String>,
+}
+
+impl KedaState {
+    /// The objects, and all problems.
+    #[must_use]
+    pub fn into_parts(self) -> (ObservedSet, Vec<String>) {
+        let mut problems = self.problems;
+        problems.extend(self.login_problems);
+        (self.objects, problems)
+    }
 }
 
 /// An object of KEDA in a watch. What a comparison does not need is dropped as soon as it is read.
@@ -69,6 +54,8 @@ pub struct WatchedKedaObject {
     metadata: ObjectMeta,
     /// The object, or why it cannot be used.
     object: Result<ScaledObject, String>,
+    /// `spec.scalingStrategy`, which only a ScaledJob has.
+    scaling_strategy: ScalingStrategy,
 }
 
 impl<'de> Deserialize<'de> for WatchedKedaObject {
@@ -88,12 +75,21 @@ impl<'de> Deserialize<'de> for WatchedKedaObject {
             annotations: metadata.annotations.unwrap_or_default(),
             ..ObjectMetadata::default()
         };
-        let spec = ScaledObjectSpec::deserialize(spec);
-        let spec = spec.map_err(|error| cut_message(format!("its spec cannot be read: {error}")));
+        let unreadable =
+            |error: serde_json::Error| cut_message(format!("its spec cannot be read: {error}"));
+        let scaling_strategy = match spec.get("scalingStrategy") {
+            Some(Value::Null) | None => Ok(ScalingStrategy::default()),
+            Some(strategy) => ScalingStrategy::deserialize(strategy).map_err(unreadable),
+        };
+        let spec = ScaledObjectSpec::deserialize(spec).map_err(unreadable);
         let object = spec.and_then(|spec| {
             let metadata = named;
             ScaledObject { metadata, spec }.bounded()
         });
+        let (object, scaling_strategy) = match scaling_strategy {
+            Ok(strategy) => (object, strategy),
+            Err(why) => (object.and(Err(why)), ScalingStrategy::default()),
+        };
         Ok(Self {
             metadata: ObjectMeta {
                 namespace: metadata.namespace,
@@ -102,6 +98,7 @@ impl<'de> Deserialize<'de> for WatchedKedaObject {
                 ..ObjectMeta::default()
             },
             object,
+            scaling_strategy,
         })
     }
 }
@@ -149,29 +146,44 @@ impl WatchedKedaObject {
         {
             return None;
         }
-        if kind == KedaKind::ScaledJob {
-            return Some(ShadowObject::scaled_job(&key.namespace, &key.name));
-        }
-        let named = || ScaledObject {
-            metadata: ObjectMetadata {
-                name: key.name.to_string(),
-                namespace: Some(key.namespace.to_string()),
-                ..ObjectMetadata::default()
-            },
-            ..ScaledObject::default()
+        let (object, problem) = match self.object {
+            Ok(object) => (object, None),
+            Err(why) => {
+                let metadata = ObjectMetadata {
+                    name: key.name.to_string(),
+                    namespace: Some(key.namespace.to_string()),
+                    ..ObjectMetadata::default()
+                };
+                let spec = ScaledObjectSpec::default();
+                (ScaledObject { metadata, spec }, Some(why))
+            }
         };
-        Some(match self.object {
-            Ok(object) => ShadowObject::scaled_object(&object, convert(&object, clusters)),
-            Err(why) => ShadowObject::scaled_object(&named(), Err(why)),
+        let converted = |object: &ScaledObject| match problem {
+            Some(why) => Err(why),
+            None => convert(object, clusters),
+        };
+        Some(match kind {
+            KedaKind::ScaledObject => {
+                let converted = converted(&object);
+                ShadowObject::scaled_object(&object, converted)
+            }
+            KedaKind::TriggerAuthentication | KedaKind::ClusterTriggerAuthentication => {
+                return None;
+            }
+            KedaKind::ScaledJob => {
+                let spec = &object.spec;
+                let (min, max) = (spec.min_replica_count, spec.max_replica_count);
+                let rules = JobRules::new(min, max, &self.scaling_strategy);
+                let object = object.of_job();
+                let converted = converted(&object);
+                ShadowObject::scaled_job(&object, converted, rules)
+            }
         })
     }
 }
 
 /// The HPA of lagwise, and what the HPA controller makes of it and of KEDA's.
-fn convert(
-    object: &ScaledObject,
-    clusters: &[KnownCluster],
-) -> Result<(ObservedConversion, HpaFacts, HpaSpec, HpaSpec), String> {
+fn convert(object: &ScaledObject, clusters: &[KnownCluster]) -> ConvertedSpecs {
     let observed = observe(object, clusters)?;
     let read = |hpa: &Value| {
         let read = HorizontalPodAutoscaler::deserialize(hpa);
@@ -182,13 +194,80 @@ fn convert(
     Ok((observed, facts, spec_of(&own), spec_of(&of_keda)))
 }
 
-/// What happens in one watch.
-enum KedaEvent {
-    /// The objects cannot be listed, for this reason.
-    Problem(String),
-    /// They can.
-    Listable,
-    Watch(Box<Event<WatchedKedaObject>>),
+/// Watches the objects in `namespaces` (empty = all) for ever, and publishes them at every change. `clusters` are the
+/// configured Kafka clusters.
+pub async fn watch(
+    client: Client,
+    namespaces: Vec<String>,
+    clusters: Vec<KnownCluster>,
+    state: Sender<KedaState>,
+) {
+    tokio::join!(
+        watch_objects(&client, &namespaces, &clusters, &state),
+        authentications::watch(&client, &namespaces, &state),
+    );
+}
+
+async fn watch_objects(
+    client: &Client,
+    namespaces: &[String],
+    clusters: &[KnownCluster],
+    state: &Sender<KedaState>,
+) {
+    let mut watches = Vec::new();
+    for kind in [KedaKind::ScaledObject, KedaKind::ScaledJob] {
+        watches.extend(scopes(namespaces).map(|namespace| KedaWatch {
+            kind,
+            namespace,
+            problem: None,
+            listing: ObservedSet::default(),
+        }));
+    }
+    let streams = watches.iter().enumerate().map(|(index, watch)| {
+        let events = events(client, watch.kind, watch.namespace.as_deref());
+        events.map(move |event| (index, event)).boxed()
+    });
+    let mut events = select_all(Vec::from_iter(streams));
+    while let Some((index, event)) = events.next().await {
+        let Some(watch) = watches.get_mut(index) else {
+            continue;
+        };
+        let is_changed = match event {
+            KedaEvent::Unlistable(why) => note_problem(&mut watch.problem, why, watch.kind),
+            KedaEvent::Listable => watch.problem.take().is_some(),
+            KedaEvent::Watch(event) => {
+                state.send_if_modified(|state| watch.apply(*event, clusters, &mut state.objects));
+                false
+            }
+        };
+        if is_changed {
+            let problems = distinct(watches.iter().map(|watch| &watch.problem));
+            state.send_modify(|state| state.problems = problems);
+        }
+    }
+}
+
+/// The namespaces to watch; `None` for all.
+fn scopes(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {
+    let all = namespaces.is_empty().then_some(None);
+    all.into_iter().chain(namespaces.iter().cloned().map(Some))
+}
+
+/// Takes in why a kind cannot be listed. Returns whether that is new.
+fn note_problem(known: &mut Option<String>, why: Option<String>, kind: KedaKind) -> bool {
+    let is_new = *known != why;
+    if let (true, Some(problem)) = (is_new, &why) {
+        tracing::warn!(resource = kind.resource(), "{problem}");
+    }
+    *known = why;
+    is_new
+}
+
+/// Several namespaces have the same problem with one cause.
+fn distinct<'a>(problems: impl Iterator<Item = &'a Option<String>>) -> Vec<String> {
+    let mut problems = Vec::from_iter(problems.flatten().cloned());
+    problems.dedup();
+    problems
 }
 
 /// One watch: a kind, in one namespace or in all.
@@ -198,62 +277,6 @@ struct KedaWatch {
     problem: Option<String>,
     /// The listing that is under way.
     listing: ObservedSet,
-}
-
-/// Watches the objects in `namespaces` (empty = all) for ever, and publishes them at every change. `clusters` are the
-/// configured Kafka clusters.
-pub async fn watch(
-    client: Client,
-    namespaces: Vec<String>,
-    clusters: Vec<KnownCluster>,
-    state: Sender<KedaState>,
-) {
-    let scopes = match namespaces.as_slice() {
-        [] => vec![None],
-        _ => namespaces.into_iter().map(Some).collect(),
-    };
-    let mut watches = Vec::new();
-    for kind in [KedaKind::ScaledObject, KedaKind::ScaledJob] {
-        watches.extend(scopes.iter().map(|namespace| KedaWatch {
-            kind,
-            namespace: namespace.clone(),
-            problem: None,
-            listing: ObservedSet::default(),
-        }));
-    }
-    let streams = watches.iter().enumerate().map(|(index, watch)| {
-        let events = events(&client, watch.kind, watch.namespace.as_deref());
-        events.map(move |event| (index, event)).boxed()
-    });
-    let mut events = select_all(Vec::from_iter(streams));
-    while let Some((index, event)) = events.next().await {
-        let Some(watch) = watches.get_mut(index) else {
-            continue;
-        };
-        let is_changed = match event {
-            KedaEvent::Problem(problem) => {
-                let problem = Some(problem);
-                let is_new = watch.problem != problem;
-                if let (true, Some(problem)) = (is_new, &problem) {
-                    tracing::warn!(resource = watch.kind.resource(), "{problem}");
-                }
-                watch.problem = problem;
-                is_new
-            }
-            KedaEvent::Listable => watch.problem.take().is_some(),
-            KedaEvent::Watch(event) => {
-                state.send_if_modified(|state| watch.apply(*event, &clusters, &mut state.objects));
-                false
-            }
-        };
-        if is_changed {
-            // Several namespaces have the same problem with one cause.
-            let problems = watches.iter().filter_map(|watch| watch.problem.clone());
-            let mut problems = Vec::from_iter(problems);
-            problems.dedup();
-            state.send_modify(|state| state.problems = problems);
-        }
-    }
 }
 
 impl KedaWatch {
@@ -296,62 +319,12 @@ impl KedaWatch {
     }
 }
 
-/// The events of a kind in a namespace, once its objects can be listed.
-fn events(
-    client: &Client,
-    kind: KedaKind,
-    namespace: Option<&str>,
-) -> BoxStream<'static, KedaEvent> {
-    let api: Api<WatchedKedaObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
-        None => Api::all_with(client.clone(), &kind),
-    };
-    let config = watcher::Config::default().page_size(PAGE);
-    let watched = match kind {
-        KedaKind::ScaledObject => "ScaledObjects",
-        KedaKind::ScaledJob => "ScaledJobs",
-    };
-    let watching = resilient_watch::events(api.clone(), config, watched)
-        .map(|event| KedaEvent::Watch(Box::new(event)));
-    let probing = stream::unfold(Some((api, Duration::ZERO)), move |probe| async move {
-        let (api, pause) = probe?;
-        tokio::time::sleep(pause).await;
-        Some(match find_problem(&api, kind).await {
-            Some(problem) => (KedaEvent::Problem(problem), Some((api, PROBE_INTERVAL))),
-            None => (KedaEvent::Listable, None),
-        })
-    });
-    probing.chain(watching).boxed()
-}
-
-/// Why the objects cannot be listed, if they cannot.
-async fn find_problem(api: &Api<WatchedKedaObject>, kind: KedaKind) -> Option<String> {
-    let (kinds, resource) = (kind.name(), kind.resource());
-    let page = ListParams::default().limit(1);
-    let listed = tokio::time::timeout(PROBE_TIMEOUT, api.list(&page)).await;
-    let why = match listed {
-        Ok(Ok(_)) => return None,
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            return Some(format!(
-                "the cluster has no {kinds}s of keda.sh/v1alpha1, so there are none to compare; lagwise looks again every 30 seconds"
-            ));
-        }
-        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-            return Some(format!(
-                "the right to get, list and watch {resource}.keda.sh is missing, so there are none to compare; the chart grants it with mode: observe"
-            ));
-        }
-        Ok(Err(kube::Error::Api(status))) => status.message.clone(),
-        Ok(Err(_)) | Err(_) => "the Kubernetes API server does not respond".to_owned(),
-    };
-    Some(format!("cannot list {resource}.keda.sh: {why}"))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::keda::authentications::LoginKind;
 
     fn object(name: &str, spec: &Value) -> WatchedKedaObject {
         let object = json!({
@@ -368,7 +341,11 @@ mod tests {
     }
 
     fn clusters() -> [KnownCluster; 1] {
-        [KnownCluster::new("main".into(), "k:9092")]
+        [KnownCluster::new(
+            "main".into(),
+            "k:9092",
+            LoginKind::default(),
+        )]
     }
 
     #[test]
@@ -423,9 +400,45 @@ mod tests {
                 assert_eq!(object("billing", &spec).shadow(kind, &clusters()), None);
             }
         }
-        let job = object("import", &json!({"triggers": [kafka()]}));
-        let job = job.shadow(KedaKind::ScaledJob, &clusters()).unwrap();
-        assert_eq!((job.kind, job.compared.is_err()), ("ScaledJob", true));
+    }
+
+    #[test]
+    fn a_scaled_job_has_metrics_without_an_hpa() {
+        let strategy = json!({"strategy": "accurate", "multipleScalersCalculation": "sum"});
+        let shadow = |spec: Value| {
+            let job = object("import", &spec);
+            job.shadow(KedaKind::ScaledJob, &clusters()).unwrap()
+        };
+        let job = shadow(json!({
+            "triggers": [kafka()], "maxReplicaCount": 9, "scalingStrategy": strategy,
+            "jobTargetRef": {"template": {"spec": {"containers": []}}},
+        }));
+        assert_eq!(
+            (job.kind, job.hpa.to_string()),
+            ("ScaledJob", "shop/ScaledJob/import".to_owned())
+        );
+        let compared = job.compared.unwrap();
+        let rules = compared.jobs.as_ref().unwrap();
+        assert_eq!(
+            rules.to_string(),
+            "less the Jobs that are pending, up to 9 in all"
+        );
+        let facts = &compared.facts;
+        assert_eq!(facts.metrics[0].selector.to_string(), "group=g,topic=t");
+        assert_eq!(compared.lagwise.max, 9);
+        for (spec, expected) in [
+            (
+                json!({"triggers": [kafka()], "scalingStrategy": {"customScalingQueueLengthDeduction": "a"}}),
+                "its spec cannot be read",
+            ),
+            (
+                json!({"triggers": [{"type": "kafka", "metricType": "Value", "metadata": {}}]}),
+                "KEDA finds no threshold",
+            ),
+        ] {
+            let why = shadow(spec).compared.unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
     }
 
     #[test]

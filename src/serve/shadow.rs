@@ -109,6 +109,7 @@ mod tests {
     use crate::model::fixtures;
     use crate::model::keda::shadow::ShadowObject;
     use crate::model::lag::assembly::Scope;
+    use crate::model::units::hpa_key::HpaKey;
     use crate::snapshot_channel;
 
     fn snapshots() -> (snapshot_channel::Publisher, SnapshotReader) {
@@ -122,7 +123,12 @@ mod tests {
     async fn reports_every_object_and_problem() {
         let (_publisher, reader) = snapshots();
         let mut set = ObservedSet::default();
-        set.insert(ShadowObject::scaled_job("shop", "import"));
+        set.insert(ShadowObject {
+            kind: "ScaledJob",
+            key: HpaKey::new("shop", "import"),
+            hpa: HpaKey::new("shop", "ScaledJob/import"),
+            compared: Err("it is paused".to_owned()),
+        });
         let problems = vec!["no right".to_owned()];
         let (_objects, objects) = watch::channel((set, problems.clone()));
         let (reports, looking) = shadow(reader.clone(), objects, Duration::from_millis(1));

@@ -124,9 +124,15 @@ fn beside_keda_both_numbers_are_shown_and_nothing_is_written(testbed: &Testbed) 
     })?;
 
     let _kinds = KedaKinds::define(plane)?;
-    let trigger = json!({"type": "kafka", "metadata": {
+    let trigger = json!({"type": "kafka", "authenticationRef": {"name": "kafka"}, "metadata": {
         "bootstrapServers": kafka.bootstrap(), "consumerGroup": group, "topic": topic, "lagThreshold": "5",
     }});
+    let authentication = json!({
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "TriggerAuthentication",
+        "metadata": {"name": "kafka"},
+        "spec": {"secretTargetRef": [{"parameter": "username", "name": "kafka-user", "key": "u"}]},
+    });
     let scaled_object = json!({
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
@@ -146,9 +152,10 @@ fn beside_keda_both_numbers_are_shown_and_nothing_is_written(testbed: &Testbed) 
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledJob",
         "metadata": {"name": "import"},
-        "spec": {"triggers": [trigger]},
+        "spec": {"triggers": [trigger], "maxReplicaCount": 20},
     });
     poll_until(WITHIN, "the API server to know KEDA's kinds", || {
+        plane.apply(&namespace, &authentication.to_string())?;
         plane.apply(&namespace, &scaled_object.to_string())?;
         plane.apply(&namespace, &scaled_job.to_string())
     })?;
@@ -168,10 +175,11 @@ fn beside_keda_both_numbers_are_shown_and_nothing_is_written(testbed: &Testbed) 
             "{report}"
         );
         let (job, billing) = (&objects[1], &objects[0]);
-        ensure!(
-            job["kind"] == "ScaledJob" && job["not_compared"].is_string(),
-            "{job}"
-        );
+        let jobs = [&job["kind"], &job["keda"], &job["lagwise"]];
+        ensure!(jobs == [&json!("ScaledJob"), &json!(6), &json!(5)], "{job}");
+        let login = billing["logins"][0].as_str().unwrap_or_default();
+        let expected = "username from Secret kafka-user, by TriggerAuthentication kafka";
+        ensure!(login.contains(expected), "{billing}");
         let numbers = [&billing["running"], &billing["keda"], &billing["lagwise"]];
         ensure!(numbers == [&json!(6), &json!(6), &json!(5)], "{billing}");
         ensure!(
@@ -217,6 +225,9 @@ fn beside_keda_both_numbers_are_shown_and_nothing_is_written(testbed: &Testbed) 
         "{explanation}"
     );
     let (_, metrics) = http_get(daemon.metrics_port, "/metrics")?;
+    let job = format!("namespace=\"{namespace}\",scaled_job=\"import\",by=\"lagwise\"");
+    let job = format!("lagwise_shadow_jobs{{{job}}} 5\n");
+    ensure!(metrics.contains(&job), "no {job}");
     for (by, replicas) in [("running", 6), ("keda", 6), ("lagwise", 5)] {
         let labels = format!("namespace=\"{namespace}\",scaled_object=\"billing\",by=\"{by}\"");
         let sample = format!("lagwise_shadow_replicas{{{labels}}} {replicas}\n");
@@ -231,7 +242,13 @@ fn beside_keda_both_numbers_are_shown_and_nothing_is_written(testbed: &Testbed) 
     let others: Vec<_> = others.collect();
     ensure!(others.is_empty(), "it asked for {others:?}");
     let resources: BTreeSet<_> = requests.iter().map(|r| r.resource.as_str()).collect();
-    let expected = BTreeSet::from(["horizontalpodautoscalers", "scaledjobs", "scaledobjects"]);
+    let expected = BTreeSet::from([
+        "clustertriggerauthentications",
+        "horizontalpodautoscalers",
+        "scaledjobs",
+        "scaledobjects",
+        "triggerauthentications",
+    ]);
     ensure!(resources == expected, "it read {resources:?}");
     Ok(())
 }

@@ -177,7 +177,7 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- define "lagwise.kedaRules" -}}
 {{- if include "lagwise.observes" . }}
 - apiGroups: [keda.sh]
-  resources: [scaledobjects, scaledjobs]
+  resources: [scaledobjects, scaledjobs, triggerauthentications]
   verbs: [get, list, watch]
 {{- end }}
 {{- end -}}
@@ -273,6 +273,11 @@ release {{ $name }} in namespace {{ $namespace }}
   resources: [apiservices]
   resourceNames: [v1beta1.external.metrics.k8s.io]
   verbs: [get, patch]
+{{- end }}
+{{- if include "lagwise.observes" . }}
+- apiGroups: [keda.sh]
+  resources: [clustertriggerauthentications]
+  verbs: [get, list, watch]
 {{- end }}
 {{- if not (include "lagwise.namespaces" . | fromJson).watched }}
 {{- include "lagwise.kedaRules" . }}

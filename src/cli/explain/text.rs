@@ -205,13 +205,14 @@ impl Lines<'_> {
         }
         let [running, keda, lagwise] =
             [row.running, row.keda, row.lagwise].map(|replicas| value_or(replicas, "unknown"));
-        self.add(
-            1,
-            &format!(
+        let numbers = match row.kind.as_str() {
+            "ScaledJob" => format!("Jobs: KEDA asks for {keda}, {lagwise} can have work"),
+            _ => format!(
                 "replicas: {running} run, KEDA asks for {keda}, lagwise would ask for {lagwise}"
             ),
-        );
-        for why in row.why.iter().chain(&row.remarks) {
+        };
+        self.add(1, &numbers);
+        for why in row.why.iter().chain(&row.remarks).chain(&row.logins) {
             self.add(1, &format!("- {why}"));
         }
     }

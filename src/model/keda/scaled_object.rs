@@ -43,6 +43,12 @@ pub fn hpa_controller(scaled_object: &str) -> String {
     format!("ScaledObject/{scaled_object}")
 }
 
+/// The HPA that stands for a ScaledJob, which has none. No HPA can have this name.
+#[must_use]
+pub fn job_hpa_name(scaled_job: &str) -> String {
+    format!("ScaledJob/{scaled_job}")
+}
+
 impl ScaledObject {
     /// The value of an annotation `autoscaling.keda.sh/NAME`.
     #[must_use]

@@ -5,6 +5,7 @@
 //! [`ledger`] computes both numbers from the same readings and adds up what they come to ([`report`]).
 
 pub mod ledger;
+mod looks;
 pub mod objects;
 pub mod report;
 mod virtual_scale;
@@ -14,7 +15,7 @@ use std::collections::BTreeSet;
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 
 pub use ledger::ShadowLedger;
-pub use objects::{ComparedObject, ObservedSet, ShadowMerge, ShadowObject};
+pub use objects::{ComparedObject, ConvertedSpecs, ObservedSet, ShadowMerge, ShadowObject};
 pub use report::{ShadowReport, ShadowRow, ShadowTotals};
 
 /// A finding for each reason why KEDA's objects cannot be read.

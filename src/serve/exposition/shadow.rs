@@ -11,6 +11,7 @@ use crate::telemetry::family::{COUNTER, Family, GAUGE};
 /// All families.
 pub(crate) const FAMILIES: &[&Family] = &[
     &REPLICAS,
+    &JOBS,
     &DIFFERENCE,
     &COMPARED,
     &REPLICA_MINUTES_TOTAL,
@@ -24,6 +25,12 @@ const REPLICAS: Family = Family {
     kind: GAUGE,
     help: "Replicas of a workload that KEDA scales: those that run, those that KEDA's arithmetic asks for, and those that lagwise would ask for; absent if unknown",
     labels: Cow::Borrowed(&["namespace", "scaled_object", "by"]),
+};
+const JOBS: Family = Family {
+    name: "lagwise_shadow_jobs",
+    kind: GAUGE,
+    help: "Jobs of a ScaledJob: by keda those that there are after a poll of KEDA that found none, by lagwise those that the lag is worth and that can have work; absent if unknown",
+    labels: Cow::Borrowed(&["namespace", "scaled_job", "by"]),
 };
 const DIFFERENCE: Family = Family {
     name: "lagwise_shadow_difference",
@@ -91,6 +98,17 @@ pub(super) fn write(samples: &mut impl SampleSink, report: &ShadowReport) {
         for (by, replicas, _) in sides(row) {
             if let Some(replicas) = replicas {
                 samples.sample(&labels(row).with("by", by), replicas);
+            }
+        }
+    }
+    samples.family(&JOBS);
+    for row in report.objects.iter().filter(|row| row.kind == "ScaledJob") {
+        for (by, jobs) in [("keda", row.keda), ("lagwise", row.lagwise)] {
+            if let Some(jobs) = jobs {
+                let labels = Labels::default()
+                    .with("namespace", &row.namespace)
+                    .with("scaled_job", &row.name);
+                samples.sample(&labels.with("by", by), jobs);
             }
         }
     }
@@ -176,6 +194,8 @@ mod tests {
                 },
                 ShadowRow {
                     kind: "ScaledJob".to_owned(),
+                    keda: Some(6),
+                    lagwise: Some(5),
                     ..row("import")
                 },
             ],

@@ -74,9 +74,11 @@ pub fn daemon_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
     for namespace in &watched {
         rights.add("autoscaling", "horizontalpodautoscalers", &READ, namespace);
         if scope.observes {
-            for resource in ["scaledobjects", "scaledjobs"] {
+            for resource in ["scaledobjects", "scaledjobs", "triggerauthentications"] {
                 rights.add("keda.sh", resource, &READ, namespace);
             }
+            let of_cluster = "clustertriggerauthentications";
+            rights.add("keda.sh", of_cluster, &READ, &None);
         } else {
             rights.add("events.k8s.io", "events", &["create", "patch"], namespace);
         }
@@ -327,11 +329,13 @@ mod tests {
         };
         let shown = shown(&daemon_rights(&observes));
         let expected = [
+            "clustertriggerauthentications.keda.sh",
             "scaledjobs.keda.sh",
             "scaledobjects.keda.sh",
+            "triggerauthentications.keda.sh",
             "horizontalpodautoscalers.autoscaling",
         ];
-        assert_eq!(shown.lines().count(), 9, "{shown}");
+        assert_eq!(shown.lines().count(), 15, "{shown}");
         for resource in expected {
             for verb in READ {
                 assert!(shown.contains(&format!("{verb} {resource}\n")), "{shown}");

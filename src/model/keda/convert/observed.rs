@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::hpa::ObjectReader;
 use super::login::ClusterLogin;
 use super::{ConvertOptions, ConvertedForm};
-use crate::model::keda::scaled_object::{KedaManifests, ScaledObject};
+use crate::model::keda::authentications::{AuthenticationKey, LoginKind, ObservedLogin};
+use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, TargetRef};
 use crate::model::keda::trigger::{KafkaTrigger, TriggerKind};
 use crate::model::units::newtypes::ClusterName;
 
@@ -17,21 +18,26 @@ const MAX_TEXT_BYTES: usize = 8 * 1024;
 /// Maximum number of triggers of a ScaledObject.
 const MAX_TRIGGERS: usize = 16;
 
+/// The kind that a ScaledJob starts. A ScaledObject cannot scale it.
+const JOB: &str = "Job";
+
 /// A Kafka cluster of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCluster {
     pub name: ClusterName,
     /// `HOST:PORT` of its bootstrap servers.
     pub servers: BTreeSet<String>,
+    pub login: LoginKind,
 }
 
 impl KnownCluster {
     /// A cluster with these `bootstrap.servers`.
     #[must_use]
-    pub fn new(name: ClusterName, servers: &str) -> Self {
+    pub fn new(name: ClusterName, servers: &str, login: LoginKind) -> Self {
         Self {
             name,
             servers: split_servers(servers),
+            login,
         }
     }
 }
@@ -47,6 +53,7 @@ fn split_servers(servers: &str) -> BTreeSet<String> {
 pub struct ObservedTrigger {
     pub trigger: KafkaTrigger,
     pub cluster: ClusterName,
+    pub login: ObservedLogin,
 }
 
 /// What KEDA and lagwise have for one workload.
@@ -85,9 +92,11 @@ pub fn observe(
                 trigger.trigger_type
             )),
             Some(_) if trigger.metric_type.as_deref() == Some("Value") => {
-                return Err(format!(
-                    "{path}.metricType is Value: the HPA would multiply by its ready pods, which lagwise does not do"
-                ));
+                let why = match object.is_job() {
+                    true => "KEDA finds no threshold by which to start Jobs",
+                    false => "the HPA would multiply by its ready pods, which lagwise does not do",
+                };
+                return Err(format!("{path}.metricType is Value: {why}"));
             }
             Some(_) => {}
         }
@@ -105,7 +114,12 @@ pub fn observe(
         let cluster = find_cluster(login, clusters, &mut remarks)?;
         triggers.push(ObservedTrigger {
             trigger: trigger.clone(),
-            cluster: cluster.clone(),
+            cluster: cluster.name.clone(),
+            login: ObservedLogin {
+                keda: login.map(login_kind).unwrap_or_default(),
+                lagwise: cluster.login.clone(),
+                authentication: None,
+            },
         });
     }
     remarks.sort_unstable();
@@ -114,13 +128,20 @@ pub fn observe(
         let cluster = find_cluster(Some(login), clusters, &mut Vec::new()).ok();
         cluster
             .filter(|_| clusters.len() > 1)
-            .map(ClusterName::as_str)
+            .map(|cluster| cluster.name.as_str())
     };
     let (hpa, notes) = reader.finish(label);
     // A trigger that KEDA refuses, or whose group is not written in it, would be missing on one side.
     let of_kafka = spec.triggers.iter();
     let of_kafka = of_kafka.filter(|trigger| TriggerKind::find(&trigger.trigger_type).is_some());
-    let is_whole = triggers.len() == of_kafka.count();
+    let of_kafka = Vec::from_iter(of_kafka);
+    let is_whole = triggers.len() == of_kafka.len();
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    for (observed, written) in triggers.iter_mut().zip(of_kafka) {
+        let reference = written.authentication_ref.as_ref();
+        observed.login.authentication =
+            reference.map(|reference| AuthenticationKey::new(reference, namespace));
+    }
     let Some(lagwise_hpa) = hpa.filter(|_| is_whole) else {
         let why = notes.first().map(ToString::to_string);
         return Err(why.unwrap_or_else(|| "it has no Kafka trigger".to_owned()));
@@ -150,12 +171,19 @@ fn find_cluster<'c>(
     login: Option<&ClusterLogin>,
     clusters: &'c [KnownCluster],
     remarks: &mut Vec<String>,
-) -> Result<&'c ClusterName, String> {
+) -> Result<&'c KnownCluster, String> {
     let servers = login.map(|login| split_servers(&login.servers));
     let servers = servers.unwrap_or_default();
-    let mut matching = clusters.iter();
-    if let Some(found) = matching.find(|known| !known.servers.is_disjoint(&servers)) {
-        return Ok(&found.name);
+    let matching = clusters.iter();
+    let matching = matching.filter(|known| !known.servers.is_disjoint(&servers));
+    let matching = Vec::from_iter(matching);
+    // Of several with the same servers, the one with the same kind of login.
+    let kind = login.map(login_kind);
+    let alike = matching
+        .iter()
+        .find(|known| Some(&known.login) == kind.as_ref());
+    if let Some(found) = alike.or(matching.first()).copied() {
+        return Ok(found);
     }
     let named = match login {
         Some(login) => format!("bootstrapServers {}", login.servers),
@@ -167,12 +195,17 @@ fn find_cluster<'c>(
                 "{named}: not among the bootstrap.servers of Kafka cluster {}; assumed to be that cluster, because only one is configured",
                 only.name
             ));
-            Ok(&only.name)
+            Ok(only)
         }
         _ => Err(format!(
             "{named}: no configured Kafka cluster has one of these servers, so lagwise does not read the group; add one of them to bootstrap.servers of the right cluster"
         )),
     }
+}
+
+fn login_kind(login: &ClusterLogin) -> LoginKind {
+    let property = |key: &str| login.properties.get(key).map(String::as_str);
+    LoginKind::from_properties(property("security.protocol"), property("sasl.mechanism"))
 }
 
 /// Whoever may write ScaledObjects decides how large they are.
@@ -193,7 +226,9 @@ fn check_size(object: &ScaledObject) -> Result<(), String> {
             .metadata
             .iter()
             .flat_map(|(k, v)| [k.len(), v.len()]);
-        metadata.chain([trigger.trigger_type.len()])
+        let reference = trigger.authentication_ref.as_ref();
+        let reference = reference.map_or(0, |reference| reference.name.len());
+        metadata.chain([trigger.trigger_type.len(), reference])
     });
     let annotations = object.metadata.annotations.iter();
     let texts = of_triggers
@@ -232,6 +267,22 @@ impl ScaledObject {
         Ok(self)
     }
 
+    /// A ScaledJob that was read as a ScaledObject: its Jobs take the place of the workload.
+    #[must_use]
+    pub fn of_job(mut self) -> Self {
+        self.spec.scale_target_ref = TargetRef {
+            api_version: Some("batch/v1".to_owned()),
+            kind: Some(JOB.to_owned()),
+            name: self.metadata.name.clone(),
+            ..TargetRef::default()
+        };
+        self
+    }
+
+    fn is_job(&self) -> bool {
+        self.spec.scale_target_ref.kind.as_deref() == Some(JOB)
+    }
+
     /// Whether one of its triggers is about Kafka.
     #[must_use]
     pub fn has_kafka_trigger(&self) -> bool {
@@ -260,9 +311,9 @@ mod tests {
     }
 
     fn clusters(all: &[(&str, &str)]) -> Vec<KnownCluster> {
-        let known = all
-            .iter()
-            .map(|(name, servers)| KnownCluster::new((*name).into(), servers));
+        let known = all.iter().map(|(name, servers)| {
+            KnownCluster::new((*name).into(), servers, LoginKind::default())
+        });
         known.collect()
     }
 
@@ -288,6 +339,36 @@ mod tests {
         let assumed = observe(&object(json!([kafka("d:9092")]), json!({})), &one).unwrap();
         assert_eq!(assumed.triggers[0].cluster.as_str(), "eu");
         assert!(assumed.remarks[0].contains("bootstrap.servers of Kafka cluster eu"));
+    }
+
+    #[test]
+    fn of_clusters_with_the_same_servers_the_login_decides() {
+        let cluster = |name: &str, protocol: &str, mechanism: Option<&str>| {
+            let login = LoginKind::from_properties(Some(protocol), mechanism);
+            KnownCluster::new(name.into(), "a:9093", login)
+        };
+        let two = [
+            cluster("certificates", "SSL", None),
+            cluster("passwords", "SASL_SSL", Some("SCRAM-SHA-512")),
+        ];
+        for (more, expected) in [
+            (json!({"tls": "enable"}), "certificates"),
+            (
+                json!({"tls": "enable", "sasl": "scram_sha512"}),
+                "passwords",
+            ),
+            (json!({}), "certificates"),
+        ] {
+            let mut trigger = kafka("a:9093");
+            let metadata = trigger["metadata"].as_object_mut().unwrap();
+            metadata.extend(more.as_object().unwrap().clone());
+            trigger["authenticationRef"] = json!({"name": "kafka"});
+            let observed = observe(&object(json!([trigger]), json!({})), &two).unwrap();
+            let found = &observed.triggers[0];
+            assert_eq!(found.cluster.as_str(), expected);
+            let key = found.login.authentication.as_ref().unwrap();
+            assert_eq!(key.namespace.as_deref(), Some("shop"));
+        }
     }
 
     #[test]

@@ -4,21 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::looks::{TriggerLook, compare_jobs, describe_logins, explain, read_triggers};
 use super::objects::{ComparedObject, ObservedSet, ShadowObject};
 use super::report::{ShadowReport, ShadowRow, ShadowTotals};
 use super::virtual_scale::{ScaleInputs, VirtualScale};
-use crate::model::evaluation::{EvaluationsAt, MetricValue};
+use crate::model::evaluation::EvaluationsAt;
 use crate::model::hpa::controller::MetricReading;
 use crate::model::kafka::group::{GroupDescription, GroupState};
-use crate::model::keda::arithmetic::{
-    self, KedaOffsets, KedaReading, PreviousOffsets, ReplicaBounds,
-};
-use crate::model::keda::convert::observed::ObservedTrigger;
-use crate::model::keda::difference::{Comparison, Difference};
-use crate::model::keda::version::KedaVersion;
-use crate::model::lag::cluster_snapshot::GroupSnapshot;
+use crate::model::keda::arithmetic::{self, PreviousOffsets, ReplicaBounds};
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::newtypes::{GroupId, Lag, Moment};
+use crate::model::units::newtypes::{Lag, Moment};
 use crate::model::units::quantity::Milli;
 
 /// Both numbers of all objects, from look to look.
@@ -44,15 +39,6 @@ struct ObjectLedger {
     lagwise: VirtualScale,
     last: Option<Duration>,
     totals: ShadowTotals,
-}
-
-/// One trigger at one look.
-struct TriggerLook<'a> {
-    of: &'a ObservedTrigger,
-    group: Option<&'a GroupSnapshot>,
-    /// KEDA's reading; `None` if lagwise has not read what KEDA reads.
-    keda: Option<Result<KedaReading, arithmetic::KedaFailure>>,
-    lagwise: Result<MetricValue, String>,
 }
 
 impl ShadowLedger {
@@ -95,6 +81,7 @@ impl ShadowLedger {
             match &object.compared {
                 Err(why) => row.not_compared = Some(why.clone()),
                 Ok(compared) => {
+                    describe_logins(compared, &set.authentications, &mut row);
                     let key = (object.key.clone(), object.kind);
                     let known = before.remove(&key);
                     let mut ledger = known.unwrap_or_else(|| ObjectLedger::new(compared));
@@ -156,17 +143,21 @@ impl ObjectLedger {
         let compared = Arc::clone(&self.compared);
         let facts = evaluations.targets().facts().get(&object.hpa);
         let facts = facts.filter(|facts| facts.controller == compared.facts.controller);
-        row.remarks.clone_from(&compared.remarks);
+        row.remarks.extend(compared.remarks.iter().cloned());
         row.running = facts.and_then(|facts| facts.replicas);
         if facts.is_none() {
             row.not_compared = Some(format!(
-                "HPA {} does not belong to this ScaledObject, or lagwise has not read it yet",
-                object.hpa.name
+                "HPA {} does not belong to this {}, or lagwise has not read it yet",
+                object.hpa.name, object.kind
             ));
             self.last = None;
             return;
         }
-        let looks = look(&compared, &object.hpa, evaluations, &mut self.previous);
+        let looks = read_triggers(&compared, &object.hpa, evaluations, &mut self.previous);
+        if let Some(rules) = &compared.jobs {
+            compare_jobs(rules, &looks, row);
+            return;
+        }
         self.count_rebalances(&looks);
         let current = row.running.or(self.keda.replicas).unwrap_or(0);
         let readings = looks.iter().map(|look| {
@@ -284,93 +275,6 @@ impl ObjectLedger {
         totals.lagwise.scale_changes = self.lagwise.changes;
         self.last = Some(now);
     }
-}
-
-/// Reads each trigger as both do.
-fn look<'a>(
-    compared: &'a ComparedObject,
-    hpa: &HpaKey,
-    evaluations: EvaluationsAt<'a>,
-    previous: &mut [PreviousOffsets],
-) -> Vec<TriggerLook<'a>> {
-    let triggers = compared.triggers.iter().zip(previous).enumerate();
-    let looks = triggers.map(|(index, (of, previous))| {
-        let group = of.trigger.group.as_deref().map(GroupId::from);
-        let cluster = evaluations.clusters().get(&of.cluster);
-        let group = group.and_then(|group| cluster?.groups.get(&group));
-        let group = group.map(|group| &**group);
-        let offsets = group.and_then(|group| {
-            let description = group.description.as_deref();
-            let has_members = description.is_some_and(GroupDescription::has_members);
-            KedaOffsets::from_topics(&of.trigger, &group.topics, has_members)
-        });
-        let keda = offsets
-            .map(|offsets| arithmetic::read(&of.trigger, &offsets, previous, KedaVersion::NEWEST));
-        let mut targets = evaluations.targets_of(hpa);
-        let evaluation = targets.find(|(target, _)| target.index == index);
-        let lagwise = match evaluation {
-            Some((_, evaluation)) => {
-                let value = evaluations.value(&evaluation.metric);
-                value.map_err(|reason| reason.to_string())
-            }
-            None => Err("lagwise does not read this group".to_owned()),
-        };
-        TriggerLook {
-            of,
-            group,
-            keda,
-            lagwise,
-        }
-    });
-    looks.collect()
-}
-
-/// Why the two differ, in the words of [`Difference`].
-fn explain(looks: &[TriggerLook<'_>], current: u32, tolerances: (u64, u64), row: &mut ShadowRow) {
-    for (index, look) in looks.iter().enumerate() {
-        let prefix = match looks.len() {
-            1 => String::new(),
-            _ => format!("triggers[{index}]: "),
-        };
-        if let Err(reason) = &look.lagwise {
-            row.why.push(format!("{prefix}lagwise: {reason}"));
-        }
-        let differences = match (&look.keda, look.group) {
-            (Some(keda), Some(group)) => {
-                let comparison = Comparison {
-                    trigger: &look.of.trigger,
-                    version: KedaVersion::NEWEST,
-                    keda: keda.as_ref(),
-                    lagwise: look.lagwise.as_ref().ok(),
-                    topics: &group.topics,
-                    current,
-                    tolerances,
-                };
-                comparison.differences()
-            }
-            (None, Some(_)) => {
-                let text = match look.of.trigger.topics.is_empty() {
-                    true => {
-                        "the trigger names no topic: KEDA reads every topic of the Kafka cluster, lagwise only those of the group"
-                    }
-                    false => {
-                        "what KEDA would read is unknown, because lagwise could not read all of it"
-                    }
-                };
-                row.why.push(format!("{prefix}{text}"));
-                Vec::new()
-            }
-            (_, None) => vec![Difference::LagwiseUnknown],
-        };
-        for difference in differences {
-            if difference != Difference::LagwiseUnknown {
-                row.why.push(format!("{prefix}{difference}"));
-            }
-            row.reasons.push(difference.label().to_owned());
-        }
-    }
-    row.reasons.sort_unstable();
-    row.reasons.dedup();
 }
 
 fn value_of(units: u64) -> MetricReading {

@@ -7,8 +7,12 @@ use std::time::Duration;
 use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::controller::{HpaSpec, MetricSource};
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
+use crate::model::keda::authentications::Authentications;
 use crate::model::keda::convert::observed::{ObservedConversion, ObservedTrigger};
-use crate::model::keda::scaled_object::{COOLDOWN_PERIOD, ScaledObject, hpa_controller, hpa_name};
+use crate::model::keda::jobs::JobRules;
+use crate::model::keda::scaled_object::{
+    COOLDOWN_PERIOD, ScaledObject, hpa_controller, hpa_name, job_hpa_name,
+};
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::{SETTINGS, SettingScope};
 use crate::model::units::hpa_key::HpaKey;
@@ -20,20 +24,20 @@ const MAX_OBJECTS: usize = 4096;
 const MAX_OMITTED: usize = 4096;
 
 /// A ScaledObject or ScaledJob.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShadowObject {
     /// `ScaledObject` or `ScaledJob`.
     pub kind: &'static str,
     /// Its namespace and name.
     pub key: HpaKey,
-    /// The HPA that KEDA keeps for it.
+    /// The HPA that KEDA keeps for it. A ScaledJob has none: this is the name by which lagwise reads its groups.
     pub hpa: HpaKey,
     /// What is compared, or why nothing is, as a sentence without a full stop.
     pub compared: Result<Arc<ComparedObject>, String>,
 }
 
 /// What KEDA and lagwise have for one workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ComparedObject {
     pub triggers: Vec<ObservedTrigger>,
     /// The HPA that lagwise would have, by the name of KEDA's.
@@ -50,21 +54,41 @@ pub struct ComparedObject {
     pub sleeps: bool,
     /// `cooldownPeriod`.
     pub cooldown: Duration,
+    /// Of a ScaledJob: how many Jobs KEDA starts.
+    pub jobs: Option<JobRules>,
     pub remarks: Vec<String>,
 }
 
+/// What an object comes to: the facts and the spec of lagwise's HPA, and the spec of KEDA's. Or why it is not compared.
+pub type ConvertedSpecs = Result<(ObservedConversion, HpaFacts, HpaSpec, HpaSpec), String>;
+
 impl ShadowObject {
-    /// A ScaledObject. `converted` has what it comes to, with the facts and the spec of lagwise's HPA and the spec of
-    /// KEDA's, or why it is not compared.
+    /// A ScaledObject.
     #[must_use]
-    pub fn scaled_object(
-        object: &ScaledObject,
-        converted: Result<(ObservedConversion, HpaFacts, HpaSpec, HpaSpec), String>,
-    ) -> Self {
-        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    pub fn scaled_object(object: &ScaledObject, converted: ConvertedSpecs) -> Self {
         let name = object.metadata.name.as_str();
         let config = &object.spec.advanced.horizontal_pod_autoscaler_config;
         let hpa = config.name.clone().unwrap_or_else(|| hpa_name(name));
+        let controller = hpa_controller(name);
+        Self::new("ScaledObject", object, (hpa, controller), (converted, None))
+    }
+
+    /// A ScaledJob, whose triggers are converted as those of a ScaledObject.
+    #[must_use]
+    pub fn scaled_job(object: &ScaledObject, converted: ConvertedSpecs, rules: JobRules) -> Self {
+        let hpa = job_hpa_name(&object.metadata.name);
+        let named = (hpa.clone(), hpa);
+        Self::new("ScaledJob", object, named, (converted, Some(rules)))
+    }
+
+    fn new(
+        kind: &'static str,
+        object: &ScaledObject,
+        (hpa, controller): (String, String),
+        (converted, jobs): (ConvertedSpecs, Option<JobRules>),
+    ) -> Self {
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        let name = object.metadata.name.as_str();
         let hpa = HpaKey::new(namespace, hpa);
         let external = |mut spec: HpaSpec| {
             spec.metrics
@@ -77,7 +101,7 @@ impl ShadowObject {
             let facts = bound(HpaFacts {
                 namespace: Arc::clone(&hpa.namespace),
                 name: Arc::clone(&hpa.name),
-                controller: Some(hpa_controller(name).into()),
+                controller: Some(controller.into()),
                 // KEDA's other metrics ask for the same on both sides.
                 other_metrics: Vec::new(),
                 ..facts
@@ -92,26 +116,15 @@ impl ShadowObject {
                 idle: object.spec.idle_replica_count,
                 sleeps: object.scales_to_zero(),
                 cooldown: Duration::from_secs(cooldown.into()),
+                jobs,
                 remarks: observed.remarks,
             }
         });
         Self {
-            kind: "ScaledObject",
+            kind,
             key: HpaKey::new(namespace, name),
             hpa,
             compared: compared.map(Arc::new),
-        }
-    }
-
-    /// A ScaledJob, which is listed only.
-    #[must_use]
-    pub fn scaled_job(namespace: &str, name: &str) -> Self {
-        let why = "a ScaledJob starts a Job for each message or batch, which an HPA cannot";
-        Self {
-            kind: "ScaledJob",
-            key: HpaKey::new(namespace, name),
-            hpa: HpaKey::new(namespace, name),
-            compared: Err(why.to_owned()),
         }
     }
 }
@@ -129,6 +142,8 @@ pub struct ObservedSet {
     objects: Arc<BTreeMap<(HpaKey, &'static str), Arc<ShadowObject>>>,
     /// Those that are left out because there are too many, as far as they are counted.
     omitted: Arc<BTreeSet<(HpaKey, &'static str)>>,
+    /// Where KEDA has the logins of their triggers from.
+    pub authentications: Authentications,
 }
 
 impl ObservedSet {
@@ -292,6 +307,13 @@ mod tests {
         ShadowObject::scaled_object(&scaled, Ok(converted))
     }
 
+    fn scaled_job(namespace: &str, name: &str) -> ShadowObject {
+        ShadowObject {
+            kind: "ScaledJob",
+            ..object(namespace, name)
+        }
+    }
+
     fn keda_hpa(controller: &str, replicas: u32) -> HpaMap {
         let facts = HpaFacts {
             namespace: "shop".into(),
@@ -354,13 +376,13 @@ mod tests {
     fn a_namespace_with_too_many_objects_leaves_room_for_others() {
         let mut set = ObservedSet::default();
         for i in 0..MAX_OBJECTS {
-            set.insert(ShadowObject::scaled_job("large", &format!("o{i:05}")));
+            set.insert(scaled_job("large", &format!("o{i:05}")));
         }
-        set.insert(ShadowObject::scaled_job("small", "a"));
+        set.insert(scaled_job("small", "a"));
         assert_eq!((set.iter().count(), set.omitted()), (MAX_OBJECTS, 1));
         assert!(set.iter().any(|object| &*object.key.namespace == "small"));
         // An event of the object that was left out changes nothing, and other kinds and namespaces are counted apart.
-        let left_out = ShadowObject::scaled_job("large", &format!("o{:05}", MAX_OBJECTS - 1));
+        let left_out = scaled_job("large", &format!("o{:05}", MAX_OBJECTS - 1));
         set.insert(left_out.clone());
         assert_eq!((set.iter().count(), set.omitted()), (MAX_OBJECTS, 1));
         assert!(set.iter().any(|object| &*object.key.namespace == "small"));
@@ -374,11 +396,11 @@ mod tests {
     fn a_listing_replaces_what_it_covers() {
         let mut set = ObservedSet::default();
         for (namespace, name) in [("a", "gone"), ("a", "stays"), ("b", "other")] {
-            set.insert(ShadowObject::scaled_job(namespace, name));
+            set.insert(scaled_job(namespace, name));
         }
         set.insert(object("a", "gone"));
         let mut listed = ObservedSet::default();
-        listed.insert(ShadowObject::scaled_job("a", "stays"));
+        listed.insert(scaled_job("a", "stays"));
         set.replace("ScaledJob", Some("a"), &listed);
         let left = set
             .iter()

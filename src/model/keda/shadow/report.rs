@@ -91,13 +91,13 @@ pub struct ShadowRow {
     pub kind: String,
     pub namespace: String,
     pub name: String,
-    /// The HPA that KEDA keeps for it.
+    /// The HPA that KEDA keeps for it; for a ScaledJob, which has none, `ScaledJob/NAME`.
     pub hpa: String,
-    /// Replicas that run, from the status of that HPA.
+    /// Replicas that run, from the status of that HPA; unknown for a ScaledJob.
     pub running: Option<u32>,
-    /// Replicas that KEDA's arithmetic asks for now.
+    /// Replicas that KEDA's arithmetic asks for now; for a ScaledJob, Jobs after a poll that found none.
     pub keda: Option<u32>,
-    /// Replicas that lagwise would ask for now.
+    /// Replicas that lagwise would ask for now; for a ScaledJob, Jobs that the lag is worth and that can have work.
     pub lagwise: Option<u32>,
     /// Short names of the reasons for which the two may differ.
     pub reasons: Vec<String>,
@@ -107,6 +107,9 @@ pub struct ShadowRow {
     pub not_compared: Option<String>,
     /// What is assumed or left out.
     pub remarks: Vec<String>,
+    /// How KEDA and lagwise log in to the Kafka cluster of each trigger.
+    #[serde(default)]
+    pub logins: Vec<String>,
     pub totals: ShadowTotals,
 }
 
@@ -132,6 +135,6 @@ impl ShadowReport {
     #[must_use]
     pub fn of_hpa(&self, namespace: &str, hpa: &str) -> Option<&ShadowRow> {
         let mut rows = self.objects.iter();
-        rows.find(|row| row.kind == "ScaledObject" && row.namespace == namespace && row.hpa == hpa)
+        rows.find(|row| row.namespace == namespace && row.hpa == hpa)
     }
 }

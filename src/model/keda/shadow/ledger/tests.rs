@@ -5,10 +5,13 @@ use crate::model::fixtures::{self, at, evaluated, read};
 use crate::model::hpa::controller::{Behavior, HpaSpec, MetricSource, ScalingRules};
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
 use crate::model::kafka::group::{GroupKind, Member};
-use crate::model::keda::convert::observed::ObservedConversion;
+use crate::model::keda::authentications::ObservedLogin;
+use crate::model::keda::convert::observed::{ObservedConversion, ObservedTrigger};
+use crate::model::keda::jobs::{JobRules, ScalingStrategy};
 use crate::model::keda::scaled_object::ScaledObject;
 use crate::model::keda::shadow::ShadowMerge;
 use crate::model::keda::trigger::{KafkaTrigger, TriggerKind};
+use crate::model::keda::version::KedaVersion;
 use crate::model::lag::assembly::Scope;
 
 const STEP: Duration = Duration::from_secs(15);
@@ -55,6 +58,7 @@ fn object(spec: &str, annotations: &[(&str, &str)]) -> ShadowObject {
         triggers: vec![ObservedTrigger {
             trigger: parsed.unwrap(),
             cluster: "main".into(),
+            login: ObservedLogin::default(),
         }],
         remarks: Vec::new(),
     };
@@ -66,7 +70,15 @@ fn object(spec: &str, annotations: &[(&str, &str)]) -> ShadowObject {
         ..fixtures::hpa("", "group=g,topic=t", target)
     };
     let (keda, lagwise) = specs();
-    ShadowObject::scaled_object(&scaled, Ok((observed, facts, lagwise, keda)))
+    let converted = Ok((observed, facts, lagwise, keda));
+    match scaled.spec.unknown.get("jobs") {
+        None => ShadowObject::scaled_object(&scaled, converted),
+        Some(strategy) => {
+            let strategy: ScalingStrategy = serde_json::from_value(strategy.clone()).unwrap();
+            let (min, max) = (scaled.spec.min_replica_count, scaled.spec.max_replica_count);
+            ShadowObject::scaled_job(&scaled, converted, JobRules::new(min, max, &strategy))
+        }
+    }
 }
 
 /// One look: seconds after the first, replicas that run, and the lag of each partition; `None` if Kafka did not answer.
@@ -272,4 +284,41 @@ fn an_edit_of_the_object_lowers_no_sum() {
             (keda, lagwise)
         );
     }
+}
+
+#[test]
+fn shows_the_jobs_of_a_scaled_job_and_adds_nothing_up() {
+    let lags: &[i64] = &[28, 0, 0, 0, 0];
+    let many: &[i64] = &[900; 5];
+    let none: &[i64] = &[0; 5];
+    let job = |more: &str| object(&format!(r#"{{"jobs": {{}}{more}}}"#), &[]);
+    for (more, lags, keda, lagwise) in [
+        ("", Some(lags), Some(6), Some(5)),
+        (r#", "maxReplicaCount": 4"#, Some(lags), Some(4), Some(4)),
+        ("", Some(many), Some(5), Some(5)),
+        (r#", "minReplicaCount": 2"#, Some(none), Some(2), Some(2)),
+        ("", Some(none), Some(0), Some(0)),
+        ("", None, None, None),
+    ] {
+        let looks = [(0, 0, lags), (15, 0, lags)];
+        let report = report(&job(more), &looks);
+        let row = &report.objects[0];
+        assert_eq!(row.hpa, "ScaledJob/billing");
+        assert_eq!(
+            (row.running, row.keda, row.lagwise),
+            (None, keda, lagwise),
+            "{more}"
+        );
+        assert_eq!(row.not_compared, None);
+        let remark = row.remarks.last().unwrap();
+        assert!(
+            remark.contains("less the Jobs that are not finished"),
+            "{remark}"
+        );
+        assert_eq!(report.totals.observed_millis, 0);
+    }
+    let looks = [(0, 0, Some(lags))];
+    let report = report(&job(""), &looks);
+    assert_eq!(report.objects[0].reasons, ["one_beyond_partitions"]);
+    assert!(report.of_hpa("shop", "ScaledJob/billing").is_some());
 }
