@@ -131,9 +131,10 @@ fn write_topic(html: &mut Html, topic: &TopicPart, group: Option<&GroupDescripti
         html.element("summary", &[], |html| {
             html.text("Topic ");
             html.text_element("code", &[], &topic.topic);
+            let count = topic.partitions.len() + topic.partitions_left_out;
             html.text(format!(
-                ": {} partitions, lag {}",
-                topic.partitions.len() + topic.partitions_left_out,
+                ": {}, lag {}",
+                format::partitions(count),
                 format::or_unknown(topic.lag.map(format::count)),
             ));
             if let Some(age) = topic.read_seconds_ago {

@@ -75,8 +75,10 @@ fn numbers(html: &mut Html, view: &HpaView) {
         let note =
             |text: String| move |html: &mut Html| html.text_element("small", &[], text.as_str());
         let partitions = match status.partitions {
-            Some(1) => "on 1 partition".to_owned(),
-            Some(count) => format!("on {count} partitions"),
+            Some(count) => {
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                format!("on {}", format::partitions(count))
+            }
             None => "partitions unknown".to_owned(),
         };
         let lag = format::or_unknown(status.lag.map(format::count));

@@ -27,6 +27,14 @@ pub(super) fn size(length: usize) -> String {
     count(u64::try_from(length).unwrap_or(u64::MAX))
 }
 
+/// A number of partitions, as `1 partition`.
+pub(super) fn partitions(count: usize) -> String {
+    match count {
+        1 => "1 partition".to_owned(),
+        count => format!("{} partitions", size(count)),
+    }
+}
+
 /// A count in at most five characters, as `12.3k`.
 pub(crate) fn short_count(count: u64) -> String {
     const UNITS: [(u64, &str); 5] = [

@@ -1,7 +1,8 @@
-//! The page over snapshots: the same numbers as `explain`, hostile names, headers, and what it costs.
+//! The page over snapshots: filters, followers, objectives and partitions.
 
 mod history;
 mod many_hpas;
+mod states;
 mod untrusted_text;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use self::states::{STATES, earlier, every_state};
 use super::*;
 use crate::leader_election::Leadership;
 use crate::model::evaluation::ServingPolicy;
@@ -50,16 +52,6 @@ fn hpa(name: &str, group: &str, topic: &str) -> HpaFacts {
     }
 }
 
-/// The same with a selector that no other HPA has, so that its settings may differ from theirs.
-fn own(name: &str, group: &str) -> HpaFacts {
-    let target = MetricTarget::AverageValue(Milli::from_units(10));
-    let selector = format!("group={group},topic={group},hpa={name}");
-    HpaFacts {
-        metrics: fixtures::hpa(name, &selector, target).metrics,
-        ..hpa(name, group, group)
-    }
-}
-
 fn annotated(hpa: HpaFacts, annotations: &[(&str, &str)]) -> HpaFacts {
     let pairs = annotations.iter();
     HpaFacts {
@@ -68,17 +60,6 @@ fn annotated(hpa: HpaFacts, annotations: &[(&str, &str)]) -> HpaFacts {
             .collect(),
         ..hpa
     }
-}
-
-/// The same observation, as it was made earlier than now.
-fn earlier(mut observation: Observation, seconds: u64) -> Observation {
-    let (now, before) = (Moment::now(), Duration::from_secs(seconds));
-    let at = Moment {
-        monotonic: now.monotonic.checked_sub(before).unwrap(),
-        wall: now.wall - before,
-    };
-    (observation.started, observation.finished) = (at, at);
-    observation
 }
 
 fn snapshot(hpas: &[HpaFacts], observations: Vec<Observation>) -> LagSnapshot {
@@ -101,110 +82,14 @@ fn snapshot(hpas: &[HpaFacts], observations: Vec<Observation>) -> LagSnapshot {
     .evaluated(&ServingPolicy::default())
 }
 
-/// HPAs in every state that an HPA can be in.
-fn every_state() -> LagSnapshot {
-    let read = |group: &str, rows: &[PartitionReading]| {
-        // Not when the first test began, which may be long ago.
-        earlier(fixtures::read(Duration::ZERO, group, group, rows), 0)
-    };
-    let mut missing = read("typo", &[ok(0, 7)]);
-    missing.topics = [("typo".into(), Err(Fault::TopicMissing))].into();
-    let mut stale = earlier(read("stale", &[ok(0, 7)]), 120);
-    stale.groups[0].description = Err(Fault::NoAnswer);
-    let stuck = |seconds: u64, moved: i64| {
-        let rows = [ok(5, 40), ok(moved, 100 + moved)];
-        earlier(read("stuck", &rows), 1_000 - seconds)
-    };
-    let mut stuck_readings: Vec<_> = (0..=99)
-        .map(|n| stuck(n * 10, i64::try_from(n).unwrap()))
-        .collect();
-    let mut observations = vec![
-        read("plain", &[ok(0, 15), ok(0, 9)]),
-        read("empty", &[ok(9, 9), ok(9, 9)]),
-        read("capped", &[ok(0, 400), ok(0, 1_240)]),
-        read("paused", &[ok(0, 15), ok(0, 9)]),
-        read(
-            "partial",
-            &[ok(0, 5), (0, Ok(Some(1)), Err(Fault::LeaderUnknown))],
-        ),
-        read("never", &[(0, Ok(None), Ok(100)), (0, Ok(None), Ok(100))]),
-        stale,
-        earlier(read("fallback", &[ok(0, 7)]), 900),
-        earlier(
-            fixtures::failed(Duration::ZERO, "fallback", "fallback", Fault::NoAnswer),
-            600,
-        ),
-        fixtures::failed(Duration::ZERO, "denied", "denied", Fault::GroupDenied),
-        missing,
-    ];
-    observations.append(&mut stuck_readings);
-    observations.push(read("held", &[ok(0, 15), ok(0, 9)]));
-    observations.push(read(
-        "even",
-        &[ok(0, 35), ok(5, 5), ok(5, 5), ok(5, 5), ok(5, 5), ok(5, 5)],
-    ));
-    let asleep = annotated(
-        hpa("asleep", "empty", "empty"),
-        &[("zeroed-since", "2026-11-30T20:00:00Z")],
-    );
-    let hpas = [
-        hpa("plain", "plain", "plain"),
-        hpa("empty", "empty", "empty"),
-        hpa("capped", "capped", "capped"),
-        annotated(hpa("enforced", "capped", "capped"), &[("cap", "enforce")]),
-        annotated(hpa("paused", "paused", "paused"), &[("paused", "true")]),
-        hpa("partial", "partial", "partial"),
-        hpa("never", "never", "never"),
-        hpa("stale", "stale", "stale"),
-        hpa("stuck", "stuck", "stuck"),
-        hpa("denied", "denied", "denied"),
-        annotated(
-            hpa("fallback", "fallback", "fallback"),
-            &[("fallback-replicas", "3"), ("fallback-after", "2m")],
-        ),
-        hpa("typo", "typo", "typo"),
-        annotated(hpa("setting", "plain", "plain"), &[("stuck-afer", "2m")]),
-        HpaFacts {
-            replicas: Some(0),
-            running: RunningReplicas::None,
-            ..asleep
-        },
-        annotated(own("held", "held"), &[("hold", "up")]),
-        annotated(own("even", "even"), &[("even", "true")]),
-        HpaFacts {
-            max_replicas: 1,
-            ..own("most", "plain")
-        },
-        annotated(own("late", "stuck"), &[("slo", "5m")]),
-        own("unread", "unread"),
-        HpaFacts {
-            metrics: [own("two", "plain"), own("two", "typo")]
-                .map(|mut hpa| hpa.metrics.remove(0))
-                .to_vec(),
-            ..own("two", "plain")
-        },
-    ];
-    // The hold keeps the replicas that were wanted before the lag rose.
-    let before = snapshot(&hpas, vec![read("held", &[ok(0, 5), ok(0, 0)])]);
-    let mut policies = TargetPolicies::default();
-    let mut observe = |snapshot: &LagSnapshot| {
-        policies.observe_sweep(&"main".into(), &snapshot.evaluations, &Moment::now())
-    };
-    observe(&before);
-    let latest = snapshot(&hpas, observations);
-    LagSnapshot {
-        evaluations: observe(&latest),
-        ..latest
-    }
-}
-
-/// How many HPAs [`every_state`] has.
-const STATES: usize = 20;
-
 /// The admin endpoints over a snapshot, with a history.
 fn served(snapshot: LagSnapshot) -> (Router, Publisher) {
+    served_with_points(snapshot, Duration::from_millis(20))
+}
+
+/// The same with a point of the history at each step.
+fn served_with_points(snapshot: LagSnapshot, step: Duration) -> (Router, Publisher) {
     let (publisher, reader) = snapshot_channel::channel(snapshot);
-    let step = Duration::from_millis(20);
     let (handle, recording) = history(reader.clone(), Leadership::alone(), step);
     tokio::spawn(recording);
     let options = AdminEndpointOptions::new(reader, Leadership::alone());
@@ -236,90 +121,6 @@ fn between<'a>(text: &'a str, before: &str, end: &str) -> &'a str {
         .split_once(before)
         .unwrap_or_else(|| panic!("no {before} in {text}"));
     rest.split_once(end).unwrap().0
-}
-
-#[tokio::test]
-async fn numbers_are_those_of_explain_and_status_in_every_state() {
-    let (router, _publisher) = served(every_state());
-    let overview = json(&router, "/api/hpas").await;
-    let statuses = json(&router, "/status").await;
-    let (_, html) = get(&router, "/").await;
-    let rows = overview["hpas"].as_array().unwrap();
-    assert_eq!(rows.len(), STATES);
-    let mut urgencies = BTreeSet::new();
-    for (row, status) in rows.iter().zip(statuses["hpas"].as_array().unwrap()) {
-        let name = row["hpa"].as_str().unwrap();
-        for (key, value) in status.as_object().unwrap() {
-            // They age between the two requests.
-            if !key.ends_with("millis") {
-                assert_eq!(&row[key], value, "{name}: {key}");
-            }
-        }
-        urgencies.insert(row["urgency"].as_str().unwrap().to_owned());
-        let explained = json(&router, &format!("/explain?namespace=shop&hpa={name}")).await;
-        let one = json(&router, &format!("/api/hpas/shop/{name}")).await;
-        for key in ["verdict", "ceiling", "cap", "findings", "not_knowable"] {
-            assert_eq!(one["explanation"][key], explained[key], "{name}: {key}");
-        }
-        let (code, page) = get(&router, &format!("/hpas/shop/{name}")).await;
-        assert_eq!(code, 200, "{name}: {page}");
-        let metric = &explained["metrics"][0];
-        let shown = |title: &str| between(&page, &format!("<dt>{title}</dt><dd>"), "</dd>");
-        let number = |value: &Value| match value.as_u64() {
-            Some(value) => format::count(value),
-            None => format::UNKNOWN.to_owned(),
-        };
-        assert_eq!(shown("lag"), number(&metric["lag"]), "{name}");
-        assert_eq!(
-            shown("replica ceiling"),
-            number(&metric["ceiling"]),
-            "{name}"
-        );
-        assert!(
-            shown("desired").starts_with(&number(&metric["desired_replicas"])),
-            "{name}"
-        );
-        assert!(
-            shown("worth").starts_with(&number(&metric["uncapped_replicas"])),
-            "{name}"
-        );
-        let value = metric["value"].as_str().unwrap_or(format::UNKNOWN);
-        assert_eq!(shown("value served"), value, "{name}");
-        // The row of the overview has them too.
-        let cell = between(&html, &format!("data-href=\"/hpas/shop/{name}\""), "</tr>");
-        let lag = between(cell, "</svg><b>", "</b>");
-        assert_eq!(lag, number(&row["lag"]), "{name}: {cell}");
-        let wanted = between(cell, " now, <b>", "</b>");
-        assert_eq!(wanted, number(&row["desired"]), "{name}: {cell}");
-        assert!(
-            cell.contains(&format!("{} replicas now", number(&row["replicas"]))),
-            "{cell}"
-        );
-    }
-    for urgency in ["asleep", "at_ceiling", "calm", "warning", "unknown"] {
-        assert!(urgencies.contains(urgency), "{urgency} of {urgencies:?}");
-    }
-}
-
-#[tokio::test]
-async fn states_are_told_apart() {
-    let (router, _publisher) = served(every_state());
-    let overview = json(&router, "/api/hpas").await;
-    let lines = overview["hpas"].as_array().unwrap().iter().map(|row| {
-        let text = |key: &str| row[key].as_str().unwrap().to_owned();
-        format!(
-            "{}: {}\n  {}\n  {}\n",
-            text("hpa"),
-            text("urgency"),
-            text("because"),
-            text("what_would_change")
-        )
-    });
-    let text: String = lines.collect();
-    // The time since when a reading is stale.
-    let time = regex::Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ").unwrap();
-    let text = time.replace_all(&text, "TIME");
-    insta::assert_snapshot!("states", text);
 }
 
 #[tokio::test]
@@ -397,7 +198,7 @@ async fn the_objective_is_told_in_words() {
     assert_eq!(view["hpa"]["slo"], Value::Null);
 }
 
-fn described(name: &str) -> GroupDescription {
+fn described(name: &str, topic: &str) -> GroupDescription {
     GroupDescription {
         members: vec![Member {
             id: "m".into(),
@@ -405,7 +206,7 @@ fn described(name: &str) -> GroupDescription {
             client: name.into(),
             host: "/10.0.0.1".into(),
             subscribed: None,
-            assigned: vec![("orders".into(), vec![0])],
+            assigned: vec![(topic.into(), vec![0])],
         }],
         ..GroupDescription::memberless(GroupKind::Consumer, GroupState::Stable)
     }
@@ -417,7 +218,7 @@ async fn many_partitions_are_a_strip_and_owners_are_named() {
         .map(|n| ok(0, if n == 7 { 900 } else { 1 }))
         .collect();
     let mut read = fixtures::read(Duration::ZERO, "wide", "orders", &rows);
-    read.groups[0].description = Ok(Arc::new(described("client-1")));
+    read.groups[0].description = Ok(Arc::new(described("client-1", "orders")));
     let narrow = fixtures::read(
         Duration::ZERO,
         "narrow",

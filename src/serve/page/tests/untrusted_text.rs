@@ -4,7 +4,8 @@ use super::*;
 
 #[tokio::test]
 async fn hostile_names_are_shown_as_text() {
-    let long = "t".repeat(249);
+    let long = "g".repeat(249);
+    let topic = "t".repeat(249);
     let rtl = "\u{202e}gnillib";
     let names = [
         "<script>alert(1)</script>",
@@ -17,11 +18,17 @@ async fn hostile_names_are_shown_as_text() {
     let mut hpas = Vec::new();
     let mut observations = Vec::new();
     for (place, name) in names.iter().enumerate() {
-        let of = hpa(&format!("h{place}"), &format!("g{place}"), "orders");
-        // Through the annotation, since a label value cannot have such a name.
-        hpas.push(annotated(of, &[("consumer-group", name)]));
-        let mut read = fixtures::read(Duration::ZERO, name, "orders", &[ok(0, 5)]);
-        read.groups[0].description = Ok(Arc::new(described(name)));
+        let target = MetricTarget::AverageValue(Milli::ONE);
+        let of = HpaFacts {
+            metrics: fixtures::hpa("h", &format!("group=g{place}"), target).metrics,
+            ..hpa(&format!("h{place}"), "g", "orders")
+        };
+        // Through annotations, since a label value cannot have such a name.
+        let names = [("consumer-group", *name), ("topics", &topic)];
+        hpas.push(annotated(of, &names));
+        let read = fixtures::read(Duration::ZERO, name, &topic, &[ok(0, 5)]);
+        let mut read = earlier(read, 0);
+        read.groups[0].description = Ok(Arc::new(described(name, &topic)));
         observations.push(read);
     }
     hpas.push(HpaFacts {
@@ -58,6 +65,10 @@ async fn hostile_names_are_shown_as_text() {
             assert!(!html.contains(forbidden), "{forbidden}: {html}");
         }
     }
+    let of_topic = format!("Topic <code>{topic}</code>: 1 partition, lag 5");
+    let has_topic = pages.iter().filter(|(_, html)| html.contains(&of_topic));
+    // All but the group that cannot be asked for.
+    assert_eq!(has_topic.count(), names.len() - 1);
     let shown: String = pages.into_iter().map(|(_, html)| html).collect();
     for expected in [
         "&lt;script&gt;alert(1)&lt;/script&gt;",
