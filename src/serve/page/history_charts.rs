@@ -191,7 +191,7 @@ fn charts(html: &mut Html, view: &HpaView, points: &[&HistoryPoint], (span, gap)
             ),
         ],
         format_count,
-        2.0,
+        4.0,
     )
     .write(html);
     chart(

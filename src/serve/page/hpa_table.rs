@@ -2,7 +2,7 @@
 
 use super::bars;
 use super::format;
-use super::html::Html;
+use super::html::{Attribute, Html};
 use super::sparklines::Sparklines;
 use super::view_query::{Order, ViewQuery};
 use crate::model::diagnostics::attention::{AttentionLevel, SloState, findings};
@@ -12,23 +12,46 @@ use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::untrusted_text::Printable;
 use crate::serve::hpa_rows::HpaRow;
 
+/// Columns: by what they sort, their title, and what it means.
+const HEADINGS: [(Option<Order>, &str, &str); 9] = [
+    (Some(Order::Urgency), "State", "The most urgent first"),
+    (Some(Order::Name), "HPA", "Namespace and name"),
+    (
+        Some(Order::Lag),
+        "Lag",
+        "Unread messages, now and in the last hour",
+    ),
+    (
+        Some(Order::Behind),
+        "Behind",
+        "Age of the oldest unread message",
+    ),
+    (
+        None,
+        "Drained in",
+        "Time until there is no lag, at the present rates",
+    ),
+    (
+        Some(Order::Replicas),
+        "Replicas",
+        "Dark: now. Light: wanted. Solid mark: ceiling, more would have no work. Dashed mark: maxReplicas",
+    ),
+    (None, "Because", "What decides on the replicas"),
+    (
+        None,
+        "Findings",
+        "Mistakes and risks; point at one to read more",
+    ),
+    (None, "Cap", "What lagwise does about the ceiling"),
+];
+
 /// Writes the table of these HPAs.
 pub(super) fn write(html: &mut Html, rows: &[&HpaRow], query: &ViewQuery, sparklines: &Sparklines) {
     html.element("table", &[("class", &"hpas")], |html| {
         html.element("thead", &[], |html| {
             html.element("tr", &[], |html| {
-                for (order, title) in [
-                    (Some(Order::Urgency), "State"),
-                    (Some(Order::Name), "HPA"),
-                    (Some(Order::Lag), "Lag"),
-                    (Some(Order::Behind), "Behind"),
-                    (None, "Drained in"),
-                    (Some(Order::Replicas), "Replicas"),
-                    (None, "Because"),
-                    (None, "Findings"),
-                    (None, "Cap"),
-                ] {
-                    heading(html, order, title, query);
+                for (order, title, meaning) in HEADINGS {
+                    heading(html, order, (title, meaning), query);
                 }
             });
         });
@@ -42,10 +65,19 @@ pub(super) fn write(html: &mut Html, rows: &[&HpaRow], query: &ViewQuery, sparkl
     });
 }
 
-fn heading(html: &mut Html, order: Option<Order>, title: &str, query: &ViewQuery) {
+fn heading(
+    html: &mut Html,
+    order: Option<Order>,
+    (title, meaning): (&str, &str),
+    query: &ViewQuery,
+) {
     let Some(order) = order else {
         let class = if title == "Drained in" { "number" } else { "" };
-        return html.text_element("th", &[("scope", &"col"), ("class", &class)], title);
+        return html.text_element(
+            "th",
+            &[("scope", &"col"), ("class", &class), ("title", &meaning)],
+            title,
+        );
     };
     let address = ViewQuery {
         order,
@@ -59,8 +91,12 @@ fn heading(html: &mut Html, order: Option<Order>, title: &str, query: &ViewQuery
         (true, _) => "descending",
     };
     let class = if order == Order::Behind { "number" } else { "" };
-    let attributes: [(&'static str, &dyn std::fmt::Display); 3] =
-        [("scope", &"col"), ("class", &class), ("aria-sort", &sort)];
+    let attributes: [Attribute<'_>; 4] = [
+        ("scope", &"col"),
+        ("class", &class),
+        ("aria-sort", &sort),
+        ("title", &meaning),
+    ];
     html.element("th", &attributes, |html| {
         html.text_element("a", &[("href", &address), ("data-swap", &"")], title);
     });
@@ -110,7 +146,7 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
         });
         html.element("td", &[("class", &"findings")], |html| {
             for code in findings(status) {
-                badge(html, code);
+                badge(html, code, &address);
             }
         });
         cell(html, "cap", "cap", cap(status));
@@ -161,17 +197,23 @@ pub(super) fn state(html: &mut Html, urgency: AttentionLevel) {
     });
 }
 
-fn badge(html: &mut Html, code: FindingCode) {
+/// The code of a finding, which explains it on hover and leads to it on the page of the HPA.
+fn badge(html: &mut Html, code: FindingCode, address: &str) {
     let (class, mark) = match code.severity() {
         Severity::Error => ("badge error", "✗ "),
         Severity::Warning => ("badge warning", "! "),
         Severity::Info => ("badge", "i "),
     };
     let title = format!("{} {} {}", code.what(), code.why(), code.fix());
-    html.element("abbr", &[("class", &class), ("title", &title)], |html| {
-        html.text(mark);
-        html.text(code.code());
-    });
+    let link = format!("{address}#findings");
+    html.element(
+        "a",
+        &[("class", &class), ("href", &link), ("title", &title)],
+        |html| {
+            html.text(mark);
+            html.text(code.code());
+        },
+    );
 }
 
 /// What is done about the ceiling.

@@ -100,7 +100,7 @@ pub(super) fn write(html: &mut Html, topic: &TopicPart, group: Option<&GroupDesc
                     ("Lag", "number"),
                     ("Of the largest", "lagbar"),
                     ("Behind", "number"),
-                    ("Rule", ""),
+                    ("Rule", "rule"),
                     ("Owner", "owner"),
                 ] {
                     html.text_element("th", &[("scope", &"col"), ("class", &class)], title);
@@ -158,7 +158,11 @@ fn bar(
         let behind = partition.lag_seconds.map(from_seconds);
         let behind = behind.and_then(|behind| short_lag_age(behind, is_bound));
         html.text_element("td", &[("class", &"number")], format::or_unknown(behind));
-        html.text_element("td", &[], Printable::message(&partition.rule));
+        html.text_element(
+            "td",
+            &[("class", &"rule")],
+            Printable::message(&partition.rule),
+        );
         html.element("td", &[("class", &"owner")], |html| match owner {
             Some(member) => {
                 html.text(Printable::name(&member.client));

@@ -138,6 +138,7 @@ async function move(share) {
   const nearest = all.reduce((best, point) => (!best || Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best), null);
   const numbers = NUMBERS.filter(([key]) => nearest && nearest[key] !== null);
   const texts = numbers.map(([key, title]) => `${title} ${format(nearest[key])}`);
+  if (nearest) texts.push(nearest.rule ? `rule ${nearest.rule.replaceAll("_", " ")}` : "no value");
   const clock = new Date((nearest?.at ?? at) * 1000).toLocaleTimeString([], { hour12: false });
   say(`${clock}  ${texts.join(" · ") || "unknown"}`);
 }
