@@ -121,6 +121,21 @@ impl Frame {
     /// Renders the whole frame so that it fits the terminal. Partitions without room are summed up in one line. Lines
     /// are cut, except the links, which are for copying.
     pub(super) fn render(&self, style: Style) -> String {
+        let links = self.links.text();
+        // First, and in the same line so that everything fits 24 lines.
+        let page = format!("  page: {}", self.links.page);
+        self.picture(&page, self.rows_with_room(&links, style), style) + &links
+    }
+
+    /// Renders the frame at the end, so that so many lines of text fit below. Nothing listens at its links any more.
+    pub(super) fn render_above(&self, text_lines: usize, style: Style) -> String {
+        let height = style.height.saturating_sub(text_lines);
+        let rows = self.rows_with_room("", Style { height, ..style });
+        self.picture("", rows, style)
+    }
+
+    /// The frame without links, with a line for each of so many partitions.
+    fn picture(&self, page: &str, rows: usize, style: Style) -> String {
         let mut lines = Vec::new();
         let paint = |code: &str, text: String| {
             if style.colour && !text.is_empty() {
@@ -131,14 +146,10 @@ impl Frame {
         };
         let title = format!("lagwise demo  {} of {}", clock(self.at), clock(self.length));
         let phase = self.phase.name();
-        // First, and in the same line so that everything fits 24 lines.
-        let page = &self.links.page;
-        lines.push(format!("{}  {phase}  page: {page}", paint("1", title)));
+        lines.push(format!("{}  {phase}{page}", paint("1", title)));
         lines.push("PARTITION   COMMITTED     LOG-END        LAG".to_owned());
         let bars = style.width.saturating_sub(NUMBERS).min(60);
         let shown = |n: Option<String>| n.unwrap_or_else(|| "-".into());
-        let links = self.links.text();
-        let rows = self.rows_with_room(&links, style);
         for (partition, row) in self.reading.rows.iter().enumerate().take(rows) {
             let lag = row.lag.map_or(0, |lag| lag.0);
             let numbers = format!(
@@ -177,7 +188,7 @@ impl Frame {
         lines.push(paint(colour, self.reason()));
         lines.push(String::new());
         let cut = lines.iter().map(|line| cut(line.trim_end(), style.width));
-        cut.fold(String::new(), |text, line| text + &line + "\n") + &links
+        cut.fold(String::new(), |text, line| text + &line + "\n")
     }
 
     /// How many partitions have a line of their own, if the others together have one.
@@ -409,6 +420,35 @@ mod tests {
                 height(&text, width) < height_max,
                 "{width}x{height_max}: {text}"
             );
+        }
+    }
+
+    #[test]
+    fn the_last_frame_leaves_room_below_it() {
+        let text = frame().render_above(11, PLAIN);
+        insta::assert_snapshot!(text, @r"
+        lagwise demo  0:31 of 1:30  quiet
+        PARTITION   COMMITTED     LOG-END        LAG
+                0         350         900        550  ████████████████████████▉
+                1         350         990        640  █████████████████████████████
+                2         350        1080        730  █████████████████████████████████
+           9 more                                  -
+              all                               7320  ▁▂▂▂▂▂▃▃▃▄▅▅▆▇██
+
+        replicas now 10  desired 12  ceiling 12   HPA: min 1, max 20, 100 per replica
+        replicas so far  ▂▂▂▂▂▂▂▂▃▄▆▇████
+        capped: 12 partitions; uncapped the HPA would run 20
+
+        ");
+        for (width, lines) in [(80, 24), (60, 30), (200, 50)] {
+            let style = Style {
+                width,
+                height: lines,
+                ..PLAIN
+            };
+            let text = frame().render_above(11, style);
+            // The prompt of the shell is in the last line.
+            assert!(height(&text, width) + 11 < lines, "{width}x{lines}: {text}");
         }
     }
 

@@ -101,7 +101,8 @@ impl View {
         let text = match self {
             View::Live(live) => {
                 live.leave();
-                format!("{}\n{}", last.render(live.style), summary.text())
+                let text = summary.text();
+                last.render_above(text.lines().count(), live.style) + &text
             }
             View::Lines => format!("\n{}", summary.text()),
             View::Json(before) => format!("{before}{}\n", summary.json()?),
