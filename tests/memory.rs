@@ -1,5 +1,5 @@
-//! Memory of the model per group and partition, counted by the allocator, on workloads in which groups share topics; and
-//! memory that a scrape needs.
+//! Memory of the model per group and partition, counted by the allocator, on workloads in which groups share topics;
+//! memory that a scrape needs; and what the history of HPAs costs while nobody looks at it.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
 use lagwise::leader_election::Leadership;
+use lagwise::model::diagnostics::hpa_history::recorder::HistoryRecorder;
 use lagwise::model::evaluation::ServingPolicy;
 use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
@@ -24,6 +25,7 @@ use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOff
 use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
+use lagwise::model::lag::cluster_snapshot::ClusterSnapshot;
 use lagwise::model::snapshot::LagSnapshot;
 use lagwise::model::targets::Targets;
 use lagwise::model::units::metric::LAG_METRIC;
@@ -110,6 +112,7 @@ fn held(before: usize) -> f64 {
 #[test]
 fn memory_stays_within_bounds() {
     every_group_and_partition_costs_little();
+    the_history_of_an_hpa_is_bounded();
     a_scrape_needs_little_memory_however_long_it_is();
 }
 
@@ -192,6 +195,90 @@ fn a_scrape_needs_little_memory_however_long_it_is() {
     }
 }
 
+/// What the guide states for the history of one HPA and of all.
+const HISTORY_MAX_BYTES: f64 = 100_000.0;
+const HISTORIES_MAX_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
+
+/// Lists of points grow in steps, and the history keeps the readings at its last point.
+const HISTORIES_SLACK: f64 = 1.2;
+
+/// Each HPA has a group on 36 partitions. Few HPAs have a point every 15 seconds, for all of the day that is kept; of a
+/// thousand the points are coarser, so that all of them together have room.
+fn the_history_of_an_hpa_is_bounded() {
+    let of_few = recorded(20, Duration::from_secs(15), 1440 + 216 * 20);
+    assert!(of_few.bytes_per_hpa < HISTORY_MAX_BYTES, "{of_few:?}");
+    let of_many = recorded(1000, Duration::from_secs(60), 400);
+    let all = of_many.bytes_per_hpa * 1000.0;
+    assert!(all < HISTORIES_MAX_BYTES * HISTORIES_SLACK, "{of_many:?}");
+    // There is a sweep every 5 seconds, and a point every 15.
+    assert!(of_many.point < of_many.sweep, "{of_many:?}");
+    eprintln!(
+        "a point of the history of 1,000 HPAs costs {:.2} times the assembly and evaluation of a sweep",
+        of_many.point.as_secs_f64() / of_many.sweep.as_secs_f64()
+    );
+}
+
+/// What a history costs.
+#[derive(Debug)]
+struct HistoryCost {
+    #[allow(dead_code, reason = "printed")]
+    hpas: usize,
+    bytes_per_hpa: f64,
+    /// Shortest time that a point of all HPAs took.
+    point: Duration,
+    /// Shortest time that assembling and evaluating a sweep of all their groups took.
+    sweep: Duration,
+}
+
+/// Records so many points, between which every group commits and every HPA changes its replicas now and then.
+fn recorded(hpas: usize, step: Duration, points: u32) -> HistoryCost {
+    /// Points between two changes.
+    const STILL: u32 = 10;
+    let workload = Workload {
+        groups: hpas,
+        each: 3,
+        topics: hpas / 2,
+    };
+    let zero = Moment::now();
+    let targets = [1, 2].map(|replicas| Arc::new(targets(workload, replicas)));
+    let mut recorder = HistoryRecorder::new(step);
+    let mut history = ClusterHistory::default();
+    let (mut point, mut sweep) = (Duration::MAX, Duration::MAX);
+    let mut snapshot = None;
+    for number in 0..points {
+        let now = Moment {
+            monotonic: zero.monotonic + step * number,
+            wall: zero.wall + step * number,
+        };
+        if number % STILL == 0 {
+            let mut observed = workload.observation(&zero, number.into());
+            (observed.started, observed.finished) = (now, now);
+            let begun = Instant::now();
+            let cluster = history.apply(observed, Scope::Whole);
+            let targets = &targets[usize::from(number / STILL % 2 == 0)];
+            snapshot = Some(evaluated(cluster, targets));
+            sweep = sweep.min(begun.elapsed());
+        }
+        let snapshot: &LagSnapshot = snapshot.as_ref().unwrap();
+        let begun = Instant::now();
+        recorder.record(snapshot.at(&now), snapshot.all_findings(), snapshot.term);
+        point = point.min(begun.elapsed());
+    }
+    assert_eq!((recorder.hpas().count(), recorder.left_out()), (hpas, 0));
+    // Then only the history has the readings at its last point.
+    drop((snapshot, history));
+    let before = ALLOCATOR.current_usage();
+    drop(recorder);
+    let cost = HistoryCost {
+        hpas,
+        bytes_per_hpa: -held(before) / hpas as f64,
+        point,
+        sweep,
+    };
+    eprintln!("{cost:?}");
+    cost
+}
+
 /// A snapshot of W2, with an HPA for each group.
 fn snapshot() -> LagSnapshot {
     let workload = Workload {
@@ -200,6 +287,12 @@ fn snapshot() -> LagSnapshot {
         topics: 500,
     };
     let observed = workload.observation(&Moment::now(), 0);
+    let cluster = ClusterHistory::default().apply(observed, Scope::Whole);
+    evaluated(cluster, &Arc::new(targets(workload, 1)))
+}
+
+/// The targets of an HPA for each group.
+fn targets(workload: Workload, replicas: u32) -> Targets {
     let hpas: Vec<_> = (0..workload.groups)
         .map(|i| HpaFacts {
             namespace: "default".into(),
@@ -209,13 +302,16 @@ fn snapshot() -> LagSnapshot {
                 selector: Selector::parse(&format!("group=group-{i:04}")).unwrap(),
                 target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
             }],
+            replicas: Some(replicas),
             ..HpaFacts::default()
         })
         .collect();
-    let targets = Targets::merge(&["main".into()], &[], &hpas, BTreeSet::new());
-    let cluster = ClusterHistory::default().apply(observed, Scope::Whole);
+    Targets::merge(&["main".into()], &[], &hpas, BTreeSet::new())
+}
+
+fn evaluated(cluster: Arc<ClusterSnapshot>, targets: &Arc<Targets>) -> LagSnapshot {
     LagSnapshot {
-        targets: Arc::new(targets),
+        targets: Arc::clone(targets),
         clusters: [("main".into(), cluster)].into(),
         ..LagSnapshot::default()
     }
