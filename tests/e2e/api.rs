@@ -9,6 +9,7 @@ mod faults;
 mod floods;
 mod matrix;
 mod page;
+mod page_crowd;
 mod paths;
 mod random;
 mod scrapers;
@@ -137,6 +138,7 @@ pub(crate) const LONG: &[(&str, Test)] = &[
         "api::floods_of_handshakes_hold_nobody_up",
         floods::of_handshakes_hold_nobody_up,
     ),
+    ("api::the_page_of_a_thousand_hpas", page_crowd::in_a_browser),
     ("api::scrapers_that_trickle", scrapers::that_trickle),
     ("api::soak_with_churn", soak::with_churn),
     (

@@ -246,18 +246,7 @@ fn promtool_accepts(testbed: &Testbed, metrics: &str) -> Result<()> {
 /// Resident memory after 100 further polls is within 1 % of before. One window may catch the allocator growing to its
 /// working size, so a later one may pass; a leak fails them all.
 fn memory_stays(daemon: &Daemon) -> Result<()> {
-    let resident = || -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.process.pid()))?;
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .context("no VmRSS")?;
-        line.split_whitespace()
-            .nth(1)
-            .context("no number")?
-            .parse()
-            .context("VmRSS")
-    };
+    let resident = || daemon.process.memory("VmRSS");
     let polls = || -> Result<u64> {
         let metrics = daemon.metrics()?;
         let counted = |line: &str| {

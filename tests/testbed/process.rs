@@ -57,6 +57,16 @@ impl Process {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// A field of the memory of the process, such as `VmRSS`, in kB.
+    pub(crate) fn memory(&self, field: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.find(|(name, _)| *name == field);
+        let number = found.and_then(|(_, value)| value.split_whitespace().next());
+        let number = number.with_context(|| format!("no {field}"))?;
+        Ok(number.parse()?)
+    }
+
     /// How the process ended, or `None` while it runs.
     pub(crate) fn exited(&mut self) -> Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;

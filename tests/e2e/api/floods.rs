@@ -124,7 +124,7 @@ pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
         let done = flood.stop().await?;
         anyhow::Ok((noticed?, done))
     })?;
-    let memory = memory(&scene)?;
+    let memory = scene.daemon.process.memory("VmHWM")?;
     println!(
         "{done} handshakes with long chains in {FOR:?}, {:.1} s of CPU; memory at most {memory} kB (limit \
          {MEMORY_LIMIT_KB} kB); questions of others: {} alone, {} beside them; {}",
@@ -141,13 +141,6 @@ pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
     );
     ensure!(memory < MEMORY_LIMIT_KB, "{memory} kB");
     Ok(())
-}
-
-fn memory(scene: &Scene<'_>) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", scene.daemon.process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let memory = line.and_then(|line| line.split_whitespace().next());
-    Ok(memory.context("no such field")?.parse()?)
 }
 
 type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

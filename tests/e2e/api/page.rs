@@ -7,13 +7,19 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Scene;
-use crate::testbed::Testbed;
 use crate::testbed::chromium::Browser;
 use crate::testbed::kubelet::Kubelet;
 use crate::testbed::poll::poll_until;
 use crate::testbed::process::Process;
+use crate::testbed::{Testbed, unique};
 
 const POD: &str = "lagwise-0";
+
+/// The name of a group that would run a script if it were not shown as text, and that is written from right to left.
+const HOSTILE_GROUP: &str = "<img src=x onerror=\"document.title='caught'\">\u{202e}gnillib";
+
+/// Longest name that Kafka accepts for a topic.
+const LONGEST_TOPIC: usize = 249;
 
 /// Both pages render, stay up to date, obey filters and keys, and load nothing from elsewhere.
 pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
@@ -24,8 +30,38 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     let (plane, namespace) = (scene.plane, scene.namespace.as_str());
     let kubelet = Kubelet::start(plane)?;
     kubelet.run_pod(namespace, POD)?;
-    for (name, topic) in [("billing", scene.topic.as_str()), ("typo", "odrers")] {
-        plane.apply(namespace, &hpa(name, &scene.group, topic).to_string())?;
+    let kafka = testbed.kafka()?;
+    let mut long_topic = unique("long");
+    long_topic.extend(std::iter::repeat_n('t', LONGEST_TOPIC - long_topic.len()));
+    kafka.create_topic(&long_topic, 2)?;
+    kafka.produce(&long_topic, 1, 5)?;
+    kafka.commit(HOSTILE_GROUP, &long_topic, &[(0, 0), (1, 2)])?;
+    let hostile_names =
+        json!({"lagwise.dev/consumer-group": HOSTILE_GROUP, "lagwise.dev/topics": long_topic});
+    let slo = json!({"lagwise.dev/slo": "1s"});
+    for (name, topic, annotations) in [
+        ("billing", scene.topic.as_str(), &slo),
+        ("typo", "odrers", &slo),
+        ("hostile", "", &hostile_names),
+        (
+            "paused",
+            scene.topic.as_str(),
+            &json!({"lagwise.dev/paused": "true"}),
+        ),
+        (
+            "misspelled-annotation",
+            scene.topic.as_str(),
+            &json!({"lagwise.dev/stuck-afer": "2m"}),
+        ),
+    ] {
+        let mut hpa = hpa(name, &scene.group, topic);
+        hpa["metadata"]["annotations"] = annotations.clone();
+        if name == "hostile" {
+            // Labels cannot have such names, so its annotations have them.
+            let metric = &mut hpa["spec"]["metrics"][0]["external"]["metric"];
+            metric["selector"] = json!({"matchLabels": {"group": scene.group}});
+        }
+        plane.apply(namespace, &hpa.to_string())?;
     }
     let axe = testbed.artifacts()?.axe.as_ref();
     let axe = axe.context("no axe-core; tests/run brings it into the testbed")?;
@@ -60,7 +96,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     browser.wait_for("document.querySelector('header time').dateTime !== window.first")?;
     browser.wait_for("window.isSame === true")?;
 
-    let names =
+    let hostile_names =
         "[...document.querySelectorAll('tr[data-href]')].map(row => row.dataset.href).join()";
     browser.evaluate("[...document.querySelectorAll('.counter')].find(a => a.textContent.includes('unknown')).click()")?;
     browser.wait_for("location.search === '?filter=unknown'")?;
@@ -98,7 +134,16 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     same_numbers(&mut browser, &row)?;
     let detail = format!("{address}{}", row.trim_start_matches('/'));
     is_accessible(&mut browser, &axe, &address, &detail)?;
-    keep_pictures(&mut browser, &address, &detail)?;
+    let hostile = format!("{address}hpas/{namespace}/hostile");
+    names_are_text(&mut browser, &hostile, &long_topic)?;
+    keep_pictures(
+        &mut browser,
+        &[
+            ("overview", address.as_str()),
+            ("hpa", detail.as_str()),
+            ("hostile", hostile.as_str()),
+        ],
+    )?;
 
     browser.look(1280, 1400, "light")?;
     browser.open(&detail)?;
@@ -143,7 +188,7 @@ fn hpa(name: &str, group: &str, topic: &str) -> Value {
     json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": name, "annotations": {"lagwise.dev/slo": "1s"}},
+        "metadata": {"name": name},
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "absent"},
             "maxReplicas": 50,
@@ -243,13 +288,36 @@ fn is_accessible(browser: &mut Browser, axe: &str, overview: &str, detail: &str)
     Ok(())
 }
 
-/// Keeps pictures of both pages for people to look at. Nothing may be wider than the window.
-fn keep_pictures(browser: &mut Browser, overview: &str, detail: &str) -> Result<()> {
+/// The names of group and topic are shown as text, and nothing in them is run.
+fn names_are_text(browser: &mut Browser, address: &str, topic: &str) -> Result<()> {
+    browser.look(360, 1600, "light")?;
+    browser.open(address)?;
+    browser.wait_for("document.querySelector('#live').textContent === 'live'")?;
+    // The mark for right to left is shown as its escape, so that the letters stay in their order.
+    let group = HOSTILE_GROUP.replace('\u{202e}', "\\u{202e}");
+    for name in [group.as_str(), topic] {
+        let name = serde_json::to_string(name)?;
+        browser.wait_for(&format!(
+            "[...document.querySelectorAll('#derivation code')].some(code => code.textContent === {name})"
+        ))?;
+    }
+    browser.wait_for("document.images.length === 0 && document.title.endsWith('lagwise')")
+}
+
+/// The folder of the pictures that are kept.
+pub(super) fn picture_folder() -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/page-pictures");
     std::fs::create_dir_all(&folder)?;
-    for (name, address) in [("overview", overview), ("hpa", detail)] {
+    Ok(folder)
+}
+
+/// Keeps pictures of these pages for people to look at. Nothing may be wider than the window.
+fn keep_pictures(browser: &mut Browser, pages: &[(&str, &str)]) -> Result<()> {
+    let folder = picture_folder()?;
+    for (name, address) in pages {
         browser.open(address)?;
-        for (width, height) in [(360, 1600), (1280, 1400), (2560, 1400)] {
+        // All of it, as far as the screen of a large monitor shows it.
+        for (width, height) in [(360, 3600), (1280, 2400), (2560, 1800)] {
             for scheme in ["light", "dark", "print"] {
                 browser.look(width, height, scheme)?;
                 let wide = browser.evaluate("document.documentElement.scrollWidth")?;

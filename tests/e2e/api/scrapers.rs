@@ -238,11 +238,7 @@ impl Scene {
     }
 
     fn resident_kb(&self) -> Result<u64> {
-        let status = format!("/proc/{}/status", self.daemon.process.pid());
-        let status = std::fs::read_to_string(status)?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().nth(1));
-        Ok(number.context("no VmRSS")?.parse()?)
+        self.daemon.process.memory("VmRSS")
     }
 
     /// Requests a metric and probes until the time is over.

@@ -480,10 +480,7 @@ fn mount(plane: &ControlPlane, namespace: &str, folder: &Path) -> Result<String>
 /// Resident memory in kB, and how many descriptors are open.
 fn usage(daemon: &Daemon) -> Result<(u64, usize)> {
     let process = Path::new("/proc").join(daemon.process.pid().to_string());
-    let status = std::fs::read_to_string(process.join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let memory = line.and_then(|line| line.split_whitespace().next());
-    let memory = memory.context("no VmRSS")?.parse()?;
+    let memory = daemon.process.memory("VmRSS")?;
     Ok((memory, std::fs::read_dir(process.join("fd"))?.count()))
 }
 

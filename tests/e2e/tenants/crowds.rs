@@ -67,7 +67,7 @@ pub(super) fn a_restart_beside_huge_hpas_disturbs_nobody(testbed: &Testbed) -> R
     println!(
         "started again beside {what}: the owner is served after {:.1?}, memory at most {} kB",
         begun.elapsed(),
-        attack.scene.memory("VmHWM:")?
+        attack.scene.daemon.process.memory("VmHWM")?
     );
     attack
         .scene

@@ -199,7 +199,7 @@ impl<'a> OwnerScene<'a> {
             attacked?;
             let answers = answers.context(what.to_owned())?.beside(&undisturbed)?;
             self.owner_is_served()?;
-            let memory = self.memory("VmHWM:")?;
+            let memory = self.daemon.process.memory("VmHWM")?;
             let log = self.daemon.process.log();
             let lines = log.lines().count() - lines;
             println!(
@@ -216,14 +216,6 @@ impl<'a> OwnerScene<'a> {
             );
             Ok(())
         })
-    }
-
-    pub(super) fn memory(&self, field: &str) -> Result<u64> {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.daemon.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let memory = line.and_then(|line| line.split_whitespace().next());
-        Ok(memory.context("no such field")?.parse()?)
     }
 
     /// The CPU time that the daemon has used.
