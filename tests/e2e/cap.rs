@@ -219,7 +219,7 @@ impl<'a> Scene<'a> {
             let role = json!({"apiGroup": group, "kind": role, "name": name});
             json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "roleRef": role, "subjects": account})
         };
-        let patch = json!([{"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["patch"]}]);
+        let patch = json!([{"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["get", "patch"]}]);
         let look = json!([{
             "apiGroups": ["admissionregistration.k8s.io"],
             "resources": ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],

@@ -3,11 +3,12 @@
 //! chart.
 
 mod dashboard;
+mod modes;
 mod neighbours;
 mod rendering;
+mod rights;
 mod upgrades;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::testbed::http::http_get;
 use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, condition};
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
+use crate::testbed::process::Process;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
 
@@ -78,6 +80,10 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "chart::what_others_have_is_refused_with_a_reason",
         neighbours::what_others_have_is_refused_with_a_reason,
+    ),
+    (
+        "chart::the_rights_of_each_mode_are_those_in_use",
+        modes::the_rights_of_each_mode_are_those_in_use,
     ),
     (
         "chart::every_query_of_the_dashboard_has_data",
@@ -206,21 +212,11 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     helm(&["upgrade", RELEASE, &folder, "--values", &values])?;
     narrow_rights(plane, &namespace, &kubeconfig)?;
 
-    // In place of the pods.
-    let mut config = installed.config()?;
-    let (api_port, probe_port) = (free_port()?, free_port()?);
-    config["server"]["external_metrics"]["listen"] = json!(format!("127.0.0.1:{api_port}"));
-    config["server"]["probes"]["listen"] = json!(format!("127.0.0.1:{probe_port}"));
-    config["server"]["metrics"]["listen"] = json!(format!("127.0.0.1:{}", free_port()?));
-    config["server"]["admin"]["listen"] = json!(format!("127.0.0.1:{}", free_port()?));
-    let logs = testbed.folder("chart-daemon")?;
-    let mut daemon = testbed.start_lagwise(&logs, &config.to_string(), Some(&kubeconfig))?;
-    poll_until(WITHIN, "lagwise to be ready", || {
-        daemon.expect_running()?;
-        let (code, body) = http_get(probe_port, "/readyz")?;
-        ensure!(code == 200, "{code}: {body}");
-        Ok(())
-    })?;
+    let InstalledDaemon {
+        process: mut daemon,
+        config,
+        api_port,
+    } = installed.start_daemon(testbed, &kubeconfig)?;
     installed.reach(api_port)?;
     // The daemon has created its certificate and set the CA bundle. An upgrade keeps both.
     installed.wait_until_available()?;
@@ -264,7 +260,8 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     let labels = format!("group={group},topic={topic}");
     plane.get_raw(&metric_path(&namespace, &labels))?;
 
-    let rules = rules_of_the_chart(plane, &namespace)?;
+    let granted = rights::granted(plane, &namespace, RELEASE)?;
+    let rules: Vec<_> = granted.into_iter().map(|granted| granted.rule).collect();
     crate::check::passes(testbed, &config, &namespace, &kubeconfig, &rules)?;
 
     // With nothing to do it sleeps, by the rights in this namespace.
@@ -284,7 +281,7 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
 
     // The daemon ends first, as its pods would; it has kept its state and given back its Lease.
     daemon.stop(Duration::from_secs(10))?;
-    rights_are_those_in_use(plane, &namespace)?;
+    rights::are_those_in_use(plane, &namespace, RELEASE, rights::UNUSED_BY_WRITERS)?;
     let holder = "jsonpath={.spec.holderIdentity}";
     let holder = plane.kubectl(&["get", "lease", RELEASE, "-n", &namespace, "-o", holder])?;
     ensure!(holder.is_empty(), "the Lease is held by {holder}");
@@ -394,7 +391,43 @@ pub(crate) struct Installed<'a> {
     pub(crate) namespace: &'a str,
 }
 
+/// The daemon of a release, in place of its pods.
+struct InstalledDaemon {
+    process: Process,
+    config: Value,
+    /// The port of the external metrics API, if the daemon serves it.
+    api_port: u16,
+}
+
 impl Installed<'_> {
+    /// Starts the daemon with the configuration of the chart and the account of this kubeconfig, and waits until it is
+    /// ready.
+    fn start_daemon(&self, testbed: &Testbed, kubeconfig: &Path) -> Result<InstalledDaemon> {
+        let mut config = self.config()?;
+        let (api_port, probe_port) = (free_port()?, free_port()?);
+        let server = &mut config["server"];
+        if !server["external_metrics"].is_null() {
+            server["external_metrics"]["listen"] = json!(format!("127.0.0.1:{api_port}"));
+        }
+        server["probes"]["listen"] = json!(format!("127.0.0.1:{probe_port}"));
+        for listener in ["metrics", "admin"] {
+            server[listener]["listen"] = json!(format!("127.0.0.1:{}", free_port()?));
+        }
+        let logs = testbed.folder("chart-daemon")?;
+        let mut process = testbed.start_lagwise(&logs, &config.to_string(), Some(kubeconfig))?;
+        poll_until(WITHIN, "lagwise to be ready", || {
+            process.expect_running()?;
+            let (code, body) = http_get(probe_port, "/readyz")?;
+            ensure!(code == 200, "{code}: {body}");
+            Ok(())
+        })?;
+        Ok(InstalledDaemon {
+            process,
+            config,
+            api_port,
+        })
+    }
+
     fn get(&self, what: &str, name: &str) -> Result<Value> {
         self.plane.get(what, name, Some(self.namespace))
     }
@@ -468,101 +501,4 @@ impl Drop for Installed<'_> {
             self.namespace,
         ]);
     }
-}
-
-/// Rights of the chart that this scenario need not use, each with the reason.
-const UNUSED: &[(&str, &str)] = &[
-    (
-        "get statefulsets/scale of apps []",
-        "only a Deployment falls asleep here",
-    ),
-    ("patch events of events.k8s.io []", "an event may not recur"),
-    (
-        "patch secrets of core [lagwise-tls]",
-        "the certificate is not renewed",
-    ),
-    (
-        "patch statefulsets/scale of apps []",
-        "only a Deployment falls asleep here",
-    ),
-];
-
-/// Checks that no request of the daemon was refused, and that it used every right that the chart gave it.
-fn rights_are_those_in_use(plane: &ControlPlane, namespace: &str) -> Result<()> {
-    let requests = plane.requests(namespace, RELEASE)?;
-    let refused: Vec<_> = requests.iter().filter(|r| r.is_forbidden).collect();
-    ensure!(refused.is_empty(), "refused: {refused:?}");
-    let mut unused = BTreeSet::new();
-    for rule in rules_of_the_chart(plane, namespace)? {
-        let names = texts(&rule["resourceNames"]);
-        let is_used = |group: &str, resource: &str, verb: &str| {
-            requests.iter().any(|request| {
-                // A list or a watch of one object has its name in a field selector.
-                let is_named = names.is_empty() || request.name.is_empty();
-                request.group == group
-                    && request.resource == resource
-                    && request.verb == verb
-                    && (is_named || names.contains(&request.name))
-            })
-        };
-        for group in texts(&rule["apiGroups"]) {
-            for resource in texts(&rule["resources"]) {
-                for verb in texts(&rule["verbs"]) {
-                    if !is_used(&group, &resource, &verb) {
-                        let group = if group.is_empty() { "core" } else { &group };
-                        unused.insert(format!(
-                            "{verb} {resource} of {group} [{}]",
-                            names.join(" ")
-                        ));
-                    }
-                }
-            }
-        }
-    }
-    unused.retain(|right| UNUSED.iter().all(|(known, _)| right != known));
-    ensure!(unused.is_empty(), "never used: {unused:#?}");
-    Ok(())
-}
-
-fn texts(list: &Value) -> Vec<String> {
-    let list = list.as_array().into_iter().flatten();
-    list.filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// The rules of the roles of the chart that are bound to its service account.
-fn rules_of_the_chart(plane: &ControlPlane, namespace: &str) -> Result<Vec<Value>> {
-    let mut rules = Vec::new();
-    for (bindings, roles) in [
-        ("clusterrolebindings", "clusterrole"),
-        ("rolebindings", "role"),
-    ] {
-        let args = [
-            "get",
-            bindings,
-            "-n",
-            namespace,
-            "-l",
-            "app.kubernetes.io/instance=lagwise",
-            "-o",
-            "json",
-        ];
-        let list: Value = serde_json::from_str(&plane.kubectl(&args)?)?;
-        for binding in list["items"].as_array().context("no bindings")? {
-            let subjects = binding["subjects"].as_array().into_iter().flatten();
-            let mut accounts = subjects.filter(|subject| subject["kind"] == "ServiceAccount");
-            let role = binding["roleRef"]["name"].as_str().context("no role")?;
-            if binding["roleRef"]["kind"]
-                .as_str()
-                .is_some_and(|kind| kind.to_lowercase() == roles)
-                && role.starts_with(RELEASE)
-                && accounts
-                    .any(|account| account["name"] == RELEASE && account["namespace"] == namespace)
-            {
-                let namespace = (roles == "role").then_some(namespace);
-                let role = plane.get(roles, role, namespace)?;
-                rules.extend(role["rules"].as_array().context("no rules")?.clone());
-            }
-        }
-    }
-    Ok(rules)
 }

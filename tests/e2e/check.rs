@@ -221,7 +221,7 @@ fn before_and_after_the_installation(testbed: &Testbed) -> Result<()> {
     ensure!(!succeeded && problems(&lines) == expected, "{lines:#?}");
 
     // A verb is missing.
-    let patch = r#"[{"op": "replace", "path": "/rules/0/verbs", "value": ["get", "list"]}]"#;
+    let patch = r#"[{"op": "replace", "path": "/rules/0/verbs", "value": ["list"]}]"#;
     plane.kubectl(&[
         "patch",
         "clusterrole",

@@ -30,7 +30,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 
 const WITHIN: Duration = Duration::from_secs(150);
 const RELEASE: &str = "lagwise";
-const READS: [&str; 3] = ["get", "list", "watch"];
+const READS: [&str; 2] = ["list", "watch"];
 
 fn chart() -> String {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/lagwise");

@@ -162,7 +162,7 @@ impl<'a> Scene<'a> {
             {
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "zero"},
                 "rules": [
-                    {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["patch"]},
+                    {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["get", "patch"]},
                     {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get", "patch"]},
                     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
                     {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [LEDGER], "verbs": ["get", "patch"]},

@@ -64,6 +64,8 @@ pub(crate) struct Request {
     /// Resource, with the subresource after a slash; empty for a path that is not a resource.
     pub(crate) resource: String,
     pub(crate) name: String,
+    /// Empty for all namespaces.
+    pub(crate) namespace: String,
     pub(crate) is_forbidden: bool,
 }
 
@@ -84,6 +86,7 @@ impl ControlPlane {
                 group: text(&of["apiGroup"]),
                 resource,
                 name: text(&of["name"]),
+                namespace: text(&of["namespace"]),
                 is_forbidden: event["responseStatus"]["code"] == 403,
             }
         });

@@ -294,7 +294,7 @@ impl ControlPlane {
             {
                 "apiGroups": ["autoscaling"],
                 "resources": ["horizontalpodautoscalers"],
-                "verbs": ["get", "list", "watch"],
+                "verbs": ["list", "watch"],
             },
             {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         ]);

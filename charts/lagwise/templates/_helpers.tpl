@@ -168,7 +168,7 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Whether it only observes: then it gets, lists and watches, and writes nothing. */ -}}
+{{- /* Whether it only observes: then it lists and watches, and writes nothing. */ -}}
 {{- define "lagwise.observes" -}}
 {{- if eq .Values.mode "observe" -}}true{{- end -}}
 {{- end -}}
@@ -178,7 +178,7 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- if include "lagwise.observes" . }}
 - apiGroups: [keda.sh]
   resources: [scaledobjects, scaledjobs, triggerauthentications]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 {{- end -}}
 
@@ -243,30 +243,41 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- toJson $all -}}
 {{- end -}}
 
-{{- /* The rights to HPAs and to their scale targets in all namespaces. */ -}}
+{{- /* The verbs on HPAs, as a list in YAML: those for finding them, if .reads, and those for writing to them, if .writes.
+       Only the daemon watches, not a job (.job). */ -}}
+{{- define "lagwise.hpaVerbs" -}}
+{{- $verbs := list -}}
+{{- if .reads -}}{{- $verbs = ternary (list "list") (list "list" "watch") .job -}}{{- end -}}
+{{- if .writes -}}{{- $verbs = concat $verbs (list "get" "patch") -}}{{- end -}}
+[{{ join ", " $verbs }}]
+{{- end -}}
+
+{{- /* The rights to HPAs and to their scale targets in all namespaces. Takes the chart as .chart, and whether they are for
+       a job as .job. */ -}}
 {{- define "lagwise.writeRules" -}}
-{{- $namespaces := include "lagwise.namespaces" . | fromJson -}}
-{{- $enforces := and .Values.enforce.enabled (not $namespaces.enforce) -}}
-{{- $zeroes := and .Values.scaleToZero.enabled (not $namespaces.scaleToZero) -}}
+{{- $chart := .chart -}}
+{{- $namespaces := include "lagwise.namespaces" $chart | fromJson -}}
+{{- $enforces := and $chart.Values.enforce.enabled (not $namespaces.enforce) -}}
+{{- $zeroes := and $chart.Values.scaleToZero.enabled (not $namespaces.scaleToZero) -}}
 {{- if not $namespaces.watched }}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch{{ if or $enforces $zeroes }}, patch{{ end }}]
+  verbs: {{ include "lagwise.hpaVerbs" (dict "reads" true "writes" (or $enforces $zeroes) "job" .job) }}
 {{- end }}
-{{- if include "lagwise.writes" . }}
+{{- if include "lagwise.writes" $chart }}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingadmissionpolicies, mutatingadmissionpolicybindings]
   resourceNames: [lagwise-cap]
   verbs: [get]
 {{- end }}
 {{- if $zeroes }}
-{{ include "lagwise.scaleRules" . }}
+{{ include "lagwise.scaleRules" $chart }}
 {{- end }}
 {{- end -}}
 
 {{- /* The rights of the daemon in the whole cluster, if there are any. */ -}}
 {{- define "lagwise.clusterRules" -}}
-{{- include "lagwise.writeRules" . | trim }}
+{{- include "lagwise.writeRules" (dict "chart" . "job" false) | trim }}
 {{- if and (eq .Values.tls.type "selfSigned") .Values.apiService.create (not (include "lagwise.observes" .)) }}
 # For writing the CA of the certificate to caBundle.
 - apiGroups: [apiregistration.k8s.io]
@@ -277,7 +288,7 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- if include "lagwise.observes" . }}
 - apiGroups: [keda.sh]
   resources: [clustertriggerauthentications]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 {{- if not (include "lagwise.namespaces" . | fromJson).watched }}
 {{- include "lagwise.kedaRules" . }}
@@ -302,9 +313,10 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- end -}}
 
 {{- /* A Role for each namespace that is listed. Takes the chart as .chart, the name of the service account as .name,
-       and the annotations of the objects as .annotations. */ -}}
+       the annotations of the objects as .annotations, and whether they are for a job as .job. */ -}}
 {{- define "lagwise.namespacedRoles" -}}
 {{- $chart := .chart -}}
+{{- $job := .job -}}
 {{- $name := .name -}}
 {{- $annotations := .annotations -}}
 {{- $namespaces := include "lagwise.namespaces" $chart | fromJson -}}
@@ -326,12 +338,12 @@ metadata:
 rules:
   - apiGroups: [autoscaling]
     resources: [horizontalpodautoscalers]
-    verbs: {{ concat (ternary (list "get" "list" "watch") list (has $namespace $namespaces.watched)) (ternary (list "patch") list (has $namespace $write)) | toJson }}
+    verbs: {{ include "lagwise.hpaVerbs" (dict "reads" (has $namespace $namespaces.watched) "writes" (has $namespace $write) "job" $job) }}
   {{- if has $namespace $namespaces.watched }}
   {{- with include "lagwise.kedaRules" $chart }}
   {{- . | trim | nindent 2 }}
   {{- end }}
-  {{- if not (include "lagwise.observes" $chart) }}
+  {{- if not (or $job (include "lagwise.observes" $chart)) }}
   - apiGroups: [events.k8s.io]
     resources: [events]
     verbs: [create, patch]

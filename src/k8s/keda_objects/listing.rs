@@ -138,7 +138,7 @@ async fn probe_listing<K: KedaResource>(
                 false => "the report does not say where KEDA has its logins from",
             };
             return Err(Some(format!(
-                "the right to get, list and watch {resource}.keda.sh is missing, so {so}; the chart grants it with mode: observe"
+                "the right to list and watch {resource}.keda.sh is missing, so {so}; the chart grants it with mode: observe"
             )));
         }
         Ok(Err(kube::Error::Api(status))) => status.message.clone(),

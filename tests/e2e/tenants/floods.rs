@@ -110,7 +110,7 @@ impl<'a> AttackScene<'a> {
         for namespace in [&owner.namespace, &self.bob] {
             let hpas = "--resource=horizontalpodautoscalers.autoscaling";
             for args in [
-                ["create", "role", "cap", "--verb=patch", hpas],
+                ["create", "role", "cap", "--verb=get,patch", hpas],
                 ["create", "rolebinding", "cap", "--role=cap", &*account],
             ] {
                 plane.kubectl(&[&args[..], &["--namespace", namespace.as_str()]].concat())?;

@@ -160,7 +160,7 @@ fn settle_in(plane: &ControlPlane, namespace: &str, daemon: &str) -> Result<()> 
     let documents = json!({"apiVersion": "v1", "kind": "List", "items": [
         role("tenant", json!([hpas("*")])),
         binding("tenant", json!({"apiGroup": GROUP, "kind": "User", "name": namespace})),
-        role("lagwise", json!([hpas("patch"), scales])),
+        role("lagwise", json!([hpas("get"), hpas("patch"), scales])),
         binding("lagwise", json!({"kind": "ServiceAccount", "name": "lagwise", "namespace": daemon})),
         workload["items"][0].take(),
     ]});

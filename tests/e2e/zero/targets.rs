@@ -71,7 +71,7 @@ fn allow(scene: &Scene<'_>) -> Result<()> {
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "targets"},
             "rules": [
-                {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["patch"]},
+                {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["get", "patch"]},
                 {"apiGroups": ["apps"], "resources": ["statefulsets/scale"], "verbs": ["get", "patch"]},
                 {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]},
                 {"apiGroups": [GROUP], "resources": ["rollouts/scale"], "verbs": ["get", "patch"]},

@@ -1,5 +1,5 @@
-//! The rights in Kubernetes that a configuration needs. The chart grants exactly these, which the end-to-end test
-//! `chart::installed_it_scales_and_leaves_nothing_behind` checks.
+//! The rights in Kubernetes that a configuration needs. The chart grants exactly these, which the end-to-end tests
+//! `chart::installed_it_scales_and_leaves_nothing_behind` and `chart::the_rights_of_each_mode_are_those_in_use` check.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -64,7 +64,7 @@ pub struct DaemonScope {
     pub reviews: bool,
 }
 
-const READ: [&str; 3] = ["get", "list", "watch"];
+const WATCH: [&str; 2] = ["list", "watch"];
 
 /// The rights that a daemon of this scope uses.
 #[must_use]
@@ -72,13 +72,13 @@ pub fn daemon_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
     let mut rights = RightList::default();
     let watched = namespaces(&scope.watched);
     for namespace in &watched {
-        rights.add("autoscaling", "horizontalpodautoscalers", &READ, namespace);
+        rights.add("autoscaling", "horizontalpodautoscalers", &WATCH, namespace);
         if scope.observes {
             for resource in ["scaledobjects", "scaledjobs", "triggerauthentications"] {
-                rights.add("keda.sh", resource, &READ, namespace);
+                rights.add("keda.sh", resource, &WATCH, namespace);
             }
             let of_cluster = "clustertriggerauthentications";
-            rights.add("keda.sh", of_cluster, &READ, &None);
+            rights.add("keda.sh", of_cluster, &WATCH, &None);
         } else {
             rights.add("events.k8s.io", "events", &["create", "patch"], namespace);
         }
@@ -88,7 +88,7 @@ pub fn daemon_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
             rights.add(
                 "autoscaling",
                 "horizontalpodautoscalers",
-                &["patch"],
+                &["get", "patch"],
                 &namespace,
             );
         }
@@ -142,7 +142,7 @@ pub fn daemon_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
         );
         let trust = "extension-apiserver-authentication";
         let system = Some("kube-system".to_owned());
-        rights.add_named("", "configmaps", &READ, trust, &system);
+        rights.add_named("", "configmaps", &WATCH, trust, &system);
     }
     rights.0
 }
@@ -297,7 +297,6 @@ mod tests {
             fewer,
             [
                 "create events.events.k8s.io",
-                "get horizontalpodautoscalers.autoscaling",
                 "list horizontalpodautoscalers.autoscaling",
                 "patch events.events.k8s.io",
                 "watch horizontalpodautoscalers.autoscaling",
@@ -335,9 +334,9 @@ mod tests {
             "triggerauthentications.keda.sh",
             "horizontalpodautoscalers.autoscaling",
         ];
-        assert_eq!(shown.lines().count(), 15, "{shown}");
+        assert_eq!(shown.lines().count(), 10, "{shown}");
         for resource in expected {
-            for verb in READ {
+            for verb in WATCH {
                 assert!(shown.contains(&format!("{verb} {resource}\n")), "{shown}");
             }
         }

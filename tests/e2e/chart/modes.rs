@@ -1,0 +1,221 @@
+//! The rights of each mode of the chart, beside those that the audit log shows in use: no fewer, and no more.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{Installed, InstalledDaemon, RELEASE, WITHIN, chart, rights};
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::keda::KedaKinds;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// The account of the job that undoes what the daemon wrote.
+const JOB: &str = "lagwise-release";
+
+const PARTITIONS: i32 = 6;
+
+pub(super) fn the_rights_of_each_mode_are_those_in_use(testbed: &Testbed) -> Result<()> {
+    serve(testbed).context("the default mode")?;
+    write(testbed, true).context("writes in listed namespaces")?;
+    write(testbed, false).context("writes in all namespaces")?;
+    observe(testbed).context("mode: observe")
+}
+
+/// A release in one namespace, and a workload in another.
+struct Scene<'a> {
+    testbed: &'a Testbed,
+    plane: &'a ControlPlane,
+    kafka: &'a KafkaCluster,
+    /// The namespace of lagwise.
+    own: String,
+    /// The namespace of the workload.
+    team: String,
+    topic: String,
+    group: String,
+}
+
+impl<'a> Scene<'a> {
+    fn set(testbed: &'a Testbed) -> Result<Self> {
+        let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+        let (topic, group) = (unique("orders"), unique("billing"));
+        kafka.create_topic(&topic, PARTITIONS)?;
+        let zeros: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+        kafka.commit(&group, &topic, &zeros)?;
+        kafka.produce_to(&topic, &[(0, 900)])?;
+        Ok(Self {
+            testbed,
+            plane,
+            kafka,
+            own: plane.namespace("chart")?,
+            team: plane.namespace("team")?,
+            topic,
+            group,
+        })
+    }
+
+    /// Runs Helm for the release, with these values beside the Kafka cluster.
+    fn helm(&self, command: &[&str], more: &Value) -> Result<String> {
+        let mut values = json!({"config": {
+            "clusters": [
+                {"name": "main", "properties": {"bootstrap.servers": self.kafka.bootstrap()}},
+            ],
+            "poll": {"interval": "500ms"},
+        }});
+        for (key, value) in more.as_object().context("no values")? {
+            values[key] = value.clone();
+        }
+        let file = self.testbed.folder("modes")?.join("values.json");
+        std::fs::write(&file, values.to_string())?;
+        let (chart, file) = (chart(), file.to_string_lossy().into_owned());
+        let of_release = [
+            RELEASE,
+            &*chart.to_string_lossy(),
+            "--namespace",
+            &self.own,
+            "--values",
+            &file,
+        ];
+        let (name, options) = command.split_first().context("no command")?;
+        self.plane
+            .helm(&[&[*name][..], &of_release, options].concat())
+    }
+
+    fn install(&self, values: &Value) -> Result<(Installed<'_>, InstalledDaemon)> {
+        let installed = Installed {
+            plane: self.plane,
+            namespace: &self.own,
+        };
+        self.helm(&["install"], values)?;
+        let kubeconfig = self.plane.account_kubeconfig(&self.own, RELEASE)?;
+        let daemon = installed.start_daemon(self.testbed, &kubeconfig)?;
+        Ok((installed, daemon))
+    }
+
+    fn apply_workload(&self, annotations: &Value) -> Result<()> {
+        let selector = [("group", &*self.group), ("topic", &*self.topic)];
+        let mut list: Value = serde_json::from_str(&workload("billing", &selector))?;
+        list["items"][1]["metadata"]["annotations"] = annotations.clone();
+        self.plane.apply(&self.team, &list.to_string())
+    }
+
+    /// Waits until the daemon has asked for this.
+    fn wait_until_asked(&self, verb: &str, resource: &str) -> Result<()> {
+        poll_until(WITHIN, &format!("{verb} {resource}"), || {
+            let requests = self.plane.requests(&self.own, RELEASE)?;
+            let mut requests = requests.iter();
+            let is_asked =
+                requests.any(|request| request.verb == verb && request.resource == resource);
+            ensure!(is_asked, "not asked for yet");
+            Ok(())
+        })
+    }
+
+    /// Waits until a number of the workload or its HPA is this.
+    fn wait_until_number(&self, of: &str, path: &str, expected: u64) -> Result<()> {
+        poll_until(WITHIN, &format!("{path} {expected} of {of}"), || {
+            let found = self.plane.get(of, "billing", Some(&self.team))?;
+            let number = found.pointer(path).and_then(Value::as_u64);
+            ensure!(number == Some(expected), "{number:?}");
+            Ok(())
+        })
+    }
+}
+
+/// The default mode reads HPAs by lists and watches only, and writes nothing to them.
+fn serve(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed)?;
+    let (installed, mut daemon) = scene.install(&json!({}))?;
+    installed.reach(daemon.api_port)?;
+    installed.wait_until_available()?;
+    // A misspelled setting, which is an event.
+    scene.apply_workload(&json!({"lagwise.dev/consumer-grup": "billing"}))?;
+    scene.wait_until_asked("create", "events")?;
+    daemon.process.stop(Duration::from_secs(10))?;
+    rights::are_those_in_use(scene.plane, &scene.own, RELEASE, rights::UNUSED_BY_SERVERS)
+}
+
+/// The cap and scale to zero, in listed namespaces or in all, and the job that undoes both.
+fn write(testbed: &Testbed, lists: bool) -> Result<()> {
+    let scene = Scene::set(testbed)?;
+    let mut mode = json!({"enabled": true});
+    if lists {
+        mode["namespaces"] = json!([scene.team]);
+    }
+    let values = json!({"enforce": mode, "scaleToZero": mode});
+    let (installed, mut daemon) = scene.install(&values)?;
+    installed.reach(daemon.api_port)?;
+    installed.wait_until_available()?;
+    scene.apply_workload(&json!({"lagwise.dev/cap": "enforce"}))?;
+    scene.wait_until_number("hpa", "/spec/maxReplicas", 6)?;
+    // With nothing to do it sleeps.
+    let patch = r#"{"metadata":{"annotations":{"lagwise.dev/scale-to-zero":"true","lagwise.dev/cooldown":"2s"}}}"#;
+    let args = ["patch", "hpa", "billing", "-n", &scene.team, "-p", patch];
+    scene.plane.kubectl(&args)?;
+    let ends: Vec<_> = (0..).zip(scene.kafka.end_offsets(&scene.topic)?).collect();
+    scene.kafka.commit(&scene.group, &scene.topic, &ends)?;
+    scene.wait_until_number("deployment", "/spec/replicas", 0)?;
+    daemon.process.stop(Duration::from_secs(10))?;
+    rights::are_those_in_use(scene.plane, &scene.own, RELEASE, rights::UNUSED_BY_WRITERS)?;
+    let _job = JobAccount::create(&scene, &values)?;
+    let kubeconfig = scene.plane.account_kubeconfig(&scene.own, JOB)?;
+    let ledger = format!("{}/lagwise-zero", scene.own);
+    let command = ["release", "--all", "--ledger", &ledger, "--kubeconfig"];
+    let released = testbed
+        .lagwise(&[&command[..], &[&*kubeconfig.to_string_lossy()]].concat())
+        .output()?;
+    let told = String::from_utf8_lossy(&released.stderr);
+    ensure!(released.status.success(), "{told}");
+    scene.wait_until_number("hpa", "/spec/maxReplicas", 20)?;
+    rights::are_those_in_use(scene.plane, &scene.own, JOB, rights::UNUSED_BY_RELEASE)
+}
+
+/// The account of the job with its rights, without the job, since no pod can run here.
+struct JobAccount<'a> {
+    plane: &'a ControlPlane,
+    objects: String,
+}
+
+impl<'a> JobAccount<'a> {
+    fn create(scene: &Scene<'a>, values: &Value) -> Result<Self> {
+        let only = ["template", "--show-only", "templates/release-job.yaml"];
+        let rendered = scene.helm(&only, values)?;
+        let objects = rendered.split("\n---\n");
+        let objects = objects.filter(|object| !object.contains("kind: Job\n"));
+        let created = Self {
+            plane: scene.plane,
+            objects: Vec::from_iter(objects).join("\n---\n"),
+        };
+        let apply = ["apply", "-f", "-"];
+        scene.plane.kubectl_with_input(&apply, &created.objects)?;
+        Ok(created)
+    }
+}
+
+impl Drop for JobAccount<'_> {
+    fn drop(&mut self) {
+        let delete = ["delete", "--ignore-not-found", "-f", "-"];
+        let _ = self.plane.kubectl_with_input(&delete, &self.objects);
+    }
+}
+
+/// A daemon that observes lists and watches, and does nothing else.
+fn observe(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed)?;
+    let _kinds = KedaKinds::define(scene.plane)?;
+    let (_installed, mut daemon) = scene.install(&json!({"mode": "observe"}))?;
+    for resource in [
+        "horizontalpodautoscalers",
+        "scaledobjects",
+        "scaledjobs",
+        "triggerauthentications",
+        "clustertriggerauthentications",
+    ] {
+        scene.wait_until_asked("watch", resource)?;
+    }
+    daemon.process.stop(Duration::from_secs(10))?;
+    rights::are_those_in_use(scene.plane, &scene.own, RELEASE, &[])
+}

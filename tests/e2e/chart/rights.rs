@@ -1,0 +1,146 @@
+//! The rights that the chart grants, beside those that the audit log shows in use.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::RELEASE;
+use crate::testbed::audit::Request;
+use crate::testbed::control_plane::ControlPlane;
+
+/// Rights that a scenario need not use, each with the reason.
+pub(super) type Unused = &'static [(&'static str, &'static str)];
+
+/// Those of a daemon that serves.
+pub(super) const UNUSED_BY_SERVERS: Unused = &[
+    ("patch events of events.k8s.io []", "an event may not recur"),
+    (
+        "patch secrets of core [lagwise-tls]",
+        "the certificate is not renewed",
+    ),
+];
+
+/// Those of a daemon that scales a Deployment to zero.
+pub(super) const UNUSED_BY_WRITERS: Unused = &[
+    UNUSED_BY_SERVERS[0],
+    UNUSED_BY_SERVERS[1],
+    UNUSED_BY_RELEASE[0],
+    UNUSED_BY_RELEASE[1],
+];
+
+/// Those of the job that undoes what such a daemon wrote.
+pub(super) const UNUSED_BY_RELEASE: Unused = &[
+    (
+        "get statefulsets/scale of apps []",
+        "only a Deployment falls asleep",
+    ),
+    (
+        "patch statefulsets/scale of apps []",
+        "only a Deployment falls asleep",
+    ),
+];
+
+/// A rule of a role.
+#[derive(Debug)]
+pub(super) struct GrantedRule {
+    /// Where it applies; `None` = in all namespaces.
+    namespace: Option<String>,
+    pub(super) rule: Value,
+}
+
+/// Checks that no request of an account of the chart was refused, and that it used every right that the chart gave it.
+pub(super) fn are_those_in_use(
+    plane: &ControlPlane,
+    namespace: &str,
+    account: &str,
+    may_be_unused: Unused,
+) -> Result<()> {
+    let requests = plane.requests(namespace, account)?;
+    let refused: Vec<_> = requests.iter().filter(|r| r.is_forbidden).collect();
+    ensure!(refused.is_empty(), "refused: {refused:?}");
+    let granted = granted(plane, namespace, account)?;
+    ensure!(!granted.is_empty(), "{account} has no rights");
+    let mut unused: BTreeSet<_> = granted
+        .iter()
+        .flat_map(|granted| granted.unused(&requests))
+        .collect();
+    unused.retain(|right| may_be_unused.iter().all(|(known, _)| right != known));
+    ensure!(unused.is_empty(), "never used by {account}: {unused:#?}");
+    Ok(())
+}
+
+impl GrantedRule {
+    /// What none of these requests needed.
+    fn unused(&self, requests: &BTreeSet<Request>) -> Vec<String> {
+        let names = texts(&self.rule["resourceNames"]);
+        let is_used = |group: &str, resource: &str, verb: &str| {
+            requests.iter().any(|request| {
+                // A list or a watch of one object has its name in a field selector.
+                let is_named = names.is_empty() || request.name.is_empty();
+                let is_here = |namespace: &String| *namespace == request.namespace;
+                request.group == group
+                    && request.resource == resource
+                    && request.verb == verb
+                    && (is_named || names.contains(&request.name))
+                    && self.namespace.as_ref().is_none_or(is_here)
+            })
+        };
+        let mut unused = Vec::new();
+        for group in texts(&self.rule["apiGroups"]) {
+            for resource in texts(&self.rule["resources"]) {
+                for verb in texts(&self.rule["verbs"]) {
+                    if !is_used(&group, &resource, &verb) {
+                        let group = if group.is_empty() { "core" } else { &group };
+                        let names = names.join(" ");
+                        unused.push(format!("{verb} {resource} of {group} [{names}]"));
+                    }
+                }
+            }
+        }
+        unused
+    }
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The rules of the roles of the chart that are bound to an account of it.
+pub(super) fn granted(
+    plane: &ControlPlane,
+    namespace: &str,
+    account: &str,
+) -> Result<Vec<GrantedRule>> {
+    let mut granted = Vec::new();
+    for kind in ["clusterrolebindings", "rolebindings"] {
+        let label = "app.kubernetes.io/instance=lagwise";
+        let args = ["get", kind, "-A", "-l", label, "-o", "json"];
+        let list: Value = serde_json::from_str(&plane.kubectl(&args)?)?;
+        for binding in list["items"].as_array().context("no bindings")? {
+            let mut subjects = binding["subjects"].as_array().into_iter().flatten();
+            let is_of_account = subjects.any(|subject| {
+                subject["kind"] == "ServiceAccount"
+                    && subject["name"] == account
+                    && subject["namespace"] == namespace
+            });
+            let role = &binding["roleRef"];
+            let name = role["name"].as_str().context("no role")?;
+            if !is_of_account || !name.starts_with(RELEASE) {
+                continue;
+            }
+            let place = binding["metadata"]["namespace"].as_str();
+            let role = match role["kind"] == "Role" {
+                true => plane.get("role", name, place)?,
+                false => plane.get("clusterrole", name, None)?,
+            };
+            let rules = role["rules"].as_array().context("no rules")?;
+            granted.extend(rules.iter().map(|rule| GrantedRule {
+                namespace: place.map(str::to_owned),
+                rule: rule.clone(),
+            }));
+        }
+    }
+    Ok(granted)
+}
