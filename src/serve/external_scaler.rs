@@ -8,6 +8,7 @@ mod answers;
 mod callers;
 pub(super) mod forwarded;
 mod messages;
+mod reading;
 mod reflection;
 mod status;
 mod streams;
@@ -17,11 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use futures::stream::BoxStream;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tonic::server::Grpc;
@@ -34,6 +34,7 @@ use self::messages::{
     HealthCheckResponse, HealthStatus, IsActiveResponse, MetricSpec, ScaledObjectRef,
     ScalerMetricValue,
 };
+use self::reading::{MessageTurns, network_of, read_message};
 use self::reflection::Reflection;
 use self::streams::{ActivityStream, spec_stream};
 use super::admission::RequestAdmission;
@@ -58,18 +59,12 @@ const MAX_REQUEST_BYTES: usize = 4 * MAX_METADATA_BYTES;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of open streams. KEDA opens two for each trigger of type `external-push`. One address may have half of
-/// them. The listener allows more concurrent requests on a connection than that, so that streams leave room for other
-/// calls.
+/// them, and so may all addresses of an IPv6 network together. The listener allows more concurrent requests on a
+/// connection than that, so that streams leave room for other calls.
 const MAX_STREAMS: usize = 2 * MAX_SCALER_STREAMS_OF_ADDRESS as usize;
 
-/// Time for the arrival of a request whose headers are there. KEDA sends both at once.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Size of what precedes a message of gRPC.
-const FRAME_BYTES: usize = 5;
-
-/// Maximum number of health checks in progress. They need no certificate, and each keeps its headers until its message
-/// is read.
+/// Maximum number of health checks in progress. They need no certificate, and each takes memory until its message is
+/// read.
 const MAX_HEALTH_CHECKS: usize = 64;
 
 /// Dependencies and settings of the external scaler.
@@ -93,7 +88,8 @@ struct ExternalScaler {
     poll_interval: Duration,
     closing: watch::Receiver<bool>,
     namespace_streams: HolderPermits,
-    address_streams: HolderPermits,
+    network_streams: HolderPermits,
+    turns: MessageTurns,
     reflection: Reflection,
     health_checks: Arc<Semaphore>,
 }
@@ -101,7 +97,7 @@ struct ExternalScaler {
 /// The permit of an open stream.
 #[derive(Debug)]
 struct StreamPermit {
-    _of_address: HolderPermit,
+    _of_network: HolderPermit,
     _of_namespace: HolderPermit,
 }
 
@@ -115,7 +111,8 @@ pub fn router(options: ExternalScalerOptions) -> Router {
         reflection: Reflection::new(options.closing.clone()),
         closing: options.closing,
         namespace_streams: HolderPermits::new(MAX_STREAMS),
-        address_streams: HolderPermits::new(MAX_STREAMS),
+        network_streams: HolderPermits::new(MAX_STREAMS),
+        turns: MessageTurns::new(),
         health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
     });
     Router::new().fallback_service(service_fn(move |request: Request| {
@@ -143,7 +140,7 @@ macro_rules! call {
 impl ExternalScaler {
     /// Answers a call and counts it.
     async fn respond(self: Arc<Self>, request: Request) -> Response {
-        let path = request.uri().path().to_owned();
+        let path = request.uri().path();
         let method = match path.strip_prefix(messages::SERVICE) {
             Some("IsActive") => "IsActive",
             Some("StreamIsActive") => "StreamIsActive",
@@ -151,7 +148,7 @@ impl ExternalScaler {
             Some("GetMetrics") => "GetMetrics",
             Some("StreamMetricSpec") => "StreamMetricSpec",
             _ if path == messages::HEALTH_CHECK => "Check",
-            _ if reflection::PATHS.contains(&&*path) => "ServerReflectionInfo",
+            _ if reflection::PATHS.contains(&path) => "ServerReflectionInfo",
             _ => "other",
         };
         let called = timeout(REQUEST_TIMEOUT, self.call(method, request));
@@ -180,20 +177,24 @@ impl ExternalScaler {
             let request = Request::from_parts(parts, body);
             return self
                 .reflection
-                .open(request, &address_of(peer.as_deref()))
+                .open(request, &network_of(peer.as_deref()))
                 .await;
         }
-        let (body, _permit) = match method {
-            "Check" => {
-                let permit = self.acquire_health_check()?;
-                (read_message(body, None).await?, Some(permit))
-            }
+        let health_check = match method {
+            "Check" => Some(self.acquire_health_check()?),
             _ => {
                 self.authenticate(&parts).await?;
-                (read_message(body, peer.as_deref()).await?, None)
+                None
             }
         };
-        let request = Request::from_parts(parts, Body::from(body));
+        reading::refuse_compression(&parts.headers)?;
+        // The headers may be large, and the request may wait from here on.
+        drop(parts);
+        let message = match health_check.is_some() {
+            true => read_message(body).await?,
+            false => self.turns.read(body, peer.as_deref()).await?,
+        };
+        let request = Request::new(Body::from(message));
         let response = match method {
             "IsActive" => call!(unary, request, |object| Arc::clone(&self).is_active(object)),
             "GetMetricSpec" => call!(unary, request, |object| async move { spec(&object) }),
@@ -297,10 +298,10 @@ impl ExternalScaler {
                 "at most {MAX_STREAMS} streams may be open, and half of them for one {whose}; use triggers of type external instead of external-push"
             ))
         };
-        let of_address = self.address_streams.try_acquire(&address_of(peer));
+        let of_network = self.network_streams.try_acquire(&network_of(peer));
         let of_namespace = self.namespace_streams.try_acquire(&object.namespace);
         Ok(StreamPermit {
-            _of_address: of_address.ok_or_else(|| too_many("address"))?,
+            _of_network: of_network.ok_or_else(|| too_many("address"))?,
             _of_namespace: of_namespace.ok_or_else(|| too_many("namespace"))?,
         })
     }
@@ -326,31 +327,6 @@ impl ExternalScaler {
             status: serving.into(),
         })
     }
-}
-
-fn address_of(peer: Option<&ConnectionPeer>) -> String {
-    let address = peer.map(|peer| peer.slot.peer().to_string());
-    address.unwrap_or_default()
-}
-
-/// The message of a request. A connection may have few that have not arrived in full, since each takes memory; the others
-/// wait.
-async fn read_message(body: Body, peer: Option<&ConnectionPeer>) -> Result<Bytes, Status> {
-    let _permit = match peer {
-        // It is never closed.
-        Some(peer) => peer.unread_requests.acquire().await.ok(),
-        None => None,
-    };
-    let limited = Limited::new(body, FRAME_BYTES + MAX_REQUEST_BYTES);
-    let read = timeout(MESSAGE_TIMEOUT, limited.collect());
-    let read = read.await.map_err(|_| {
-        Status::deadline_exceeded("the message of the request did not arrive in time")
-    })?;
-    let read = read.map_err(|error| match error.is::<LengthLimitError>() {
-        true => Status::out_of_range(format!("a request has at most {MAX_REQUEST_BYTES} bytes")),
-        false => Status::cancelled("the request ended before its message was complete"),
-    })?;
-    Ok(read.to_bytes())
 }
 
 fn parse(object: &ScaledObjectRef) -> Result<Arc<ExternalTrigger>, Status> {

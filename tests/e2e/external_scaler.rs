@@ -2,6 +2,7 @@
 
 mod calls;
 mod leaders;
+mod waiting;
 
 use std::time::Duration;
 
@@ -36,6 +37,12 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         leaders::streams_outlast_the_leader,
     ),
 ];
+
+/// Long tests.
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "external_scaler::requests_that_wait_keep_little",
+    waiting::requests_that_wait_keep_little,
+)];
 
 const WITHIN: Duration = Duration::from_secs(120);
 

@@ -16,7 +16,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tonic::Streaming;
@@ -174,7 +174,15 @@ impl TestScaler {
     }
 
     async fn connect_as(&self, identity: Option<TestIdentity>) -> TestConnection {
-        let stream = self.dial(identity).await.unwrap();
+        self.connect_from(LOOPBACK, identity).await
+    }
+
+    async fn connect_from(
+        &self,
+        own: SocketAddr,
+        identity: Option<TestIdentity>,
+    ) -> TestConnection {
+        let stream = self.dial_from(own, identity).await.unwrap();
         let handshake =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = handshake.await.unwrap();
@@ -184,6 +192,14 @@ impl TestScaler {
 
     async fn dial(
         &self,
+        identity: Option<TestIdentity>,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.dial_from(LOOPBACK, identity).await
+    }
+
+    async fn dial_from(
+        &self,
+        own: SocketAddr,
         identity: Option<TestIdentity>,
     ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
@@ -200,7 +216,9 @@ impl TestScaler {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(own).unwrap();
+        let stream = socket.connect(self.address).await.unwrap();
         // Otherwise each small write waits for the acknowledgement of the one before.
         stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -313,14 +331,16 @@ impl TestConnection {
         tonic::client::Grpc::with_origin(service, "https://localhost".parse().unwrap())
     }
 
-    /// Sends a request whose message never comes.
+    /// Sends a request with this header whose message never comes.
     async fn send_unfinished(
         mut self,
         path: String,
+        (name, value): (&'static str, &str),
     ) -> Result<axum::http::Response<hyper::body::Incoming>, hyper::Error> {
         let body = futures::stream::pending::<Result<axum::body::Bytes, Infallible>>();
         let request = axum::http::Request::post(format!("https://localhost{path}"))
             .header("content-type", "application/grpc")
+            .header(name, value)
             .body(tonic::body::Body::new(Body::from_stream(body)))
             .unwrap();
         self.0.send_request(request).await
@@ -339,6 +359,13 @@ impl TestConnection {
         let mut answer: GetMetricsResponse = self.call(&path_of("GetMetrics"), asked).await?;
         Ok(answer.metric_values.remove(0))
     }
+}
+
+/// The header of a message that is not compressed.
+const PLAIN: (&str, &str) = ("grpc-encoding", "identity");
+
+fn code_of(response: &axum::http::Response<hyper::body::Incoming>) -> Code {
+    Code::from_bytes(response.headers()[Status::GRPC_STATUS].as_bytes())
 }
 
 fn path_of(method: &str) -> String {
