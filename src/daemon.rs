@@ -5,6 +5,7 @@
 mod certificate;
 pub(crate) mod clusters;
 mod external_scaler;
+mod findings;
 mod history;
 mod kubernetes;
 mod leader;
@@ -37,7 +38,6 @@ use crate::serve::access_log::AccessLog;
 use crate::serve::history::HISTORY_STEP;
 use crate::serve::listen::{BoundListener, ListenerKind};
 use crate::serve::shadow::ShadowReader;
-use crate::serve::upstream::Upstream;
 use crate::serve::{self, BuildInfo};
 use crate::snapshot_channel::{self, SnapshotReader};
 
@@ -152,7 +152,6 @@ impl App {
             false => None,
         };
         let scaler = external_scaler::bind(&config.server.external_scaler, &tls, &mut tasks)?;
-        let upstream = options::upstream(config).map(Upstream::new).transpose()?;
         let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
         let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
@@ -187,6 +186,8 @@ impl App {
             }
             None => hpas,
         };
+        let (upstream, write_findings) =
+            findings::open_upstream(config, write_findings, &mut tasks)?;
         let write_findings = certificate::with_slot_finding(write_findings, slot, &mut tasks);
         let polling = terms::TermInputs {
             config: config.clone(),
@@ -277,10 +278,8 @@ impl App {
         );
         let renewal = tls.clone().keep_fresh(SystemTime::now);
         tasks.spawn(async move {
-            ("certificate renewal", {
-                renewal.await;
-                Ok(())
-            })
+            renewal.await;
+            ("certificate renewal", Ok(()))
         });
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -2,6 +2,7 @@
 //! and updates the metric together, so that neither exists without the other.
 
 pub mod api;
+pub mod bearer_token;
 pub mod brokers;
 pub mod cap;
 pub mod certificates;

@@ -51,7 +51,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What the writer of HPAs has found. The poller publishes it with all other findings.
+/// What other parts of the daemon than the poller have found, which publishes it with its own findings: the writer of
+/// HPAs, or what observes KEDA, and the upstream server of external metrics.
 pub type WriteFindings = Arc<BTreeSet<Finding>>;
 
 /// Findings about one HPA. Whoever may write the HPA decides how many mistakes it has, so only some of each kind are

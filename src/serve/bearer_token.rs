@@ -1,12 +1,15 @@
 //! The bearer token that this daemon presents to other servers.
 
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::authentication::Credential;
+use crate::telemetry::bearer_token::{TokenFileUnusable, TokenFileUsable};
+use crate::telemetry::failure_log::FailureLog;
 
 /// How long a token read from a file is used before the file is read again, long before its token expires.
 const TOKEN_MAX_AGE: Duration = Duration::from_secs(10);
@@ -15,51 +18,91 @@ const TOKEN_MAX_AGE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct BearerToken {
     credential: Credential,
-    last_read: Mutex<Option<(Instant, HeaderValue)>>,
+    last_read: Mutex<LastRead>,
+}
+
+#[derive(Debug, Default)]
+struct LastRead {
+    token: Option<(Instant, HeaderValue)>,
+    failures: FailureLog<String>,
 }
 
 impl BearerToken {
     pub(super) fn new(credential: Credential) -> Self {
         Self {
             credential,
-            last_read: Mutex::new(None),
+            last_read: Mutex::default(),
         }
     }
 
     /// The `Authorization` header. A token file is read again every few seconds. While it holds no token, the former one
     /// is used.
     pub(super) fn header(&self) -> Option<HeaderValue> {
-        let mut known = self
-            .last_read
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some((read, token)) = &*known
+        let mut last = self.last_read();
+        if let Some((read, token)) = &last.token
             && read.elapsed() < TOKEN_MAX_AGE
         {
             return Some(token.clone());
         }
         match self.read() {
-            Some(token) => {
-                *known = Some((Instant::now(), token.clone()));
-                Some(token)
+            Ok(token) => {
+                last.token = token.map(|token| (Instant::now(), token));
+                let failed = last.failures.record_success().is_some();
+                if let (true, Some(file)) = (failed, self.file()) {
+                    TokenFileUsable { file }.emit();
+                }
             }
-            None => known.as_ref().map(|(_, token)| token.clone()),
+            Err(reason) => {
+                let has_former = last.token.is_some();
+                let reason = last.failures.record_failure(reason);
+                if let (Some(reason), Some(file)) = (reason, self.file()) {
+                    TokenFileUnusable {
+                        file,
+                        reason,
+                        has_former,
+                    }
+                    .emit();
+                }
+            }
+        }
+        last.token.as_ref().map(|(_, token)| token.clone())
+    }
+
+    /// Why the token file could not be used when it was last read; `None` if it could.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.last_read().failures.failure().cloned()
+    }
+
+    fn last_read(&self) -> MutexGuard<'_, LastRead> {
+        self.last_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self) -> Option<&Path> {
+        match &self.credential {
+            Credential::TokenFile(file) => Some(file),
+            Credential::None | Credential::Token(_) | Credential::Certificate { .. } => None,
         }
     }
 
-    fn read(&self) -> Option<HeaderValue> {
+    /// The token; `None` for a credential without one. The error never has a part of the token.
+    fn read(&self) -> Result<Option<HeaderValue>, String> {
         let text = match &self.credential {
             Credential::Token(token) => token.clone(),
-            Credential::TokenFile(file) => std::fs::read_to_string(file).ok()?,
-            Credential::None | Credential::Certificate { .. } => return None,
+            Credential::TokenFile(file) => {
+                std::fs::read_to_string(file).map_err(|error| error.to_string())?
+            }
+            Credential::None | Credential::Certificate { .. } => return Ok(None),
         };
         let text = text.trim();
         if text.is_empty() {
-            return None;
+            return Err("it is empty".to_owned());
         }
-        let mut token = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
+        let token = HeaderValue::try_from(format!("Bearer {text}"));
+        let mut token = token.map_err(|_| "it has characters that no token has".to_owned())?;
         token.set_sensitive(true);
-        Some(token)
+        Ok(Some(token))
     }
 }
 
@@ -75,14 +118,19 @@ mod tests {
         let file = folder.path().join("token");
         let token = BearerToken::new(Credential::TokenFile(file.clone()));
         assert_eq!(token.header(), None);
-        for (text, expected) in [
-            (Some("first"), "Bearer first"),
-            (Some("second\n"), "Bearer second"),
-            (Some(""), "Bearer second"),
-            (Some("\n"), "Bearer second"),
-            (Some("two\nlines"), "Bearer second"),
-            (None, "Bearer second"),
-            (Some("third"), "Bearer third"),
+        assert!(token.problem().unwrap().contains("No such file"));
+        for (text, expected, problem) in [
+            (Some("first"), "Bearer first", None),
+            (Some("second\n"), "Bearer second", None),
+            (Some(""), "Bearer second", Some("it is empty")),
+            (Some("\n"), "Bearer second", Some("it is empty")),
+            (
+                Some("two\nlines"),
+                "Bearer second",
+                Some("it has characters"),
+            ),
+            (None, "Bearer second", Some("No such file")),
+            (Some("third"), "Bearer third", None),
         ] {
             match text {
                 Some(text) => fs::write(&file, text).unwrap(),
@@ -91,6 +139,11 @@ mod tests {
             tokio::time::advance(TOKEN_MAX_AGE).await;
             let header = token.header().unwrap();
             assert_eq!(header.to_str().unwrap(), expected, "{text:?}");
+            match (token.problem(), problem) {
+                (None, None) => {}
+                (Some(found), Some(part)) => assert!(found.contains(part), "{text:?}: {found}"),
+                found => panic!("{text:?}: {found:?}"),
+            }
         }
     }
 }

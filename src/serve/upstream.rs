@@ -16,6 +16,7 @@ use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use self::client::UpstreamClient;
@@ -29,6 +30,7 @@ use super::discovery::{ApiResource, DiscoveryDocuments};
 use super::forward::describe_causes;
 use super::holder_permits::HolderPermits;
 use super::route::{GROUP, VERSION};
+use crate::model::findings::WriteFindings;
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
 use crate::telemetry::log_interval::LogInterval;
@@ -84,6 +86,12 @@ pub(super) enum UpstreamUnavailable {
          server.external_metrics.upstream the verb list on external.metrics.k8s.io"
     )]
     Refused,
+    /// There is no token to present to it.
+    #[error(
+        "lagwise has no token for the upstream server of external metrics: the token_file of \
+         server.external_metrics.upstream cannot be used"
+    )]
+    NoToken,
     /// It names another place.
     #[error(
         "the upstream server of external metrics redirects: set server.external_metrics.upstream.url to the server itself"
@@ -103,6 +111,7 @@ impl UpstreamUnavailable {
             Self::Unreachable => "unreachable",
             Self::NoAnswer => "no_answer",
             Self::Refused => "refused",
+            Self::NoToken => "no_token",
             Self::Redirected => "redirected",
             Self::Itself => "itself",
             Self::Busy => "busy",
@@ -151,6 +160,12 @@ impl Upstream {
                 documents: Arc::new(DiscoveryDocuments::new(&[])),
             }),
         })
+    }
+
+    /// What is wrong with its files, as it changes.
+    #[must_use]
+    pub fn findings(&self) -> watch::Receiver<WriteFindings> {
+        self.client.findings()
     }
 
     /// Whether the upstream may have the metric: its own names stay with lagwise, and a name that changes the path of
@@ -217,13 +232,15 @@ impl Upstream {
 
     /// The response to a path, if it is one of the upstream itself to this daemon.
     async fn get(&self, path: &str) -> Result<reqwest::Response, (UpstreamUnavailable, String)> {
+        let no_token = |_| (UpstreamUnavailable::NoToken, String::new());
+        let token = self.client.token().map_err(no_token)?;
         let mut request = self
             .client
             .current()
             .get(format!("{}{path}", self.client.url()))
             .header(header::ACCEPT, "application/json")
             .header(PASSED_ON, HeaderValue::from_static("1"));
-        if let Some(token) = self.client.token() {
+        if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, token);
         }
         let answer = request.send().await.map_err(|error| {

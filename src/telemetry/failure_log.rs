@@ -29,6 +29,12 @@ impl<E: PartialEq> FailureLog<E> {
         self.0.take()
     }
 
+    /// How the last attempt failed; `None` if it did not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&E> {
+        self.0.as_ref()
+    }
+
     /// Whether the last attempt failed.
     #[must_use]
     pub fn is_failing(&self) -> bool {
@@ -48,6 +54,7 @@ mod tests {
         assert_eq!(log.record_failure("forbidden"), None);
         assert_eq!(log.record_failure("no answer"), Some(&"no answer"));
         assert!(log.is_failing());
+        assert_eq!(log.failure(), Some(&"no answer"));
         assert_eq!(log.record_success(), Some("no answer"));
         assert!(!log.is_failing());
         assert_eq!(log.record_failure("no answer"), Some(&"no answer"));

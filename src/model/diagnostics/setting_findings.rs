@@ -100,6 +100,16 @@ pub fn find_in_settings(facts: &SecurityFacts) -> BTreeSet<Finding> {
     of_logins.chain(of_files).chain(of_server).collect()
 }
 
+/// A file for the upstream server of external metrics cannot be used. `key` is its key below
+/// `server.external_metrics.upstream`; `None` for the files of certificates, which are used together.
+#[must_use]
+pub fn find_unusable_upstream_file(key: Option<&str>, problem: &str) -> Finding {
+    const UPSTREAM: &str = "server.external_metrics.upstream";
+    let key = key.map_or_else(|| UPSTREAM.to_owned(), |key| format!("{UPSTREAM}.{key}"));
+    let subject = FindingSubject::Setting(key);
+    Finding::new(FindingCode::UpstreamFileUnusable, subject, problem)
+}
+
 fn find_unencrypted(login: &LoginFacts) -> Option<(&'static str, String)> {
     let mechanism = login.mechanism.as_deref().filter(|_| !login.is_encrypted)?;
     // SCRAM and Kerberos prove that they know the secret, and do not send it.

@@ -10,7 +10,9 @@ use super::at_ceiling::AtCeiling;
 use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, findings};
 use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_tolerance};
 use super::policy_findings::find_in_policy;
-use super::setting_findings::{LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings};
+use super::setting_findings::{
+    LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings, find_unusable_upstream_file,
+};
 use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
 use crate::model::decisions::forbidden_write::ForbiddenWrite;
 use crate::model::decisions::zero_ledger::ZeroRefusal;
@@ -345,12 +347,15 @@ fn setting_findings() -> BTreeSet<Finding> {
         key: "clusters[0].properties.ssl.key.location".into(),
         path: "/etc/lagwise/tls.key".into(),
     };
-    find_in_settings(&SecurityFacts {
+    let mut found = find_in_settings(&SecurityFacts {
         logins: vec![login(0, false), login(1, true)],
         open_files: vec![open_file],
         open_scaler: Some(([0, 0, 0, 0], 9443).into()),
         unverified_upstream: Some("https://keda-operator-metrics-apiserver.keda.svc".into()),
-    })
+    });
+    let problem = "cannot use /etc/lagwise/upstream/token: it is empty";
+    found.insert(find_unusable_upstream_file(Some("token_file"), problem));
+    found
 }
 
 fn keda_findings() -> BTreeSet<Finding> {

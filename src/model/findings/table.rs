@@ -357,7 +357,7 @@ finding_codes! {
     KedaUnread "LW063" "keda_unread" Warning {
         what: "lagwise observes, but cannot read KEDA's objects.",
         why: "With kubernetes.mode: observe lagwise shows the replicas by KEDA beside its own, for the ScaledObjects that it can list. Those that it cannot list are missing in the report.",
-        fix: "Grant get, list and watch on scaledobjects, scaledjobs, triggerauthentications and clustertriggerauthentications of keda.sh, as the chart does with mode: observe. Where KEDA is not installed there is nothing to compare: use kubernetes.mode: serve.",
+        fix: "Grant list and watch on scaledobjects, scaledjobs, triggerauthentications and clustertriggerauthentications of keda.sh, as the chart does with mode: observe. Where KEDA is not installed there is nothing to compare: use kubernetes.mode: serve.",
     }
     ScalerOpen "LW064" "scaler_open" Warning {
         what: "The external scaler for KEDA answers everybody who reaches its port.",
@@ -368,6 +368,11 @@ finding_codes! {
         what: "The certificate of the upstream server of external metrics is not verified.",
         why: "A server that answers in place of the upstream receives lagwise's token, and determines the values of its metrics and so the replicas of their HPAs.",
         fix: "Set server.external_metrics.upstream.ca_file to the authority of its certificate, and remove insecure_skip_verify.",
+    }
+    UpstreamFileUnusable "LW066" "upstream_file_unusable" Warning {
+        what: "A file for the upstream server of external metrics cannot be used.",
+        why: "lagwise continues with the former content. A token or certificate in it expires some time, and then the HPAs that use metrics of the upstream get no value. Without a former token they get none already.",
+        fix: "Restore the file that the message names: a token in one line, or certificates and keys in PEM, readable for the user of lagwise. lagwise reads it again every 10 seconds.",
     }
     SlotLost "LW067" "slot_lost" Warning {
         what: "The APIService of external metrics names another Service than that of lagwise.",

@@ -1,13 +1,17 @@
 //! HTTP client of the upstream, made anew when its files change.
 
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::authentication::Credential;
+use crate::model::diagnostics::setting_findings::find_unusable_upstream_file;
+use crate::model::findings::WriteFindings;
 use crate::serve::bearer_token::BearerToken;
 use crate::serve::forward::describe_causes;
 use crate::telemetry::failure_log::FailureLog;
@@ -100,7 +104,12 @@ pub(super) struct UpstreamClient {
     options: UpstreamOptions,
     token: BearerToken,
     made: Mutex<Made>,
+    findings: watch::Sender<WriteFindings>,
 }
+
+/// There is no token, although one is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoToken;
 
 impl UpstreamClient {
     pub(super) fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
@@ -113,29 +122,68 @@ impl UpstreamClient {
         };
         let token_file = options.identity.token_file.clone();
         let credential = token_file.map_or(Credential::None, Credential::TokenFile);
-        Ok(Self {
+        let client = Self {
             options,
             token: BearerToken::new(credential),
             made: Mutex::new(made),
-        })
+            findings: watch::Sender::default(),
+        };
+        // So that a token that cannot be used is reported at the start, and not at the first request.
+        let _ = client.token();
+        Ok(client)
+    }
+
+    /// What is wrong with the files.
+    pub(super) fn findings(&self) -> watch::Receiver<WriteFindings> {
+        self.findings.subscribe()
     }
 
     pub(super) fn url(&self) -> &str {
         &self.options.url
     }
 
-    /// The `Authorization` header.
-    pub(super) fn token(&self) -> Option<HeaderValue> {
-        self.token.header()
+    /// The `Authorization` header; `None` if no token is configured.
+    pub(super) fn token(&self) -> Result<Option<HeaderValue>, NoToken> {
+        let header = self.token.header();
+        self.report(&self.made());
+        match (&self.options.identity.token_file, header) {
+            (Some(_), None) => Err(NoToken),
+            (_, header) => Ok(header),
+        }
     }
 
     /// The client with the current content of the files; with the former content while the current one cannot be used.
     pub(super) fn current(&self) -> reqwest::Client {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made();
         if made.read.elapsed() >= FILES_MAX_AGE {
             made.reload(&self.options);
+            self.report(&made);
         }
         made.client.clone()
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes what is wrong with the files, if that has changed.
+    fn report(&self, made: &Made) {
+        let token = self.token.problem().map(|problem| {
+            let file = self.options.identity.token_file.as_deref();
+            let file = file.unwrap_or(Path::new(""));
+            let problem = format!("cannot use {}: {problem}", file.display());
+            find_unusable_upstream_file(Some("token_file"), &problem)
+        });
+        let failure = made.failures.failure();
+        let certificates = failure.map(|problem| find_unusable_upstream_file(None, problem));
+        let found: BTreeSet<_> = token.into_iter().chain(certificates).collect();
+        self.findings.send_if_modified(|known| {
+            let is_new = **known != found;
+            if is_new {
+                *known = Arc::new(found);
+            }
+            is_new
+        });
     }
 }
 

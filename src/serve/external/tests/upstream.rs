@@ -8,9 +8,11 @@ use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::model::findings::{FindingCode, WriteFindings};
 use crate::serve::tls::ServerTls;
 use crate::serve::upstream::{UpstreamIdentity, UpstreamOptions, UpstreamTrust};
 
@@ -359,23 +361,33 @@ async fn only_the_configured_upstream_is_trusted() {
 #[tokio::test]
 async fn files_that_cannot_be_used_leave_the_former_ones() {
     let upstream = ScriptedUpstream::start().await;
-    let api = upstream.api(RequestAuth::None);
+    let own = upstream.upstream();
+    let findings = own.findings();
+    let snapshot = evaluated(fixtures::snapshot());
+    let (api, _) = api_beside(
+        Some(own),
+        snapshot,
+        RequestAuth::None,
+        8,
+        Tenancy::default(),
+    );
     let folder = upstream._files.path();
     let ca = fs::read_to_string(folder.join("ca.crt")).unwrap();
     let other = ServerTls::self_signed(&["127.0.0.1".to_owned()]).unwrap();
     let other = other.ca_pem().unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    for (file, text, code) in [
-        ("ca.crt", Some(""), 200),
-        ("ca.crt", Some("no certificate"), 200),
-        ("ca.crt", Some(broken), 200),
-        ("ca.crt", None, 200),
-        ("token", Some(""), 200),
-        ("token", None, 200),
+    for (file, text, code, problems) in [
+        ("ca.crt", Some(""), 200, 1),
+        ("ca.crt", Some("no certificate"), 200, 1),
+        ("ca.crt", Some(broken), 200, 1),
+        ("ca.crt", None, 200, 1),
+        ("token", Some(""), 200, 2),
+        ("token", None, 200, 2),
         // What can be used counts.
-        ("ca.crt", Some(&*other), 503),
-        ("ca.crt", None, 503),
-        ("ca.crt", Some(&*ca), 200),
+        ("ca.crt", Some(&*other), 503, 1),
+        ("ca.crt", None, 503, 2),
+        ("ca.crt", Some(&*ca), 200, 1),
+        ("token", Some(TOKEN), 200, 0),
     ] {
         let path = folder.join(file);
         match text {
@@ -388,9 +400,62 @@ async fn files_that_cannot_be_used_leave_the_former_ones() {
         tokio::time::resume();
         let got = get(&api.router, &format!("{NAMESPACE}/s0-queue")).await;
         assert_eq!(got.code, code, "{file} {text:?}: {}", got.body);
+        let found = found(&findings);
+        assert_eq!(found.len(), problems, "{file} {text:?}: {found:?}");
         for request in upstream.requests() {
             assert!(request.contains(TOKEN), "{file} {text:?}: {request}");
         }
+    }
+}
+
+/// What an upstream finds about its files.
+fn found(findings: &watch::Receiver<WriteFindings>) -> Vec<String> {
+    let findings = findings.borrow();
+    let shown = findings.iter().map(|finding| {
+        assert_eq!(finding.code, FindingCode::UpstreamFileUnusable);
+        finding.to_string()
+    });
+    shown.collect()
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_asked_and_a_finding_says_why() {
+    let scripted = ScriptedUpstream::start().await;
+    let token = scripted._files.path().join("token");
+    for (text, problem) in [(None, "No such file"), (Some("\n"), "it is empty")] {
+        match text {
+            Some(text) => fs::write(&token, text).unwrap(),
+            None => fs::remove_file(&token).unwrap(),
+        }
+        let upstream = scripted.upstream();
+        let findings = upstream.findings();
+        // From the start, before anything is asked.
+        let shown = found(&findings).join("\n");
+        assert!(
+            shown.starts_with("server.external_metrics.upstream.token_file: cannot use ")
+                && shown.contains(problem),
+            "{shown}"
+        );
+        let snapshot = evaluated(fixtures::snapshot());
+        let (api, _) = api_beside(
+            Some(upstream),
+            snapshot,
+            RequestAuth::None,
+            8,
+            Tenancy::default(),
+        );
+        let path = format!("{NAMESPACE}/s0-queue");
+        let got = get(&api.router, &path).await;
+        assert!(
+            got.code == 503 && got.body.contains("has no token for the upstream"),
+            "{}",
+            got.body
+        );
+        assert_eq!(scripted.requests(), Vec::<String>::new());
+        fs::write(&token, TOKEN).unwrap();
+        assert_eq!(get(&api.router, &path).await.code, 200);
+        assert_eq!(found(&findings), [""; 0]);
+        assert_eq!(scripted.requests().len(), 1);
     }
 }
 
