@@ -3,12 +3,15 @@
 //! The first line is a [`TraceHeader`]. Every other line is a [`TraceSample`], complete in itself, so that a file whose
 //! recording was interrupted can be read up to its last whole line, and continued.
 
+mod bounded;
 pub mod series;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
+
+use self::bounded::bounded_topics;
 
 use crate::model::policy::reading::GroupReading;
 use crate::model::units::newtypes::Offset;
@@ -22,6 +25,13 @@ pub const TRACE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// Most partitions of one sample.
 pub const TRACE_PARTITIONS_MAX: usize = 10_000;
+
+/// Most positions of a trace, which bounds the memory that it takes: each takes 32 bytes. A sample counts as
+/// [`SAMPLE_POSITIONS`] more.
+pub const TRACE_POSITIONS_MAX: usize = 8_000_000;
+
+/// What a sample takes itself, in positions.
+const SAMPLE_POSITIONS: usize = 20;
 
 /// Topic of a recorded simulation.
 const SIMULATED_TOPIC: &str = "simulated";
@@ -60,6 +70,7 @@ pub struct TraceSample {
     /// Whether the group was not rebalancing; `None` if unknown.
     pub stable: Option<bool>,
     /// The partitions of each topic, by number. A topic that could not be read is absent.
+    #[serde(deserialize_with = "bounded_topics")]
     pub topics: BTreeMap<String, Vec<TracePosition>>,
 }
 
@@ -79,8 +90,12 @@ impl TraceSample {
         }
     }
 
-    fn partitions(&self) -> usize {
-        self.topics.values().map(Vec::len).sum()
+    /// What it counts towards [`TRACE_POSITIONS_MAX`].
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let partitions: usize = self.topics.values().map(Vec::len).sum();
+        let topics = self.topics.len();
+        [partitions, topics, SAMPLE_POSITIONS].iter().sum()
     }
 }
 
@@ -138,6 +153,7 @@ impl Trace {
         let mut header: Option<TraceHeader> = None;
         let mut samples: Vec<TraceSample> = Vec::new();
         let mut whole_bytes = 0;
+        let mut weight = 0usize;
         for (line, number) in text.split_inclusive('\n').zip(1..) {
             let is_cut = !line.ends_with('\n');
             let content = line.trim();
@@ -148,7 +164,13 @@ impl Trace {
             match &header {
                 None => header = Some(parse_header(content, number)?),
                 Some(_) => match parse_sample(content, number, samples.last()) {
-                    Ok(sample) => samples.push(sample),
+                    Ok(sample) => {
+                        weight = weight.saturating_add(sample.weight());
+                        if weight > TRACE_POSITIONS_MAX {
+                            return Err(at_line(number, too_large()));
+                        }
+                        samples.push(sample);
+                    }
                     Err(_) if is_cut => break,
                     Err(error) => return Err(error),
                 },
@@ -167,6 +189,14 @@ impl Trace {
             whole_bytes,
         })
     }
+}
+
+/// What is wrong with a trace that would take too much memory.
+fn too_large() -> String {
+    format!(
+        "the trace up to here has more than {TRACE_POSITIONS_MAX} offsets of partitions, counting {SAMPLE_POSITIONS} for \
+         each sample; split the file"
+    )
 }
 
 fn parse_header(content: &str, line: usize) -> Result<TraceHeader, TraceError> {
@@ -208,13 +238,6 @@ fn parse_sample(
                 "its time {} is not after {}, that of the sample before; sort the lines by \"at\"",
                 sample.at, before.at
             ),
-        ));
-    }
-    let partitions = sample.partitions();
-    if partitions > TRACE_PARTITIONS_MAX {
-        return Err(at_line(
-            line,
-            format!("{partitions} partitions; at most {TRACE_PARTITIONS_MAX} are read"),
         ));
     }
     for (topic, positions) in &sample.topics {

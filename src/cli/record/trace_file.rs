@@ -8,7 +8,9 @@ use anyhow::{Context, bail, ensure};
 
 use super::group_source::SourceSample;
 use crate::cli::trace_text::read_trace_text;
-use crate::simulate::trace::{TRACE_BYTES_MAX, Trace, TraceHeader, TraceSample, trace_line};
+use crate::simulate::trace::{
+    TRACE_BYTES_MAX, TRACE_POSITIONS_MAX, Trace, TraceHeader, TraceSample, trace_line,
+};
 
 /// How far behind the last sample a daemon's reading may be, in milliseconds: further, the clock is wrong.
 const LONGEST_DELAY: u64 = 300_000;
@@ -19,6 +21,8 @@ pub(super) struct TraceFile {
     file: File,
     name: String,
     bytes: u64,
+    /// What its samples count towards [`TRACE_POSITIONS_MAX`].
+    weight: usize,
     /// Time of the last sample.
     last: Option<u64>,
 }
@@ -58,6 +62,7 @@ impl TraceFile {
             file,
             name,
             bytes: 0,
+            weight: 0,
             last: None,
         };
         trace.write(&trace_line(&header)?)?;
@@ -87,6 +92,7 @@ impl TraceFile {
             file,
             name,
             bytes,
+            weight: trace.samples.iter().map(TraceSample::weight).sum(),
             last: trace.samples.last().map(|sample| sample.at),
         };
         if !text
@@ -124,10 +130,14 @@ impl TraceFile {
             ..read.sample.clone()
         };
         let line = trace_line(&sample)?;
-        if self.bytes.saturating_add(u64::try_from(line.len())?) > TRACE_BYTES_MAX {
+        let weight = self.weight.saturating_add(sample.weight());
+        // What is written must be read again.
+        let bytes = self.bytes.saturating_add(u64::try_from(line.len())?);
+        if bytes > TRACE_BYTES_MAX || weight > TRACE_POSITIONS_MAX {
             return Ok(Appended::Full);
         }
         self.write(&line)?;
+        self.weight = weight;
         self.last = Some(at);
         Ok(Appended::Written)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::arrivals::Arrivals;
 use super::super::numbers::{count, index};
-use super::super::trace::{TracePosition, TraceSample};
+use super::super::trace::{TRACE_POSITIONS_MAX, TracePosition, TraceSample};
 
 /// A recorded group.
 #[derive(Clone, Debug)]
@@ -52,6 +52,7 @@ impl RecordedHistory {
         let mut growth = None;
         // When each topic was last seen.
         let mut topics: HashMap<&str, u32> = HashMap::new();
+        let mut kept = 0usize;
         for sample in samples {
             let second = second(sample.at);
             let seen = places.len();
@@ -75,6 +76,17 @@ impl RecordedHistory {
                     }
                 }
             }
+            // Before more is kept: samples with ever new topics would take the square of what the trace has.
+            check_cells(places.len(), duration, cells_max)?;
+            kept = kept.saturating_add(positions.len());
+            if kept > TRACE_POSITIONS_MAX {
+                return Err(format!(
+                    "the first {} samples have {} topics and partitions that differ from sample to sample, which is too \
+                     much to simulate; split the file by time",
+                    looks.len() + 1,
+                    places.len()
+                ));
+            }
             looks.push(RecordedLook {
                 second,
                 members: sample.members,
@@ -87,14 +99,6 @@ impl RecordedHistory {
             return Err(
                 "no sample of the trace has a partition; check the name of the group".to_owned(),
             );
-        }
-        let cells = u64::from(count(partitions)) * u64::from(duration);
-        if cells > cells_max {
-            return Err(format!(
-                "{partitions} partitions for {duration} s are too much to simulate; replay at most {} s at once, by \
-                 splitting the file",
-                cells_max / u64::from(count(partitions))
-            ));
         }
         let mut notes = Vec::new();
         let arrivals = spread(&looks, &added_after, duration, &mut notes);
@@ -126,6 +130,21 @@ impl RecordedHistory {
             _ => 0,
         })
     }
+}
+
+/// # Errors
+/// More than `cells_max` seconds times partitions.
+fn check_cells(partitions: usize, duration: u32, cells_max: u64) -> Result<(), String> {
+    let partitions = u64::from(count(partitions));
+    let cells = partitions * u64::from(duration);
+    if cells > cells_max {
+        return Err(format!(
+            "{partitions} partitions for {duration} s are too much to simulate; replay at most {} s at once, by splitting \
+             the file",
+            cells_max / partitions
+        ));
+    }
+    Ok(())
 }
 
 /// Spreads what each log grew by between two looks evenly over the seconds between them.

@@ -260,6 +260,29 @@ fn added_partitions_begin_at_zero_and_late_topics_do_not() {
     assert_eq!(replayed.summary.recorded.max_age, 19.0);
 }
 
+/// Samples of which each has another topic would take the square of what the trace has.
+#[test]
+fn samples_with_ever_new_topics_are_refused_while_they_are_read() {
+    for (samples, partitions) in [(4_100u64, 1), (1_300, 10)] {
+        let sample = |at: u64| TraceSample {
+            at: at * 1000,
+            members: Some(1),
+            stable: Some(true),
+            topics: BTreeMap::from([(format!("t{at}"), vec![(Some(1), Some(1)); partitions])]),
+        };
+        let trace = Trace {
+            header: TraceHeader::new("group", "main"),
+            samples: (0..samples).map(sample).collect(),
+            whole_bytes: 0,
+        };
+        let refused = replay(&trace, &given(1.0)).unwrap_err();
+        assert!(
+            refused.contains("differ from sample to sample"),
+            "{refused}"
+        );
+    }
+}
+
 #[test]
 fn what_a_trace_lacks_is_told() {
     let idle = [(Some(5), Some(5))];

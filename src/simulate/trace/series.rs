@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{
-    TRACE_PARTITIONS_MAX, Trace, TraceError, TraceHeader, TracePosition, TraceSample, at_line,
+    SAMPLE_POSITIONS, TRACE_PARTITIONS_MAX, TRACE_POSITIONS_MAX, Trace, TraceError, TraceHeader,
+    TracePosition, TraceSample, at_line, too_large,
 };
 use crate::model::units::short_list::short_list;
 
@@ -63,31 +64,63 @@ struct RangeData {
     #[serde(rename = "resultType")]
     result_type: String,
     #[serde(default)]
-    result: Vec<serde_json::Value>,
+    result: Vec<RangeSeries>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a series")]
 struct RangeSeries {
-    metric: BTreeMap<String, String>,
-    values: Vec<(f64, String)>,
+    metric: SeriesLabels,
+    values: Option<Vec<RangePoint>>,
+}
+
+/// The labels that count; others are not kept, since a large file may have any number of them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "labels")]
+struct SeriesLabels {
+    #[serde(rename = "__name__")]
+    name: String,
+    cluster: String,
+    consumergroup: String,
+    partition: String,
+    topic: String,
+}
+
+/// A time in seconds, and a value; NaN if that is no number.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(expecting = "a time and a value")]
+struct RangePoint(f64, #[serde(deserialize_with = "number_of_text")] f64);
+
+fn number_of_text<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(text.parse().unwrap_or(f64::NAN))
 }
 
 impl RangeSeries {
     fn label(&self, name: &str) -> &str {
-        self.metric.get(name).map_or("", String::as_str)
+        let labels = &self.metric;
+        match name {
+            "cluster" => &labels.cluster,
+            "consumergroup" => &labels.consumergroup,
+            "partition" => &labels.partition,
+            "topic" => &labels.topic,
+            _ => "",
+        }
     }
 
     fn is(&self, name: &str) -> bool {
-        self.label("__name__") == name
+        self.metric.name == name
     }
 
     /// The labels, for messages.
     fn name(&self) -> String {
-        let labels = self.metric.iter().filter(|(name, _)| *name != "__name__");
+        let known = ["cluster", "consumergroup", "partition", "topic"];
+        let labels = known.into_iter().map(|name| (name, self.label(name)));
+        let labels = labels.filter(|(_, value)| !value.is_empty());
         let labels: Vec<String> = labels
             .map(|(name, value)| format!("{name}=\"{value}\""))
             .collect();
-        format!("{}{{{}}}", self.label("__name__"), labels.join(","))
+        format!("{}{{{}}}", self.metric.name, labels.join(","))
     }
 
     fn partition(&self) -> Result<usize, TraceError> {
@@ -103,8 +136,9 @@ impl RangeSeries {
 
     /// Times in milliseconds, and values.
     fn samples(&self) -> impl Iterator<Item = Result<(u64, i64), TraceError>> {
-        self.values.iter().map(|(time, value)| {
-            let number = whole(value.parse().unwrap_or(f64::NAN));
+        let points = self.values.iter().flatten();
+        points.map(|RangePoint(time, value)| {
+            let number = whole(*value);
             let at = whole(time * 1000.0).and_then(|at| u64::try_from(at).ok());
             at.zip(number).ok_or_else(|| {
                 problem(format!(
@@ -179,6 +213,8 @@ pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Tr
         )));
     }
     let mut samples: BTreeMap<u64, TraceSample> = BTreeMap::new();
+    // Every sample has room for all partitions, however few series have a value at its time.
+    let mut weight = 0usize;
     let mut enter = |series: &RangeSeries, place: PlaceOf| {
         let (topic, partition) = (series.label("topic"), series.partition()?);
         for sample in series.samples() {
@@ -186,9 +222,19 @@ pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Tr
             let sample = samples.entry(at).or_default();
             let positions = match sample.topics.get_mut(topic) {
                 Some(positions) => positions,
-                None => sample.topics.entry(topic.to_owned()).or_insert_with(|| {
-                    vec![(None, None); sizes.get(topic).copied().unwrap_or_default()]
-                }),
+                None => {
+                    let size = sizes.get(topic).copied().unwrap_or_default();
+                    let of_sample = match sample.topics.is_empty() {
+                        true => SAMPLE_POSITIONS,
+                        false => 0,
+                    };
+                    weight = [weight, of_sample, 1, size].iter().sum();
+                    if weight > TRACE_POSITIONS_MAX {
+                        return Err(problem(too_large()));
+                    }
+                    let topics = sample.topics.entry(topic.to_owned());
+                    topics.or_insert_with(|| vec![(None, None); size])
+                }
             };
             if let Some(position) = positions.get_mut(partition) {
                 let known = place(position);
@@ -250,14 +296,15 @@ fn parse(text: &str) -> Result<Vec<RangeSeries>, TraceError> {
                 data.result_type
             )));
         }
-        for value in data.result {
-            let parsed: RangeSeries = serde_json::from_value(value)
-                .map_err(|error| problem(format!("series {}: {error}", series.len() + 1)))?;
-            if parsed.label("__name__").is_empty() {
+        for parsed in data.result {
+            let number = series.len() + 1;
+            if parsed.metric.name.is_empty() {
                 return Err(problem(format!(
-                    "series {} has no name: functions of PromQL remove it; export the metrics themselves",
-                    series.len() + 1
+                    "series {number} has no name: functions of PromQL remove it; export the metrics themselves"
                 )));
+            }
+            if parsed.values.is_none() {
+                return Err(problem(format!("series {number} has no values")));
             }
             series.push(parsed);
         }

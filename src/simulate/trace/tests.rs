@@ -68,16 +68,42 @@ fn errors_name_the_line_and_the_remedy() {
             ),
             "line 2: topic a has the offset -3; offsets begin at 0, and null means unknown",
         ),
-        (
-            format!(
-                "{HEADER}{{\"at\":1,\"members\":1,\"stable\":true,\"topics\":{{\"a\":[{}[1,1]]}}}}\n",
-                "[1,1],".repeat(TRACE_PARTITIONS_MAX)
-            ),
-            "line 2: 10001 partitions; at most 10000 are read",
-        ),
     ] {
         assert_eq!(problem(&text), expected);
     }
+    let topics: String = (0..=TRACE_PARTITIONS_MAX)
+        .map(|number| format!("\"t{number}\":[],"))
+        .collect();
+    let positions = "[1,1],".repeat(TRACE_PARTITIONS_MAX);
+    for (topics, expected) in [
+        (format!("\"a\":[{positions}[1,1]]"), "10000 partitions"),
+        (format!("{topics}\"a\":[]"), "10000 topics"),
+    ] {
+        let text = format!("{HEADER}{{\"at\":1,\"topics\":{{{topics}}}}}\n");
+        let found = problem(&text);
+        let begin = format!("line 2: not a sample (more than {expected}, which is the most");
+        assert!(found.starts_with(&begin), "{found}");
+    }
+}
+
+#[test]
+fn a_trace_ends_where_it_would_take_too_much_memory() {
+    // Short lines, of which each takes many times its length.
+    let empty = TRACE_POSITIONS_MAX / SAMPLE_POSITIONS;
+    let lines = |count: usize, topics: &str| -> String {
+        let line = |at| format!("{{\"at\":{at},\"topics\":{{{topics}}}}}\n");
+        (0..count).map(line).collect()
+    };
+    let text = HEADER.to_owned() + &lines(empty, "");
+    assert_eq!(Trace::parse(&text).unwrap().samples.len(), empty);
+    let found = problem(&(text + "{\"at\":99999999,\"topics\":{}}\n"));
+    let begin = format!("line {}: the trace up to here has more than", empty + 2);
+    assert!(found.starts_with(&begin), "{found}");
+    // Few long ones.
+    let positions = "[0,0],".repeat(TRACE_PARTITIONS_MAX - 1) + "[0,0]";
+    let text = HEADER.to_owned() + &lines(800, &format!("\"a\":[{positions}]"));
+    assert!(text.len() < usize::try_from(TRACE_BYTES_MAX).unwrap());
+    assert!(problem(&text).starts_with("line 800: the trace"));
 }
 
 fn samples() -> impl Strategy<Value = Vec<TraceSample>> {

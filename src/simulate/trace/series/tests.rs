@@ -119,7 +119,14 @@ fn errors_say_what_is_missing() {
         (
             response(vec![json!({"metric": {"__name__": "x"}, "values": [[1]]})]),
             None,
-            "series 1: invalid length 1, expected a tuple of size 2",
+            "line 1: not a response of Prometheus to a range query: invalid length 1, expected a time and a value (column 59)",
+        ),
+        (
+            response(vec![
+                json!({"metric": {"__name__": "x"}, "value": [1, "1"]}),
+            ]),
+            None,
+            "series 1 has no values",
         ),
         (
             response(vec![a.clone(), b.clone(), ends()]),
@@ -156,6 +163,32 @@ fn errors_say_what_is_missing() {
     ] {
         assert_eq!(read(&text, group).unwrap_err(), expected, "{text}");
     }
+}
+
+/// One series with a high partition and many times would have the room of all partitions at each of them.
+#[test]
+fn series_end_where_the_trace_would_take_too_much_memory() {
+    let times = TRACE_POSITIONS_MAX / TRACE_PARTITIONS_MAX + 1;
+    let values: Vec<Value> = (0..times).map(|at| json!([at, "1"])).collect();
+    let last = (TRACE_PARTITIONS_MAX - 1).to_string();
+    let text = response(vec![
+        end(&last, Value::Array(values)),
+        committed("billing", json!([[1, "1"]])),
+    ]);
+    let found = read(&text, None).unwrap_err();
+    assert!(found.starts_with("the trace up to here has"), "{found}");
+    // Many topics, each with few partitions.
+    let mut all = Vec::new();
+    let values: Vec<Value> = (0..20_000).map(|at| json!([at, "1"])).collect();
+    for topic in 0..20 {
+        let labels = |name: &str| json!({"topic": format!("{name}{topic}"), "partition": "19"});
+        all.push(one(LOG_END, labels("t"), Value::Array(values.clone())));
+        let mut of_group = labels("t");
+        of_group["consumergroup"] = json!("billing");
+        all.push(one(COMMITTED, of_group, json!([[1, "1"]])));
+    }
+    let found = read(&response(all), None).unwrap_err();
+    assert!(found.starts_with("the trace up to here has"), "{found}");
 }
 
 #[test]
