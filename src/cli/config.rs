@@ -31,7 +31,8 @@ enum ConfigCommand {
     /// Finds everything for which the daemon would refuse to start, with line and column.
     ///
     /// References to environment variables and files are resolved, so run this where the daemon
-    /// will run, or set them to dummy values. Neither Kafka nor Kubernetes is contacted.
+    /// will run, or set them to dummy values. Neither Kafka nor Kubernetes is contacted, and no program of a kubeconfig
+    /// is run.
     ///
     /// Settings that give secrets away, such as a password that is sent without TLS, are warnings.
     ///
@@ -166,7 +167,12 @@ async fn validate(
                 "clusters[{at}].token.azure_workload_identity: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE are not set here; the workload identity webhook sets them in pods with the label azure.workload.identity/use"
             )
         });
-    Ok(librdkafka.chain(unset).collect())
+    let program = found.login_program.iter().map(|program| {
+        format!(
+            "kubernetes: the kubeconfig logs in by running {program:?}, which was not run here; lagwise check runs it"
+        )
+    });
+    Ok(librdkafka.chain(unset).chain(program).collect())
 }
 
 fn insecure_settings(config: &Config) -> BTreeSet<Finding> {

@@ -1,6 +1,6 @@
 //! Checks of a configuration that need more than its text: what [`App::start`](super::App::start) rejects, found
-//! without listening, and without contacting Kafka, a token source or the API server. A kubeconfig with an exec plugin
-//! runs it.
+//! without listening, without contacting Kafka, a token source or the API server, and without running the program that a
+//! kubeconfig names for the login.
 
 use super::{in_pod, kubernetes, options, otlp};
 use crate::config::{Config, Problem};
@@ -17,6 +17,8 @@ pub(crate) struct Validation {
     pub(crate) problems: Vec<Problem>,
     /// The clusters that librdkafka reads: their position in the file, and their name.
     pub(crate) read_by_librdkafka: Vec<(usize, ClusterName)>,
+    /// The program of a kubeconfig that was not run.
+    pub(crate) login_program: Option<String>,
 }
 
 /// Checks clusters, certificates and the kubeconfig as the daemon does when it starts.
@@ -60,25 +62,29 @@ pub(crate) async fn validate(config: &Config) -> Validation {
     if let Err(error) = otlp::exporter(config) {
         problems.push(problem("otlp.ca_file".into(), &error.to_string()));
     }
-    problems.extend(check_kubeconfig(config).await);
+    let login_program = check_kubeconfig(config).await.unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
     Validation {
         problems,
         read_by_librdkafka,
+        login_program,
     }
 }
 
 /// Only a kubeconfig that the file names: another one, or the account of a pod, need not be where the file is checked.
-async fn check_kubeconfig(config: &Config) -> Option<Problem> {
+/// Returns the program that it would run for the login.
+async fn check_kubeconfig(config: &Config) -> Result<Option<String>, Problem> {
     let named = &config.kubernetes;
     let key = match (&named.context, &named.kubeconfig) {
-        _ if !named.enabled => return None,
+        _ if !named.enabled => return Ok(None),
         (Some(_), _) => "kubernetes.context",
         (None, Some(_)) => "kubernetes.kubeconfig",
-        (None, None) => return None,
+        (None, None) => return Ok(None),
     };
-    let connected = k8s::client::connect(&kubernetes::options(config)).await;
-    let error = connected.err()?;
-    Some(problem(key.into(), &error.to_string()))
+    let checked = k8s::client::check(&kubernetes::options(config)).await;
+    checked.map_err(|error| problem(key.into(), &error.to_string()))
 }
 
 fn problem(key: String, problem: &str) -> Problem {

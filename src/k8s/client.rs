@@ -78,6 +78,25 @@ pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
     Ok(Client::try_from(bounded(config(options).await?))?)
 }
 
+/// Checks that [`connect`] can build a client, without the part that runs a program: an exec plugin, or a login of a
+/// cloud. Returns what that would run, if anything.
+///
+/// # Errors
+/// What was tried, and why it cannot be used.
+pub async fn check(options: &ClientOptions) -> Result<Option<String>, ClientError> {
+    let mut config = config(options).await?;
+    let login = &mut config.auth_info;
+    let plugin = login.exec.take();
+    let plugin = plugin.map(|plugin| plugin.command.unwrap_or_default());
+    let by_provider = login.auth_provider.as_ref();
+    let by_provider = by_provider.and_then(|provider| provider.config.get("cmd-path").cloned());
+    if by_provider.is_some() {
+        login.auth_provider = None;
+    }
+    Client::try_from(bounded(config))?;
+    Ok(plugin.or(by_provider))
+}
+
 /// Asks the cluster for its version.
 ///
 /// # Errors
@@ -245,6 +264,41 @@ mod tests {
             Kubeconfigs::find(None, None, None).tried,
             Vec::<PathBuf>::new()
         );
+    }
+
+    #[tokio::test]
+    async fn a_check_runs_no_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, trace) = (folder.path().join("kubeconfig"), folder.path().join("ran"));
+        let gcp = format!(
+            "auth-provider: {{name: gcp, config: {{cmd-path: touch, cmd-args: '{}', token-key: '{{.a}}', expiry-key: \
+             '{{.b}}'}}}}",
+            trace.display()
+        );
+        let exec = format!(
+            "exec: {{apiVersion: client.authentication.k8s.io/v1, command: touch, args: ['{}'], interactiveMode: Never}}",
+            trace.display()
+        );
+        for (login, expected) in [
+            (exec.as_str(), Some("touch")),
+            (gcp.as_str(), Some("touch")),
+            ("token: t", None),
+        ] {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+                 contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+                 clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1'}}}}]\n\
+                 users: [{{name: u, user: {{{login}}}}}]\n"
+            );
+            std::fs::write(&file, text).unwrap();
+            let options = ClientOptions {
+                kubeconfig: Some(file.clone()),
+                context: None,
+            };
+            let program = check(&options).await.unwrap();
+            assert_eq!(program.as_deref(), expected, "{login}");
+            assert!(!trace.exists(), "{login}");
+        }
     }
 
     #[tokio::test]
