@@ -88,6 +88,17 @@ pub fn router(options: AdminEndpointOptions) -> Router {
         .with_state(Arc::new(options))
 }
 
+/// Makes a response on a thread for blocking work. With thousands of objects this takes longer than a task may keep a
+/// thread of the runtime.
+pub(super) async fn respond_off_runtime(
+    make: impl FnOnce() -> Response + Send + 'static,
+) -> Response {
+    let made = tokio::task::spawn_blocking(make).await;
+    made.unwrap_or_else(|error| {
+        (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+    })
+}
+
 /// A response as JSON.
 pub(super) fn json_response(code: StatusCode, value: &impl Serialize) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::admin::{AdminEndpointOptions, json_response};
+use super::admin::{AdminEndpointOptions, json_response, respond_off_runtime};
 use crate::model::keda::shadow::{ObservedSet, ShadowLedger, ShadowReport};
 use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
@@ -95,11 +95,7 @@ pub(super) async fn show(State(options): State<Arc<AdminEndpointOptions>>) -> Re
     let Some(report) = options.shadow.latest() else {
         return (StatusCode::NOT_FOUND, NOT_OBSERVING).into_response();
     };
-    // With thousands of objects this takes longer than a task may keep a thread of the runtime.
-    let made = tokio::task::spawn_blocking(move || json_response(StatusCode::OK, &*report));
-    made.await.unwrap_or_else(|error| {
-        (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
-    })
+    respond_off_runtime(move || json_response(StatusCode::OK, &*report)).await
 }
 
 #[cfg(test)]

@@ -8,17 +8,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::admin::{AdminEndpointOptions, FOLLOWER, json_response};
+use super::admin::{AdminEndpointOptions, FOLLOWER, json_response, respond_off_runtime};
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::keda::shadow::ShadowRow;
 use crate::model::units::newtypes::Moment;
 
 #[derive(Debug, Serialize)]
-struct StatusDocument {
+struct StatusDocument<'a> {
     hpas: Vec<HpaStatus>,
     /// KEDA's objects, while lagwise observes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    shadow: Vec<ShadowRow>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    shadow: &'a [ShadowRow],
 }
 
 /// Serves the status of all HPAs, from the latest snapshot.
@@ -27,11 +27,16 @@ pub(super) async fn show(State(options): State<Arc<AdminEndpointOptions>>) -> Re
         return (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response();
     }
     let snapshot = options.reader.latest();
-    let now = Moment::now();
-    let hpas = statuses(snapshot.at(&now), snapshot.all_findings());
-    let shadow = options.shadow.latest();
-    let shadow = shadow.map_or_else(Vec::new, |report| report.objects.clone());
-    json_response(StatusCode::OK, &StatusDocument { hpas, shadow })
+    let report = options.shadow.latest();
+    respond_off_runtime(move || {
+        let now = Moment::now();
+        let hpas = statuses(snapshot.at(&now), snapshot.all_findings());
+        let shadow = report
+            .as_ref()
+            .map_or(&[][..], |report| report.objects.as_slice());
+        json_response(StatusCode::OK, &StatusDocument { hpas, shadow })
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 
 pub mod ledger;
 mod looks;
+mod merge;
 pub mod objects;
+mod observed_set;
 pub mod report;
 mod virtual_scale;
 
@@ -15,7 +17,9 @@ use std::collections::BTreeSet;
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 
 pub use ledger::ShadowLedger;
-pub use objects::{ComparedObject, ConvertedSpecs, ObservedSet, ShadowMerge, ShadowObject};
+pub use merge::ShadowMerge;
+pub use objects::{ComparedObject, ConvertedSpecs, ShadowObject};
+pub use observed_set::ObservedSet;
 pub use report::{ShadowReport, ShadowRow, ShadowTotals};
 
 /// A finding for each reason why KEDA's objects cannot be read.

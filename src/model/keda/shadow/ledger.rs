@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::looks::{TriggerLook, compare_jobs, describe_logins, explain, read_triggers};
-use super::objects::{ComparedObject, ObservedSet, ShadowObject};
+use super::objects::{ComparedObject, ShadowObject};
+use super::observed_set::ObservedSet;
 use super::report::{ShadowReport, ShadowRow, ShadowTotals};
 use super::virtual_scale::{ScaleInputs, VirtualScale};
 use crate::model::evaluation::EvaluationsAt;
