@@ -15,6 +15,7 @@ mod annotations;
 mod api;
 mod background;
 mod brokers;
+mod bystander;
 mod cap;
 mod chart;
 mod check;

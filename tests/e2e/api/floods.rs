@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use super::Scene;
 use super::strangers::{AnyServer, questions, sent_reviews};
 use crate::background::BackgroundTasks;
+use crate::bystander::Bystander;
 use crate::testbed::Testbed;
 use crate::testbed::pki::Authority;
 
@@ -41,9 +42,12 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
     let reader = scene.token("reader")?;
     let metric = scene.metric(&scene.namespace);
     let runtime = tokio::runtime::Runtime::new()?;
+    let usual = runtime.block_on(questions(&scene, &reader, Duration::from_secs(1)))?;
+    let bystander = Bystander::start(usual.answers.p50())?;
     let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
+    let bystander_alone = bystander.take();
     let (before, begun) = (sent_reviews(&scene)?, Instant::now());
-    let (crowded, asked) = runtime.block_on(async {
+    let (crowded, asked, bystander_crowded) = runtime.block_on(async {
         let flood = BackgroundTasks::start(ASKING, |task, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             let token = tokens[task % TOKENS].clone();
@@ -62,9 +66,14 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
                 Ok(())
             }
         });
-        let noticed = questions(&scene, &reader, FOR).await;
+        bystander.take();
+        // On threads of its own: the tasks of the flood must not hold up whoever is measured.
+        let noticed = tokio::task::block_in_place(|| {
+            tokio::runtime::Runtime::new()?.block_on(questions(&scene, &reader, FOR))
+        });
+        let bystander_crowded = bystander.take();
         let asked = flood.stop().await?;
-        anyhow::Ok((noticed?, asked))
+        anyhow::Ok((noticed?, asked, bystander_crowded))
     })?;
     let reviews = sent_reviews(&scene)? - before;
     // Those of both kinds for the tokens, and those for the others.
@@ -72,10 +81,11 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
     let most = of_tokens + u64::try_from(crowded.asked)? * 2;
     println!(
         "{asked} requests with {TOKENS} tokens of one namespace in {FOR:?}, {reviews} reviews (limit {most}); questions of \
-         others: {} alone, {} beside them; {}",
+         others: {} alone, {} beside them; {}; a bystander {}",
         alone.asked,
         crowded.asked,
-        crowded.answers.beside(&alone.answers)?
+        crowded.answers.beside(&alone.answers)?,
+        bystander_crowded.beside(&bystander_alone)?
     );
     let refused = crowded.refused;
     ensure!(
@@ -96,10 +106,13 @@ pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
     let connectors = [connector(short, short_key)?, connector(long, long_key)?];
     let addresses = [2, 3, 4, 5].map(|last| SocketAddr::from(([127, 0, 0, last], 0)));
     let runtime = tokio::runtime::Runtime::new()?;
+    let usual = runtime.block_on(questions(&scene, &reader, Duration::from_secs(1)))?;
+    let bystander = Bystander::start(usual.answers.p50())?;
     let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
+    let bystander_alone = bystander.take();
     let cpu = scene.daemon.process.cpu()?;
     let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
-    let (crowded, done) = runtime.block_on(async {
+    let (crowded, done, bystander_crowded) = runtime.block_on(async {
         let flood = BackgroundTasks::start(HANDSHAKING, |task, control| {
             let connector = connectors[task % connectors.len()].clone();
             let address = addresses[task % addresses.len()];
@@ -120,18 +133,24 @@ pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
                 Ok(())
             }
         });
-        let noticed = questions(&scene, &reader, FOR).await;
+        bystander.take();
+        // On threads of its own: the tasks of the flood must not hold up whoever is measured.
+        let noticed = tokio::task::block_in_place(|| {
+            tokio::runtime::Runtime::new()?.block_on(questions(&scene, &reader, FOR))
+        });
+        let bystander_crowded = bystander.take();
         let done = flood.stop().await?;
-        anyhow::Ok((noticed?, done))
+        anyhow::Ok((noticed?, done, bystander_crowded))
     })?;
     let memory = scene.daemon.process.memory("VmHWM")?;
     println!(
         "{done} handshakes with long chains in {FOR:?}, {:.1} s of CPU; memory at most {memory} kB (limit \
-         {MEMORY_LIMIT_KB} kB); questions of others: {} alone, {} beside them; {}",
+         {MEMORY_LIMIT_KB} kB); questions of others: {} alone, {} beside them; {}; a bystander {}",
         (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
         alone.asked,
         crowded.asked,
-        crowded.answers.beside(&alone.answers)?
+        crowded.answers.beside(&alone.answers)?,
+        bystander_crowded.beside(&bystander_alone)?
     );
     let refused = crowded.refused;
     ensure!(

@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Scene;
 use crate::background::BackgroundTasks;
+use crate::bystander::Bystander;
 use crate::latencies::Latencies;
 use crate::testbed::Testbed;
 use crate::testbed::pki::{Authority, Identity};
@@ -182,9 +183,12 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
     let reader = scene.token("reader")?;
     let metric = scene.metric(&scene.namespace);
     let runtime = tokio::runtime::Runtime::new()?;
+    let usual = runtime.block_on(questions(&scene, &reader, Duration::from_secs(1)))?;
+    let bystander = Bystander::start(usual.answers.p50())?;
     let alone = runtime.block_on(questions(&scene, &reader, Duration::from_secs(2)))?;
+    let bystander_alone = bystander.take();
     let before = sent_reviews(&scene)?;
-    let (crowded, asked) = runtime.block_on(async {
+    let (crowded, asked, bystander_crowded) = runtime.block_on(async {
         let strangers = BackgroundTasks::start(FLOOD, |_, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             async move {
@@ -206,18 +210,24 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
                 Ok(())
             }
         });
-        let noticed = questions(&scene, &reader, FOR).await;
+        bystander.take();
+        // On threads of its own: the tasks of the flood must not hold up whoever is measured.
+        let noticed = tokio::task::block_in_place(|| {
+            tokio::runtime::Runtime::new()?.block_on(questions(&scene, &reader, FOR))
+        });
+        let bystander_crowded = bystander.take();
         let asked = strangers.stop().await?;
-        anyhow::Ok((noticed?, asked))
+        anyhow::Ok((noticed?, asked, bystander_crowded))
     })?;
     let reviews = sent_reviews(&scene)?;
     let reviews = reviews.checked_sub(before).context("fewer than before")?;
     println!(
         "{asked} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: {} alone, \
-         {} beside them; {}",
+         {} beside them; {}; a bystander {}",
         alone.asked,
         crowded.asked,
-        crowded.answers.beside(&alone.answers)?
+        crowded.answers.beside(&alone.answers)?,
+        bystander_crowded.beside(&bystander_alone)?
     );
     ensure!(
         crowded.refused == 0,

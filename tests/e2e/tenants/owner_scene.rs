@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::bystander::Bystander;
 use crate::daemon::{Daemon, MAX_STALENESS, Options, metric_path, value_of};
 use crate::latencies::Latencies;
 use crate::probes::Probes;
@@ -172,7 +173,11 @@ impl<'a> OwnerScene<'a> {
         let done = AtomicBool::new(false);
         let lines = self.daemon.process.log().lines().count();
         let start = Instant::now();
+        let usual = self.ask_until(|| start.elapsed() > UNDISTURBED / 2)?;
+        let bystander = Bystander::start(usual.p50())?;
+        let start = Instant::now();
         let undisturbed = self.ask_until(|| start.elapsed() > UNDISTURBED)?;
+        let bystander_before = bystander.take();
         let (cpu, begun) = (self.cpu()?, Instant::now());
         thread::scope(|scope| {
             let answers = scope.spawn(|| self.ask_until(|| done.load(Ordering::Relaxed)));
@@ -198,12 +203,13 @@ impl<'a> OwnerScene<'a> {
                 .map_err(|_| anyhow::anyhow!("the requests panicked"))?;
             attacked?;
             let answers = answers.context(what.to_owned())?.beside(&undisturbed)?;
+            let bystander = bystander.take().beside(&bystander_before)?;
             self.owner_is_served()?;
             let memory = self.daemon.process.memory("VmHWM")?;
             let log = self.daemon.process.log();
             let lines = log.lines().count() - lines;
             println!(
-                "{what}: the owner's metric {answers}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
+                "{what}: the owner's metric {answers}; a bystander {bystander}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
                 (self.cpu()? - cpu).as_secs_f64(),
                 begun.elapsed().as_secs_f64(),
             );
