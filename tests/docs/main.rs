@@ -116,22 +116,48 @@ fn pages_of_check_exist() {
 
 #[test]
 fn named_scenarios_exist() {
-    let name = Regex::new("`([a-z]+)::([a-z0-9_]+)`").unwrap();
-    let page = Page::read("docs/src/compatibility.md");
-    let missing: Vec<&str> = name
-        .captures_iter(&page.text)
-        .map(|found| found.extract::<2>())
-        .filter(|(_, [suite, scenario])| {
-            let path = folder().join(format!("tests/e2e/{suite}.rs"));
-            let listed = fs::read_to_string(path).unwrap_or_default();
-            // As a string, or as the argument of a macro.
-            let mut ends = ['"', ')'].into_iter();
-            !ends.any(|end| listed.contains(&format!("::{scenario}{end}")))
-        })
-        .map(|(all, _)| all)
-        .collect();
-    assert!(missing.is_empty(), "tests/e2e lacks {missing:?}");
-    assert!(name.is_match(&page.text), "no scenario is named");
+    let name = Regex::new("`([a-z_]+)::([a-z0-9_]+)`").unwrap();
+    for page in ["docs/src/compatibility.md", "docs/src/guides/security.md"] {
+        let page = Page::read(page);
+        let missing: Vec<&str> = name
+            .captures_iter(&page.text)
+            .map(|found| found.extract::<2>())
+            // Targets of the log are written alike.
+            .filter(|(_, [suite, _])| *suite != "lagwise")
+            .filter(|(_, [suite, scenario])| {
+                let path = folder().join(format!("tests/e2e/{suite}.rs"));
+                let listed = fs::read_to_string(path).unwrap_or_default();
+                // As a string, or as the argument of a macro.
+                let mut ends = ['"', ')'].into_iter();
+                !ends.any(|end| listed.contains(&format!("::{scenario}{end}")))
+            })
+            .map(|(all, _)| all)
+            .collect();
+        assert!(missing.is_empty(), "tests/e2e lacks {missing:?}");
+        assert!(name.is_match(&page.text), "no scenario is named");
+    }
+}
+
+/// Tests that are named after their file, as in "`tests/a.rs`: `one`, `two`".
+#[test]
+fn named_tests_exist() {
+    let list = Regex::new("`((?:src|tests)/[a-z_/]+\\.rs)`: ((?:`[a-z0-9_]+`(?:, )?)+)").unwrap();
+    let name = Regex::new("`([a-z0-9_]+)`").unwrap();
+    let page = Page::read("docs/src/guides/security.md");
+    let mut found = 0;
+    for named in list.captures_iter(&page.text) {
+        let (_, [file, tests]) = named.extract();
+        let text = fs::read_to_string(folder().join(file)).unwrap_or_default();
+        for test in name.captures_iter(tests) {
+            let (_, [test]) = test.extract();
+            assert!(
+                text.contains(&format!("fn {test}(")),
+                "{file} has no test {test}"
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found} tests are named");
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Authority {
         let common_name = names.first().cloned().unwrap_or_default();
         self.sign(
             CertificateParams::new(names)?,
-            &common_name,
+            &[&common_name],
             None,
             ExtendedKeyUsagePurpose::ServerAuth,
         )
@@ -59,7 +59,7 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         self.sign(
             params,
-            &common_name,
+            &[&common_name],
             None,
             ExtendedKeyUsagePurpose::ServerAuth,
         )
@@ -69,7 +69,7 @@ impl Authority {
     pub(crate) fn expired_client(&self, user: &str, group: Option<&str>) -> Result<Identity> {
         let mut params = CertificateParams::default();
         params.not_after = rcgen::date_time_ymd(2001, 1, 1);
-        self.sign(params, user, group, ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(params, &[user], group, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// A certificate for a client: Kubernetes reads the common name as the user and the organisation
@@ -77,8 +77,18 @@ impl Authority {
     pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Identity> {
         self.sign(
             CertificateParams::default(),
-            user,
+            &[user],
             group,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        )
+    }
+
+    /// A certificate for a client with these common names, in this order.
+    pub(crate) fn client_of_names(&self, names: &[&str]) -> Result<Identity> {
+        self.sign(
+            CertificateParams::default(),
+            names,
+            None,
             ExtendedKeyUsagePurpose::ClientAuth,
         )
     }
@@ -86,14 +96,19 @@ impl Authority {
     fn sign(
         &self,
         mut params: CertificateParams,
-        common_name: &str,
+        common_names: &[&str],
         organisation: Option<&str>,
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Identity> {
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        for (index, name) in common_names.iter().enumerate() {
+            // The library keeps one name of each type, so the second has the type by its number.
+            let kind = match index {
+                0 => DnType::CommonName,
+                _ => DnType::CustomDnType(vec![2, 5, 4, 3]),
+            };
+            params.distinguished_name.push(kind, *name);
+        }
         if let Some(organisation) = organisation {
             params
                 .distinguished_name

@@ -117,6 +117,23 @@ impl Scene<'_> {
                 Some(proxy.expired_client("front-proxy-client", None)?),
             )?
             .forging(),
+            Caller::new(
+                "front proxy's authority, its name and another after it",
+                Rank::Invalid,
+                Some(proxy.client_of_names(&["front-proxy-client", "someone"])?),
+            )?
+            .forging(),
+            // The API server takes the last name, and so does lagwise.
+            Caller::new(
+                "certificate of the reader and then another",
+                Rank::Known,
+                Some(users.client_of_names(&[&reader_name, "mary"])?),
+            )?,
+            Caller::new(
+                "certificate of another and then the reader",
+                Rank::Reader,
+                Some(users.client_of_names(&["mary", &reader_name])?),
+            )?,
             Caller::new("front proxy for nobody", Rank::Invalid, front_proxy()?)?,
             Caller::new(
                 "front proxy for the anonymous",
