@@ -20,6 +20,9 @@ const WORST: usize = 20;
 /// A partition is hot if it has at least this many times its share of the lag.
 const HOT: u64 = 2;
 
+/// With fewer unread messages than this, no partition is hot.
+const HOT_MIN: u64 = 10;
+
 /// What is marked of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PartitionMark {
@@ -37,7 +40,10 @@ impl PartitionMark {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         if partition.rule == "stuck" {
             Self::Stuck
-        } else if count > 1 && lag > 0 && lag.saturating_mul(count) >= total.saturating_mul(HOT) {
+        } else if count > 1
+            && lag >= HOT_MIN
+            && lag.saturating_mul(count) >= total.saturating_mul(HOT)
+        {
             Self::Hot
         } else {
             Self::None
