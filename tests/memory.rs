@@ -255,7 +255,7 @@ fn recorded(hpas: usize, step: Duration, points: u32) -> HistoryCost {
             (observed.started, observed.finished) = (now, now);
             let begun = Instant::now();
             let cluster = history.apply(observed, Scope::Whole);
-            let targets = &targets[usize::from(number / STILL % 2 == 0)];
+            let targets = &targets[usize::from((number / STILL).is_multiple_of(2))];
             snapshot = Some(evaluated(cluster, targets));
             sweep = sweep.min(begun.elapsed());
         }

@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(history.uncapped_peak(), None);
         let wanted = |step: u32| match step {
             7 => Some(18),
-            _ if step % 2 == 0 => None,
+            _ if step.is_multiple_of(2) => None,
             _ => Some(3),
         };
         for step in 0..2000 {
