@@ -179,14 +179,11 @@ impl<S: OffsetSource> Poller<S> {
                         state.expire();
                         state.plan_sweeps(&sweeping)
                     }).await?;
+                    state = save_if_due(state, &mut saved_state).await?;
                     if has_finished {
                         publish(&state);
                     }
                     sweeps.start(planned, due);
-                    let has_changes = state.has_unsaved_decisions();
-                    if saved_state.as_ref().is_some_and(|saved| saved.is_due(has_changes)) {
-                        state = save(state, &mut saved_state).await?;
-                    }
                 }
                 event = HistoryHandle::next_event(&mut saved_state) => match event {
                     HistoryEvent::Loaded(saved) => {
@@ -242,6 +239,7 @@ impl<S: OffsetSource> Poller<S> {
                         state.apply_finished(finished, write_findings);
                         state.replan()
                     }).await?;
+                    state = save_if_due(state, &mut saved_state).await?;
                     publish(&state);
                     sweeps.start(new, Instant::now());
                 }
@@ -268,6 +266,19 @@ fn publish(state: &PollerState) {
     let replaced = state.publish();
     // Freed like a change: unless a reader still has it, that takes as long as the snapshot is large.
     tokio::task::spawn_blocking(move || drop(replaced));
+}
+
+/// Saves what a policy has decided before it is served, and everything at times.
+async fn save_if_due(
+    state: PollerState,
+    saved_state: &mut Option<HistoryHandle>,
+) -> Result<PollerState, JoinError> {
+    let has_decisions = state.has_unsaved_decisions();
+    let saved = saved_state.as_mut();
+    match saved.is_some_and(|saved| saved.is_due(has_decisions)) {
+        true => save(state, saved_state).await,
+        false => Ok(state),
+    }
 }
 
 /// Saves the history, if that of earlier processes is loaded.

@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::model::lag::history::memory::SavedHistory;
+use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
 /// The shortest time between two saves.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// The shortest time between two saves after a policy has decided for another number of replicas: a leader that takes over
-/// must not begin with an old one.
-const SAVE_CHANGES_EVERY: Duration = Duration::from_secs(10);
+/// How often a policy's decision for another number of replicas is saved at once: the next leader must not begin with the
+/// number before, which would undo a step down. A save writes everything, so many decisions wait for one another.
+const SAVES_OF_DECISIONS: RateLimit = RateLimit {
+    interval: Duration::from_secs(10),
+    burst: 6,
+};
 
 /// How long the first sweep waits for the saved history. History that arrives later is used as well, but
 /// until then a commit that Kafka has forgotten looks like no commit.
@@ -35,6 +39,7 @@ pub(super) struct HistoryHandle {
     store: HistoryStore,
     is_loaded: bool,
     saved_at: Instant,
+    decisions: TokenBucket,
 }
 
 /// What the poller waits for.
@@ -50,6 +55,7 @@ impl HistoryHandle {
             store,
             is_loaded: false,
             saved_at: Instant::now(),
+            decisions: TokenBucket::full(SAVES_OF_DECISIONS),
         }
     }
 
@@ -86,14 +92,14 @@ impl HistoryHandle {
         self.is_loaded
     }
 
-    /// Whether it is time to save; sooner if a policy has decided for another number of replicas.
-    pub(super) fn is_due(&self, has_changes: bool) -> bool {
-        let every = if has_changes {
-            SAVE_CHANGES_EVERY
-        } else {
-            SAVE_EVERY
-        };
-        self.is_loaded && self.saved_at.elapsed() >= every
+    /// Whether to save now: at times, and at once if a policy has decided for another number of replicas.
+    pub(super) fn is_due(&mut self, has_decisions: bool) -> bool {
+        if !self.is_loaded {
+            return false;
+        }
+        let now = Instant::now();
+        now.duration_since(self.saved_at) >= SAVE_EVERY
+            || has_decisions && self.decisions.take(1, now)
     }
 
     /// Saves the history. Does nothing before the saved history is loaded, which would be lost otherwise.
@@ -102,5 +108,50 @@ impl HistoryHandle {
             self.saved_at = Instant::now();
             self.store.histories.send_replace(Some(Arc::new(history)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(is_loaded: bool, saved_ago: Duration) -> HistoryHandle {
+        let (_, loaded) = oneshot::channel();
+        let (_, stop) = watch::channel(false);
+        let (histories, _) = watch::channel(None);
+        let store = HistoryStore {
+            loaded,
+            histories,
+            stop,
+        };
+        HistoryHandle {
+            is_loaded,
+            saved_at: Instant::now().checked_sub(saved_ago).unwrap(),
+            ..HistoryHandle::new(store)
+        }
+    }
+
+    #[test]
+    fn decisions_are_saved_at_once_and_all_else_at_times() {
+        for (is_loaded, saved_ago, has_decisions, expected) in [
+            (true, 0, true, true),
+            (true, 0, false, false),
+            (true, 30, false, false),
+            (true, 61, false, true),
+            // What was saved before would be lost.
+            (false, 0, true, false),
+            (false, 61, true, false),
+        ] {
+            let mut handle = handle(is_loaded, Duration::from_secs(saved_ago));
+            let found = handle.is_due(has_decisions);
+            assert_eq!(found, expected, "{is_loaded} {saved_ago} {has_decisions}");
+        }
+    }
+
+    #[test]
+    fn many_decisions_wait_for_one_another() {
+        let mut handle = handle(true, Duration::ZERO);
+        let saves = (0..100).filter(|_| handle.is_due(true)).count();
+        assert_eq!(saves, 6);
     }
 }
