@@ -7,8 +7,8 @@ use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, check, conformance, convert, cost, events,
     external_scaler, faults, guide, lag, leader, live, load, login, logins, network, oracle, otlp,
-    outage, policy, protocols, renewal, rows, scale, selectors, shadow, simulate, smoke, state,
-    tenants, topics, unseen, zero,
+    outage, policy, protocols, renewal, rows, scale, selectors, shadow, simulate, simulated_group,
+    smoke, state, tenants, topics, unseen, zero,
 };
 
 /// Environment variable that names the lane to run. Without it all lanes run, on one testbed.
@@ -119,7 +119,7 @@ pub(crate) const LANES: &[Lane] = &[
             tenants::CASES,
             zero::RECORDS,
         ],
-        long: &[policy::LONG, tenants::LONG],
+        long: &[policy::LONG, simulated_group::LONG, tenants::LONG],
     },
     // What the daemon writes: the cap, and scale to zero.
     Lane {

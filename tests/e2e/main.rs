@@ -50,6 +50,7 @@ mod scale;
 mod selectors;
 mod shadow;
 mod simulate;
+mod simulated_group;
 mod smoke;
 mod sources;
 mod state;

@@ -289,6 +289,26 @@ fn a_leader_killed_beside_a_standby_changes_nothing(testbed: &Testbed) -> Result
     Ok(())
 }
 
+/// Prints and returns how often both groups have rebalanced since these epochs.
+fn print_rebalances(
+    kafka: &KafkaCluster,
+    [rate, lag]: [&Scaled; 2],
+    begun: (u32, u32),
+) -> Result<(u32, u32)> {
+    let counts = (
+        rate.rebalances(kafka)? - begun.0,
+        lag.rebalances(kafka)? - begun.1,
+    );
+    for (one, count) in [(rate, counts.0), (lag, counts.1)] {
+        println!(
+            "{}: {count} rebalances, replicas {:?}",
+            one.name,
+            one.moves()
+        );
+    }
+    Ok(counts)
+}
+
 fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("policies")?;
@@ -301,6 +321,7 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     };
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     let clusters = (kafka, plane);
+    // Both HPAs have the same behavior, without stabilization.
     let mut rate = Scaled::start(testbed, clusters, &namespace, &topic, ("rate", "20"))?;
     let mut lag = Scaled::start(testbed, clusters, &namespace, &topic, ("lag", "20"))?;
     produce(kafka, &topic, (20, 180), &mut [&mut rate, &mut lag], |_| {
@@ -308,22 +329,30 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     })?;
     ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
     let begun = (rate.rebalances(kafka)?, lag.rebalances(kafka)?);
-    for load in [(20, 60), (130, 240), (20, 600)] {
+    // A step that lasts, a pause, a flash, and then little, until the policy has stepped down.
+    for load in [(20, 30), (130, 180), (20, 60), (130, 60)] {
         produce(kafka, &topic, load, &mut [&mut rate, &mut lag], |_| {
             Ok(false)
         })?;
     }
-    let counts = (
-        rate.rebalances(kafka)? - begun.0,
-        lag.rebalances(kafka)? - begun.1,
-    );
-    for (one, count) in [(&rate, counts.0), (&lag, counts.1)] {
-        println!(
-            "{}: {count} rebalances, replicas {:?}",
-            one.name,
-            one.moves()
-        );
-    }
+    print_rebalances(kafka, [&rate, &lag], begun)?;
+    produce(
+        kafka,
+        &topic,
+        (20, 1000),
+        &mut [&mut rate, &mut lag],
+        |scaled| {
+            Ok(scaled
+                .iter()
+                .any(|one| one.name == "rate" && one.series.now() <= 2))
+        },
+    )?;
+    let counts = print_rebalances(kafka, [&rate, &lag], begun)?;
+    let metrics = daemon.metrics()?;
+    let of_drains = metrics
+        .lines()
+        .filter(|line| line.starts_with("lagwise_target_") && line.contains("_drain"));
+    of_drains.for_each(|line| println!("{line}"));
     ensure!(
         counts.0 * 3 <= counts.1,
         "{} against {}",
