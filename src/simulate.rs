@@ -7,9 +7,11 @@
 //! Time passes in steps of a second. Messages arrive by a Poisson process and are processed in order, partition by
 //! partition ([`engine`]).
 
+pub mod acceptance;
 pub mod arrivals;
 pub mod benchmark;
 pub mod builtin;
+pub mod clairvoyant;
 pub mod competitors;
 pub mod engine;
 pub mod flink;

@@ -1,5 +1,6 @@
 //! `lagwise simulate`: what scaling policies would do with a workload, and what they would cost.
 
+mod check;
 mod listing;
 mod page;
 mod progress;
@@ -15,6 +16,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 
+use self::check::check;
 use self::listing::list_scenarios;
 use self::page::{COURSES_MAX, RunCourse, render_page};
 use self::progress::ProgressLine;
@@ -28,7 +30,7 @@ use crate::model::hpa::controller::HpaSpec;
 use crate::model::units::spelling::did_you_mean;
 use crate::simulate::arrivals::Arrivals;
 use crate::simulate::benchmark::{
-    ablated_policies, compared_policies, fluid_optima, sweep, with_slo,
+    ablated_policies, compared_policies, find_foresight, sweep, with_slo,
 };
 use crate::simulate::builtin::{builtin_scenarios, variant_scenarios};
 use crate::simulate::engine;
@@ -60,13 +62,15 @@ const MIN_REPLICAS_MAX: u32 = 1000;
     lagwise simulate --scenario sawtooth --hpa hpa.yaml\n  \
     lagwise simulate --seeds 10 -o json | jq '.means'\n  \
     lagwise simulate --ablation --seeds 10\n  \
+    lagwise simulate --check --seeds 10\n  \
     lagwise simulate --trace orders.jsonl --slo 30s\n  \
     lagwise simulate --from-prometheus http://localhost:9090 --group orders --over 6h\n\n\
     The command needs neither Kafka nor Kubernetes. It runs the rate policy, models of other policies, and the \
     arithmetic of the HPA controller on a simulated consumer group. The same seed gives the same result.\n\n\
     The daemon serves the same rate policy for HPAs with the annotation lagwise.dev/policy: rate.\n\n\
     --optimum adds the cost of the cheapest schedule if all arrivals are known in advance, for a group with one queue \
-    and consumers that start at once. Policies can hardly cost less. REGRET is how much more a policy costs.\n\n\
+    and consumers that start at once. Policies can hardly cost less. REGRET is how much more a policy costs. The row \
+    clairvoyant is that schedule in the simulated group, with pods that start early enough.\n\n\
     COST is the sum of replicas in percent of as many replicas as partitions, 5 times the percentage of late messages, \
     and 0.2 for each rebalance.\n\n\
     With --trace or --from-prometheus, the messages are those that really arrived, and the row recorded is what \
@@ -108,6 +112,9 @@ pub struct SimulateArgs {
     /// Also show a cost close to the least possible one, and how much more each policy costs
     #[arg(long, conflicts_with = "ablation")]
     optimum: bool,
+    /// Check that the rate policy reaches its figures on the built-in and the generated scenarios; meant with --seeds 10
+    #[arg(long, conflicts_with_all = ["scenario", "policy", "partitions", "slo", "hpa", "ablation", "report", "write_trace", "optimum"])]
+    check: bool,
     /// List the scenarios and the policies
     #[arg(long)]
     list: bool,
@@ -131,6 +138,18 @@ fn objective(text: &str) -> Result<Duration, String> {
 /// A name that does not exist, or an HPA that cannot be read.
 pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     let trace = args.trace.read().await?;
+    if args.check {
+        ensure!(
+            trace.is_none(),
+            "--check is about scenarios; remove --trace or --from-prometheus"
+        );
+        let (text, is_met) = check(&args, &ProgressLine::for_standard_error())?;
+        print_output(args.output, &text)?;
+        return Ok(match is_met {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
+    }
     let text = simulate(&args, trace.as_ref(), &ProgressLine::for_standard_error())?;
     print_output(args.output, &text)
 }
@@ -176,7 +195,7 @@ fn simulate(
     let mut report = SimulationReport::new(&scenarios, &policies, &result, args.seed, args.seeds);
     report.trace = replay.map(|replay| replay.summary);
     if args.optimum {
-        report.set_optima(&scenarios, &fluid_optima(&scenarios, seeds, threads));
+        report.set_foresight(&scenarios, &find_foresight(&scenarios, seeds, threads));
     }
     if let Some(path) = &args.report {
         let courses = run_courses(&scenarios, &policies, args.seed, &options);

@@ -14,7 +14,9 @@ mod changes;
 mod commits;
 pub mod decision;
 mod down;
+pub mod drain;
 mod estimates;
+mod fluid_group;
 mod ladder;
 pub mod learned;
 mod member_capacities;
@@ -25,25 +27,26 @@ pub mod reading;
 pub mod recommendation;
 pub mod requirement;
 pub mod saved;
+pub mod scaling_totals;
 pub mod settings;
+mod situation;
+pub mod static_comparison;
 mod up;
 
-use self::capacity::estimate_capacity;
-use self::decision::{RateDecision, RateRule, RateTerms};
+use self::decision::{RateDecision, RateRule};
 use self::down::{DownHistory, StepDown};
-use self::estimates::{EstimateScratch, GroupEstimates, ObservedGroup};
+use self::drain::DrainJudge;
+use self::estimates::{EstimateScratch, GroupEstimates};
 use self::ladder::{bound_ladder, build_ladder};
 use self::learned::LearnedPolicy;
 use self::policy_time::{PolicyTime, from_count};
-use self::rates::{FAST, MEDIUM, SLOW};
 use self::reaction::Reaction;
-use self::reading::{GroupReading, SupposedGroup};
+use self::reading::GroupReading;
 use self::requirement::RequirementScratch;
 use self::settings::{PolicyRule, RatePolicySettings};
+use self::situation::{Situation, working_members};
+use self::static_comparison::StaticGroup;
 use self::up::{StepUp, UpTrial};
-
-/// Seconds of consumption from which a group of unknown capacity is judged.
-const WATCHED_MIN: f64 = 40.0;
 
 /// The rate policy of one consumer group.
 #[derive(Clone, Debug)]
@@ -58,6 +61,9 @@ pub struct RatePolicy {
     late: Option<f64>,
     /// Age of the oldest unprocessed message at the reading before, in seconds.
     last_age: f64,
+    /// The group with all replicas, beside which the policy is judged; `None` before the first complete reading.
+    static_group: Option<StaticGroup>,
+    drains: DrainJudge,
     ladder: Vec<u32>,
     ceiling: u32,
     bounds: (u32, u32),
@@ -75,20 +81,6 @@ pub struct PolicyScratch {
     requirement: RequirementScratch,
 }
 
-/// Inputs of the rules at one poll.
-#[derive(Clone, Copy, Debug)]
-struct Situation {
-    now: f64,
-    output: u32,
-    terms: RateTerms,
-    is_stable: bool,
-    stable_for: f64,
-    progress_since: f64,
-    status_replicas: u32,
-    slo: f64,
-    is_supposed: bool,
-}
-
 impl RatePolicy {
     /// Starts with what was learned before; [`LearnedPolicy::default`] for a new group.
     #[must_use]
@@ -104,6 +96,8 @@ impl RatePolicy {
             trial: None,
             late: None,
             last_age: 0.0,
+            static_group: None,
+            drains: DrainJudge::default(),
             ladder: Vec::new(),
             ceiling: 0,
             bounds: (0, 0),
@@ -177,9 +171,12 @@ impl RatePolicy {
             up: None,
             down: None,
             hold: None,
+            against_all: None,
+            drain: self.drains.judged(),
         };
         if !self.read_offsets(reading) {
             self.estimates.drop_windows(moment);
+            self.drains.interrupt();
             decision.rule = RateRule::MissingOffsets;
             return decision;
         }
@@ -213,10 +210,12 @@ impl RatePolicy {
             // What is late after a standstill is not due to the replicas.
             self.late = None;
             decision.rule = RateRule::Stalled;
-            return decision;
+        } else {
+            self.count_damage(&situation, seen.consumed);
+            self.decide(&situation, &mut decision);
         }
-        self.count_damage(&situation, seen.consumed);
-        self.decide(&situation, &mut decision);
+        self.judge_drain(reading, &situation, seen.is_stalled);
+        self.compare_with_all(reading, &situation, seen, &mut decision);
         decision
     }
 
@@ -238,81 +237,6 @@ impl RatePolicy {
             offsets.push((end.0, committed.0));
         }
         !offsets.is_empty()
-    }
-
-    fn assess(
-        &mut self,
-        reading: &GroupReading<'_>,
-        seen: ObservedGroup,
-        output: u32,
-    ) -> Option<Situation> {
-        let now = reading.at.as_secs_f64();
-        let estimates = &self.estimates;
-        let rate =
-            |window| estimates.arrivals.per_second(window).unwrap_or(0.0) * seen.active_share;
-        let (medium, slow) = (rate(MEDIUM), rate(SLOW));
-        let fast = match self.settings.has(PolicyRule::FastRate) {
-            true => rate(FAST),
-            false => medium,
-        };
-        let consumed = estimates.consumption.per_second(MEDIUM).unwrap_or(0.0);
-        let (capacity, is_known) = estimate_capacity(
-            &self.learned,
-            self.settings.capacity_hint,
-            self.settings.has(PolicyRule::Floor),
-            estimates.consumption.per_second_of_whole(WATCHED_MIN),
-            reading.members,
-            now,
-        )?;
-        let poll = reading.poll_interval.as_secs_f64();
-        let delay = self.learned.reaction + self.learned.pause + poll;
-        let share = seen.active_share.max(1e-9);
-        let members = working_members(reading);
-        let loads = &mut self.scratch.estimates.loads;
-        let by_owner = reading.supposed.is_none().then_some(loads);
-        let ahead = estimates.project_age(by_owner, fast / share, (capacity, members), delay);
-        let hot = estimates.partitions.iter().position(|partition| {
-            is_known && medium / share * f64::from(partition.share) > capacity
-        });
-        let terms = RateTerms {
-            arrivals_fast: fast,
-            arrivals_medium: medium,
-            arrivals_slow: slow,
-            consumption: consumed,
-            backlog: seen.backlog,
-            age: seen.age,
-            projected_age: if self.settings.has(PolicyRule::ProjectedAge) {
-                ahead
-            } else {
-                seen.age
-            },
-            capacity,
-            is_capacity_known: is_known,
-            members,
-            delay,
-            pause: self.learned.pause,
-            commit_interval: estimates.gaps.interval(),
-            stuck_partitions: seen.stuck,
-            hot_partition: hot,
-        };
-        Some(Situation {
-            now,
-            output,
-            terms,
-            progress_since: seen.progress_since,
-            is_stable: reading.is_stable || reading.supposed.is_some(),
-            stable_for: match (&reading.supposed, self.learned.last_change) {
-                (Some(_), last) => now - last.map_or(self.learned.began, |last| last.at),
-                (None, _) if reading.is_stable => now - estimates.stable_since,
-                (None, _) => 0.0,
-            },
-            status_replicas: match reading.supposed {
-                Some(SupposedGroup { members, .. }) => members,
-                None => reading.status_replicas,
-            },
-            slo: self.settings.slo.as_secs_f64(),
-            is_supposed: reading.supposed.is_some(),
-        })
     }
 
     fn decide(&mut self, situation: &Situation, decision: &mut RateDecision) {
@@ -361,14 +285,6 @@ impl RatePolicy {
         size_of::<Self>()
             .saturating_add(self.estimates.heap_bytes())
             .saturating_add(self.history.capacity_bytes())
-    }
-}
-
-/// Members that work by the rules' assumption.
-fn working_members(reading: &GroupReading<'_>) -> u32 {
-    match reading.supposed {
-        Some(supposed) => supposed.members,
-        None => reading.members,
     }
 }
 

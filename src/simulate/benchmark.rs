@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::arrivals::Arrivals;
+use super::clairvoyant::clairvoyant_score;
 use super::engine::run;
 use super::flink::{CapacitySource, FlinkSettings};
 use super::optimum::{FluidOptimum, fluid_optimum};
 use super::outcome::RunOptions;
 use super::scaler::SimulatedPolicy;
 use super::scenario::Scenario;
-use super::score::{CostWeights, RunScore};
+use super::score::RunScore;
+use crate::model::policy::scaling_totals::CostWeights;
 use crate::model::policy::settings::{PolicyRule, RatePolicySettings};
 
 /// Scores of each policy in each scenario, as means over the seeds.
@@ -70,24 +72,36 @@ pub fn sweep(
     SweepResult { scores }
 }
 
-/// Finds the fluid optimum of each scenario, as the mean over the seeds, on so many threads.
+/// What a scenario allows if all arrivals are known in advance.
+#[derive(Clone, Copy, Debug)]
+pub struct ForesightResult {
+    pub optimum: FluidOptimum,
+    pub clairvoyant: RunScore,
+}
+
+/// Finds the fluid optimum and the clairvoyant schedule of each scenario, as means over the seeds, on so many threads.
 #[must_use]
-pub fn fluid_optima(
+pub fn find_foresight(
     scenarios: &[Scenario],
     seeds: std::ops::Range<u64>,
     threads: usize,
-) -> Vec<FluidOptimum> {
+) -> Vec<ForesightResult> {
     let pairs = pairs(scenarios, seeds);
     let mut found = in_parallel(&pairs, threads, |(place, seed)| {
         let scenario = scenarios.get(*place)?;
         let arrivals = Arrivals::for_run(scenario, *seed);
-        let optimum = fluid_optimum(scenario, &arrivals, CostWeights::default());
-        Some((*place, *seed, optimum))
+        let schedule = fluid_optimum(scenario, &arrivals, CostWeights::default());
+        let clairvoyant = clairvoyant_score(scenario, *seed, &arrivals, &schedule);
+        Some((*place, *seed, schedule.optimum, clairvoyant))
     });
-    found.sort_unstable_by_key(|(place, seed, _)| (*place, *seed));
+    found.sort_unstable_by_key(|(place, seed, ..)| (*place, *seed));
     let mean = |place| {
-        let of_scenario = found.iter().filter(|found| found.0 == place);
-        FluidOptimum::mean(of_scenario.map(|(.., optimum)| optimum))
+        let of_scenario = found.iter().filter(move |found| found.0 == place);
+        let optima = of_scenario.clone().map(|(_, _, optimum, _)| optimum);
+        ForesightResult {
+            optimum: FluidOptimum::mean(optima),
+            clairvoyant: RunScore::mean(of_scenario.map(|(.., score)| score)),
+        }
     };
     (0..scenarios.len()).map(mean).collect()
 }

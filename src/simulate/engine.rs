@@ -331,6 +331,8 @@ impl<'a> Simulation<'a> {
         let before = self.deployment.spec_replicas;
         let after = if matches!(self.policy, SimulatedPolicy::Static) {
             most
+        } else if matches!(self.policy, SimulatedPolicy::Clairvoyant) {
+            self.options.scheduled(now).unwrap_or(before).min(most)
         } else {
             let spec = self.options.hpa_of(self.policy, most);
             let reading = match self.metric {

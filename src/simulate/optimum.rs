@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::arrivals::Arrivals;
 use super::numbers::{index, to_float, whole};
 use super::scenario::Scenario;
-use super::score::CostWeights;
+use crate::model::policy::scaling_totals::CostWeights;
 
 /// Seconds between two times at which the replicas may change.
-const SLOT: u32 = 15;
+pub(super) const SLOT: u32 = 15;
 
 /// Parts of a slot in which messages are late or not.
 const PARTS: u32 = 5;
@@ -46,13 +46,21 @@ impl FluidOptimum {
     }
 }
 
+/// The fluid optimum with its schedule.
+#[derive(Clone, Debug, Default)]
+pub struct FluidSchedule {
+    pub optimum: FluidOptimum,
+    /// The replicas in each slot of 15 seconds.
+    pub replicas: Vec<u32>,
+}
+
 /// Finds the fluid optimum of a run.
 #[must_use]
 pub fn fluid_optimum(
     scenario: &Scenario,
     arrivals: &Arrivals,
     weights: CostWeights,
-) -> FluidOptimum {
+) -> FluidSchedule {
     let fluid = Fluid::new(scenario, arrivals, weights);
     let values = fluid.values();
     fluid.follow(&values)
@@ -231,9 +239,10 @@ impl<'a> Fluid<'a> {
     }
 
     /// Follows the cheapest schedule.
-    fn follow(&self, values: &[Vec<Vec<f64>>]) -> FluidOptimum {
+    fn follow(&self, values: &[Vec<Vec<f64>>]) -> FluidSchedule {
         let mut replicas = self.scenario.first_replicas().clamp(1, self.most);
         let (mut backlog, mut late, mut changes, mut sum) = (0.0, 0.0, 0.0, 0.0);
+        let mut schedule = Vec::with_capacity(index(self.slots));
         for slot in 0..self.slots {
             let after = values
                 .get(index(slot) + 1)
@@ -258,6 +267,7 @@ impl<'a> Fluid<'a> {
                 changes += 1.0;
                 replicas = best;
             }
+            schedule.push(replicas);
             let outcome = self.pass(slot, backlog, self.service(slot, replicas));
             backlog = outcome.backlog;
             late += outcome.late;
@@ -265,11 +275,15 @@ impl<'a> Fluid<'a> {
         }
         late += self.late_at_end(backlog);
         let total = self.arrived(self.scenario.duration).max(1.0);
-        FluidOptimum {
+        let optimum = FluidOptimum {
             cost: self.replica * sum + self.late * late + self.change * changes,
             cost_percent: self.replica * sum,
             late_percent: 100.0 * late / total,
             scale_changes: changes,
+        };
+        FluidSchedule {
+            optimum,
+            replicas: schedule,
         }
     }
 }
@@ -285,7 +299,7 @@ mod tests {
 
     fn optimum(scenario: &Scenario) -> FluidOptimum {
         let arrivals = Arrivals::for_run(scenario, 1);
-        fluid_optimum(scenario, &arrivals, CostWeights::default())
+        fluid_optimum(scenario, &arrivals, CostWeights::default()).optimum
     }
 
     #[test]

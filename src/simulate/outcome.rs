@@ -1,6 +1,9 @@
 //! Options and outcome of a run, and what is counted during one.
 
-use super::numbers::to_float;
+use std::sync::Arc;
+
+use super::numbers::{index, to_float};
+use super::optimum::SLOT;
 use super::partitions::AgeCounter;
 use super::records::RunRecords;
 use super::scaler::SimulatedPolicy;
@@ -26,9 +29,17 @@ pub struct RunOptions {
     pub has_syncs: bool,
     /// An HPA whose limits and `behavior` are used instead of the policy's own.
     pub hpa: Option<HpaSpec>,
+    /// The replicas in each slot of the fluid optimum, for the clairvoyant schedule.
+    pub schedule: Option<Arc<[u32]>>,
 }
 
 impl RunOptions {
+    /// The replicas of the schedule at a time in seconds; `None` without one.
+    pub(super) fn scheduled(&self, now: u32) -> Option<u32> {
+        let schedule = self.schedule.as_ref()?;
+        schedule.get(index(now / SLOT)).copied()
+    }
+
     /// The HPA of a policy, for a workload with so many partitions.
     #[must_use]
     pub fn hpa_of(&self, policy: &SimulatedPolicy, partitions: u32) -> HpaSpec {

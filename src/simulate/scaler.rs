@@ -22,6 +22,8 @@ pub enum SimulatedPolicy {
     Rate(RatePolicySettings),
     /// As many replicas as partitions, always.
     Static,
+    /// A schedule that was found with all arrivals known.
+    Clairvoyant,
     /// An HPA on lag with this target per replica, and a stabilisation window if it is not the default one.
     Lag {
         threshold: u32,
@@ -45,6 +47,7 @@ impl SimulatedPolicy {
                 Some(rule) => format!("rate without {rule:?}"),
             },
             SimulatedPolicy::Static => "static".to_owned(),
+            SimulatedPolicy::Clairvoyant => "clairvoyant".to_owned(),
             SimulatedPolicy::Lag {
                 threshold,
                 window_seconds: None,
@@ -144,7 +147,7 @@ impl Scaler {
                 *settings,
                 LearnedPolicy::default(),
             ))),
-            SimulatedPolicy::Static => Scaler::Static,
+            SimulatedPolicy::Static | SimulatedPolicy::Clairvoyant => Scaler::Static,
             SimulatedPolicy::Lag { .. } => Scaler::Lag,
             SimulatedPolicy::KedaEven { threshold } => Scaler::KedaEven(KedaEven::new(*threshold)),
             SimulatedPolicy::Divisors => Scaler::Divisors(DivisorPolicy::default()),

@@ -2,21 +2,7 @@
 
 use serde::Serialize;
 
-/// Weights of the cost J: percent of the static cost + `late` x percent of late messages + `rebalance` x rebalances.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct CostWeights {
-    pub late: f64,
-    pub rebalance: f64,
-}
-
-impl Default for CostWeights {
-    fn default() -> Self {
-        Self {
-            late: 5.0,
-            rebalance: 0.2,
-        }
-    }
-}
+use crate::model::policy::scaling_totals::CostWeights;
 
 /// A change opposite to the one before is a reversal, if that was at most so many seconds earlier.
 pub const REVERSAL_WITHIN: u32 = 1800;

@@ -139,15 +139,15 @@ fn write_content(
     });
 }
 
-/// The means of the policies, and what really happened.
+/// The means of the policies, and what they are judged by.
 fn points(report: &SimulationReport) -> Vec<ParetoPoint> {
     report
         .mean_scores()
-        .map(|(name, score, is_recorded)| ParetoPoint {
+        .map(|(name, score, is_reference)| ParetoPoint {
             name: name.to_owned(),
             late: score.late_percent,
             replicas: score.cost_percent,
-            is_recorded,
+            is_reference,
         })
         .collect()
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::text_table::{TableColumn, TextTable};
+use crate::model::policy::scaling_totals::CostWeights;
 use crate::model::units::short_duration::short_duration;
-use crate::simulate::benchmark::SweepResult;
+use crate::simulate::benchmark::{ForesightResult, SweepResult};
 use crate::simulate::optimum::FluidOptimum;
 use crate::simulate::replay::{CapacityBasis, RecordedOutcome, ReplaySummary};
 use crate::simulate::scaler::SimulatedPolicy;
 use crate::simulate::scenario::Scenario;
-use crate::simulate::score::{CostWeights, RunScore};
+use crate::simulate::score::RunScore;
 
 /// Name of what really happened, beside the policies.
 const RECORDED: &str = "recorded";
@@ -34,10 +35,11 @@ pub(super) struct SimulationReport {
     means: Vec<PolicyScore>,
 }
 
-/// About the least possible costs.
+/// About the least possible costs, and what a schedule reaches that knows all arrivals.
 #[derive(Debug, Serialize)]
 struct OptimumScores {
     mean: FluidOptimum,
+    clairvoyant: PolicyScore,
     scenarios: Vec<ScenarioOptimum>,
 }
 
@@ -46,6 +48,7 @@ struct ScenarioOptimum {
     scenario: String,
     #[serde(flatten)]
     optimum: FluidOptimum,
+    clairvoyant: PolicyScore,
 }
 
 /// Scores of one policy.
@@ -100,15 +103,19 @@ impl SimulationReport {
         }
     }
 
-    /// Adds the fluid optimum of each scenario.
-    pub(super) fn set_optima(&mut self, scenarios: &[Scenario], optima: &[FluidOptimum]) {
-        let each = scenarios.iter().zip(optima);
-        let each = each.map(|(scenario, optimum)| ScenarioOptimum {
+    /// Adds what each scenario allows if all arrivals are known.
+    pub(super) fn set_foresight(&mut self, scenarios: &[Scenario], found: &[ForesightResult]) {
+        let policy = &SimulatedPolicy::Clairvoyant;
+        let each = scenarios.iter().zip(found);
+        let each = each.map(|(scenario, found)| ScenarioOptimum {
             scenario: scenario.name.to_string(),
-            optimum: *optimum,
+            optimum: found.optimum,
+            clairvoyant: PolicyScore::new(policy, Some(scenario), found.clairvoyant),
         });
+        let mean = RunScore::mean(found.iter().map(|found| &found.clairvoyant));
         self.optimum = Some(OptimumScores {
-            mean: FluidOptimum::mean(optima.iter()),
+            mean: FluidOptimum::mean(found.iter().map(|found| &found.optimum)),
+            clairvoyant: PolicyScore::new(policy, None, mean),
             scenarios: each.collect(),
         });
     }
@@ -132,28 +139,35 @@ impl SimulationReport {
 
     /// A header, what really happened, and the policies by their mean over the scenarios.
     pub(super) fn score_rows(&self) -> Vec<Vec<String>> {
-        let least = self.optimum.as_ref().map(|optimum| optimum.mean);
-        // Without the optimum there is no column for what a policy costs more.
-        let regret = |cost: Option<f64>| {
-            least.map(|least| {
-                cost.map_or_else(String::new, |cost| format!("{:+.1}", cost - least.cost))
+        // Without the optimum there are no columns for what a policy costs more.
+        let regrets = |cost: Option<f64>| {
+            self.optimum.as_ref().map(|optimum| {
+                [optimum.mean.cost, optimum.clairvoyant.cost].map(|least| {
+                    cost.map_or_else(String::new, |cost| format!("{:+.1}", cost - least))
+                })
             })
         };
         let header = std::iter::once("POLICY").chain(SCORES);
-        let header = header.chain(least.map(|_| REGRET)).map(str::to_owned);
-        let mut rows: Vec<Vec<String>> = vec![header.collect()];
-        let mut add = |cells: [String; 9], regret: Option<String>| {
-            rows.push(cells.into_iter().chain(regret).collect());
+        let header = header.chain(self.optimum.iter().flat_map(|_| REGRETS));
+        let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).collect()];
+        let mut add = |cells: [String; 9], cost: Option<f64>| {
+            let regrets = regrets(cost).into_iter().flatten();
+            rows.push(cells.into_iter().chain(regrets).collect());
         };
         if let Some(trace) = &self.trace {
             let cost = trace.recorded.whole.map(|score| score.cost(self.weights));
-            add(recorded_cells(&trace.recorded), regret(cost));
+            add(recorded_cells(&trace.recorded), cost);
         }
-        if let Some(least) = &least {
-            add(optimum_cells(least), regret(None));
+        if let Some(optimum) = &self.optimum {
+            add(optimum_cells(&optimum.mean), None);
+            let clairvoyant = &optimum.clairvoyant;
+            add(
+                cells(&clairvoyant.policy, clairvoyant),
+                Some(clairvoyant.cost),
+            );
         }
         for mean in &self.means {
-            add(cells(&mean.policy, mean), regret(Some(mean.cost)));
+            add(cells(&mean.policy, mean), Some(mean.cost));
         }
         rows
     }
@@ -173,12 +187,16 @@ impl SimulationReport {
         rows
     }
 
-    /// The scores of the policies as means, and of what really happened if that is known.
+    /// The scores of the policies as means; marked, also of what they are judged by: what really happened, and the
+    /// clairvoyant schedule.
     pub(super) fn mean_scores(&self) -> impl Iterator<Item = (&str, RunScore, bool)> {
         let recorded = self.trace.iter().filter_map(|trace| trace.recorded.whole);
         let recorded = recorded.map(|score| (RECORDED, score, true));
+        let foresight = self.optimum.iter().map(|optimum| &optimum.clairvoyant);
+        let foresight = foresight.map(|score| (score.policy.as_str(), score.score, true));
         let means = self.means.iter();
-        recorded.chain(means.map(|mean| (mean.policy.as_str(), mean.score, false)))
+        let references = recorded.chain(foresight);
+        references.chain(means.map(|mean| (mean.policy.as_str(), mean.score, false)))
     }
 
     /// The policies in a scenario, in their order.
@@ -211,8 +229,8 @@ const SCORES: [&str; 8] = [
     "RECOVERY",
 ];
 
-/// The column of what a policy costs more than the fluid optimum.
-const REGRET: &str = "REGRET";
+/// The columns of what a policy costs more than the fluid optimum, and than the clairvoyant schedule.
+const REGRETS: [&str; 2] = ["REGRET", "OVER CLAIRVOYANT"];
 
 fn cells(name: &str, of: &PolicyScore) -> [String; 9] {
     score_cells(name, of.cost, &of.score)
@@ -236,7 +254,8 @@ fn score_cells(name: &str, cost: f64, score: &RunScore) -> [String; 9] {
 pub(super) fn render_report(report: &SimulationReport) -> String {
     let mut columns = vec![TableColumn::text("POLICY")];
     columns.extend(SCORES.map(TableColumn::number));
-    columns.extend(report.optimum.as_ref().map(|_| TableColumn::number(REGRET)));
+    let regrets = report.optimum.iter().flat_map(|_| REGRETS);
+    columns.extend(regrets.map(TableColumn::number));
     let mut table = TextTable::new(columns);
     for row in report.score_rows().into_iter().skip(1) {
         table.add_row(row);

@@ -6,7 +6,7 @@ use clap::Parser;
 
 use super::*;
 
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 struct SimulateCli {
     #[command(flatten)]
     simulate: SimulateArgs,
@@ -183,6 +183,22 @@ fn lists_what_there_is() {
     }
 }
 
+#[test]
+fn the_check_is_of_fixed_scenarios_and_policies() {
+    let clap_error = |args: &[&str]| SimulateCli::try_parse_from(args).unwrap_err().to_string();
+    for option in [
+        &["--scenario", "step"][..],
+        &["--slo", "30s"],
+        &["--ablation"],
+    ] {
+        let args = [&["simulate", "--check"], option].concat();
+        assert!(
+            clap_error(&args).contains("cannot be used with"),
+            "{option:?}"
+        );
+    }
+}
+
 /// A trace of the scenario `step` under lag / 200.
 fn recorded_step() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -277,14 +293,21 @@ fn the_optimum_adds_a_row_and_the_regret() {
     ];
     let text = simulated(&args).unwrap();
     let rows: Vec<&str> = text.lines().map(str::trim).collect();
-    assert!(rows[1].ends_with("REGRET"), "{text}");
+    assert!(rows[1].ends_with("REGRET  OVER CLAIRVOYANT"), "{text}");
     assert!(rows[2].starts_with("optimum "), "{text}");
-    for (row, policy) in rows[3..].iter().zip(["rate", "static"]) {
-        let regret = row.split_whitespace().last().unwrap_or_default();
+    for (row, policy) in rows[3..].iter().zip(["clairvoyant", "rate", "static"]) {
+        let regret = row.split_whitespace().rev().nth(1).unwrap_or_default();
         assert!(row.starts_with(policy) && regret.starts_with('+'), "{text}");
     }
     let json = simulated(&[&args[..], &["-o", "json"]].concat()).unwrap();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["optimum"]["scenarios"][0]["scenario"], "step");
-    assert!(json["optimum"]["mean"]["cost"].as_f64() < json["means"][0]["cost"].as_f64());
+    let optimum = &json["optimum"];
+    let costs = [&optimum["mean"], &optimum["clairvoyant"], &json["means"][0]];
+    let costs = costs.map(|of| of["cost"].as_f64().unwrap());
+    assert!(costs[0] < costs[1] && costs[0] < costs[2], "{costs:?}");
+    assert_eq!(
+        optimum["scenarios"][0]["clairvoyant"]["policy"],
+        "clairvoyant"
+    );
 }

@@ -1,13 +1,13 @@
 //! Findings about the policy and the hold of a metric.
 
-use crate::model::evaluation::policy_outcome::{PolicyOutcome, RateUnavailable};
+use crate::model::evaluation::policy_outcome::{PolicyOutcome, RateOutcome, RateUnavailable};
 use crate::model::evaluation::{HpaMetric, ValueRule};
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::policy::decision::RateHoldReason;
 use crate::model::units::hpa_key::HpaKey;
 
-/// Finds what keeps the rate policy of a metric from deciding, what more replicas do not help, and a hold that keeps
-/// replicas from changing.
+/// Finds what keeps the rate policy of a metric from deciding, what more replicas do not help, late messages that cost more
+/// than the policy saves, and a hold that keeps replicas from changing.
 pub fn find_in_policy(metric: &HpaMetric<'_>) -> Vec<Finding> {
     let Some(outcome) = metric.evaluation.policy.as_deref() else {
         return Vec::new();
@@ -38,6 +38,9 @@ pub fn find_in_policy(metric: &HpaMetric<'_>) -> Vec<Finding> {
     }) {
         note(FindingCode::MoreReplicasNoHelp, message.to_owned());
     }
+    if let Some(message) = outcome.rate.as_ref().and_then(describe_cheaper) {
+        note(FindingCode::AllReplicasCheaper, message);
+    }
     if let Some(held) = outcome.hold.as_ref().filter(|_| is_held)
         && let Some(replicas) = held.replicas
     {
@@ -48,6 +51,17 @@ pub fn find_in_policy(metric: &HpaMetric<'_>) -> Vec<Finding> {
         note(FindingCode::ReplicasHeld, message);
     }
     found
+}
+
+/// Says that all replicas would cost less, if they would.
+fn describe_cheaper(rate: &RateOutcome) -> Option<String> {
+    let compared = rate.decision.against_all.as_ref();
+    let compared = compared.filter(|compared| compared.is_all_cheaper)?;
+    let replicas = compared.members.div_ceil(rate.threads.get());
+    Some(format!(
+        "always running {replicas} replicas would cost less than the rate policy: too many messages are older than {} s when they are processed",
+        rate.slo.as_secs()
+    ))
 }
 
 /// Why the rate policy cannot decide, if that does not pass by itself.

@@ -39,6 +39,8 @@ use crate::model::keda::scaled_object::KedaManifests;
 use crate::model::keda::shadow::find_unread_objects;
 use crate::model::lag::assembly::Scope;
 use crate::model::policy::decision::{RateDecision, RateRule, RateTerms};
+use crate::model::policy::scaling_totals::ScalingTotals;
+use crate::model::policy::static_comparison::StaticComparison;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::targets::tenancy::{Grant, Tenancy};
@@ -395,6 +397,14 @@ fn policy_findings() -> Vec<Finding> {
         up: None,
         down: None,
         hold: None,
+        against_all: Some(StaticComparison {
+            seconds: 7200.0,
+            members: 24,
+            policy: ScalingTotals::default(),
+            all: ScalingTotals::default(),
+            is_all_cheaper: true,
+        }),
+        drain: None,
     };
     let held = PolicyOutcome {
         policy: ScalingPolicy::Rate,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MetricValue, ValueRule};
 use crate::model::policy::decision::RateDecision;
-use crate::model::policy::recommendation::ScalingTotals;
+use crate::model::policy::scaling_totals::ScalingTotals;
 use crate::model::settings::replica_hold::{HoldDirection, ReplicaHold};
 use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::targets::{QueryHash, Target};

@@ -77,12 +77,11 @@ impl RatePolicy {
 
     /// Counts the messages that are late because there were too few replicas. Their price delays the next step down.
     pub(super) fn count_damage(&mut self, situation: &Situation, consumed: f64) {
-        let last_age = std::mem::replace(&mut self.last_age, situation.terms.age);
         let Some(late) = &mut self.late else { return };
         let Situation {
             now, terms, slo, ..
         } = *situation;
-        if terms.age.max(last_age) > slo {
+        if situation.is_late {
             *late += consumed;
         }
         let is_over = terms.age < slo / 4.0 && terms.projected_age < slo / 4.0;

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::drain::DrainCalibration;
 use super::requirement::ReplicaRequirement;
+use super::static_comparison::StaticComparison;
 
 /// Number of replicas that the policy recommends, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,12 @@ pub struct RateDecision {
     pub down: Option<DownRequirement>,
     /// Why the number does not follow the requirement, if it does not.
     pub hold: Option<RateHold>,
+    /// The policy beside always running all replicas; `None` before an hour was observed.
+    #[serde(default)]
+    pub against_all: Option<StaticComparison>,
+    /// How long the last backlog was expected to last, and did; `None` before the first one.
+    #[serde(default)]
+    pub drain: Option<DrainCalibration>,
 }
 
 /// The rule that decided.

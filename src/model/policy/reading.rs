@@ -37,6 +37,8 @@ pub struct SupposedGroup {
     pub backlog: f64,
     /// Age of the oldest of them, in seconds.
     pub age: f64,
+    /// Messages processed since the last reading.
+    pub processed: f64,
 }
 
 /// What Kafka says of one partition of the group.

@@ -1,45 +1,17 @@
 //! Simulates a policy that is only recommended, and compares it with what happened.
 
-use serde::{Deserialize, Serialize};
-
 use super::decision::RateTerms;
+use super::fluid_group::{FluidGroup, FluidProgress};
 use super::reading::SupposedGroup;
-
-/// Totals of scaling over some time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ScalingTotals {
-    /// Replicas times minutes.
-    pub replica_minutes: f64,
-    /// Changes of the number of replicas, each of which is at least one rebalance.
-    pub changes: u32,
-    /// Messages processed.
-    pub messages: f64,
-    /// Messages that were older than the objective when they were processed.
-    pub late_messages: f64,
-}
-
-impl ScalingTotals {
-    /// Part of the messages that was late; `None` without messages.
-    #[must_use]
-    pub fn late_share(&self) -> Option<f64> {
-        (self.messages > 0.0).then(|| self.late_messages / self.messages)
-    }
-
-    fn add(&mut self, replicas: u32, seconds: f64, messages: f64, is_late: bool) {
-        self.replica_minutes += f64::from(replicas) * seconds / 60.0;
-        self.messages += messages;
-        if is_late {
-            self.late_messages += messages;
-        }
-    }
-}
+use super::scaling_totals::ScalingTotals;
 
 /// A group as it would be with as many members as the policy recommends: arrivals and capacity are measured, the
 /// backlog is what they leave.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecommendedGroup {
-    members: u32,
-    backlog: f64,
+    group: FluidGroup,
+    /// Messages processed between the last two readings.
+    processed: f64,
     /// The number recommended, and when its members have joined.
     pending: Option<(f64, u32)>,
     /// Until when a rebalance stops the group.
@@ -54,12 +26,16 @@ pub struct RecommendedGroup {
 }
 
 impl RecommendedGroup {
-    /// Begins with the group as it is.
+    /// Begins with the group as it is: its members, its backlog and the age of the oldest message in it.
     #[must_use]
-    pub fn new(now: f64, members: u32, backlog: f64) -> Self {
+    pub fn new(now: f64, members: u32, (backlog, age): (f64, f64)) -> Self {
         Self {
-            members: members.max(1),
-            backlog,
+            group: FluidGroup {
+                members: members.max(1),
+                backlog,
+                age,
+            },
+            processed: 0.0,
             pending: None,
             paused_until: now,
             actual_members: members,
@@ -88,46 +64,44 @@ impl RecommendedGroup {
         if let Some((at, members)) = self.pending
             && now >= at
         {
-            (self.members, self.pending) = (members, None);
+            (self.group.members, self.pending) = (members, None);
             self.paused_until = now + terms.pause;
         }
         let works = (elapsed - (self.paused_until - (now - elapsed)).clamp(0.0, elapsed)).max(0.0);
-        self.backlog += terms.arrivals_fast * elapsed;
-        let processed = (terms.capacity * f64::from(self.members) * works).min(self.backlog);
-        let age = self.age(terms);
-        self.backlog -= processed;
+        let arrivals = terms.arrivals_fast;
+        let progress = self
+            .group
+            .advance((elapsed, works), arrivals, terms.capacity);
+        let FluidProgress { processed, age } = progress;
+        self.processed = processed;
         self.recommended
-            .add(self.members, elapsed, processed, age > slo);
+            .add(self.group.members, elapsed, processed, age > slo);
     }
 
     /// Takes in what the policy recommends. More members take as long as the reaction to join.
     pub fn follow(&mut self, now: f64, replicas: u32, terms: &RateTerms) {
-        let expected = self.pending.map_or(self.members, |(_, pending)| pending);
+        let expected = self
+            .pending
+            .map_or(self.group.members, |(_, pending)| pending);
         if replicas == expected {
             return;
         }
         self.recommended.changes = self.recommended.changes.saturating_add(1);
-        let wait = match replicas > self.members {
+        let wait = match replicas > self.group.members {
             true => (terms.delay - terms.pause).max(0.0),
             false => 0.0,
         };
         self.pending = Some((now + wait, replicas));
     }
 
-    fn age(&self, terms: &RateTerms) -> f64 {
-        match self.backlog > 0.0 {
-            true => self.backlog / terms.arrivals_fast.max(1e-3),
-            false => 0.0,
-        }
-    }
-
     /// The group as the rules of the policy see it.
     #[must_use]
-    pub fn supposed(&self, terms: &RateTerms) -> SupposedGroup {
+    pub fn supposed(&self) -> SupposedGroup {
         SupposedGroup {
-            members: self.members,
-            backlog: self.backlog,
-            age: self.age(terms),
+            members: self.group.members,
+            backlog: self.group.backlog,
+            age: self.group.age,
+            processed: self.processed,
         }
     }
 }
@@ -148,7 +122,7 @@ mod tests {
 
     #[test]
     fn too_few_members_make_messages_late_until_more_have_joined() {
-        let mut group = RecommendedGroup::new(0.0, 2, 0.0);
+        let mut group = RecommendedGroup::new(0.0, 2, (0.0, 0.0));
         let slo = 20.0;
         let mut now = 0.0;
         let mut pass = |group: &mut RecommendedGroup, seconds: u32, arrivals: f64| {
@@ -167,9 +141,9 @@ mod tests {
         assert_eq!(group.recommended.changes, 1);
         // 45 s until they join: 400 messages per second are left over.
         pass(&mut group, 40, 600.0);
-        assert_eq!(group.supposed(&terms(600.0)).members, 2);
+        assert_eq!(group.supposed().members, 2);
         pass(&mut group, 600, 600.0);
-        let after = group.supposed(&terms(600.0));
+        let after = group.supposed();
         assert_eq!((after.members, after.backlog < 1.0), (8, true), "{after:?}");
         let late = group.recommended.late_share().unwrap();
         assert!((0.01..0.5).contains(&late), "{late}");

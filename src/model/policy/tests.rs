@@ -266,6 +266,7 @@ fn a_group_that_is_not_at_the_number_is_supposed_to_be() {
             members,
             backlog: 0.0,
             age: 0.0,
+            processed: 0.0,
         });
         lowest = lowest.min(group.poll().replicas);
     }
@@ -275,6 +276,7 @@ fn a_group_that_is_not_at_the_number_is_supposed_to_be() {
         members: 6,
         backlog: 50_000.0,
         age: 100.0,
+        processed: 0.0,
     });
     assert_eq!(group.poll().rule, RateRule::Up);
 }
@@ -332,6 +334,7 @@ proptest! {
                     members,
                     backlog,
                     age: backlog / 100.0,
+                    processed: backlog / 10.0,
                 }),
             });
             prop_assert!((1..=ceiling.max(1)).contains(&decision.replicas), "{:?}", decision);

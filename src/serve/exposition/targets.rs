@@ -7,7 +7,8 @@ use crate::model::diagnostics::explain::policy::rule_label;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{EvaluatedMetric, ValueRule};
 use crate::model::policy::decision::RateTerms;
-use crate::model::policy::recommendation::ScalingTotals;
+use crate::model::policy::drain::DrainCalibration;
+use crate::model::policy::scaling_totals::ScalingTotals;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 
@@ -134,6 +135,37 @@ pub(super) async fn policies(
             if let Some(terms) = terms {
                 samples.sample(&labels(metric), SampleValue::Rounded(estimate(&terms)));
                 samples.flush_if_full().await?;
+            }
+        }
+    }
+    text.family(&families::TARGET_COST);
+    for (metric, outcome) in &with_policy {
+        let decision = outcome.rate.as_ref().map(|rate| &rate.decision);
+        if let Some(compared) = decision.and_then(|decision| decision.against_all) {
+            let (rate, all) = compared.costs();
+            for (by, cost) in [("rate", rate), ("all_replicas", all)] {
+                text.sample(&labels(metric).with("by", by), Rounded(cost));
+                text.flush_if_full().await?;
+            }
+        }
+    }
+    type Judgement = fn(&DrainCalibration) -> f64;
+    let judgements: [(_, Judgement); 3] = [
+        (&families::TARGET_EXPECTED_DRAIN_SECONDS, |drain| {
+            drain.expected
+        }),
+        (&families::TARGET_ACTUAL_DRAIN_SECONDS, |drain| drain.actual),
+        (&families::TARGET_DRAINS_TOTAL, |drain| {
+            f64::from(drain.count)
+        }),
+    ];
+    for (family, judgement) in judgements {
+        text.family(family);
+        for (metric, outcome) in &with_policy {
+            let decision = outcome.rate.as_ref().map(|rate| &rate.decision);
+            if let Some(drain) = decision.and_then(|decision| decision.drain) {
+                text.sample(&labels(metric), Rounded(judgement(&drain)));
+                text.flush_if_full().await?;
             }
         }
     }

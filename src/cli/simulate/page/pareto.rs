@@ -27,8 +27,8 @@ pub(super) struct ParetoPoint {
     pub(super) late: f64,
     /// Replicas in percent of as many as partitions.
     pub(super) replicas: f64,
-    /// Whether it really happened.
-    pub(super) is_recorded: bool,
+    /// Whether nobody could choose it: what really happened, or a schedule that knows all arrivals in advance.
+    pub(super) is_reference: bool,
 }
 
 /// Places in a picture.
@@ -57,7 +57,8 @@ impl PlotScale {
 
 /// The points that no other one beats in both, from left to right.
 fn front(points: &[ParetoPoint]) -> Vec<&ParetoPoint> {
-    let mut sorted: Vec<&ParetoPoint> = points.iter().collect();
+    let choices = points.iter().filter(|point| !point.is_reference);
+    let mut sorted: Vec<&ParetoPoint> = choices.collect();
     sorted.sort_by(|a, b| {
         a.late
             .total_cmp(&b.late)
@@ -224,8 +225,8 @@ fn write_point(
     is_best: bool,
 ) {
     let (x, y) = (scale.x(point.late), scale.y(point.replicas));
-    let class = match (point.is_recorded, is_best) {
-        (true, _) => "recorded",
+    let class = match (point.is_reference, is_best) {
+        (true, _) => "reference",
         (false, true) => "best",
         (false, false) => "other",
     };
@@ -258,13 +259,17 @@ mod tests {
             name: name.to_owned(),
             late,
             replicas,
-            is_recorded: false,
+            is_reference: false,
         }
     }
 
     #[test]
     fn the_front_has_what_nothing_beats() {
         let points = [
+            ParetoPoint {
+                is_reference: true,
+                ..point("clairvoyant", 1.0, 40.0)
+            },
             point("cheap", 10.0, 50.0),
             point("worse", 10.0, 60.0),
             point("static", 3.0, 100.0),

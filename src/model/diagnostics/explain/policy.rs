@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::evaluation::policy_outcome::{PolicyOutcome, RateOutcome, RecommendationTotals};
 use crate::model::evaluation::{HpaMetric, policy_outcome};
 use crate::model::policy::decision::{RateDecision, RateHold, RateHoldReason, RateRule, RateTerms};
+use crate::model::policy::drain::DrainCalibration;
 use crate::model::policy::requirement::ReplicaRequirement;
+use crate::model::policy::static_comparison::StaticComparison;
 use crate::model::settings::replica_hold::rfc3339;
 use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::units::newtypes::Moment;
@@ -157,6 +159,8 @@ fn describe_decision(rate: &RateOutcome, lines: &mut Vec<String>) {
     if let Some(totals) = &rate.totals {
         lines.push(describe_totals(totals));
     }
+    lines.extend(decision.against_all.as_ref().map(describe_comparison));
+    lines.extend(decision.drain.as_ref().map(describe_drain));
 }
 
 fn describe_terms(terms: &RateTerms, rate: &RateOutcome, lines: &mut Vec<String>) {
@@ -268,12 +272,46 @@ fn describe_hold(held: &policy_outcome::HeldReplicas) -> String {
     }
 }
 
-fn describe_totals(totals: &RecommendationTotals) -> String {
-    let (rate, actual) = (&totals.rate, &totals.actual);
-    let late = |share: Option<f64>| match share {
+fn late(share: Option<f64>) -> String {
+    match share {
         Some(share) => format!("{:.2} %", share * 100.0),
         None => "unknown".to_owned(),
+    }
+}
+
+fn describe_comparison(compared: &StaticComparison) -> String {
+    let (policy, all) = (&compared.policy, &compared.all);
+    let costs = compared.costs();
+    format!(
+        "over {:.1} h, always {} would have had {} of late messages; the policy has {}, with {:.0} % of the replicas: a cost of {:.0} instead of {:.0}, at 5 for each percent of late messages and 0.2 for each change in 3 h",
+        compared.seconds / 3600.0,
+        compared.members,
+        late(all.late_share()),
+        late(policy.late_share()),
+        policy.replica_percent(compared.members, compared.seconds),
+        costs.0,
+        costs.1
+    )
+}
+
+fn describe_drain(drain: &DrainCalibration) -> String {
+    let mean = match drain.count {
+        1 => String::new(),
+        count => format!(
+            "; over {count} backlogs, the expected times were {:.0} % off on average",
+            drain.mean_error * 100.0
+        ),
     };
+    format!(
+        "the last backlog was expected to be gone after {:.0} s, and was after {:.0} s, at {}{mean}",
+        drain.expected,
+        drain.actual,
+        at(drain.at)
+    )
+}
+
+fn describe_totals(totals: &RecommendationTotals) -> String {
+    let (rate, actual) = (&totals.rate, &totals.actual);
     format!(
         "since {}: {:.0} replica-minutes instead of {:.0}, {} changes instead of {}, late {} instead of {}",
         at(totals.since),

@@ -12,7 +12,7 @@ use crate::model::evaluation::policy_outcome::{RateOutcome, RecommendationTotals
 use crate::model::kafka::group::GroupDescription;
 use crate::model::lag::history::saved_policy::SavedPolicy;
 use crate::model::policy::RatePolicy;
-use crate::model::policy::decision::{RateDecision, RateRule, RateTerms};
+use crate::model::policy::decision::{RateDecision, RateRule};
 use crate::model::policy::learned::LearnedPolicy;
 use crate::model::policy::reading::{GroupPartition, GroupReading};
 use crate::model::policy::recommendation::RecommendedGroup;
@@ -56,8 +56,6 @@ pub(super) struct RateState {
     layout: Option<PartitionLayout>,
     owners: PartitionOwners,
     recommended: Option<RecommendedGroup>,
-    /// The last measured values, for a policy that is not applied.
-    terms: Option<RateTerms>,
     /// Time of the last observation by this process.
     pub(super) observed: Option<f64>,
     /// When its number was last known to be right: at the last observation, or when it was saved.
@@ -83,7 +81,6 @@ impl RateState {
             layout: None,
             owners: PartitionOwners::default(),
             recommended: None,
-            terms: None,
             observed: None,
             known_at,
             latest: now,
@@ -175,7 +172,6 @@ impl RateState {
         if !self.is_ready || self.is_outdated(present, is_applied) {
             self.follow(present, description, bounds);
         }
-        let supposed = self.recommended.zip(self.terms);
         let reading = GroupReading {
             at: Duration::from_secs_f64(now),
             poll_interval: time.poll,
@@ -185,7 +181,7 @@ impl RateState {
             is_stable: is_stable(description),
             members,
             status_replicas: pods,
-            supposed: supposed.map(|(group, terms)| group.supposed(&terms)),
+            supposed: self.recommended.map(|group| group.supposed()),
         };
         self.policy.swap_scratch(&mut buffers.policy);
         let decision = self.policy.observe(&reading);
@@ -201,19 +197,19 @@ impl RateState {
         if is_moving {
             self.unsettled = Some(now);
         }
-        if let Some(terms) = decision.terms {
-            self.terms = Some(terms);
-            if !is_applied {
-                let elapsed = elapsed.clamp(0.0, LONGEST_GAP);
-                let slo = settings.slo().as_secs_f64();
-                let is_late = oldest_age(&buffers.partitions) > slo;
-                let group = self
-                    .recommended
-                    .get_or_insert_with(|| RecommendedGroup::new(now, members, terms.backlog));
-                let actual = (members, terms.consumption, is_late);
-                group.advance((now, elapsed), &terms, actual, slo);
-                group.follow(now, decision.replicas, &terms);
-            }
+        if let Some(terms) = decision.terms
+            && !is_applied
+        {
+            let elapsed = elapsed.clamp(0.0, LONGEST_GAP);
+            let slo = settings.slo().as_secs_f64();
+            let is_late = oldest_age(&buffers.partitions) > slo;
+            let left = (terms.backlog, terms.age);
+            let group = self
+                .recommended
+                .get_or_insert_with(|| RecommendedGroup::new(now, members, left));
+            let actual = (members, terms.consumption, is_late);
+            group.advance((now, elapsed), &terms, actual, slo);
+            group.follow(now, decision.replicas, &terms);
         }
         let is_idle = decision
             .terms
@@ -251,6 +247,8 @@ impl RateState {
             up: None,
             down: None,
             hold: None,
+            against_all: None,
+            drain: None,
         };
         // Whether messages arrive is not known. With more than the fewest replicas they did.
         let is_idle = replicas <= bounds.clamp(0);

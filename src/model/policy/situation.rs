@@ -1,0 +1,181 @@
+//! What the rules decide on at one poll, and what the policy is judged by.
+
+use super::RatePolicy;
+use super::capacity::estimate_capacity;
+use super::decision::{RateDecision, RateTerms};
+use super::drain::{DrainReading, time_to_drain};
+use super::estimates::ObservedGroup;
+use super::rates::{FAST, MEDIUM, SLOW};
+use super::reading::{GroupReading, SupposedGroup};
+use super::settings::PolicyRule;
+use super::static_comparison::{GroupProgress, StaticGroup};
+
+/// Seconds of consumption from which a group of unknown capacity is judged.
+const WATCHED_MIN: f64 = 40.0;
+
+/// Inputs of the rules at one poll.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation {
+    pub(super) now: f64,
+    pub(super) output: u32,
+    pub(super) terms: RateTerms,
+    pub(super) is_stable: bool,
+    pub(super) stable_for: f64,
+    pub(super) progress_since: f64,
+    pub(super) status_replicas: u32,
+    pub(super) slo: f64,
+    pub(super) is_supposed: bool,
+    /// Whether messages that were processed since the last reading were older than the objective.
+    pub(super) is_late: bool,
+}
+
+impl RatePolicy {
+    /// Assesses the group; `None` while nothing is known of its capacity.
+    pub(super) fn assess(
+        &mut self,
+        reading: &GroupReading<'_>,
+        seen: ObservedGroup,
+        output: u32,
+    ) -> Option<Situation> {
+        let now = reading.at.as_secs_f64();
+        let estimates = &self.estimates;
+        let rate =
+            |window| estimates.arrivals.per_second(window).unwrap_or(0.0) * seen.active_share;
+        let (medium, slow) = (rate(MEDIUM), rate(SLOW));
+        let fast = match self.settings.has(PolicyRule::FastRate) {
+            true => rate(FAST),
+            false => medium,
+        };
+        let consumed = estimates.consumption.per_second(MEDIUM).unwrap_or(0.0);
+        let (capacity, is_known) = estimate_capacity(
+            &self.learned,
+            self.settings.capacity_hint,
+            self.settings.has(PolicyRule::Floor),
+            estimates.consumption.per_second_of_whole(WATCHED_MIN),
+            reading.members,
+            now,
+        )?;
+        let poll = reading.poll_interval.as_secs_f64();
+        let delay = self.learned.reaction + self.learned.pause + poll;
+        let share = seen.active_share.max(1e-9);
+        let members = working_members(reading);
+        let loads = &mut self.scratch.estimates.loads;
+        let by_owner = reading.supposed.is_none().then_some(loads);
+        let ahead = estimates.project_age(by_owner, fast / share, (capacity, members), delay);
+        let hot = estimates.partitions.iter().position(|partition| {
+            is_known && medium / share * f64::from(partition.share) > capacity
+        });
+        let terms = RateTerms {
+            arrivals_fast: fast,
+            arrivals_medium: medium,
+            arrivals_slow: slow,
+            consumption: consumed,
+            backlog: seen.backlog,
+            age: seen.age,
+            projected_age: if self.settings.has(PolicyRule::ProjectedAge) {
+                ahead
+            } else {
+                seen.age
+            },
+            capacity,
+            is_capacity_known: is_known,
+            members,
+            delay,
+            pause: self.learned.pause,
+            commit_interval: estimates.gaps.interval(),
+            stuck_partitions: seen.stuck,
+            hot_partition: hot,
+        };
+        let slo = self.settings.slo.as_secs_f64();
+        Some(Situation {
+            now,
+            output,
+            terms,
+            progress_since: seen.progress_since,
+            is_stable: reading.is_stable || reading.supposed.is_some(),
+            stable_for: match (&reading.supposed, self.learned.last_change) {
+                (Some(_), last) => now - last.map_or(self.learned.began, |last| last.at),
+                (None, _) if reading.is_stable => now - estimates.stable_since,
+                (None, _) => 0.0,
+            },
+            status_replicas: match reading.supposed {
+                Some(SupposedGroup { members, .. }) => members,
+                None => reading.status_replicas,
+            },
+            slo,
+            is_supposed: reading.supposed.is_some(),
+            is_late: std::mem::replace(&mut self.last_age, seen.age).max(seen.age) > slo,
+        })
+    }
+
+    /// Compares how long a backlog lasted with what was expected.
+    pub(super) fn judge_drain(
+        &mut self,
+        reading: &GroupReading<'_>,
+        situation: &Situation,
+        is_stalled: bool,
+    ) {
+        let terms = &situation.terms;
+        let residual = terms.commit_interval + reading.poll_interval.as_secs_f64();
+        // They were filled to project the age.
+        let loads = &self.scratch.estimates.loads;
+        let is_settled = !is_stalled
+            && !situation.is_supposed
+            && terms.is_capacity_known
+            && !loads.is_empty()
+            && situation.stable_for >= residual + terms.commit_interval;
+        let loads = loads.iter().copied();
+        self.drains.observe(&DrainReading {
+            now: situation.now,
+            expected: is_settled
+                .then(|| time_to_drain(loads, terms.capacity, residual))
+                .flatten(),
+            members: terms.members,
+            arrivals: terms.arrivals_medium,
+            is_settled,
+        });
+    }
+
+    /// Compares the policy with always running as many replicas as it may ask for.
+    pub(super) fn compare_with_all(
+        &mut self,
+        reading: &GroupReading<'_>,
+        situation: &Situation,
+        seen: ObservedGroup,
+        decision: &mut RateDecision,
+    ) {
+        let terms = &situation.terms;
+        let all = self.bounds.1;
+        // With another number of replicas, or partitions, the totals are of another comparison.
+        let known = self.static_group.take();
+        let group = known.filter(|group| group.members() == all);
+        let mut group = group
+            .unwrap_or_else(|| StaticGroup::begin(situation.now, all, (seen.backlog, seen.age)));
+        let is_limited = seen.is_stalled
+            || terms.hot_partition.is_some()
+            || situation.now < self.learned.blocked_until;
+        let supposed = reading.supposed;
+        let progress = GroupProgress {
+            replicas: situation.status_replicas.max(terms.members),
+            arrivals: terms.arrivals_fast,
+            capacity: terms.capacity,
+            processed: supposed.map_or(seen.consumed, |supposed| supposed.processed),
+            is_late: situation.is_late,
+            backlog: seen.backlog,
+            age: seen.age,
+            is_limited,
+            is_change: decision.replicas != decision.before,
+        };
+        group.advance(situation.now, &progress, situation.slo);
+        decision.against_all = group.compare();
+        self.static_group = Some(group);
+    }
+}
+
+/// Members that work by the rules' assumption.
+pub(super) fn working_members(reading: &GroupReading<'_>) -> u32 {
+    match reading.supposed {
+        Some(supposed) => supposed.members,
+        None => reading.members,
+    }
+}

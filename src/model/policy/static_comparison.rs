@@ -1,0 +1,283 @@
+//! Compares the policy with always running as many replicas as it may ask for.
+//!
+//! The group with all replicas is simulated beside the real one: it gets the arrivals that were measured, and processes
+//! them at the measured capacity. Where something else limits the real group, it limits the simulated one as well.
+
+use serde::{Deserialize, Serialize};
+
+use super::fluid_group::FluidGroup;
+use super::scaling_totals::{CostWeights, ScalingTotals};
+
+/// Length of a window of totals in seconds. A comparison covers the present window and the one before.
+const WINDOW: f64 = 12.0 * 3600.0;
+/// Seconds before the first comparison.
+const COMPARED_AFTER: f64 = 3600.0;
+/// By how much all replicas have to cost less, in percent of their own replica-minutes.
+const MARGIN: f64 = 5.0;
+/// Longest time between two readings that counts, in seconds.
+const LONGEST_GAP: f64 = 60.0;
+
+/// The policy beside always running all replicas, over the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StaticComparison {
+    /// Seconds that were compared.
+    pub seconds: f64,
+    /// The number of all replicas, in members of the group.
+    pub members: u32,
+    /// Totals of the policy.
+    pub policy: ScalingTotals,
+    /// Totals if all replicas had run all the time.
+    pub all: ScalingTotals,
+    /// Whether all replicas would have cost less: late messages cost more than the policy saves.
+    pub is_all_cheaper: bool,
+}
+
+impl StaticComparison {
+    /// The costs of the policy and of all replicas.
+    #[must_use]
+    pub fn costs(&self) -> (f64, f64) {
+        let cost = |totals: &ScalingTotals| {
+            totals.cost(self.members, self.seconds, CostWeights::default())
+        };
+        (cost(&self.policy), cost(&self.all))
+    }
+}
+
+/// What the group did since the last reading.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupProgress {
+    /// Replicas, with those that are starting.
+    pub(super) replicas: u32,
+    /// Messages per second that arrived, and that a member processes.
+    pub(super) arrivals: f64,
+    pub(super) capacity: f64,
+    /// Messages processed, and whether they were older than the objective.
+    pub(super) processed: f64,
+    pub(super) is_late: bool,
+    /// Unprocessed messages, and the age of the oldest of them in seconds.
+    pub(super) backlog: f64,
+    pub(super) age: f64,
+    /// Whether more replicas would not have processed more.
+    pub(super) is_limited: bool,
+    /// Whether the policy changed its number.
+    pub(super) is_change: bool,
+}
+
+/// Totals of a window.
+#[derive(Clone, Copy, Debug, Default)]
+struct WindowTotals {
+    seconds: f64,
+    policy: ScalingTotals,
+    all: ScalingTotals,
+}
+
+/// A group with all replicas, beside the real one.
+#[derive(Clone, Debug)]
+pub(super) struct StaticGroup {
+    group: FluidGroup,
+    /// Time of the last reading, in seconds.
+    last: f64,
+    present: WindowTotals,
+    before: WindowTotals,
+    is_all_cheaper: bool,
+    /// Whether something else than the replicas limits the group, or did and messages are still old of it.
+    is_limited: bool,
+}
+
+impl StaticGroup {
+    /// Begins at a reading, with the backlog that there is and the age of the oldest message in it.
+    pub(super) fn begin(now: f64, all: u32, (backlog, age): (f64, f64)) -> Self {
+        Self {
+            group: FluidGroup {
+                members: all.max(1),
+                backlog,
+                age,
+            },
+            last: now,
+            present: WindowTotals::default(),
+            before: WindowTotals::default(),
+            is_all_cheaper: false,
+            is_limited: false,
+        }
+    }
+
+    /// The number of all replicas.
+    pub(super) fn members(&self) -> u32 {
+        self.group.members
+    }
+
+    /// Takes in a reading. `slo` is the objective in seconds.
+    pub(super) fn advance(&mut self, now: f64, progress: &GroupProgress, slo: f64) {
+        let elapsed = (now - self.last).clamp(0.0, LONGEST_GAP);
+        self.last = now;
+        if self.present.seconds >= WINDOW {
+            self.before = std::mem::take(&mut self.present);
+        }
+        let totals = &mut self.present;
+        totals.seconds += elapsed;
+        let (processed, is_late) = (progress.processed, progress.is_late);
+        totals
+            .policy
+            .add(progress.replicas, elapsed, processed, is_late);
+        if progress.is_change {
+            totals.policy.changes = totals.policy.changes.saturating_add(1);
+        }
+        let members = self.group.members;
+        self.is_limited = progress.is_limited || self.is_limited && progress.age >= slo / 4.0;
+        if self.is_limited {
+            (self.group.backlog, self.group.age) = (progress.backlog, progress.age);
+            totals.all.add(members, elapsed, processed, is_late);
+        } else {
+            let progress =
+                self.group
+                    .advance((elapsed, elapsed), progress.arrivals, progress.capacity);
+            let is_late = progress.age > slo;
+            totals
+                .all
+                .add(members, elapsed, progress.processed, is_late);
+        }
+    }
+
+    /// The comparison; `None` before there was enough time.
+    pub(super) fn compare(&mut self) -> Option<StaticComparison> {
+        let (before, present) = (&self.before, &self.present);
+        let seconds = before.seconds + present.seconds;
+        if seconds < COMPARED_AFTER {
+            return None;
+        }
+        let mut found = StaticComparison {
+            seconds,
+            members: self.group.members,
+            policy: before.policy.plus(&present.policy),
+            all: before.all.plus(&present.all),
+            is_all_cheaper: false,
+        };
+        let (policy, all) = found.costs();
+        // What was found stands until it is no longer so, and not only by less than the margin.
+        let margin = if self.is_all_cheaper { 0.0 } else { MARGIN };
+        self.is_all_cheaper = policy > all + margin;
+        found.is_all_cheaper = self.is_all_cheaper;
+        Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL: f64 = 5.0;
+
+    fn progress(replicas: u32, late_of_ten: u32) -> impl Fn(u32) -> GroupProgress {
+        move |poll| GroupProgress {
+            replicas,
+            arrivals: 500.0,
+            capacity: 100.0,
+            processed: 2500.0,
+            is_late: poll % 10 < late_of_ten,
+            backlog: 0.0,
+            age: 0.0,
+            is_limited: false,
+            is_change: false,
+        }
+    }
+
+    /// Compares after some hours of polls.
+    fn compare(
+        hours: u32,
+        left: (f64, f64),
+        progress: impl Fn(u32) -> GroupProgress,
+    ) -> Option<StaticComparison> {
+        let mut group = StaticGroup::begin(0.0, 10, left);
+        let mut found = None;
+        for poll in 1..=hours * 720 {
+            group.advance(f64::from(poll) * POLL, &progress(poll), 60.0);
+            found = group.compare();
+        }
+        found
+    }
+
+    #[test]
+    fn late_messages_are_weighed_against_replicas() {
+        for (replicas, late_of_ten, is_all_cheaper) in [
+            // Half of the replicas are saved, and nothing is late.
+            (5, 0, false),
+            (10, 0, false),
+            // 10 % of late messages cost as much as half of the replicas.
+            (4, 1, false),
+            (5, 2, true),
+            (9, 1, true),
+        ] {
+            let found = compare(2, (0.0, 0.0), progress(replicas, late_of_ten)).unwrap();
+            assert_eq!(found.is_all_cheaper, is_all_cheaper, "{found:?}");
+            assert_eq!(found.all.late_messages, 0.0);
+            assert!((found.seconds - 7200.0).abs() < 1e-6);
+            assert!((found.all.replica_minutes - 1200.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_all_replicas_are_late_with_is_not_held_against_the_policy() {
+        let overloaded = |poll| GroupProgress {
+            arrivals: 1500.0,
+            ..progress(9, 9)(poll)
+        };
+        let limited = |poll| GroupProgress {
+            is_limited: true,
+            ..progress(5, 9)(poll)
+        };
+        let found = compare(2, (0.0, 0.0), overloaded).unwrap();
+        assert!(found.all.late_share() > Some(0.9), "{found:?}");
+        let found = compare(2, (0.0, 0.0), limited).unwrap();
+        assert_eq!(found.all.late_share(), found.policy.late_share());
+        for found in [
+            compare(2, (0.0, 0.0), overloaded).unwrap(),
+            compare(2, (0.0, 0.0), limited).unwrap(),
+        ] {
+            assert!(!found.is_all_cheaper, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_backlog_is_late_until_all_replicas_have_drained_it() {
+        // 500 of 1,000 messages a second drain it, which takes 400 s; the last 60 s of arrivals are not late.
+        let found = compare(1, (200_000.0, 400.0), progress(5, 0)).unwrap();
+        let late = found.all.late_messages / 1000.0;
+        assert!((320.0..=400.0).contains(&late), "{late}");
+    }
+
+    #[test]
+    fn there_is_no_comparison_before_an_hour() {
+        let mut group = StaticGroup::begin(0.0, 10, (0.0, 0.0));
+        for poll in 1..720 {
+            group.advance(f64::from(poll) * POLL, &progress(9, 5)(poll), 60.0);
+            assert_eq!(group.compare(), None);
+        }
+        group.advance(3600.0, &progress(9, 5)(0), 60.0);
+        assert!(group.compare().is_some_and(|found| found.is_all_cheaper));
+    }
+
+    #[test]
+    fn what_was_found_ends_when_late_messages_are_long_ago() {
+        let late_at_first = |poll: u32| progress(5, if poll < 1440 { 5 } else { 0 })(poll);
+        assert!(
+            compare(3, (0.0, 0.0), late_at_first)
+                .unwrap()
+                .is_all_cheaper
+        );
+        assert!(
+            !compare(30, (0.0, 0.0), late_at_first)
+                .unwrap()
+                .is_all_cheaper
+        );
+    }
+
+    #[test]
+    fn a_gap_between_readings_counts_as_a_minute() {
+        let mut group = StaticGroup::begin(0.0, 10, (0.0, 0.0));
+        for day in 1..=60 {
+            group.advance(f64::from(day) * 86_400.0, &progress(5, 0)(day), 60.0);
+        }
+        let found = group.compare().unwrap();
+        assert!((found.seconds - 3600.0).abs() < 1e-6, "{found:?}");
+    }
+}
