@@ -56,6 +56,8 @@ impl<'a> AttackScene<'a> {
             namespaces: vec![owner.namespace.clone(), bob.clone()],
             // A sweep of all groups that the budgets allow takes a second and more with the debug build.
             interval: "2s",
+            // As far as it has the rights.
+            enforce: json!({"enabled": true}),
             ..Options::main(&kafka.bootstrap())
         };
         Ok(Self {
@@ -116,6 +118,13 @@ impl<'a> AttackScene<'a> {
                 plane.kubectl(&[&args[..], &["--namespace", namespace.as_str()]].concat())?;
             }
         }
+        // Whether the admission policy of the cap is installed.
+        let name = format!("cap-{}", owner.namespace);
+        let role = format!("--clusterrole={name}");
+        let policies = "--resource=mutatingadmissionpolicies.admissionregistration.k8s.io,mutatingadmissionpolicybindings.admissionregistration.k8s.io";
+        let only = "--resource-name=lagwise-cap";
+        plane.kubectl(&["create", "clusterrole", &name, "--verb=get", policies, only])?;
+        plane.kubectl(&["create", "clusterrolebinding", &name, &role, &account])?;
         Ok(())
     }
 
