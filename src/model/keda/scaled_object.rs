@@ -332,14 +332,13 @@ impl KedaManifests {
             let mut items = items.as_array().into_iter().flatten();
             return items.try_for_each(|item| self.add(item, from, namespace));
         }
-        let place = |metadata: &ObjectMetadata| ObjectPlace {
-            source: from.to_owned(),
-            namespace: metadata
-                .namespace
-                .as_deref()
-                .unwrap_or(namespace)
-                .to_owned(),
-            name: metadata.name.clone(),
+        let place = |metadata: &ObjectMetadata| {
+            let namespace = metadata.namespace.as_deref().unwrap_or(namespace);
+            ObjectPlace {
+                source: from.to_owned(),
+                namespace: namespace.to_owned(),
+                name: metadata.name.clone(),
+            }
         };
         match (api_version, kind) {
             ("keda.sh/v1alpha1", "ScaledObject") => {

@@ -138,14 +138,14 @@ pub(super) async fn policies(
             }
         }
     }
-    text.family(&families::TARGET_COST);
+    samples.family(&families::TARGET_COST);
     for (metric, outcome) in &with_policy {
         let decision = outcome.rate.as_ref().map(|rate| &rate.decision);
         if let Some(compared) = decision.and_then(|decision| decision.against_all) {
             let (rate, all) = compared.costs();
             for (by, cost) in [("rate", rate), ("all_replicas", all)] {
-                text.sample(&labels(metric).with("by", by), Rounded(cost));
-                text.flush_if_full().await?;
+                samples.sample(&labels(metric).with("by", by), SampleValue::Rounded(cost));
+                samples.flush_if_full().await?;
             }
         }
     }
@@ -160,12 +160,12 @@ pub(super) async fn policies(
         }),
     ];
     for (family, judgement) in judgements {
-        text.family(family);
+        samples.family(family);
         for (metric, outcome) in &with_policy {
             let decision = outcome.rate.as_ref().map(|rate| &rate.decision);
             if let Some(drain) = decision.and_then(|decision| decision.drain) {
-                text.sample(&labels(metric), Rounded(judgement(&drain)));
-                text.flush_if_full().await?;
+                samples.sample(&labels(metric), SampleValue::Rounded(judgement(&drain)));
+                samples.flush_if_full().await?;
             }
         }
     }
