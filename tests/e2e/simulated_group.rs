@@ -128,15 +128,15 @@ impl GroupLog {
         let mut before = self.commits.first().cloned().unwrap_or_default();
         for (at, committed) in &self.commits {
             let mut oldest = 0.0f64;
-            for partition in 0..PARTITIONS {
-                for offset in before.1[partition]..committed[partition] {
+            for (partition, &position) in committed.iter().enumerate() {
+                for offset in before.1[partition]..position {
                     all += 1;
                     // Processed at some time since the look before.
                     let processed = f64::midpoint(before.0, *at);
                     let produced = self.produced_at(partition, offset);
                     late += u32::from(produced.is_some_and(|it| processed - it > slo));
                 }
-                let unread = self.produced_at(partition, committed[partition]);
+                let unread = self.produced_at(partition, position);
                 oldest = oldest.max(unread.map_or(0.0, |it| at - it));
             }
             if oldest > slo {

@@ -96,7 +96,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     browser.wait_for("document.querySelector('header time').dateTime !== window.first")?;
     browser.wait_for("window.isSame === true")?;
 
-    let hostile_names =
+    let names =
         "[...document.querySelectorAll('tr[data-href]')].map(row => row.dataset.href).join()";
     browser.evaluate("[...document.querySelectorAll('.counter')].find(a => a.textContent.includes('unknown')).click()")?;
     browser.wait_for("location.search === '?filter=unknown'")?;

@@ -38,8 +38,6 @@ struct PageTimes {
     server: f64,
     /// From the start of the navigation to the first content on the screen.
     paint: f64,
-    /// Until everything is there.
-    loaded: f64,
 }
 
 /// Opens the overview with few and with many HPAs, and the page of an HPA on many partitions.
@@ -130,16 +128,14 @@ fn commit_all(kafka: &KafkaCluster, groups: &[String], topic: &str) -> Result<()
         let started: Vec<_> = (0..COMMITTERS)
             .map(|first| {
                 scope.spawn(move || {
-                    let own = groups.iter().enumerate().skip(first).step_by(COMMITTERS);
-                    own.map(|(i, group)| commit(group, i))
-                        .collect::<Result<()>>()
+                    let own = groups.iter().enumerate().skip(first);
+                    let mut own = own.step_by(COMMITTERS);
+                    own.try_for_each(|(i, group)| commit(group, i))
                 })
             })
             .collect();
-        let ended = started.into_iter().map(|thread| thread.join());
-        ended
-            .map(|done| done.map_err(|_| anyhow!("a thread that commits panicked"))?)
-            .collect::<Result<()>>()
+        let mut ended = started.into_iter().map(|thread| thread.join());
+        ended.try_for_each(|done| done.map_err(|_| anyhow!("a thread that commits panicked"))?)
     })?;
     println!(
         "{} groups have committed after {:.1?}",
@@ -204,17 +200,12 @@ fn open(browser: &mut Browser, address: &str) -> Result<PageTimes> {
              if (!paint) return; \
              observer.disconnect(); \
              const [page] = performance.getEntriesByType('navigation'); \
-             done([page.responseStart - page.requestStart, paint.startTime, page.loadEventEnd]); \
+             done([page.responseStart - page.requestStart, paint.startTime]); \
              }).observe({type: 'paint', buffered: true}))",
         )?;
-        let [server, paint, loaded] = [0, 1, 2].map(|place| times[place].as_f64());
-        let times = server.zip(paint).zip(loaded);
-        let ((server, paint), loaded) = times.context("the browser reports no times")?;
-        all.push(PageTimes {
-            server,
-            paint,
-            loaded,
-        });
+        let [server, paint] = [0, 1].map(|place| times[place].as_f64());
+        let (server, paint) = server.zip(paint).context("the browser reports no times")?;
+        all.push(PageTimes { server, paint });
     }
     all.sort_by(|a, b| a.paint.total_cmp(&b.paint));
     println!("{address}: {all:.0?}");
