@@ -83,9 +83,7 @@ impl OtlpConfig {
         let token_file = token_field
             .as_ref()
             .and_then(|field| field.file("the path of a file with a bearer token", environment));
-        let is_plain = endpoint
-            .as_deref()
-            .is_some_and(|url| url.starts_with("http:"));
+        let is_plain = endpoint.as_deref().is_some_and(is_unencrypted);
         if let (Some(field), true) = (token_field, is_plain) {
             field.refuse_unseen(
                 "would be sent unencrypted",
@@ -101,6 +99,11 @@ impl OtlpConfig {
             token_file,
         }
     }
+}
+
+/// Whether requests to this URL are not encrypted. The scheme of a URL may be in capitals.
+fn is_unencrypted(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| url.scheme() != "https")
 }
 
 fn check_endpoint(text: &str) -> Result<String, String> {
@@ -121,6 +124,19 @@ fn check_endpoint(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scheme_in_capitals_is_no_less_unencrypted() {
+        for (url, expected) in [
+            ("http://collector:4318", true),
+            ("HTTP://collector:4318", true),
+            (" http://collector:4318", true),
+            ("https://collector:4318", false),
+            ("HTTPS://collector:4318", false),
+        ] {
+            assert_eq!(is_unencrypted(url), expected, "{url}");
+        }
+    }
 
     #[test]
     fn endpoints() {
