@@ -89,6 +89,8 @@ pub struct Authentications {
     listed: Arc<BTreeSet<Option<Arc<str>>>>,
     /// Whether the TriggerAuthentications of all namespaces have been listed.
     is_whole: bool,
+    /// Whether there were ever as many as fit, so that others may exist that were left out.
+    was_full: bool,
 }
 
 /// Part of the cluster that a listing of TriggerAuthentications covers.
@@ -115,6 +117,7 @@ impl Authentications {
         if self.sources.len() < MAX_AUTHENTICATIONS || self.sources.contains_key(&key) {
             Arc::make_mut(&mut self.sources).insert(key, sources);
         }
+        self.was_full |= self.sources.len() >= MAX_AUTHENTICATIONS;
     }
 
     pub fn remove(&mut self, key: &AuthenticationKey) {
@@ -152,8 +155,7 @@ impl Authentications {
         }
         let is_listed =
             (self.is_whole && key.namespace.is_some()) || self.listed.contains(&key.namespace);
-        let is_full = self.sources.len() >= MAX_AUTHENTICATIONS;
-        match is_listed && !is_full {
+        match is_listed && !self.was_full {
             true => Err(()),
             false => Ok(None),
         }
@@ -328,5 +330,15 @@ mod tests {
         assert!(told(&all, Some("pay")).1.is_none());
         all.remove(&key(Some("pay")));
         assert!(told(&all, Some("pay")).1.is_some());
+        // Of more than fit, some are left out, also after one of the others is gone.
+        let numbered = |number: usize| AuthenticationKey {
+            namespace: Some("large".into()),
+            name: number.to_string().into(),
+        };
+        for number in 0..=MAX_AUTHENTICATIONS {
+            all.insert(numbered(number), "no parameters".into());
+        }
+        all.remove(&numbered(0));
+        assert!(told(&all, Some("pay")).1.is_none());
     }
 }
