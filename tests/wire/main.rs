@@ -415,6 +415,17 @@ async fn a_client_sent_back_to_its_bootstrap_servers_connects_to_them_again() {
 }
 
 #[tokio::test]
+async fn a_broker_that_keeps_sending_clients_away_leaves_the_others_to_ask() {
+    let (fake, groups) = two_halves();
+    let source = source(&fake);
+    assert_right(&observe(&source, &groups).await);
+    let three = with_third(&fake, &groups);
+    fake.twist(1, ApiKey::Metadata, Twist::Refuse(129), usize::MAX);
+    let observation = observe(&source, &three).await;
+    assert_eq!(commits(&observation, 2, "c"), Ok(vec![Some(5)]));
+}
+
+#[tokio::test]
 async fn metadata_refused_as_a_whole_makes_the_cluster_unknown_and_no_topic_missing() {
     for (code, words) in [
         (129, "REBOOTSTRAP_REQUIRED"),

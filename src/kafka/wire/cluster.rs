@@ -177,17 +177,25 @@ impl WireCluster {
             Ok(decoded)
         };
         let mut answer = self.ask_any(deadline, ask).await;
-        if matches!(answer, Err(REBOOTSTRAP)) && self.rebootstrap() {
-            answer = self.ask_any(deadline, ask).await;
+        if matches!(answer, Err(REBOOTSTRAP)) {
+            self.rebootstrap();
+            // A broker that still sends clients away must not keep the others from being asked.
+            let ask_each = |broker: Arc<Broker>, address: Address| {
+                let response = ask(broker, address);
+                async move {
+                    response.await.map_err(|fault| match fault {
+                        REBOOTSTRAP => Fault::Unreachable,
+                        fault => fault,
+                    })
+                }
+            };
+            answer = self.ask_any(deadline, ask_each).await;
         }
         let DecodedMetadata {
             known: mut new,
             omitted_brokers,
             ..
-        } = answer.map_err(|fault| match fault {
-            REBOOTSTRAP => Fault::Unreachable,
-            fault => fault,
-        })?;
+        } = answer?;
         if omitted_brokers > 0 && self.shared.omissions.is_due(std::time::Instant::now()) {
             tracing::warn!(
                 omitted = omitted_brokers,
@@ -229,11 +237,11 @@ impl WireCluster {
     }
 
     /// Closes all connections and forgets the brokers, so that only the bootstrap servers are left to ask, and their
-    /// names are resolved again (KIP-1102). Returns `false` if that was done a moment ago.
-    fn rebootstrap(&self) -> bool {
+    /// names are resolved again (KIP-1102). Does nothing if that was done a moment ago.
+    fn rebootstrap(&self) {
         let mut last = self.lock_rebootstrapped();
         if last.is_some_and(|last| last.elapsed() < METADATA_MAX_AGE) {
-            return false;
+            return;
         }
         *last = Some(Instant::now());
         tracing::info!("a broker sends clients back to their bootstrap servers: reconnecting");
@@ -241,7 +249,6 @@ impl WireCluster {
         self.coordinators.retain(|_| false);
         self.lock_brokers().clear();
         self.shared.health.forget_brokers();
-        true
     }
 
     /// Makes the next sweep fetch metadata again, because a leader moved or does not answer.
