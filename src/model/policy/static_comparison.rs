@@ -108,14 +108,17 @@ impl StaticGroup {
 
     /// Takes in a reading. `slo` is the objective in seconds.
     pub(super) fn advance(&mut self, now: f64, progress: &GroupProgress, slo: f64) {
-        let elapsed = (now - self.last).clamp(0.0, LONGEST_GAP);
+        let gap = (now - self.last).max(0.0);
+        let elapsed = gap.min(LONGEST_GAP);
         self.last = now;
         if self.present.seconds >= WINDOW {
             self.before = std::mem::take(&mut self.present);
         }
         let totals = &mut self.present;
         totals.seconds += elapsed;
-        let (processed, is_late) = (progress.processed, progress.is_late);
+        // Of a longer gap only a part counts, on both sides.
+        let part = if gap > elapsed { elapsed / gap } else { 1.0 };
+        let (processed, is_late) = (part * progress.processed, progress.is_late);
         totals
             .policy
             .add(progress.replicas, elapsed, processed, is_late);
@@ -275,9 +278,18 @@ mod tests {
     fn a_gap_between_readings_counts_as_a_minute() {
         let mut group = StaticGroup::begin(0.0, 10, (0.0, 0.0));
         for day in 1..=60 {
-            group.advance(f64::from(day) * 86_400.0, &progress(5, 0)(day), 60.0);
+            let of_a_day = GroupProgress {
+                processed: 500.0 * 86_400.0,
+                ..progress(5, 0)(day)
+            };
+            group.advance(f64::from(day) * 86_400.0, &of_a_day, 60.0);
         }
         let found = group.compare().unwrap();
         assert!((found.seconds - 3600.0).abs() < 1e-6, "{found:?}");
+        let messages = [found.policy.messages, found.all.messages];
+        assert!(
+            messages.iter().all(|m| (m - 500.0 * 3600.0).abs() < 1.0),
+            "{messages:?}"
+        );
     }
 }
