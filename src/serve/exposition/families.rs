@@ -287,7 +287,7 @@ pub(super) const TARGET_PROJECTED_AGE_SECONDS: Family = Family {
 pub(super) const TARGET_COST: Family = Family {
     name: "lagwise_target_cost",
     kind: GAUGE,
-    help: "Cost of the last 12 to 24 hours: replicas in percent of all, 5 for each percent of late messages, 0.2 for each change in 3 h; by the rate policy, or if all replicas had always run",
+    help: "Cost of the last hours, 24 at most: replicas in percent of all, 5 for each percent of late messages, 0.2 for each change in 3 h; by the rate policy, or if all replicas had always run",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
 };
 pub(super) const TARGET_EXPECTED_DRAIN_SECONDS: Family = Family {
