@@ -76,7 +76,7 @@ enum ExportFault {
         "the connection to the collector broke ({0}). OTLP over HTTP usually has port 4318; 4317 is that of gRPC"
     )]
     Broken(String),
-    #[error("the collector answered with HTTP status {0}")]
+    #[error("the collector answered with HTTP status {0}: check otlp.endpoint and otlp.token_file")]
     Status(u16),
     #[error("the answer is not one of an OTLP collector: check otlp.endpoint")]
     NotOtlp,

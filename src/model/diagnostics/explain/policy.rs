@@ -272,7 +272,8 @@ fn describe_hold(held: &policy_outcome::HeldReplicas) -> String {
     }
 }
 
-fn late(share: Option<f64>) -> String {
+/// A part in percent.
+fn format_share(share: Option<f64>) -> String {
     match share {
         Some(share) => format!("{:.2} %", share * 100.0),
         None => "unknown".to_owned(),
@@ -283,12 +284,11 @@ fn describe_comparison(compared: &StaticComparison) -> String {
     let (policy, all) = (&compared.policy, &compared.all);
     let costs = compared.costs();
     format!(
-        "over {:.1} h, always {} would have had {} of late messages; the policy has {}, with {:.0} % of the replicas: a cost of {:.0} instead of {:.0}, at 5 for each percent of late messages and 0.2 for each change in 3 h",
+        "over {:.1} h, the policy ran {:.0} % of the replicas that it may ask for, late {}; with all of them, late {}: a cost of {:.0} instead of {:.0}, at 5 for each percent of late messages and 0.2 for each change in 3 h",
         compared.seconds / 3600.0,
-        compared.members,
-        late(all.late_share()),
-        late(policy.late_share()),
         policy.replica_percent(compared.members, compared.seconds),
+        format_share(policy.late_share()),
+        format_share(all.late_share()),
         costs.0,
         costs.1
     )
@@ -319,8 +319,8 @@ fn describe_totals(totals: &RecommendationTotals) -> String {
         actual.replica_minutes,
         rate.changes,
         actual.changes,
-        late(rate.late_share()),
-        late(actual.late_share())
+        format_share(rate.late_share()),
+        format_share(actual.late_share())
     )
 }
 
