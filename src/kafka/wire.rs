@@ -2,8 +2,9 @@
 //! of groups.
 //!
 //! Requests are encoded by `kafka-protocol`, whose codecs are generated from Kafka's message
-//! schemas, except the two that name every partition, for which `request_writer` is faster. Responses are decoded straight into columns by a bounded cursor of our own, because the
-//! library's decoders allocate whatever count a response claims.
+//! schemas, except the two that name every partition, for which `request_writer` is faster. Responses are decoded
+//! straight into columns by a bounded cursor of our own, because the library's decoders allocate whatever count a
+//! response claims.
 //!
 //! `handshake` sets up a connection, `connection` serves it, `broker` maintains one per broker;
 //! `cluster` knows partition leaders and group coordinators; `commits`, `share_offsets`, `describe`

@@ -48,8 +48,8 @@ pub struct TopicComparison {
 }
 
 /// Compares the topics of each HPA, sorted by cluster and topic. `known` has what a running daemon says that the lag of
-/// an HPA is worth or was worth, which counts more than one look. It does not say of which metric, so it counts only where there is
-/// one.
+/// an HPA is worth or was worth, which counts more than one look. It does not say of which metric, so it counts only
+/// where there is one.
 #[must_use]
 pub fn compare_topics(
     evaluations: EvaluationsAt<'_>,
