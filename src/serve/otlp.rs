@@ -82,6 +82,8 @@ enum ExportFault {
     NotOtlp,
     #[error("the collector rejected {points} data points: {reason}")]
     Rejected { points: i64, reason: String },
+    #[error("there is no token: otlp.token_file cannot be used")]
+    NoToken,
     #[error("{0}")]
     Client(#[from] OtlpError),
 }
@@ -96,6 +98,7 @@ impl ExportFault {
             Self::Status(_) => "refused",
             Self::NotOtlp => "not_otlp",
             Self::Rejected { .. } => "rejected",
+            Self::NoToken => "no_token",
             Self::Client(_) => "no_client",
         }
     }
@@ -224,8 +227,10 @@ impl OtlpExporter {
             .post(url)
             .header(header::CONTENT_TYPE, "application/x-protobuf")
             .body(body);
-        if let Some(token) = self.token.header() {
-            request = request.header(header::AUTHORIZATION, token);
+        match (self.token.header(), &self.options.token_file) {
+            (Some(token), _) => request = request.header(header::AUTHORIZATION, token),
+            (None, Some(_)) => return Err(ExportFault::NoToken),
+            (None, None) => {}
         }
         let mut response = request.send().await?;
         let status = response.status();

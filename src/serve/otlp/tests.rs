@@ -136,6 +136,11 @@ async fn failures_are_told_apart() {
         let fault = exporter(address, None).export(&figures, 1).await;
         assert_eq!(fault.unwrap_err().label(), expected);
     }
+    let (address, mut requests) = Collector::start(Ok(Vec::new())).await;
+    let without_token = exporter(address, Some(PathBuf::from("/nowhere/token")));
+    let fault = without_token.export(&figures(Leadership::alone()), 1).await;
+    assert_eq!(fault.unwrap_err().label(), "no_token");
+    assert!(requests.try_recv().is_err());
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
