@@ -41,7 +41,7 @@ pub(super) struct WireCluster {
 }
 
 /// The fault of a broker that sends clients back to their bootstrap servers.
-const REBOOTSTRAP: Fault = Fault::Code(129);
+const REBOOTSTRAP: Fault = Fault::Code(codes::REBOOTSTRAP_REQUIRED as i32);
 
 impl WireCluster {
     pub(super) fn new(shared: ClusterContext) -> Self {
