@@ -356,7 +356,7 @@ finding_codes! {
     }
     KedaUnread "LW063" "keda_unread" Warning {
         what: "lagwise observes, but cannot read KEDA's objects.",
-        why: "With kubernetes.mode: observe lagwise shows the replicas by KEDA beside its own, for the ScaledObjects that it can list. Those that it cannot list are missing in the report.",
+        why: "With kubernetes.mode: observe lagwise shows the replicas or Jobs by KEDA beside its own, for the ScaledObjects and ScaledJobs that it can list. Those that it cannot list are missing in the report.",
         fix: "Grant list and watch on scaledobjects, scaledjobs, triggerauthentications and clustertriggerauthentications of keda.sh, as the chart does with mode: observe. Where KEDA is not installed there is nothing to compare: use kubernetes.mode: serve.",
     }
     ScalerOpen "LW064" "scaler_open" Warning {
