@@ -16,7 +16,8 @@ use tokio::sync::watch::Sender;
 use super::listing::{KedaEvent, KedaKind, events};
 use super::{KedaState, distinct, note_problem, scopes};
 use crate::model::keda::authentications::{
-    AuthenticationKey, AuthenticationScope, Authentications, MAX_AUTHENTICATIONS, describe_sources,
+    AuthenticationKey, AuthenticationScope, Authentications, MAX_AUTHENTICATIONS, MAX_IN_NAMESPACE,
+    describe_sources,
 };
 use crate::model::keda::scaled_object::AuthenticationSpec;
 
@@ -158,8 +159,13 @@ impl AuthenticationWatch {
                 false
             }
             Event::InitApply(object) => {
-                if self.listing.len() < MAX_AUTHENTICATIONS {
-                    self.listing.push((object.key(), object.sources));
+                let key = object.key();
+                let before = self.listing.iter().rev();
+                let of_namespace = before.take_while(|(other, _)| other.namespace == key.namespace);
+                // One more than fits, which says that some are left out.
+                let has_room = key.namespace.is_none() || of_namespace.count() <= MAX_IN_NAMESPACE;
+                if has_room && self.listing.len() < MAX_AUTHENTICATIONS {
+                    self.listing.push((key, object.sources));
                 }
                 false
             }

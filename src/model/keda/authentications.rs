@@ -10,6 +10,9 @@ use crate::model::units::untrusted_text::{Printable, cut_message};
 /// Maximum number of TriggerAuthentications. Where there are more, a missing one is one that was not read.
 pub const MAX_AUTHENTICATIONS: usize = 4096;
 
+/// Maximum number of them in one namespace, so that a few namespaces leave room for the others.
+pub const MAX_IN_NAMESPACE: usize = 256;
+
 /// Security of a connection to Kafka.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoginKind {
@@ -89,7 +92,7 @@ pub struct Authentications {
     listed: Arc<BTreeSet<Option<Arc<str>>>>,
     /// Whether the TriggerAuthentications of all namespaces have been listed.
     is_whole: bool,
-    /// Whether there were ever as many as fit, so that others may exist that were left out.
+    /// Whether some may ever have been left out.
     was_full: bool,
 }
 
@@ -114,10 +117,26 @@ impl AuthenticationScope {
 
 impl Authentications {
     pub fn insert(&mut self, key: AuthenticationKey, sources: Arc<str>) {
-        if self.sources.len() < MAX_AUTHENTICATIONS || self.sources.contains_key(&key) {
+        if self.has_room_for(&key) || self.sources.contains_key(&key) {
             Arc::make_mut(&mut self.sources).insert(key, sources);
+        } else {
+            self.was_full = true;
         }
+        // What did not fit into a listing is not here.
         self.was_full |= self.sources.len() >= MAX_AUTHENTICATIONS;
+    }
+
+    fn has_room_for(&self, key: &AuthenticationKey) -> bool {
+        let first = AuthenticationKey {
+            namespace: key.namespace.clone(),
+            name: "".into(),
+        };
+        let of_namespace = || {
+            let all = self.sources.range(first..);
+            all.take_while(|(other, _)| other.namespace == key.namespace)
+        };
+        self.sources.len() < MAX_AUTHENTICATIONS
+            && (key.namespace.is_none() || of_namespace().count() < MAX_IN_NAMESPACE)
     }
 
     pub fn remove(&mut self, key: &AuthenticationKey) {
@@ -335,10 +354,15 @@ mod tests {
             namespace: Some("large".into()),
             name: number.to_string().into(),
         };
-        for number in 0..=MAX_AUTHENTICATIONS {
+        for number in 0..MAX_IN_NAMESPACE {
             all.insert(numbered(number), "no parameters".into());
         }
+        assert!(told(&all, Some("pay")).1.is_some());
+        all.insert(numbered(MAX_IN_NAMESPACE), "no parameters".into());
         all.remove(&numbered(0));
         assert!(told(&all, Some("pay")).1.is_none());
+        // Other namespaces have room all the same.
+        all.insert(key(Some("pay")), "no parameters".into());
+        assert!(told(&all, Some("pay")).0.is_some());
     }
 }
