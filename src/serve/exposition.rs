@@ -576,7 +576,7 @@ mod tests {
         let described = GroupDescription::memberless(GroupKind::Consumer, GroupState::Stable);
         let described = Arc::new(described);
         // The costs are compared after an hour.
-        for sweep in 0..730 {
+        for sweep in 0..800 {
             let at = Duration::from_secs(5 * sweep);
             let end = 1000 + 50 * i64::try_from(sweep).unwrap();
             let row = (0, Ok(Some(end - 15)), Ok(end));
