@@ -108,13 +108,13 @@ impl PartitionLag {
         }
     }
 
-    /// Whether consumers have nothing to read here, whatever the offsets say: such lag is no work.
+    /// Whether consumers have nothing to read here, even if the offsets show a lag.
     pub(crate) fn is_no_work(self) -> bool {
         let is_residual = matches!(self, PartitionLag::Residual(_));
         is_residual || self.unread_start() == UnreadStart::Nowhere
     }
 
-    /// Whether it may be an incident, so that the partition must be looked at.
+    /// Whether it may be an incident, so that the detection of incidents has to check the partition.
     pub(crate) fn may_be_incident(self) -> bool {
         matches!(self, PartitionLag::Stuck { .. } | PartitionLag::Lost(_))
     }
@@ -124,7 +124,7 @@ impl PartitionLag {
     pub fn is_forgotten(self, committed: Result<Option<Offset>, Fault>) -> bool {
         match self {
             PartitionLag::Forgotten(_) => true,
-            // Lag is only residual behind a committed offset.
+            // Only a lag behind a committed offset becomes residual, so without one the offset has disappeared.
             PartitionLag::Residual(_) => committed == Ok(None),
             _ => false,
         }

@@ -309,7 +309,7 @@ impl TopicLag {
     #[must_use]
     pub fn partition_age(&self, partition: usize) -> Option<LagAge> {
         let lag = self.lags.get(partition)?.ok()?;
-        if lag.messages() == Lag(0) || matches!(lag, PartitionLag::Residual(_)) {
+        if lag.messages() == Lag(0) || lag.is_no_work() {
             // No message is waiting.
             return Some(LagAge::exactly(0));
         }
