@@ -287,25 +287,25 @@ pub(super) const TARGET_PROJECTED_AGE_SECONDS: Family = Family {
 pub(super) const TARGET_COST: Family = Family {
     name: "lagwise_target_cost",
     kind: GAUGE,
-    help: "Cost of the last hours, 24 at most: replicas in percent of all, 5 for each percent of late messages, 0.2 for each change in 3 h; by the rate policy, or if all replicas had always run",
+    help: "Cost of up to the last 24 hours: the sum of the replicas in percent of all, 5 for each percent of late messages, and 0.2 times the changes of the replicas in 3 hours; by the rate policy, or if all replicas had always run",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "by"]),
 };
 pub(super) const TARGET_EXPECTED_DRAIN_SECONDS: Family = Family {
     name: "lagwise_target_expected_drain_seconds",
     kind: GAUGE,
-    help: "How long the last judged backlog was expected to last, by the estimates of the rate policy",
+    help: "How long the last backlog whose duration was compared was expected to last, by the estimates of the rate policy",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
 };
 pub(super) const TARGET_ACTUAL_DRAIN_SECONDS: Family = Family {
     name: "lagwise_target_actual_drain_seconds",
     kind: GAUGE,
-    help: "How long the last judged backlog lasted",
+    help: "How long the last backlog whose duration was compared lasted",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
 };
 pub(super) const TARGET_DRAINS_TOTAL: Family = Family {
     name: "lagwise_target_drains_total",
     kind: COUNTER,
-    help: "Backlogs of which the expected time was judged",
+    help: "Backlogs whose expected duration was compared with the actual one",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
 };
 pub(super) const TARGET_REPLICA_MINUTES_TOTAL: Family = Family {

@@ -29,7 +29,7 @@ const REPLICAS: Family = Family {
 const JOBS: Family = Family {
     name: "lagwise_shadow_jobs",
     kind: GAUGE,
-    help: "Jobs of a ScaledJob: by keda those that there are after a poll of KEDA that found none, by lagwise those that the lag is worth and that can have work; absent if unknown",
+    help: "Jobs of a ScaledJob: by keda those after KEDA's next poll if none existed before it, by lagwise those that the lag is worth and that can have work; absent if unknown",
     labels: Cow::Borrowed(&["namespace", "scaled_job", "by"]),
 };
 const DIFFERENCE: Family = Family {
