@@ -29,8 +29,8 @@ use crate::model::units::short_duration::short_duration;
     lagwise simulate --trace orders.jsonl\n\n\
     Each line of FILE is a sample: the log end and the committed offset of each partition, and the number of members. \
     It is written at once, so that the recording can be interrupted at any time. A recording ends after --for, when \
-    interrupted, or when FILE has 128 MiB or 8 million offsets. With 100 partitions and the default interval, that is about \
-    four days.\n\n\
+    interrupted, or when FILE has 128 MiB or 8 million pairs of offsets. With 100 partitions and the default \
+    interval, that is about four days.\n\n\
     What cannot be read is left out, and the reason is printed once. lagwise simulate bridges such gaps.\n\n\
     Exit code: 0 if FILE has at least one new sample, 1 otherwise, 2 for wrong usage.")]
 pub struct RecordArgs {

@@ -39,11 +39,11 @@ pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
     residual or stuck lag). With --daemon it asks the leader, for which you \
     need the rights to get its Lease and the APIService of external metrics, and to get and create \
     pods/portforward. REPLICAS comes \
-    from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload sleeps \
-    that was scaled to zero, or that it was not lagwise that switched it off. DESIRED is for example \"12 of 53\" if the lag is worth 53 replicas and the ceiling is \
-    12. CAP is followed by * while maxReplicas is at most the ceiling, and by \"paused\" while lagwise.dev/paused \
-    stops the writes of lagwise; the HPA still scales then. From a daemon that observes, a second table \
-    shows KEDA's ScaledObjects; lagwise shadow report has their sums too.\n\n\
+    from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload that was \
+    scaled to zero sleeps, or that it was switched off, but not by lagwise. DESIRED is for example \"12 of 53\" if the \
+    lag is worth 53 replicas and the ceiling is 12. CAP is followed by * while maxReplicas is at most the ceiling, \
+    and by \"paused\" while lagwise.dev/paused stops the writes of lagwise; the HPA still scales then. From a daemon \
+    that observes, a second table shows KEDA's ScaledObjects; lagwise shadow report has their sums too.\n\n\
     Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \
     could be read, 2 for wrong usage.")]
 pub struct StatusArgs {
