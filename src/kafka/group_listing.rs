@@ -6,20 +6,25 @@ use std::time::{Duration, Instant};
 use crate::model::kafka::observation::{GroupObservation, MAX_GROUP_NAME_BYTES, MAX_GROUP_NAMES};
 use crate::model::units::newtypes::GroupId;
 
-/// How often the groups are listed at most. Each broker lists all groups that it coordinates.
+/// Shortest time between two listings, each of which asks every broker for all groups that it coordinates.
 const LIST_EVERY: Duration = Duration::from_secs(120);
 
-/// One part in this many of a sweep's remaining time may be spent on waiting for the lists.
-const SWEEP_SHARE: u32 = 5;
+/// Waiting for the lists may take the remaining time of the sweep divided by this number.
+const SWEEP_TIME_DIVISOR: u32 = 5;
 
 /// When the groups were last listed.
 #[derive(Debug, Default)]
 pub(super) struct GroupListing(Mutex<Option<Instant>>);
 
 impl GroupListing {
-    /// Until when to wait for the lists of the groups; `None` if they are not needed or not due. A group without a
-    /// committed offset may not exist.
-    pub(super) fn deadline(&self, groups: &[GroupObservation], sweep: Instant) -> Option<Instant> {
+    /// Until when to wait for the lists of the groups, in a sweep that ends at `sweep_deadline`; `None` if they are not
+    /// needed or not due. They are needed if a group has no committed offset, since such a group may not exist.
+    /// Remembers a returned deadline as a listing.
+    pub(super) fn deadline(
+        &self,
+        groups: &[GroupObservation],
+        sweep_deadline: Instant,
+    ) -> Option<Instant> {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= LIST_EVERY);
@@ -27,7 +32,7 @@ impl GroupListing {
             return None;
         }
         *last = Some(now);
-        Some(now + sweep.saturating_duration_since(now) / SWEEP_SHARE)
+        Some(now + sweep_deadline.saturating_duration_since(now) / SWEEP_TIME_DIVISOR)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pods: a deployment that starts and stops them.
+//! Simulates the pods of a Deployment, and the controller that starts and stops them.
 
 use super::numbers::count;
 use super::scenario::Scenario;
@@ -12,14 +12,14 @@ pub struct Pod {
     pub order: u32,
     /// Messages per second.
     pub capacity: f64,
-    /// When it joins the group.
+    /// Second of the run in which it joins the group.
     pub ready_at: u32,
     pub is_member: bool,
     /// Second of its commits within the commit interval.
     pub commit_phase: u32,
     /// Version of the pod template.
     pub version: u32,
-    /// Part of a message that it may process in the next second.
+    /// Fraction of a message left over from its capacity, which the next second gets in addition.
     pub carry: f64,
 }
 
@@ -34,7 +34,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// A workload all of whose pods run.
+    /// A workload whose pods all run and are members of the group.
     #[must_use]
     pub fn running(scenario: &Scenario, replicas: u32, seed: u64) -> Self {
         let mut deployment = Self {
@@ -75,9 +75,9 @@ impl Deployment {
     pub fn reconcile(&mut self, scenario: &Scenario, now: u32) -> Vec<Pod> {
         let replicas = self.spec_replicas;
         let mut stopped = Vec::new();
-        let old = |pod: &Pod, version: u32| pod.version != version;
         let version = self.version;
-        let outdated = count(self.pods.iter().filter(|pod| old(pod, version)).count());
+        let is_outdated = |pod: &Pod| pod.version != version;
+        let outdated = count(self.pods.iter().filter(|pod| is_outdated(pod)).count());
         let surge = if outdated > 0 {
             replicas.div_ceil(4)
         } else {
@@ -90,26 +90,26 @@ impl Deployment {
             present += 1;
             updated += 1;
         }
-        // A smaller scale stops pods that are starting first, then the youngest.
+        // On a scale-down, stop pods of old versions first, then those that are starting, then the youngest.
         while count(self.pods.len()) > replicas + surge {
-            let rank = |pod: &Pod| (!old(pod, version), pod.is_member, u32::MAX - pod.id);
-            let Some(place) = (0..self.pods.len()).min_by_key(|place| rank(&self.pods[*place]))
+            let rank = |pod: &Pod| (!is_outdated(pod), pod.is_member, u32::MAX - pod.id);
+            let Some(index) = (0..self.pods.len()).min_by_key(|index| rank(&self.pods[*index]))
             else {
                 break;
             };
-            stopped.push(self.pods.remove(place));
+            stopped.push(self.pods.remove(index));
         }
-        let least = replicas - replicas / 4;
+        let min_available = replicas - replicas / 4;
         loop {
             let available = count(self.pods.iter().filter(|pod| pod.is_member).count());
             let starting = self
                 .pods
                 .iter()
-                .position(|pod| old(pod, version) && !pod.is_member);
-            let running = self.pods.iter().position(|pod| old(pod, version));
-            let place = starting.or(running.filter(|_| available > least));
-            let Some(place) = place else { break };
-            stopped.push(self.pods.remove(place));
+                .position(|pod| is_outdated(pod) && !pod.is_member);
+            let running = self.pods.iter().position(is_outdated);
+            let index = starting.or(running.filter(|_| available > min_available));
+            let Some(index) = index else { break };
+            stopped.push(self.pods.remove(index));
         }
         stopped
     }

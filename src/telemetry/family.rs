@@ -24,25 +24,21 @@ pub struct Family {
 }
 
 impl Family {
-    /// Describes a collector of the process; `None` if it describes no metric.
+    /// Describes the family of a registered collector; `None` if the collector has no metric.
     pub(super) fn describe(collector: &'static dyn Collector) -> Option<Self> {
-        let described = collector.desc().into_iter().next()?;
-        let collected = collector.collect();
-        let kind = match collected.first()?.get_field_type() {
+        let desc = collector.desc().into_iter().next()?;
+        let families = collector.collect();
+        let kind = match families.first()?.get_field_type() {
             MetricType::COUNTER => COUNTER,
             MetricType::GAUGE => GAUGE,
             MetricType::HISTOGRAM => HISTOGRAM,
             _ => UNTYPED,
         };
         Some(Self {
-            name: &described.fq_name,
+            name: &desc.fq_name,
             kind,
-            help: &described.help,
-            labels: described
-                .variable_labels
-                .iter()
-                .map(String::as_str)
-                .collect(),
+            help: &desc.help,
+            labels: desc.variable_labels.iter().map(String::as_str).collect(),
         })
     }
 }

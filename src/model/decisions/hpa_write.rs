@@ -93,8 +93,8 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals<'_>) -> HpaWritePla
     let cap = goals
         .cap
         .map_or_else(CapPatch::default, |goal| goal.patch(fields));
-    let writes = !cap.is_empty() || zeroed.is_some() || scale.is_some();
-    let new_term = (writes || is_managed(hpa.facts, goals.policy, hpa.is_recorded))
+    let has_writes = !cap.is_empty() || zeroed.is_some() || scale.is_some();
+    let new_term = (has_writes || is_managed(hpa.facts, goals.policy, hpa.is_recorded))
         .then(|| fencing::term_to_write(hpa.term, goals.term))
         .flatten();
     // A cap that the API server refuses must not block the other writes.

@@ -9,7 +9,7 @@ use super::sample::{Labels, ReaderGone, SampleSink, SampleStream, SampleValue};
 use super::turns::{AddressTurns, WriterTurn};
 use crate::telemetry::family::Family;
 
-/// Samples as text.
+/// Samples in Prometheus's text format.
 #[derive(Debug, Default)]
 pub(super) struct TextSamples {
     pub(super) text: String,
@@ -58,8 +58,8 @@ pub(super) struct TextWriter {
 }
 
 impl TextWriter {
-    /// Waits for its turn. A writer of chunks of `chunk_bytes`, which one sample and the headers of families may
-    /// exceed.
+    /// Creates a writer of chunks, when it is its turn. A chunk is sent once it has `chunk_bytes`, so a sample and the
+    /// headers of families may make it longer.
     pub(super) async fn new(
         chunk_bytes: usize,
         chunks: mpsc::Sender<Bytes>,
@@ -103,7 +103,7 @@ impl SampleStream for TextWriter {
     }
 
     async fn flush(&mut self) -> Result<(), ReaderGone> {
-        // As long as this one, which allocates once for each of the chunks to come.
+        // With the capacity of the last chunk, the next one seldom has to grow.
         let next = String::with_capacity(self.chunk.text.capacity());
         let chunk = std::mem::replace(&mut self.chunk.text, next);
         if chunk.is_empty() {

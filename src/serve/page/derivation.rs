@@ -6,6 +6,7 @@ use super::partitions;
 use crate::model::diagnostics::explain::{Derivation, Explanation, GroupPart, TopicPart};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
+use crate::model::units::quantity::Milli;
 use crate::model::units::untrusted_text::Printable;
 
 /// Writes the derivation of each metric.
@@ -17,8 +18,8 @@ pub(super) fn write(html: &mut Html, explanation: &Explanation, snapshot: &LagSn
                 html.text(" ");
                 html.text_element("code", &[], Printable::message(&metric.selector));
             });
-            steps(html, metric);
-            policy(html, metric);
+            write_steps(html, metric);
+            write_policy(html, metric);
             for group in &metric.groups {
                 write_group(html, group, snapshot);
             }
@@ -36,10 +37,8 @@ pub(super) fn write(html: &mut Html, explanation: &Explanation, snapshot: &LagSn
     }
 }
 
-fn steps(html: &mut Html, metric: &Derivation) {
-    let milli = |number: Option<crate::model::units::quantity::Milli>| {
-        format::or_unknown(number.map(|number| number.to_string()))
-    };
+fn write_steps(html: &mut Html, metric: &Derivation) {
+    let milli = |number: Option<Milli>| format::or_unknown(number.map(|number| number.to_string()));
     html.element("dl", &[("class", &"steps")], |html| {
         let mut step = |title: &str, text: String| {
             html.text_element("dt", &[], title);
@@ -63,8 +62,8 @@ fn steps(html: &mut Html, metric: &Derivation) {
     });
 }
 
-/// What the scaling policy and the hold come to.
-fn policy(html: &mut Html, metric: &Derivation) {
+/// Writes how the scaling policy and the hold made the number of replicas.
+fn write_policy(html: &mut Html, metric: &Derivation) {
     let sentences = metric.policy.as_ref().map(|policy| &policy.because);
     let Some(sentences) = sentences.filter(|sentences| !sentences.is_empty()) else {
         return;
@@ -85,8 +84,8 @@ fn replicas(count: Option<u32>) -> String {
 
 fn write_group(html: &mut Html, group: &GroupPart, snapshot: &LagSnapshot) {
     let cluster = snapshot.clusters.get(&group.cluster);
-    let read = cluster.and_then(|cluster| cluster.groups.get(&group.group));
-    let description = read.and_then(|read| read.description.as_deref());
+    let reading = cluster.and_then(|cluster| cluster.groups.get(&group.group));
+    let description = reading.and_then(|reading| reading.description.as_deref());
     html.element("section", &[("class", &"group")], |html| {
         html.element("h3", &[], |html| {
             html.text("Group ");

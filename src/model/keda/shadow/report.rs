@@ -1,4 +1,4 @@
-//! What both come to: a row for each object, and sums over the time observed.
+//! The comparison of KEDA with lagwise: a row for each object of KEDA, and sums over the observed time.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,14 @@ pub struct ShadowTotals {
     pub keda_more_replica_millis: u64,
     /// Replica-milliseconds by which lagwise's number was the larger one.
     pub lagwise_more_replica_millis: u64,
-    /// Rebalances of its groups that were seen. Those between two looks are seen only if members changed.
+    /// Rebalances of the groups that were observed. One that begins and ends between two comparisons is observed only
+    /// if it changed the members.
     pub rebalances: u64,
     /// Milliseconds for which each reason held.
     pub reason_millis: BTreeMap<String, u64>,
 }
 
-/// Sums of one side.
+/// Sums of one side: the replicas that ran, or those by KEDA or by lagwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideTotals {
     pub replica_millis: u64,
@@ -37,9 +38,10 @@ impl SideTotals {
         minutes(self.replica_millis)
     }
 
+    /// Adds a time for which this many replicas ran or were asked for.
     pub(super) fn add(&mut self, replicas: u32, millis: u64) {
-        let more = u64::from(replicas).saturating_mul(millis);
-        self.replica_millis = self.replica_millis.saturating_add(more);
+        let added = u64::from(replicas).saturating_mul(millis);
+        self.replica_millis = self.replica_millis.saturating_add(added);
     }
 
     fn join(&mut self, other: &Self) {
@@ -48,7 +50,7 @@ impl SideTotals {
     }
 }
 
-/// Milliseconds in minutes.
+/// Converts milliseconds to minutes.
 #[must_use]
 #[allow(
     clippy::cast_precision_loss,
@@ -95,7 +97,8 @@ pub struct ShadowRow {
     pub hpa: String,
     /// Replicas that run, from the status of that HPA; unknown for a ScaledJob.
     pub running: Option<u32>,
-    /// Replicas that KEDA's arithmetic asks for now; for a ScaledJob, Jobs after a poll that found none.
+    /// Replicas that KEDA's arithmetic asks for now; for a ScaledJob, Jobs after KEDA's next poll if none
+    /// existed before it.
     pub keda: Option<u32>,
     /// Replicas that lagwise would ask for now; for a ScaledJob, Jobs that the lag is worth and that can have work.
     pub lagwise: Option<u32>,
@@ -113,18 +116,18 @@ pub struct ShadowRow {
     pub totals: ShadowTotals,
 }
 
-/// All objects.
+/// The comparison of all objects of KEDA.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowReport {
-    /// Time of the first look, in RFC 3339; `None` before it.
+    /// Time of the first comparison, in RFC 3339; `None` before it.
     pub since: Option<String>,
-    /// Time of the last one.
+    /// Time of the latest comparison.
     pub at: Option<String>,
     /// Sorted by namespace and name.
     pub objects: Vec<ShadowRow>,
     /// Sums over all objects.
     pub totals: ShadowTotals,
-    /// Objects that are left out because there are too many.
+    /// Number of objects that are left out because there are too many.
     pub omitted: usize,
     /// Why KEDA's objects, or some of them, cannot be read.
     pub problems: Vec<String>,

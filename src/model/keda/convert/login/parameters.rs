@@ -17,10 +17,10 @@ const SECRET_PARAMETERS: [&str; 4] = ["password", "key", "keyPassword", "keytab"
 /// Where the value of an authentication parameter is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
-    /// In the manifests, in the open.
+    /// In plain text in the manifests.
     Known(String),
-    /// In a key of a Secret or in an environment variable: `reference` is for the text of a property, `file` the path of
-    /// a file, which a variable does not have.
+    /// In a key of a Secret or ConfigMap, or in an environment variable. `reference` stands for the value in the text
+    /// of a property. `file` is the path at which the key is mounted; a variable has none.
     Referred {
         reference: String,
         file: Option<String>,
@@ -75,7 +75,7 @@ impl LoginReader<'_> {
                 return (parameters, None);
             }
         };
-        // KEDA reads what a ClusterTriggerAuthentication refers to in its own namespace, of any name.
+        // What a ClusterTriggerAuthentication refers to is in the namespace of KEDA, whose name no manifest has.
         let (owner, home) = match namespace {
             "" => ("keda", "KEDA's namespace".to_owned()),
             namespace => (namespace, format!("namespace {namespace}")),
@@ -84,7 +84,7 @@ impl LoginReader<'_> {
         let secrets = spec.secret_target_ref.iter().map(|key| ("Secret", key));
         let in_maps = spec.config_map_target_ref.iter().filter(is_secret);
         for (kind, key) in secrets.chain(in_maps.map(|key| ("ConfigMap", key))) {
-            match mounted(kind, key, (owner, home.as_str()), login) {
+            match mount_parameter(kind, key, (owner, home.as_str()), login) {
                 Ok(parameter) => {
                     parameters.insert(key.parameter.clone(), parameter);
                 }
@@ -150,11 +150,12 @@ impl LoginReader<'_> {
     }
 }
 
-/// A parameter in a key of a Secret or ConfigMap. Adds the task to mount it.
+/// Refers to a parameter in a key of a Secret or ConfigMap, and adds the task to mount it.
 ///
 /// # Errors
-/// A name that is not one of Kubernetes: nothing checks those in files, and the path could lead to any file of lagwise.
-fn mounted(
+/// A name that Kubernetes does not allow. No API server has checked the names in files, and such a name could make the
+/// path lead to any file of lagwise.
+fn mount_parameter(
     kind: &str,
     key: &KeyRef,
     (owner, home): (&str, &str),
@@ -191,12 +192,12 @@ pub(super) fn is_plain_name(text: &str) -> bool {
     !matches!(text, "" | "." | "..") && text.chars().all(is_plain)
 }
 
-/// A text in which nothing is a reference.
+/// Escapes a text, so that no part of it is taken for a reference.
 pub(super) fn escaped(text: &str) -> String {
     text.replace("${", "$${")
 }
 
-/// Says that there is not exactly one object of a name.
+/// Text about a name that not exactly one object has, and what to do about it.
 fn absence(count: usize) -> String {
     match count {
         0 => "is not among the files: add it".to_owned(),
