@@ -21,10 +21,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         every_hpa_is_accepted_without_a_warning,
     ),
     (
-        "convert::every_hpa_scales_on_real_lag",
-        corpus::every_hpa_scales_on_real_lag,
-    ),
-    (
         "convert::a_converted_hpa_scales_to_the_partitions",
         a_converted_hpa_scales_to_the_partitions,
     ),
@@ -33,6 +29,12 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         objects_of_the_cluster_are_converted_and_compared,
     ),
 ];
+
+/// Takes minutes.
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "convert::every_hpa_scales_on_real_lag",
+    corpus::every_hpa_scales_on_real_lag,
+)];
 
 /// What `lagwise convert` prints for this file, and its exit code.
 fn convert(testbed: &Testbed, file: &Path) -> Result<(String, Option<i32>)> {

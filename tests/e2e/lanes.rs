@@ -104,7 +104,12 @@ pub(crate) const LANES: &[Lane] = &[
             guide::CASES,
             zero::UNUSUAL,
         ],
-        long: &[external_scaler::LONG, topics::LONG, guide::LONG],
+        long: &[
+            convert::LONG,
+            external_scaler::LONG,
+            topics::LONG,
+            guide::LONG,
+        ],
     },
     // How many replicas there are and why, which daemon leads, and what may be woken.
     Lane {
