@@ -24,7 +24,7 @@ pub(crate) fn a_missing_right_is_said_and_a_pause_holds_no_replicas(
     scene.apply(1, COOLDOWN)?;
     let note = scene.wait_until_event("billing", "WriteForbidden")?;
     for words in [
-        "cannot get resource \"deployments/scale\"",
+        "cannot get resource \"horizontalpodautoscalers\"",
         "scaleToZero.enabled",
     ] {
         ensure!(note.contains(words), "{note}");
