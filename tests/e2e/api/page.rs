@@ -38,6 +38,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     kafka.commit(HOSTILE_GROUP, &long_topic, &[(0, 0), (1, 2)])?;
     let hostile_names =
         json!({"lagwise.dev/consumer-group": HOSTILE_GROUP, "lagwise.dev/topics": long_topic});
+    // HPAs that select alike must have the same settings of the metric.
     let slo = json!({"lagwise.dev/slo": "1s"});
     for (name, topic, annotations) in [
         ("billing", scene.topic.as_str(), &slo),
@@ -46,12 +47,12 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
         (
             "paused",
             scene.topic.as_str(),
-            &json!({"lagwise.dev/paused": "true"}),
+            &json!({"lagwise.dev/slo": "1s", "lagwise.dev/paused": "true"}),
         ),
         (
             "misspelled-annotation",
             scene.topic.as_str(),
-            &json!({"lagwise.dev/stuck-afer": "2m"}),
+            &json!({"lagwise.dev/slo": "1s", "lagwise.dev/stuck-afer": "2m"}),
         ),
     ] {
         let mut hpa = hpa(name, &scene.group, topic);
