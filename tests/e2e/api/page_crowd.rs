@@ -53,7 +53,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     commit_all(kafka, &groups, &topic)?;
     let options = Options {
         namespaces: namespaces.clone(),
-        interval: "5s",
+        interval: "4s",
         ..Options::main(&kafka.bootstrap())
     };
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespaces[0], &options)?;
