@@ -1,16 +1,47 @@
 //! Watches KEDA's ScaledObjects and ScaledJobs with Kafka triggers, and TriggerAuthentications, where the cluster has them.
 
+/// Implements `kube::Resource` for an object of KEDA with a field `metadata`.
+macro_rules! is_keda_resource {
+    ($object:ty) => {
+        impl kube::Resource for $object {
+            type DynamicType = crate::k8s::keda_objects::listing::KedaKind;
+            type Scope = kube::core::DynamicResourceScope;
+
+            fn kind(kind: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                kind.name().into()
+            }
+
+            fn group(_: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                "keda.sh".into()
+            }
+
+            fn version(_: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                "v1alpha1".into()
+            }
+
+            fn plural(kind: &Self::DynamicType) -> std::borrow::Cow<'_, str> {
+                kind.resource().into()
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
 mod authentications;
 mod listing;
-
-use std::borrow::Cow;
 
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DynamicResourceScope;
+use kube::Client;
 use kube::runtime::watcher::Event;
-use kube::{Client, Resource};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::sync::watch::Sender;
@@ -103,34 +134,7 @@ impl<'de> Deserialize<'de> for WatchedKedaObject {
     }
 }
 
-impl Resource for WatchedKedaObject {
-    type DynamicType = KedaKind;
-    type Scope = DynamicResourceScope;
-
-    fn kind(kind: &KedaKind) -> Cow<'_, str> {
-        kind.name().into()
-    }
-
-    fn group(_: &KedaKind) -> Cow<'_, str> {
-        "keda.sh".into()
-    }
-
-    fn version(_: &KedaKind) -> Cow<'_, str> {
-        "v1alpha1".into()
-    }
-
-    fn plural(kind: &KedaKind) -> Cow<'_, str> {
-        kind.resource().into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+is_keda_resource!(WatchedKedaObject);
 
 impl WatchedKedaObject {
     fn key(&self) -> HpaKey {

@@ -49,6 +49,9 @@ pub(super) async fn list(State(options): State<Arc<AdminEndpointOptions>>) -> Re
     if leading_snapshot(&options).is_none() {
         return (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response();
     }
-    let peaks = options.history.ask(HpaPeaks::new).await;
-    json_response(StatusCode::OK, &peaks.unwrap_or_default())
+    match options.history.ask(HpaPeaks::new).await {
+        Some(peaks) => json_response(StatusCode::OK, &peaks),
+        // It ends with the daemon.
+        None => (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response(),
+    }
 }

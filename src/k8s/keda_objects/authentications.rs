@@ -1,14 +1,12 @@
 //! Watches TriggerAuthentications. Where they have logins from is kept, and nothing else: some of their sources may hold a
 //! token in plain text.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DynamicResourceScope;
+use kube::Client;
 use kube::runtime::watcher::Event;
-use kube::{Client, Resource};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::sync::watch::Sender;
@@ -56,34 +54,7 @@ impl<'de> Deserialize<'de> for WatchedAuthentication {
     }
 }
 
-impl Resource for WatchedAuthentication {
-    type DynamicType = KedaKind;
-    type Scope = DynamicResourceScope;
-
-    fn kind(kind: &KedaKind) -> Cow<'_, str> {
-        kind.name().into()
-    }
-
-    fn group(_: &KedaKind) -> Cow<'_, str> {
-        "keda.sh".into()
-    }
-
-    fn version(_: &KedaKind) -> Cow<'_, str> {
-        "v1alpha1".into()
-    }
-
-    fn plural(kind: &KedaKind) -> Cow<'_, str> {
-        kind.resource().into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+is_keda_resource!(WatchedAuthentication);
 
 impl WatchedAuthentication {
     fn key(&self) -> AuthenticationKey {
