@@ -1,11 +1,12 @@
-//! The external metrics API on loopback, beside a bare axum and rustls that says hello: how many answers a second to 8
-//! connections, and how long an answer takes when 200 a second are asked for whatever happens.
+//! Measures the external metrics API on loopback, and a minimal axum server with rustls for comparison: responses per
+//! second to 8 connections, and response times at a fixed rate of 200 requests per second (open loop).
 //!
 //! Four servers, one after the other, with the same certificate, protocols and clients: `hello`; the API's `/version`,
-//! a static answer; the API that lets everybody in; and the API as the aggregator asks it, by the front proxy's certificate and for a user whose rights are
-//! known. The snapshot is that of W1 (200 groups).
+//! a static response; the API without authentication; and the API as the aggregator calls it, with the front proxy's
+//! certificate and for a user whose access is cached. The snapshot is that of W1 (200 groups).
 //!
-//! `cargo bench --bench api`, with `-- --rounds 5` for medians of more than two, or with `--profile dev` for a first look.
+//! `cargo bench --bench api`, with `-- --rounds 5` for medians of more than two, or with `--profile dev` for a first
+//! impression.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -192,7 +193,7 @@ fn main() {
     let (open, _open) = api(RequestAuth::None);
     let reviewer = Arc::new(Yes);
     let (known, _known) = api(RequestAuth::Kubernetes { trust, reviewer });
-    // A static answer, at the address that the clients ask: what the API costs but for the value.
+    // A static response, at the path that the clients request: the cost of the API without computing a value.
     let version = {
         let open = open.clone();
         Router::new().fallback(async move |mut request: Request<Body>| {
@@ -280,7 +281,7 @@ fn client_config(tls: &ServerTls, identity: Option<(CertificateDer<'static>, Key
     Arc::new(config)
 }
 
-/// What an answer takes of one thread, without connection, TLS and HTTP.
+/// CPU time of a response on one thread, without connection, TLS and HTTP.
 fn in_process(router: &Router) -> Duration {
     in_process_of(router, 100_000)
 }
@@ -302,13 +303,13 @@ fn in_process_of(router: &Router, answers: usize) -> Duration {
     })
 }
 
-/// What came of serving.
+/// Results of a server.
 struct Served {
     /// Answers per second, in a closed loop.
     rate: f64,
-    /// What the server's threads worked for each of them: unlike the rate, whatever else the machine does.
+    /// CPU time of the server's threads per response. Unlike the rate, it does not depend on other load of the machine.
     cost: Duration,
-    /// Median and 99th percentile of what an answer takes in an open loop.
+    /// Median and 99th percentile of the response time in an open loop.
     median: Duration,
     late: Duration,
 }
@@ -417,7 +418,7 @@ async fn closed_loop(address: SocketAddr, config: &Config) -> (u32, Duration) {
     (answers, began.elapsed())
 }
 
-/// Each connection asks at times set beforehand; an answer that is late makes those after it late as well, and that
+/// Each connection sends requests at fixed times. A late response also delays the following ones, and their delay
 /// counts.
 async fn open_loop(address: SocketAddr, config: &Config) -> (Duration, Duration) {
     let every = Duration::from_secs(1) * CONNECTIONS / OPEN_RATE;

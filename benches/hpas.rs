@@ -1,5 +1,5 @@
-//! One changed HPA among 100 and among 10,000: from the event of the watch to the published snapshot, with a plan for
-//! what is to be read anew. Beside it, the reading of its group to the snapshot after.
+//! One changed HPA among 100 and among 10,000: from the event of the watch to the published snapshot, with a plan of
+//! the groups to read again. Also measured: from the reading of its group to the next snapshot.
 //!
 //! `cargo bench --bench hpas`
 //!
@@ -267,7 +267,7 @@ fn instructions(count: usize) -> Option<u64> {
     counted.checked_div(COUNTED.try_into().ok()?)
 }
 
-/// Prints the instructions of one change beside their bound. Returns whether they are within it.
+/// Prints the instructions of one change with their bound. Returns whether they are within it.
 fn print_instructions() -> bool {
     let Some((few, many)) = instructions(FEW).zip(instructions(MANY)) else {
         println!("valgrind is not installed, so no instructions are counted");
@@ -300,7 +300,7 @@ fn main() -> ExitCode {
     }
     benches();
     Criterion::default().configure_from_args().final_summary();
-    // Neither in a test of the benchmark nor where arguments choose some of it.
+    // Not in a test of the benchmark, and not if arguments select a part of it.
     if words == ["--bench"] && !print_instructions() {
         return ExitCode::FAILURE;
     }

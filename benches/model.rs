@@ -1,5 +1,5 @@
-//! The pure core on the workloads W1 (2,400 group-partitions), W2 (36,000) and W3 (120,000): assembling a snapshot
-//! from what the brokers said, writing down what a restart must not lose, and answering one metric request.
+//! The pure core on the workloads W1 (2,400 group-partitions), W2 (36,000) and W3 (120,000): assembling a snapshot from
+//! the brokers' responses, serializing the saved state, and answering one metric request.
 //!
 //! `cargo bench --bench model`
 #![allow(missing_docs, reason = "the macros of the harness have none")]
@@ -171,7 +171,8 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// The same observation some sweeps later: every group has members, and reads 5 messages per second of each partition.
+/// The same observation some sweeps later: every group has members, and reads 5 to 9 messages per second of each
+/// partition.
 fn moving(observed: &Observation, sweep: u32) -> Observation {
     let passed = Duration::from_secs(5) * sweep;
     let start = observed.started;
@@ -179,7 +180,10 @@ fn moving(observed: &Observation, sweep: u32) -> Observation {
         monotonic: start.monotonic + passed,
         wall: start.wall + passed,
     };
-    let more = i64::from(sweep) * 25;
+    let partitions = |first: i64| {
+        let offset = move |partition: i64| first + i64::from(sweep) * (25 + 10 * (partition % 3));
+        (0..).take(PARTITIONS).map(offset).map(Offset)
+    };
     let mut next = Observation {
         started: at,
         finished: at,
@@ -188,14 +192,14 @@ fn moving(observed: &Observation, sweep: u32) -> Observation {
     for offsets in next.topics.values_mut() {
         *offsets = Ok(Arc::new(TopicOffsets {
             starts: vec![Ok(Offset(0)); PARTITIONS],
-            ends: vec![Ok(Offset(1000 + more)); PARTITIONS],
+            ends: partitions(1000).map(Ok).collect(),
             ..TopicOffsets::default()
         }));
     }
     for group in &mut next.groups {
         let topics = group.plan.topics.iter().cloned();
-        let filled = || CommittedOffsets::filled(PARTITIONS, Ok(Some(Offset(990 + more))));
-        group.committed = Ok(topics.map(|topic| (topic, filled())).collect());
+        let committed = || partitions(990).map(|offset| Ok(Some(offset))).collect();
+        group.committed = Ok(topics.map(|topic| (topic, committed())).collect());
     }
     next
 }

@@ -1,4 +1,4 @@
-//! What the page and its JSON cost at the server: the overview and one HPA, among 10 and among 1,000 HPAs that read 36
+//! Cost of the page and its JSON at the server: the overview and one HPA, among 10 and among 1,000 HPAs that read 36
 //! partitions each.
 //!
 //! `cargo bench --bench page`
@@ -76,7 +76,7 @@ fn hpa(i: usize) -> Arc<HpaFacts> {
     })
 }
 
-/// Each group reads a topic of its own.
+/// Each group reads a separate topic.
 fn observe(groups: usize) -> Observation {
     let topic = |i: usize| TopicName::from(format!("topic-{i:04}"));
     let offsets = |offset| vec![Ok(Offset(offset)); PARTITIONS];

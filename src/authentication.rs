@@ -1,5 +1,5 @@
-//! Interface through which `serve` asks the Kubernetes cluster to authenticate and authorize
-//! callers. Implemented by `k8s::reviews`.
+//! Interface by which `serve` has the Kubernetes cluster authenticate and authorize callers. Implemented by
+//! `k8s::reviews`.
 
 pub mod access;
 
@@ -74,10 +74,10 @@ pub enum ReviewError {
     /// Too many reviews are in progress.
     #[error("too many access reviews are waiting for the Kubernetes API server")]
     Busy,
-    /// Callers without valid credentials ask for too many reviews.
+    /// Callers without valid credentials need too many reviews.
     #[error("too many requests without valid credentials")]
     RateLimited,
-    /// A caller with valid credentials asks for too many reviews.
+    /// A caller with valid credentials needs too many reviews.
     #[error(
         "the caller sends too many different requests: each needs an access review by the Kubernetes API server"
     )]

@@ -1,7 +1,6 @@
-//! Certificates shared by all replicas, for installations without a certificate of their own: a
-//! certificate authority and a server certificate for the external metrics API, both in one Secret.
-//! The leader creates, renews and repairs them following [`rotation`] and writes the CA bundle to
-//! the APIService; followers only read and use them.
+//! Certificates shared by all replicas, for installations that have no certificate: a certificate authority and a
+//! server certificate for the external metrics API, both in one Secret. The leader creates, renews and repairs them
+//! following [`rotation`] and writes the CA bundle to the APIService; followers only read and use them.
 //!
 //! The Secret and the APIService are behind traits, because only [`k8s`](crate::k8s) may use the
 //! Kubernetes client.

@@ -10,7 +10,6 @@ mod kafka_args;
 mod kube_args;
 pub mod lag;
 pub mod lint;
-mod look;
 mod manifest_files;
 pub mod page;
 pub mod record;
@@ -19,6 +18,7 @@ mod repeated_output;
 pub mod run;
 pub mod shadow;
 pub mod simulate;
+mod single_reading;
 pub mod status;
 mod text_table;
 pub mod topics;
@@ -129,12 +129,40 @@ impl Output {
     }
 }
 
+/// Parses the command line, runs the command, and returns the exit code.
+///
+/// It is here and not in the binary, since an async function is compiled in the crate that polls it: polling it in the
+/// binary would compile everything twice.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let outcome = runtime.block_on(cli.run());
+    // A blocking read of Kafka may still wait for its deadline; do not wait for it.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome.unwrap_or_else(|error| fail(&error))
+}
+
+/// Two threads suffice. With one per core the allocator would keep memory for each.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2));
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    print_error(&error_text(error));
+    ExitCode::FAILURE
+}
+
 impl Cli {
-    /// Runs the command.
-    ///
-    /// # Errors
-    /// Why it could not run; findings are reported through the exit code.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    /// Runs the command. Findings are reported through the exit code.
+    async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::run(args).await,
             Command::Demo(args) => demo::run(args).await,
@@ -167,8 +195,8 @@ fn print_output(output: Output, text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a command's output; `false` if the reader is gone. Names and messages of others may be in it: in tables they
-/// are made safe to show. JSON and YAML have escapes of their own, which are not to be escaped again.
+/// Writes a command's output; `false` if standard output is closed. Untrusted text in tables is escaped. JSON and YAML
+/// have their own escapes, which must not be escaped again.
 fn write_output(output: Output, text: &str) -> io::Result<bool> {
     match output {
         Output::Table => write_stdout(printable_lines(text).as_bytes()),
@@ -177,14 +205,13 @@ fn write_output(output: Output, text: &str) -> io::Result<bool> {
 }
 
 /// Writes an error to standard error.
-pub fn print_error(text: &str) {
+fn print_error(text: &str) {
     // If standard error is closed, the exit code still reports the failure.
     let _ = writeln!(io::stderr().lock(), "lagwise: {}", printable_lines(text));
 }
 
 /// The text of an error with its causes. Many errors contain the text of their cause, which is not repeated.
-#[must_use]
-pub fn error_text(error: &anyhow::Error) -> String {
+fn error_text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
@@ -204,7 +231,7 @@ fn terminal_size() -> (usize, usize) {
     })
 }
 
-/// Writes to standard output; `false` if the reader is gone.
+/// Writes to standard output; `false` if it is closed.
 fn write_stdout(bytes: &[u8]) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -257,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_once_with_its_causes() {
+    fn an_error_is_printed_once_with_its_causes() {
         let repeats = Err::<(), _>(Outer {
             source: io::Error::other("no such file"),
         });

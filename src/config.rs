@@ -1,8 +1,8 @@
 //! Parses the configuration file into a [`Config`] that is always valid.
 //!
-//! YAML -> `node` (values with their lines) -> one reader per section, each beside the type it fills ->
-//! [`Config`]. A reader does not stop at the first mistake: it records a [`Problem`] and continues, so that
-//! one run reports all problems. Only invalid YAML ends parsing at once.
+//! YAML -> `node` (values with their lines) -> one reader per section, each next to the type it fills -> [`Config`]. A
+//! reader does not stop at the first mistake: it records a [`Problem`] and continues, so that one run reports all
+//! problems. Only invalid YAML ends parsing at once.
 //!
 //! Invariants: a `Config` made by [`Config::load`] or [`Config::parse`] obeys every documented rule; the
 //! accepted keys are those of [`json_schema`] (checked by a test); no error, `Debug` output or serialized

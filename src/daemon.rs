@@ -13,6 +13,7 @@ mod logging;
 pub(crate) mod options;
 mod otlp;
 pub(crate) mod scope;
+mod servers;
 pub(crate) mod shadow;
 mod state_store;
 mod terms;
@@ -40,6 +41,8 @@ use crate::serve::listen::{BoundListener, ListenerKind};
 use crate::serve::shadow::ShadowReader;
 use crate::serve::{self, BuildInfo};
 use crate::snapshot_channel::{self, SnapshotReader};
+
+use servers::ServerThreads;
 
 pub use logging::init_logging;
 
@@ -87,6 +90,7 @@ pub struct App {
     pub ca_pem: Option<String>,
     pub reader: SnapshotReader,
     tasks: Tasks,
+    threads: ServerThreads,
     is_elected: bool,
     stop: watch::Sender<bool>,
     step_down: watch::Sender<bool>,
@@ -188,7 +192,7 @@ impl App {
         };
         let (upstream, write_findings) =
             findings::open_upstream(config, write_findings, &mut tasks)?;
-        let write_findings = certificate::with_slot_finding(write_findings, slot, &mut tasks);
+        let write_findings = findings::join(write_findings, slot, &mut tasks);
         let polling = terms::TermInputs {
             config: config.clone(),
             leadership: leading.own.clone(),
@@ -219,6 +223,7 @@ impl App {
             ca_pem: tls.ca_pem(),
             reader: reader.clone(),
             tasks: JoinSet::new(),
+            threads: ServerThreads::start()?,
             is_elected,
             stop,
             step_down,
@@ -303,29 +308,14 @@ impl App {
             let router = serve::external::router(options);
             (EXTERNAL, ListenerKind::Api, listener, router, Some(tls))
         });
-        for (part, kind, listener, router, tls) in [
-            (
-                METRICS,
-                ListenerKind::Metrics,
-                metrics,
-                metrics_router,
-                metrics_tls,
-            ),
+        let kind = ListenerKind::Metrics;
+        let servers = [
+            (METRICS, kind, metrics, metrics_router, metrics_tls),
             (PROBES, ListenerKind::Probes, probes, probe_router, None),
             (ADMIN, ListenerKind::Admin, admin, admin_router, None),
-        ]
-        .into_iter()
-        .chain(api)
-        .chain(scaler)
-        {
-            let stopped = wait_for_stop(closing.clone());
-            tasks.spawn(async move {
-                let served = match tls {
-                    Some(tls) => listener.serve_tls(kind, router, &tls, stopped).await,
-                    None => listener.serve_plain(kind, router, stopped).await,
-                };
-                (part, served.map_err(Into::into))
-            });
+        ];
+        for server in servers.into_iter().chain(api).chain(scaler) {
+            app.threads.serve(server, closing.clone(), &mut tasks);
         }
         Ok(Self { tasks, ..app })
     }
@@ -349,9 +339,8 @@ impl App {
         }
     }
 
-    /// Shuts down in this order: the poller's last state is saved; the Lease is released, so that the
-    /// next leader loads that state; the servers, which forward requests meanwhile, finish their
-    /// responses. Everything else is dropped.
+    /// Shuts down in this order: the poller's last state is saved; the Lease is released, so that the next leader loads
+    /// that state; the servers, which still forward requests, finish their responses. Everything else is dropped.
     async fn drain(mut self) {
         tracing::info!("shutting down");
         let stopped = tokio::time::Instant::now();
@@ -395,6 +384,6 @@ pub(crate) fn in_pod() -> bool {
 }
 
 async fn wait_for_stop(mut stopping: watch::Receiver<bool>) {
-    // An error means that the daemon is gone, which is a reason to stop too.
+    // An error means that the daemon has ended, so stop.
     let _ = stopping.wait_for(|stop| *stop).await;
 }

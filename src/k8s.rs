@@ -8,7 +8,7 @@
 //! - Stores: the Lease ([`lease_store`]), the saved state ([`state_config_map`]), the ledger of scale to zero
 //!   ([`zero_ledger`]) and the serving certificate ([`certificates`]).
 //! - Authentication and authorization of callers: [`reviews`].
-//! - For commands: the leader's pod and its ports ([`leader_pod`]), and what `lagwise check` asks ([`preflight`]).
+//! - For commands: the leader's pod and its ports ([`leader_pod`]), and the checks of `lagwise check` ([`preflight`]).
 //!
 //! Watches keep the last known objects through an outage of the API server (`resilient_watch`): metrics
 //! from old facts are better than none.

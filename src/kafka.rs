@@ -96,7 +96,7 @@ pub enum ClientKind {
 #[error("cluster {cluster:?}: {reason}")]
 pub struct SetupError {
     pub cluster: ClusterName,
-    /// What the client rejects.
+    /// Settings that the client rejects.
     pub reason: SettingError,
 }
 
@@ -112,7 +112,7 @@ impl KafkaSource {
         ReloadingClient::start(with_client(settings)?).map(Self)
     }
 
-    /// Lists the cluster's groups, as far as brokers answer by `deadline`.
+    /// Lists the groups of the brokers that answer by `deadline`.
     pub async fn list_groups(&self, deadline: Instant) -> GroupList {
         match self.0.active().as_ref() {
             ActiveClient::Librdkafka(source) => source.list_groups(deadline).await,

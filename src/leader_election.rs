@@ -1,8 +1,8 @@
-//! Leader election: of several daemons on one Kubernetes cluster exactly one decides and writes.
+//! Leader election: of several daemons on one Kubernetes cluster, exactly one decides and writes.
 //!
 //! - [`rules`]: when a daemon may take the Lease (pure);
 //! - [`lease_loop`]: takes, renews and releases the Lease, which is kept behind [`lease_loop::LeaseStore`];
-//! - [`term`]: what the other parts see of it;
+//! - [`term`]: the view of the other parts;
 //! - [`identity`]: how the Lease names its holder.
 //!
 //! That a leader which was suspended writes nothing after its term is the matter of

@@ -20,6 +20,7 @@
 //! - `kafka`, `k8s` and `serve` do not depend on one another (checked by `tests/layering`).
 
 pub mod authentication;
+mod blocking_work;
 pub mod certificates;
 pub mod cli;
 pub mod config;
@@ -35,3 +36,4 @@ pub mod serve;
 pub mod simulate;
 pub mod snapshot_channel;
 pub mod telemetry;
+mod worker_threads;

@@ -1,4 +1,4 @@
-//! The pure core: what lag is, who asks for it, how many replicas can be useful.
+//! The pure core: rules of lag, targets, useful parallelism, and decisions.
 //!
 //! Nothing here is asynchronous, reads a clock, does IO or logs: time is an argument, and every
 //! rule can be tested as a function. The edges (`kafka`, `k8s`, `serve`) translate to and from

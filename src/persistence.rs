@@ -4,7 +4,7 @@
 //! - [`format`]: the text of a [`SavedHistory`](crate::model::lag::history::memory::SavedHistory);
 //! - [`location`]: where the text is stored: a file, or a ConfigMap
 //!   ([`StateConfigMap`](crate::k8s::state_config_map::StateConfigMap));
-//! - [`store`]: loads it for the poller and saves what the poller sends.
+//! - [`store`]: loads it for the poller and saves the states that the poller sends.
 //!
 //! lagwise works without it. A state that cannot be read, used or written is logged once; the next save
 //! tries again.

@@ -1,5 +1,5 @@
-//! The poller: sweeps every cluster, evaluates what was read, publishes snapshots. It owns all state that
-//! changes; only snapshots leave it.
+//! The poller: sweeps every cluster, evaluates the readings, publishes snapshots. It owns all state that changes; only
+//! snapshots leave it.
 
 mod findings_tracker;
 mod partition_ledger;
@@ -36,11 +36,10 @@ pub use self::sweeps::PlannedSweep;
 
 /// A client of one Kafka cluster.
 pub trait OffsetSource: Send + Sync + 'static {
-    /// Reads what the plan asks for, committed offsets before log ends.
+    /// Executes the plan; reads committed offsets before log ends.
     ///
-    /// The source enforces `deadline` itself and returns what it has by then, with a fault for each missing
-    /// reading. It is never cancelled from outside, because an abandoned request would still occupy its
-    /// connection.
+    /// The source enforces `deadline` itself and returns the results so far, with a fault for each missing reading. It
+    /// is never cancelled from outside, because an abandoned request would still occupy its connection.
     fn observe(
         &self,
         plan: SweepPlan,
@@ -50,18 +49,18 @@ pub trait OffsetSource: Send + Sync + 'static {
 
 /// The shortest time between two snapshots that are published because HPAs changed. The first change is published
 /// at once; those that follow within this time are published together.
-const HPA_CHANGES_EVERY: Duration = Duration::from_millis(50);
+const HPA_CHANGE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The inputs of the poller.
 #[derive(Debug)]
 pub struct Inputs {
     /// The HPAs of the Kubernetes cluster, always all of them; `None` until they have been listed.
     pub hpas: watch::Receiver<Option<HpaMap>>,
-    /// Groups that requests ask for and no HPA does. Bounded, so that a flood of requests cannot grow memory.
+    /// Groups of requests that no HPA uses. Bounded, so that a flood of requests cannot grow memory.
     pub watch_keys: mpsc::Receiver<WatchKey>,
-    /// Queries that were answered and that no HPA asks. Bounded as well.
+    /// Queries that were answered and that are not of an HPA. Bounded as well.
     pub queries: mpsc::Receiver<AdHocQuery>,
-    /// What the writer of HPAs has found, to be published with the findings of the next whole sweep.
+    /// Findings of the reconciler of HPAs, which are published with those of the next whole sweep.
     pub write_findings: watch::Receiver<WriteFindings>,
 }
 
@@ -74,7 +73,7 @@ pub struct Cadence {
     pub deadline: Duration,
 }
 
-/// What the operator configures for the poller.
+/// Options of the poller that the operator configures.
 #[derive(Clone, Debug)]
 pub struct PollerOptions {
     pub targets: TargetOptions,
@@ -198,8 +197,8 @@ impl<S: OffsetSource> Poller<S> {
                 // The channel holds the latest HPAs only, so that a burst of changes is taken in at once.
                 changed = changed_after(&mut inputs.hpas, hpas_due), if !hpas_end => {
                     hpas_end = !changed;
-                    hpas_due = tokio::time::Instant::now() + HPA_CHANGES_EVERY;
-                    // Cloned, so that the watch can go on meanwhile.
+                    hpas_due = tokio::time::Instant::now() + HPA_CHANGE_INTERVAL;
+                    // Cloned, so that the watch is not blocked.
                     let hpas = inputs.hpas.borrow_and_update().clone();
                     state.set_busy(sweeps.busy());
                     let new;
@@ -213,7 +212,7 @@ impl<S: OffsetSource> Poller<S> {
                 // Drain the channel so that a burst of requests triggers one sweep.
                 received = inputs.watch_keys.recv_many(&mut watch_keys, MAX_AD_HOC), if !watch_keys_end => {
                     watch_keys_end = received == 0;
-                    // Nearly all requests ask for what is read anyway.
+                    // Nearly all requests are for groups that are read anyway.
                     if state.record_requests(watch_keys.drain(..)) {
                         state.set_busy(sweeps.busy());
                         let new;
@@ -249,7 +248,7 @@ impl<S: OffsetSource> Poller<S> {
 }
 
 /// Changes the state on a thread that may block: a change takes as long as what tenants have written makes it take, and
-/// the threads of the runtime serve requests. It must not publish, since it goes on after its poller is dropped.
+/// the threads of the runtime serve requests. It must not publish, since it continues after its poller is dropped.
 async fn change<T: Send + 'static>(
     mut state: PollerState,
     change: impl FnOnce(&mut PollerState) -> T + Send + 'static,
@@ -268,7 +267,7 @@ fn publish(state: &PollerState) {
     tokio::task::spawn_blocking(move || drop(replaced));
 }
 
-/// Saves what a policy has decided before it is served, and everything at times.
+/// Saves decisions of policies before they are served, and everything at intervals.
 async fn save_if_due(
     state: PollerState,
     saved_state: &mut Option<HistoryHandle>,

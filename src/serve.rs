@@ -1,7 +1,7 @@
-//! HTTP servers, each with a listener of its own: the external metrics API ([`external`]) over TLS,
-//! answered by the leader ([`forward`]) or by another server of external metrics ([`upstream`]); the
-//! [`external_scaler`] for KEDA; [`metrics`] for Prometheus; [`probes`] for Kubernetes; and the [`admin`] endpoints for
-//! people with the page, on loopback. All answers come from the latest snapshot.
+//! HTTP servers, each with a separate listener: the external metrics API ([`external`]) over TLS, answered by the
+//! leader ([`forward`]) or by another server of external metrics ([`upstream`]); the [`external_scaler`] for KEDA;
+//! [`metrics`] for Prometheus; [`probes`] for Kubernetes; and the [`admin`] endpoints for people with the page, on
+//! loopback. All answers come from the latest snapshot.
 //!
 //! Nothing here waits for Kafka, except a request for a group that is not watched yet: it waits briefly
 //! for the first read.
@@ -23,6 +23,7 @@ pub mod external;
 pub mod external_scaler;
 mod first_read;
 pub mod forward;
+mod handshakes;
 pub mod health;
 pub mod history;
 pub mod history_handover;

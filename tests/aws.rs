@@ -1,6 +1,5 @@
-//! TokenCache for Amazon MSK, with the credentials of a pod: each case is a process of its own, with the
-//! environment that the service gives one, and a local server in the service's place that checks what
-//! it is asked.
+//! TokenCache for Amazon MSK, with the credentials of a pod: each case is a separate process, with the environment that
+//! the service sets, and a local server in place of the service that checks the requests.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 #![cfg(feature = "aws-msk-iam")]
 
@@ -42,13 +41,15 @@ async fn child() {
 }
 
 /// A request, as text.
-type Asked = String;
+type ReceivedRequest = String;
 
 /// Responds to each request with the result of `answer`, until the test process ends.
-fn server(answer: impl Fn(&str) -> String + Send + 'static) -> (String, mpsc::Receiver<Asked>) {
+fn server(
+    answer: impl Fn(&str) -> String + Send + 'static,
+) -> (String, mpsc::Receiver<ReceivedRequest>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let (seen, asked) = mpsc::channel();
+    let (seen, requests) = mpsc::channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -60,7 +61,7 @@ fn server(answer: impl Fn(&str) -> String + Send + 'static) -> (String, mpsc::Re
             let _ = stream.write_all(answer.as_bytes());
         }
     });
-    (address, asked)
+    (address, requests)
 }
 
 fn read(stream: &mut TcpStream) -> String {
@@ -92,7 +93,7 @@ fn response(status: u16, kind: &str, body: &str) -> String {
     )
 }
 
-/// What the child printed after `token=` or `error=`.
+/// Text that the child printed after `token=` or `error=`.
 fn run(role: &str, environment: &[(&str, &str)]) -> Result<String, String> {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture"])
@@ -149,7 +150,7 @@ fn a_service_accounts_role_makes_a_token() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "federated.pod.token").unwrap();
-    let (sts, asked) = server(|_| credentials("AssumeRoleWithWebIdentity", "ASIAWEB"));
+    let (sts, requests) = server(|_| credentials("AssumeRoleWithWebIdentity", "ASIAWEB"));
     let environment = [
         ("AWS_ROLE_ARN", ROLE),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().unwrap()),
@@ -157,7 +158,7 @@ fn a_service_accounts_role_makes_a_token() {
         ("AWS_ENDPOINT_URL_STS", &sts),
     ];
     let token = run("", &environment).unwrap();
-    let request = asked.recv().unwrap();
+    let request = requests.recv().unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST / HTTP/1.1"), "{head}");
     // The exchange is not signed: the pod's token is the credential.
@@ -193,7 +194,7 @@ fn pod_identity_makes_a_token() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "pod-identity-token").unwrap();
-    let (agent, asked) = server(|_| {
+    let (agent, requests) = server(|_| {
         let body = format!(
             r#"{{"AccessKeyId":"ASIAPOD","SecretAccessKey":"{PLANTED}","Token":"session","Expiration":"2999-01-01T00:00:00Z"}}"#
         );
@@ -211,7 +212,7 @@ fn pod_identity_makes_a_token() {
     ];
     let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let token = run("", &environment).unwrap();
-    let request = asked.recv().unwrap();
+    let request = requests.recv().unwrap();
     assert!(
         request.starts_with("GET /v1/credentials HTTP/1.1"),
         "{request}"
@@ -227,14 +228,14 @@ fn pod_identity_makes_a_token() {
 
 #[test]
 fn a_role_is_taken_on() {
-    let (sts, asked) = server(|_| credentials("AssumeRole", "ASIAROLE"));
+    let (sts, requests) = server(|_| credentials("AssumeRole", "ASIAROLE"));
     let environment = [
         ("AWS_ACCESS_KEY_ID", "AKIAPOD"),
         ("AWS_SECRET_ACCESS_KEY", PLANTED),
         ("AWS_ENDPOINT_URL_STS", &sts),
     ];
     let token = run(ROLE, &environment).unwrap();
-    let request = asked.recv().unwrap();
+    let request = requests.recv().unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(
         head.contains("Credential=AKIAPOD/") && head.contains("/eu-central-1/sts/aws4_request"),
@@ -250,7 +251,7 @@ fn a_role_is_taken_on() {
 }
 
 #[test]
-fn what_goes_wrong_is_told() {
+fn each_failure_names_its_cause() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, PLANTED).unwrap();
@@ -264,20 +265,20 @@ fn what_goes_wrong_is_told() {
         ),
         (response(200, "text/xml", "<garbage"), ""),
     ] {
-        let (sts, _asked) = server(move |_| answer.clone());
+        let (sts, _requests) = server(move |_| answer.clone());
         let environment = [
             ("AWS_ROLE_ARN", ROLE),
             ("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().unwrap()),
             ("AWS_ENDPOINT_URL_STS", &sts),
         ];
-        let told = run("", &environment).unwrap_err();
-        println!("{told}");
+        let error = run("", &environment).unwrap_err();
+        println!("{error}");
         assert!(
-            told.starts_with("token source aws_msk_iam: ") && told.contains(reason),
-            "{told}"
+            error.starts_with("token source aws_msk_iam: ") && error.contains(reason),
+            "{error}"
         );
     }
-    let told = run("", &[]).unwrap_err();
-    println!("{told}");
-    assert!(told.contains("credentials"), "{told}");
+    let error = run("", &[]).unwrap_err();
+    println!("{error}");
+    assert!(error.contains("credentials"), "{error}");
 }

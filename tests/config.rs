@@ -151,7 +151,7 @@ fn every_problem_names_its_key() {
     }
 }
 
-/// A mistake of somebody who is new: its name, what the message must have, and the file.
+/// A mistake of a new user: its name, the text that the message must contain, and the file.
 fn mistakes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let text = include_str!("config/mistakes.txt");
     text.split("### ").skip(1).map(|case| {
@@ -180,7 +180,7 @@ fn mistakes_of_first_time_users_are_explained_with_their_place() {
         input.write_all(text.as_bytes()).unwrap();
         drop(input);
         let output = check.wait_with_output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
         let is_placed = |line: &str| {
             let mut parts = line.splitn(4, ':').skip(1);
             let mut is_number = || parts.next().is_some_and(|part| part.parse::<u32>().is_ok());
@@ -188,10 +188,10 @@ fn mistakes_of_first_time_users_are_explained_with_their_place() {
         };
         if output.status.code() != Some(1) {
             writeln!(problems, "{name}: accepted").unwrap();
-        } else if !told.contains(wanted) {
-            writeln!(problems, "{name}: no {wanted:?} in\n{told}").unwrap();
-        } else if !told.lines().all(is_placed) {
-            writeln!(problems, "{name}: no line and column in\n{told}").unwrap();
+        } else if !stderr.contains(wanted) {
+            writeln!(problems, "{name}: no {wanted:?} in\n{stderr}").unwrap();
+        } else if !stderr.lines().all(is_placed) {
+            writeln!(problems, "{name}: no line and column in\n{stderr}").unwrap();
         }
     }
     assert!(problems.is_empty(), "\n{problems}");
@@ -300,7 +300,7 @@ fn the_least_file_has_every_default() {
 }
 
 #[test]
-fn a_section_without_a_value_is_as_if_left_out() {
+fn a_section_without_a_value_equals_a_missing_one() {
     assert_eq!(
         parse(&with(
             "poll:\ntargets:\nkubernetes: ~\ncap:\nserver:\n  http:\nlog: {format: }\n"
@@ -492,7 +492,7 @@ fn anchors_and_merges_are_followed() {
 }
 
 #[test]
-fn secrets_are_in_the_properties_and_nowhere_else() {
+fn secrets_are_in_the_properties_only() {
     let config = parse(&format!(
         "clusters:\n  - name: a\n    properties:\n      bootstrap.servers: ${{env:SECRET}}:9092\n      \
          security.protocol: SASL_SSL\n      sasl.mechanism: PLAIN\n      sasl.username: user-${{file:/etc/lagwise/s}}\n      sasl.password: {SECRET}\n      \
@@ -524,7 +524,7 @@ fn secrets_are_in_the_properties_and_nowhere_else() {
 }
 
 #[test]
-fn what_is_serialised_can_be_read_again() {
+fn a_serialised_configuration_can_be_parsed() {
     let config = parse(&with(
         "poll: {interval: 1m 30s}\ntargets: [{name: t, group: g, offset_reset: earliest, topic_regex: 'a.*', partitions: '1-2', by: lagging}]",
     ));

@@ -82,7 +82,7 @@ fn any_bytes_are_read_or_refused_within_bounds() {
             for body in [valid, mutated, noise(&mut rng)] {
                 let took = measured(*key, version, &body, seed, &mut well_formed);
                 let slot = most.entry(*key).or_default();
-                // By what a byte took: compared without a fraction.
+                // By the time per byte, compared without a fraction.
                 if took * slot.1.max(1) > slot.0 * body.len().max(1) && took > BASE {
                     *slot = (took, body.len());
                 }
@@ -121,11 +121,11 @@ fn measured(key: i16, version: i16, body: &[u8], seed: u64, well_formed: &mut u6
 
 /// Random bytes in which values with a meaning are frequent.
 fn noise(rng: &mut Rng) -> Vec<u8> {
-    let telling = [0, 1, 2, 3, 0x7f, 0x80, 0xff];
+    let boundaries = [0, 1, 2, 3, 0x7f, 0x80, 0xff];
     if rng.u8(0..4) == 0 {
         // A head, and one thing as often as it goes: as an entry of a list it takes most for each byte.
         let mut body: Vec<u8> = (0..rng.usize(0..12))
-            .map(|_| *rng.choice(&telling).unwrap())
+            .map(|_| *rng.choice(&boundaries).unwrap())
             .collect();
         body.extend([rng.u8(0x80..), rng.u8(0..8)]);
         let entry: Vec<u8> = (0..rng.usize(1..6)).map(|_| rng.u8(0..3)).collect();
@@ -134,7 +134,7 @@ fn noise(rng: &mut Rng) -> Vec<u8> {
     }
     let length = rng.usize(0..400);
     let one = |_| match rng.bool() {
-        true => *rng.choice(&telling).unwrap(),
+        true => *rng.choice(&boundaries).unwrap(),
         false => rng.u8(..),
     };
     (0..length).map(one).collect()

@@ -142,7 +142,7 @@ fn an_interrupt_ends_it_with_a_summary() {
 }
 
 #[test]
-fn a_length_that_shows_nothing_is_refused() {
+fn a_length_that_is_too_short_or_too_long_is_refused() {
     for (length, reason) in [
         ("5s", "20s to 30m"),
         ("1h", "20s to 30m"),

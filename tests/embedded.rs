@@ -94,9 +94,9 @@ async fn reads_commits_and_ends_partition_by_partition() {
     assert_eq!(lag, Ok(Lag(6)));
 }
 
-/// The mock brokers know old versions only, so this is the wire client's way of asking them.
+/// The mock brokers only support old versions, so this tests the wire client's requests of old versions.
 #[tokio::test]
-async fn the_wire_client_reads_the_same() {
+async fn the_wire_client_reads_the_same_as_librdkafka() {
     let broker = EmbeddedCluster::start("main", 3).unwrap();
     broker.create_topic("orders", 6).unwrap();
     let bootstrap = broker.bootstrap();
@@ -112,7 +112,7 @@ async fn the_wire_client_reads_the_same() {
     let theirs = observe(&librdkafka, plan("workers", &["orders"])).await;
     let mut ours = observe(&wire, plan("workers", &["orders"])).await;
     for log in ours.topics.values_mut().flatten() {
-        // Which librdkafka does not tell.
+        // librdkafka does not report these.
         assert!(Arc::make_mut(log).id.take().is_some());
     }
     assert_eq!(ours.groups, theirs.groups, "{:?}", ours.connection);
@@ -151,7 +151,7 @@ async fn a_name_that_no_topic_can_have_is_a_missing_topic() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_asked_nothing_is_not_silent() {
+async fn a_cluster_without_requests_counts_as_connected() {
     let broker = EmbeddedCluster::start("main", 1).unwrap();
     let source = KafkaSource::connect(broker.settings()).unwrap();
     for plan in [plan("g", &["nowhere"]), plan("idle", &[])] {

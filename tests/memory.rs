@@ -1,5 +1,5 @@
 //! Memory of the model per group and partition, counted by the allocator, on workloads in which groups share topics;
-//! memory that a scrape needs; and what the history of HPAs costs while nobody looks at it.
+//! memory that a scrape needs; and the memory of the history of HPAs while it is not read.
 
 #![allow(
     clippy::unwrap_used,
@@ -195,7 +195,7 @@ fn a_scrape_needs_little_memory_however_long_it_is() {
     }
 }
 
-/// What the guide states for the history of one HPA and of all.
+/// Figures of the guide for the history of one HPA and of all.
 const HISTORY_MAX_BYTES: f64 = 100_000.0;
 const HISTORIES_MAX_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 
@@ -218,7 +218,7 @@ fn the_history_of_an_hpa_is_bounded() {
     );
 }
 
-/// What a history costs.
+/// Memory of a history.
 #[derive(Debug)]
 struct HistoryCost {
     #[allow(dead_code, reason = "printed")]
@@ -230,10 +230,11 @@ struct HistoryCost {
     sweep: Duration,
 }
 
-/// Records so many points, between which every group commits and every HPA changes its replicas now and then.
+/// Records this number of points. Between them every group commits and every HPA changes its replicas from time to
+/// time.
 fn recorded(hpas: usize, step: Duration, points: u32) -> HistoryCost {
     /// Points between two changes.
-    const STILL: u32 = 10;
+    const POINTS_PER_CHANGE: u32 = 10;
     let workload = Workload {
         groups: hpas,
         each: 3,
@@ -250,12 +251,12 @@ fn recorded(hpas: usize, step: Duration, points: u32) -> HistoryCost {
             monotonic: zero.monotonic + step * number,
             wall: zero.wall + step * number,
         };
-        if number % STILL == 0 {
+        if number % POINTS_PER_CHANGE == 0 {
             let mut observed = workload.observation(&zero, number.into());
             (observed.started, observed.finished) = (now, now);
             let begun = Instant::now();
             let cluster = history.apply(observed, Scope::Whole);
-            let targets = &targets[usize::from((number / STILL).is_multiple_of(2))];
+            let targets = &targets[usize::from((number / POINTS_PER_CHANGE).is_multiple_of(2))];
             snapshot = Some(evaluated(cluster, targets));
             sweep = sweep.min(begun.elapsed());
         }

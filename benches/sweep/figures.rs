@@ -1,4 +1,4 @@
-//! What a contender used, as the operating system counts it.
+//! Resources that a contender used, as counted by the operating system.
 
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,11 @@ pub(crate) fn resident_mb(process: &str) -> Result<f64> {
     Ok(status(process, "VmRSS:")? as f64 / 1024.0)
 }
 
+/// Resident pages of files: code and constants. The kernel maps 16 pages around each that is used, and can drop them.
+pub(crate) fn resident_mb_of_files(process: &str) -> Result<f64> {
+    Ok(status(process, "RssFile:")? as f64 / 1024.0)
+}
+
 fn status(process: &str, key: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status
@@ -129,7 +134,7 @@ fn connections(ports: &[u16]) -> Result<usize> {
     Ok(lines.iter().filter(is_ours).count())
 }
 
-/// Prints figures beside their bounds, and counts those that are beyond.
+/// Prints figures with their bounds, and counts those that exceed them.
 #[derive(Default)]
 pub(crate) struct Bounds {
     beyond: usize,

@@ -1,18 +1,19 @@
-//! Cost of one sweep of lag on a real broker for each client, beside the limit: the same requests sent raw on one
-//! connection and decoded, nothing else.
+//! Cost of one sweep of lag on a real broker for each client, and, as a lower bound, of the same requests sent raw on
+//! one connection and decoded, nothing else.
 //!
 //! ```sh
 //! tests/run --fast && tests/testbed/build kafka    # once: the broker
 //! cargo bench --bench sweep                        # W1, both sources
 //! cargo bench --bench sweep -- W2 20               # W2, 20 rounds
 //! cargo bench --bench sweep -- W2 20 3             # the same on three brokers
+//! cargo bench --bench sweep -- W2 60 policy        # what the rate policy costs, over 60 sweeps
 //! ```
 //!
 //! Below the table are the figures that have a bound, among them CPU time and resident memory of a whole `lagwise run`.
 //!
-//! Each contender runs in a process of its own, so that its memory, CPU and connections are its own. W1 is 200 groups
-//! x 1 topic x 12 partitions on 100 topics, W2 is 1,000 groups x 3 topics x 12 on 500. librdkafka takes part in W1 only:
-//! it needs a client for each group. The limit knows one broker only.
+//! Each contender runs in a separate process, so that its memory, CPU and connections are measured separately. W1 is
+//! 200 groups x 1 topic x 12 partitions on 100 topics, W2 is 1,000 groups x 3 topics x 12 on 500. librdkafka takes part
+//! in W1 only: it needs a client for each group. The limit knows one broker only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,6 +29,7 @@ mod figures;
 mod raw;
 #[path = "../../tests/testbed/mod.rs"]
 mod testbed;
+mod traffic;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -41,7 +43,8 @@ use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::poller::OffsetSource;
 use testbed::Testbed;
-use testbed::kafka::KafkaOptions;
+use testbed::kafka::{KafkaCluster, KafkaOptions};
+use traffic::GroupTraffic;
 
 /// First argument that makes this binary run as one contender.
 const CONTENDER: &str = "contender-of-the-sweep";
@@ -86,6 +89,10 @@ impl Workload {
         format!("sweep-group-{i:04}")
     }
 
+    fn all_topics(self) -> Vec<String> {
+        (0..self.topics).map(|i| self.topic(i)).collect()
+    }
+
     /// Each group with its topics.
     fn all(self) -> Vec<(String, Vec<String>)> {
         let topics = |i: usize| {
@@ -126,13 +133,73 @@ fn main() -> Result<()> {
         [] => compare(WORKLOADS[0], 20, 1),
         [workload] => compare(Workload::named(workload)?, 20, 1),
         [workload, rounds] => compare(Workload::named(workload)?, rounds.parse()?, 1),
+        [workload, polls, "policy"] => compare_policies(Workload::named(workload)?, polls.parse()?),
         [workload, rounds, brokers] => compare(
             Workload::named(workload)?,
             rounds.parse()?,
             brokers.parse()?,
         ),
-        _ => bail!("usage: cargo bench --bench sweep -- [W1|W2] [ROUNDS] [BROKERS]"),
+        _ => bail!("usage: cargo bench --bench sweep -- [W1|W2] [ROUNDS] [BROKERS|policy]"),
     }
+}
+
+/// A cluster with the topics of a workload, and with its groups, which have committed the start of each partition.
+fn load(testbed: &Testbed, workload: Workload, options: &KafkaOptions) -> Result<KafkaCluster> {
+    let kafka = testbed.start_kafka("sweep", options)?;
+    let started = Instant::now();
+    let topics = workload.all_topics();
+    for some in topics.chunks(50) {
+        kafka.create_topics(
+            &some.iter().map(String::as_str).collect::<Vec<_>>(),
+            PARTITIONS,
+        )?;
+    }
+    // Kafka creates the offsets topic when a client looks up a coordinator, which the raw client does not do.
+    kafka.commit("sweep-first", &topics[0], &[(0, 0)])?;
+    let mut raw = kafka
+        .bootstrap()
+        .split(',')
+        .map(raw::Connection::open)
+        .collect::<Result<Vec<_>>>()?;
+    raw::Connection::commit_all(&mut raw, &workload.all(), PARTITIONS)?;
+    println!(
+        "{} on {} brokers: {} groups, {} topics, {} group-partitions, loaded in {:.0?}",
+        workload.name,
+        options.brokers,
+        workload.groups,
+        workload.topics,
+        workload.group_partitions(),
+        started.elapsed()
+    );
+    Ok(kafka)
+}
+
+/// Compares the CPU time of a daemon that has all groups under the rate policy with that of one without.
+fn compare_policies(workload: Workload, polls: u32) -> Result<()> {
+    let testbed = Testbed::new()?;
+    let (key, value) = traffic::JOIN_TOGETHER;
+    let options = KafkaOptions {
+        heap_mb: 1024,
+        properties: vec![(key.to_owned(), value.to_owned())],
+        ..KafkaOptions::default()
+    };
+    let kafka = load(&testbed, workload, &options)?;
+    let bootstrap = kafka.bootstrap();
+    let topics = workload.all_topics();
+    let traffic = GroupTraffic::start(&bootstrap, &workload.all(), &topics, PARTITIONS)?;
+    let mut bounds = Bounds::default();
+    let compared = daemon::compare_policies(
+        &testbed,
+        workload,
+        (&bootstrap, &traffic),
+        polls,
+        &mut bounds,
+    );
+    traffic.stop()?;
+    compared?;
+    kafka.stop_all()?;
+    testbed.stop()?;
+    bounds.finish()
 }
 
 /// Starts the brokers, loads the workload, lets every contender sweep it, and prints the table.
@@ -143,31 +210,9 @@ fn compare(workload: Workload, rounds: usize, brokers: u16) -> Result<()> {
         heap_mb: 1024,
         ..KafkaOptions::default()
     };
-    let kafka = testbed.start_kafka("sweep", &options)?;
+    let kafka = load(&testbed, workload, &options)?;
     let bootstrap = kafka.bootstrap();
-    let started = Instant::now();
-    let topics: Vec<String> = (0..workload.topics).map(|i| workload.topic(i)).collect();
-    for some in topics.chunks(50) {
-        kafka.create_topics(
-            &some.iter().map(String::as_str).collect::<Vec<_>>(),
-            PARTITIONS,
-        )?;
-    }
-    // Kafka creates the offsets topic when a client looks up a coordinator, which the raw client does not do.
-    kafka.commit("sweep-first", &topics[0], &[(0, 0)])?;
-    let mut raw = bootstrap
-        .split(',')
-        .map(raw::Connection::open)
-        .collect::<Result<Vec<_>>>()?;
-    raw::Connection::commit_all(&mut raw, &workload.all(), PARTITIONS)?;
-    println!(
-        "{} on {brokers} brokers: {} groups, {} topics, {} group-partitions, loaded in {:.0?}; {rounds} rounds, medians",
-        workload.name,
-        workload.groups,
-        workload.topics,
-        workload.group_partitions(),
-        started.elapsed()
-    );
+    println!("{rounds} rounds, medians");
     let mut table: Vec<(&str, Figures)> = Vec::new();
     for kind in ["limit", "wire", "librdkafka"] {
         if kind == "limit" && brokers > 1 {

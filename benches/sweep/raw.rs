@@ -39,10 +39,16 @@ impl Connection {
         })
     }
 
-    fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response>
+    pub(crate) fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response>
     where
         R::Response: Decodable + HeaderVersion,
     {
+        self.send(request, version)?;
+        self.receive::<R>(version)
+    }
+
+    /// Sends a request whose answer [`Self::receive`] reads.
+    pub(crate) fn send<R: Request>(&mut self, request: &R, version: i16) -> Result<()> {
         self.correlation += 1;
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY)
@@ -55,11 +61,20 @@ impl Connection {
         let length = u32::try_from(frame.len() - 4)?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.stream.write_all(&frame)?;
+        self.bytes += u64::try_from(frame.len())?;
+        Ok(())
+    }
+
+    /// Reads the answer to the request that was sent last.
+    pub(crate) fn receive<R: Request>(&mut self, version: i16) -> Result<R::Response>
+    where
+        R::Response: Decodable + HeaderVersion,
+    {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let mut answer = vec![0; usize::try_from(u32::from_be_bytes(length))?];
         self.stream.read_exact(&mut answer)?;
-        self.bytes += u64::try_from(frame.len() + answer.len() + 4)?;
+        self.bytes += u64::try_from(answer.len() + 4)?;
         let mut answer = Bytes::from(answer);
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))?;
         ensure!(
@@ -160,6 +175,6 @@ impl Connection {
     }
 }
 
-fn topic_name(name: &str) -> TopicName {
+pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }

@@ -1,8 +1,8 @@
-//! A self-made certificate authority.
+//! lagwise's own certificate authority.
 //!
 //! Clients trust the authority, so its certificate lasts for years, while the certificates it signs
-//! are replaced every few weeks, long before they expire. Its state is just two PEM texts, so
-//! replicas share it by sharing a Secret.
+//! are replaced every few weeks, long before they expire. Its state is two PEM texts in a Secret,
+//! which all replicas share.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -26,7 +26,7 @@ const AUTHORITY_LIFETIME: Duration = DAY.saturating_mul(3650);
 /// Lifetime of a server certificate.
 const SIGNED_LIFETIME: Duration = DAY.saturating_mul(90);
 
-/// Both are backdated, for clients whose clocks are behind.
+/// Certificates are valid from this long before they are issued, for clients whose clocks are behind.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
 const NAME: &str = "lagwise CA";
@@ -54,10 +54,10 @@ pub struct SignedCertificate {
 }
 
 impl SignedCertificate {
-    /// Parses both.
+    /// Parses the certificate and the key.
     ///
     /// # Errors
-    /// None for what [`CertificateAuthority::sign`] returned.
+    /// Invalid PEM, which [`CertificateAuthority::sign`] never returns.
     pub fn parts(
         &self,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rustls::pki_types::pem::Error>
@@ -73,7 +73,7 @@ impl CertificateAuthority {
     /// Generates an authority.
     ///
     /// # Errors
-    /// No randomness for a key.
+    /// The system has no randomness for a key.
     pub fn generate(now: SystemTime) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = params();
@@ -97,8 +97,8 @@ impl CertificateAuthority {
                 .subject()
                 .iter_common_name()
                 .any(|name| name.as_str().is_ok_and(|name| name == NAME));
-        let is_one = is_named && certificate.is_ca() && KeyPair::from_pem(key_pem).is_ok();
-        (is_one && belongs_to(vec![der.clone()], key)).then(|| Self {
+        let is_authority = is_named && certificate.is_ca() && KeyPair::from_pem(key_pem).is_ok();
+        (is_authority && belongs_to(vec![der.clone()], key)).then(|| Self {
             certificate_pem: certificate_pem.to_owned(),
             key_pem: key_pem.to_owned(),
         })
@@ -119,7 +119,7 @@ impl CertificateAuthority {
     /// Issues a server certificate for these names (DNS names and IP addresses).
     ///
     /// # Errors
-    /// An invalid name, or no randomness for a key.
+    /// An invalid name, or the system has no randomness for a key.
     pub fn sign(
         &self,
         names: &[String],
@@ -150,9 +150,9 @@ fn params() -> CertificateParams {
     params
 }
 
-fn validity_period<T: From<SystemTime>>(lasts: Duration, now: SystemTime) -> (T, T) {
+fn validity_period<T: From<SystemTime>>(lifetime: Duration, now: SystemTime) -> (T, T) {
     let begins = now.checked_sub(BACKDATED).unwrap_or(now);
-    let ends = now.checked_add(lasts).unwrap_or(now);
+    let ends = now.checked_add(lifetime).unwrap_or(now);
     (begins.into(), ends.into())
 }
 
@@ -189,12 +189,12 @@ mod tests {
     #[test]
     fn debug_hides_the_key() {
         let authority = CertificateAuthority::generate(SystemTime::now()).unwrap();
-        let shown = format!("{authority:?}");
-        assert!(shown.contains("BEGIN CERTIFICATE") && !shown.contains("PRIVATE"));
+        let text = format!("{authority:?}");
+        assert!(text.contains("BEGIN CERTIFICATE") && !text.contains("PRIVATE"));
     }
 
     #[test]
-    fn garbage_has_no_validity() {
+    fn invalid_der_has_no_validity() {
         assert_eq!(validity_of(&[1, 2, 3]), None);
     }
 
@@ -205,8 +205,8 @@ mod tests {
             CertificateAuthority::generate(now).unwrap(),
             CertificateAuthority::generate(now).unwrap(),
         );
-        let kept = CertificateAuthority::from_pem(one.certificate_pem(), one.key_pem()).unwrap();
-        assert_eq!(kept.certificate_pem(), one.certificate_pem());
+        let loaded = CertificateAuthority::from_pem(one.certificate_pem(), one.key_pem()).unwrap();
+        assert_eq!(loaded.certificate_pem(), one.certificate_pem());
         let is_loaded = |certificate: &str, key: &str| {
             CertificateAuthority::from_pem(certificate, key).is_some()
         };

@@ -11,17 +11,19 @@ use tokio::time::Instant;
 use super::rotation::{self, Publication, RotationStep};
 use super::set::{CertificateProblem, CertificateSet, SecretData};
 use crate::leader_election::Leadership;
+use crate::model::diagnostics::preflight::registration::find_lost_slot;
+use crate::model::findings::WriteFindings;
 use crate::telemetry::certificates::{
     BundlePublished, BundleUnpublished, CertificatesChanged, CertificatesUnread,
     CertificatesUnusable, CertificatesUnwritten,
 };
 use crate::telemetry::failure_log::FailureLog;
 
-/// How often they are read: a third of [`rotation::SPREAD`], the time that rotation gives the other
-/// replicas.
+/// How often the certificates are read: a third of [`rotation::SPREAD`], the time that rotation allows for the other
+/// replicas to read them.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// First interval, doubled while there is no usable certificate yet.
+/// First interval. It is doubled until there is a usable certificate.
 const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum duration of a request.
@@ -38,13 +40,13 @@ pub struct Stored {
     pub data: SecretData,
 }
 
-/// Why a read or write failed, in words that stay the same while the cause does.
+/// Why a read or write failed. The text stays the same while the cause does, so that it is logged once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateStoreError {
-    /// Somebody else wrote in between; read again before the next write.
+    /// Another process wrote in between; read again before the next write.
     #[error("another writer changed it in the meantime")]
     Changed,
-    /// The server's error, or that it does not answer.
+    /// The server's error, or a timeout.
     #[error("{0}")]
     Failed(String),
 }
@@ -60,7 +62,7 @@ pub trait CertificateStore: Send + Sync + 'static {
         within: Duration,
     ) -> impl Future<Output = Result<Option<Stored>, CertificateStoreError>> + Send;
 
-    /// Replaces what was found (`None`: nothing), if it is unchanged.
+    /// Replaces the stored certificates, if they are still `over`; `None` if there were none.
     fn save(
         &self,
         data: &SecretData,
@@ -105,9 +107,8 @@ pub struct CertificateManagerOptions<S, R> {
     pub leadership: Leadership,
     /// Receives the certificates to serve with.
     pub served: watch::Sender<Option<Arc<CertificateSet>>>,
-    /// Receives the Service that the APIService names instead of ours, as long as it names another one. Only the leader
-    /// looks.
-    pub slot_holder: watch::Sender<Option<String>>,
+    /// Receives a finding for as long as the APIService names another Service. Only the leader checks that.
+    pub findings: watch::Sender<WriteFindings>,
 }
 
 /// Maintains the certificates forever. `clock` is the wall clock.
@@ -143,7 +144,7 @@ struct CertificateManager<S, R> {
 struct Failures {
     read: FailureLog<CertificateStoreError>,
     write: FailureLog<CertificateStoreError>,
-    /// What is wrong with the stored certificates; `None` if lagwise did not create the Secret.
+    /// The problem with the stored certificates; `None` if lagwise did not create the Secret.
     contents: FailureLog<Option<CertificateProblem>>,
     publish: FailureLog<String>,
 }
@@ -186,7 +187,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             self.renew(found.as_ref(), kept.as_deref(), now).await;
             self.publish().await;
         } else {
-            // The leader takes care of publication meanwhile.
+            // The leader publishes the bundle.
             self.published = None;
             self.report_slot_holder(None);
         }
@@ -223,18 +224,18 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         kept: Option<&CertificateSet>,
         now: SystemTime,
     ) {
-        let nothing = CertificateSet::read(&SecretData::new(), "", now).0;
+        let empty = CertificateSet::read(&SecretData::new(), "", now).0;
         let known = self.known.clone();
         let known = known.as_deref();
-        let is_good = |set: &CertificateSet| set.usable(now).leaf.is_some();
+        let is_usable = |set: &CertificateSet| set.usable(now).leaf.is_some();
         let (step, data) = match (kept, known) {
             // The stored set became unusable: restore the last good one.
-            (Some(kept), Some(known)) if !is_good(kept) && self.is_still_usable(known, now) => {
+            (Some(kept), Some(known)) if !is_usable(kept) && self.is_still_usable(known, now) => {
                 (None, Ok(known.data()))
             }
             (kept, known) => {
                 let set = kept.or(known.filter(|known| self.is_still_usable(known, now)));
-                let set = set.unwrap_or(&nothing);
+                let set = set.unwrap_or(&empty);
                 let mut usable = set.usable(now);
                 if kept.is_none() {
                     // The Secret was deleted, perhaps to revoke it: do not sign with its key again.
@@ -290,7 +291,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         let outcome = registration.publish(&bundle, within).await;
         match &outcome {
             Ok(Registered::OtherService(service)) => self.report_slot_holder(Some(service)),
-            // A request that fails says nothing about it.
+            // A failed request does not show which Service holds the slot.
             Err(_) => {}
             Ok(_) => self.report_slot_holder(None),
         }
@@ -326,11 +327,12 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         }
     }
 
-    fn report_slot_holder(&self, holder: Option<&String>) {
-        self.with.slot_holder.send_if_modified(|known| {
-            let is_other = known.as_ref() != holder;
+    fn report_slot_holder(&self, holder: Option<&str>) {
+        let found = holder.into_iter().map(find_lost_slot).collect();
+        self.with.findings.send_if_modified(|known| {
+            let is_other = **known != found;
             if is_other {
-                *known = holder.cloned();
+                *known = Arc::new(found);
             }
             is_other
         });

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use self::progress::Progress;
 use self::report::{is_colored, render};
 use super::kube_args::KubeArgs;
-use super::look::read_once;
 use super::run::ConfigFileArg;
+use super::single_reading::read_once;
 use super::{Output, print_output, write_stdout};
 use crate::config::{Config, SystemEnvironment};
 use crate::daemon::in_pod;
@@ -257,7 +257,7 @@ async fn check_cluster(
         listing,
         cluster::account(&client),
         cluster::registered(&client, within),
-        cluster::ask_for_api(&client, within),
+        cluster::request_api(&client, within),
         cluster::policy(&client, within),
         cluster::monitors(&client, within),
     );
@@ -302,8 +302,8 @@ async fn check_cluster(
     lines
 }
 
-/// Whether the configuration leaves external metrics to another server: to KEDA, which asks the external scaler or is only
-/// observed, or to any other with `apiService.create=false` in the chart, with which the leader publishes no CA.
+/// Whether the configuration leaves external metrics to another server: to KEDA, which uses the external scaler or is
+/// only observed, or to any other with `apiService.create=false` in the chart, with which the leader publishes no CA.
 fn leaves_slot(config: &Config) -> bool {
     let server = &config.server;
     let external = &server.external_metrics;
@@ -318,12 +318,12 @@ fn own_namespace(args: &PreflightArgs, client: &Client) -> Option<String> {
     args.namespace.clone().or(pod)
 }
 
-/// The scale subresources of the workloads that HPAs ask lagwise to scale to zero. Other kinds have no known plural.
+/// The scale subresources of the workloads that lagwise is to scale to zero. The plural of other kinds is unknown.
 fn scaled_resources(hpas: &HpaList) -> Vec<&'static str> {
     let key = format!("{PREFIX}scale-to-zero");
-    let asking = hpas.facts.iter();
-    let asking = asking.filter(|hpa| hpa.annotations.contains_key(&key));
-    let resources = asking.filter_map(|hpa| match &*hpa.scale_target.kind {
+    let scaled_to_zero = hpas.facts.iter();
+    let scaled_to_zero = scaled_to_zero.filter(|hpa| hpa.annotations.contains_key(&key));
+    let resources = scaled_to_zero.filter_map(|hpa| match &*hpa.scale_target.kind {
         "Deployment" => Some("deployments/scale"),
         "StatefulSet" => Some("statefulsets/scale"),
         _ => None,

@@ -19,7 +19,7 @@ use crate::model::keda::convert::note::NoteKind;
 use crate::model::keda::convert::{
     Conversion, ConvertOptions, ConvertedForm, ConvertedObject, convert,
 };
-use crate::model::keda::scaled_object::KedaManifests;
+use crate::model::keda::manifests::KedaManifests;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::untrusted_text::Printable;
 
@@ -190,7 +190,7 @@ async fn read_cluster(
     let mut manifests = KedaManifests::default();
     for document in &listed.documents {
         let added = manifests.add(document, "the cluster", namespace.unwrap_or(NAMESPACE));
-        // Whoever may write one object must not keep others from being converted.
+        // An invalid object of one user must not keep others from being converted.
         if let Err(error) = added {
             print_error(&error.to_string());
         }

@@ -52,6 +52,25 @@ pub(super) struct DaemonResponse {
     pub(super) origin: String,
 }
 
+impl DaemonResponse {
+    /// The response to a request for `path` without parameters, as JSON.
+    fn parse<T: DeserializeOwned>(self, path: &str) -> anyhow::Result<T> {
+        let Self { code, body, origin } = self;
+        if code == StatusCode::NOT_FOUND {
+            bail!(
+                "{origin} has no {path}: upgrade the daemon if it is older than this command, otherwise check that lagwise's admin endpoints listen there (server.admin.listen)"
+            );
+        }
+        if !code.is_success() {
+            let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+            bail!("{origin} answered {code}: {}", words.trim());
+        }
+        serde_json::from_slice(&body).with_context(|| {
+            format!("cannot parse the response of {origin}; {UNEXPECTED_RESPONSE}")
+        })
+    }
+}
+
 /// Parses the URL of admin endpoints, without the path.
 fn url(text: &str) -> Result<String, &'static str> {
     match text.starts_with("http://") || text.starts_with("https://") {
@@ -63,7 +82,7 @@ fn url(text: &str) -> Result<String, &'static str> {
 }
 
 impl DaemonArgs {
-    /// Asks for `path` and parses the response.
+    /// Requests `path` and parses the response.
     ///
     /// # Errors
     /// As [`get`](Self::get), and a response that is an error or of another form.
@@ -74,18 +93,11 @@ impl DaemonArgs {
         max_bytes: usize,
         within: Duration,
     ) -> anyhow::Result<T> {
-        let asked = self.get(path, kube, max_bytes, within);
-        let DaemonResponse { code, body, origin } = asked.await?;
-        if !code.is_success() {
-            let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-            bail!("{origin} answered {code}: {}", words.trim());
-        }
-        serde_json::from_slice(&body).with_context(|| {
-            format!("cannot parse the response of {origin}; {UNEXPECTED_RESPONSE}")
-        })
+        let response = self.get(path, kube, max_bytes, within);
+        response.await?.parse(path)
     }
 
-    /// Whether the command should ask a daemon.
+    /// Whether the command should use a daemon.
     pub(super) fn is_given(&self) -> bool {
         self.daemon.is_some()
     }
@@ -179,6 +191,31 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn error_of_a_path_that_an_older_daemon_lacks_has_the_remedy() {
+        let answer = |code, body: &str| {
+            let response = DaemonResponse {
+                code,
+                body: body.into(),
+                origin: "http://daemon:8082".to_owned(),
+            };
+            let parsed = response.parse::<Vec<u32>>("/api/peaks");
+            parsed.map_err(|error| error.to_string())
+        };
+        assert_eq!(answer(StatusCode::OK, "[7]"), Ok(vec![7]));
+        for (code, expected) in [
+            (
+                StatusCode::NOT_FOUND,
+                "http://daemon:8082 has no /api/peaks: upgrade the daemon if it is older",
+            ),
+            (StatusCode::SERVICE_UNAVAILABLE, "answered 503"),
+            (StatusCode::OK, "cannot parse the response"),
+        ] {
+            let error = answer(code, "no").unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn bounds_bodies() {

@@ -57,9 +57,9 @@ const SELECTOR: &str = "group=orders-workers,topic=orders";
 /// Timeout for the first consumer to join its group; about 3 s on an idle machine.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Response delay of the brokers. The mock broker rejects a member that asks for its assignment
-/// just after the leader sent it, which costs one more rebalance. A leader requests metadata first,
-/// so with a delay it is the last to ask, even on a busy machine.
+/// Response delay of the brokers. The mock broker rejects a member that requests its assignment just after the leader
+/// sent it, which costs one more rebalance. A leader requests metadata first, so with a delay its request is the last,
+/// even on a busy machine.
 const BROKER_LATENCY: Duration = Duration::from_millis(100);
 
 /// Time limit for shutting everything down.
@@ -91,7 +91,7 @@ pub struct DemoArgs {
 
 fn length(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if (plan::SHORTEST..=plan::LONGEST).contains(&length) {
+    if (plan::MIN_LENGTH..=plan::MAX_LENGTH).contains(&length) {
         Ok(length)
     } else {
         Err("must be 20s to 30m: scaling up and down again takes that long".into())

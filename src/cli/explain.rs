@@ -16,7 +16,7 @@ pub(super) use self::daemon::fetch_explanation;
 use self::partitions::ShownPartitions;
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
-use super::look::{HpaReading, read_hpas, read_once};
+use super::single_reading::{HpaReading, read_hpas, read_once};
 use super::{Output, error_text, print_error, print_output, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
@@ -80,7 +80,7 @@ impl ExplainArgs {
     /// The HPA, with its namespace before the slash or in `--namespace`.
     ///
     /// # Errors
-    /// What is missing or contradictory.
+    /// An argument is missing, or arguments contradict each other.
     fn hpa_key(&self) -> Result<Option<HpaKey>, String> {
         let Some(text) = &self.hpa else {
             return Ok(None);

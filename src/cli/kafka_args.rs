@@ -7,10 +7,10 @@ use clap::Args;
 
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 
-/// Name of a cluster given by its address.
+/// Name of a cluster that is given by `--bootstrap`.
 const DEFAULT_CLUSTER: &str = "default";
 
-/// Arguments that select Kafka clusters. The command says in a group of its own which of them are required.
+/// Arguments that select Kafka clusters. Each command declares in an argument group which of them it requires.
 #[derive(Clone, Debug, Args)]
 pub(super) struct KafkaArgs {
     /// Address of the Kafka cluster: HOST:PORT, several separated by commas
@@ -40,10 +40,10 @@ impl KafkaArgs {
         !self.property.is_empty()
     }
 
-    /// The clusters that are asked for.
+    /// The selected clusters.
     ///
     /// # Errors
-    /// A configuration that is invalid, or lacks a cluster that is named.
+    /// The configuration is invalid or has no cluster of a given name, or a property is invalid.
     pub(super) fn clusters(&self) -> anyhow::Result<Vec<ClusterConfig>> {
         let mut configured = match (&self.config, &self.bootstrap) {
             (Some(path), _) => Config::load(path)?.clusters,

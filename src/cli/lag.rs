@@ -194,7 +194,7 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
     Ok(settings.collect())
 }
 
-/// What is printed, and whether all of it is known.
+/// The text to print, and whether all of it is known.
 struct RenderedRows {
     text: String,
     is_known: bool,
@@ -225,7 +225,7 @@ fn print_readings(
         return Ok((exit, print_again(&header, &text, &unknown)?));
     }
     let has_reader = match args.output {
-        // Both escape what they print.
+        // Both escape untrusted text.
         LagOutput::Table | LagOutput::Csv => write_output(Output::Table, &text)?,
         LagOutput::Json | LagOutput::Yaml => write_output(Output::Json, &text)?,
     };
@@ -242,7 +242,7 @@ fn header(args: &LagArgs, now: SystemTime) -> String {
     watch_header("lag", now, args.interval()) + rates
 }
 
-/// Formats the rows that are asked for: groups or partitions.
+/// Formats the selected rows: groups or partitions.
 fn render(
     args: &LagArgs,
     request: &LagRequest,

@@ -12,7 +12,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use self::report::{CheckedObjects, FindingReport, render_code, render_codes, render_findings};
 use super::kube_args::KubeArgs;
-use super::look::{HpaReading, read_hpas};
+use super::single_reading::{HpaReading, read_hpas};
 use super::{Output, error_text, print_error, print_output};
 use crate::config::{Config, SystemEnvironment};
 use crate::k8s::client::server_version;
@@ -211,7 +211,7 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
     Ok(found)
 }
 
-/// The groups that an HPA scales on, as far as their coordinators have described them.
+/// The groups that an HPA scales on and that their coordinators have described.
 fn described_groups<'a>(
     hpa: &HpaFacts,
     snapshot: &'a LagSnapshot,

@@ -129,7 +129,7 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
         match sample {
             Ok(sample) => match file.append(&sample, clock.now())? {
                 Appended::Written => recorded += 1,
-                // A daemon polls less often than it is asked.
+                // A daemon polls Kafka less often than this command polls the daemon.
                 Appended::Known => {}
                 Appended::Full => {
                     print_error(&format!(

@@ -58,7 +58,7 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let mut release = release.context("cannot look up the ledger of scale to zero")?;
     let hpas = match args.all {
         true => release
-            .marked(&args.namespace)
+            .hpas_to_release(&args.namespace)
             .await
             .context("cannot list the HPAs")?,
         false => args.hpa.clone(),

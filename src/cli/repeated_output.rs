@@ -20,7 +20,7 @@ pub(super) fn watch_header(command: &str, now: SystemTime, every: Duration) -> S
     )
 }
 
-/// Prints a table below its header, then the errors. On a terminal it replaces what was there, and is cut so that the
+/// Prints a table below its header, then the errors. On a terminal it replaces the last output, and is cut so that the
 /// header stays visible. Returns whether the output is still open.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted() {
+    fn lines_that_do_not_fit_are_counted() {
         let text = "first\nsecond is long\nthird\nfourth\n";
         for (width, height, expected) in [
             (80, 4, text),

@@ -63,10 +63,10 @@ struct ReportArgs {
 /// A daemon that does not answer, or does not observe.
 pub async fn run(args: ShadowArgs) -> anyhow::Result<ExitCode> {
     let ShadowCommand::Report(args) = args.command;
-    let asked = args
+    let request = args
         .daemon
         .get_json("/shadow", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
-    let mut report: ShadowReport = asked.await?;
+    let mut report: ShadowReport = request.await?;
     if let Some(namespace) = &args.namespace {
         report.objects.retain(|row| row.namespace == *namespace);
         report.totals = ShadowTotals::default();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_missing_before_the_first_look() {
+    fn says_what_is_missing_before_the_first_report() {
         let nothing = ShadowReport::default();
         assert!(render(&nothing).starts_with("nothing was read yet"));
         let empty = ShadowReport {

@@ -1,4 +1,4 @@
-//! `lagwise simulate`: what scaling policies would do with a workload, and what they would cost.
+//! `lagwise simulate`: simulates scaling policies on a workload, and compares their costs.
 
 mod check;
 mod listing;
@@ -38,7 +38,7 @@ use crate::simulate::generated::{HELD_OUT_SEED, generate_scenarios};
 use crate::simulate::outcome::RunOptions;
 use crate::simulate::replay::{Replay, ReplayOptions, replay};
 use crate::simulate::scaler::SimulatedPolicy;
-use crate::simulate::scenario::Scenario;
+use crate::simulate::scenario::{Scenario, StartReplicas};
 use crate::simulate::trace::{Trace, TraceHeader, trace_line};
 
 /// Name of the cluster in a trace of a simulation.
@@ -90,6 +90,9 @@ pub struct SimulateArgs {
     /// Age that messages may reach before they are processed
     #[arg(long, value_name = "DURATION", value_parser = objective)]
     slo: Option<Duration>,
+    /// Replicas at the beginning [default: one, or those of the trace]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    start_replicas: Option<u32>,
     /// First seed of the random numbers
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
@@ -163,10 +166,11 @@ fn simulate(
         return list_scenarios(args.output, &all_scenarios(), &compared_policies());
     }
     let replay = trace.map(|trace| args.replay(trace)).transpose()?;
-    let scenarios = match &replay {
+    let mut scenarios = match &replay {
         Some(replay) => vec![replay.scenario.clone()],
         None => select_scenarios(args)?,
     };
+    scenarios.iter_mut().for_each(|it| args.start(it));
     let policies = match args.ablation {
         true => ablated_policies(),
         false => select_policies(&args.policy)?,
@@ -214,6 +218,14 @@ fn simulate(
 }
 
 impl SimulateArgs {
+    /// Sets the replicas at the beginning, if an argument gives a number.
+    fn start(&self, scenario: &mut Scenario) {
+        if let Some(replicas) = self.start_replicas {
+            let most = scenario.partitions_at(0);
+            scenario.start_replicas = StartReplicas::Count(replicas.min(most));
+        }
+    }
+
     fn replay(&self, trace: &Trace) -> anyhow::Result<Replay> {
         let seconds = |duration: Option<Duration>| duration.map(|it| u32::try_from(it.as_secs()));
         let options = ReplayOptions {

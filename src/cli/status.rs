@@ -13,9 +13,9 @@ use serde::Deserialize;
 use self::table::table;
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
-use super::look::read_hpas;
 use super::repeated_output::{WATCH_INTERVAL, print_again, watch_header};
 use super::shadow::shadow_table;
+use super::single_reading::read_hpas;
 use super::{Output, error_text, print_error, write_output};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
@@ -124,7 +124,7 @@ pub(super) struct StatusRows {
     pub(super) shadow: Vec<ShadowRow>,
 }
 
-/// Asks a daemon for the status of its HPAs.
+/// Requests the status of the HPAs from a daemon.
 pub(super) async fn query_statuses(
     daemon: &DaemonArgs,
     kube: &KubeArgs,

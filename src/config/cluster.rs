@@ -93,7 +93,7 @@ fn default_max_groups() -> usize {
 /// The names of the clusters, for checking references to them.
 pub(super) struct KnownClusters {
     pub(super) names: Vec<ClusterName>,
-    /// Whether the name of every cluster is valid. Only then is an unknown name a mistake of its own.
+    /// Whether the name of every cluster is valid. Only then is an unknown name a separate mistake.
     pub(super) complete: bool,
 }
 

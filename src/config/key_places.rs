@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_is_left_out_is_where_its_mapping_is() {
+    fn a_missing_key_has_the_line_of_its_mapping() {
         let text =
             "clusters:\n  - name: a\n    properties:\n      bootstrap.servers: b\npoll: {}\n";
         let places = KeyPlaces::of(&Node::parse(text).unwrap());

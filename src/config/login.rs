@@ -17,7 +17,7 @@ pub(super) const MECHANISMS: [&str; 5] = [
     "GSSAPI",
 ];
 
-/// What other programs call a mechanism or a protocol, in small letters, and what it is here.
+/// Names of other programs for a mechanism or a protocol, in lower case, and the names here.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("aws_msk_iam", MSK_IAM),
     ("aws-msk-iam", MSK_IAM),

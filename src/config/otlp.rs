@@ -60,14 +60,7 @@ impl OtlpConfig {
     pub(super) fn read(mut section: Section<'_>, environment: &dyn Environment) -> Self {
         const URL: &str = "an http or https URL, such as http://otel-collector.monitoring.svc:4318";
         let endpoint = section.get("endpoint").and_then(|field| {
-            // A password in it must not be shown.
-            match field.clone().into_secret().text(URL)?.contains('@') {
-                true => {
-                    field.refuse_unseen("has a user", format!("{URL}; a token goes to token_file"));
-                    None
-                }
-                false => field.checked(URL, check_endpoint),
-            }
+            field.checked_url(URL, "; a token goes to token_file", check_endpoint)
         });
         let interval_field = section.get("interval");
         let interval =
@@ -124,9 +117,10 @@ fn check_endpoint(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, SystemEnvironment};
 
     #[test]
-    fn a_scheme_in_capitals_is_no_less_unencrypted() {
+    fn a_scheme_in_capitals_is_unencrypted_too() {
         for (url, expected) in [
             ("http://collector:4318", true),
             ("HTTP://collector:4318", true),
@@ -135,6 +129,30 @@ mod tests {
             ("HTTPS://collector:4318", false),
         ] {
             assert_eq!(is_unencrypted(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_that_may_hold_a_key_are_not_shown() {
+        for (rest, problem) in [
+            ("?key=hunter2", "has a query"),
+            ("#hunter2", "has a fragment"),
+            ("/?a=b#hunter2@c", "has a user"),
+        ] {
+            for section in [
+                format!("otlp: {{endpoint: 'https://collector{rest}'}}"),
+                format!(
+                    "server: {{external_metrics: {{upstream: {{url: 'https://keda.svc{rest}'}}}}}}"
+                ),
+            ] {
+                let text = format!(
+                    "clusters: [{{name: a, properties: {{bootstrap.servers: 'b:9092'}}}}]\n{section}"
+                );
+                let error = Config::parse(&text, &SystemEnvironment).unwrap_err();
+                let error = error.to_string();
+                assert!(error.contains(problem), "{section}: {error}");
+                assert!(!error.contains("hunter2"), "{error}");
+            }
         }
     }
 

@@ -21,9 +21,9 @@ pub struct Problem {
     pub key: String,
     /// The value as written; `None` if there is none, or if it may contain a secret.
     pub value: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What is allowed instead.
+    /// The allowed values.
     pub allowed: Option<String>,
 }
 

@@ -339,7 +339,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn tells_files_that_all_may_read() {
+    fn reports_files_that_all_users_may_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         std::fs::write(&file, "s").unwrap();

@@ -157,7 +157,7 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// The same value, which no problem of it or of what is below it shows: it may be a secret.
+    /// The same value as a possible secret: no problem of it or of a value below it shows the value.
     pub(super) fn into_secret(self) -> Self {
         Self {
             is_secret: true,
@@ -288,6 +288,29 @@ impl<'a> Field<'a> {
         check(self.text(allowed)?)
             .map_err(|problem| self.refuse(problem, allowed))
             .ok()
+    }
+
+    /// A URL that `check` accepts. One with a user, a query or a fragment is refused and not shown, because these may be a
+    /// password or a key; `elsewhere` says where that goes.
+    pub(super) fn checked_url<T>(
+        &self,
+        allowed: &str,
+        elsewhere: &str,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.clone().into_secret().text(allowed)?;
+        let secrets = [
+            ('@', "has a user"),
+            ('?', "has a query"),
+            ('#', "has a fragment"),
+        ];
+        match secrets.into_iter().find(|(sign, _)| text.contains(*sign)) {
+            Some((_, problem)) => {
+                self.refuse_unseen(problem, format!("{allowed}{elsewhere}"));
+                None
+            }
+            None => self.checked(allowed, check),
+        }
     }
 }
 

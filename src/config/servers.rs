@@ -3,7 +3,7 @@
 /// Checks the addresses, separated by commas.
 ///
 /// # Errors
-/// What is wrong with the first invalid address. It is quoted, unless `secret` is set: then only its position is given.
+/// The problem with the first invalid address. It is quoted, unless `secret` is set: then only its position is given.
 pub(super) fn check(servers: &str, secret: bool) -> Result<(), String> {
     if servers.trim().is_empty() {
         return Err("empty".into());

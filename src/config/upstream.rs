@@ -42,16 +42,8 @@ impl UpstreamConfig {
         const CA: &str =
             "the path of a PEM file with CA certificates; or insecure_skip_verify: true";
         const TOKEN: &str = "the path of a file with a bearer token; or client_certificate";
-        let url = section.required("url", URL).and_then(|field| {
-            // A password in it must not be shown.
-            match field.text(URL)?.contains('@') {
-                true => {
-                    field.refuse_unseen("has a user", URL);
-                    None
-                }
-                false => field.checked(URL, check_url),
-            }
-        });
+        let url = section.required("url", URL);
+        let url = url.and_then(|field| field.checked_url(URL, "", check_url));
         let ca_field = section.get("ca_file");
         let ca_file = match &ca_field {
             Some(field) => field.file(CA, environment).map(Some),

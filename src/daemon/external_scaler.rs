@@ -1,4 +1,4 @@
-//! The external scaler for KEDA: its listener, and the triggers that it is asked for as metrics of HPAs.
+//! The external scaler for KEDA: its listener, and the requested triggers as metrics of HPAs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::{HpaReceiver, Tasks};
+use crate::blocking_work::do_blocking;
 use crate::config::{ExternalScalerConfig, ScalerAuth};
 use crate::leader_election::Leading;
 use crate::model::hpa::facts::HpaMap;
@@ -21,7 +22,7 @@ use crate::snapshot_channel::SnapshotReader;
 /// Capacity of the channel of triggers.
 const MAX_PENDING_TRIGGERS: usize = 1024;
 
-/// How often triggers that KEDA no longer asks for are removed.
+/// How often triggers that KEDA no longer requests are removed.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The shortest time between two merges. Each takes some milliseconds where there are thousands of ScaledObjects, and
@@ -32,10 +33,10 @@ type TriggerSender = mpsc::Sender<Arc<ExternalTrigger>>;
 
 /// Adds the metrics of triggers to the HPAs. Returns the HPAs with them, and where triggers are sent.
 pub(super) fn add_triggers(hpas: HpaReceiver, tasks: &mut Tasks) -> (HpaReceiver, TriggerSender) {
-    let (triggers, asked) = mpsc::channel(MAX_PENDING_TRIGGERS);
+    let (triggers, requested) = mpsc::channel(MAX_PENDING_TRIGGERS);
     let (merged, receiver) = watch::channel(hpas.borrow().clone());
     tasks.spawn(async move {
-        merge(hpas, asked, merged).await;
+        merge(hpas, requested, merged).await;
         ("external scaler's triggers", Ok(()))
     });
     (receiver, triggers)
@@ -43,45 +44,63 @@ pub(super) fn add_triggers(hpas: HpaReceiver, tasks: &mut Tasks) -> (HpaReceiver
 
 async fn merge(
     mut hpas: HpaReceiver,
-    mut asked: mpsc::Receiver<Arc<ExternalTrigger>>,
+    mut requested: mpsc::Receiver<Arc<ExternalTrigger>>,
     merged: watch::Sender<Option<HpaMap>>,
 ) {
     let mut triggers = ExternalTriggers::default();
     let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
-    let mut received = Vec::new();
     let mut hpas_end = false;
     hpas.mark_changed();
     loop {
-        let is_changed = tokio::select! {
+        let mut received = Vec::new();
+        let (mut hpas_changed, mut expires) = (false, false);
+        tokio::select! {
             // Without a Kubernetes cluster, no HPA ever changes.
             changed = hpas.changed(), if !hpas_end => {
                 hpas_end = changed.is_err();
-                !hpas_end
+                hpas_changed = !hpas_end;
             }
-            count = asked.recv_many(&mut received, MAX_PENDING_TRIGGERS) => {
+            count = requested.recv_many(&mut received, MAX_PENDING_TRIGGERS) => {
                 if count == 0 {
                     return std::future::pending().await;
                 }
-                let now = Instant::now();
-                let mut is_changed = false;
-                for trigger in received.drain(..) {
-                    is_changed |= triggers.insert(trigger, now);
-                }
-                is_changed
             }
-            _ = expiry.tick() => triggers.expire(Instant::now()),
+            _ = expiry.tick() => expires = true,
+        }
+        let found = {
+            let found = hpas.borrow_and_update();
+            hpas_changed |= found.has_changed();
+            // Cloned, so that the watch can go on meanwhile.
+            found.clone()
         };
-        if !is_changed {
-            continue;
+        // With thousands of ScaledObjects this takes longer than a task may keep a thread of the runtime.
+        let merging = do_blocking(move || {
+            let now = Instant::now();
+            let mut is_changed = hpas_changed;
+            for trigger in received {
+                is_changed |= triggers.insert(trigger, now);
+            }
+            if expires {
+                is_changed |= triggers.expire(now);
+            }
+            let found = found.filter(|_| is_changed);
+            let all = found.map(|hpas| triggers.add_to(&hpas));
+            (triggers, is_changed, all)
+        });
+        let Some((used, is_changed, all)) = merging.await else {
+            return std::future::pending().await;
+        };
+        triggers = used;
+        if all.is_some() {
+            merged.send_replace(all);
         }
-        if let Some(hpas) = hpas.borrow_and_update().as_ref() {
-            merged.send_replace(Some(triggers.add_to(hpas)));
+        if is_changed {
+            tokio::time::sleep(MERGE_PAUSE).await;
         }
-        tokio::time::sleep(MERGE_PAUSE).await;
     }
 }
 
-/// The listener with what it needs.
+/// The listener and its inputs.
 pub(super) struct BoundScaler {
     pub(super) listener: BoundListener,
     pub(super) kind: ListenerKind,
@@ -140,7 +159,7 @@ pub(super) fn bind(
     }))
 }
 
-/// What answers about triggers.
+/// The component that answers about triggers.
 pub(super) fn answers(
     reader: &SnapshotReader,
     leading: &Leading,
@@ -171,9 +190,50 @@ mod tests {
         trigger().is_in(facts).then_some(facts.max_replicas)
     }
 
+    fn hpas_of_keda(max_replicas: u32) -> Option<HpaMap> {
+        let facts = HpaFacts {
+            namespace: "shop".into(),
+            name: "keda-hpa-billing".into(),
+            controller: Some("ScaledObject/billing".into()),
+            max_replicas,
+            ..HpaFacts::default()
+        };
+        Some(HpaMap::from_iter([Arc::new(facts)]))
+    }
+
+    /// While the only thread for blocking work is busy, nothing is merged: neither triggers nor HPAs.
+    #[test]
+    fn triggers_and_hpas_are_merged_off_the_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build();
+        runtime.unwrap().block_on(async {
+            let (sender, hpas) = watch::channel(Some(HpaMap::default()));
+            let mut tasks = Tasks::new();
+            let (mut merged, triggers) = add_triggers(hpas, &mut tasks);
+            // The HPAs of the beginning.
+            merged.changed().await.unwrap();
+            let changes: [&dyn Fn(); 2] = [&|| triggers.try_send(trigger()).unwrap(), &|| {
+                drop(sender.send_replace(hpas_of_keda(7)))
+            }];
+            for change in changes {
+                let (free, freed) = std::sync::mpsc::channel::<()>();
+                let busy = tokio::task::spawn_blocking(move || freed.recv());
+                change();
+                let early = tokio::time::timeout(3 * MERGE_PAUSE, merged.changed());
+                assert!(early.await.is_err(), "the runtime has merged");
+                drop(free);
+                assert!(busy.await.unwrap().is_err());
+                merged.changed().await.unwrap();
+            }
+            assert_eq!(has_trigger(&merged), Some(7));
+        });
+    }
+
     #[tokio::test]
     async fn triggers_are_added_where_there_is_no_cluster() {
-        // Its sender is gone, as in a daemon without Kubernetes.
+        // Its sender was dropped, as in a daemon without Kubernetes.
         let (_, hpas) = watch::channel(Some(HpaMap::default()));
         let mut tasks = Tasks::new();
         let (mut merged, triggers) = add_triggers(hpas, &mut tasks);
@@ -191,14 +251,7 @@ mod tests {
         triggers.send(trigger()).await.unwrap();
         assert!(merged.borrow().is_none());
         for max_replicas in [7, 9] {
-            let facts = HpaFacts {
-                namespace: "shop".into(),
-                name: "keda-hpa-billing".into(),
-                controller: Some("ScaledObject/billing".into()),
-                max_replicas,
-                ..HpaFacts::default()
-            };
-            sender.send_replace(Some(HpaMap::from_iter([Arc::new(facts)])));
+            sender.send_replace(hpas_of_keda(max_replicas));
             while has_trigger(&merged) != Some(max_replicas) {
                 merged.changed().await.unwrap();
             }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::model::findings::WriteFindings;
 use crate::serve::upstream::Upstream;
 
-/// The upstream, if one is configured, and what it has found about its files joined with what others have found.
+/// The upstream, if one is configured, and the findings about its files merged with other findings.
 ///
 /// # Errors
 /// Unusable certificates.
@@ -27,7 +27,7 @@ pub(super) fn open_upstream(
 }
 
 /// What both have found, as it changes.
-fn join(
+pub(super) fn join(
     first: watch::Receiver<WriteFindings>,
     second: watch::Receiver<WriteFindings>,
     tasks: &mut Tasks,

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_no_characters_that_a_terminal_obeys() {
+    fn json_has_no_control_characters() {
         let log = LogBuffer::default();
         let to = log.clone();
         let lines = tracing_subscriber::fmt().with_writer(move || EscapedLines {

@@ -28,7 +28,7 @@ pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
 /// Where the daemon may write.
 fn write_scopes(config: &Config) -> WriteScopes {
     if config.kubernetes.observes() {
-        // Nothing is written. What lagwise would do does not depend on what it may do for now.
+        // Nothing is written, so the derivation does not depend on the rights of lagwise.
         return WriteScopes::ALL;
     }
     let (enforce, zero) = (&config.cap.enforce, &config.scale_to_zero);
@@ -44,7 +44,7 @@ fn write_scopes(config: &Config) -> WriteScopes {
     }
 }
 
-/// What applies to all targets.
+/// Options of all targets.
 pub(crate) fn target_options(config: &Config) -> TargetOptions {
     TargetOptions {
         configured: config.targets.iter().map(configured_target).collect(),
@@ -55,7 +55,7 @@ pub(crate) fn target_options(config: &Config) -> TargetOptions {
     }
 }
 
-/// What the poller follows.
+/// Options of the poller.
 pub(crate) fn poller_options(config: &Config) -> PollerOptions {
     PollerOptions {
         targets: target_options(config),

@@ -1,4 +1,4 @@
-//! What the daemon does in Kubernetes by its configuration, for `lagwise check`.
+//! The scope of the daemon's access to Kubernetes, for `lagwise check`.
 
 use super::{certificate, leader, state_store, writers};
 use crate::config::{AuthMode, Config};
@@ -6,7 +6,7 @@ use crate::k8s::preflight::{api_service_name, cap_policy_name};
 use crate::model::diagnostics::preflight::rights::DaemonScope;
 
 /// The scope of a daemon that runs in a pod of the namespace `own`. `scaled` are the resources of the group `apps` that
-/// HPAs ask lagwise to scale to zero.
+/// lagwise is to scale to zero.
 pub(crate) fn daemon_scope(config: &Config, own: &str, scaled: Vec<&'static str>) -> DaemonScope {
     let external = &config.server.external_metrics;
     let named =
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_observes_has_no_object_of_its_own() {
+    fn a_daemon_that_observes_needs_no_objects() {
         let modes = "kubernetes: {mode: observe}\nscale_to_zero: {enabled: true}";
         let scope = scope(modes);
         assert!(scope.observes && scope.lease.is_none() && scope.state.is_none());

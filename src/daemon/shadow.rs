@@ -1,4 +1,4 @@
-//! What a daemon that only observes looks at: KEDA's objects, with their metrics in KEDA's HPAs.
+//! Inputs of a daemon that only observes: KEDA's objects, with their metrics in KEDA's HPAs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{HpaReceiver, Tasks};
+use crate::blocking_work::do_blocking;
 use crate::config::Config;
 use crate::k8s::client::Client;
 use crate::k8s::keda_objects::{self, KedaState};
@@ -33,16 +34,16 @@ pub(crate) fn known_clusters(config: &Config) -> Vec<KnownCluster> {
     known.collect()
 }
 
-/// What the parts of the daemon get.
+/// The outputs for other parts of the daemon.
 pub(super) struct ShadowParts {
     /// The HPAs with the metrics that lagwise would have there.
     pub(super) hpas: HpaReceiver,
     pub(super) reports: ShadowReader,
-    /// What of KEDA's objects cannot be read.
+    /// Which of KEDA's objects cannot be read.
     pub(super) findings: watch::Receiver<WriteFindings>,
 }
 
-/// Watches KEDA's objects, merges them with the HPAs, and compares what both come to.
+/// Watches KEDA's objects, merges them with the HPAs, and compares KEDA's replicas with lagwise's.
 pub(super) fn observe(
     config: &Config,
     client: Client,
@@ -69,9 +70,9 @@ pub(super) fn observe(
         outputs.merge(hpas, state).await;
         ("merge of KEDA's objects", Ok(()))
     });
-    let (reports, looking) = shadow(snapshots.clone(), objects, SHADOW_STEP);
+    let (reports, sampling) = shadow(snapshots.clone(), objects, SHADOW_STEP);
     tasks.spawn(async move {
-        looking.await;
+        sampling.await;
         ("comparison with KEDA", Ok(()))
     });
     ShadowParts {
@@ -102,8 +103,18 @@ impl ShadowOutputs {
                 return std::future::pending().await;
             }
             let (objects, problems) = state.borrow_and_update().clone().into_parts();
-            if let Some(hpas) = hpas.borrow_and_update().as_ref() {
-                self.merged.send_replace(Some(merge.add_to(&objects, hpas)));
+            let found = hpas.borrow_and_update().clone();
+            if let Some(found) = found {
+                let set = objects.clone();
+                let merging = do_blocking(move || {
+                    let all = merge.add_to(&set, &found);
+                    (merge, all)
+                });
+                let Some((used, all)) = merging.await else {
+                    return std::future::pending().await;
+                };
+                merge = used;
+                self.merged.send_replace(Some(all));
             }
             self.findings
                 .send_replace(Arc::new(find_unread_objects(&problems)));

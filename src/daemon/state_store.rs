@@ -45,7 +45,7 @@ impl Store {
         ))))
     }
 
-    /// Passes the stored state to the poller and saves what it reports, until it is gone.
+    /// Passes the stored state to the poller, and saves the states that it reports, until it ends.
     pub(super) async fn run(
         self,
         loaded: oneshot::Sender<SavedHistory>,

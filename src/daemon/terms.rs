@@ -1,5 +1,4 @@
-//! Polls Kafka while this process leads. Each term has its own clients, poller and state, so that
-//! nothing outlives its term.
+//! Polls Kafka while this process leads. Each term has its own clients, poller and state, which end with it.
 
 use std::sync::Arc;
 

@@ -11,9 +11,9 @@ use crate::serve::external_scaler::ClientCa;
 use crate::serve::tls::ServerTls;
 use crate::serve::upstream::Upstream;
 
-/// What the checks found.
+/// Result of the checks.
 pub(crate) struct Validation {
-    /// What the daemon would refuse to start with. No problem has a place.
+    /// Problems with which the daemon would not start. They have no line and column.
     pub(crate) problems: Vec<Problem>,
     /// The clusters that librdkafka reads: their position in the file, and their name.
     pub(crate) read_by_librdkafka: Vec<(usize, ClusterName)>,
@@ -73,8 +73,8 @@ pub(crate) async fn validate(config: &Config) -> Validation {
     }
 }
 
-/// Only a kubeconfig that the file names: another one, or the account of a pod, need not be where the file is checked.
-/// Returns the program that it would run for the login.
+/// Checks a kubeconfig or context that the file names. The default kubeconfig, or the account of a pod, may not exist
+/// on the machine where the file is checked. Returns the program that it would run for the login.
 async fn check_kubeconfig(config: &Config) -> Result<Option<String>, Problem> {
     let named = &config.kubernetes;
     let key = match (&named.context, &named.kubeconfig) {
@@ -123,7 +123,7 @@ mod tests {
     const PLAIN: &str = "properties: {bootstrap.servers: '127.0.0.1:1'}";
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn finds_what_the_daemon_refuses() {
+    async fn reports_settings_that_the_daemon_would_refuse() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str, content: &str| {
             let file = folder.path().join(name);
@@ -165,6 +165,10 @@ mod tests {
             (PLAIN.into(), format!("kubernetes: {{kubeconfig: {kubeconfig}}}"), String::new(), Some("kubernetes.kubeconfig")),
             (PLAIN.into(), format!("kubernetes: {{kubeconfig: {kubeconfig}, context: prod}}"), String::new(), Some("kubernetes.context")),
             (PLAIN.into(), ALONE.into(), format!("}}\n  external_scaler: {{listen: '127.0.0.1:0', client_ca_file: {junk}"), Some("server.external_scaler.client_ca_file")),
+            (PLAIN.into(), ALONE.into(), format!("}}\n  external_scaler: {{listen: '127.0.0.1:0', auth: none, tls: {{cert_file: {junk}, key_file: {junk}}}"), Some("server.external_scaler.tls")),
+            (format!("client: librdkafka, {}", ssl(&format!("ssl.ca.location: {missing}"))), ALONE.into(), String::new(), Some("clusters[0]")),
+            (format!("client: librdkafka, {}", ssl(&format!("ssl.ca.location: {junk}"))), ALONE.into(), String::new(), Some("clusters[0]")),
+            (format!("client: librdkafka, {}", sasl("sasl.mechanism: PLAIN, sasl.username: u")), ALONE.into(), String::new(), Some("clusters[0]")),
         ] {
             let text = text(&cluster, &more, &api);
             let (started, keys) = start_and_validate(&text).await;
@@ -172,5 +176,59 @@ mod tests {
             assert_eq!(keys, expected, "{text}");
             assert_eq!(started.is_ok(), key.is_none(), "{text}: {started:?}");
         }
+    }
+
+    /// With files and secrets that need not be there.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_daemon_starts_with_the_values_of_the_recipes() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["kafka".to_owned()]).unwrap();
+        let file = |name: &str, content: &str| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, content).unwrap();
+            serde_json::json!(file)
+        };
+        let certificate = file("certificate", &made.cert.pem());
+        let key = file("key", &made.signing_key.serialize_pem());
+        let secret = regex::Regex::new(r"\$\{(env|file):[^}]*\}").unwrap();
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lagwise/examples");
+        let mut started = 0;
+        for entry in std::fs::read_dir(examples).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let values: serde_json::Value =
+                serde_saphyr::from_str(&secret.replace_all(&text, "secret")).unwrap();
+            let mut config = serde_json::json!({
+                "clusters": values["config"]["clusters"],
+                "kubernetes": {"enabled": false},
+                "server": {
+                    "metrics": {"listen": "127.0.0.1:0"},
+                    "probes": {"listen": "127.0.0.1:0"},
+                    "admin": {"listen": "127.0.0.1:0"},
+                    "external_metrics": {"listen": "127.0.0.1:0", "auth": "none"},
+                },
+            });
+            let cluster = &mut config["clusters"][0];
+            // These need variables of the pod, which the checks say, and the feature `gssapi`.
+            if cluster["token"].get("azure_workload_identity").is_some()
+                || cluster["properties"]["sasl.mechanism"] == "GSSAPI"
+            {
+                continue;
+            }
+            cluster["allowed_broker_hosts"] = serde_json::json!(["127.0.0.1"]);
+            let properties = cluster["properties"].as_object_mut().unwrap();
+            for (name, value) in properties {
+                match name.as_str() {
+                    "bootstrap.servers" => *value = serde_json::json!("127.0.0.1:1"),
+                    "ssl.ca.location" | "ssl.certificate.location" => *value = certificate.clone(),
+                    "ssl.key.location" => *value = key.clone(),
+                    _ => {}
+                }
+            }
+            let outcome = start_and_validate(&config.to_string()).await;
+            assert_eq!(outcome, (Ok(()), Vec::new()), "{}", path.display());
+            started += 1;
+        }
+        assert!(started >= 15, "{started} recipes");
     }
 }

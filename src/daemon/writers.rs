@@ -13,7 +13,7 @@ use crate::model::findings::WriteFindings;
 /// Default name of the ConfigMap with the ledger of scale to zero.
 pub(super) const LEDGER_CONFIG_MAP: &str = "lagwise-zero";
 
-/// Starts the reconciler of HPAs. `findings` receives what it has to report.
+/// Starts the reconciler of HPAs. `findings` receives its findings.
 pub(super) fn spawn(
     guard: WriteGuard,
     config: &Config,

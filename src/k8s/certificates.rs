@@ -150,8 +150,8 @@ impl Registration for ServiceRegistration {
         if spec.ca_bundle.as_ref() == Some(&wanted) && spec.insecure_skip_tls_verify != Some(true) {
             return Ok(Registered::Unchanged);
         }
-        // The version keeps it from landing on a registration that became another's meanwhile. The API
-        // server rejects caBundle together with insecureSkipTLSVerify.
+        // With the version, the write fails if the registration was changed in between. The API server rejects caBundle
+        // together with insecureSkipTLSVerify.
         let patch = Patch::Merge(json!({
             "metadata": {"resourceVersion": found.metadata.resource_version},
             "spec": {"caBundle": wanted, "insecureSkipTLSVerify": null},

@@ -37,7 +37,7 @@ pub enum ClientError {
         /// Why.
         source: KubeconfigError,
     },
-    /// Neither a kubeconfig nor a pod's service account.
+    /// There is neither a kubeconfig nor a pod's service account.
     #[error(
         "found no Kubernetes cluster: no kubeconfig ({tried}), and not in a pod of one: {source}; {HINT}"
     )]
@@ -65,15 +65,15 @@ const HINT: &str = "set kubernetes.kubeconfig and kubernetes.context, or kuberne
 /// How long the API server keeps a watch open, in seconds, before it has to be resumed.
 pub(super) const WATCH_SECONDS: u32 = 120;
 
-/// Read timeout of a connection. Longer than a watch, which the API server ends by then: after a longer
-/// silence the connection is broken, even if the network did not report it.
+/// Read timeout of a connection. Longer than a watch, which the API server ends earlier. So after a longer silence the
+/// connection is broken, even if the network did not report it.
 const READ_TIMEOUT: Duration = Duration::from_secs(135);
 
 /// Builds a client. The API server need not be reachable. Reads files, and runs the exec plugin of a kubeconfig that has
 /// one.
 ///
 /// # Errors
-/// What was tried, and why it cannot be used.
+/// The configuration that was tried, and why it cannot be used.
 pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
     Ok(Client::try_from(bounded(config(options).await?))?)
 }
@@ -82,7 +82,7 @@ pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
 /// cloud. Returns what that would run, if anything.
 ///
 /// # Errors
-/// What was tried, and why it cannot be used.
+/// The configuration that was tried, and why it cannot be used.
 pub async fn check(options: &ClientOptions) -> Result<Option<String>, ClientError> {
     let mut config = config(options).await?;
     let login = &mut config.auth_info;
@@ -97,7 +97,7 @@ pub async fn check(options: &ClientOptions) -> Result<Option<String>, ClientErro
     Ok(plugin.or(by_provider))
 }
 
-/// Asks the cluster for its version.
+/// Reads the version of the cluster.
 ///
 /// # Errors
 /// The API server's, or a version that cannot be read.
@@ -116,7 +116,7 @@ pub async fn server_version(
 /// The credential that a client with these options presents.
 ///
 /// # Errors
-/// What was tried, and why it cannot be used.
+/// The configuration that was tried, and why it cannot be used.
 pub async fn credential(options: &ClientOptions) -> Result<Credential, ClientError> {
     let login = config(options).await?.auth_info;
     let text = |data: Option<String>, file: Option<String>| match (data, file) {

@@ -1,7 +1,7 @@
 //! Events on HPAs, for people who `kubectl describe` one.
 //!
-//! An event's name is a hash of what it says, so that a daemon that was restarted, or the next leader,
-//! finds it and counts it up instead of creating another.
+//! An event's name is a hash of its content, so that a daemon that was restarted, or the next leader, finds it and
+//! increments its count instead of creating another.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -22,7 +22,7 @@ use crate::model::units::untrusted_text::Printable;
 /// The `reportingController` of the events.
 const CONTROLLER: &str = "lagwise.dev/lagwise";
 
-/// The longest note that the API server takes, in bytes.
+/// The longest note that the API server accepts, in bytes.
 const NOTE_MAX: usize = 1024;
 
 /// How an event was published.
@@ -30,8 +30,8 @@ const NOTE_MAX: usize = 1024;
 pub(super) enum WrittenEvent {
     /// It was created.
     Created,
-    /// It was there already and was counted up.
-    CountedUp,
+    /// It existed already, and its count was incremented.
+    Incremented,
 }
 
 /// Publishes an event on an HPA, with advice for this version of Kubernetes.
@@ -54,14 +54,14 @@ pub(super) async fn publish_event(
         Err(ApiError::Changed) => {}
         Err(error) => return Err(error),
     }
-    // No reader needs the exact count, so the old one is not read first: two stands for "more than once".
+    // No reader needs the exact count, so the old one is not read first: 2 means "more than once".
     let again = Patch::Merge(json!({"series": {
         "count": 2,
         "lastObservedTime": MicroTime(Timestamp::now()),
     }}));
     let within = guard.time_in_term()?;
     in_time(within, api.patch(&name, &PatchParams::default(), &again)).await?;
-    Ok(WrittenEvent::CountedUp)
+    Ok(WrittenEvent::Incremented)
 }
 
 /// Builds the event, as `events.k8s.io/v1` validates it.
@@ -105,7 +105,7 @@ fn event(
     }
 }
 
-/// The name of the event: a hash of what it says, so that of two equal events there is one.
+/// The name of the event: a hash of its content, so that equal events are one object.
 fn name(hpa: &HpaFacts, reason: &str, note: &str) -> String {
     let mut hasher = Sha256::new();
     for part in [&*hpa.uid, reason, note] {
@@ -119,8 +119,8 @@ fn name(hpa: &HpaFacts, reason: &str, note: &str) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     // An object's name has at most 253 characters, all of them ASCII; one may not end with a dot.
-    let of: String = hpa.name.chars().take(200).collect();
-    format!("{}.{short}", of.trim_end_matches(['.', '-']))
+    let prefix: String = hpa.name.chars().take(200).collect();
+    format!("{}.{short}", prefix.trim_end_matches(['.', '-']))
 }
 
 fn shortened(mut note: String) -> String {

@@ -81,7 +81,7 @@ pub struct HpaList {
 pub struct CurrentReplicas {
     pub count: u32,
     /// Since when the workload is at zero, by lagwise's annotation or by the HPA's condition `ScaledToZero`; `None` if
-    /// it has replicas, or neither tells.
+    /// it has replicas, or neither is known.
     pub asleep_since: Option<String>,
 }
 
@@ -113,8 +113,8 @@ pub async fn list(
     })
 }
 
-/// The HPAs of all watches, by their events. The HPAs of a watch stay until a new listing is complete, so that
-/// no target is lost meanwhile.
+/// The HPAs of all watches, by their events. The HPAs of a watch stay until a new listing is complete, so that no
+/// target is lost during the listing.
 #[derive(Debug)]
 pub struct WatchedHpas {
     all: KnownHpas,
@@ -129,11 +129,11 @@ struct WatchScope {
     is_listed: bool,
     /// The listing that is under way.
     listing: BTreeMap<HpaKey, Arc<HpaFacts>>,
-    /// What its HPAs use.
+    /// Memory of its HPAs.
     listing_budget: FactsBudget,
 }
 
-/// The HPAs now, and what they use.
+/// The current HPAs, and their memory.
 #[derive(Debug, Default)]
 struct KnownHpas {
     hpas: HpaMap,
@@ -160,7 +160,7 @@ impl WatchedHpas {
         self.all.hpas.clone()
     }
 
-    /// Takes in an event of one of the watches. Returns whether there is something to publish: all watches have
+    /// Applies an event of one of the watches. Returns whether there is something to publish: all watches have
     /// listed their HPAs, and the facts may have changed.
     pub fn apply<H: Into<WatchedHpa>>(&mut self, scope: usize, event: Event<H>) -> bool {
         let Some(scope) = self.scopes.get_mut(scope) else {
@@ -209,7 +209,7 @@ impl KnownHpas {
         is_changed
     }
 
-    /// Inserts an HPA as far as there is room. Returns whether its facts differ from those known before.
+    /// Inserts an HPA, within the memory budget. Returns whether its facts differ from those known before.
     fn insert(&mut self, facts: Arc<HpaFacts>) -> bool {
         if let Some(known) = self.hpas.get(&facts.key()) {
             self.budget.release(known);
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_unknown_until_the_hpa_controller_has_looked() {
+    fn replicas_are_unknown_until_the_hpa_controller_has_read_the_scale() {
         let conditions = json!([{"type": "AbleToScale", "status": "True"}]);
         for (status, expected) in [
             (json!(null), RunningReplicas::Unknown),
@@ -607,12 +607,12 @@ mod tests {
         let off = status(json!({"conditions": [able.clone()]}));
         assert_eq!(replicas(off.clone()), zero(None), "by a person");
         let mut asleep = off;
-        let mark = [(ZEROED_SINCE.to_owned(), "2026-01-01T00:00:00Z".to_owned())];
-        asleep.metadata.annotations = Some(mark.into());
+        let annotations = [(ZEROED_SINCE.to_owned(), "2026-01-01T00:00:00Z".to_owned())];
+        asleep.metadata.annotations = Some(annotations.into());
         assert_eq!(replicas(asleep.clone()), zero(Some("2026-01-01T00:00:00Z")));
         let by_itself = status(json!({"conditions": [able, condition("ScaledToZero", "True")]}));
         assert_eq!(replicas(by_itself), zero(Some("2026-01-02T03:04:05Z")));
-        // The mark is left over on a workload that a user has started.
+        // The annotation is left over on a workload that a user has started.
         asleep.status.as_mut().unwrap().current_replicas = Some(2);
         let running = replicas(asleep).unwrap();
         assert_eq!((running.count, running.asleep_since), (2, None));

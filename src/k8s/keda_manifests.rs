@@ -16,7 +16,7 @@ const PAGE: u32 = 100;
 /// API group and version of KEDA's objects.
 const KEDA: (&str, &str) = ("keda.sh", "v1alpha1");
 
-/// What was read.
+/// Objects that were read.
 #[derive(Clone, Debug, Default)]
 pub struct KedaListing {
     pub documents: Vec<Value>,

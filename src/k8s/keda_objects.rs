@@ -37,6 +37,9 @@ macro_rules! is_keda_resource {
 mod authentications;
 mod listing;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -58,7 +61,7 @@ use crate::model::units::untrusted_text::cut_message;
 
 pub use self::listing::KedaKind;
 
-/// What is known of KEDA's objects.
+/// KEDA's objects that were read.
 #[derive(Clone, Debug, Default)]
 pub struct KedaState {
     pub objects: ObservedSet,
@@ -78,10 +81,10 @@ impl KedaState {
     }
 }
 
-/// An object of KEDA in a watch. What a comparison does not need is dropped as soon as it is read.
+/// An object of KEDA in a watch. Fields that a comparison does not need are dropped as soon as they are read.
 #[derive(Clone, Debug)]
 pub struct WatchedKedaObject {
-    /// What the watch itself needs.
+    /// Fields that the watch itself needs.
     metadata: ObjectMeta,
     /// The object, or why it cannot be used.
     object: Result<ScaledObject, String>,
@@ -142,7 +145,7 @@ impl WatchedKedaObject {
         HpaKey::new(text(&self.metadata.namespace), text(&self.metadata.name))
     }
 
-    /// What is compared; `None` if it has no Kafka trigger.
+    /// The triggers to compare; `None` if it has no Kafka trigger.
     fn shadow(self, kind: KedaKind, clusters: &[KnownCluster]) -> Option<ShadowObject> {
         let key = self.key();
         if let Ok(object) = &self.object
@@ -186,7 +189,7 @@ impl WatchedKedaObject {
     }
 }
 
-/// The HPA of lagwise, and what the HPA controller makes of it and of KEDA's.
+/// The converted HPA of lagwise, and the specs that the HPA controller would read from it and from KEDA's HPA.
 fn convert(object: &ScaledObject, clusters: &[KnownCluster]) -> ConvertedSpecs {
     let observed = observe(object, clusters)?;
     let read = |hpa: &Value| {
@@ -240,7 +243,10 @@ async fn watch_objects(
             KedaEvent::Unlistable(why) => note_problem(&mut watch.problem, why, watch.kind),
             KedaEvent::Listable => watch.problem.take().is_some(),
             KedaEvent::Watch(event) => {
-                state.send_if_modified(|state| watch.apply(*event, clusters, &mut state.objects));
+                // Converted before the state is locked: its readers must not wait for the objects of tenants.
+                if let Some(change) = watch.apply_event(*event, clusters) {
+                    state.send_modify(|state| watch.apply(change, &mut state.objects));
+                }
                 false
             }
         };
@@ -257,7 +263,7 @@ fn scopes(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {
     all.into_iter().chain(namespaces.iter().cloned().map(Some))
 }
 
-/// Takes in why a kind cannot be listed. Returns whether that is new.
+/// Records why a kind cannot be listed. Returns whether the reason is new.
 fn note_problem(known: &mut Option<String>, why: Option<String>, kind: KedaKind) -> bool {
     let is_new = *known != why;
     if let (true, Some(problem)) = (is_new, &why) {
@@ -269,8 +275,9 @@ fn note_problem(known: &mut Option<String>, why: Option<String>, kind: KedaKind)
 
 /// Several namespaces have the same problem with one cause.
 fn distinct<'a>(problems: impl Iterator<Item = &'a Option<String>>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
     let mut problems = Vec::from_iter(problems.flatten().cloned());
-    problems.dedup();
+    problems.retain(|problem| seen.insert(problem.clone()));
     problems
 }
 
@@ -284,43 +291,53 @@ struct KedaWatch {
 }
 
 impl KedaWatch {
-    /// Takes in an event. Returns whether there may be a change.
-    fn apply(
+    /// Applies an event. Returns what it changes.
+    fn apply_event(
         &mut self,
         event: Event<WatchedKedaObject>,
         clusters: &[KnownCluster],
-        objects: &mut ObservedSet,
-    ) -> bool {
+    ) -> Option<ObjectChange> {
         match event {
             Event::Init => {
                 self.listing = ObservedSet::default();
-                false
+                None
             }
             Event::InitApply(object) => {
                 if let Some(object) = object.shadow(self.kind, clusters) {
                     self.listing.insert(object);
                 }
-                false
+                None
             }
-            Event::InitDone => {
-                let listing = std::mem::take(&mut self.listing);
-                objects.replace(self.kind.name(), self.namespace.as_deref(), &listing);
-                true
-            }
+            Event::InitDone => Some(ObjectChange::Listed(std::mem::take(&mut self.listing))),
             Event::Apply(object) => {
                 let key = object.key();
-                match object.shadow(self.kind, clusters) {
-                    Some(object) => objects.insert(object),
-                    None => objects.remove(self.kind.name(), &key),
-                }
-                true
+                Some(match object.shadow(self.kind, clusters) {
+                    Some(object) => ObjectChange::Present(Arc::new(object)),
+                    None => ObjectChange::Gone(key),
+                })
             }
-            Event::Delete(object) => {
-                objects.remove(self.kind.name(), &object.key());
-                true
-            }
+            Event::Delete(object) => Some(ObjectChange::Gone(object.key())),
         }
     }
+
+    fn apply(&self, change: ObjectChange, objects: &mut ObservedSet) {
+        let kind = self.kind.name();
+        match change {
+            ObjectChange::Listed(listing) => {
+                objects.replace(kind, self.namespace.as_deref(), &listing);
+            }
+            ObjectChange::Present(object) => objects.insert(object),
+            ObjectChange::Gone(key) => objects.remove(kind, &key),
+        }
+    }
+}
+
+/// What changes in the objects of a watch.
+enum ObjectChange {
+    /// These are all.
+    Listed(ObservedSet),
+    Present(Arc<ShadowObject>),
+    Gone(HpaKey),
 }
 
 #[cfg(test)]
@@ -350,6 +367,14 @@ mod tests {
             "k:9092",
             LoginKind::default(),
         )]
+    }
+
+    #[test]
+    fn a_problem_of_several_namespaces_is_reported_once() {
+        let [a, b] = ["no right", "too many"].map(|why| Some(why.to_owned()));
+        let of_watches = [&a, &b, &None, &a, &b];
+        assert_eq!(distinct(of_watches.into_iter()), ["no right", "too many"]);
+        assert!(distinct([&None].into_iter()).is_empty());
     }
 
     #[test]
@@ -390,10 +415,30 @@ mod tests {
             (json!(5), "its spec cannot be read"),
             (json!({"triggers": vec![kafka(); 17]}), "17 triggers"),
             (json!({"triggers": [kafka()]}), "scaleTargetRef.name"),
+            (
+                // Where lagwise has the metrics of a ScaledJob.
+                json!({"triggers": [kafka()], "scaleTargetRef": {"name": "billing"},
+                    "advanced": {"horizontalPodAutoscalerConfig": {"name": "ScaledJob/import"}}}),
+                "horizontalPodAutoscalerConfig.name",
+            ),
         ] {
             let shadow = object("billing", &spec).shadow(KedaKind::ScaledObject, &clusters());
             let why = shadow.unwrap().compared.unwrap_err();
             assert!(why.contains(expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn keda_names_an_hpa_whose_name_is_left_empty() {
+        for (name, expected) in [("", "keda-hpa-billing"), ("own", "own")] {
+            let spec = json!({
+                "scaleTargetRef": {"name": "billing"}, "triggers": [kafka()],
+                "advanced": {"horizontalPodAutoscalerConfig": {"name": name}},
+            });
+            let shadow = object("billing", &spec).shadow(KedaKind::ScaledObject, &clusters());
+            let shadow = shadow.unwrap();
+            assert_eq!(&*shadow.hpa.name, expected);
+            assert!(shadow.compared.is_ok());
         }
     }
 
@@ -456,7 +501,9 @@ mod tests {
         let spec = json!({"scaleTargetRef": {"name": "billing"}, "triggers": [kafka()]});
         let (mut set, known) = (ObservedSet::default(), clusters());
         let mut names = |event| {
-            watch.apply(event, &known, &mut set);
+            if let Some(change) = watch.apply_event(event, &known) {
+                watch.apply(change, &mut set);
+            }
             Vec::from_iter(set.iter().map(|object| object.key.name.to_string()))
         };
         assert_eq!(names(Event::Apply(object("old", &spec))), ["old"]);

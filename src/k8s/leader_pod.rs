@@ -98,7 +98,7 @@ pub enum LeaderPodError {
         "there is no Lease {0}, which would say who leads; name another: --lease NAMESPACE/LEASE"
     )]
     NoLease(LeaseKey),
-    /// Nobody holds the Lease.
+    /// The Lease has no holder.
     #[error("Lease {0} has no holder at present, so no daemon leads; try again in a few seconds")]
     NoLeader(LeaseKey),
     /// The Deployment, or its pods, cannot be read.

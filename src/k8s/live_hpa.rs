@@ -107,7 +107,7 @@ fn metrics_of(hpa: &HorizontalPodAutoscaler) -> Vec<LiveMetric> {
         .collect()
 }
 
-/// A metric's name, and the External metric that it asks for.
+/// A metric's name, and its External metric, if it is one.
 fn metric_of(metric: &MetricSpec) -> LiveMetric {
     let named = |name: Option<&String>| name.cloned().unwrap_or_default();
     let external = metric.external.as_ref();
@@ -177,7 +177,7 @@ fn policy_of(policy: &HPAScalingPolicy) -> Policy {
     }
 }
 
-/// What an HPA's status says about earlier syncs.
+/// Facts about earlier syncs from an HPA's status.
 #[must_use]
 pub fn past_of(hpa: &HorizontalPodAutoscaler, now: SystemTime) -> KnownHistory {
     let Some(status) = &hpa.status else {
@@ -191,8 +191,8 @@ pub fn past_of(hpa: &HorizontalPodAutoscaler, now: SystemTime) -> KnownHistory {
             c.type_ == condition && c.status == status && reasons.contains(&reason)
         })
     };
-    // Only a sync that the metrics decided, and that changed nothing, leaves these together: what it
-    // ended with is what stabilisation made of it.
+    // These conditions together are only left by a sync that the metrics decided and that changed nothing: its result
+    // is that of the stabilisation.
     let is_settled = holds("ScalingLimited", "False", &["DesiredWithinRange"])
         && holds(
             "AbleToScale",

@@ -126,17 +126,17 @@ fn registered_api(found: APIService) -> RegisteredApi {
     }
 }
 
-/// Asks for the external metrics API through the API server.
+/// Requests the external metrics API through the API server.
 ///
 /// # Errors
 /// The error of the API server, or of the server behind it.
-pub async fn ask_for_api(client: &Client, within: Duration) -> Result<(), String> {
+pub async fn request_api(client: &Client, within: Duration) -> Result<(), String> {
     let version = "external.metrics.k8s.io/v1beta1";
     let listed = in_time(within, client.list_api_group_resources(version)).await;
     listed.map(drop).map_err(|error| error.to_string())
 }
 
-/// The kinds of the Prometheus operator that say what to scrape, as far as the cluster has them.
+/// The kinds of the Prometheus operator for scrape targets that the cluster has.
 pub async fn monitors(client: &Client, within: Duration) -> Vec<String> {
     let version = "monitoring.coreos.com/v1";
     let Ok(listed) = in_time(within, client.list_api_group_resources(version)).await else {

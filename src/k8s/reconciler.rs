@@ -1,5 +1,5 @@
-//! Reconciles HPAs: one task decides from the latest snapshot which of them have something to do, and
-//! runs one [`Pass`] over each, several at a time.
+//! Reconciles HPAs: one task decides from the latest snapshot which of them have something to do, and runs one [`Pass`]
+//! over each, some of them concurrently.
 //!
 //! Level-triggered: every sweep decides from the current state of the watch, and every pass from what it reads. So a
 //! later pass repeats a write that was lost, refused or undone. The work for a snapshot between sweeps is proportional
@@ -45,14 +45,14 @@ use retry::RetryState;
 use state::HpaState;
 use term_log::TermLog;
 
-/// Passes at the same time at most, so that many HPAs do not become a flood of requests.
+/// Maximum number of concurrent passes, so that many HPAs do not cause a flood of requests.
 const MAX_PASSES: usize = 8;
 
 /// How often the admission policy is looked up.
-const FIND_OWNER_EVERY: Duration = Duration::from_secs(60);
+const OWNER_LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The longest pause between two attempts at an HPA that fail.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 pub use options::ReconcilerOptions;
 
@@ -81,7 +81,7 @@ pub async fn run(guard: WriteGuard, options: ReconcilerOptions) {
     }
 }
 
-/// What a task of the reconciler came to.
+/// Result of a task of the reconciler.
 enum TaskResult {
     Pass(Box<PassReport>),
     FieldOwner(Result<FieldOwner, ApiError>),
@@ -95,13 +95,13 @@ struct Reconciler {
     read_only: bool,
     /// The HPAs for which there is or may be something to write.
     hpas: BTreeMap<HpaKey, HpaState>,
-    /// What `hpas` follow; `None` to look at every HPA again.
+    /// The inputs from which `hpas` were derived; `None` to check every HPA again.
     inputs: Option<ReconcilerInputs>,
     /// The HPAs with something to do and no pass under way.
     queue: PassQueue,
     /// The HPAs of the passes under way.
     busy: BTreeSet<HpaKey>,
-    /// The HPAs to look at with the next snapshot, whatever it changes: their pass is over, or failed.
+    /// The HPAs to check with the next snapshot even if it does not change them, because their pass has ended.
     recheck: BTreeSet<HpaKey>,
     running: JoinSet<TaskResult>,
     field_owner: FieldOwnerLookup,
@@ -140,12 +140,12 @@ impl Reconciler {
         }
     }
 
-    /// Takes in the latest snapshot and decides which HPAs have something to do.
+    /// Reads the latest snapshot and decides which HPAs need a pass.
     fn observe(&mut self) {
         let snapshot = self.guard.take_snapshot();
         self.events.observe(snapshot.as_ref());
         let Some(snapshot) = snapshot else {
-            // Another leads, and may change anything: what is remembered here is out of date.
+            // Another process leads and may write, so the state here is out of date.
             self.hpas.clear();
             self.ledger.clear();
             self.start_over();
@@ -165,21 +165,21 @@ impl Reconciler {
             snapshot,
         };
         self.update(next);
-        self.look_for_field_owner();
+        self.start_field_owner_lookup();
         if let Some(read) = self.ledger.next_read(&self.guard) {
             self.running
                 .spawn(async move { TaskResult::LedgerRead(read.await) });
         }
     }
 
-    /// Has the next snapshot look at every HPA.
+    /// Makes the next snapshot check every HPA.
     fn start_over(&mut self) {
         self.inputs = None;
         self.queue.clear();
     }
 
-    /// Looks at the HPAs that may have something else to do than before: all after a sweep, since values age and pauses
-    /// end meanwhile, and otherwise those that have changed.
+    /// Checks the HPAs for which the decision may differ from the last one: all after a sweep, since values age and
+    /// pauses end, and otherwise those that have changed.
     fn update(&mut self, next: ReconcilerInputs) {
         let now = Moment::now();
         let (of_ledger, is_other_ledger) = match self.ledger.update() {
@@ -233,20 +233,21 @@ impl Reconciler {
         let (policy, evaluations) = (&self.guard.policy, snapshot.at(now));
         let candidate = candidate(evaluations, key);
         let is_recorded = self.ledger.has_record(&hpa.uid);
-        // Most HPAs ask for nothing, which is seen without parsing anything.
-        let asks = policy.cap == CapMode::Enforce || !hpa.annotations.is_empty() || is_recorded;
-        if candidate.is_none() && !asks && !self.hpas.contains_key(key) {
+        // Most HPAs have no setting. That is detected without parsing anything.
+        let has_settings =
+            policy.cap == CapMode::Enforce || !hpa.annotations.is_empty() || is_recorded;
+        if candidate.is_none() && !has_settings && !self.hpas.contains_key(key) {
             self.ledger.remove(key);
             return;
         }
         let state = self.hpas.entry(key.clone()).or_default();
         let idle = snapshot.idle.get(key).map(|since| now.since(since));
         let asks_for_zero = candidate.is_some() && is_managed_for_zero(hpa, policy, false);
-        // Nothing can be recorded without a ledger.
+        // Without a ledger there are no records.
         let candidate = candidate.filter(|_| self.ledger.handle.is_some());
         let is_relevant = state.update(hpa, policy, candidate, idle, is_recorded);
         let refusal = state.zero.refusal.as_ref();
-        // An HPA that asks for nothing any more is not looked at again, so its findings end now.
+        // An HPA without any setting is not checked again, so its findings end now.
         let forbidden = state.forbidden_writes().filter(|_| is_relevant);
         self.ledger.note(hpa, asks_for_zero, refusal, forbidden);
         if !is_relevant {
@@ -318,7 +319,7 @@ impl Reconciler {
     fn finish_pass(&mut self, report: &PassReport) {
         let key = report.hpa.key();
         self.busy.remove(&key);
-        // What was done is reported in any case; what it means is remembered only of the same HPA.
+        // The outcome is always reported. State is only updated if the HPA is still the same object.
         let mut discarded = HpaState::default();
         let is_same = |state: &&mut HpaState| state.facts.uid == report.hpa.uid;
         let state = self.hpas.get_mut(&key).filter(is_same);
@@ -330,9 +331,9 @@ impl Reconciler {
     }
 
     /// Looks up which component records the user's `maxReplicas`, if that is needed and was not looked up lately.
-    fn look_for_field_owner(&mut self) {
+    fn start_field_owner_lookup(&mut self) {
         let lookup = &mut self.field_owner;
-        let is_recent = |(_, at): (_, Instant)| at.elapsed() < FIND_OWNER_EVERY;
+        let is_recent = |(_, at): (_, Instant)| at.elapsed() < OWNER_LOOKUP_INTERVAL;
         if lookup.is_running
             || lookup.found.is_some_and(is_recent)
             || !lookup.retry.may_start(Instant::now())
@@ -377,7 +378,7 @@ impl Reconciler {
                 let _ = self
                     .field_owner
                     .retry
-                    .record_failure(error.clone(), LONGEST_PAUSE, now);
+                    .record_failure(error.clone(), MAX_PAUSE, now);
                 for (key, state) in &mut self.hpas {
                     state.cap.record_lookup_failure(key, &error);
                 }

@@ -1,4 +1,4 @@
-//! Undoes what the cap and scale to zero have written, without the daemon: for `lagwise release` and for the
+//! Undoes the writes of the cap and of scale to zero, without the daemon: for `lagwise release` and for the
 //! uninstallation of the chart.
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use crate::model::decisions::cap::{AnnotationChange, CapPatch, HpaFields, releas
 use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::HpaPatch;
 use crate::model::decisions::zero_ledger::{LedgerChanges, LedgerMatch};
-use crate::model::hpa::facts::{HpaFacts, has_zero_mark, own_mode, start_replicas};
+use crate::model::hpa::facts::{HpaFacts, has_zeroed_annotation, own_mode, start_replicas};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -32,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of attempts to release one HPA. A release takes two writes, each of which may conflict with others.
 const ATTEMPTS: u32 = 10;
 
-/// What was, or would be, undone on one HPA.
+/// Writes that were, or would be, undone on one HPA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Released {
     /// The HPA's namespace.
@@ -45,9 +45,9 @@ pub struct Released {
     pub user_max_replicas: u32,
     /// The replicas with which its workload is woken, if it is recorded that lagwise has scaled it to zero.
     pub woken_replicas: Option<u32>,
-    /// Whether it is marked as scaled to zero, but not recorded, so that its workload is left as it is.
+    /// Whether it has the annotation `zeroed-since`, but is not recorded, so that its workload is left as it is.
     pub not_recorded: bool,
-    /// Whether it still asks for the cap, so that a running daemon caps it again.
+    /// Whether `cap: enforce` is still set, so that a running daemon caps it again.
     pub asks_again: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Release {
 struct ReleaseLedger {
     /// `None` if it is not known where that is recorded.
     map: Option<LedgerConfigMap>,
-    /// As it was last read or written. It may be large, so it is read again only if it has changed.
+    /// The ledger as it was last read or written. It may be large, so it is only read again if it has changed.
     stored: Option<StoredLedger>,
 }
 
@@ -84,7 +84,7 @@ impl ReleaseLedger {
         Ok(stored)
     }
 
-    /// Removes the record for this HPA, if there is one in the ledger that was read.
+    /// Removes the record for this HPA, if the ledger has one.
     async fn remove(&mut self, read: &StoredLedger, hpa_uid: &Arc<str>) -> Result<(), ApiError> {
         if let Some(map) = &self.map
             && read.ledger.record(hpa_uid).is_some()
@@ -135,23 +135,26 @@ impl Release {
     ///
     /// # Errors
     /// The API server's.
-    pub async fn marked(&mut self, namespaces: &[String]) -> Result<Vec<HpaKey>, ApiError> {
+    pub async fn hpas_to_release(
+        &mut self,
+        namespaces: &[String],
+    ) -> Result<Vec<HpaKey>, ApiError> {
         if namespaces.is_empty() {
-            return self.marked_of(Api::all(self.client.clone())).await;
+            return self.hpas_to_release_in(Api::all(self.client.clone())).await;
         }
-        let mut marked = Vec::new();
+        let mut annotated = Vec::new();
         for namespace in namespaces.iter().collect::<BTreeSet<_>>() {
             let api = Api::namespaced(self.client.clone(), namespace);
-            marked.extend(self.marked_of(api).await?);
+            annotated.extend(self.hpas_to_release_in(api).await?);
         }
-        Ok(marked)
+        Ok(annotated)
     }
 
-    async fn marked_of(
+    async fn hpas_to_release_in(
         &mut self,
         api: Api<HorizontalPodAutoscaler>,
     ) -> Result<Vec<HpaKey>, ApiError> {
-        let mut marked = Vec::new();
+        let mut annotated = Vec::new();
         let recorded = self.ledger.read().await?.ledger;
         let mut page = ListParams::default().limit(PAGE);
         loop {
@@ -159,15 +162,15 @@ impl Release {
             let facts = listed.items.iter().map(|object| (facts_of(object), object));
             let ours = facts.filter(|(hpa, object)| {
                 let is_recorded = recorded.record(&hpa.uid).is_some();
-                HpaFields::of(hpa).is_marked()
-                    || has_zero_mark(hpa)
+                HpaFields::of(hpa).is_annotated()
+                    || has_zeroed_annotation(hpa)
                     || has_term(object)
                     || is_recorded
             });
-            marked.extend(ours.map(|(hpa, _)| hpa.key()));
+            annotated.extend(ours.map(|(hpa, _)| hpa.key()));
             match listed.metadata.continue_ {
                 Some(rest) if !rest.is_empty() => page = page.continue_token(&rest),
-                _ => return Ok(marked),
+                _ => return Ok(annotated),
             }
         }
     }
@@ -186,17 +189,21 @@ impl Release {
             let live = HpaFields::of(&hpa);
             let ledger = self.ledger.read().await?;
             let is_recorded = ledger.ledger.record(&hpa.uid).is_some();
-            if !live.is_marked() && !has_zero_mark(&hpa) && !has_term(&object) && !is_recorded {
+            if !live.is_annotated()
+                && !has_zeroed_annotation(&hpa)
+                && !has_term(&object)
+                && !is_recorded
+            {
                 return Ok(first);
             }
-            let asleep = self.read_asleep(&hpa, &ledger).await?;
+            let asleep = self.read_workload_at_zero(&hpa, &ledger).await?;
             first.get_or_insert_with(|| Released {
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
                 max_replicas: live.max,
                 user_max_replicas: live.user_max(None),
                 woken_replicas: asleep.as_ref().map(|_| start_replicas(&hpa)),
-                not_recorded: has_zero_mark(&hpa) && !is_recorded,
+                not_recorded: has_zeroed_annotation(&hpa) && !is_recorded,
                 asks_again: own_mode(&hpa) == Some(CapMode::Enforce),
             });
             if self.dry_run {
@@ -249,7 +256,7 @@ impl Release {
     }
 
     /// The scale of the workload, if lagwise has scaled it to zero and it is still there.
-    async fn read_asleep(
+    async fn read_workload_at_zero(
         &self,
         hpa: &HpaFacts,
         ledger: &StoredLedger,
@@ -259,7 +266,7 @@ impl Release {
         }
         let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
         let scale = match self.scales.read(namespace, target, REQUEST_TIMEOUT).await {
-            // The workload is gone: there is nothing to wake.
+            // The workload was deleted: there is nothing to wake.
             Err(ApiError::Gone(_) | ApiError::NoKind { .. }) => return Ok(None),
             other => other?,
         };
@@ -367,9 +374,9 @@ mod tests {
             ..LedgerServer::default()
         }));
         let mut release = dry_run(&server);
-        let marked = release.marked(&[]).await.unwrap();
-        assert_eq!(marked, NAMES.map(|name| HpaKey::new("shop", name)));
-        for hpa in &marked {
+        let annotated = release.hpas_to_release(&[]).await.unwrap();
+        assert_eq!(annotated, NAMES.map(|name| HpaKey::new("shop", name)));
+        for hpa in &annotated {
             let released = release.release(hpa).await.unwrap().unwrap();
             assert!(released.not_recorded, "{released:?}");
         }
@@ -379,7 +386,7 @@ mod tests {
             server.version += 1;
             server.data = json!({"uid-of-mail": record("mail", "d1").encode()});
         }
-        for (hpa, not_recorded) in marked.iter().zip([true, false, true]) {
+        for (hpa, not_recorded) in annotated.iter().zip([true, false, true]) {
             let released = release.release(hpa).await.unwrap().unwrap();
             assert_eq!(released.not_recorded, not_recorded, "{released:?}");
         }

@@ -126,8 +126,8 @@ where
         }
     }
 
-    /// Starts over with a listing, after a pause: an API server that expires every listing would otherwise
-    /// be asked without end.
+    /// Starts over with a listing, after a pause: otherwise an API server that expires every listing would get requests
+    /// without a pause.
     async fn list_again(&mut self) {
         self.stream = None;
         let pause = self.backoff.next().unwrap_or(LIST_TIMEOUT);
@@ -148,8 +148,8 @@ where
     }
 }
 
-/// Whether the API server no longer keeps the changes since the last event. That happens to every watch
-/// now and then, and is no failure: the watch lists again.
+/// Whether the API server no longer keeps the changes since the last event. That happens to every watch occasionally
+/// and is not a failure: the watch lists again.
 fn is_expired(error: &watcher::Error) -> bool {
     matches!(kind(error), FailureKind::Refused(410))
 }
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// What the API server does with one request.
+    /// Behaviour of the API server for one request.
     #[derive(Clone, Copy, Debug)]
     enum WatchStep {
         /// Refuses it.

@@ -54,7 +54,7 @@ impl Authenticator for ClusterReviewer {
             ..TokenReview::default()
         };
         let client = self.0.clone();
-        Box::pin(async move { Ok(caller(ask(client, review).await?)) })
+        Box::pin(async move { Ok(caller(create_review(client, review).await?)) })
     }
 
     fn authorize(
@@ -68,7 +68,7 @@ impl Authenticator for ClusterReviewer {
         };
         let client = self.0.clone();
         Box::pin(async move {
-            let answer = ask(client, review).await?;
+            let answer = create_review(client, review).await?;
             Ok(answer.status.is_some_and(|status| status.allowed))
         })
     }
@@ -76,7 +76,7 @@ impl Authenticator for ClusterReviewer {
     fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
         let client = self.0.clone();
         Box::pin(async move {
-            let answer = ask(client, SelfSubjectReview::default()).await?;
+            let answer = create_review(client, SelfSubjectReview::default()).await?;
             let user = answer.status.and_then(|status| status.user_info);
             let name = user.and_then(|user| user.username);
             name.filter(|name| !name.is_empty())
@@ -85,16 +85,16 @@ impl Authenticator for ClusterReviewer {
     }
 }
 
-async fn ask<K>(client: Client, review: K) -> Result<K, ReviewError>
+async fn create_review<K>(client: Client, object: K) -> Result<K, ReviewError>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
 {
     let api: Api<K> = Api::all(client);
     let once = || async {
-        let created = api.create(&PostParams::default(), &review).await;
+        let created = api.create(&PostParams::default(), &object).await;
         created.map_err(|error| problem(&error))
     };
-    let asked = async {
+    let review = async {
         match once().await {
             Err(ReviewError::Refused(429 | 500..)) => {
                 tokio::time::sleep(RETRY_AFTER).await;
@@ -103,7 +103,7 @@ where
             answered => answered,
         }
     };
-    match tokio::time::timeout(REVIEW_TIMEOUT, asked).await {
+    match tokio::time::timeout(REVIEW_TIMEOUT, review).await {
         Ok(answered) => answered,
         Err(_) => Err(ReviewError::NoAnswer),
     }
@@ -111,7 +111,7 @@ where
 
 fn problem(error: &kube::Error) -> ReviewError {
     match error {
-        // 401: lagwise's own account is gone or its token has expired.
+        // 401: lagwise's own account was deleted, or its token has expired.
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => ReviewError::NoRight,
         kube::Error::Api(status) => ReviewError::Refused(status.code),
         _ => ReviewError::NoAnswer,
@@ -177,12 +177,12 @@ mod tests {
 
     use super::*;
 
-    /// An API server that gives these answers in turn, then none; and what it was asked.
+    /// An API server that sends these responses in order, then none, and records the requests.
     #[derive(Clone, Default)]
     struct Server {
         answers: Arc<Vec<(u16, Value)>>,
         count: Arc<AtomicUsize>,
-        asked: Arc<Mutex<Vec<(String, Value)>>>,
+        requests: Arc<Mutex<Vec<(String, Value)>>>,
     }
 
     impl Server {
@@ -201,7 +201,7 @@ mod tests {
                     let path = request.uri().path().to_owned();
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     let body = serde_json::from_slice(&body).unwrap();
-                    server.asked.lock().unwrap().push((path, body));
+                    server.requests.lock().unwrap().push((path, body));
                     let next = server.count.fetch_add(1, Ordering::SeqCst);
                     let Some((code, answer)) = server.answers.get(next) else {
                         return std::future::pending().await;
@@ -281,7 +281,7 @@ mod tests {
                 );
                 assert_eq!(found.extra["a"], ["b"]);
             }
-            let (path, body) = server.asked.lock().unwrap()[0].clone();
+            let (path, body) = server.requests.lock().unwrap()[0].clone();
             assert_eq!(path, "/apis/authentication.k8s.io/v1/tokenreviews");
             assert_eq!(body["spec"], json!({"token": "secret"}));
         }
@@ -306,9 +306,9 @@ mod tests {
             reviewer.authorize(Caller::anonymous(), path).await,
             Ok(false)
         );
-        let asked = server.asked.lock().unwrap();
+        let requests = server.requests.lock().unwrap();
         assert_eq!(
-            asked[0].0,
+            requests[0].0,
             "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         );
         let expected = json!({
@@ -318,17 +318,17 @@ mod tests {
                 "resource": "kafka_lag", "namespace": "shop", "verb": "list",
             },
         });
-        assert_eq!(asked[0].1["spec"], expected);
+        assert_eq!(requests[0].1["spec"], expected);
         let expected = json!({
             "user": "system:anonymous", "groups": ["system:unauthenticated"],
             "nonResourceAttributes": {"path": "/version", "verb": "get"},
         });
-        assert_eq!(asked[1].1["spec"], expected);
+        assert_eq!(requests[1].1["spec"], expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn classifies_errors_and_retries_a_busy_server_once() {
-        for (answers, expected, asked) in [
+        for (answers, expected, requests) in [
             (vec![refused(403)], Err(ReviewError::NoRight), 1),
             (vec![refused(401)], Err(ReviewError::NoRight), 1),
             (vec![refused(404)], Err(ReviewError::Refused(404)), 1),
@@ -355,7 +355,7 @@ mod tests {
                 .authorize(Caller::anonymous(), action())
                 .await;
             assert_eq!(found, expected, "{shown}");
-            assert_eq!(server.count.load(Ordering::SeqCst), asked, "{shown}");
+            assert_eq!(server.count.load(Ordering::SeqCst), requests, "{shown}");
             assert!(began.elapsed() <= REVIEW_TIMEOUT, "{shown}");
         }
     }

@@ -27,7 +27,7 @@ pub struct Scale {
     version: Option<String>,
 }
 
-/// Reads and sets the scale of workloads of any kind. Clones share what was discovered.
+/// Reads and sets the scale of workloads of any kind. Clones share the discovered resources.
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "the client has none")]
 pub struct Scales {

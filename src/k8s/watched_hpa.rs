@@ -15,7 +15,7 @@ use crate::model::hpa::facts::HpaFacts;
 /// as much memory as its text, and a page of a listing has several.
 #[derive(Clone, Debug)]
 pub struct WatchedHpa {
-    /// What the watch itself needs.
+    /// Fields that the watch itself needs.
     metadata: ObjectMeta,
     facts: Arc<HpaFacts>,
 }

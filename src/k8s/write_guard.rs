@@ -19,8 +19,8 @@ use crate::snapshot_channel::SnapshotReader;
 /// Timeout for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the reconciler decides from, and whether it may write. Cheap to clone: a clone keeps the
-/// snapshot that it was made with.
+/// The snapshot from which the reconciler decides, and whether it may write. Cheap to clone: a clone keeps the snapshot
+/// that it was made with.
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "the client has none")]
 pub struct WriteGuard {
@@ -32,7 +32,7 @@ pub struct WriteGuard {
     pub hpas: watch::Receiver<Option<HpaMap>>,
     /// Whether this process leads.
     pub leadership: Leadership,
-    /// What is served, and where lagwise may write.
+    /// The serving policy, and where lagwise may write.
     pub policy: ServingPolicy,
     /// The snapshot that is decided from; an empty one at first.
     pub from: Arc<LagSnapshot>,
@@ -48,8 +48,8 @@ impl WriteGuard {
         (!self.from.targets.hpas_unlisted).then(|| Arc::clone(&self.from))
     }
 
-    /// Timeout for a request that writes what was decided, or reads for it. The request is over before
-    /// another process may lead and before the snapshot is too old to decide from.
+    /// Timeout for a request that writes a decision, or reads for it. The request ends before another process may lead
+    /// and before the snapshot is too old for decisions.
     ///
     /// # Errors
     /// [`ApiError::Changed`] if that is now: a later snapshot has to decide.
@@ -90,7 +90,7 @@ pub(super) mod testing {
     use crate::model::settings::cap_mode::CapMode;
     use crate::snapshot_channel::{self, Publisher};
 
-    /// What the API server says where it refuses a request.
+    /// Message of the API server that refuses a request.
     pub(in crate::k8s) fn refusal(code: StatusCode, message: &str) -> (StatusCode, Value) {
         let reason = match code {
             StatusCode::NOT_FOUND => "NotFound",
@@ -101,7 +101,7 @@ pub(super) mod testing {
         (code, status)
     }
 
-    /// A leader of that term, for so long from now on, with a snapshot that nothing was decided from yet.
+    /// A leader of that term for this duration from now on, with a snapshot without decisions yet.
     pub(in crate::k8s) fn leader(
         client: Client,
         number: u64,

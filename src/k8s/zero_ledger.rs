@@ -1,7 +1,8 @@
 //! The ledger of scale to zero in a ConfigMap of lagwise's own namespace, with one key for each HPA.
 //!
 //! Every write names the version that was read, so that nothing is lost if two daemons write. Many HPAs may be scaled
-//! to zero at the same time: what they record while a write is under way is written together by the next one.
+//! to zero at the same time: their records are collected while a write is in progress, and written together by the next
+//! one.
 
 mod config_map;
 
@@ -22,7 +23,7 @@ pub use config_map::{InvalidLedgerKey, LedgerConfigMap, LedgerKey};
 const MAX_BYTES: usize = 900 * 1024;
 
 /// How long the ledger that was read is used before its version is compared again.
-const VERIFY_EVERY: Duration = Duration::from_secs(1);
+const VERIFICATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Attempts at a write. Only an operator, or a daemon that has just lost its Lease, writes at the same time.
 const ATTEMPTS: u32 = 5;
@@ -70,8 +71,8 @@ pub(super) struct LedgerHandle {
 }
 
 impl LedgerHandle {
-    /// Starts the task. `hpas` and `namespaces` (the watched ones, empty = all) show which records are of HPAs that
-    /// are gone.
+    /// Starts the task. `hpas` and `namespaces` (the watched ones, empty = all) show which records belong to deleted
+    /// HPAs.
     pub(super) fn start(
         map: LedgerConfigMap,
         hpas: watch::Receiver<Option<HpaMap>>,
@@ -161,7 +162,7 @@ struct LedgerTask {
     map: LedgerConfigMap,
     hpas: watch::Receiver<Option<HpaMap>>,
     namespaces: Vec<String>,
-    /// What was read in which term, and when it was last seen to be so.
+    /// The ledger that was read, the term of the read, and when it was last confirmed.
     stored: Option<(u64, Instant, StoredLedger)>,
     published: watch::Sender<LedgerView>,
 }
@@ -220,8 +221,8 @@ impl LedgerTask {
         }
     }
 
-    /// Reads the ledger, if it may have changed, and writes what is wanted. Also returns for which HPAs there was no
-    /// room.
+    /// Reads the ledger, if it may have changed, and writes the requested changes. Also returns the HPAs for which
+    /// there was no room.
     async fn update(
         &mut self,
         wanted: &LedgerChanges,
@@ -230,14 +231,15 @@ impl LedgerTask {
         for _ in 0..ATTEMPTS {
             let stored = self.current(bounds).await?;
             let update = {
-                // Cloned, so that the watch can go on meanwhile.
+                // Cloned, so that the watch is not blocked.
                 let hpas = self.hpas.borrow().clone();
-                let is_gone = |uid: &str, record: &ZeroRecord| self.is_gone(&hpas, uid, record);
+                let is_deleted =
+                    |uid: &str, record: &ZeroRecord| self.is_deleted(&hpas, uid, record);
                 match wanted.is_empty() {
                     true => LedgerUpdate::default(),
                     false => stored
                         .ledger
-                        .plan_update(wanted.clone(), is_gone, MAX_BYTES),
+                        .plan_update(wanted.clone(), is_deleted, MAX_BYTES),
                 }
             };
             if update.changes.is_empty() {
@@ -264,12 +266,12 @@ impl LedgerTask {
         Err(ApiError::Changed)
     }
 
-    /// The ledger as it is now, or was within [`VERIFY_EVERY`].
+    /// The ledger as it is now, or was within [`VERIFICATION_INTERVAL`].
     async fn current(&mut self, bounds: RequestBounds) -> Result<StoredLedger, ApiError> {
         if let Some((term, seen, stored)) = &mut self.stored
             && *term == bounds.term
         {
-            if seen.elapsed() < VERIFY_EVERY {
+            if seen.elapsed() < VERIFICATION_INTERVAL {
                 return Ok(stored.clone());
             }
             match self.map.is_current(stored, time_left(bounds)?).await {
@@ -279,7 +281,7 @@ impl LedgerTask {
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    // Without the right to read it, what was read before counts no more.
+                    // Without the right to read the ledger, an earlier read is no longer valid.
                     if matches!(error, ApiError::Refused(_) | ApiError::Forbidden(_)) {
                         self.stored = None;
                     }
@@ -293,8 +295,8 @@ impl LedgerTask {
         Ok(stored)
     }
 
-    /// Whether the HPA of a record is gone for sure: its namespace is watched, and it is not there.
-    fn is_gone(&self, hpas: &Option<HpaMap>, uid: &str, record: &ZeroRecord) -> bool {
+    /// Whether the HPA of a record is known to be deleted: its namespace is watched, and the HPA is not in it.
+    fn is_deleted(&self, hpas: &Option<HpaMap>, uid: &str, record: &ZeroRecord) -> bool {
         let is_watched = self.namespaces.is_empty() || self.namespaces.contains(&record.namespace);
         let Some(hpas) = hpas.as_ref().filter(|_| is_watched) else {
             return false;

@@ -11,7 +11,7 @@ pub(super) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 pub(super) const ILLEGAL_SASL_STATE: i16 = 34;
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
 pub(super) const NOT_CONTROLLER: i16 = 41;
-/// Also returned for a group of another kind than the request asks for.
+/// Also returned for a group of another kind than that of the request.
 pub(super) const GROUP_ID_NOT_FOUND: i16 = 69;
 pub(super) const INVALID_GROUP_ID: i16 = 24;
 /// Sends a client back to its bootstrap servers, since its brokers are no longer those of the cluster (KIP-1102).

@@ -174,8 +174,8 @@ async fn read_if_changed(
     let read = || {
         let settings = Arc::clone(&settings);
         async move {
-            let looking = tokio::task::spawn_blocking(move || read_credentials(&settings));
-            looking
+            let reading = tokio::task::spawn_blocking(move || read_credentials(&settings));
+            reading
                 .await
                 .unwrap_or_else(|_| Err("the task that reads the files was cancelled".into()))
         }

@@ -60,7 +60,7 @@ impl Feature {
     }
 }
 
-/// Checks that this binary has what the settings need with that client.
+/// Checks that this binary has the features that the settings need with that client.
 ///
 /// # Errors
 /// The feature to build it with.
@@ -87,7 +87,7 @@ fn needed(settings: &ClientSettings, client: ClientKind) -> Vec<Feature> {
         needed.push(Feature::AwsMskIam);
     }
     if client == ClientKind::Librdkafka {
-        if kerberos::is_asked_for(settings) {
+        if kerberos::is_selected(settings) {
             needed.push(Feature::Gssapi);
         }
         if needs_openssl(settings) {
@@ -97,8 +97,8 @@ fn needed(settings: &ClientSettings, client: ClientKind) -> Vec<Feature> {
     needed
 }
 
-/// Whether librdkafka does with OpenSSL what these settings ask for. SASL PLAIN and Kerberos without TLS are the
-/// logins for which it does not need it.
+/// Whether librdkafka needs OpenSSL for these settings. It does not need OpenSSL for SASL PLAIN and Kerberos without
+/// TLS.
 fn needs_openssl(settings: &ClientSettings) -> bool {
     let get = |name: &str| {
         settings

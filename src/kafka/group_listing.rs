@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::model::kafka::observation::{GroupObservation, MAX_GROUP_NAME_BYTES, MAX_GROUP_NAMES};
 use crate::model::units::newtypes::GroupId;
 
-/// Shortest time between two listings, each of which asks every broker for all groups that it coordinates.
-const LIST_EVERY: Duration = Duration::from_secs(120);
+/// Shortest time between two listings. Each requests all groups from every coordinator.
+const LIST_INTERVAL: Duration = Duration::from_secs(120);
 
 /// Waiting for the lists may take the remaining time of the sweep divided by this number.
 const SWEEP_TIME_DIVISOR: u32 = 5;
@@ -27,7 +27,7 @@ impl GroupListing {
     ) -> Option<Instant> {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= LIST_EVERY);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= LIST_INTERVAL);
         if !is_due || !groups.iter().any(GroupObservation::has_no_commit) {
             return None;
         }

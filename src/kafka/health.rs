@@ -33,7 +33,7 @@ struct HealthState {
 struct ReportedFault {
     kind: Fault,
     reason: Arc<str>,
-    /// When it was last reported, or a broker was needed in vain because of it.
+    /// When it was last reported, or last made a needed broker unavailable.
     last: Instant,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn cause_rank(kind: Fault) -> u8 {
     }
 }
 
-/// What a broker is known by: its address, which brokers choose, with control characters escaped and a bounded length.
+/// Name of a broker: its address, with control characters escaped and a bounded length, because brokers choose it.
 fn broker_key(address: &str) -> Arc<str> {
     Printable::message(address).to_string().into()
 }
@@ -143,20 +143,20 @@ impl ConnectionHealth {
         state.current = None;
     }
 
-    /// The connection problem as of the last sweep that asked the cluster something.
+    /// The connection problem as of the last sweep that sent a request to the cluster.
     pub(super) fn current(&self) -> Option<ConnectionFault> {
         self.state().current.clone()
     }
 
     /// Records the outcome of a sweep and returns the connection problem, if any. `is_silent` is
-    /// `None` for a sweep that asked nothing, which changes nothing.
+    /// `None` for a sweep without requests, which changes nothing.
     pub(super) fn record_sweep(
         &self,
         is_silent: Option<bool>,
-        asked: &str,
+        peers: &str,
     ) -> Option<ConnectionFault> {
         match is_silent {
-            Some(true) => Some(self.record_silence(asked, Moment::now())),
+            Some(true) => Some(self.record_silence(peers, Moment::now())),
             Some(false) => {
                 self.record_answer();
                 None
@@ -166,12 +166,12 @@ impl ConnectionHealth {
     }
 
     /// Records that the cluster did not answer, and returns the most likely cause.
-    pub(super) fn record_silence(&self, asked: &str, now: Moment) -> ConnectionFault {
+    pub(super) fn record_silence(&self, peers: &str, now: Moment) -> ConnectionFault {
         let mut state = self.state();
         state
             .seen
             .retain(|seen| now.monotonic.saturating_duration_since(seen.last) < REPORT_MAX_AGE);
-        let unexplained: Arc<str> = format!("no answer from {asked}").into();
+        let unexplained: Arc<str> = format!("no answer from {peers}").into();
         let cause = state.seen.iter().min_by_key(|seen| cause_rank(seen.kind));
         let (kind, reason) = match (cause, &state.current) {
             // A known cause explains the silence better than that there is no answer.
@@ -235,7 +235,7 @@ mod tests {
         report("a:1", Fault::Tls, 50);
         assert_eq!(known(89).len(), 2);
         assert_eq!(known(90), ["tls a:1: tls"]);
-        // Of those needed since a sweep began, this is one only if it was needed again.
+        // Brokers that were needed since a sweep began include this one only if it was needed again.
         let sweep = start + Duration::from_secs(60);
         assert_eq!(health.unreachable_brokers(sweep, Some(sweep)), []);
         health.need_broker("a:1", sweep);

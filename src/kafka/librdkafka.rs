@@ -162,8 +162,8 @@ impl LibrdkafkaInner {
         let is_silent = match classify_answers(&groups) {
             Reachability::NotAsked if !is_new => None,
             Reachability::NoAnswer if !is_new => {
-                // Nobody answered, and the metadata came from the cache: either a coordinator is
-                // down, or the whole cluster. Fetching new metadata tells.
+                // No broker answered, and the metadata came from the cache: either a coordinator is down, or the whole
+                // cluster. New metadata shows which.
                 self.topics.invalidate();
                 let refetched = self
                     .topics

@@ -1,10 +1,9 @@
 //! Token logins (OAUTHBEARER) for both clients: where tokens come from, and the currently valid
 //! one.
 //!
-//! Each source is a file of this folder and implements one exchange: ask once, return a token or an
-//! error. [`TokenCache`] repeats it before the token expires and shares the token among all
-//! connections of a cluster. Errors, log lines and `Debug` output never contain a token or a
-//! secret.
+//! Each source is a file of this folder and implements one exchange: one request that returns a token or an error.
+//! [`TokenCache`] repeats it before the token expires and shares the token among all connections of a cluster. Errors,
+//! log lines and `Debug` output never contain a token or a secret.
 
 #[cfg(feature = "aws-msk-iam")]
 mod aws;
@@ -93,7 +92,7 @@ impl Token {
 #[derive(Debug)]
 struct FetchedToken {
     token: Token,
-    /// When to fetch again, if the source has an interval of its own.
+    /// When to fetch again, if the source sets an interval.
     refetch_after: Option<Duration>,
 }
 

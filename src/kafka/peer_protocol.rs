@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// What a port speaks instead of Kafka's protocol.
+/// Protocol of a port that is not a Kafka listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerProtocol {
     /// TLS, which rejects a plaintext request with an alert.
@@ -21,7 +21,7 @@ impl PeerProtocol {
         match first {
             // An alert record (type 21) of any version.
             [21, 3, ..] => Some(Self::Tls),
-            // Some servers answer what they do not understand with the body of a page alone.
+            // Some servers answer malformed requests with only the body of a page.
             [b'H', b'T', b'T', b'P'] | [b'<', ..] => Some(Self::Http),
             _ if first.iter().all(is_text) => Some(Self::Text),
             _ => None,

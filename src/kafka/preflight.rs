@@ -13,8 +13,8 @@ use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::poller::OffsetSource;
 
-/// Collects the facts about a cluster. `groups` are those that lagwise is asked for; without any, the first listed one
-/// is read. Each step ends `within` that time.
+/// Collects the facts about a cluster. `groups` are those of HPAs, the configuration and the command line; without any,
+/// the first listed one is read. Each step ends `within` that time.
 pub async fn collect(
     settings: ClientSettings,
     groups: impl Future<Output = Vec<GroupPlan>>,
@@ -150,8 +150,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cluster_that_does_not_answer_is_asked_once() {
-        // Nobody listens on port 1.
+    async fn a_cluster_that_does_not_answer_is_contacted_once() {
+        // No server listens on port 1.
         let settings = settings(&[("bootstrap.servers", "127.0.0.1:1")], ClientKind::Auto);
         let groups = async { vec![GroupPlan::new("orders", [].into())] };
         let second = Duration::from_secs(1);

@@ -1,5 +1,4 @@
-//! What the committed offsets of a sweep imply: whether any broker answered, and which logs to
-//! read.
+//! Derives from the committed offsets of a sweep whether any broker answered, and which logs to read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::model::units::newtypes::{ClusterName, Isolation, Moment, TopicName};
 /// Whether a cluster answered during a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reachability {
-    /// No broker was asked: there are no groups, or only groups whose topics have no partitions.
+    /// No request was sent: there are no groups, or only groups whose topics have no partitions.
     NotAsked,
     /// No broker answered.
     NoAnswer,
@@ -23,7 +22,7 @@ pub(super) enum Reachability {
 
 /// Classifies the answers about all groups together.
 pub(super) fn classify_answers(groups: &[GroupObservation]) -> Reachability {
-    // The last two faults arise in this process without asking a broker.
+    // The last two faults arise in this process without a request to a broker.
     let is_silence = |fault: &Fault| {
         fault.is_connection() || matches!(fault, Fault::Client | Fault::TooManyGroups)
     };
@@ -67,7 +66,7 @@ pub(super) fn lacks_connection(
     groups.iter().any(of_group) || topics.values().any(of_topic)
 }
 
-/// The observation of a cluster that could not be asked: every group has the same fault.
+/// The observation of a cluster to which no request could be sent: every group has the same fault.
 pub(super) fn unreachable_observation(
     cluster: ClusterName,
     plan: SweepPlan,

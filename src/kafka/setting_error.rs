@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingError {
     setting: SettingPlace,
-    /// What is wrong, without the name of the setting.
+    /// The problem, without the name of the setting.
     pub problem: String,
 }
 
@@ -15,14 +15,14 @@ pub struct SettingError {
 enum SettingPlace {
     /// The cluster as a whole.
     Cluster,
-    /// A key beside `properties`.
+    /// A key next to `properties`.
     Key(&'static str),
     /// A property of librdkafka.
     Property(String),
 }
 
 impl SettingError {
-    /// The setting `key` beside `properties` cannot be used.
+    /// The setting `key` next to `properties` cannot be used.
     pub(super) fn key(key: &'static str, problem: impl Into<String>) -> Self {
         Self {
             setting: SettingPlace::Key(key),

@@ -1,4 +1,4 @@
-//! Settings of clusters: what the check accepts can be connected to, and the other way round.
+//! Settings of clusters: the check accepts exactly the settings with which a client can be built.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -73,7 +73,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_check_accepts_what_can_be_connected_to_and_nothing_else(
+    fn the_check_accepts_exactly_the_addresses_that_can_be_connected_to(
         pairs in pairs(),
         client in select(vec![ClientKind::Auto, ClientKind::Wire, ClientKind::Librdkafka]),
         has_token in prop::bool::weighted(0.2),

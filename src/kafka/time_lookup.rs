@@ -1,12 +1,11 @@
-//! Where logs ended a while ago, looked up by record timestamps after a start, so that lag in seconds
-//! is known before the log was watched for as long.
+//! Looks up past log ends by record timestamps after a start, so that lag in seconds is known before the log was
+//! watched for that long.
 //!
 //! Each lookup of a topic is for one time. The first is [`LOOK_BACK`]; further ones follow only while
 //! a group has unread records whose age is not yet bounded well by those before.
 //!
-//! A broker reads index files to answer, and other requests on the connection wait meanwhile. So
-//! topics are looked up in small batches within a share of the sweep's time; the rest waits for the
-//! next sweep.
+//! A broker reads index files to answer, and other requests on the connection wait for that. So topics are looked up in
+//! small batches within a share of the sweep's time; the rest waits for the next sweep.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +23,7 @@ const BATCH: usize = 500;
 /// One part in this many of a sweep's remaining time may be spent on waiting for the answers.
 const SWEEP_SHARE: u32 = 10;
 
-/// Stands for "no record is young enough": the offset of a record yet to be written.
+/// Means "no record is new enough": the offset of a record yet to be written.
 pub(super) const NO_RECORD: Offset = Offset(i64::MAX);
 
 /// How far back to look for records that are older than those of the lookups before, in order.
@@ -36,8 +35,8 @@ const OLDER: [Duration; 5] = [
     Duration::from_secs(24 * 3600),
 ];
 
-/// How far back to look for records that are younger than those of the lookups before, in order.
-const YOUNGER: [Duration; 4] = [
+/// How far back to look for records that are newer than those of the lookups before, in order.
+const NEWER: [Duration; 4] = [
     Duration::from_secs(180),
     Duration::from_secs(60),
     Duration::from_secs(20),
@@ -58,7 +57,7 @@ struct TopicLookups {
     /// When the topic was last read.
     read: Instant,
     older: LookupSeries<{ OLDER.len() }>,
-    younger: LookupSeries<{ YOUNGER.len() }>,
+    newer: LookupSeries<{ NEWER.len() }>,
 }
 
 /// Lookups that are made one after the other as long as they are needed.
@@ -90,28 +89,28 @@ impl TopicLookups {
             id,
             read: now,
             older: LookupSeries::new(OLDER, true),
-            younger: LookupSeries::new(YOUNGER, false),
+            newer: LookupSeries::new(NEWER, false),
         }
     }
 
     fn next(&self) -> Option<Duration> {
-        self.younger.next().or_else(|| self.older.next())
+        self.newer.next().or_else(|| self.older.next())
     }
 
-    /// Takes in a lookup, or that it failed: it is not repeated.
+    /// Records the result of a lookup. A failed one is not repeated.
     fn finish(&mut self, ago: Duration, found: &PastEnds, unread: &[(usize, Offset)]) {
         let found = |partition: usize| found.ends.get(partition).copied().flatten();
         let some = |is_such: fn(Offset, Offset) -> bool| {
             let mut unread = unread.iter();
             unread.any(|(partition, unread)| found(*partition).is_some_and(|f| is_such(*unread, f)))
         };
-        if self.younger.next() == Some(ago) {
-            self.younger.made = self.younger.made.saturating_add(1);
-            self.younger.is_needed = some(|unread, found| unread > found);
+        if self.newer.next() == Some(ago) {
+            self.newer.made = self.newer.made.saturating_add(1);
+            self.newer.is_needed = some(|unread, found| unread > found);
             return;
         }
         if ago == LOOK_BACK {
-            self.younger.is_needed = some(|unread, found| unread > found);
+            self.newer.is_needed = some(|unread, found| unread > found);
         }
         self.older.made = self.older.made.saturating_add(1);
         self.older.is_needed = some(|unread, found| unread < found);
@@ -155,7 +154,7 @@ impl TimeLookups {
         batch
     }
 
-    /// Takes in the answer to a lookup of a batch, and adds it to the log.
+    /// Records the response to a lookup of a batch, and adds it to the log.
     pub(super) fn finish(
         &self,
         name: &TopicName,
@@ -189,7 +188,7 @@ pub(super) fn lookup_timestamp(started: &Moment, ago: Duration) -> Option<i64> {
 /// Answers to one lookup of a topic, by partition.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FoundRecords {
-    /// The first record that is young enough, or [`NO_RECORD`].
+    /// The first record that is new enough, or [`NO_RECORD`].
     pub(super) offsets: OffsetColumn,
     /// Time from its timestamp to the start of the sweep, if known.
     pub(super) ages: Vec<Option<Duration>>,
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_are_looked_up_further_only_while_a_group_has_older_or_younger_unread_records() {
+    fn further_lookups_are_made_only_while_unread_records_are_older_or_newer() {
         let (latest, earliest) = (OffsetReset::Latest, OffsetReset::Earliest);
         let minutes = |ago: Duration| i64::try_from(ago.as_secs()).unwrap() / 60;
         // A record each minute for an hour; the one at 60 - n is n minutes old.
@@ -450,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_1970_requests_nothing() {
+    fn no_offsets_by_timestamp_are_requested_with_a_clock_before_1970() {
         let at = |wall| Moment {
             monotonic: Instant::now(),
             wall,

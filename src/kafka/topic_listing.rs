@@ -28,10 +28,10 @@ pub(super) const MAX_NAMES: usize = 200_000;
 pub(super) const MATCH_TIME: Duration = Duration::from_secs(1);
 const PATTERN_TIME: Duration = Duration::from_millis(100);
 
-/// The most patterns that the last query did not have and whose matches are kept.
+/// Maximum number of patterns outside the last query whose matches are kept.
 const MAX_OTHERS: usize = 1_000;
 
-/// After how many names the time is looked at.
+/// After how many names the elapsed time is checked.
 const NAMES_BETWEEN: usize = 64;
 
 /// Listings by group.
@@ -54,7 +54,7 @@ pub(super) type Names = Result<Arc<[TopicName]>, Fault>;
 /// The topics that match each pattern: at most one more than are listed.
 type Matches = BTreeMap<TopicPattern, Arc<BTreeSet<TopicName>>>;
 
-/// The names of topics as last listed, and what they came to.
+/// The names of topics as last listed, and the listings of groups.
 #[derive(Debug, Default)]
 pub(super) struct ListingCache(Mutex<Option<CachedListing>>);
 
@@ -74,7 +74,7 @@ impl ListingCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was last listed.
+    /// The last listing.
     pub(super) fn last(&self) -> Option<CachedListing> {
         self.lock().clone()
     }
@@ -85,7 +85,7 @@ impl ListingCache {
 }
 
 impl CachedListing {
-    fn is_young(&self) -> bool {
+    fn is_fresh(&self) -> bool {
         let max_age = match self.names {
             Err(Fault::OverBudget) => TOO_MANY_AGE,
             _ => MAX_AGE,
@@ -94,13 +94,13 @@ impl CachedListing {
     }
 
     /// The names, if they were listed lately, and when.
-    pub(super) fn young_names(&self) -> Option<(Instant, Names)> {
-        self.is_young().then(|| (self.fetched, self.names.clone()))
+    pub(super) fn fresh_names(&self) -> Option<(Instant, Names)> {
+        self.is_fresh().then(|| (self.fetched, self.names.clone()))
     }
 
     /// The listings of a query, if it is the last one and the names were listed lately.
     pub(super) fn listings_of(&self, query: &ListingQuery) -> Option<&Listings> {
-        let is_valid = self.is_young() && self.query == *query;
+        let is_valid = self.is_fresh() && self.query == *query;
         is_valid.then_some(&self.listings)
     }
 
@@ -109,9 +109,9 @@ impl CachedListing {
         self.listings
     }
 
-    /// Lists the topics that match the patterns of each group. What is not compared in time keeps its last result. The
-    /// results of other patterns are kept for the next query, and so is the turn of one of them: sweeps of single groups
-    /// come between those of all.
+    /// Lists the topics that match the patterns of each group. Patterns that are not compared in time keep their last
+    /// result. The results of other patterns are kept for the next query, and so is the position at which to continue,
+    /// because sweeps of single groups come between whole sweeps.
     pub(super) fn new(
         query: ListingQuery,
         (fetched, names): (Instant, Names),
@@ -125,9 +125,9 @@ impl CachedListing {
             let is_same = last_names.is_some_and(|last| Arc::ptr_eq(last, names));
             let known = |pattern| last.as_ref()?.matches.get(pattern).cloned();
             // Groups share patterns.
-            let asked: BTreeSet<_> = query.iter().flat_map(|(_, patterns)| patterns).collect();
+            let requested: BTreeSet<_> = query.iter().flat_map(|(_, patterns)| patterns).collect();
             let begin = last.as_ref().and_then(|last| last.next.as_ref());
-            let (before, after): (Vec<_>, Vec<_>) = asked
+            let (before, after): (Vec<_>, Vec<_>) = requested
                 .iter()
                 .copied()
                 .partition(|pattern| begin.is_some_and(|begin| *pattern < begin));
@@ -147,10 +147,10 @@ impl CachedListing {
                 matches.extend(found.map(|found| (pattern.clone(), found)));
             }
             let former = last.iter().flat_map(|last| &last.matches);
-            let others = former.filter(|(pattern, _)| is_same && !asked.contains(*pattern));
+            let others = former.filter(|(pattern, _)| is_same && !requested.contains(*pattern));
             let kept = others.take(MAX_OTHERS);
             matches.extend(kept.map(|(pattern, found)| (pattern.clone(), Arc::clone(found))));
-            next = next.or_else(|| begin.filter(|begin| !asked.contains(*begin)).cloned());
+            next = next.or_else(|| begin.filter(|begin| !requested.contains(*begin)).cloned());
         }
         let known = names.as_ref().map(|_| &matches).map_err(|fault| *fault);
         let listings = query
@@ -319,16 +319,16 @@ mod tests {
             let listing = CachedListing::new(first.clone(), names.clone(), None, LONG);
             assert!(listing.listings_of(&first).is_some());
             assert_eq!(listing.listings_of(&second), None);
-            assert_eq!(listing.young_names(), Some(names.clone()));
+            assert_eq!(listing.fresh_names(), Some(names.clone()));
             let aged = |age| CachedListing {
                 fetched: names.0.checked_sub(age).unwrap(),
                 ..listing.clone()
             };
             let young = aged(max_age / 2);
-            assert!(young.young_names().is_some() && young.listings_of(&first).is_some());
+            assert!(young.fresh_names().is_some() && young.listings_of(&first).is_some());
             let old = aged(max_age);
             assert_eq!(old.listings_of(&first), None);
-            assert_eq!(old.young_names(), None);
+            assert_eq!(old.fresh_names(), None);
         }
     }
 
@@ -346,7 +346,7 @@ mod tests {
         let before = first.clone().into_listings();
         assert_eq!(listed(&before, &"b".into()).count(), 1);
         assert_eq!(first.next, None);
-        // Too late again: the last results still hold.
+        // Out of time again: the last results stay.
         let later = names(["x2".to_owned()]);
         let later = CachedListing::new(groups, later, Some(first), Duration::ZERO);
         assert_eq!(later.into_listings(), before);

@@ -20,7 +20,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the Lease is kept.
 pub trait LeaseStore: Send + Sync + 'static {
-    /// What a write has to name so that it fails if anybody has written since.
+    /// Precondition of a write, so that it fails after another write.
     type Version: Send + Sync;
 
     /// Reads the Lease; `None` if there is none.
@@ -29,7 +29,7 @@ pub trait LeaseStore: Send + Sync + 'static {
         timeout: Duration,
     ) -> impl Future<Output = Result<Option<StoredLease<Self::Version>>, LeaseError>> + Send;
 
-    /// Writes this holder, term, duration and address, and the present time, over what was `found`.
+    /// Writes this holder, term, duration and address, and the present time, over the Lease that was `found`.
     fn write(
         &self,
         found: Option<&Self::Version>,
@@ -48,7 +48,7 @@ pub trait LeaseStore: Send + Sync + 'static {
 /// A Lease as it was read or written.
 #[derive(Clone, Debug)]
 pub struct StoredLease<V> {
-    /// What it says.
+    /// Its contents.
     pub record: LeaseRecord,
     /// Which version of it that was.
     pub version: V,
@@ -57,7 +57,7 @@ pub struct StoredLease<V> {
 /// Why the Lease could not be read or written. The text stays the same while the cause does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
-    /// Somebody else has written it.
+    /// Another daemon has written it.
     #[error("the Lease was changed by another daemon")]
     Conflict,
     /// Any other cause.
@@ -65,7 +65,7 @@ pub enum LeaseError {
     Failed(String),
 }
 
-/// What the lease loop works with.
+/// Inputs of the lease loop.
 #[derive(Debug)]
 pub struct LeaseLoop<S> {
     /// Where the Lease is kept.
@@ -82,7 +82,7 @@ pub struct LeaseLoop<S> {
     pub terms: watch::Sender<Option<Term>>,
     /// Says which other daemon leads.
     pub leaders: watch::Sender<Option<Leader>>,
-    /// The Lease as a watch last showed it; nothing comes without the right to watch it.
+    /// The Lease as a watch last showed it; without the right to watch it, this never changes.
     pub watched: watch::Receiver<Option<LeaseRecord>>,
     /// Becomes true when this daemon has to step down.
     pub stop: watch::Receiver<bool>,
@@ -257,7 +257,7 @@ impl<S: LeaseStore> Elector<S> {
         }
     }
 
-    /// Logs the failure of an attempt once while its cause lasts.
+    /// Logs the failure of an attempt once per cause.
     fn report_failure(&mut self, outcome: Result<(), LeaseError>) {
         let Err(error) = outcome else {
             self.failures.record_success();
@@ -272,8 +272,8 @@ impl<S: LeaseStore> Elector<S> {
         }
     }
 
-    /// Publishes that the term is over, if it was not renewed in time. Whatever the last attempt came to: one that
-    /// another writer's overtook is no failure, and renews nothing either.
+    /// Publishes that the term is over, if it was not renewed in time. It does not matter how the last attempt ended: a
+    /// conflict with another writer is not a failure, but renews nothing either.
     fn end_expired_term(&self) {
         let term = *self.terms.borrow();
         if term.is_none_or(|term| term.time_left(Instant::now()).is_none()) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::units::lease::LEASE_DURATION_MAX;
 
-/// The Lease, as far as the rules depend on it.
+/// The fields of the Lease on which the rules depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseRecord {
     /// The holder's identity; `None` if it was released.
@@ -69,11 +69,11 @@ pub enum LeaseAction {
         /// The term's number.
         term: u32,
     },
-    /// Somebody else holds it.
+    /// Another daemon holds it.
     Wait,
 }
 
-/// A daemon that takes part in the election, and what it has seen of the Lease.
+/// A daemon that takes part in the election, and its observations of the Lease.
 #[derive(Clone, Debug)]
 pub struct LeaseCandidate {
     identity: String,
@@ -81,7 +81,7 @@ pub struct LeaseCandidate {
 }
 
 impl LeaseCandidate {
-    /// A daemon with this identity, which no other has, nor had before.
+    /// A daemon with this identity, which no other daemon has or ever had.
     #[must_use]
     pub fn new(identity: String) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl LeaseCandidate {
         &self.identity
     }
 
-    /// Takes in the Lease as it was read at `now`; `None` if there is none.
+    /// Records the Lease as it was read at `now`; `None` if there is none.
     pub fn observe(&mut self, record: Option<LeaseRecord>, now: Instant) {
         let is_known = |seen: &(LeaseRecord, Instant)| record.as_ref() == Some(&seen.0);
         if !self.seen.as_ref().is_some_and(is_known) {
@@ -260,8 +260,8 @@ mod tests {
                 daemon.candidate.observe(lease.clone(), now);
                 daemon.version = version;
                 if let LeaseAction::Hold { term } = daemon.candidate.decide(now) {
-                    // The request takes as long as the pause, and its outcome is unknown meanwhile.
-                    let asked = now;
+                    // The request takes as long as the pause. Until then its outcome is unknown.
+                    let requested_at = now;
                     if fate == 0 {
                         daemon.paused_until = time + pause;
                         continue;
@@ -274,12 +274,12 @@ mod tests {
                     lease = Some(record.clone());
                     version += 1;
                     if fate == 1 {
-                        // Granted, and the answer is lost.
+                        // The request succeeds, and the response is lost.
                         daemon.paused_until = time + pause;
                         continue;
                     }
                     daemon.candidate.observe(Some(record), now);
-                    daemon.until = Some(asked + RULES.term());
+                    daemon.until = Some(requested_at + RULES.term());
                     if fate == 2 {
                         daemon.paused_until = time + pause;
                     }

@@ -14,8 +14,8 @@ pub struct Term {
 }
 
 impl Term {
-    /// The time left at `now`. Writes must be over by then, since another process may lead afterwards.
-    /// `None` once the term has ended.
+    /// The time left at `now`. Writes must end within it, since another process may lead afterwards. `None` once the
+    /// term has ended.
     #[must_use]
     pub fn time_left(&self, now: Instant) -> Option<Duration> {
         match self.until {
@@ -41,7 +41,7 @@ pub struct Leader {
 pub struct Leadership(watch::Receiver<Option<Term>>);
 
 impl Leadership {
-    /// Follows the terms in this channel. If its sender is gone, the last term still ends by itself.
+    /// Follows the terms in this channel. If its sender is dropped, the last term still ends by itself.
     #[must_use]
     pub fn new(terms: watch::Receiver<Option<Term>>) -> Self {
         Self(terms)
@@ -63,8 +63,7 @@ impl Leadership {
         (*self.0.borrow()).filter(|term| term.time_left(now).is_some())
     }
 
-    /// The term under way at `now` if it is the one with this number. What was decided in another term
-    /// must not be written.
+    /// The term under way at `now` if it is the one with this number. Decisions of another term must not be written.
     #[must_use]
     pub fn current_term(&self, number: u64, now: Instant) -> Option<Term> {
         self.term(now).filter(|term| term.number == number)
@@ -96,7 +95,7 @@ impl Leadership {
         }
     }
 
-    /// Waits until another term begins or this one is renewed; for ever if the sender of the terms is gone.
+    /// Waits until another term begins or this one is renewed; forever if the sender of the terms is dropped.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -104,7 +103,7 @@ impl Leadership {
     }
 }
 
-/// Who leads, as far as this process knows: this process, another one, or none. Cheap to clone.
+/// The leader that this process knows of: itself, another one, or none. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leading {
     /// Whether this process leads.
@@ -190,7 +189,7 @@ mod tests {
             begun.number
         };
         let now = Instant::now();
-        let telling = async {
+        let announcing = async {
             tokio::task::yield_now().await;
             terms.send_replace(term(3, now + 600 * second));
             tokio::task::yield_now().await;
@@ -199,7 +198,7 @@ mod tests {
             tokio::task::yield_now().await;
             terms.send_replace(term(4, now + 1200 * second));
         };
-        assert_eq!(tokio::join!(waiting, telling).0, 3);
+        assert_eq!(tokio::join!(waiting, announcing).0, 3);
         // A term that is not renewed expires.
         let mut alone = Leadership::new(watch::channel(term(5, now)).1);
         alone.wait_for_end(5).await;

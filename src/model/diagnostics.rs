@@ -3,6 +3,7 @@
 pub mod at_ceiling;
 pub mod attention;
 pub mod current_findings;
+pub mod earlier_readings;
 pub mod event_throttle;
 pub mod explain;
 pub mod hpa_events;

@@ -1,5 +1,5 @@
-//! What brokers reported and what is wanted -> one evaluation per metric, which every reader reads: the
-//! external metrics API, Prometheus, `status`, `explain`, findings, the cap and scale to zero.
+//! From the brokers' reports and the targets to one evaluation per metric, which every reader uses: the external
+//! metrics API, Prometheus, `status`, `explain`, findings, the cap and scale to zero.
 //!
 //! A [`GroupEvaluation`] measures one group, a [`MetricEvaluation`] sums groups and makes the value,
 //! [`Evaluations`] are those of a snapshot, and [`EvaluationsAt`] are those as they read at one moment.
@@ -51,9 +51,9 @@ pub use self::valuation::ServedValue;
 pub struct ServingPolicy {
     /// Whether the value served never exceeds ceiling x lag per replica.
     pub clamp: bool,
-    /// What is done about the ceiling of an HPA that does not say.
+    /// The cap mode of HPAs that do not set one.
     pub cap: CapMode,
-    /// Scaling policy of targets that do not say.
+    /// Scaling policy of targets that do not set one.
     pub scaling: ScalingPolicy,
     /// The oldest reading that is still served.
     pub max_staleness: Duration,
@@ -126,9 +126,9 @@ impl Ceiling {
 /// A value as it is served at one moment, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricValue {
-    /// What it is the value of.
+    /// The metric.
     pub metric: Metric,
-    /// What is served.
+    /// The value to serve.
     pub value: Milli,
     /// The replicas that are wanted, at most the ceiling; `None` without a lag per replica.
     pub desired: Option<u32>,
@@ -146,7 +146,7 @@ pub struct MetricValue {
     pub read: Moment,
 }
 
-/// Whether an HPA's own maximum is seen to hold a ceiling, where the cap is to be enforced.
+/// Whether an HPA's own maximum is observed to hold a ceiling, where the cap is enforced.
 #[must_use]
 pub fn is_cap_observed(cap: &HpaCap, default: CapMode, ceiling: Limit) -> bool {
     let most = ceiling.bounded().unwrap_or(u32::MAX);

@@ -55,7 +55,7 @@ impl fmt::Display for Finding {
 /// HPAs, or what observes KEDA, and the upstream server of external metrics.
 pub type WriteFindings = Arc<BTreeSet<Finding>>;
 
-/// Findings about one HPA. Whoever may write the HPA decides how many mistakes it has, so only some of each kind are
+/// Findings about one HPA. The author of an HPA decides how many mistakes it has, so only some of each kind are
 /// kept, and the others counted.
 #[derive(Debug, Default)]
 pub struct BoundedFindings {

@@ -32,7 +32,7 @@ pub(crate) fn at(after: Duration) -> Moment {
     }
 }
 
-/// An HPA of namespace `shop` that asks for `kafka_lag` by this selector.
+/// An HPA of namespace `shop` with the metric `kafka_lag` and this selector.
 pub(crate) fn hpa(name: &str, selector: &str, target: MetricTarget) -> HpaFacts {
     HpaFacts {
         namespace: "shop".into(),
@@ -88,7 +88,7 @@ pub(crate) fn member_of(topic: &str) -> GroupDescription {
 /// A partition: log start, committed offset, log end.
 pub(crate) type PartitionReading = (i64, Result<Option<i64>, Fault>, Result<i64, Fault>);
 
-/// What a sweep `after` brought of one group on one topic.
+/// The observation of a sweep at `after`, of one group on one topic.
 pub(crate) fn read(
     after: Duration,
     group: &str,
@@ -108,7 +108,7 @@ pub(crate) fn read(
     observation
 }
 
-/// A sweep that asked for every topic of a group which has committed on none.
+/// A sweep that discovered the topics of a group without any commit.
 pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
     Observation {
         cluster: "main".into(),

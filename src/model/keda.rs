@@ -1,9 +1,9 @@
-//! KEDA's Kafka triggers: what their options mean, what their arithmetic gives, how that differs from lagwise, and what
-//! becomes of a ScaledObject without KEDA; the Jobs of ScaledJobs; triggers whose external scaler is lagwise; and both numbers
-//! beside one another while KEDA scales.
+//! KEDA's Kafka triggers: the arithmetic of KEDA's scaler and the Jobs of ScaledJobs, the conversion of ScaledObjects
+//! to HPAs, triggers whose external scaler is lagwise, and the comparison of KEDA's replicas with lagwise's
+//! ([`shadow`]).
 //!
 //! Source: `pkg/scalers/{kafka_scaler,apache_kafka_scaler}.go` of KEDA 2.8 to 2.21, and the documentation of these
-//! versions. Nothing here asks Kafka or Kubernetes.
+//! versions.
 
 pub mod arithmetic;
 pub mod authentications;
@@ -14,6 +14,7 @@ pub mod external_trigger;
 pub mod external_triggers;
 pub mod external_value;
 pub mod jobs;
+pub mod manifests;
 mod observed_offsets;
 pub mod scaled_object;
 pub mod shadow;

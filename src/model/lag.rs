@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_retention_overtook_is_end_minus_start() {
+    fn lag_of_a_commit_below_the_log_start_is_end_minus_start() {
         let found = committed(20).lag(&log(50, 100));
         assert_eq!(found, Ok(PartitionLag::Lost(Lag(50))));
     }
@@ -308,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn no_commit_from_the_end_is_nothing() {
+    fn no_commit_counts_as_no_lag_with_reset_to_the_end() {
         let found = Position::Nowhere.lag(&log(10, 100));
         assert_eq!(found, Ok(PartitionLag::NeverRan));
     }
 
     #[test]
-    fn no_commit_of_a_group_that_runs_is_what_came_since() {
+    fn no_commit_of_a_running_group_counts_messages_since_it_was_seen() {
         for (start, since, lag) in [(0, 70, 30), (90, 70, 10), (0, 101, 0)] {
             let found = Position::SinceSeen(Offset(since)).lag(&log(start, 100));
             assert_eq!(found, Ok(PartitionLag::SinceSeen(Lag(lag))));
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_for_scaling() {
+    fn lag_that_counts_for_scaling() {
         let stuck = |sized| PartitionLag::Stuck { lag: Lag(7), sized };
         for (lag, counts) in [
             (PartitionLag::Residual(Lag(7)), 0),

@@ -9,8 +9,10 @@
 //! [`RatePolicy::observe`] is a function of the readings only: time is a part of them. The daemon and `lagwise
 //! simulate` run the same policy.
 
+mod burst;
 mod capacity;
 mod changes;
+mod claim;
 mod commits;
 pub mod decision;
 mod down;
@@ -33,6 +35,7 @@ mod situation;
 pub mod static_comparison;
 mod up;
 
+use self::burst::ArrivalBurst;
 use self::decision::{RateDecision, RateRule};
 use self::down::{DownHistory, StepDown};
 use self::drain::DrainJudge;
@@ -57,16 +60,23 @@ pub struct RatePolicy {
     history: DownHistory,
     reaction: Reaction,
     trial: Option<UpTrial>,
-    /// Messages that were late since arrivals exceeded the capacity, while they are being counted.
-    late: Option<f64>,
+    /// The burst since which arrivals exceeded the capacity, while it is watched.
+    burst: Option<ArrivalBurst>,
+    /// Time of the last complete reading in seconds, and the messages that had arrived by then since the start.
+    arrived: Option<(f64, f64)>,
+    /// Since when something else keeps more replicas than the policy wants, in seconds.
+    kept_since: Option<f64>,
     /// Age of the oldest unprocessed message at the reading before, in seconds.
     last_age: f64,
-    /// The group with all replicas, beside which the policy is judged; `None` before the first complete reading.
+    /// The simulated group with all replicas, with which the policy is compared; `None` before the first complete
+    /// reading.
     static_group: Option<StaticGroup>,
     drains: DrainJudge,
     ladder: Vec<u32>,
     ceiling: u32,
     bounds: (u32, u32),
+    /// Most replicas without a hold.
+    all: u32,
     /// Time of the first reading since the start, in seconds; `None` before it.
     started: Option<f64>,
     scratch: PolicyScratch,
@@ -82,7 +92,7 @@ pub struct PolicyScratch {
 }
 
 impl RatePolicy {
-    /// Starts with what was learned before; [`LearnedPolicy::default`] for a new group.
+    /// Starts with learned state; [`LearnedPolicy::default`] for a new group.
     #[must_use]
     pub fn new(settings: RatePolicySettings, learned: LearnedPolicy) -> Self {
         let gaps =
@@ -94,13 +104,16 @@ impl RatePolicy {
             history: DownHistory::default(),
             reaction: Reaction::default(),
             trial: None,
-            late: None,
+            burst: None,
+            arrived: None,
+            kept_since: None,
             last_age: 0.0,
             static_group: None,
             drains: DrainJudge::default(),
             ladder: Vec::new(),
             ceiling: 0,
             bounds: (0, 0),
+            all: 0,
             started: None,
             scratch: PolicyScratch::default(),
         }
@@ -133,13 +146,13 @@ impl RatePolicy {
         self.reaction.is_pending()
     }
 
-    /// What has to survive a restart.
+    /// State that has to survive a restart.
     #[must_use]
     pub fn learned(&self) -> &LearnedPolicy {
         &self.learned
     }
 
-    /// Takes in a reading and decides. Readings are in the order of their times.
+    /// Records a reading and decides. Readings are in the order of their times.
     pub fn observe(&mut self, reading: &GroupReading<'_>) -> RateDecision {
         let now = reading.at.as_secs_f64();
         if self.started.is_none() {
@@ -154,6 +167,7 @@ impl RatePolicy {
             self.ladder = build_ladder(ceiling);
             bound_ladder(&mut self.ladder, bounds);
         }
+        self.all = reading.all.clamp(most, ceiling);
         let starts = self.learned.output.is_none();
         let present = reading.status_replicas.clamp(bounds.0, most);
         let before = *self.learned.output.get_or_insert(present);
@@ -190,6 +204,7 @@ impl RatePolicy {
         if let Some(supposed) = reading.supposed {
             self.estimates.suppose(supposed, &mut seen);
         }
+        self.average_arrivals(now);
         let is_applied = reading.supposed.is_none();
         self.reaction.observe(
             now,
@@ -207,12 +222,12 @@ impl RatePolicy {
         };
         decision.terms = Some(situation.terms);
         if seen.is_stalled {
-            // What is late after a standstill is not due to the replicas.
-            self.late = None;
+            // Messages that are late after a standstill are not due to the replicas.
+            self.burst = None;
             decision.rule = RateRule::Stalled;
         } else {
-            self.count_damage(&situation, seen.consumed);
             self.decide(&situation, &mut decision);
+            self.watch_burst(&situation);
         }
         self.judge_drain(reading, &situation, seen.is_stalled);
         self.compare_with_all(reading, &situation, seen, &mut decision);
@@ -223,7 +238,7 @@ impl RatePolicy {
         self.started = Some(now);
         if self.learned.began <= 0.0 {
             self.learned.began = now;
-            self.learned.last_up = now;
+            self.learned.last_needed = now;
         }
     }
 
@@ -242,7 +257,7 @@ impl RatePolicy {
     fn decide(&mut self, situation: &Situation, decision: &mut RateDecision) {
         if let Some(back) = self.judge_up(situation) {
             decision.rule = RateRule::Ineffective;
-            self.late = None;
+            self.burst = None;
             self.change(situation, back, 0.0, true);
             decision.replicas = back;
             return;
@@ -262,6 +277,12 @@ impl RatePolicy {
                 return;
             }
             StepUp::No => {}
+        }
+        if let Some(replicas) = self.consider_claim(situation, decision) {
+            decision.rule = RateRule::Claim;
+            decision.replicas = replicas;
+            self.change(situation, replicas, 0.0, false);
+            return;
         }
         match self.consider_down(situation) {
             StepDown::To { replicas, held } => {

@@ -57,13 +57,13 @@ pub struct Targets {
     thresholds: LagThresholds,
     /// Settings that belong to a group, for groups whose targets do not set them.
     group_defaults: Arc<GroupSettings>,
-    /// What each namespace may ask for. HPAs that ask for more get no target.
+    /// Groups and topics that each namespace may use. HPAs on others get no target.
     tenancy: Arc<Tenancy>,
     writes: Arc<WriteScopes>,
     /// The HPAs for which the budgets suffice.
     admission: Admission,
     configured: Arc<[Arc<Target>]>,
-    /// Keys that requests ask for and that no HPA asks for.
+    /// Keys of requests that no HPA uses.
     ad_hoc: Arc<BTreeSet<WatchKey>>,
     /// The HPAs as the API server has them, also those without a lagwise metric.
     facts: HpaMap,
@@ -124,9 +124,9 @@ impl Targets {
         count_exceeded(refused.map(|refusal| refusal.reason))
     }
 
-    /// Whether tenancy allows a namespace to ask for this key.
+    /// Whether tenancy allows a namespace to read this key.
     #[must_use]
-    pub fn may_ask(&self, namespace: &str, key: &WatchKey) -> bool {
+    pub fn may_read(&self, namespace: &str, key: &WatchKey) -> bool {
         self.tenancy.check(namespace, [key]).is_ok()
     }
 
@@ -203,13 +203,13 @@ impl Targets {
         self.groups.get(&key).map(|group| &**group)
     }
 
-    /// Keys that requests ask for and that no HPA asks for.
+    /// Keys of requests that no HPA uses.
     #[must_use]
     pub fn ad_hoc(&self) -> &BTreeSet<WatchKey> {
         &self.ad_hoc
     }
 
-    /// Whether a configured target or an HPA asks for this key.
+    /// Whether a configured target or an HPA uses this key.
     #[must_use]
     pub fn has_target_for(&self, key: &WatchKey) -> bool {
         let group = self.group(&key.cluster, &key.group);

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 /// A place that stores one text.
 pub trait StateLocation: Send + Sync + 'static {
-    /// What and where it is, for the log.
+    /// Kind and name of the location, for the log.
     fn description(&self) -> String;
 
     /// The longest text that it stores, in bytes.

@@ -1,4 +1,4 @@
-//! Loads the state when a term begins and saves it while the term lasts.
+//! Loads the state when a term begins, and saves it during the term.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::format::{decode, encode};
 use super::location::{StateLocation, StorageError};
+use crate::blocking_work::do_blocking;
 use crate::leader_election::Leadership;
 use crate::model::lag::history::memory::SavedHistory;
 use crate::telemetry::failure_log::FailureLog;
@@ -18,8 +19,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Timeout for one attempt to read or write the state. A save that hangs must not keep later ones from being tried.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Loads the saved history for the poller, then saves every history that the poller sends, until the
-/// poller is gone.
+/// Loads the saved history for the poller, then saves every history that the poller sends, until the poller ends.
 pub async fn run<S: StateLocation>(
     location: S,
     loaded: oneshot::Sender<SavedHistory>,
@@ -31,7 +31,7 @@ pub async fn run<S: StateLocation>(
     let history = tokio::select! {
         history = load(&location, &place) => history,
         // The poller sends nothing before it has the loaded history, so nothing is lost here.
-        () = is_gone(&mut poller) => return,
+        () = closed(&mut poller) => return,
     };
     if loaded.send(history).is_err() {
         return;
@@ -41,13 +41,18 @@ pub async fn run<S: StateLocation>(
         let Some(history) = histories.borrow_and_update().clone() else {
             continue;
         };
-        // Do not overwrite the state of a daemon that leads by now, nor of one that leads before this save ends.
+        // With thousands of groups and policies this takes longer than a task may keep a thread of the runtime.
+        let max_bytes = location.max_bytes();
+        let encoding = do_blocking(move || encode(&history, max_bytes));
+        let Some((text, dropped)) = encoding.await else {
+            return;
+        };
+        // Do not overwrite the state of another leader, or of one that leads before this save ends.
         let now = Instant::now();
         let term = leadership.term(now);
         let Some(left) = term.and_then(|term| term.time_left(now)) else {
             continue;
         };
-        let (text, dropped) = encode(&history, location.max_bytes());
         let bytes = text.len();
         match in_time(left.min(TIMEOUT), location.save(text)).await {
             Ok(()) => StateSaved {
@@ -76,7 +81,7 @@ async fn in_time<T>(
     done.unwrap_or_else(|_| Err(StorageError("no response in time".to_owned())))
 }
 
-async fn is_gone(histories: &mut watch::Receiver<Option<Arc<SavedHistory>>>) {
+async fn closed(histories: &mut watch::Receiver<Option<Arc<SavedHistory>>>) {
     while histories.changed().await.is_ok() {}
 }
 

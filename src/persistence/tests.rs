@@ -1,4 +1,4 @@
-//! That what is saved comes back, and that nothing else is taken for it.
+//! A saved state is loaded, and other data is not mistaken for one.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::lag::history::saved_policy::SavedPolicy;
 
-/// The saved history of so many groups on one partition each.
+/// The saved history of this number of groups on one partition each.
 fn history_of(groups: usize) -> SavedHistory {
     let mut history = ClusterHistory::default();
     for group in 0..groups {
@@ -70,6 +70,90 @@ fn policies_of_groups_without_history_do_not_crowd_out_the_rest() {
 }
 
 #[test]
+fn policies_of_one_group_do_not_crowd_out_other_groups() {
+    let of = |group: &str, hpa: usize| -> SavedPolicy {
+        let policy = serde_json::json!({
+            "namespace": "shop", "hpa": format!("h{hpa:05}"), "metric": 0, "group": group,
+        });
+        serde_json::from_value(policy).unwrap()
+    };
+    // Policies of one group take all the memory that the others leave.
+    for (many, group) in [(3000, "g0007"), (300, "g0000")] {
+        let mut history = history_of(100);
+        let policies = &mut history.clusters.get_mut("main").unwrap().policies;
+        policies.extend((0..100).map(|number| of(&format!("g{number:04}"), number)));
+        let (fair, _) = encode(&history, usize::MAX);
+        let policies = &mut history.clusters.get_mut("main").unwrap().policies;
+        policies.extend((0..many).map(|number| of(group, number)));
+        let (text, dropped) = encode(&history, fair.len());
+        assert_eq!(dropped, 1, "{} of {}", text.len(), fair.len());
+        let left = decode(&text).unwrap();
+        assert!(!left.clusters["main"].groups.contains_key(group));
+        assert_eq!(left.clusters["main"].policies.len(), 99);
+    }
+}
+
+/// What [`encode`] returns, by its plain definition: group after group with its policies.
+fn encoded_plainly(history: &SavedHistory, max_bytes: usize) -> (String, usize) {
+    let json = |history: &SavedHistory| serde_json::to_string(history).unwrap();
+    let mut left = history.clone();
+    if json(&left).len() <= max_bytes {
+        return (json(&left), 0);
+    }
+    left.drop_policies_without_group();
+    let (mut dropped, mut excess) = (0, 0_usize);
+    for (cluster, group) in history.least_important_first() {
+        if excess == 0 {
+            excess = json(&left).len().saturating_sub(max_bytes);
+        }
+        if excess == 0 {
+            return (json(&left), dropped);
+        }
+        let known = &left.clusters[cluster.as_str()];
+        let policies = known.policies.iter().filter(|p| p.group() == group);
+        let of_policies = policies.map(|policy| serde_json::to_string(policy).unwrap().len() + 1);
+        let of_group = serde_json::to_string(&known.groups[&group]).unwrap().len();
+        excess = excess.saturating_sub(of_group + of_policies.sum::<usize>());
+        left.drop_groups(&[(cluster, [group].into())].into());
+        dropped += 1;
+    }
+    match json(&left) {
+        text if text.len() <= max_bytes => (text, dropped),
+        _ => (json(&SavedHistory::default()), dropped),
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_state_that_is_too_large_loses_groups_one_after_another(
+        groups in proptest::collection::vec((0_usize..20, 0..4, 1..6_i64, 0..3), 0..15),
+        policies in proptest::collection::vec((0_usize..2, 0_usize..22, "[a-z]{1,30}"), 0..40),
+        percent in 0..110_usize,
+    ) {
+        let mut histories = [ClusterHistory::default(), ClusterHistory::default()];
+        for (group, topic, partitions, cluster) in groups {
+            let rows: Vec<_> = (0..partitions).map(|p| (0, Ok(Some(5 + p)), Ok(9 + p))).collect();
+            let group = format!("g{group}");
+            let read = fixtures::read(Duration::ZERO, &group, &format!("t{topic}"), &rows);
+            histories[usize::from(cluster == 0)].apply(read, Scope::Partial);
+        }
+        let exported = histories.map(|mut history| history.export(&fixtures::at(Duration::from_secs(1))));
+        let clusters = ["main", "other"].map(str::to_owned).into_iter().zip(exported);
+        let mut history = SavedHistory { clusters: clusters.collect(), ..SavedHistory::default() };
+        for (cluster, group, hpa) in policies {
+            let policy = serde_json::json!({
+                "namespace": "shop", "hpa": hpa, "metric": 0, "group": format!("g{group}"),
+            });
+            let known = history.clusters.get_mut(["main", "other"][cluster]).unwrap();
+            known.policies.push(serde_json::from_value(policy).unwrap());
+        }
+        let (whole, _) = encode(&history, usize::MAX);
+        let max_bytes = whole.len() * percent / 100;
+        proptest::prop_assert_eq!(encode(&history, max_bytes), encoded_plainly(&history, max_bytes));
+    }
+}
+
+#[test]
 fn rejects_other_versions_and_garbage() {
     for (text, reason) in [
         ("", "EOF while parsing"),
@@ -113,7 +197,7 @@ async fn state_file_survives_a_restart() {
     assert_eq!(first.loaded.await.unwrap(), SavedHistory::default());
     first.histories.send_replace(Some(Arc::new(history_of(1))));
     first.histories.send_replace(Some(Arc::new(history_of(2))));
-    // The last history is saved also when the poller is gone right after.
+    // The last history is saved even if the poller ends right after.
     drop(first.histories);
     first.task.await.unwrap();
     assert_eq!(start_file(&path).loaded.await.unwrap(), history_of(2));

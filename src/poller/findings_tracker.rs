@@ -27,7 +27,7 @@ const MEMBERS_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(super) struct FindingsTracker {
     latest: Arc<BTreeSet<Finding>>,
-    /// What the last sweep was for.
+    /// Inputs of the last sweep.
     targets: Arc<Targets>,
     /// Its HPAs, in the order of their keys.
     hpas: Vec<TrackedHpa>,
@@ -37,7 +37,7 @@ pub(super) struct FindingsTracker {
     shared: BTreeSet<Finding>,
     /// The findings that follow from readings.
     others: BTreeSet<Finding>,
-    /// What the writer of HPAs has found.
+    /// Findings of the reconciler of HPAs.
     of_writes: WriteFindings,
     has_write_news: bool,
 }
@@ -65,7 +65,7 @@ impl FindingsTracker {
         Arc::clone(&self.latest)
     }
 
-    /// Takes in what the writer of HPAs has found. It counts from the next sweep on.
+    /// Records the findings of the reconciler. They are published with the next sweep.
     pub(super) fn set_write_findings(&mut self, found: WriteFindings) {
         self.has_write_news |= found != self.of_writes;
         self.of_writes = found;
@@ -85,7 +85,7 @@ impl FindingsTracker {
         for hpa in &mut self.hpas {
             let facts = &hpa.facts;
             let targets = hpa.targets.as_ref();
-            let targets = targets.map_or(&[][..], |asked| &asked.targets);
+            let targets = targets.map_or(&[][..], |group| &group.targets);
             // Of one HPA after the other, since a list of all metrics is large.
             let metrics = evaluations.metrics_of_targets(targets);
             others.extend(metrics.iter().filter_map(find_in_outcome));
@@ -114,7 +114,7 @@ impl FindingsTracker {
         }
     }
 
-    /// Takes in the HPAs. Returns whether there are others than before.
+    /// Replaces the HPAs. Returns whether they have changed.
     fn update_targets(&mut self, targets: &Arc<Targets>) -> bool {
         let before = std::mem::replace(&mut self.targets, Arc::clone(targets));
         if Arc::ptr_eq(&before, targets) {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_a_look_at_everything_finds() {
+    fn incremental_findings_equal_those_of_a_full_scan() {
         let facts = |name: &str, max_replicas, tolerance: Option<&str>| HpaFacts {
             max_replicas,
             min_replicas: Some(5),
@@ -265,7 +265,7 @@ mod tests {
             let before = tracker.latest();
             tracker.update(&evaluated, &mut FindingLog::default());
             assert!(Arc::ptr_eq(&before, &tracker.latest()));
-            // What the writer finds joins them.
+            // The findings of the reconciler are added.
             let written = Finding::new(
                 FindingCode::ZeroNotRecorded,
                 HpaKey::new("n", "a"),

@@ -1,14 +1,14 @@
-//! Which groups may be kept, by the budgets of partitions. How many partitions a group has is known only once its topics
-//! are read, so that these budgets apply to what was read, not to what is asked for.
+//! Which groups may be kept, by the budgets of partitions. How many partitions a group has is known only once its
+//! topics are read, so these budgets apply to readings, not to targets.
 //!
-//! Each group is charged to one of the HPAs that ask for it. An admitted group stays admitted until it grows. What
-//! requests ask for comes after what HPAs ask for, and has the budget of one namespace. Groups of configured targets
-//! count against no budget, since the operator chose them.
+//! Each group is charged to one of its HPAs. An admitted group stays admitted until it grows. Groups of requests come
+//! after groups of HPAs, and have the budget of one namespace. Groups of configured targets count against no budget,
+//! since the operator chose them.
 //!
-//! Where the total budget is too small for all, groups of requests make room first, then the groups of the namespaces
+//! Where the total budget is too small for all, groups of requests are refused first, then the groups of the namespaces
 //! with the largest shares, the latest admitted first.
 //!
-//! Topics that were listed by a pattern have what all of that leaves: see [`ListedLedger`].
+//! Topics that were listed by a pattern have the rest of the budgets: see [`ListedLedger`].
 
 mod listed;
 mod usage;
@@ -32,8 +32,8 @@ use crate::model::units::newtypes::{ClusterName, TopicName};
 /// After how many plans without it a refused group is read again, since its topics may have become smaller.
 const REREAD_AFTER: u32 = 60;
 
-/// How many topics a target may look at for the price of one partition.
-const LOOKS_PER_PARTITION: usize = 16;
+/// How many topics a target may scan for the cost of one partition.
+const SCANS_PER_PARTITION: usize = 16;
 
 /// The groups that were read, and what HPAs, namespaces and all of them use.
 #[derive(Debug, Default)]
@@ -101,9 +101,10 @@ impl PartitionLedger {
         }
     }
 
-    /// Counts what was read, and removes it from the observation where a budget is exceeded: the group is then unknown for
-    /// that reason. Counts as well what the client has refused to read: whether a budget is exceeded is decided here, and
-    /// the client also refuses groups of which others have left too little this time.
+    /// Counts the partitions that were read, and removes groups from the observation where a budget is exceeded: the
+    /// group is then unknown for that reason. Also counts the groups that the client refused to read. The client also
+    /// refuses groups only because others used up the allowance of this sweep, so whether a budget is exceeded is
+    /// decided here.
     pub(super) fn apply(&mut self, observation: &mut Observation, targets: &Targets) {
         let cluster = observation.cluster.clone();
         for read in &observation.groups {
@@ -139,7 +140,7 @@ impl PartitionLedger {
         if !self.refuses_any() {
             return;
         }
-        // In a second loop, since a group may have to make room for a later one of the observation.
+        // In a second loop, because a group may be refused in favor of a later one of the observation.
         for read in groups {
             let entry = self.groups.get(&(cluster.clone(), read.plan.group.clone()));
             if read.committed.is_ok() && entry.is_some_and(|entry| entry.admission.is_err()) {
@@ -148,9 +149,9 @@ impl PartitionLedger {
         }
     }
 
-    /// Leaves out of a plan the groups that exceed a budget, and sorts the others: those of requests come after those of
-    /// HPAs, and the first group of each namespace before the second of any. Where the time or the budget is too small
-    /// for all, a namespace with few groups is not the one that has to wait. Groups that were never read, or refused and
+    /// Leaves out of a plan the groups that exceed a budget, and sorts the others: those of requests come after those
+    /// of HPAs, and the first group of each namespace before the second of any. So, if the time or the budget is too
+    /// small for all, a namespace with few groups does not have to wait. Groups that were never read, or refused and
     /// are due again, come last, since they may have any number of partitions. Returns the groups that were left out.
     pub(super) fn split_plan(
         &mut self,
@@ -169,13 +170,14 @@ impl PartitionLedger {
         let mut ranks: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for mut group in plan.groups {
             let key = (cluster.clone(), group.group.clone());
-            let asked = targets.group(&key.0, &key.1);
-            // A group that was never read may have any number of partitions, and would take what is left for others.
-            group.max_partitions = asked.and_then(|asked| max_partitions(asked, targets.budgets()));
+            let group_targets = targets.group(&key.0, &key.1);
+            // A group that was never read may have any number of partitions, and could use up the rest.
+            group.max_partitions = group_targets
+                .and_then(|group_targets| max_partitions(group_targets, targets.budgets()));
             let entry = self.groups.get(&key);
             let is_known = entry.is_some_and(|entry| entry.admission.is_ok());
             let entry = entry.map(|entry| (entry.partitions, entry.left_out));
-            if let Some(((partitions, plans), _)) = entry.zip(asked) {
+            if let Some(((partitions, plans), _)) = entry.zip(group_targets) {
                 if !is_known {
                     let plans = plans.saturating_add(1);
                     self.set_left_out(&key, plans);
@@ -187,14 +189,14 @@ impl PartitionLedger {
                     known_partitions = known_partitions.saturating_add(partitions);
                 }
             }
-            if let Some(asked) = asked {
+            if let Some(group_targets) = group_targets {
                 let budgets = targets.budgets();
                 self.listed
-                    .leave_out_refused(&key, &mut group, asked, &self.used, budgets);
+                    .leave_out_refused(&key, &mut group, group_targets, &self.used, budgets);
             }
-            let asking = asked.map_or(&[][..], |asked| asked.targets());
-            let hpa = asking.iter().find_map(|target| target.hpa());
-            let is_requested_only = asking.is_empty();
+            let of_group = group_targets.map_or(&[][..], |group| group.targets());
+            let hpa = of_group.iter().find_map(|target| target.hpa());
+            let is_requested_only = of_group.is_empty();
             // Configured targets have rank 0, since they have no namespace.
             let rank = hpa.map_or(0, |hpa| {
                 let next = ranks.entry(Arc::clone(&hpa.namespace)).or_default();
@@ -205,14 +207,14 @@ impl PartitionLedger {
             read.push(((!is_known, is_requested_only, rank), group));
         }
         read.sort_by_key(|(order, _)| *order);
-        // Groups of known size may have that much again. What is left of the total is for what is not known: the groups
-        // whose size is unknown, and, before them, what the others have grown since. So all together stay within it.
+        // Groups of known size may have the same size again. The rest of the total is for unknown sizes: first the
+        // growth of known groups, then groups of unknown size. So the sum stays within the total.
         let total = targets.budgets().total.partitions;
         let left = total.saturating_sub(self.used.total());
         let plan = SweepPlan {
             groups: read.into_iter().map(|(_, group)| group).collect(),
             max_partitions: Some(known_partitions.saturating_add(left)),
-            // If groups of unknown size take what is left, too, some of it is used twice until the answers are counted.
+            // If groups of unknown size also use the rest, some of it is used twice until the responses are counted.
             max_listed_partitions: Some(left),
             is_partial: plan.is_partial,
         };
@@ -224,9 +226,11 @@ impl PartitionLedger {
         let entry = self.groups.get(key);
         let refused = entry.filter(|entry| entry.admission.is_err());
         let refused = refused.map(|entry| (entry.partitions, entry.left_out));
-        if let Some(((partitions, left_out), asked)) = refused.zip(targets.group(&key.0, &key.1)) {
+        if let Some(((partitions, left_out), group_targets)) =
+            refused.zip(targets.group(&key.0, &key.1))
+        {
             self.release(key);
-            if !self.charge(key, asked, partitions, targets.budgets()) {
+            if !self.charge(key, group_targets, partitions, targets.budgets()) {
                 self.set_left_out(key, left_out);
             }
         }
@@ -243,17 +247,17 @@ impl PartitionLedger {
         entry.is_some_and(|entry| entry.partitions == partitions && entry.admission.is_ok())
     }
 
-    /// Takes back what a group uses. It is unknown to the ledger from then on.
+    /// Releases the partitions of a group. The ledger no longer knows it.
     fn release(&mut self, key: &GroupKey) {
         let Some(entry) = self.groups.remove(key) else {
             return;
         };
         if let Ok((owner, admission)) = entry.admission {
-            self.used.take_back(&owner, admission, entry.partitions);
+            self.used.release(&owner, admission, entry.partitions);
         }
     }
 
-    /// Refuses an admitted group, to make room for another one.
+    /// Refuses an admitted group in favor of another one.
     fn refuse(&mut self, key: &GroupKey, reason: BudgetExceeded) {
         let Some(entry) = self.groups.get_mut(key) else {
             return;
@@ -261,7 +265,7 @@ impl PartitionLedger {
         let partitions = entry.partitions;
         entry.left_out = 0;
         if let Ok((owner, admission)) = std::mem::replace(&mut entry.admission, Err(reason)) {
-            self.used.take_back(&owner, admission, partitions);
+            self.used.release(&owner, admission, partitions);
         }
     }
 
@@ -280,7 +284,7 @@ impl PartitionLedger {
             for (other, reason) in given_up {
                 self.refuse(&other, reason);
             }
-            let admission = self.used.give(&owner, key, partitions);
+            let admission = self.used.charge(&owner, key, partitions);
             (owner, admission)
         });
         let is_admitted = admission.is_ok();
@@ -293,8 +297,8 @@ impl PartitionLedger {
         is_admitted
     }
 
-    /// Whose budget a group counts against, and the groups that have to be refused to make room for it, or the budget that
-    /// is exceeded. `None` if no target asks for the group.
+    /// The owner whose budget a group counts against, and the groups that have to be refused for it, or the budget that
+    /// is exceeded. `None` if the group has no target.
     fn find_payer(
         &mut self,
         group: &GroupTargets,
@@ -311,7 +315,7 @@ impl PartitionLedger {
         }
         for (owner, reason) in &refused {
             if reason.scope == BudgetScope::Total
-                && let Some(given_up) = self.used.find_room(owner, partitions, budgets)
+                && let Some(given_up) = self.used.find_groups_to_refuse(owner, partitions, budgets)
             {
                 let given_up = given_up.into_iter().map(|key| (key, *reason)).collect();
                 return Some(Ok((owner.clone(), given_up)));
@@ -332,16 +336,16 @@ fn max_partitions(group: &GroupTargets, budgets: &Budgets) -> Option<u64> {
     Some(budget.partitions)
 }
 
-/// What a group is charged with: its partitions, and something for each target beyond the first that names no topics.
-/// Each of these looks at all topics of the group after every sweep. Topics that are only listed are charged separately.
+/// Charge of a group: its partitions, and an addition for each target beyond the first that names no topics. Each of
+/// these scans all topics of the group after every sweep. Topics that are only listed are charged separately.
 fn partitions_to_charge(
     group: &GroupTargets,
     committed: &TopicMap<CommittedOffsets>,
     listing: Option<&Arc<TopicListing>>,
 ) -> u64 {
     let listed = listing.map(|listing| listing.topics());
-    let is_asked = |topic: &TopicName| !listed.is_some_and(|listed| listed.contains(topic));
-    let columns = committed.iter().filter(|(topic, _)| is_asked(topic));
+    let is_requested = |topic: &TopicName| !listed.is_some_and(|listed| listed.contains(topic));
+    let columns = committed.iter().filter(|(topic, _)| is_requested(topic));
     let (topics, partitions) =
         columns.fold((0, 0), |(topics, all): (usize, usize), (_, column)| {
             (topics.saturating_add(1), all.saturating_add(column.len()))
@@ -349,11 +353,11 @@ fn partitions_to_charge(
     let unnamed = group.targets().iter();
     let unnamed = unnamed.filter(|target| target.key.topics.is_empty());
     let more = unnamed.count().saturating_sub(1);
-    let looks = more.saturating_mul(topics) / LOOKS_PER_PARTITION;
-    u64::try_from(partitions.saturating_add(looks)).unwrap_or(u64::MAX)
+    let scans = more.saturating_mul(topics) / SCANS_PER_PARTITION;
+    u64::try_from(partitions.saturating_add(scans)).unwrap_or(u64::MAX)
 }
 
-/// Groups that have to make room, and the budget that would be exceeded without that.
+/// Groups to refuse, and the budget that would be exceeded otherwise.
 type GivenUp = Vec<(GroupKey, BudgetExceeded)>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is known of one Kafka cluster, and what is read of it.
+//! State of one Kafka cluster, and its plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct PolledCluster {
     plan: BTreeMap<GroupId, GroupPlan>,
     /// The groups that the sweep of all groups under way leaves out, because they exceed a budget.
     pub(super) left_out: Vec<GroupObservation>,
-    /// The groups whose plan may differ from what is asked and known of them now.
+    /// The groups whose plan may be out of date.
     pub(super) outdated: BTreeSet<GroupId>,
     pub(super) broker_log: BrokerLog,
 }

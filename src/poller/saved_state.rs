@@ -9,10 +9,10 @@ use crate::model::lag::history::memory::SavedHistory;
 use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
 /// The shortest time between two saves.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often a policy's decision for another number of replicas is saved at once: the next leader must not begin with the
-/// number before, which would undo a step down. A save writes everything, so many decisions wait for one another.
+/// How often a policy's decision for another number of replicas is saved at once: the next leader must not begin with
+/// the number before, which would undo a step down. A save writes everything, so decisions are collected.
 const SAVES_OF_DECISIONS: RateLimit = RateLimit {
     interval: Duration::from_secs(10),
     burst: 6,
@@ -20,7 +20,7 @@ const SAVES_OF_DECISIONS: RateLimit = RateLimit {
 
 /// How long the first sweep waits for the saved history. History that arrives later is used as well, but
 /// until then a commit that Kafka has forgotten looks like no commit.
-const LOAD_WITHIN: Duration = Duration::from_secs(5);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The channels by which the poller loads and saves its history.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct HistoryStore {
     pub stop: watch::Receiver<bool>,
 }
 
-/// The channels, and what was loaded and saved by them.
+/// The channels, and the state that was loaded and saved by them.
 #[derive(Debug)]
 pub(super) struct HistoryHandle {
     store: HistoryStore,
@@ -42,7 +42,7 @@ pub(super) struct HistoryHandle {
     decisions: TokenBucket,
 }
 
-/// What the poller waits for.
+/// Events that the poller waits for.
 #[derive(Debug)]
 pub(super) enum HistoryEvent {
     Stop,
@@ -63,7 +63,7 @@ impl HistoryHandle {
     pub(super) async fn first_event(handle: &mut Option<Self>) -> Option<HistoryEvent> {
         handle.as_ref()?;
         let event = Self::next_event(handle);
-        tokio::time::timeout(LOAD_WITHIN, event).await.ok()
+        tokio::time::timeout(LOAD_TIMEOUT, event).await.ok()
     }
 
     /// Waits for the saved history or for the order to stop; for ever where nothing is saved.
@@ -76,7 +76,7 @@ impl HistoryHandle {
         };
         loop {
             tokio::select! {
-                // An error means that the daemon is gone, which is a reason to stop as well.
+                // An error means that the daemon has ended, so stop.
                 _ = store.stop.wait_for(|stop| *stop) => return HistoryEvent::Stop,
                 loaded = &mut store.loaded, if !*is_loaded => {
                     *is_loaded = true;
@@ -98,7 +98,7 @@ impl HistoryHandle {
             return false;
         }
         let now = Instant::now();
-        now.duration_since(self.saved_at) >= SAVE_EVERY
+        now.duration_since(self.saved_at) >= SAVE_INTERVAL
             || has_decisions && self.decisions.take(1, now)
     }
 
@@ -138,7 +138,7 @@ mod tests {
             (true, 0, false, false),
             (true, 30, false, false),
             (true, 61, false, true),
-            // What was saved before would be lost.
+            // Otherwise the earlier state would be lost.
             (false, 0, true, false),
             (false, 61, true, false),
         ] {

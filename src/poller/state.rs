@@ -28,19 +28,19 @@ use crate::snapshot_channel::Publisher;
 use crate::telemetry::PollFinished;
 use crate::telemetry::finding_log::FindingLog;
 
-/// The most groups, and the most queries, that are kept because requests asked for them lately.
+/// Maximum number of groups, and of queries, that are kept because of recent requests.
 pub(super) const MAX_AD_HOC: usize = 200;
 
 /// The state of a poller, without the tasks that read from Kafka.
 ///
-/// A change of the HPAs costs as much as what changed, up to the published snapshot. Whoever may write HPAs decides what
-/// changes, so all of this is done on a thread where it may take long; only [`publish`](Self::publish) is instant, and
-/// what records requests, of which there are few.
+/// A change of the HPAs costs as much as what changed, up to the published snapshot. Users who may write HPAs decide
+/// what changes, so all of this is done on a thread where it may take long; only [`publish`](Self::publish) is instant,
+/// and what records requests, of which there are few.
 #[derive(Debug)]
 pub struct PollerState {
     publisher: Publisher,
     clusters: BTreeMap<ClusterName, PolledCluster>,
-    /// Clusters of which no single groups are to be read now.
+    /// Clusters that partial sweeps skip now.
     busy: BTreeSet<ClusterName>,
     targets: Arc<Targets>,
     watch_keys: RecentRequests<WatchKey>,
@@ -87,7 +87,7 @@ impl PollerState {
         state
     }
 
-    /// Takes in the HPAs and evaluates; `None` while they are not listed, which changes nothing.
+    /// Replaces the HPAs and evaluates; `None` while they are not listed, which changes nothing.
     pub fn update_hpas(&mut self, hpas: Option<&HpaMap>) {
         if let Some(hpas) = hpas {
             self.set_targets(self.targets.with_hpas(hpas, Some(Moment::now())));
@@ -96,7 +96,7 @@ impl PollerState {
         self.resume_policies();
     }
 
-    /// Records what requests ask for. Returns whether any of it is new, so that [`update_ad_hoc`](Self::update_ad_hoc)
+    /// Records the keys of requests. Returns whether any of them is new, so that [`update_ad_hoc`](Self::update_ad_hoc)
     /// is due.
     pub(super) fn record_requests(&mut self, keys: impl Iterator<Item = WatchKey>) -> bool {
         let mut is_new = false;
@@ -106,13 +106,13 @@ impl PollerState {
         is_new
     }
 
-    /// Takes in a query that was answered and that no HPA asks. It is evaluated with the next snapshot; until then
+    /// Records a query that was answered and that is not of an HPA. It is evaluated with the next snapshot; until then
     /// requests evaluate it themselves.
     pub(super) fn keep_query(&mut self, query: AdHocQuery) {
         self.queries.insert(query);
     }
 
-    /// Forgets what requests have not asked for lately.
+    /// Forgets keys and queries without a recent request.
     pub(super) fn expire(&mut self) {
         self.queries.expire();
         if self.watch_keys.expire() {
@@ -120,7 +120,7 @@ impl PollerState {
         }
     }
 
-    /// Takes in the recorded requests.
+    /// Adds the recorded requests to the targets.
     pub(super) fn update_ad_hoc(&mut self) {
         let keys = self.watch_keys.iter().cloned().collect();
         self.set_targets(self.targets.with_ad_hoc(keys, Some(Moment::now())));
@@ -146,18 +146,18 @@ impl PollerState {
         self.targets = Arc::new(targets);
     }
 
-    /// Sets the clusters of which no single groups are to be read now. What is due of them stays due.
+    /// Sets the clusters that partial sweeps skip now. Their due groups stay due.
     pub(super) fn set_busy(&mut self, clusters: BTreeSet<ClusterName>) {
         self.busy = clusters;
     }
 
-    /// Brings the plan of every cluster up to date that is not busy. Returns sweeps of the groups that are new or read
-    /// differently, as far as the budgets suffice.
+    /// Updates the plan of every cluster that is not busy. Returns sweeps of the groups with a new or changed plan,
+    /// within the budgets.
     pub fn replan(&mut self) -> Vec<PlannedSweep> {
         self.plan(|_| Scope::Partial)
     }
 
-    /// Plans a sweep of every cluster; of those that are still being swept, only of what is new.
+    /// Plans a sweep of every cluster. For clusters that are still being swept, it only covers new groups.
     pub(super) fn plan_sweeps(&mut self, sweeping: &BTreeSet<ClusterName>) -> Vec<PlannedSweep> {
         self.plan(|cluster| match sweeping.contains(cluster) {
             true => Scope::Partial,
@@ -208,7 +208,7 @@ impl PollerState {
         }
     }
 
-    /// Applies what was read of a cluster, and evaluates.
+    /// Applies an observation of a cluster, and evaluates.
     pub fn apply(&mut self, mut observation: Observation, scope: Scope) {
         let name = observation.cluster.clone();
         self.ledger.apply(&mut observation, &self.targets);
@@ -304,7 +304,7 @@ impl PollerState {
         }
     }
 
-    /// Takes in the history that an earlier process saved.
+    /// Merges the history that an earlier process saved.
     pub(super) fn load(&mut self, saved: &SavedHistory) {
         let now = Moment::now();
         for (name, cluster) in &mut self.clusters {

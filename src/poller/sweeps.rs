@@ -13,8 +13,8 @@ use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::lag::assembly::Scope;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
-/// Maximum sweeps of some groups of one cluster at a time. Whoever may write HPAs causes one by each change, and each takes
-/// as long as a slow cluster does.
+/// Maximum sweeps of some groups of one cluster at a time. Users who may write HPAs cause one by each change, and each
+/// takes as long as a slow cluster does.
 pub(super) const PARTIAL_SWEEPS_MAX: usize = 4;
 
 /// A source that its owner keeps a hold on.
@@ -49,7 +49,7 @@ pub(super) struct Sweeps<S> {
     partial: BTreeMap<ClusterName, usize>,
 }
 
-/// What a sweep has read, and of which groups.
+/// Observation of a sweep, and its groups.
 pub(super) type FinishedSweep = (Observation, Scope);
 
 impl<S: OffsetSource> Sweeps<S> {

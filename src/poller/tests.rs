@@ -1,4 +1,4 @@
-//! What the poller reads, when, and what it publishes.
+//! The sweeps of the poller, and the snapshots that it publishes.
 
 mod evaluating;
 mod findings;
@@ -83,7 +83,7 @@ impl OffsetSource for FakeKafka {
     }
 }
 
-/// The members of the group `reads` read a topic that nobody has named.
+/// The members of the group `reads` read a topic that no target names.
 fn describe(group: &GroupId) -> Result<Arc<GroupDescription>, Fault> {
     let member = Member {
         id: "m".into(),
@@ -176,7 +176,7 @@ fn start(held: Option<watch::Receiver<bool>>) -> Running {
     }
 }
 
-/// An HPA of this name that asks for topic `t` of a group.
+/// An HPA of this name with topic `t` of a group.
 fn hpa(name: &str, group: &str) -> Arc<HpaFacts> {
     Arc::new(HpaFacts {
         namespace: "n".into(),

@@ -18,6 +18,7 @@ use super::{
     endpoints, explain_endpoint, host_check, hpa_endpoints, hpa_peaks, page, snapshot_stream,
     status_endpoint,
 };
+use crate::blocking_work::try_blocking;
 use crate::leader_election::Leadership;
 use crate::snapshot_channel::SnapshotReader;
 
@@ -25,7 +26,7 @@ use crate::snapshot_channel::SnapshotReader;
 pub(super) const FOLLOWER: &str =
     "this daemon does not lead, so it does not read Kafka; ask the holder of the Lease\n";
 
-/// What the admin endpoints need.
+/// Inputs of the admin endpoints.
 #[derive(Clone, Debug)]
 pub struct AdminEndpointOptions {
     pub(super) reader: SnapshotReader,
@@ -34,7 +35,7 @@ pub struct AdminEndpointOptions {
     pub(super) history: HpaHistoryHandle,
     /// The name of this replica.
     pub(super) instance: Arc<str>,
-    /// KEDA's numbers beside lagwise's.
+    /// The comparison of KEDA's replicas with lagwise's.
     pub(super) shadow: ShadowReader,
     /// Places for streams.
     pub(super) streams: Arc<Semaphore>,
@@ -88,14 +89,20 @@ pub fn router(options: AdminEndpointOptions) -> Router {
         .with_state(Arc::new(options))
 }
 
-/// Makes a response on a thread for blocking work. With thousands of objects this takes longer than a task may keep a
-/// thread of the runtime.
+/// Makes a response on a thread for blocking work. With thousands of objects, or partitions of one, this takes longer than
+/// a task may keep a thread of the runtime.
 pub(super) async fn respond_off_runtime(
     make: impl FnOnce() -> Response + Send + 'static,
 ) -> Response {
-    let made = tokio::task::spawn_blocking(make).await;
-    made.unwrap_or_else(|error| {
-        (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+    off_runtime(make).await.unwrap_or_else(|response| *response)
+}
+
+/// The result of such work; the response to give if it panicked.
+pub(super) async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Box<Response>> {
+    try_blocking(work).await.map_err(|error| {
+        Box::new((StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response())
     })
 }
 

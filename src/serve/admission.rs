@@ -1,4 +1,4 @@
-//! Admits requests to a listener that authenticates its callers: who asks, and whether they may.
+//! Admits requests to a listener that authenticates and authorizes its callers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::authentication::access::{Action, Caller};
 /// Kafka, or for an access review by the API server, take longer than a moment.
 const MAX_CONCURRENT_TRUSTED: usize = 1024;
 
-/// The same for callers with valid credentials. Each rank has permits of its own, so that it leaves room for others.
+/// The same for callers with valid credentials. Each rank has separate permits, so that it leaves some for others.
 const MAX_CONCURRENT_KNOWN: usize = 768;
 
 /// The same for callers that have not presented valid credentials.
@@ -46,7 +46,7 @@ impl AuthenticatedRequest<'_> {
         &self.identity.caller
     }
 
-    /// Records that another replica asks.
+    /// Records that the caller is another replica.
     pub(super) fn trust(&self) {
         if let Some(connection) = self.connection {
             connection.raise_rank(PeerRank::Trusted);

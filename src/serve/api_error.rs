@@ -128,7 +128,7 @@ struct StatusBody<'a> {
 impl IntoResponse for ApiFailure {
     /// Never sets `Retry-After`: the HPA's client would block one of its few workers for that time.
     fn into_response(self) -> Response {
-        // What the caller asked for stands in many messages, and may be as long as a request's target.
+        // Many messages repeat parts of the request, which may be as long as the target of a request.
         let message = Printable::message(&self.message).to_string();
         let body = StatusBody {
             kind: "Status",

@@ -90,7 +90,7 @@ impl Unauthenticated {
 #[derive(Clone, Debug)]
 pub(super) struct CallerIdentity {
     pub(super) caller: Arc<Caller>,
-    /// How far the peer is known that asks for the caller.
+    /// Rank of the peer that sends the request of the caller.
     pub(super) rank: PeerRank,
 }
 
@@ -131,7 +131,7 @@ impl TrustCache {
 
     /// Whether the cluster published other authorities since.
     fn is_outdated(&self) -> bool {
-        // If the publisher is gone, the last value stays valid.
+        // If the publisher has ended, the last value stays valid.
         self.trust.has_changed().unwrap_or(false)
     }
 
@@ -234,7 +234,7 @@ impl AccessControl {
         }
     }
 
-    /// Whether the caller may perform the action. `peer` is the address it asks from.
+    /// Whether the caller may perform the action. `peer` is the address of the caller.
     ///
     /// # Errors
     /// The access review failed.

@@ -11,8 +11,11 @@ use crate::authentication::Credential;
 use crate::telemetry::bearer_token::{TokenFileUnusable, TokenFileUsable};
 use crate::telemetry::failure_log::FailureLog;
 
-/// How long a token read from a file is used before the file is read again, long before its token expires.
+/// Time until a file is read again after it had a token, long before the token expires.
 const TOKEN_MAX_AGE: Duration = Duration::from_secs(10);
+
+/// Time until a file is read again that had no token, however many requests need it.
+const UNUSABLE_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The token of a credential, if it has one.
 #[derive(Debug)]
@@ -23,7 +26,9 @@ pub(super) struct BearerToken {
 
 #[derive(Debug, Default)]
 struct LastRead {
-    token: Option<(Instant, HeaderValue)>,
+    /// When the credential was read.
+    at: Option<Instant>,
+    token: Option<HeaderValue>,
     failures: FailureLog<String>,
 }
 
@@ -39,14 +44,17 @@ impl BearerToken {
     /// is used.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut last = self.last_read();
-        if let Some((read, token)) = &last.token
-            && read.elapsed() < TOKEN_MAX_AGE
-        {
-            return Some(token.clone());
+        let max_age = match last.failures.failure() {
+            Some(_) => UNUSABLE_MAX_AGE,
+            None => TOKEN_MAX_AGE,
+        };
+        if last.at.is_some_and(|at| at.elapsed() < max_age) {
+            return last.token.clone();
         }
+        last.at = Some(Instant::now());
         match self.read() {
             Ok(token) => {
-                last.token = token.map(|token| (Instant::now(), token));
+                last.token = token;
                 let failed = last.failures.record_success().is_some();
                 if let (true, Some(file)) = (failed, self.file()) {
                     TokenFileUsable { file }.emit();
@@ -65,7 +73,7 @@ impl BearerToken {
                 }
             }
         }
-        last.token.as_ref().map(|(_, token)| token.clone())
+        last.token.clone()
     }
 
     /// Why the token file could not be used when it was last read; `None` if it could.
@@ -119,6 +127,11 @@ mod tests {
         let token = BearerToken::new(Credential::TokenFile(file.clone()));
         assert_eq!(token.header(), None);
         assert!(token.problem().unwrap().contains("No such file"));
+        // It is not read again for each request.
+        fs::write(&file, "early").unwrap();
+        assert_eq!(token.header(), None);
+        tokio::time::advance(UNUSABLE_MAX_AGE).await;
+        assert_eq!(token.header().unwrap().to_str().unwrap(), "Bearer early");
         for (text, expected, problem) in [
             (Some("first"), "Bearer first", None),
             (Some("second\n"), "Bearer second", None),

@@ -1,4 +1,4 @@
-//! Passes what is known of a connection to its requests: its place among others, and the client's certificate.
+//! Passes facts about a connection to its requests: its slot in the table, and the client's certificate.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::connections::{Connection, ConnectionSlot};
 /// Maximum requests of a connection whose bodies are being read.
 const MAX_UNREAD_REQUESTS: usize = 64;
 
-/// What is known of the connection of a request.
+/// Facts about the connection of a request.
 #[derive(Debug)]
 pub(super) struct ConnectionPeer {
     pub(super) slot: Arc<ConnectionSlot>,

@@ -41,7 +41,7 @@ pub(super) struct ConnectionLimits {
     pub(super) connections: usize,
     /// Maximum number of connections of one address, those of the front proxy and of other replicas not counted.
     pub(super) per_address: usize,
-    /// Time without progress after which a response is given up.
+    /// Time without progress after which a response is aborted.
     pub(super) write_stall: Duration,
     /// Size of the kernel's send buffer, in bytes; `None` leaves it to the kernel, which takes up to
     /// several megabytes for a peer that does not read.
@@ -189,13 +189,13 @@ impl Connection {
         &self.permit.slot
     }
 
-    /// The result of a poll, or an error once the connection has to make room for another.
+    /// The result of a poll, or an error once the connection is evicted for another.
     fn check_evicted<T>(
         &self,
         context: &Context<'_>,
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        // Registered before the look at the flag, so that no eviction is missed.
+        // Registered before the flag is read, so that no eviction is missed.
         if polled.is_pending() {
             self.slot().wake_when_evicted(context.waker());
         }

@@ -1,7 +1,7 @@
 //! API discovery documents for clients and the API aggregator.
 //!
-//! They list one placeholder resource instead of lagwise's metrics: old clients fail on an empty list,
-//! and thousands of entries would slow down every `kubectl` in the cluster. What an upstream lists is added.
+//! They list one placeholder resource instead of lagwise's metrics: old clients fail on an empty list, and thousands of
+//! entries would slow down every `kubectl` in the cluster. The list of an upstream is added.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;

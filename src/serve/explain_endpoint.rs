@@ -10,7 +10,7 @@ use axum::response::Response;
 use form_urlencoded::parse;
 use serde_json::json;
 
-use super::admin::{AdminEndpointOptions, json_response};
+use super::admin::{AdminEndpointOptions, json_response, respond_off_runtime};
 use crate::model::diagnostics::explain::{Subject, derive};
 use crate::model::targets::{Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
@@ -38,20 +38,24 @@ pub(super) async fn answer(
         Ok(subject) => subject,
         Err(problem) => return failure(StatusCode::BAD_REQUEST, problem),
     };
-    let now = Moment::now();
-    match derive(&subject, snapshot.at(&now), snapshot.all_findings()) {
-        Some(mut explanation) => {
-            if let (Subject::Hpa(hpa), Some(report)) = (&subject, options.shadow.latest()) {
-                let row = report.of_hpa(&hpa.namespace, &hpa.name);
-                explanation.shadow = row.cloned().map(Box::new);
+    let report = options.shadow.latest();
+    respond_off_runtime(move || {
+        let now = Moment::now();
+        match derive(&subject, snapshot.at(&now), snapshot.all_findings()) {
+            Some(mut explanation) => {
+                if let (Subject::Hpa(hpa), Some(report)) = (&subject, report) {
+                    let row = report.of_hpa(&hpa.namespace, &hpa.name);
+                    explanation.shadow = row.cloned().map(Box::new);
+                }
+                json_response(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX))
             }
-            json_response(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX))
+            None => failure(
+                StatusCode::NOT_FOUND,
+                "there is no such HPA, or it uses no metric of lagwise",
+            ),
         }
-        None => failure(
-            StatusCode::NOT_FOUND,
-            "there is no such HPA, or it uses no metric of lagwise",
-        ),
-    }
+    })
+    .await
 }
 
 fn failure(code: StatusCode, problem: &str) -> Response {

@@ -43,10 +43,10 @@ const CHUNK_BYTES: usize = 32 * 1024;
 /// Prometheus gives up after ten seconds by default.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Streams the metrics of a snapshot, followed by `rest`. An error ends the stream, so that a part is not taken for
-/// the whole.
+/// Streams the metrics of a snapshot, followed by `rest`. An error ends the stream, so that readers notice that it is
+/// incomplete.
 ///
-/// The writer is a task of its own: it takes its turns and ends in time even if the stream is not polled, and it is
+/// The writer is a separate task: it takes its turns and ends in time even if the stream is not polled, and it is
 /// aborted when the stream is dropped. So this must be called within a runtime.
 pub(super) fn stream(
     turns: AddressTurns,
@@ -307,7 +307,7 @@ async fn findings(
     Ok(())
 }
 
-/// Writes what is not read or not exported because a budget is exceeded.
+/// Writes which data is not read or not exported because a budget is exceeded.
 async fn budgets(
     samples: &mut impl SampleStream,
     snapshot: &LagSnapshot,
@@ -478,7 +478,7 @@ mod tests {
         insta::assert_snapshot!(render(&snapshot, &now));
     }
 
-    /// The fixture's snapshot, with HPAs that ask for it.
+    /// The fixture's snapshot, with HPAs that use it.
     fn with_targets() -> LagSnapshot {
         let mut snapshot = fixtures::snapshot();
         let hpa = |group: &str, annotations: &[(&str, &str)]| HpaFacts {
@@ -545,6 +545,7 @@ mod tests {
         use crate::model::evaluation::Evaluations;
         use crate::model::evaluation::target_policies::TargetPolicies;
         use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+        use crate::model::policy::drain::DrainCalibration;
         use crate::model::units::metric::DESIRED_METRIC;
 
         let annotations = [
@@ -587,22 +588,38 @@ mod tests {
             let next = evaluations.next(&clusters, &targets, std::iter::empty());
             evaluations = policies.observe_sweep(&cluster, &next, &now);
         }
+        let drain = DrainCalibration {
+            at: 4000.0,
+            expected: 90.0,
+            actual: 120.5,
+            count: 3,
+            mean_error: 0.25,
+        };
         let snapshot = LagSnapshot {
             targets,
             clusters,
-            evaluations,
+            evaluations: evaluations.with_drain(drain),
             ..LagSnapshot::default()
         };
         let text = render(&snapshot, &now);
         let families = families::ALL.iter().rev().skip(1).take(POLICY_FAMILIES);
-        // No backlog has drained.
-        for family in families.filter(|family| !family.name.contains("_drain")) {
+        for family in families {
             let start = format!("{}{{namespace=\"shop\",hpa=\"billing\",", family.name);
             let samples = text.lines().filter(|line| line.starts_with(&start));
             let count = if family.labels.contains(&"by") { 2 } else { 1 };
             assert_eq!(samples.count(), count, "{}\n{text}", family.name);
         }
-        assert!(text.contains("lagwise_target_lag_replicas{namespace=\"shop\",hpa=\"billing\",metric=\"kafka_desired_replicas\",selector=\"group=g\"} 2"), "{text}");
+        for (family, value) in [
+            ("lag_replicas", "2"),
+            ("expected_drain_seconds", "90.000"),
+            ("actual_drain_seconds", "120.500"),
+            ("drains_total", "3.000"),
+        ] {
+            let sample = format!(
+                "lagwise_target_{family}{{namespace=\"shop\",hpa=\"billing\",metric=\"kafka_desired_replicas\",selector=\"group=g\"}} {value}\n"
+            );
+            assert!(text.contains(&sample), "{sample}: {text}");
+        }
     }
 
     #[test]
@@ -707,7 +724,7 @@ mod tests {
             let labels = labels.text();
             let inner = labels.strip_prefix("key=\"").unwrap().strip_suffix('"').unwrap();
             prop_assert!(!inner.contains('\n'));
-            // What a terminal would obey is escaped in the value itself; line ends have an escape in the format.
+            // Control characters are escaped in the value itself; line ends have an escape in the format.
             let mut shown = String::new();
             for character in value.chars() {
                 match character {
@@ -765,7 +782,7 @@ mod tests {
                 partition_series: budget,
                 ..Budgets::DEFAULT
             };
-            // The readings of the fixture's groups stay, but no target asks for them any more.
+            // The readings of the fixture's groups stay, but no target uses them any more.
             let options = TargetOptions {
                 budgets,
                 ..TargetOptions::default()

@@ -60,7 +60,7 @@ pub struct ExternalOptions {
     pub leading: Leading,
     /// Forwards requests to the leader if that is another daemon; `None` without leader election.
     pub forwarder: Option<Arc<Forwarder>>,
-    /// Answers what followers ask about triggers of KEDA; `None` without external scaler.
+    /// Answers followers' requests about triggers of KEDA; `None` without external scaler.
     pub triggers: Option<Arc<TriggerAnswers>>,
     /// For other replicas, which may lead next.
     pub history: HpaHistoryHandle,
@@ -85,7 +85,7 @@ struct ExternalMetricsApi {
     history: HpaHistoryHandle,
     tenancy: Tenancy,
     upstream: Option<Upstream>,
-    /// Without what an upstream lists.
+    /// Without the list of an upstream.
     discovery: DiscoveryDocuments,
     first_reads: FirstReadLimiter,
     admission: RequestAdmission,
@@ -185,7 +185,7 @@ impl ExternalMetricsApi {
             }
             // On any other status than 404 the aggregator retries these documents forever.
             Route::OpenApi => return Err(no_such_path()),
-            // The cluster is not asked who may see what does not exist: there is no end of such paths.
+            // There is no access review for paths that do not exist, because their number is unlimited.
             Route::Nothing => {
                 require_get(method)?;
                 return Err(no_such_path());
@@ -270,13 +270,16 @@ impl ExternalMetricsApi {
     async fn value(
         &self,
         query: &MetricQuery<'_>,
+        is_forwarded: bool,
         snapshot: &LagSnapshot,
         now: &Moment,
     ) -> Result<MetricValue, ApiFailure> {
         let reading = match self.look_up(query, snapshot, now)? {
             Lookup::Value(value) => return Ok(value),
             // Rare and large: boxed, so that the futures of the other requests stay small.
-            Lookup::Unread(unread) => Box::pin(self.first_read(query, unread, snapshot)),
+            Lookup::Unread(unread) => {
+                Box::pin(self.first_read(query, is_forwarded, unread, snapshot))
+            }
         };
         reading.await
     }
@@ -321,17 +324,18 @@ impl ExternalMetricsApi {
     async fn first_read(
         &self,
         query: &MetricQuery<'_>,
+        is_forwarded: bool,
         mut unread: Vec<WatchKey>,
         snapshot: &LagSnapshot,
     ) -> Result<MetricValue, ApiFailure> {
-        let _permit = self.first_reads.acquire()?;
+        let _permit = self.first_reads.acquire(query.namespace, is_forwarded)?;
         self.first_reads
             .request(query.namespace, &unread, snapshot)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_TIMEOUT;
         let mut reader = self.router.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
-            // Check each snapshot: a new HPA may have mapped the selector to another group meanwhile.
+            // Check each snapshot: a new HPA may have mapped the selector to another group since.
             match self.look_up(query, &snapshot, &Moment::now())? {
                 Lookup::Value(value) => return Ok(value),
                 Lookup::Unread(remaining) => unread = remaining,

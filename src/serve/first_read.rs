@@ -4,17 +4,23 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::api_error::ApiFailure;
+use super::holder_permits::{HolderPermit, HolderPermits};
+use super::listen::MAX_API_STREAMS;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::units::metric::Metric;
 use crate::model::units::token_bucket::{KeyedTokenBuckets, RateExceeded, RateLimit};
 
-/// Maximum requests waiting for a first read.
+/// Maximum requests waiting for a first read; half of them for one namespace.
 pub(super) const MAX_WAITING: usize = 256;
+
+/// The same for requests that other replicas forward, about metrics and about triggers each. A replica sends all of its
+/// requests on one connection, where those that are answered at once need room, too.
+pub(super) const MAX_FORWARDED_WAITING: usize = MAX_API_STREAMS as usize / 3;
 
 /// Rate of new groups per namespace: a burst, then one every ten seconds. Low enough that one
 /// namespace cannot evict the groups of others from the poller before they expire there.
@@ -29,18 +35,44 @@ const TOTAL_RATE: RateLimit = RateLimit {
     burst: 128,
 };
 
-/// Maximum number of namespaces with a rate of their own.
+/// Maximum number of namespaces with a separate rate.
 const MAX_NAMESPACES: usize = 1024;
 
 /// Maximum length of a namespace name in Kubernetes.
 const MAX_NAMESPACE_BYTES: usize = 63;
+
+/// Permits to wait for a first read, of which one namespace has at most half.
+#[derive(Debug)]
+pub(super) struct WaitingPermits {
+    direct: HolderPermits,
+    /// Of requests that other replicas forward.
+    forwarded: HolderPermits,
+}
+
+impl WaitingPermits {
+    /// Permits for so many requests beside those that are forwarded.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            direct: HolderPermits::new(max),
+            forwarded: HolderPermits::new(MAX_FORWARDED_WAITING),
+        }
+    }
+
+    pub(super) fn try_acquire(&self, namespace: &str, is_forwarded: bool) -> Option<HolderPermit> {
+        let permits = match is_forwarded {
+            true => &self.forwarded,
+            false => &self.direct,
+        };
+        permits.try_acquire(namespace)
+    }
+}
 
 /// Passes requested groups to the poller within limits.
 #[derive(Debug)]
 pub(super) struct FirstReadLimiter {
     interests: mpsc::Sender<WatchKey>,
     queries: mpsc::Sender<AdHocQuery>,
-    waiting: Semaphore,
+    waiting: WaitingPermits,
     rates: Mutex<FirstReadRates>,
 }
 
@@ -56,22 +88,27 @@ impl FirstReadLimiter {
         Self {
             interests,
             queries,
-            waiting: Semaphore::new(MAX_WAITING),
+            waiting: WaitingPermits::new(MAX_WAITING),
             rates: Mutex::new(FirstReadRates::full()),
         }
     }
 
     /// Takes a permit to wait for a first read. Taken before Kafka is read, so that rejected
     /// requests cost it nothing.
-    pub(super) fn acquire(&self) -> Result<SemaphorePermit<'_>, ApiFailure> {
-        self.waiting.try_acquire().map_err(|_| {
+    pub(super) fn acquire(
+        &self,
+        namespace: &str,
+        is_forwarded: bool,
+    ) -> Result<HolderPermit, ApiFailure> {
+        let permit = self.waiting.try_acquire(namespace, is_forwarded);
+        permit.ok_or_else(|| {
             ApiFailure::too_many(
                 "too many requests are waiting for a first read of their consumer group",
             )
         })
     }
 
-    /// Asks the poller to read groups that no HPA and no configured target needs.
+    /// Requests the poller to read groups that no HPA and no configured target uses.
     pub(super) fn request(
         &self,
         namespace: &str,
@@ -81,33 +118,43 @@ impl FirstReadLimiter {
         let targets = &snapshot.targets;
         let is_ad_hoc = |key: &&WatchKey| !targets.has_target_for(key);
         let unread: Vec<_> = unread.iter().filter(is_ad_hoc).collect();
-        let is_new = |i: &&&WatchKey| !targets.ad_hoc().contains(**i);
-        let new = u32::try_from(unread.iter().filter(is_new).count()).unwrap_or(u32::MAX);
+        let is_new = |key: &WatchKey| !targets.ad_hoc().contains(key);
+        let new =
+            u32::try_from(unread.iter().filter(|key| is_new(key)).count()).unwrap_or(u32::MAX);
         self.rates
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take(namespace, new, tokio::time::Instant::now().into_std())?;
         for interest in unread {
-            self.interests.try_send(interest.clone()).map_err(|_| {
-                ApiFailure::unavailable("too many requests for new consumer groups at once")
-            })?;
+            if is_new(interest) {
+                self.interests.try_send(interest.clone()).map_err(|_| {
+                    ApiFailure::unavailable("too many requests for new consumer groups at once")
+                })?;
+            } else {
+                self.renew(interest);
+            }
         }
         Ok(())
     }
 
-    /// Renews the interest in groups, so that the poller does not drop them. Renewals leave half of
-    /// the channel to new groups.
+    /// Renews the interest in groups, so that the poller does not drop them.
     pub(super) fn keep_watched<'i>(
         &self,
         interests: impl Iterator<Item = &'i WatchKey>,
         snapshot: &LagSnapshot,
     ) {
-        let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
         for interest in interests {
-            if snapshot.targets.ad_hoc().contains(interest) && has_room() {
-                // If the channel is full or closed, the next request renews it.
-                let _ = self.interests.try_send(interest.clone());
+            if snapshot.targets.ad_hoc().contains(interest) {
+                self.renew(interest);
             }
+        }
+    }
+
+    /// Renewals leave half of the channel to new groups.
+    fn renew(&self, interest: &WatchKey) {
+        if self.interests.capacity() > self.interests.max_capacity() / 2 {
+            // If the channel is full or closed, the next request renews it.
+            let _ = self.interests.try_send(interest.clone());
         }
     }
 

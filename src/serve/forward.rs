@@ -6,7 +6,6 @@
 //! forwarded request is never forwarded again, so there are no loops while replicas disagree about
 //! the leader.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -20,6 +19,7 @@ use super::bearer_token::BearerToken;
 use super::tls::{ServerTls, TlsError};
 use crate::authentication::Credential;
 use crate::leader_election::Leader;
+use crate::telemetry::failure_log::RequestFailureLog;
 use crate::telemetry::forward::{Forwarded, ForwardsFailing, ForwardsRestored};
 
 /// Marks a request as forwarded by a follower; in a response it says whether the leader answered.
@@ -46,7 +46,7 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// and every change there is a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LeaderUnavailable {
-    /// Nobody is known to hold the Lease.
+    /// No holder of the Lease is known.
     #[error("no lagwise replica is the leader at present, so the lag is unknown")]
     NoLeader,
     /// This daemon leads but has no snapshot yet.
@@ -112,7 +112,7 @@ pub enum ForwarderError {
 pub struct Forwarder {
     client: reqwest::Client,
     token: BearerToken,
-    failing: Mutex<Option<LeaderUnavailable>>,
+    failures: RequestFailureLog<LeaderUnavailable>,
 }
 
 impl Forwarder {
@@ -145,7 +145,7 @@ impl Forwarder {
         Ok(Self {
             client,
             token: BearerToken::new(credential),
-            failing: Mutex::new(None),
+            failures: RequestFailureLog::default(),
         })
     }
 
@@ -237,22 +237,20 @@ impl Forwarder {
     /// Logs when forwarding starts to fail and when it works again. A changed leader is not a
     /// failure.
     fn log_transition(&self, leader: &str, failed: Option<&(LeaderUnavailable, String)>) {
-        let now = failed.map(|(why, _)| *why);
-        if now == Some(LeaderUnavailable::NotLeading) {
+        let why = failed.map(|(why, _)| *why);
+        if why == Some(LeaderUnavailable::NotLeading)
+            || !self.failures.record(why, Instant::now().into_std())
+        {
             return;
         }
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *failing, now);
-        drop(failing);
         match failed {
-            Some((reason, detail)) if before != now => ForwardsFailing {
+            Some((reason, detail)) => ForwardsFailing {
                 leader,
                 reason,
                 detail,
             }
             .emit(),
-            None if before.is_some() => ForwardsRestored { leader }.emit(),
-            _ => {}
+            None => ForwardsRestored { leader }.emit(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use crate::blocking_work::do_blocking;
 use crate::leader_election::Leadership;
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
 use crate::model::units::newtypes::Moment;
@@ -20,7 +21,7 @@ const MAX_QUESTIONS: usize = 16;
 
 type Question = Box<dyn FnOnce(&mut HistoryRecorder) + Send>;
 
-/// Asks the task that has the history. Cheap to clone.
+/// Handle of the task that has the history. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct HpaHistoryHandle(mpsc::Sender<Question>);
 
@@ -31,7 +32,7 @@ impl HpaHistoryHandle {
         Self(mpsc::channel(1).0)
     }
 
-    /// Asks a question; `None` if the task has ended.
+    /// Runs a query on the history; `None` if the task has ended.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&HistoryRecorder) -> T + Send + 'static,
@@ -46,7 +47,7 @@ impl HpaHistoryHandle {
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let question: Question = Box::new(move |recorder| {
-            // The endpoint may have given up meanwhile.
+            // The endpoint may have timed out.
             let _ = answer.send(change(recorder));
         });
         self.0.send(question).await.ok()?;
@@ -83,24 +84,37 @@ async fn record(
                 if !leads {
                     recorder.pause();
                 } else if snapshot.is_swept() && !snapshot.targets.hpas_unlisted {
-                    // With thousands of HPAs this takes longer than a task may keep a thread of the runtime.
-                    let recorded = tokio::task::spawn_blocking(move || {
+                    let work = move |recorder: &mut HistoryRecorder| {
                         let now = Moment::now();
                         recorder.record(snapshot.at(&now), snapshot.all_findings(), snapshot.term);
-                        recorder
-                    });
-                    recorder = match recorded.await {
-                        Ok(recorder) => recorder,
-                        // A panic is a defect that must not go unseen: it ends this task, too.
-                        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                        // The runtime is shutting down.
-                        Err(_) => return,
                     };
+                    let Some(recorded) = work_on(recorder, work).await else {
+                        return;
+                    };
+                    recorder = recorded;
                 }
             }
-            Some(question) = questions.recv() => question(&mut recorder),
+            Some(question) = questions.recv() => {
+                let Some(asked) = work_on(recorder, question).await else {
+                    return;
+                };
+                recorder = asked;
+            }
         }
     }
+}
+
+/// Works on the histories on a thread for blocking work: with thousands of HPAs, to record them and also to search
+/// them takes longer than a task may keep a thread of the runtime. `None` if the runtime is shutting down.
+async fn work_on(
+    mut recorder: HistoryRecorder,
+    work: impl FnOnce(&mut HistoryRecorder) + Send + 'static,
+) -> Option<HistoryRecorder> {
+    let worked = do_blocking(move || {
+        work(&mut recorder);
+        recorder
+    });
+    worked.await
 }
 
 #[cfg(test)]
@@ -138,6 +152,27 @@ mod tests {
             );
             tokio::task::yield_now().await;
         }
+        recording.abort();
+    }
+
+    #[tokio::test]
+    async fn a_slow_request_blocks_no_thread_of_the_runtime() {
+        let (_publisher, reader) = snapshot_channel::channel(fixtures::snapshot());
+        let (handle, recording) = history(reader, Leadership::alone(), HISTORY_STEP);
+        let recording = tokio::spawn(recording);
+        let (begins, begun) = oneshot::channel();
+        let (end, ended) = std::sync::mpsc::channel();
+        let asked = tokio::spawn(async move {
+            let question = move |_: &HistoryRecorder| {
+                begins.send(()).unwrap();
+                ended.recv_timeout(Duration::from_secs(10)).is_ok()
+            };
+            handle.ask(question).await
+        });
+        // This test has one thread. If the question had it, the answer could not be allowed to end.
+        begun.await.unwrap();
+        end.send(()).unwrap();
+        assert_eq!(asked.await.unwrap(), Some(true));
         recording.abort();
     }
 

@@ -1,5 +1,5 @@
-//! Hands the history of HPAs from the leader to the replicas that may lead next. These ask the leader for it at intervals,
-//! over the connection by which they forward requests, and the leader accepts them as it does then.
+//! Hands the history of HPAs from the leader to the replicas that may lead next. These fetch it from the leader at
+//! intervals, over the connection for forwarded requests. The leader authenticates them as it does for those.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::model::diagnostics::hpa_history::recorder::{
 };
 use crate::model::units::hpa_key::HpaKey;
 
-/// Time between two questions for what is new. A new leader lacks at most so much of the history.
+/// Time between two fetches. A new leader lacks at most this much of the history.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Time until the next question while no leader is known.
 const UNKNOWN_LEADER: Duration = Duration::from_secs(2);
 
-/// What is asked for again, in seconds: the last points may have been merged with others since.
+/// Overlap of two fetches, in seconds: the last points may have been merged with others since.
 const OVERLAP: u32 = 60;
 
 /// By how much the leader's clock may be ahead of this one, in seconds.
@@ -41,7 +41,7 @@ const NAMESPACE: &str = "namespace";
 const NAME: &str = "name";
 const SINCE: &str = "since";
 
-/// Path and query that ask for the part after this HPA, of what is known since `since`.
+/// Path and query for the part after this HPA, of the history since `since`.
 fn path(after: Option<&HpaKey>, since: u32) -> String {
     let mut query = Serializer::new(format!("{HISTORY_PATH}?"));
     query.append_pair(SINCE, &since.to_string());
@@ -65,12 +65,15 @@ pub(super) async fn answer(
     let after = value(NAMESPACE).zip(value(NAME));
     let after = after.map(|(namespace, name)| HpaKey::new(namespace, name));
     let since = value(SINCE).and_then(|since| since.parse().ok());
-    let part = history.ask(move |recorder| recorder.part(after.as_ref(), since.unwrap_or(0)));
-    // Before its first point of this term, the leader may know less than the replica that asks, which would forget the rest.
-    let Some(part) = part.await.filter(|part| part.since.is_some()) else {
+    let body = history.ask(move |recorder| {
+        let part = recorder.part(after.as_ref(), since.unwrap_or(0));
+        // Before its first point of this term, the leader may have less history than the requesting replica, which
+        // would then drop the rest.
+        part.since.is_some().then(|| serde_json::to_vec(&part))
+    });
+    let Some(body) = body.await.flatten() else {
         return Routed::Unanswered(LeaderUnavailable::Starting);
     };
-    let body = serde_json::to_vec(&part);
     let body = body.map_err(|error| ApiFailure::internal(error.to_string()));
     Routed::Answered(body.map(|body| json(StatusCode::OK, body)))
 }
@@ -110,7 +113,7 @@ pub async fn follow(history: HpaHistoryHandle, leading: Leading, forwarder: Arc<
     }
 }
 
-/// Takes over what is known since `since`. Returns the time of the latest point.
+/// Fetches and adds the history since `since`. Returns the time of the latest point.
 async fn take_over(
     history: &HpaHistoryHandle,
     leading: &Leading,
@@ -127,7 +130,7 @@ async fn take_over(
             return Err(HandoverError::Status(code));
         }
         let mut part: HistoryPart = serde_json::from_slice(&body)?;
-        // It may have begun to lead meanwhile, and to record by itself.
+        // This replica may have become the leader, which records by itself.
         if leading.own.term(Instant::now()).is_some() {
             return Err(HandoverError::Unfinished);
         }
@@ -140,7 +143,7 @@ async fn take_over(
             .fold(latest, u32::max);
         hpas.extend(part.hpas.iter().map(HandedHpa::key));
         let (is_last, recorded_since) = (part.is_last, part.since);
-        // A part that leads no further would be asked for again and again.
+        // Without progress, the same part would be fetched forever.
         let Some(last) = part
             .hpas
             .last()

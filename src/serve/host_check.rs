@@ -16,7 +16,7 @@ const OTHER_HOST: &str = "this listener only answers requests for localhost or a
 
 /// Passes on a request whose host is this machine.
 pub(super) async fn require_local_host(request: Request, next: Next) -> Response {
-    // HTTP/2 has the host in the URI. So may HTTP/1.1, beside the header.
+    // HTTP/2 has the host in the URI. So may HTTP/1.1, in addition to the header.
     let of_uri = request.uri().authority().map(Authority::as_str);
     let hosts = request.headers().get_all(header::HOST);
     let mut hosts: Vec<_> = hosts.iter().map(|host| host.to_str().ok()).collect();

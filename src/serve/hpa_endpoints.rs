@@ -1,4 +1,4 @@
-//! `/api/hpas` and `/api/hpas/NAMESPACE/NAME`: what the page shows, as JSON.
+//! `/api/hpas` and `/api/hpas/NAMESPACE/NAME`: the data of the page as JSON.
 
 use std::sync::Arc;
 
@@ -8,13 +8,16 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::json;
 
-use super::admin::{AdminEndpointOptions, FOLLOWER, json_response};
+use super::admin::{
+    AdminEndpointOptions, FOLLOWER, json_response, off_runtime, respond_off_runtime,
+};
 use super::explain_endpoint::PARTITIONS_MAX;
 use super::hpa_rows::{HpaOverview, HpaRow, leading_snapshot, rfc3339};
 use super::time_span::{TimeSpan, parse_time, query_value};
 use crate::model::diagnostics::explain::{Explanation, Subject, derive};
 use crate::model::diagnostics::hpa_history::HistoryPoint;
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
+use crate::model::diagnostics::hpa_rates::HpaRates;
 use crate::model::diagnostics::hpa_status::hpa_status;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
@@ -87,12 +90,14 @@ pub(super) struct HpaView {
 }
 
 /// Why there is nothing to show of an HPA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum NoView {
     /// This process does not lead.
     Follower,
     /// There is no such HPA with a metric of lagwise.
     NoHpa,
+    /// The work failed; the response says so.
+    Failed(Box<Response>),
 }
 
 impl HpaView {
@@ -107,17 +112,29 @@ impl HpaView {
             let rates = recorder.rates(&asked);
             (HistoryView::new(recorder, &asked, span), rates)
         });
-        let (history, rates) = recorded.await.unwrap_or_default();
+        let recorded = recorded.await.unwrap_or_default();
         let snapshot = leading_snapshot(options).ok_or(NoView::Follower)?;
+        let (leader, hpa) = (options.instance.to_string(), hpa.clone());
+        let made = off_runtime(move || Self::new(snapshot, leader, &hpa, recorded)).await;
+        made.map_err(NoView::Failed)?.ok_or(NoView::NoHpa)
+    }
+
+    /// Of a snapshot; `None` if it has no such HPA.
+    fn new(
+        snapshot: Arc<LagSnapshot>,
+        leader: String,
+        hpa: &HpaKey,
+        (history, rates): (HistoryView, Option<HpaRates>),
+    ) -> Option<Self> {
         let now = Moment::now();
         let status = hpa_status(hpa, snapshot.at(&now), snapshot.all_findings());
         let subject = Subject::Hpa(hpa.clone());
         let explanation = derive(&subject, snapshot.at(&now), snapshot.all_findings());
-        let (status, explanation) = status.zip(explanation).ok_or(NoView::NoHpa)?;
-        Ok(Self {
+        let (status, explanation) = status.zip(explanation)?;
+        Some(Self {
             at: rfc3339(now.wall),
             sequence: snapshot.sequence,
-            leader: options.instance.to_string(),
+            leader,
             hpa: HpaRow::new(status, rates),
             explanation: explanation.bounded(PARTITIONS_MAX),
             history,
@@ -129,7 +146,9 @@ impl HpaView {
 /// Serves all HPAs.
 pub(super) async fn list(State(options): State<Arc<AdminEndpointOptions>>) -> Response {
     match HpaOverview::read(&options).await {
-        Some(overview) => json_response(StatusCode::OK, &overview),
+        Some(overview) => {
+            respond_off_runtime(move || json_response(StatusCode::OK, &overview)).await
+        }
         None => failure(StatusCode::SERVICE_UNAVAILABLE, FOLLOWER),
     }
 }
@@ -145,7 +164,8 @@ pub(super) async fn show(
         Err(problem) => return failure(StatusCode::BAD_REQUEST, &problem),
     };
     match HpaView::read(&options, &HpaKey::new(namespace, name), span).await {
-        Ok(view) => json_response(StatusCode::OK, &view),
+        Ok(view) => respond_off_runtime(move || json_response(StatusCode::OK, &view)).await,
+        Err(NoView::Failed(response)) => *response,
         Err(NoView::Follower) => failure(StatusCode::SERVICE_UNAVAILABLE, FOLLOWER),
         Err(NoView::NoHpa) => failure(
             StatusCode::NOT_FOUND,

@@ -49,9 +49,10 @@ pub(super) async fn list(State(options): State<Arc<AdminEndpointOptions>>) -> Re
     if leading_snapshot(&options).is_none() {
         return (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response();
     }
-    match options.history.ask(HpaPeaks::new).await {
-        Some(peaks) => json_response(StatusCode::OK, &peaks),
-        // It ends with the daemon.
-        None => (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response(),
-    }
+    // As text, too, where the history is: there may be thousands of HPAs.
+    let peaks =
+        |recorder: &HistoryRecorder| json_response(StatusCode::OK, &HpaPeaks::new(recorder));
+    let response = options.history.ask(peaks).await;
+    // It ends with the daemon.
+    response.unwrap_or_else(|| (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response())
 }

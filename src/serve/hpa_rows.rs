@@ -1,4 +1,4 @@
-//! What the page and `/api` show of every HPA and Kafka cluster, from one snapshot: the same values as `/status`.
+//! Rows of the page and `/api` about every HPA and Kafka cluster, from one snapshot: the same values as `/status`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::model::units::newtypes::{ClusterName, Moment};
 pub(super) struct HpaRow {
     #[serde(flatten)]
     pub(super) status: HpaStatus,
-    /// How urgent it is to look at it.
+    /// How urgently the HPA needs attention.
     pub(super) urgency: AttentionLevel,
     /// What decides on its replicas, as a phrase.
     pub(super) because: String,
@@ -99,7 +99,7 @@ pub(super) struct HpaOverview {
     pub(super) hpas: Vec<HpaRow>,
 }
 
-/// What the history adds to the rows.
+/// Data that the history adds to the rows.
 #[derive(Debug, Default)]
 struct HistorySummary {
     since: Option<SystemTime>,

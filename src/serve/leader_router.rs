@@ -36,7 +36,7 @@ pub(super) enum Routed<A> {
     Answered(Result<A, ApiFailure>),
     /// The leader.
     Forwarded(Response),
-    /// Nobody.
+    /// No leader.
     Unanswered(LeaderUnavailable),
 }
 
@@ -74,7 +74,7 @@ impl LeaderRouter {
     /// Answers through the leader, or waits for this daemon to become ready to lead.
     async fn answer_via_leader<R: SnapshotRequest>(&self, request: &R) -> Routed<R::Answer> {
         let deadline = tokio::time::Instant::now() + ROUTING_TIMEOUT;
-        // Subscribe before the first look, so that no change between look and wait is missed.
+        // Subscribe before the first read, so that no change between the read and the wait is missed.
         let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
         loop {
             if let Some(answer) = self.answer_as_leader(request).await {
@@ -90,7 +90,7 @@ impl LeaderRouter {
                 LeaderUnavailable::NotLeading | LeaderUnavailable::Unreachable => {
                     deadline.min(now + HANDOVER_WAIT)
                 }
-                // The leader used up its timeout; it may still lose its Lease, so look again.
+                // The leader used up its timeout; it may still lose its Lease, so check again.
                 LeaderUnavailable::NoAnswer if now < deadline => continue,
                 _ => now,
             };
@@ -122,8 +122,7 @@ impl LeaderRouter {
             return None;
         }
         let answered = request.answer(&snapshot, &now).await;
-        // If the process was suspended meanwhile, another one may lead by now: check again after
-        // evaluating.
+        // If the process was suspended, another one may lead now, so check again after evaluating.
         self.leads_since(&snapshot, Instant::now())
             .then_some(answered)
     }

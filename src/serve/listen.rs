@@ -13,9 +13,11 @@ use axum_server::service::SendService;
 use axum_server::tls_rustls::RustlsAcceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime;
 
 use super::connection_peer::PeerAcceptor;
 use super::connections::{ConnectionLimiter, ConnectionLimits};
+use super::handshakes::HandshakeAcceptor;
 use super::tls::ServerTls;
 
 /// Grace period of running requests at shutdown. Longer than a first read may wait, shorter than a
@@ -46,10 +48,14 @@ const MAX_SCALER_HEADER_BYTES: u32 = 16 * 1024;
 /// triggers of type `external-push`.
 pub(super) const MAX_SCALER_STREAMS_OF_ADDRESS: u32 = 2048;
 
-/// Room for other calls on a connection beside its streams.
+/// Number of other calls on a connection in addition to its streams.
 const SCALER_CALLS: u32 = 256;
 
-/// What a listener serves, which decides on its bounds.
+/// Maximum concurrent requests on a connection to the external metrics API. The front proxy sends all of its requests on
+/// one, and so does another replica.
+pub(super) const MAX_API_STREAMS: u32 = 250;
+
+/// Kind of a listener, which determines its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
     /// The external metrics API.
@@ -73,7 +79,7 @@ impl ListenerKind {
             connections,
             per_address,
             write_stall: Duration::from_secs(5),
-            // Bounds what a peer that does not read holds in the kernel.
+            // Bounds the kernel memory of a peer that does not read.
             send_buffer: Some(256 * 1024),
             keepalive: KEEPALIVE_INTERVAL,
         };
@@ -105,11 +111,11 @@ impl ListenerKind {
         }
     }
 
-    /// Maximum concurrent requests per HTTP/2 connection. The front proxy sends all of its requests on one.
+    /// Maximum concurrent requests per HTTP/2 connection.
     fn max_streams(self) -> u32 {
         match self {
-            Self::Api => 250,
-            // Streams, which stay open, and other calls beside them.
+            Self::Api => MAX_API_STREAMS,
+            // Streams, which stay open, and other calls.
             Self::Scaler | Self::OpenScaler => MAX_SCALER_STREAMS_OF_ADDRESS + SCALER_CALLS,
             Self::Metrics | Self::Probes | Self::Admin => 4,
         }
@@ -128,6 +134,8 @@ impl ListenerKind {
 pub struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
+    /// Threads for TLS handshakes; `None` for those that serve.
+    handshakes: Option<runtime::Handle>,
 }
 
 /// A failure to bind an address.
@@ -148,7 +156,11 @@ pub fn bind(address: SocketAddr, config_key: &'static str) -> Result<BoundListen
     TcpListener::bind(address)
         .and_then(|listener| {
             let address = listener.local_addr()?;
-            Ok(BoundListener { listener, address })
+            Ok(BoundListener {
+                listener,
+                address,
+                handshakes: None,
+            })
         })
         .map_err(|source| BindError {
             address,
@@ -162,6 +174,15 @@ impl BoundListener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Does TLS handshakes on these threads.
+    #[must_use]
+    pub fn with_handshakes_on(self, threads: runtime::Handle) -> Self {
+        Self {
+            handshakes: Some(threads),
+            ..self
+        }
     }
 
     /// Serves plain HTTP until shortly after `shutdown`.
@@ -200,6 +221,7 @@ impl BoundListener {
         let acceptor = RustlsAcceptor::new(tls.config())
             .handshake_timeout(FIRST_REQUEST_TIMEOUT)
             .acceptor(ConnectionLimiter::new(kind.limits()));
+        let acceptor = HandshakeAcceptor::new(acceptor, self.handshakes);
         serve(
             self.listener,
             PeerAcceptor(acceptor),

@@ -33,7 +33,7 @@ pub struct MetricsOptions {
     /// How scrapers are authenticated and authorized, by `get` on the path.
     pub auth: RequestAuth,
     pub build: BuildInfo,
-    /// KEDA's numbers beside lagwise's.
+    /// The comparison of KEDA's replicas with lagwise's.
     pub shadow: ShadowReader,
 }
 

@@ -124,6 +124,39 @@ pub struct OtlpExporter {
     client: Mutex<CollectorClient>,
 }
 
+/// Since when counters count. Counters of the snapshot restart when another term begins, or this replica leads again.
+#[derive(Debug)]
+struct CounterStarts {
+    process: u64,
+    /// The term of the last export, and since when its counters count.
+    term: (u64, u64),
+    last_export: u64,
+}
+
+impl CounterStarts {
+    fn new(process: u64) -> Self {
+        Self {
+            process,
+            term: (0, process),
+            last_export: process,
+        }
+    }
+
+    /// The times of an export in this term. A term that is new has begun after the last export. No start is later than
+    /// `now`, even if the clock was set back.
+    fn times(&mut self, term: u64, now: u64) -> PointTimes {
+        if self.term.0 != term {
+            self.term = (term, self.last_export);
+        }
+        self.last_export = now;
+        PointTimes {
+            process_start: self.process.min(now),
+            term_start: self.term.1.min(now),
+            now,
+        }
+    }
+}
+
 /// The client, with the CA certificates that it was made with.
 #[derive(Debug)]
 struct CollectorClient {
@@ -153,13 +186,13 @@ impl OtlpExporter {
 
     /// Exports at each interval, for ever.
     pub async fn run(self, figures: MetricsOptions) {
-        let start = unix_nanoseconds(SystemTime::now());
+        let mut starts = CounterStarts::new(unix_nanoseconds(SystemTime::now()));
         let mut ticks = tokio::time::interval(self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failures = FailureLog::default();
         loop {
             ticks.tick().await;
-            let export = timeout(self.options.timeout, self.export(&figures, start));
+            let export = timeout(self.options.timeout, self.export(&figures, &mut starts));
             let outcome = export.await.unwrap_or(Err(ExportFault::NoAnswer));
             let endpoint = &self.options.endpoint;
             match outcome {
@@ -185,14 +218,15 @@ impl OtlpExporter {
     }
 
     /// Sends everything once. Data points that the collector rejects do not keep it from the rest.
-    async fn export(&self, figures: &MetricsOptions, start: u64) -> Result<(), ExportFault> {
-        let client = self.current_client()?;
+    async fn export(
+        &self,
+        figures: &MetricsOptions,
+        starts: &mut CounterStarts,
+    ) -> Result<(), ExportFault> {
         let snapshot = exported_snapshot(&figures.reader, &figures.leadership);
         let now = Moment::now();
-        let times = PointTimes {
-            start,
-            now: unix_nanoseconds(now.wall),
-        };
+        let times = starts.times(snapshot.term, unix_nanoseconds(now.wall));
+        let client = self.current_client()?;
         let process = ProcessFigures {
             build: figures.build.clone(),
             families: REGISTRY.gather(),

@@ -32,7 +32,7 @@ use self::overview::OverviewView;
 use self::sparklines::Sparklines;
 use self::time_choice::TimeChoice;
 use self::view_query::ViewQuery;
-use super::admin::{AdminEndpointOptions, FOLLOWER};
+use super::admin::{AdminEndpointOptions, FOLLOWER, off_runtime, respond_off_runtime};
 use super::hpa_endpoints::{HpaView, NoView};
 use super::hpa_rows::HpaOverview;
 use crate::model::diagnostics::hpa_history::recorder::seconds_since_1970;
@@ -66,23 +66,35 @@ pub(super) async fn show_overview(
             layout::message("No data here", FOLLOWER),
         );
     };
-    let found = query.find(&overview.hpas);
-    let shown = query.select(&found);
-    let slice = query.slice(&shown);
-    // Copied for the rows of this page only, since there may be thousands of HPAs.
-    let hpas: Vec<HpaKey> = slice.rows.iter().map(|row| row.key()).collect();
+    let chosen = off_runtime(move || {
+        let found = query.find(&overview.hpas);
+        let shown = query.select(&found);
+        // Only those of this page, since there may be thousands of HPAs.
+        let rows = query.slice(&shown).rows.iter();
+        let hpas: Vec<HpaKey> = rows.map(|row| row.key()).collect();
+        (overview, query, hpas)
+    });
+    let (overview, query, hpas) = match chosen.await {
+        Ok(chosen) => chosen,
+        Err(response) => return *response,
+    };
     let sparklines = options
         .history
         .ask(move |recorder| Sparklines::new(recorder, hpas));
     let sparklines = sparklines.await.unwrap_or_default();
-    let view = OverviewView {
-        overview: &overview,
-        query: &query,
-        found: &found,
-        slice: &slice,
-        sparklines: &sparklines,
-    };
-    as_html(StatusCode::OK, view.render())
+    respond_off_runtime(move || {
+        let found = query.find(&overview.hpas);
+        let shown = query.select(&found);
+        let view = OverviewView {
+            overview: &overview,
+            query: &query,
+            found: &found,
+            slice: &query.slice(&shown),
+            sparklines: &sparklines,
+        };
+        as_html(StatusCode::OK, view.render())
+    })
+    .await
 }
 
 /// Serves the page of one HPA.
@@ -94,10 +106,14 @@ pub(super) async fn show_hpa(
     let hpa = HpaKey::new(namespace, name);
     let now = seconds_since_1970(SystemTime::now());
     let chosen = TimeChoice::parse(query.as_deref().unwrap_or_default(), now);
-    // Lines are drawn to the edges, so the points beside them are needed, too.
+    // Lines are drawn to the edges, so the points just outside are needed, too.
     let span = chosen.longest(now).widened(history_charts::MARGIN);
     match HpaView::read(&options, &hpa, span).await {
-        Ok(view) => as_html(StatusCode::OK, detail::render(&view, chosen, now)),
+        Ok(view) => {
+            let html = move || as_html(StatusCode::OK, detail::render(&view, chosen, now));
+            respond_off_runtime(html).await
+        }
+        Err(NoView::Failed(response)) => *response,
         Err(NoView::Follower) => as_html(
             StatusCode::SERVICE_UNAVAILABLE,
             layout::message("No data here", FOLLOWER),

@@ -1,5 +1,5 @@
-//! `/livez` and `/readyz` for the probes of Kubernetes, over plain HTTP. They have a listener of their own,
-//! so that other callers cannot use up their connections.
+//! `/livez` and `/readyz` for the probes of Kubernetes, over plain HTTP. They have a separate listener, so that other
+//! callers cannot use up their connections.
 
 use std::time::Instant;
 

@@ -17,10 +17,10 @@ pub(super) const VERSION: &str = "v1beta1";
 /// Group and version, as in discovery documents.
 pub(super) static GROUP_VERSION: LazyLock<String> = LazyLock::new(|| format!("{GROUP}/{VERSION}"));
 
-/// The path by which followers ask the leader about triggers of KEDA.
+/// The path at which followers request the leader's answer about triggers of KEDA.
 pub(super) const TRIGGER_PATH: &str = "/external-scaler/trigger";
 
-/// The path by which other replicas ask the leader for the history of HPAs.
+/// The path at which other replicas fetch the history of HPAs from the leader.
 pub(super) const HISTORY_PATH: &str = "/history";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +45,9 @@ pub(super) enum Route<'a> {
         namespace: Cow<'a, str>,
         metric: Cow<'a, str>,
     },
-    /// What another replica asks about a trigger of KEDA.
+    /// A request of another replica about a trigger of KEDA.
     Trigger,
-    /// What another replica asks about the history of HPAs.
+    /// A request of another replica for the history of HPAs.
     History,
     /// An unknown path.
     Nothing,

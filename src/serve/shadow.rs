@@ -1,5 +1,5 @@
-//! Looks at KEDA's objects at each step and publishes what both numbers come to, for `/shadow`, `/status`, `/explain` and
-//! `/metrics`.
+//! Samples KEDA's and lagwise's replicas at each step and publishes the report, for `/shadow`, `/status`, `/explain`
+//! and `/metrics`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,18 +12,19 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::admin::{AdminEndpointOptions, json_response, respond_off_runtime};
+use crate::blocking_work::do_blocking;
 use crate::model::keda::shadow::{ObservedSet, ShadowLedger, ShadowReport};
 use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 
-/// Time between two looks: that between two syncs of an HPA, at each of which KEDA reads its triggers.
+/// Time between two samples: as between two syncs of an HPA, at each of which KEDA reads its triggers.
 pub const SHADOW_STEP: Duration = Duration::from_secs(15);
 
 /// The response of a daemon that does not observe.
 const NOT_OBSERVING: &str =
     "this daemon does not compare KEDA's replicas with its own; set kubernetes.mode: observe\n";
 
-/// What to look at: KEDA's objects, and why some of them cannot be read.
+/// KEDA's objects, and why some of them cannot be read.
 pub type ObservedObjects = watch::Receiver<(ObservedSet, Vec<String>)>;
 
 /// Reads the latest report. Cheap to clone.
@@ -45,18 +46,18 @@ impl ShadowReader {
     }
 }
 
-/// A reader, and the task that looks every `step`.
+/// A reader of the report, and the task that takes a sample every `step`.
 pub fn shadow(
     snapshots: SnapshotReader,
     objects: ObservedObjects,
     step: Duration,
 ) -> (ShadowReader, impl Future<Output = ()>) {
     let (reports, reader) = watch::channel(Arc::default());
-    let looking = look(snapshots, objects, step, reports);
-    (ShadowReader(Some(reader)), looking)
+    let sampling = sample(snapshots, objects, step, reports);
+    (ShadowReader(Some(reader)), sampling)
 }
 
-async fn look(
+async fn sample(
     snapshots: SnapshotReader,
     objects: ObservedObjects,
     step: Duration,
@@ -73,19 +74,15 @@ async fn look(
         }
         let (set, problems) = objects.borrow().clone();
         // With thousands of objects this takes longer than a task may keep a thread of the runtime.
-        let looked = tokio::task::spawn_blocking(move || {
+        let sampled = do_blocking(move || {
             let now = Moment::now();
             let report = ledger.record(&set, snapshot.at(&now), problems);
             (ledger, report)
         });
-        let report;
-        (ledger, report) = match looked.await {
-            Ok(looked) => looked,
-            // A panic is a defect that must not go unseen: it ends this task, too.
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is shutting down.
-            Err(_) => return,
+        let Some((used, report)) = sampled.await else {
+            return;
         };
+        ledger = used;
         reports.send_replace(Arc::new(report));
     }
 }
@@ -127,14 +124,14 @@ mod tests {
         });
         let problems = vec!["no right".to_owned()];
         let (_objects, objects) = watch::channel((set, problems.clone()));
-        let (reports, looking) = shadow(reader.clone(), objects, Duration::from_millis(1));
-        let looking = tokio::spawn(looking);
+        let (reports, sampling) = shadow(reader.clone(), objects, Duration::from_millis(1));
+        let sampling = tokio::spawn(sampling);
         let mut receiver = reports.0.clone().unwrap();
         receiver.changed().await.unwrap();
         let report = reports.latest().unwrap();
         assert_eq!(report.problems, problems);
         assert_eq!(report.objects[0].name, "import");
-        looking.abort();
+        sampling.abort();
         let mut options = AdminEndpointOptions::new(reader, Leadership::alone());
         options.shadow = reports;
         let response = show(State(Arc::new(options))).await;

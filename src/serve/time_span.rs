@@ -18,7 +18,7 @@ impl TimeSpan {
         self.to.saturating_sub(self.from)
     }
 
-    /// The same with so many seconds more on both sides.
+    /// The same span with this number of seconds more on both sides.
     pub(super) fn widened(self, seconds: u32) -> Self {
         Self {
             from: self.from.saturating_sub(seconds),

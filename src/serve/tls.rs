@@ -111,7 +111,7 @@ impl ServerTls {
             key: key_file.to_owned(),
             known,
         };
-        let ca = ca_file_beside(cert_file);
+        let ca = ca_file_next_to(cert_file);
         Ok(Self::new(config, origin, served, ca))
     }
 
@@ -207,7 +207,7 @@ impl ServerTls {
                     (renewed, Some(set.bundle()))
                 }
                 () = tokio::time::sleep(pause) => match self.renew_if_due(&mut refused, clock()) {
-                    Some(looked) => looked,
+                    Some(checked) => checked,
                     None => continue,
                 },
             };
@@ -257,7 +257,7 @@ impl ServerTls {
                     Ok(_) => (*known, *refused) = (found, None),
                     Err(_) => *refused = Some(found),
                 }
-                Some((read, ca_file_beside(cert)))
+                Some((read, ca_file_next_to(cert)))
             }
         }
     }
@@ -335,7 +335,7 @@ fn load_files(cert_file: &Path, key_file: &Path) -> Result<(ServerConfig, Validi
     Ok((config, validity))
 }
 
-fn ca_file_beside(cert_file: &Path) -> Option<String> {
+fn ca_file_next_to(cert_file: &Path) -> Option<String> {
     let text = std::fs::read_to_string(cert_file.with_file_name(AUTHORITY_FILE)).ok()?;
     let is_one = CertificateDer::from_pem_slice(text.as_bytes()).is_ok();
     is_one.then_some(text)

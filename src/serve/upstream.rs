@@ -7,7 +7,7 @@
 mod client;
 mod streamed_body;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -33,14 +33,14 @@ use super::route::{GROUP, VERSION};
 use crate::model::findings::WriteFindings;
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
-use crate::telemetry::log_interval::LogInterval;
+use crate::telemetry::failure_log::RequestFailureLog;
 use crate::telemetry::upstream::{PassedOn, UpstreamFailing, UpstreamRestored};
 
 /// Marks a request that was passed on, so that an upstream that is lagwise itself does not pass it on again.
 const PASSED_ON: HeaderName = HeaderName::from_static("x-lagwise-passed-on");
 
-/// Maximum number of answers in progress for the front proxy. One namespace may have half of them, since whoever writes
-/// ScaledObjects there decides how slow they are.
+/// Maximum number of answers in progress for the front proxy. One namespace may have half of them, since a user who
+/// writes ScaledObjects there decides how slow they are.
 const MAX_CONCURRENT_TRUSTED: usize = 64;
 
 /// The same for all other callers, so that they leave room for the front proxy.
@@ -131,9 +131,7 @@ pub struct Upstream {
     client: UpstreamClient,
     trusted_permits: HolderPermits,
     other_permits: HolderPermits,
-    /// How it fails, as logged last.
-    failing: Mutex<Option<UpstreamUnavailable>>,
-    log: LogInterval,
+    failures: RequestFailureLog<UpstreamUnavailable>,
     discovery: tokio::sync::Mutex<Discovery>,
 }
 
@@ -153,8 +151,7 @@ impl Upstream {
             client: UpstreamClient::new(options)?,
             trusted_permits: HolderPermits::new(MAX_CONCURRENT_TRUSTED),
             other_permits: HolderPermits::new(MAX_CONCURRENT_OTHERS),
-            failing: Mutex::new(None),
-            log: LogInterval::default(),
+            failures: RequestFailureLog::default(),
             discovery: tokio::sync::Mutex::new(Discovery {
                 asked: None,
                 documents: Arc::new(DiscoveryDocuments::new(&[])),
@@ -162,7 +159,7 @@ impl Upstream {
         })
     }
 
-    /// What is wrong with its files, as it changes.
+    /// Receives the problem with its files whenever it changes.
     #[must_use]
     pub fn findings(&self) -> watch::Receiver<WriteFindings> {
         self.client.findings()
@@ -230,7 +227,7 @@ impl Upstream {
         Ok(response)
     }
 
-    /// The response to a path, if it is one of the upstream itself to this daemon.
+    /// The response to a path, if the upstream made it for this daemon.
     async fn get(&self, path: &str) -> Result<reqwest::Response, (UpstreamUnavailable, String)> {
         let no_token = |_| (UpstreamUnavailable::NoToken, String::new());
         let token = self.client.token().map_err(no_token)?;
@@ -259,12 +256,12 @@ impl Upstream {
         Err((why, format!("status {}", status.as_u16())))
     }
 
-    /// The discovery documents, with what the upstream lists.
+    /// The discovery documents, with the list of the upstream.
     pub(super) async fn discovery(&self) -> Arc<DiscoveryDocuments> {
         let mut discovery = self.discovery.lock().await;
         let is_current = |asked: Instant| asked.elapsed() < DISCOVERY_MAX_AGE;
         if !discovery.asked.is_some_and(is_current) {
-            // While it does not answer, its last list counts.
+            // While it does not answer, its last list is used.
             if let Ok(Some(resources)) = timeout(DISCOVERY_TIMEOUT, self.resources()).await {
                 discovery.documents = Arc::new(DiscoveryDocuments::new(&resources));
             }
@@ -288,21 +285,14 @@ impl Upstream {
         Some(resources)
     }
 
-    /// Logs when the upstream starts to fail and when it works again, at most once a minute: some of its metrics may fail
-    /// while others work.
+    /// Logs when the upstream starts to fail and when it works again.
     fn log_transition(&self, failed: Option<&(UpstreamUnavailable, String)>) {
         // These two say nothing about it.
         let is_own = |why| matches!(why, UpstreamUnavailable::Busy | UpstreamUnavailable::Itself);
-        let now = failed.map(|(why, _)| *why);
-        if now.is_some_and(is_own) {
+        let why = failed.map(|(why, _)| *why);
+        if why.is_some_and(is_own) || !self.failures.record(why, Instant::now().into_std()) {
             return;
         }
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        if *failing == now || !self.log.is_due(Instant::now().into_std()) {
-            return;
-        }
-        *failing = now;
-        drop(failing);
         let url = self.client.url();
         match failed {
             Some((reason, detail)) => UpstreamFailing {

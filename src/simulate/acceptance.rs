@@ -1,4 +1,4 @@
-//! The figures that the rate policy has to reach beside the other policies, and whether it does.
+//! The figures that the rate policy has to reach compared with the other policies, and whether it does.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ const COST_MAX: f64 = 95.0;
 const COST_RATIO_MAX: f64 = 0.9;
 /// No policy with at most this part of the replicas of the static one may have fewer late messages.
 const FEW_REPLICAS: f64 = 0.85;
-/// Largest part of the replicas of each HPA on lag that has at most so many times the late messages.
+/// Maximum share of the replicas of each HPA on lag that has at most this many times the late messages.
 const REPLICA_RATIO_MAX: f64 = 0.85;
 const COMPARABLE_LATE: f64 = 2.0;
 /// Most changes in a run, and the largest part of the rebalances of `lag-1000`.
@@ -22,13 +22,13 @@ const CHANGES_MAX: f64 = 6.0;
 const REBALANCE_RATIO_MAX: f64 = 0.125;
 /// In no scenario more late messages than the best other policy: by this factor, or by this many percent of all.
 const WORST_LATE: (f64, f64) = (1.1, 1.0);
-/// The scenario that is judged by its recovery in seconds instead: more arrives at once than any policy can foresee.
+/// The scenario that is measured by its recovery in seconds instead: more arrives at once than any policy can foresee.
 const JUDGED_BY_RECOVERY: (&str, f64) = ("dumps", 120.0);
 
 /// A figure with its bound.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckedFigure {
-    /// What it is.
+    /// Description.
     pub figure: String,
     pub measured: f64,
     /// The largest value that is allowed; `None` if nothing can exceed it.
@@ -50,7 +50,7 @@ impl CheckedFigure {
     }
 }
 
-/// A sweep of some scenarios over policies, the first of which is judged.
+/// Runs of some scenarios with several policies, the first of which is checked.
 #[derive(Clone, Copy, Debug)]
 pub struct JudgedSweep<'a> {
     pub scenarios: &'a [Scenario],
@@ -151,7 +151,7 @@ impl JudgedSweep<'_> {
         )
     }
 
-    /// The scenario in which the judged policy is furthest above what is allowed.
+    /// The scenario in which the checked policy is furthest above the limit.
     fn check_worst_scenario(&self) -> CheckedFigure {
         let excess = |(_, late, allowed): &(usize, f64, f64)| late - allowed;
         let places = 0..self.scenarios.len();
@@ -202,7 +202,7 @@ impl JudgedSweep<'_> {
         RunScore::mean(scores.into_iter().flatten())
     }
 
-    /// The means of the judged policy.
+    /// The means of the checked policy.
     fn judged(&self) -> RunScore {
         self.mean(0)
     }
@@ -248,7 +248,7 @@ mod tests {
     use crate::simulate::benchmark::compared_policies;
     use crate::simulate::builtin::builtin_scenarios;
 
-    /// Scores by policy, the same in both scenarios but for the late messages of the judged one in the first.
+    /// Scores by policy, the same in both scenarios except for the late messages of the checked policy in the first.
     fn check(
         judged: RunScore,
         late_in_dumps: f64,
@@ -313,7 +313,7 @@ mod tests {
     fn each_figure_has_its_bound() {
         for (judged, late_in_dumps, expected) in [
             (score(60.0, 1.0, 5.0), 1.0, vec![]),
-            // Cost of 100 beside 100 of static.
+            // A cost of 100 compared with 100 of static.
             (score(95.0, 1.0, 0.0), 1.0, vec![0, 1]),
             // The policy that is given the capacity counts here only.
             (score(60.0, 2.5, 5.0), 2.5, vec![2]),
@@ -321,7 +321,7 @@ mod tests {
             (score(60.0, 1.0, 10.5), 1.0, vec![4, 5]),
             // 3 % is the best of the others, so 4 % are allowed.
             (score(40.0, 4.1, 5.0), 0.0, vec![2, 6]),
-            // Dumps are judged by their recovery.
+            // Dumps are measured by their recovery.
             (score(60.0, 0.0, 5.0), 3.9, vec![]),
         ] {
             let figures = check(judged, late_in_dumps, others);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bound_names_where_it_comes_from() {
+    fn each_bound_names_its_source() {
         let figures = check(score(60.0, 1.0, 5.0), 1.0, others);
         let from: Vec<_> = figures
             .iter()

@@ -72,14 +72,15 @@ pub fn sweep(
     SweepResult { scores }
 }
 
-/// What a scenario allows if all arrivals are known in advance.
+/// The best results in a scenario if all arrivals are known in advance.
 #[derive(Clone, Copy, Debug)]
 pub struct ForesightResult {
     pub optimum: FluidOptimum,
     pub clairvoyant: RunScore,
 }
 
-/// Finds the fluid optimum and the clairvoyant schedule of each scenario, as means over the seeds, on so many threads.
+/// Finds the fluid optimum and the clairvoyant schedule of each scenario, as means over the seeds, on this number of
+/// threads.
 #[must_use]
 pub fn find_foresight(
     scenarios: &[Scenario],
@@ -114,7 +115,7 @@ fn pairs(scenarios: &[Scenario], seeds: std::ops::Range<u64>) -> Vec<(usize, u64
         .collect()
 }
 
-/// Works on each item on so many threads. The results have no order.
+/// Processes each item on this number of threads. The results have no order.
 fn in_parallel<I: Sync, R: Send>(
     items: &[I],
     threads: usize,

@@ -18,7 +18,7 @@ fn pulse(rate: f64, from: f64, seconds: f64, ramp: f64) -> RatePart {
 /// A day in three hours.
 const DAY: f64 = 10_800.0;
 
-/// The 16 built-in scenarios.
+/// The 16 built-in scenarios, which start with one replica.
 #[must_use]
 pub fn builtin_scenarios() -> Vec<Scenario> {
     let constant = |rate| vec![RatePart::Constant(rate)];
@@ -27,7 +27,7 @@ pub fn builtin_scenarios() -> Vec<Scenario> {
         all.extend_from_slice(parts);
         all
     };
-    vec![
+    let mut scenarios = vec![
         Scenario::new("diurnal", "one wave of 200..1600", wave(200.0, 1600.0, DAY)),
         Scenario::new(
             "step",
@@ -140,7 +140,12 @@ pub fn builtin_scenarios() -> Vec<Scenario> {
             deploy: Some(5400),
             ..Scenario::new("deploy", "a rolling deploy at 800", constant(800.0))
         },
-    ]
+    ];
+    for scenario in &mut scenarios {
+        // So that each policy has to find the right number itself.
+        scenario.start_replicas = StartReplicas::One;
+    }
+    scenarios
 }
 
 /// Variants of some built-in scenarios that test robustness.
@@ -151,7 +156,7 @@ pub fn variant_scenarios() -> Vec<Scenario> {
     let mut variants = Vec::new();
     type Change = (&'static str, fn(&mut Scenario));
     let changes: [Change; 12] = [
-        ("start-1", |s| s.start_replicas = StartReplicas::One),
+        ("start-half", |s| s.start_replicas = StartReplicas::Half),
         ("start-all", |s| s.start_replicas = StartReplicas::All),
         ("uneven-pods", |s| s.capacity_spread = 0.3),
         ("capacity-halves", |s| s.capacity_change = Some((5000, 0.5))),
@@ -173,7 +178,7 @@ pub fn variant_scenarios() -> Vec<Scenario> {
             };
             change(&mut scenario);
             if suffix == "capacity-halves" {
-                // What arrives has to stay within what can be processed.
+                // The arrivals have to stay within the capacity.
                 for part in &mut scenario.rate {
                     part.scale(0.5);
                 }

@@ -1,4 +1,4 @@
-//! The clairvoyant schedule: what a scaler could reach that knows all arrivals in advance, in the simulated group.
+//! The clairvoyant schedule: the results of a scaler that knows all arrivals in advance, in the simulated group.
 //!
 //! It is the schedule of the fluid optimum, with pods that start as early as they need to be members in time. That schedule
 //! has no reserve for uneven partitions, rebalances and commits, so some reserves are tried, and the cheapest run counts.
@@ -43,7 +43,7 @@ pub fn clairvoyant_score(
     cheapest.unwrap_or_default()
 }
 
-/// The replicas to ask for in each slot, so that those of the schedule are members in theirs.
+/// The replicas to request in each slot, so that the replicas of the schedule are members in time.
 fn bring_forward(replicas: &[u32], reserve: f64, scenario: &Scenario) -> Arc<[u32]> {
     // The HPA may take a slot to act.
     let lead = (scenario.start_up.1 + REBALANCE).div_ceil(SLOT) + 1;
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replicas_are_asked_for_as_early_as_they_take_to_start() {
+    fn replicas_are_requested_ahead_by_their_start_time() {
         let scenario = Scenario {
             start_up: (10, 20),
             ..Scenario::new("a", "", Vec::new())

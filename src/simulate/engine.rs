@@ -308,6 +308,7 @@ impl<'a> Simulation<'a> {
             partitions: &self.readings,
             ceiling: count(self.partitions.len()),
             bounds: (1, count(self.partitions.len())),
+            all: count(self.partitions.len()),
             is_stable: self.group.is_stable(),
             members: self.members(),
             status_replicas: count(self.deployment.pods.len()),
@@ -344,7 +345,7 @@ impl<'a> Simulation<'a> {
                 status_replicas: count(self.deployment.pods.len()),
                 pods: None,
                 readings: vec![reading],
-                // Nobody else scales to zero here.
+                // No other scaler scales to zero here.
                 scaled_to_zero: before == 0,
             };
             let sync = self

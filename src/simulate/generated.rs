@@ -6,7 +6,7 @@ use super::scenario::{RatePart, RebalanceProtocol, Scenario, StartReplicas};
 /// Seed of the published figures. Scenarios of other seeds may be used for tuning, those of this one may not.
 pub const HELD_OUT_SEED: u64 = 20_261_130;
 
-/// Generates so many scenarios.
+/// Generates this number of scenarios.
 #[must_use]
 pub fn generate_scenarios(seed: u64, count: u32) -> Vec<Scenario> {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -64,7 +64,7 @@ fn generate(random: &mut fastrand::Rng, seed: u64, number: u32) -> Scenario {
             0 => RebalanceProtocol::Eager,
             _ => RebalanceProtocol::Cooperative,
         },
-        start_replicas: StartReplicas::Half,
+        start_replicas: StartReplicas::One,
         ..Scenario::new("", "", rate)
     }
 }

@@ -1,9 +1,10 @@
-//! The fluid optimum: about the least cost that any policy could have, to judge policies by.
+//! The fluid optimum: approximately the lowest cost that any policy could have, as a reference for policies.
 //!
 //! A dynamic programme finds the cheapest schedule of replicas with all arrivals known in advance. Its group is simpler
-//! than the simulated one, and in each respect cheaper: messages are a fluid in one queue, so no partition is behind the
-//! others; consumers start at once; a rebalance has its price, but stops nobody. Replicas change every 15 s at most, as
-//! with an HPA. Costs between the backlogs of a grid are interpolated, so the result is an estimate of a lower bound.
+//! than the simulated one, and in each respect cheaper: messages are a fluid in one queue, so no partition is behind
+//! the others; consumers start at once; a rebalance has its price, but stops no consumer. Replicas change every 15 s at
+//! most, as with an HPA. Costs between the backlogs of a grid are interpolated, so the result is an estimate of a lower
+//! bound.
 
 use serde::Serialize;
 
@@ -135,7 +136,7 @@ impl<'a> Fluid<'a> {
         low + (high - low) * time.fract()
     }
 
-    /// Messages that so many consumers could process in a slot.
+    /// Messages that this number of consumers could process in a slot.
     fn service(&self, slot: u32, replicas: u32) -> f64 {
         let seconds = slot * SLOT..((slot + 1) * SLOT).min(self.scenario.duration);
         let all = f64::from(replicas.min(self.scenario.partitions_at(slot * SLOT)))
@@ -303,14 +304,14 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_rate_needs_what_it_needs() {
+    fn the_optimum_of_a_constant_rate_is_constant() {
         let scenario = Scenario {
             duration: 3600,
             start_replicas: StartReplicas::Count(5),
             ..Scenario::new("a", "", vec![RatePart::Constant(490.0)])
         };
         let found = optimum(&scenario);
-        // Five of 24, but for the last minute, whose messages need not be processed.
+        // Five of 24, except in the last minute, whose messages need not be processed.
         assert!((20.0..=20.9).contains(&found.cost_percent), "{found:?}");
         assert!(
             found.late_percent < 0.5 && found.scale_changes <= 4.0,

@@ -1,4 +1,4 @@
-//! Options and outcome of a run, and what is counted during one.
+//! Options and outcome of a run, and the counters during one.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl RunOptions {
         schedule.get(index(now / SLOT)).copied()
     }
 
-    /// The HPA of a policy, for a workload with so many partitions.
+    /// The HPA of a policy, for a workload with this number of partitions.
     #[must_use]
     pub fn hpa_of(&self, policy: &SimulatedPolicy, partitions: u32) -> HpaSpec {
         let mut spec = policy.hpa(partitions);
@@ -52,7 +52,7 @@ impl RunOptions {
     }
 }
 
-/// What is counted during a run.
+/// Counters during a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RunTally {
     replica_seconds: u64,
@@ -65,7 +65,7 @@ pub(super) struct RunTally {
 }
 
 impl RunTally {
-    /// Counts a second with so many pods, in which the oldest message is late or not.
+    /// Counts a second with this number of pods, in which the oldest message is late or not.
     pub(super) fn count_second(&mut self, now: u32, pods: u32, is_late: bool) {
         self.replica_seconds += u64::from(pods);
         match (is_late, self.late_since) {

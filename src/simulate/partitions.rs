@@ -31,7 +31,7 @@ impl SimulatedPartition {
         self.end - self.position
     }
 
-    /// Processes so many messages.
+    /// Processes this number of messages.
     pub fn process(
         &mut self,
         messages: u32,
@@ -100,7 +100,7 @@ impl SimulatedPartition {
     }
 }
 
-/// Shares so many messages evenly among the backlogs, without giving one more than it has. Returns what is left.
+/// Takes this number of messages evenly from the backlogs, from each at most what it has. Returns the rest.
 pub fn share_out(budget: u32, backlogs: &[u32], given: &mut Vec<u32>) -> u32 {
     given.clear();
     given.resize(backlogs.len(), 0);

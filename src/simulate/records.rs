@@ -1,4 +1,4 @@
-//! What is recorded during a run, if it is asked for.
+//! Records of a run, if they are requested.
 
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ pub struct SimulatedSync {
     pub after: u32,
 }
 
-/// Records of a run; those that were not asked for are empty.
+/// Records of a run; those that were not requested are empty.
 #[derive(Clone, Debug, Default)]
 pub struct RunRecords {
     /// One entry for each poll.

@@ -24,7 +24,7 @@ pub const REPLAY_SCENARIO: &str = "trace";
 /// Most partitions times seconds of a replay: 200 MB of arrivals.
 const CELLS_MAX: u64 = 50_000_000;
 
-/// What a replay changes, and what the trace does not say.
+/// Changes that a replay makes, and facts that the trace does not have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplayOptions {
     /// Age in seconds that messages may reach; that of scenarios if `None`.
@@ -44,7 +44,7 @@ pub struct Replay {
     pub summary: ReplaySummary,
 }
 
-/// What is known of a replay beside its scores.
+/// Facts about a replay besides its scores.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReplaySummary {
     pub group: String,
@@ -54,14 +54,14 @@ pub struct ReplaySummary {
     pub messages: u64,
     pub capacity: ReplayCapacity,
     pub recorded: RecordedOutcome,
-    /// What a reader should know about the figures, as sentences.
+    /// Notes on the figures, as sentences.
     pub notes: Vec<String>,
 }
 
 /// Turns a trace into a scenario.
 ///
 /// # Errors
-/// What the trace lacks, and what to do.
+/// The missing part of the trace, and what to do.
 pub fn replay(trace: &Trace, options: &ReplayOptions) -> Result<Replay, String> {
     let history = RecordedHistory::new(&trace.samples, CELLS_MAX)?;
     let mut notes = history.notes.clone();

@@ -132,7 +132,7 @@ pub enum Scaler {
     Flink(FlinkPolicy),
 }
 
-/// What is outside Kafka, for policies that are given it.
+/// Data from outside Kafka, for the policies that use it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Truth {
     /// Messages per second that a consumer processes.

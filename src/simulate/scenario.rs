@@ -89,7 +89,7 @@ pub enum RebalanceProtocol {
 pub struct Scenario {
     /// Name on the command line.
     pub name: Cow<'static, str>,
-    /// What it is, in a few words.
+    /// Description in a few words.
     pub about: Cow<'static, str>,
     pub duration: u32,
     /// Partitions at the end.
@@ -97,7 +97,7 @@ pub struct Scenario {
     /// Partitions before a time.
     pub fewer_partitions: Option<(u32, u32)>,
     pub rate: Vec<RatePart>,
-    /// Noise: the rate of each block of so many seconds is multiplied by 1 ± part.
+    /// Noise: the rate of each block of this number of seconds is multiplied by 1 ± part.
     pub noise: Option<(f64, u32)>,
     /// Share of the first partition in the arrivals, if it is hot.
     pub hot: Option<f64>,
@@ -122,7 +122,7 @@ pub struct Scenario {
     /// Part of the polls that fail besides.
     pub missing: f64,
     pub commit_interval: u32,
-    /// Whether members commit what they processed when partitions are revoked.
+    /// Whether members commit when partitions are revoked.
     pub commits_on_revoke: bool,
     pub start_replicas: StartReplicas,
     /// Shortest and longest time from a new pod until it joins the group.

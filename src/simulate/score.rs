@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::model::policy::scaling_totals::CostWeights;
 
-/// A change opposite to the one before is a reversal, if that was at most so many seconds earlier.
+/// A change opposite to the one before is a reversal, if that was at most this number of seconds earlier.
 pub const REVERSAL_WITHIN: u32 = 1800;
 
 /// Scores of one run, or means of several.

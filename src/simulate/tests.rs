@@ -46,7 +46,7 @@ fn generated_scenarios_depend_on_the_seed_only() {
 }
 
 #[test]
-fn all_partitions_are_enough_for_what_fits() {
+fn all_replicas_process_a_load_below_the_capacity_in_time() {
     let score = score(&short(1200.0), &SimulatedPolicy::Static);
     assert_eq!(score.late_percent, 0.0);
     // It starts with all replicas.
@@ -55,7 +55,7 @@ fn all_partitions_are_enough_for_what_fits() {
 }
 
 #[test]
-fn what_exceeds_the_capacity_is_late() {
+fn messages_above_the_capacity_are_late() {
     let score = score(&short(4800.0), &SimulatedPolicy::Static);
     // Half of the messages are processed, and the age grows by half a second per second.
     assert!(score.late_percent > 80.0, "{score:?}");
@@ -69,7 +69,7 @@ fn an_outage_makes_its_messages_late() {
         ..short(600.0)
     };
     let score = score(&scenario, &SimulatedPolicy::Static);
-    // All of the 300 s but the last one, and those that arrive until the backlog is gone.
+    // All of the 300 s except the last one, and those that arrive until the backlog is drained.
     assert!((25.0..40.0).contains(&score.late_percent), "{score:?}");
     assert!((score.max_age - 300.0).abs() < 10.0, "{score:?}");
 }
@@ -182,7 +182,7 @@ fn the_policy_notices_where_all_replicas_are_cheaper() {
     scenarios.extend(variant_scenarios());
     let is_tried = |scenario: &Scenario| match scenario.name.split_once('/') {
         Some((_, variant)) => ["slow-start", "uneven-pods"].contains(&variant),
-        // One takes long. Of a dump, most late messages are committed before a poll shows how old they are.
+        // One takes long. Late messages of a dump do not count.
         None => !["wide", "dumps"].contains(&&*scenario.name),
     };
     let (mut judged, mut wrong) = (Vec::new(), Vec::new());
@@ -208,15 +208,26 @@ fn the_policy_notices_where_all_replicas_are_cheaper() {
 }
 
 #[test]
+fn dumps_that_are_soon_processed_are_not_held_against_the_policy() {
+    let scenarios = builtin_scenarios();
+    let dumps = scenarios.iter().find(|it| it.name == "dumps").unwrap();
+    let (decision, rate, all) = judge_against_static(dumps);
+    let compared = decision.against_all.unwrap();
+    assert!(rate > all, "{rate} {all}");
+    assert!(!compared.is_all_cheaper, "{compared:?}");
+}
+
+#[test]
 fn backlogs_last_as_long_as_expected() {
     let scenarios = builtin_scenarios();
     let drains = ["outage", "dumps", "downstream"].map(|name| {
         let scenario = scenarios.iter().find(|it| it.name == name).unwrap();
         judge_against_static(scenario).0.drain
     });
-    // A backlog that hardly shrinks makes small errors of the capacity large, so the last one counts.
-    let is_good =
-        |drain: DrainCalibration| (drain.expected - drain.actual).abs() < 0.25 * drain.actual;
+    // A backlog that hardly shrinks makes small errors of the capacity large.
+    let is_good = |drain: DrainCalibration| {
+        (drain.expected - drain.actual).abs() < 0.25 * drain.actual && drain.mean_error < 0.25
+    };
     let are_good = drains.iter().all(|drain| drain.is_none_or(is_good));
     assert!(are_good && drains[0].is_some(), "{drains:#?}");
 }

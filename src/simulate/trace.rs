@@ -1,4 +1,4 @@
-//! Traces: what happened to a consumer group, as a text file of one JSON document per line.
+//! Traces: the recorded history of a consumer group, as a text file of one JSON document per line.
 //!
 //! The first line is a [`TraceHeader`]. Every other line is a [`TraceSample`], complete in itself, so that a file whose
 //! recording was interrupted can be read up to its last whole line, and continued.
@@ -30,7 +30,7 @@ pub const TRACE_PARTITIONS_MAX: usize = 10_000;
 /// [`SAMPLE_POSITIONS`] more.
 pub const TRACE_POSITIONS_MAX: usize = 8_000_000;
 
-/// What a sample takes itself, in positions.
+/// Size of a sample itself, in positions.
 const SAMPLE_POSITIONS: usize = 20;
 
 /// Topic of a recorded simulation.
@@ -90,7 +90,7 @@ impl TraceSample {
         }
     }
 
-    /// What it counts towards [`TRACE_POSITIONS_MAX`].
+    /// Size that counts towards [`TRACE_POSITIONS_MAX`].
     #[must_use]
     pub fn weight(&self) -> usize {
         let partitions: usize = self.topics.values().map(Vec::len).sum();
@@ -105,11 +105,11 @@ pub struct Trace {
     pub header: TraceHeader,
     /// In the order of time.
     pub samples: Vec<TraceSample>,
-    /// Length in bytes of the header and the whole samples. What is after it is a line that was cut off.
+    /// Length in bytes of the header and the whole samples. Bytes after it are a line that was cut off.
     pub whole_bytes: usize,
 }
 
-/// What is wrong with a trace.
+/// An error in a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceError {
     /// Line of the file, from 1; `None` if it is not about one line.
@@ -148,7 +148,7 @@ impl Trace {
     /// Reads a trace. A last line without an end that is not complete is left out.
     ///
     /// # Errors
-    /// What is wrong, with the line.
+    /// The error, with the line.
     pub fn parse(text: &str) -> Result<Self, TraceError> {
         let mut header: Option<TraceHeader> = None;
         let mut samples: Vec<TraceSample> = Vec::new();
@@ -191,7 +191,7 @@ impl Trace {
     }
 }
 
-/// What is wrong with a trace that would take too much memory.
+/// The error of a trace that would take too much memory.
 fn too_large() -> String {
     format!(
         "the trace up to here has more than {TRACE_POSITIONS_MAX} offsets of partitions, counting {SAMPLE_POSITIONS} for \

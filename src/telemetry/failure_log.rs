@@ -1,5 +1,10 @@
 //! Logs a failure once, not at every attempt.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::log_interval::LogInterval;
+
 /// The last failure of a retried operation, so that a failure is logged when it first occurs or changes, and its
 /// recovery once.
 ///
@@ -42,8 +47,40 @@ impl<E: PartialEq> FailureLog<E> {
     }
 }
 
+/// How requests to another server fail, as logged last. Some may fail while others succeed, as whoever causes them
+/// likes, so that a change is logged at most once a minute.
+#[derive(Debug)]
+pub struct RequestFailureLog<E> {
+    logged: Mutex<Option<E>>,
+    interval: LogInterval,
+}
+
+impl<E> Default for RequestFailureLog<E> {
+    fn default() -> Self {
+        Self {
+            logged: Mutex::new(None),
+            interval: LogInterval::default(),
+        }
+    }
+}
+
+impl<E: PartialEq> RequestFailureLog<E> {
+    /// Records a request at `now`, and how it failed, if it did. Returns whether to log that.
+    #[must_use = "log the request"]
+    pub fn record(&self, failed: Option<E>, now: Instant) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = *logged != failed && self.interval.is_due(now);
+        if is_due {
+            *logged = failed;
+        }
+        is_due
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -58,5 +95,26 @@ mod tests {
         assert_eq!(log.record_success(), Some("no answer"));
         assert!(!log.is_failing());
         assert_eq!(log.record_failure("no answer"), Some(&"no answer"));
+    }
+
+    #[test]
+    fn requests_that_fail_in_turn_are_logged_once_a_minute() {
+        let began = Instant::now();
+        for kinds in [
+            [Some("no answer"), None],
+            [Some("no answer"), Some("refused")],
+        ] {
+            let log = RequestFailureLog::default();
+            let lines = (0..1800).filter(|tenths| {
+                let failed = kinds[usize::from(tenths % 2 == 1)];
+                log.record(failed, began + Duration::from_millis(100 * tenths))
+            });
+            assert_eq!(lines.count(), 3);
+        }
+        let log = RequestFailureLog::default();
+        assert!(!log.record(None, began));
+        assert!(log.record(Some("no answer"), began));
+        assert!(!log.record(Some("no answer"), began + Duration::from_secs(100)));
+        assert!(log.record(None, began + Duration::from_secs(100)));
     }
 }

@@ -17,7 +17,7 @@ pub struct Family {
     pub name: &'static str,
     /// The type, as Prometheus's text format writes it.
     pub kind: &'static str,
-    /// What its samples mean.
+    /// Meaning of its samples.
     pub help: &'static str,
     /// The labels of its samples.
     pub labels: Cow<'static, [&'static str]>,

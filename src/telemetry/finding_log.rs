@@ -27,7 +27,7 @@ impl Default for FindingLog {
 }
 
 impl FindingLog {
-    /// Takes in a finding that is new at `now`.
+    /// Records a finding that is new at `now`.
     pub fn record(&mut self, finding: &Finding, now: Instant) {
         let raised = FindingRaised(finding);
         match self.may_log(finding, now) {

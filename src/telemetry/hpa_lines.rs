@@ -1,4 +1,4 @@
-//! Bounds how many lines about writes to HPAs, and to what they scale, are logged.
+//! Bounds the number of log lines about writes to HPAs and their workloads.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use super::namespace_lines::namespace_lines;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::token_bucket::KeyedTokenBuckets;
 
-/// Whether a line about this HPA may be logged now. Metrics count what is not logged.
+/// Whether a line about this HPA may be logged now. Metrics count writes that are not logged.
 pub(super) fn may_log(hpa: &HpaKey) -> bool {
     static LINES: LazyLock<Mutex<KeyedTokenBuckets<String>>> =
         LazyLock::new(|| Mutex::new(namespace_lines()));

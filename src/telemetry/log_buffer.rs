@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-/// What was logged so far. Clones write to the same log.
+/// The log so far. Clones write to the same log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 

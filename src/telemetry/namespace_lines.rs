@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::units::token_bucket::{KeyedTokenBuckets, RateLimit};
 
-/// Lines about one namespace. Whoever may write HPAs there can cause any number.
+/// Lines about one namespace. Users who may write HPAs there can cause any number.
 const EACH: RateLimit = RateLimit {
     interval: Duration::from_secs(1),
     burst: 100,

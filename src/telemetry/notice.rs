@@ -33,7 +33,7 @@ impl EventWritten {
 #[derive(Debug)]
 pub struct EventUnwritten<'a> {
     pub namespace: &'a str,
-    /// Why, if that differs from the last time.
+    /// The reason, if it differs from the last one.
     pub reason: Option<&'a dyn Error>,
 }
 

@@ -76,7 +76,7 @@ impl UpstreamRestored<'_> {
     }
 }
 
-/// The rest of an answer was given up, because its caller read nothing of it for too long.
+/// The rest of an answer was dropped, because its caller did not read it for too long.
 #[derive(Debug)]
 pub struct AnswerUnread;
 

@@ -19,6 +19,7 @@ const SCHEMA: &str = "charts/lagwise/values.schema.json";
 const VALUES: &str = "charts/lagwise/values.yaml";
 const README: &str = "charts/lagwise/README.md";
 const ALERTS: &str = "charts/lagwise/files/alerts.yaml";
+const KMINION_NAMES: &str = "charts/lagwise/files/kminion-names.yaml";
 const ALLOWED: &str = "charts/lagwise/files/annotations-of-bound-users.txt";
 const DASHBOARD: &str = "charts/lagwise/files/dashboard.json";
 
@@ -188,6 +189,8 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
     let mut queries: Vec<(String, String)> = rules(&alerts)
         .map(|rule| (text(&rule["alert"]), text(&rule["expr"])))
         .collect();
+    let kminion = read_yaml(KMINION_NAMES);
+    queries.extend(rules(&kminion).map(|rule| (text(&rule["record"]), text(&rule["expr"]))));
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
@@ -211,8 +214,18 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
     }
     let quoted = Regex::new(r#""[^"]*""#).unwrap();
     let name = Regex::new(r"\b[a-z]+(?:_[a-z0-9]+)+\b").unwrap();
-    // Words of PromQL and Grafana.
-    let words = ["label_values", "group_left", "histogram_quantile"];
+    // Words of PromQL and Grafana, and labels of kminion.
+    let words = [
+        "label_values",
+        "label_replace",
+        "count_values",
+        "group_left",
+        "histogram_quantile",
+        "group_id",
+        "topic_name",
+        "partition_id",
+        "partition_count",
+    ];
     let mut problems = Vec::new();
     for (place, query) in &queries {
         let bare = quoted.replace_all(query, "");

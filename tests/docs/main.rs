@@ -7,7 +7,7 @@
 //! - `sh guide` is run by the end-to-end test `guide`, on a real Kafka and a real Kubernetes control plane;
 //! - `sh skip=REASON` is not run, for one of the [reasons](NOT_RUN);
 //! - `output`, right after it, is what the command prints;
-//! - `output snapshot=PATH` is what a snapshot of the unit tests holds, for commands that need a cluster.
+//! - `output snapshot=PATH` is the content of a snapshot of the unit tests, for commands that need a cluster.
 //!
 //! The reference pages are generated from the code. `LAGWISE_UPDATE_DOCS=1 cargo test --test docs` rewrites them, and
 //! the output of commands.
@@ -25,7 +25,8 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use lagwise::model::diagnostics::preflight::PreflightProblem;
-use lagwise::model::settings::FileSection;
+use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
+use lagwise::model::settings::{FileSection, SETTINGS};
 use markdown::{Block, Page};
 use regex::Regex;
 use repository::{folder, markdown_files, rust_text};
@@ -122,7 +123,7 @@ fn named_scenarios_exist() {
         let missing: Vec<&str> = name
             .captures_iter(&page.text)
             .map(|found| found.extract::<2>())
-            // Targets of the log are written alike.
+            // Log targets have the same form.
             .filter(|(_, [suite, _])| *suite != "lagwise")
             .filter(|(_, [suite, scenario])| {
                 let path = folder().join(format!("tests/e2e/{suite}.rs"));
@@ -217,6 +218,106 @@ fn every_command_of_the_guides_is_run_or_says_why_not() {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
+/// The Secret that a recipe creates has the files that its values read, and there is a namespace for it.
+#[test]
+fn recipes_create_the_secrets_that_their_values_read() {
+    const NAMESPACE: &str = "kubectl create namespace lagwise";
+    const SECRET: &str = "--namespace lagwise create secret generic kafka-login";
+    let key = Regex::new(r"--from-(?:file|literal)=([a-zA-Z0-9.-]+)").unwrap();
+    let include = Regex::new(r"/(charts/lagwise/examples/[a-z-]+\.yaml)").unwrap();
+    let file = Regex::new(r"/etc/lagwise/kafka/([a-z0-9.-]+[a-z0-9])").unwrap();
+    let (mut problems, mut count) = (Vec::new(), 0);
+    for path in markdown_files() {
+        let mut created = BTreeSet::new();
+        for block in Page::read(&path).blocks() {
+            let text = block.content.as_str();
+            if let Some((before, after)) = text.split_once(SECRET) {
+                let keys = key.captures_iter(after).map(|found| found[1].to_owned());
+                created = keys.collect();
+                if !before.contains(NAMESPACE) {
+                    problems.push(format!("{path}:{}: no {NAMESPACE}", block.line));
+                }
+            }
+            for example in include.captures_iter(text) {
+                let values = fs::read_to_string(folder().join(&example[1])).unwrap();
+                if !values.contains("existingSecret: {name: kafka-login}") {
+                    continue;
+                }
+                count += 1;
+                for read in file.captures_iter(&values) {
+                    if !created.contains(&read[1]) {
+                        let line = block.line;
+                        problems.push(format!("{path}:{line}: nothing creates {}", &read[0]));
+                    }
+                }
+            }
+        }
+    }
+    assert!(count >= 8, "only {count} values with a Secret are shown");
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+/// Of commands that no test runs: subcommands and options of lagwise, annotations, and what is passed to Helm.
+#[test]
+fn names_in_shown_commands_exist() {
+    let annotation = Regex::new(r"lagwise\.dev/[a-z-]+[a-z]").unwrap();
+    let values = Regex::new(r"--values ([a-z-]+\.yaml)").unwrap();
+    let set = Regex::new(r"--set ([A-Za-z.]+)=").unwrap();
+    let schema = fs::read_to_string(folder().join("charts/lagwise/values.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let (mut problems, mut count) = (Vec::new(), 0);
+    for path in markdown_files() {
+        let blocks = Page::read(&path).blocks();
+        for block in blocks.iter().filter(|block| block.language() == "sh") {
+            let mut missing = |what: &str| problems.push(format!("{path}:{}: {what}", block.line));
+            for found in annotation.find_iter(&block.content) {
+                let key = found.as_str();
+                let name = key.strip_prefix(PREFIX);
+                let is_known = SETTINGS.iter().any(|setting| Some(setting.key) == name)
+                    || WRITTEN.iter().any(|(written, _)| *written == key);
+                if !is_known {
+                    missing(&format!("there is no annotation {key}"));
+                }
+            }
+            for found in values.captures_iter(&block.content) {
+                let example = format!("charts/lagwise/examples/{}", &found[1]);
+                let is_on_page = blocks
+                    .iter()
+                    .any(|b| b.attribute("file") == Some(&found[1]));
+                if !is_on_page && &found[1] != "values.yaml" && !folder().join(&example).exists() {
+                    missing(&format!("there is no {example}"));
+                }
+            }
+            for found in set.captures_iter(&block.content) {
+                let mut keys = found[1].split('.');
+                let value = keys.try_fold(&schema, |at, key| at.get("properties")?.get(key));
+                if value.is_none() {
+                    missing(&format!("the chart has no value {}", &found[1]));
+                }
+            }
+            let lines = block.content.replace("\\\n", " ");
+            for line in lines.lines() {
+                let Some(arguments) = line.strip_prefix("lagwise ") else {
+                    continue;
+                };
+                count += 1;
+                // Up to a pipe, a file or a comment.
+                let arguments = arguments
+                    .split(['|', '<', '>', '#'])
+                    .next()
+                    .unwrap_or_default();
+                let (code, printed) = run(&format!("lagwise {arguments} --help"), place.path());
+                if code != "0" {
+                    missing(&format!("{line}: {printed}"));
+                }
+            }
+        }
+    }
+    assert!(count > 40, "only {count} commands are shown");
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
 #[test]
 fn commands_print_what_is_shown() {
     let mut count = 0;
@@ -281,7 +382,7 @@ fn refused_cluster(page: &Page, block: &Block, place: &Path) -> Option<String> {
     // What secrets refer to is not there.
     let reference = Regex::new(r"\$\{(env|file):[^}]*\}").unwrap();
     let mut entry = reference.replace_all(&block.content, "secret").into_owned();
-    // Nor are the files of certificates.
+    // The same holds for files of certificates.
     let made = rcgen::generate_simple_self_signed(["kafka".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     for (name, content) in [

@@ -247,7 +247,7 @@ fn command_line() -> String {
 }
 
 fn help(command: &mut clap::Command, name: &str, page: &mut String) {
-    // Whoever makes the page may have some of these variables set.
+    // Some of these variables may be set in the environment that generates the page.
     *command = std::mem::take(command).mut_args(|argument| argument.hide_env_values(true));
     let text = command.render_long_help().to_string();
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
@@ -334,7 +334,7 @@ fn only_key(schema: &Value) -> String {
     entries.next().map(|(key, _)| key).unwrap_or_default()
 }
 
-/// What a value may be.
+/// Allowed values.
 fn kind(schema: &Value) -> String {
     if let Some(variants) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
         let names: Vec<String> = variants
@@ -372,7 +372,7 @@ fn kind(schema: &Value) -> String {
     }
 }
 
-/// What a value means, and each of its variants.
+/// Meaning of a value, and of each of its variants.
 fn meaning(schema: &Value) -> String {
     let mut text = description(schema).to_owned();
     for variant in schema["oneOf"].as_array().into_iter().flatten() {

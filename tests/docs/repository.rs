@@ -25,7 +25,7 @@ pub(crate) fn rust_text() -> String {
     all
 }
 
-/// What a snapshot of the unit tests holds, below its header.
+/// The content of a snapshot of the unit tests, without its header.
 pub(crate) fn snapshot(path: &str) -> String {
     let text =
         fs::read_to_string(folder().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -50,7 +50,7 @@ const STEPS: &[Step] = &[
         ceiling: "4",
         rule: "clamped",
     },
-    // For this group alone, and so before what is for all.
+    // An annotation for this group alone takes precedence over the one for all groups.
     Step {
         annotations: &["even-", "threads-per-replica.billing=6"],
         replicas: 3,
@@ -92,7 +92,7 @@ fn replicas_follow_what_is_set_on_the_hpa(testbed: &Testbed) -> Result<()> {
     kafka.produce_to(&topic, &[(0, 550)])?;
     let options = Options::main(&kafka.bootstrap());
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
-    // Neither the group's name is a label value, nor is a topic named: it is the one with commits.
+    // The group's name is no label value, and no topic is named, so the topic with commits counts.
     plane.apply(&namespace, &workload("billing", &[("group", "billing")]))?;
     annotate(plane, &namespace, &[&format!("consumer-group={group}")])?;
     let series = ReplicaSeries::record(plane, &namespace, "billing")?;

@@ -4,9 +4,9 @@
 mod access;
 mod callers;
 mod certificates;
-mod crowd;
 mod faults;
 mod floods;
+mod many_clients;
 mod matrix;
 mod page;
 mod page_crowd;
@@ -16,7 +16,7 @@ mod scrapers;
 mod secrets;
 mod shared;
 mod soak;
-mod strangers;
+mod unauthorized;
 mod upstream;
 
 use std::path::PathBuf;
@@ -44,11 +44,11 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
     ("api::random_requests", random::random_requests),
     (
-        "api::kubectl_and_namespaces_live_with_it",
-        paths::kubectl_and_namespaces_live_with_it,
+        "api::kubectl_and_namespace_deletion_work",
+        paths::kubectl_and_namespace_deletion_work,
     ),
     (
-        "api::a_shared_certificate_is_renewed_under_readers",
+        "api::a_shared_certificate_is_renewed_while_clients_connect",
         shared::is_renewed_under_readers,
     ),
     (
@@ -61,32 +61,32 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         access::metrics_with_authorization,
     ),
     (
-        "api::strangers_do_not_keep_the_front_proxy_out",
-        strangers::do_not_keep_the_front_proxy_out,
+        "api::unauthorized_clients_do_not_block_the_front_proxy",
+        unauthorized::unauthorized_clients_do_not_block_the_front_proxy,
     ),
     (
-        "api::strangers_on_random_paths_hold_nobody_up",
-        strangers::on_random_paths_hold_nobody_up,
+        "api::unauthorized_clients_on_random_paths_do_not_delay_others",
+        unauthorized::unauthorized_clients_on_random_paths_do_not_delay_others,
     ),
     (
-        "api::rights_are_taken_away_and_given_back",
-        faults::rights_are_taken_away_and_given_back,
+        "api::rights_are_revoked_and_granted_again",
+        faults::rights_are_revoked_and_granted_again,
     ),
     (
         "api::a_new_authority_is_trusted_without_restart",
         faults::a_new_authority_is_trusted_without_restart,
     ),
     (
-        "api::an_api_server_that_refuses_is_borne",
-        upstream::refusals_are_borne,
+        "api::errors_of_the_api_server_are_tolerated",
+        upstream::errors_of_the_api_server_are_tolerated,
     ),
     (
-        "api::watches_are_cut_and_rights_taken_away",
-        upstream::watches_are_cut_and_rights_taken_away,
+        "api::watches_are_cut_and_rights_are_revoked",
+        upstream::watches_are_cut_and_rights_are_revoked,
     ),
     (
-        "api::a_silent_network_is_borne",
-        upstream::a_silent_network_is_borne,
+        "api::a_silent_network_is_tolerated",
+        upstream::a_silent_network_is_tolerated,
     ),
     (
         "api::the_api_server_is_restarted",
@@ -101,20 +101,20 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 /// Scenarios of a daemon without Kubernetes.
 pub(crate) const ALONE: &[(&str, Test)] = &[
     (
-        "api::certificates_are_replaced_under_readers",
-        certificates::are_replaced_under_readers,
+        "api::certificates_are_replaced_while_clients_connect",
+        certificates::certificates_are_replaced_while_clients_connect,
     ),
     (
-        "api::probes_beside_idle_connections",
-        scrapers::beside_idle_connections,
+        "api::probes_answer_despite_idle_connections",
+        scrapers::probes_answer_despite_idle_connections,
     ),
     (
-        "api::probes_beside_unfinished_requests",
-        scrapers::beside_unfinished_requests,
+        "api::probes_answer_despite_unfinished_requests",
+        scrapers::probes_answer_despite_unfinished_requests,
     ),
     (
-        "api::nothing_is_told_openly",
-        scrapers::nothing_is_told_openly,
+        "api::pages_of_all_namespaces_are_not_public",
+        scrapers::pages_of_all_namespaces_are_not_public,
     ),
 ];
 
@@ -122,32 +122,32 @@ pub(crate) const ALONE: &[(&str, Test)] = &[
 pub(crate) const LONG: &[(&str, Test)] = &[
     ("api::scrapers_that_do_not_read", scrapers::that_do_not_read),
     (
-        "api::strangers_in_random_namespaces_hold_nobody_up",
-        strangers::in_random_namespaces_hold_nobody_up,
+        "api::unauthorized_clients_in_random_namespaces_do_not_delay_others",
+        unauthorized::unauthorized_clients_in_random_namespaces_do_not_delay_others,
     ),
     (
         "api::floods_of_tokens_leave_reviews_to_others",
-        floods::of_tokens_leave_reviews_to_others,
+        floods::floods_of_tokens_leave_reviews_to_others,
     ),
     (
-        "api::a_crowd_does_not_hold_up_a_good_client",
-        crowd::does_not_hold_up_a_good_client,
+        "api::many_clients_do_not_delay_another_one",
+        many_clients::many_clients_do_not_delay_another_one,
     ),
     ("api::scrapers_that_never_rest", scrapers::that_never_rest),
     (
-        "api::floods_of_handshakes_hold_nobody_up",
-        floods::of_handshakes_hold_nobody_up,
+        "api::floods_of_handshakes_do_not_delay_others",
+        floods::floods_of_handshakes_do_not_delay_others,
     ),
     ("api::the_page_of_a_thousand_hpas", page_crowd::in_a_browser),
     ("api::scrapers_that_trickle", scrapers::that_trickle),
     ("api::soak_with_churn", soak::with_churn),
     (
-        "api::a_silent_watch_is_given_up",
-        upstream::a_silent_watch_is_given_up,
+        "api::a_silent_watch_is_ended",
+        upstream::a_silent_watch_is_ended,
     ),
     (
-        "api::strangers_do_not_keep_the_api_server_out",
-        strangers::do_not_keep_the_api_server_out,
+        "api::unauthorized_clients_do_not_block_the_api_server",
+        unauthorized::unauthorized_clients_do_not_block_the_api_server,
     ),
 ];
 
@@ -236,7 +236,7 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
-    /// The path of the group's lag, as that namespace asks for it.
+    /// The path of the group's lag for requests of that namespace.
     fn metric(&self, namespace: &str) -> String {
         metric_path(
             namespace,

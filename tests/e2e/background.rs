@@ -12,7 +12,7 @@ pub(crate) struct BackgroundTasks {
     tasks: JoinSet<Result<()>>,
 }
 
-/// What all tasks share: whether they must end, and how often they have done their work.
+/// State that all tasks share: whether they must end, and how often they have done their work.
 #[derive(Clone, Default)]
 pub(crate) struct TaskControl {
     is_stopped: Arc<AtomicBool>,
@@ -58,4 +58,9 @@ impl BackgroundTasks {
         }
         Ok(self.rounds())
     }
+}
+
+/// Runs this on separate threads, so that the tasks of a flood do not delay the measured client.
+pub(crate) fn apart<T>(measured: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::task::block_in_place(|| tokio::runtime::Runtime::new()?.block_on(measured))
 }

@@ -18,8 +18,8 @@ use crate::testbed::{Testbed, unique};
 
 /// Long scenarios.
 pub(crate) const LONG: &[(&str, Test)] = &[(
-    "brokers::each_hangs_dies_and_comes_back",
-    each_hangs_dies_and_comes_back,
+    "brokers::each_broker_hangs_fails_and_recovers",
+    each_broker_hangs_fails_and_recovers,
 )];
 
 /// From one sweep's start to the next one's, and how long one may take.
@@ -119,7 +119,7 @@ fn reading(observation: &Observation, group: usize, topic: &str) -> Option<(i64,
     Some((committed, end))
 }
 
-fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
+fn each_broker_hangs_fails_and_recovers(testbed: &Testbed) -> Result<()> {
     let options = KafkaOptions {
         brokers: 3,
         properties: vec![("default.replication.factor".into(), "1".into())],

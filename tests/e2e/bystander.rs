@@ -1,5 +1,6 @@
-//! A bystander: a program that answers a request with some milliseconds of work and has nothing to do with lagwise. How
-//! much later it answers during an attack is what the shared cores explain.
+//! A bystander: an unrelated program that answers requests with some milliseconds of work, as a control measurement.
+//! Before it answers, it sends a request to another thread, as lagwise does to the API server, or the API server to
+//! lagwise. Its own delay during an attack shows the effect of the shared cores alone.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
@@ -13,12 +14,12 @@ use anyhow::Result;
 
 use crate::latencies::Latencies;
 
-/// Most work for an answer, so that it is no load of its own.
+/// Maximum work for an answer, so that the bystander causes no significant load.
 const MOST_WORK: Duration = Duration::from_millis(3);
 /// Pause between two requests.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// It is asked as long as this lives.
+/// A running bystander. It gets requests until it is dropped.
 pub(crate) struct Bystander {
     stop: Arc<AtomicBool>,
     answers: Arc<Mutex<Latencies>>,
@@ -28,20 +29,31 @@ pub(crate) struct Bystander {
 impl Bystander {
     /// Starts one whose answers take this much work, or a little less.
     pub(crate) fn start(work: Duration) -> Result<Self> {
-        let rounds = rounds_in(work.min(MOST_WORK));
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let mut asking = TcpStream::connect(listener.local_addr()?)?;
-        let (mut answering, _) = listener.accept()?;
-        asking.set_nodelay(true)?;
-        answering.set_nodelay(true)?;
+        // Work before its request, in the other thread, and after that.
+        let rounds = rounds_in(work.min(MOST_WORK)) / 3;
+        let ((mut asking, mut asked), (mut passing, mut last)) = (connection()?, connection()?);
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let noted: Arc<Mutex<Latencies>> = Arc::clone(&answers);
         let stopped = Arc::clone(&stop);
+        let pass_on = thread::spawn(move || {
+            let mut byte = [0];
+            while asked.read_exact(&mut byte).is_ok() {
+                byte = [work_for(rounds)];
+                let passed = passing.write_all(&byte);
+                if passed.and_then(|()| passing.read_exact(&mut byte)).is_err() {
+                    break;
+                }
+                byte = [work_for(rounds)];
+                if asked.write_all(&byte).is_err() {
+                    break;
+                }
+            }
+        });
         let answer = thread::spawn(move || {
             let mut byte = [0];
-            while answering.read_exact(&mut byte).is_ok() {
+            while last.read_exact(&mut byte).is_ok() {
                 byte = [work_for(rounds)];
-                if answering.write_all(&byte).is_err() {
+                if last.write_all(&byte).is_err() {
                     break;
                 }
             }
@@ -63,11 +75,11 @@ impl Bystander {
         Ok(Self {
             stop,
             answers,
-            threads: vec![ask, answer],
+            threads: vec![ask, pass_on, answer],
         })
     }
 
-    /// Its answers since the last call.
+    /// Response times since the last call.
     pub(crate) fn take(&self) -> Latencies {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *answers)
@@ -81,6 +93,16 @@ impl Drop for Bystander {
             let _ = thread.join();
         }
     }
+}
+
+/// Both ends of a connection.
+fn connection() -> Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    Ok((near, far))
 }
 
 /// How many rounds of work take this long, by the fastest of some tries.

@@ -32,8 +32,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         bound::holds_against_another_metric_and_follows_new_partitions,
     ),
     (
-        "cap::a_topic_that_may_not_be_read_moves_nothing",
-        bound::a_topic_that_may_not_be_read_moves_nothing,
+        "cap::a_forbidden_topic_changes_nothing",
+        bound::a_forbidden_topic_changes_nothing,
     ),
     ("cap::advise_writes_nothing", bound::advise_writes_nothing),
     (
@@ -49,40 +49,40 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         reach::several_topics_cap_as_they_are_assigned,
     ),
     (
-        "cap::the_users_number_is_never_lost",
-        users::the_users_number_is_never_lost,
+        "cap::the_users_maximum_is_never_lost",
+        users::the_users_maximum_is_never_lost,
     ),
     (
-        "cap::every_way_to_write_it_ends_well",
-        users::every_way_to_write_it_ends_well,
+        "cap::every_way_to_write_max_replicas_keeps_the_users_maximum",
+        users::every_way_to_write_max_replicas_keeps_the_users_maximum,
     ),
     (
-        "cap::odd_hpas_are_held_or_left_alone",
-        odd::odd_hpas_are_held_or_left_alone,
+        "cap::unusual_hpas_are_capped_or_skipped",
+        odd::unusual_hpas_are_capped_or_skipped,
     ),
     ("cap::users_can_be_bound", bind::users_can_be_bound),
     (
-        "cap::without_the_policy_a_patch_holds_it",
-        patch::without_the_policy_a_patch_holds_it,
+        "cap::without_the_policy_a_patch_applies_the_cap",
+        patch::without_the_policy_a_patch_applies_the_cap,
     ),
 ];
 
 /// Scenarios that need several brokers.
 pub(crate) const BROKERS: &[(&str, Test)] = &[(
-    "cap::nothing_moves_while_anything_is_unknown",
-    bound::nothing_moves_while_anything_is_unknown,
+    "cap::nothing_changes_while_anything_is_unknown",
+    bound::nothing_changes_while_anything_is_unknown,
 )];
 
-/// Long scenarios. The fight without the policy takes a minute and a half: unit tests cover its pauses between writes,
-/// and `every_way_to_write_it_ends_well` has a fight in every run.
+/// Long scenarios. The write conflict without the policy takes a minute and a half: unit tests cover its pauses between writes,
+/// and `every_way_to_write_max_replicas_keeps_the_users_maximum` has a conflict in every run.
 pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "cap::many_hpas_cost_the_same_each",
         many::cost_the_same_each,
     ),
     (
-        "cap::without_the_policy_a_fight_is_bounded",
-        patch::without_the_policy_a_fight_is_bounded,
+        "cap::without_the_policy_conflicting_writes_are_bounded",
+        patch::without_the_policy_conflicting_writes_are_bounded,
     ),
     (
         "cap::an_older_cluster_gets_the_advice_that_it_can_follow",
@@ -220,7 +220,7 @@ impl<'a> Scene<'a> {
             json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "roleRef": role, "subjects": account})
         };
         let patch = json!([{"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["get", "patch"]}]);
-        let look = json!([{
+        let read = json!([{
             "apiGroups": ["admissionregistration.k8s.io"],
             "resources": ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
             "resourceNames": ["lagwise-cap"],
@@ -229,7 +229,7 @@ impl<'a> Scene<'a> {
         let rights = json!({"apiVersion": "v1", "kind": "List", "items": [
             role("Role", "cap", patch),
             binding("RoleBinding", "cap", "Role"),
-            role("ClusterRole", &name, look),
+            role("ClusterRole", &name, read),
             binding("ClusterRoleBinding", &name, "ClusterRole"),
         ]});
         self.plane.apply(&self.namespace, &rights.to_string())
@@ -271,10 +271,10 @@ impl<'a> Scene<'a> {
 
     /// Waits until the HPA has no annotation of lagwise.
     fn wait_until_unmarked(&self) -> Result<()> {
-        poll_until(WITHIN, "the marks to be gone", || {
+        poll_until(WITHIN, "the annotations to be removed", || {
             let annotations = self.hpa()?["metadata"]["annotations"].clone();
-            let marks = ["lagwise.dev/ceiling", "lagwise.dev/user-max-replicas"];
-            let gone = marks.iter().all(|mark| annotations[*mark].is_null());
+            let keys = ["lagwise.dev/ceiling", "lagwise.dev/user-max-replicas"];
+            let gone = keys.iter().all(|key| annotations[*key].is_null());
             ensure!(gone, "{annotations}");
             Ok(())
         })

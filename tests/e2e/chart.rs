@@ -34,20 +34,20 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         rendering::every_set_of_values_renders,
     ),
     (
-        "chart::mistakes_are_refused_with_the_name_of_the_key",
-        rendering::mistakes_are_refused_with_the_name_of_the_key,
+        "chart::errors_of_mistakes_name_the_key",
+        rendering::errors_of_mistakes_name_the_key,
     ),
     (
-        "chart::mistakes_in_the_configuration_are_refused",
-        rendering::mistakes_in_the_configuration_are_refused,
+        "chart::mistakes_in_the_configuration_are_rejected",
+        rendering::mistakes_in_the_configuration_are_rejected,
     ),
     (
         "chart::values_have_their_effect",
         rendering::values_have_their_effect,
     ),
     (
-        "chart::kustomize_makes_partitions_and_replicas_from_one_number",
-        rendering::kustomize_makes_partitions_and_replicas_from_one_number,
+        "chart::kustomize_sets_partitions_and_replicas_from_one_number",
+        rendering::kustomize_sets_partitions_and_replicas_from_one_number,
     ),
     (
         "chart::network_policy_has_the_ports_of_all_broker_addresses",
@@ -70,16 +70,16 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         upgrades::upgrades_and_rollbacks_follow_the_values,
     ),
     (
-        "chart::installed_it_scales_and_leaves_nothing_behind",
-        installed_it_scales_and_leaves_nothing_behind,
+        "chart::an_installed_chart_scales_and_is_removed_completely",
+        an_installed_chart_scales_and_is_removed_completely,
     ),
 ];
 
 /// Long scenarios.
 pub(crate) const LONG: &[(&str, Test)] = &[
     (
-        "chart::what_others_have_is_refused_with_a_reason",
-        neighbours::what_others_have_is_refused_with_a_reason,
+        "chart::objects_of_others_are_refused_with_a_reason",
+        neighbours::objects_of_others_are_refused_with_a_reason,
     ),
     (
         "chart::the_rights_of_each_mode_are_those_in_use",
@@ -98,7 +98,7 @@ fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/lagwise")
 }
 
-/// Copies what is in a folder.
+/// Copies the contents of a folder.
 pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
@@ -172,7 +172,7 @@ fn helms_own_certificate_is_kept_over_upgrades(testbed: &Testbed) -> Result<()> 
     Ok(())
 }
 
-fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()> {
+fn an_installed_chart_scales_and_is_removed_completely(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("chart")?;
     let (topic, group) = (unique("orders"), unique("billing"));

@@ -1,4 +1,4 @@
-//! `lagwise check` on a real Kafka and a real control plane: it passes what is right, and names what is wrong.
+//! `lagwise check` on a real Kafka and a real control plane: correct setups pass, and problems are named.
 
 use std::path::Path;
 
@@ -88,9 +88,9 @@ fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
         &[&topic],
         &["login: kafka_login_refused"],
     )?;
-    let told = refused.last().context("no line")?;
-    let message = told["message"].as_str().unwrap_or_default();
-    ensure!(message.contains("Authentication failed"), "{told}");
+    let line = refused.last().context("no line")?;
+    let message = line["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("Authentication failed"), "{line}");
     expect(
         SASL_PASSWORD,
         &[&topic],
@@ -126,7 +126,7 @@ fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
         cost.contains("over 1 connection in a poll of 1 group"),
         "{cost}"
     );
-    // Nobody listens there.
+    // No server listens there.
     let mut unreachable = config(SASL_PASSWORD, &[&topic]);
     unreachable["clusters"][0]["properties"]["bootstrap.servers"] =
         json!(format!("127.0.0.1:{}", free_port()?));
@@ -139,7 +139,7 @@ fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Deletes what the scenario leaves.
+/// Deletes the objects of the scenario.
 struct Cleanup<'a>(&'a ControlPlane, &'a str);
 
 impl Drop for Cleanup<'_> {
@@ -260,12 +260,12 @@ pub(crate) fn passes(
         .iter()
         .find(|line| line["check"] == "rights" && line["section"] == "Kubernetes");
     let rights = rights.context("no line about rights")?["details"].as_array();
-    let asked: Vec<_> = rights
+    let checked_rights: Vec<_> = rights
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    let mut unasked = Vec::new();
+    let mut unchecked = Vec::new();
     for rule in granted {
         let texts = |key: &str| {
             let list = rule[key].as_array().into_iter().flatten();
@@ -291,12 +291,12 @@ pub(crate) fn passes(
                     for name in &names {
                         let right = format!("{verb} {resource}{group}{name}");
                         let place = format!("{right} in namespace ");
-                        let is_asked = asked
+                        let is_checked = checked_rights
                             .iter()
-                            .any(|asked| *asked == right || asked.starts_with(&place));
-                        // Only what an HPA wants scaled to zero is asked for.
-                        if !is_asked && !resource.ends_with("/scale") {
-                            unasked.push(right);
+                            .any(|checked| *checked == right || checked.starts_with(&place));
+                        // Only rights for workloads that an HPA scales to zero are needed.
+                        if !is_checked && !resource.ends_with("/scale") {
+                            unchecked.push(right);
                         }
                     }
                 }
@@ -304,8 +304,8 @@ pub(crate) fn passes(
         }
     }
     ensure!(
-        unasked.is_empty(),
-        "granted and not asked for: {unasked:#?} of {asked:#?}"
+        unchecked.is_empty(),
+        "granted and not checked: {unchecked:#?} of {checked_rights:#?}"
     );
     Ok(())
 }

@@ -35,8 +35,8 @@ macro_rules! shared {
 
 /// Cases that need several brokers.
 pub(crate) const BROKERS: &[(&str, Test)] = &[(
-    "conformance::what_one_broker_holds_goes_and_comes_with_it",
-    |testbed| outage::what_one_broker_holds_goes_and_comes_with_it(testbed.three_brokers()?),
+    "conformance::a_stopped_broker_makes_only_its_own_data_unknown",
+    |testbed| outage::a_stopped_broker_makes_only_its_own_data_unknown(testbed.three_brokers()?),
 )];
 
 /// The cases of every run, on any cluster.
@@ -66,9 +66,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ("conformance::streams_groups", |testbed| {
         described::streams_groups(testbed.preview_kafka()?)
     }),
-    ("conformance::what_is_denied_is_named", |testbed| {
-        permissions::what_is_denied_is_named(testbed.secured_kafka()?)
-    }),
+    (
+        "conformance::denied_groups_and_topics_are_named",
+        |testbed| permissions::denied_groups_and_topics_are_named(testbed.secured_kafka()?),
+    ),
 ];
 
 /// Long cases.

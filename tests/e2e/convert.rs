@@ -81,9 +81,13 @@ fn every_hpa_is_accepted_without_a_warning(testbed: &Testbed) -> Result<()> {
             "--filename",
             "-",
         ];
-        let told = plane.kubectl_with_input(&args, &hpas);
-        let told = told.with_context(|| path.display().to_string())?;
-        ensure!(told.lines().count() == count, "{}: {told}", path.display());
+        let output = plane.kubectl_with_input(&args, &hpas);
+        let output = output.with_context(|| path.display().to_string())?;
+        ensure!(
+            output.lines().count() == count,
+            "{}: {output}",
+            path.display()
+        );
         accepted += count;
     }
     ensure!(accepted >= 30, "only {accepted} HPAs");
@@ -91,7 +95,7 @@ fn every_hpa_is_accepted_without_a_warning(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// With 5 partitions, a threshold of 5 and a lag of 28 KEDA's HPA asks for 6 replicas. The converted one asks for 5.
+/// With 5 partitions, a threshold of 5 and a lag of 28 KEDA's HPA proposes 6 replicas. The converted one proposes 5.
 fn a_converted_hpa_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("convert")?;

@@ -59,11 +59,11 @@ pub(crate) struct Options {
     pub(crate) leader: Value,
     /// Environment variables, besides those of the test process.
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// What each namespace may ask for.
+    /// Groups and topics that each namespace may use.
     pub(crate) tenancy: Value,
     /// How much HPAs may make it read.
     pub(crate) budgets: Value,
-    /// What is logged, and how.
+    /// Settings of the log.
     pub(crate) log: Value,
     /// Who may scrape; the address is added.
     pub(crate) metrics: Value,
@@ -211,7 +211,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Asks the API itself: status code and body.
+    /// Sends a request directly to the API. Returns the status code and the body.
     pub(crate) fn ask(&self, path: &str) -> Result<(u16, Value)> {
         let answer = self.client.get(self.url(path)).send()?;
         let code = answer.status().as_u16();

@@ -1,5 +1,7 @@
 //! Reports about an HPA on the real API server: events, `lagwise lint` and `lagwise status`.
 
+mod turns;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,8 +24,12 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         a_finding_is_one_event_however_long_it_lasts,
     ),
     (
-        "events::what_is_missing_is_said_of_each_hpa",
-        what_is_missing_is_said_of_each_hpa,
+        "events::unrecognized_hpas_have_findings_and_events",
+        unrecognized_hpas_have_findings_and_events,
+    ),
+    (
+        "events::turns_are_left_to_others",
+        turns::are_left_to_others,
     ),
 ];
 
@@ -78,7 +84,7 @@ fn counter(daemon: &Daemon, series: &str) -> Result<u64> {
     value.map_or(Ok(0), |value| Ok(value.trim().parse()?))
 }
 
-/// Sweeps so far, complete or not: HPAs of other tests may ask for what is gone.
+/// Sweeps so far, complete or not: HPAs of other tests may use deleted groups.
 fn sweeps(daemon: &Daemon) -> Result<u64> {
     let of = |outcome: &str| {
         let series = format!("lagwise_polls_total{{cluster=\"main\",outcome=\"{outcome}\"}}");
@@ -103,7 +109,7 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     plane.apply(&namespace, &manifest(&group, &topic)?.to_string())?;
 
     let options = Options {
-        // What it reports is counted.
+        // Its reports are counted.
         namespaces: vec![namespace.clone()],
         ..Options::main(&kafka.bootstrap())
     };
@@ -132,7 +138,7 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     }
     commands_report_the_same(testbed, plane, &namespace, &kafka.bootstrap(), &daemon)?;
 
-    // Whoever comes next finds them there.
+    // The next daemon finds them.
     drop((daemon, api));
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     poll_until(WITHIN, "the events to be counted up", || {
@@ -144,7 +150,7 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     ensure!(again == expected(2), "{again:?}");
     ensure!(written(&daemon, "written")? == 0, "another event");
 
-    // What is mended and broken again within the hour is the same event.
+    // A problem that ends and begins again within the hour is the same event.
     let patch = |max: u32| {
         let patch = json!({"spec": {"maxReplicas": max}}).to_string();
         plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", &patch])
@@ -164,12 +170,12 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     })?;
     let last = events(plane, &namespace)?;
     ensure!(last == expected(2), "{last:?}");
-    lag_beyond_the_ceiling_is_told_once(plane, kafka, &namespace, &daemon, (&group, &topic))
+    lag_above_the_ceiling_is_one_event(plane, kafka, &namespace, &daemon, (&group, &topic))
 }
 
 /// Lag that is worth more replicas than the ceiling is an event when it begins, and no further event if the lag goes and
 /// comes.
-fn lag_beyond_the_ceiling_is_told_once(
+fn lag_above_the_ceiling_is_one_event(
     plane: &ControlPlane,
     kafka: &KafkaCluster,
     namespace: &str,
@@ -190,7 +196,7 @@ fn lag_beyond_the_ceiling_is_told_once(
         let ours = events.iter().filter(|event| event["reason"] == "AtCeiling");
         Ok(ours.cloned().collect())
     };
-    let is_told_once = || {
+    let is_one_event = || {
         let events = at_ceiling()?;
         let [event] = events.as_slice() else {
             anyhow::bail!("{events:?}");
@@ -203,7 +209,7 @@ fn lag_beyond_the_ceiling_is_told_once(
         );
         Ok(())
     };
-    poll_until(WITHIN, "the event AtCeiling", is_told_once)?;
+    poll_until(WITHIN, "the event AtCeiling", is_one_event)?;
     let status = daemon.status_of(namespace, "billing")?;
     ensure!(
         status["desired"] == PARTITIONS && status["uncapped"] == 21,
@@ -224,7 +230,7 @@ fn lag_beyond_the_ceiling_is_told_once(
     daemon.wait_for_sweeps(8)?;
     let status = daemon.status_of(namespace, "billing")?;
     ensure!(status["uncapped"] == 30, "{status}");
-    is_told_once()
+    is_one_event()
 }
 
 /// The commands, with a configuration file and as kubectl reads the cluster.
@@ -268,13 +274,13 @@ struct Unrecognized {
     group: String,
     /// The reason of the event.
     reason: &'static str,
-    /// What the event says.
+    /// Text of the event.
     words: &'static str,
 }
 
 /// HPAs that are meant for lagwise but not recognized are findings in events, `lint` and `explain`. So are missing
 /// members, for an HPA whose group another HPA scales to zero.
-fn what_is_missing_is_said_of_each_hpa(testbed: &Testbed) -> Result<()> {
+fn unrecognized_hpas_have_findings_and_events(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("silent")?;
     let (topic, group) = (unique("orders"), unique("team/orders"));
@@ -312,14 +318,22 @@ fn what_is_missing_is_said_of_each_hpa(testbed: &Testbed) -> Result<()> {
         list["items"][1]["spec"]["metrics"][0]["external"]["metric"]["name"] = json!(hpa.metric);
         plane.apply(&namespace, &list.to_string())?;
     }
-    // Of the same group: one that may be at zero, and one that may not.
+    // Of the same group: one that may be at zero, and two that may not.
     for (name, labels, zero) in [
-        ("asleep", &[("group", "orders")][..], "true"),
-        ("up", &[("group", "orders"), ("topic", &topic)], "false"),
+        ("asleep", &[("group", "orders")][..], Some("true")),
+        (
+            "up",
+            &[("group", "orders"), ("topic", &topic)],
+            Some("false"),
+        ),
+        ("unset", &[("group", "orders"), ("cluster", "main")], None),
     ] {
         let mut list: Value = serde_json::from_str(&workload(name, labels))?;
-        list["items"][1]["metadata"]["annotations"] =
-            json!({"lagwise.dev/consumer-group": group, "lagwise.dev/scale-to-zero": zero});
+        let annotations = &mut list["items"][1]["metadata"]["annotations"];
+        *annotations = json!({"lagwise.dev/consumer-group": group});
+        if let Some(zero) = zero {
+            annotations["lagwise.dev/scale-to-zero"] = json!(zero);
+        }
         plane.apply(&namespace, &list.to_string())?;
     }
     // One that has nothing to do with lagwise.
@@ -358,7 +372,7 @@ fn what_is_missing_is_said_of_each_hpa(testbed: &Testbed) -> Result<()> {
     for (kind, names) in [
         ("invalid_selector", &["long", "slash", "underscore"][..]),
         ("metric_not_served", &["dash", "exporter"]),
-        ("no_members", &["up"]),
+        ("no_members", &["unset", "up"]),
     ] {
         ensure!(of_kind(kind) == names, "{kind}: {found}");
     }
@@ -432,10 +446,10 @@ fn commands_report_the_same(
     );
     run(&[&lint[..], &["--fail-on", "warning"]].concat(), 1)?;
 
-    let looked = run(&["status", "--config", file], 0)?;
+    let single = run(&["status", "--config", file], 0)?;
     let url = format!("http://127.0.0.1:{}", daemon.admin_port);
-    let asked = run(&["status", "--daemon", &url], 0)?;
-    for (who, all) in [("its own look", looked), ("the daemon", asked)] {
+    let daemon_output = run(&["status", "--daemon", &url], 0)?;
+    for (who, all) in [("a single reading", single), ("the daemon", daemon_output)] {
         let [hpa] = all.as_array().context("no list")?.as_slice() else {
             anyhow::bail!("{who}: {all}");
         };

@@ -130,7 +130,7 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     wait_until_five()?;
     kafka.produce_to(&topic, &[(1, 1000), (2, 1000)])?;
     daemon.wait_for_sweeps(2)?;
-    // lagwise sees the HPA of KEDA, and says what it asks for.
+    // lagwise sees the HPA of KEDA, and shows its metrics.
     poll_until(WITHIN, "the status of KEDA's HPA", || {
         let status = daemon.status_of(&namespace, "keda-hpa-billing")?;
         ensure!(status["desired"] == 5, "{status}");

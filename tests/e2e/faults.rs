@@ -21,24 +21,24 @@ use crate::testbed::unique;
 /// The cases of every run.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
-        "faults::a_broker_that_misbehaves_costs_its_own",
-        network::a_broker_that_misbehaves_costs_its_own,
+        "faults::a_faulty_broker_affects_only_its_own_data",
+        network::a_faulty_broker_affects_only_its_own_data,
     ),
     (
         "faults::a_coordinator_is_killed_and_comes_back",
         restarts::a_coordinator_is_killed_and_comes_back,
     ),
     (
-        "faults::a_million_iterations_cost_their_own_cluster",
-        iterations::a_million_iterations_cost_their_own_cluster,
+        "faults::a_million_iterations_affect_only_their_cluster",
+        iterations::a_million_iterations_affect_only_their_cluster,
     ),
 ];
 
 /// The long ones.
 pub(crate) const LONG: &[(&str, Test)] = &[
     (
-        "faults::every_way_to_misbehave",
-        network::every_way_to_misbehave,
+        "faults::every_kind_of_faulty_broker",
+        network::every_kind_of_faulty_broker,
     ),
     (
         "faults::each_broker_is_killed_in_turn",
@@ -49,7 +49,7 @@ pub(crate) const LONG: &[(&str, Test)] = &[
 /// How old a complete reading of what other brokers hold may get while one is gone: half of what lagwise allows.
 const FRESH: Duration = Duration::from_secs(15);
 
-/// Groups and topics that stand still, spread over three brokers: what is true of them at all times.
+/// Groups and topics without changes, spread over three brokers, with the facts that always hold for them.
 pub(crate) struct Scene {
     pub(crate) plan: SweepPlan,
     /// As of [`crate::sources::seen`].
@@ -113,20 +113,20 @@ impl Scene {
         })
     }
 
-    /// One look at which nothing may be said that is not true; what each client sees.
+    /// Runs one sweep with each client, which must report nothing that is not true. Returns what each client read.
     pub(crate) fn sweep(&self, sources: &mut Sources) -> Result<Vec<(ClientKind, String)>> {
         let mut all = Vec::new();
         for (client, observation) in sources.sweep(&self.plan)? {
             let seen = seen_in_outage(&observation);
-            if let Some(lie) = contradiction(&seen, &self.truth) {
-                anyhow::bail!("{client:?} says {lie:?}, and the truth is\n{}", self.truth);
+            if let Some(wrong) = contradiction(&seen, &self.truth) {
+                anyhow::bail!("{client:?} reports {wrong:?} instead of\n{}", self.truth);
             }
             all.push((client, seen));
         }
         Ok(all)
     }
 
-    /// What the places on other brokers than this one are known to be is true, complete and young.
+    /// Checks that what is known of partitions on other brokers than this one is true, complete and recent.
     pub(crate) fn others_are_fresh(&self, sources: &Sources, gone: usize) -> Result<()> {
         for subject in &sources.each {
             for place in self.at.iter().filter(|place| place.broker != gone) {
@@ -153,7 +153,7 @@ fn is_whole(seen: &str) -> bool {
     !seen.contains(['?', '!'])
 }
 
-/// What of `seen` is neither unknown nor as in `truth`.
+/// The first fact of `seen` that is neither unknown nor as in `truth`.
 fn contradiction(seen: &str, truth: &str) -> Option<String> {
     let facts: BTreeMap<&str, &str> = truth.lines().filter_map(|l| l.split_once(": ")).collect();
     // An answer that cannot be read is a code of the client's own, and as good as none.
@@ -180,7 +180,7 @@ fn contradiction(seen: &str, truth: &str) -> Option<String> {
                 return true;
             };
             let Some(fact) = facts.get(what) else {
-                // A group of which nothing is known has a line of its own.
+                // A group of which nothing is known has a separate line.
                 return !is_unknown(said);
             };
             let (said_of, facts_of) = (said.split(' '), fact.split(' '));

@@ -1,6 +1,7 @@
-//! The first hour of a new user: the commands of README.md and of the install guide, as printed and in their order, from
-//! a copy of the checkout, on a cluster where nothing is installed. No node runs pods, so the test runs in their place
-//! what the chart says; and the broker of the testbed stands for the one in the values.
+//! The first hour of a new user: the commands of README.md and of the install guide, as printed and in their order,
+//! from a copy of the checkout, on a cluster where nothing is installed. And the commands of the guides, on a cluster
+//! with lagwise. No node runs pods, so the test runs the containers of the chart itself. A broker of the testbed
+//! replaces the one in the values.
 
 #[path = "../docs/markdown.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
@@ -18,31 +19,40 @@ use serde_json::{Value, json};
 use self::markdown::{Block, Page};
 use crate::Test;
 use crate::chart::{Installed, RELEASE, copy_folder};
-use crate::testbed::Testbed;
 use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::http::http_get;
+use crate::testbed::kafka::{KafkaCluster, KafkaOptions};
 use crate::testbed::kubelet::Kubelet;
 use crate::testbed::kubernetes::EXTERNAL_METRICS_API;
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::process::Process;
+use crate::testbed::{Testbed, unique};
 
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[("guide::the_readme", the_readme)];
 
 /// Long scenarios.
-pub(crate) const LONG: &[(&str, Test)] = &[("guide::the_install_guide", the_install_guide)];
+pub(crate) const LONG: &[(&str, Test)] = &[
+    ("guide::the_install_guide", the_install_guide),
+    (
+        "guide::the_commands_of_the_guides",
+        the_commands_of_the_guides,
+    ),
+];
 
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// As the pages say.
 const NAMESPACE: &str = "lagwise";
-const BROKER: &str = "kafka.kafka.svc:9092";
+const BROKERS: &[&str] = &["kafka.kafka.svc:9092", "kafka:9092"];
 const POD: &str = "lagwise-0";
+/// The namespace that every cluster has.
+const DEFAULT: &str = "default";
 
 /// README.md, from nothing to a Deployment that is scaled to the partitions of its topic.
 fn the_readme(testbed: &Testbed) -> Result<()> {
-    let mut user = User::new(testbed)?;
+    let mut user = User::new(testbed, testbed.kafka()?, DEFAULT)?;
     user.follow("README.md")?;
     poll_until(WITHIN, "six replicas, as many as partitions", || {
         let deployment = user.plane.get("deployment", "billing", Some("default"))?;
@@ -56,7 +66,7 @@ fn the_readme(testbed: &Testbed) -> Result<()> {
 
 /// docs/src/install.md, from the check before the installation to the uninstallation.
 fn the_install_guide(testbed: &Testbed) -> Result<()> {
-    let mut user = User::new(testbed)?;
+    let mut user = User::new(testbed, testbed.kafka()?, DEFAULT)?;
     user.follow("docs/src/install.md")?;
     let left = user
         .plane
@@ -66,15 +76,55 @@ fn the_install_guide(testbed: &Testbed) -> Result<()> {
     user.uninstall()
 }
 
-/// Somebody with a copy of the checkout, a broker, a cluster, and the Deployment that is to be scaled.
+/// The commands of the guides that need only lagwise, in an order in which each finds what it needs.
+fn the_commands_of_the_guides(testbed: &Testbed) -> Result<()> {
+    // Groups of other scenarios may have unknown lag, with which commands end with 1.
+    let kafka = testbed.start_kafka(&unique("guides"), &KafkaOptions::default())?;
+    let mut user = User::new(testbed, &kafka, "shop")?;
+    kafka.commit(
+        "mail",
+        "orders",
+        &(0..6).map(|p| (p, 0)).collect::<Vec<_>>(),
+    )?;
+    let values = format!(
+        "image: {{repository: REGISTRY/lagwise}}\nconfig: {{clusters: [{{name: main, properties: \
+         {{bootstrap.servers: '{}'}}}}]}}\nenforce: {{enabled: true}}\nscaleToZero: {{enabled: true}}\n",
+        BROKERS[0]
+    );
+    user.write("values.yaml", &values)?;
+    let install = "helm install lagwise charts/lagwise --namespace lagwise --create-namespace";
+    user.run(&format!("{install} --values values.yaml"), "0")?;
+    for guide in [
+        "scale-on-lag",
+        "explain",
+        "page",
+        "topics",
+        "cap",
+        "high-availability",
+        "scale-by-rate",
+        "scale-to-zero",
+        "kafka-logins",
+        "troubleshooting",
+    ] {
+        let before = user.count;
+        user.follow(&format!("docs/src/guides/{guide}.md"))?;
+        ensure!(user.count > before, "no command of {guide} was run");
+    }
+    user.uninstall()
+}
+
+/// A user with a copy of the checkout, a broker, a cluster, and the Deployment to scale.
 struct User<'a> {
     testbed: &'a Testbed,
+    kafka: &'a KafkaCluster,
     plane: &'a ControlPlane,
+    /// Namespace of the Deployment, and the default of kubectl.
+    namespace: &'static str,
     /// The copy of the checkout.
     place: PathBuf,
     /// The commands that the user has.
     commands: PathBuf,
-    bootstrap: String,
+    kubeconfig: PathBuf,
     /// In place of the pods, once they are installed.
     daemon: Option<Process>,
     kubelet: Option<Kubelet<'a>>,
@@ -82,8 +132,8 @@ struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    fn new(testbed: &'a Testbed) -> Result<Self> {
-        let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    fn new(testbed: &'a Testbed, kafka: &'a KafkaCluster, namespace: &'static str) -> Result<Self> {
+        let plane = testbed.control_plane()?;
         let place = testbed.folder("checkout")?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         copy_folder(&root.join("charts"), &place.join("charts"))?;
@@ -118,20 +168,46 @@ impl<'a> User<'a> {
                 },
             },
         });
-        plane.apply("default", &deployment.to_string())?;
-        Ok(Self {
+        let kubeconfig = place.join("kubeconfig");
+        fs::copy(plane.kubeconfig(), &kubeconfig)?;
+        if namespace != DEFAULT {
+            plane.kubectl(&["create", "namespace", namespace])?;
+        }
+        plane.apply(namespace, &deployment.to_string())?;
+        let user = Self {
             testbed,
+            kafka,
             plane,
+            namespace,
             place,
             commands,
-            bootstrap: kafka.bootstrap(),
+            kubeconfig,
             daemon: None,
             kubelet: None,
             count: 0,
-        })
+        };
+        let choose = format!("kubectl config set-context --current --namespace {namespace}");
+        ensure_code(&user.shell(&choose).output()?, "0")?;
+        Ok(user)
     }
 
-    /// Does what the page says.
+    /// Writes a file of the user's, with the broker of the testbed in place of the one in it.
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let bootstrap = self.kafka.bootstrap();
+        let text = BROKERS.iter().fold(text.to_owned(), |text, broker| {
+            text.replace(broker, &bootstrap)
+        });
+        fs::write(self.place.join(name), &text)?;
+        if name == "values.yaml" {
+            // What the daemon's own commands read, as the pages say: what is below config.
+            let values: Value = serde_saphyr::from_str(&text)?;
+            let config = values["config"].to_string();
+            fs::write(self.place.join("lagwise.yaml"), config)?;
+        }
+        Ok(())
+    }
+
+    /// Follows the page.
     fn follow(&mut self, path: &str) -> Result<()> {
         for block in Page::read(path).blocks() {
             self.obey(&block)
@@ -142,16 +218,7 @@ impl<'a> User<'a> {
 
     fn obey(&mut self, block: &Block) -> Result<()> {
         if let Some(name) = block.attribute("file") {
-            let text = block.content.replace(BROKER, &self.bootstrap);
-            fs::write(self.place.join(name), &text)?;
-            if name == "values.yaml" {
-                // What the daemon's own commands read, as the pages say: what is below config.
-                let values: Value = serde_saphyr::from_str(&text)?;
-                fs::write(
-                    self.place.join("lagwise.yaml"),
-                    values["config"].to_string(),
-                )?;
-            }
+            self.write(name, &block.content)?;
         }
         if block.language() != "sh" || !block.has("guide") {
             return Ok(());
@@ -167,7 +234,7 @@ impl<'a> User<'a> {
         Ok(())
     }
 
-    /// Runs a command of the page, and does meanwhile what a cluster with nodes would do.
+    /// Runs a command of the page, and simulates the nodes of a cluster during it.
     fn run(&mut self, line: &str, wanted: &str) -> Result<()> {
         // The only word that the user has to replace.
         let mut line = line.replace("GROUP", "billing");
@@ -181,7 +248,8 @@ impl<'a> User<'a> {
         if line.starts_with("helm uninstall") {
             self.stop_pods()?;
         }
-        let output = match line.starts_with("helm test") {
+        let is_test = line.starts_with("helm ") && line.contains(" test lagwise");
+        let output = match is_test {
             true => std::thread::scope(|scope| {
                 let mut testing = self.shell(&line);
                 let testing = scope.spawn(move || testing.output());
@@ -193,7 +261,7 @@ impl<'a> User<'a> {
             false => self.shell(&line).output()?,
         };
         if ensure_code(&output, wanted).is_err() && line.starts_with("lagwise ") {
-            // Just after a change the daemon may not have read the group yet: people ask again.
+            // Just after a change, the daemon may not have read the group yet. A user would repeat the command.
             poll_until(WITHIN, "an answer", || {
                 ensure_code(&self.shell(&line).output()?, wanted)
             })?;
@@ -219,7 +287,7 @@ impl<'a> User<'a> {
             .current_dir(&self.place)
             .env("PATH", format!("{}:{path}", self.commands.display()))
             .env("HOME", &self.place)
-            .env("KUBECONFIG", self.plane.kubeconfig())
+            .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::null());
         command
     }
@@ -260,7 +328,7 @@ impl<'a> User<'a> {
             Ok(())
         })?;
         self.daemon = Some(daemon);
-        // Its default port is the one that a command without options asks for.
+        // Its default port is the one that a command without options uses.
         let kubelet = Kubelet::start_with(self.plane, &[(8082, admin)])?;
         kubelet.run_pod(NAMESPACE, POD)?;
         self.kubelet = Some(kubelet);
@@ -325,8 +393,8 @@ impl<'a> User<'a> {
         let patch = ["--subresource=status", "--type=merge", "-p", &status];
         let command = ["patch", "pod", &name, "-n", NAMESPACE];
         self.plane.kubectl(&[&command[..], &patch].concat())?;
-        let told = String::from_utf8_lossy(&checked.stdout);
-        ensure!(checked.status.success(), "{told}");
+        let stdout = String::from_utf8_lossy(&checked.stdout);
+        ensure!(checked.status.success(), "{stdout}");
         Ok(())
     }
 
@@ -356,12 +424,15 @@ impl<'a> User<'a> {
             "hpa,deployment",
             "billing",
             "-n",
-            "default",
+            self.namespace,
             absent,
         ])?;
         kubectl(&["delete", "namespace", NAMESPACE, "--timeout=60s", absent])?;
-        let kafka = self.testbed.kafka()?;
-        kafka.delete_topic("orders")
+        if self.namespace != DEFAULT {
+            let own = ["delete", "namespace", self.namespace, "--timeout=60s"];
+            kubectl(&[&own[..], &[absent]].concat())?;
+        }
+        self.kafka.delete_topic("orders")
     }
 }
 

@@ -1,9 +1,10 @@
-//! Kerberos through librdkafka, with a real key distribution centre. The right keytab reads a lag. What is wrong is
-//! reported in the words of the program that noticed it, in time, and with few connections.
+//! Kerberos through librdkafka, with a real key distribution centre. The right keytab reads a lag. Errors are reported
+//! with the message of the program that noticed them, in time, and with few connections.
 //!
-//! Only in a build with the feature `gssapi`, as `tests/run` makes it: `tests/run -- kerberos`. Each daemon is a process
-//! of its own, since tickets are a process's.
+//! Only in a build with the feature `gssapi`, as `tests/run` makes it: `tests/run -- kerberos`. Each daemon is a
+//! separate process, because tickets belong to a process.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use crate::Test;
 use crate::daemon::{Daemon, Options, cluster};
+use crate::logins::recipes::{WITH_KERBEROS, example};
 use crate::testbed::broker::Listener;
 use crate::testbed::kafka::{KafkaCluster, KafkaOptions};
 use crate::testbed::kdc::{REALM, Realm};
@@ -20,10 +22,13 @@ use crate::testbed::{Testbed, unique};
 
 /// The cases of every run.
 pub(crate) const CASES: &[(&str, Test)] = &[
-    ("kerberos::right_and_wrong_tickets", right_and_wrong_tickets),
     (
-        "kerberos::a_centre_that_comes_late_is_found",
-        a_centre_that_comes_late_is_found,
+        "kerberos::correct_and_wrong_keytabs",
+        correct_and_wrong_keytabs,
+    ),
+    (
+        "kerberos::a_kdc_that_starts_late_is_found",
+        a_kdc_that_starts_late_is_found,
     ),
 ];
 
@@ -137,11 +142,11 @@ impl Scene {
 struct Wrong<'a> {
     name: &'static str,
     properties: Vec<(&'static str, &'a str)>,
-    told: &'static str,
+    reason: &'static str,
 }
 
 /// One daemon for each.
-pub(crate) fn right_and_wrong_tickets(testbed: &Testbed) -> Result<()> {
+pub(crate) fn correct_and_wrong_keytabs(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set_up(testbed)?;
     let realm = &scene.realm;
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
@@ -167,17 +172,17 @@ pub(crate) fn right_and_wrong_tickets(testbed: &Testbed) -> Result<()> {
         Wrong {
             name: "a keytab of another principal",
             properties: stranger,
-            told: "Keytab contains no suitable keys for stranger",
+            reason: "Keytab contains no suitable keys for stranger",
         },
         Wrong {
             name: "a keytab with old keys",
             properties: keytab(&former, "former"),
-            told: "kinit: P",
+            reason: "kinit: P",
         },
         Wrong {
             name: "no keytab",
             properties: keytab(&missing, READER),
-            told: "no.keytab",
+            reason: "no.keytab",
         },
         Wrong {
             name: "a wrong password",
@@ -185,16 +190,29 @@ pub(crate) fn right_and_wrong_tickets(testbed: &Testbed) -> Result<()> {
                 ("sasl.kerberos.keytab", "unused"),
                 ("sasl.kerberos.kinit.cmd", &typed),
             ],
-            told: "kinit: P",
+            reason: "kinit: P",
         },
         Wrong {
             name: "a service that is none",
             properties: other,
-            told: "other/127.0.0.1@LAGWISE.TEST not found in Kerberos database",
+            reason: "other/127.0.0.1@LAGWISE.TEST not found in Kerberos database",
         },
     ];
     let bootstrap = scene.kafka.listener_bootstrap("KERBEROS");
-    let daemon = scene.daemon(testbed, &bootstrap, &keytab(&right, READER))?;
+    // As the chart's example for it has them.
+    let recipe = example(WITH_KERBEROS)?;
+    let recipe = recipe["config"]["clusters"][0]["properties"].as_object();
+    let mut properties: BTreeMap<_, _> = recipe
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        .collect();
+    let own = keytab(&right, READER).into_iter();
+    for (key, value) in own.chain([("bootstrap.servers", bootstrap.as_str())]) {
+        let former = properties.insert(key, value);
+        ensure!(former.is_some(), "{WITH_KERBEROS} lacks {key}");
+    }
+    let daemon = scene.daemon(testbed, &bootstrap, &Vec::from_iter(properties))?;
     scene.reads(&daemon).context("with the right keytab")?;
     let log = daemon.process.log();
     ensure!(
@@ -214,7 +232,7 @@ fn refused(testbed: &Testbed, scene: &Scene, wrong: &Wrong<'_>) -> Result<()> {
     let started = Instant::now();
     let message = poll_until(ANSWER, "the refusal", || {
         let message = daemon.refusal(&scene.selector(), 503)?;
-        ensure!(message.contains(wrong.told), "{message}");
+        ensure!(message.contains(wrong.reason), "{message}");
         Ok(message)
     })?;
     println!(
@@ -246,13 +264,13 @@ fn refused(testbed: &Testbed, scene: &Scene, wrong: &Wrong<'_>) -> Result<()> {
     let log = daemon.process.log();
     ensure!(
         !log.contains(WRONG) && !message.contains(WRONG),
-        "it tells the password: {log}"
+        "the log contains the password: {log}"
     );
     Ok(())
 }
 
 /// The key distribution centre is not running at first.
-pub(crate) fn a_centre_that_comes_late_is_found(testbed: &Testbed) -> Result<()> {
+pub(crate) fn a_kdc_that_starts_late_is_found(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set_up(testbed)?;
     let keytab = scene.realm.keytab(READER, "reader")?;
     let keytab = keytab.to_str().context("a path that is no text")?;

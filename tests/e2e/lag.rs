@@ -17,12 +17,12 @@ use crate::testbed::{Testbed, unique};
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
-        "lag::equals_what_kafkas_own_tool_says",
-        equals_what_kafkas_own_tool_says,
+        "lag::lag_equals_that_of_kafkas_consumer_groups_command",
+        lag_equals_that_of_kafkas_consumer_groups_command,
     ),
     (
-        "lag::finds_all_groups_and_says_what_is_unknown",
-        finds_all_groups_and_says_what_is_unknown,
+        "lag::finds_all_groups_and_reports_unknown_data",
+        finds_all_groups_and_reports_unknown_data,
     ),
     (
         "lag::names_of_others_are_only_text",
@@ -75,7 +75,7 @@ struct RowRates {
 type Key = (String, String, i32);
 
 /// Fifty groups: with mixed offsets, with partitions without a commit, empty, and one with live members.
-fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> {
+fn lag_equals_that_of_kafkas_consumer_groups_command(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.three_brokers()?;
     let topics: Vec<String> = (0..5).map(|_| unique("lag")).collect();
     kafka.create_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>(), 4)?;
@@ -219,7 +219,7 @@ fn run_lag(testbed: &Testbed, bootstrap: &str, args: &[&str]) -> Result<Output> 
 }
 
 /// All groups of a cluster, without naming one; and groups whose lag is unknown.
-fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
+fn finds_all_groups_and_reports_unknown_data(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("lag"), unique("group"));
     kafka.create_topic(&topic, 2)?;
@@ -251,10 +251,10 @@ fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
         2,
         "the rest is still printed"
     );
-    let told = String::from_utf8(partly.stderr)?;
+    let stderr = String::from_utf8(partly.stderr)?;
     ensure!(
-        told.contains(&missing) && told.contains("does not exist"),
-        "{told}"
+        stderr.contains(&missing) && stderr.contains("does not exist"),
+        "{stderr}"
     );
     ensure!(
         !kafka.topics()?.contains(&missing),
@@ -364,7 +364,7 @@ fn shows_members_and_rates(testbed: &Testbed) -> Result<()> {
                 "{row:?}"
             );
             ensure!(rates.consumed_per_second > 0.0, "{row:?}");
-            // What is left at this rate.
+            // The remaining lag at this rate.
             let lag = f64::from(i32::try_from(row.lag.context("no lag")?)?);
             let drain = lag / rates.consumed_per_second;
             let shown = rates.drain_seconds.context("no time to drain")?;

@@ -90,8 +90,8 @@ pub(crate) const LANES: &[Lane] = &[
         cases: &[api::CASES, chart::CASES],
         long: &[api::LONG, chart::LONG],
     },
-    // Beside KEDA: its objects converted, its external scaler, and both numbers beside one another. Then what a new user
-    // runs, and scale to zero where something is unusual, because this lane has time left.
+    // KEDA: the conversion of its objects, its external scaler, and the comparison of replicas. Then the commands of a
+    // new user, and unusual cases of scale to zero, because this lane has time left.
     Lane {
         name: "keda",
         at_once: 1,
@@ -124,9 +124,14 @@ pub(crate) const LANES: &[Lane] = &[
             tenants::CASES,
             zero::RECORDS,
         ],
-        long: &[policy::LONG, simulated_group::LONG, tenants::LONG],
+        long: &[
+            policy::LONG,
+            simulated_group::LONG,
+            leader::LONG,
+            tenants::LONG,
+        ],
     },
-    // What the daemon writes: the cap, and scale to zero.
+    // Writes of the daemon: the cap, and scale to zero.
     Lane {
         name: "writes",
         at_once: 1,

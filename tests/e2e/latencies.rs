@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::testbed::BINARY;
+
+/// By what factor latencies may grow during an attack, relative to the growth of the bystander's.
+const BEYOND_MAX: f64 = 2.0;
+
 /// How long each answer took.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies(Vec<Duration>);
@@ -34,9 +39,39 @@ impl Latencies {
         sorted.get(index).copied().unwrap_or_default()
     }
 
+    /// How many times as late as undisturbed the slowest hundredth comes.
+    fn p99_ratio(&self, undisturbed: &Self) -> f64 {
+        self.p99().as_secs_f64() / undisturbed.p99().as_secs_f64()
+    }
+
+    /// Formats these latencies during an attack and those of a bystander, each with the undisturbed ones, and the
+    /// factor by which these have grown relative to the bystander's. The factor is checked for a build that is named by
+    /// [`BINARY`]: the debug build takes several times as much CPU time, so that its responses wait for one another.
+    ///
+    /// # Errors
+    /// They have grown by more than [`BEYOND_MAX`] times.
+    pub(crate) fn beside_bystander(
+        &self,
+        undisturbed: &Self,
+        (bystander, bystander_undisturbed): (&Self, &Self),
+    ) -> Result<String> {
+        let (own, other) = (
+            self.beside(undisturbed)?,
+            bystander.beside(bystander_undisturbed)?,
+        );
+        let grown = bystander.p99_ratio(bystander_undisturbed).max(1.0);
+        let beyond = self.p99_ratio(undisturbed) / grown;
+        let figures = format!(
+            "{own}; a bystander {other}; p99 {beyond:.1} times beyond the bystander (limit {BEYOND_MAX})"
+        );
+        let is_checked = std::env::var_os(BINARY).is_some();
+        ensure!(!is_checked || beyond <= BEYOND_MAX, "{figures}");
+        Ok(figures)
+    }
+
     /// Ratios of these latencies to those of an undisturbed time. They are printed and not checked, because the
     /// scenarios share the cores, also with the attacker.
-    pub(crate) fn beside(&self, undisturbed: &Self) -> Result<String> {
+    fn beside(&self, undisturbed: &Self) -> Result<String> {
         ensure!(self.len() > 0, "no answer beside the attack");
         ensure!(undisturbed.len() > 0, "no answer before the attack");
         let ratio = |now: Duration, before: Duration| now.as_secs_f64() / before.as_secs_f64();

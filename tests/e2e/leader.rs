@@ -2,6 +2,7 @@
 
 mod answers;
 mod history;
+mod odd_leases;
 
 use std::time::Duration;
 
@@ -23,14 +24,20 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
     ("leader::one_answers_for_all", answers::one_answers_for_all),
     (
-        "leader::the_next_knows_what_one_remembered",
-        the_next_knows_what_one_remembered,
+        "leader::the_next_leader_loads_the_saved_history",
+        the_next_leader_loads_the_saved_history,
     ),
     (
         "leader::the_history_is_handed_over",
         history::is_handed_over,
     ),
 ];
+
+/// The time that a Lease is respected takes five minutes.
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "leader::leases_of_decades_are_taken_over",
+    odd_leases::are_taken_over,
+)];
 
 const WITHIN: Duration = Duration::from_secs(90);
 
@@ -85,10 +92,10 @@ pub(crate) fn allow_state(plane: &ControlPlane, namespace: &str) -> Result<()> {
 
 fn leads(daemon: &Daemon) -> Result<bool> {
     let metrics = daemon.metrics()?;
-    let is_told = metrics.contains("kafka_consumergroup_lag_sum{");
-    // The whole line: the help of the metric begins alike.
+    let has_lag = metrics.contains("kafka_consumergroup_lag_sum{");
+    // The whole line, because the help of the metric begins in the same way.
     let leads = metrics.lines().any(|line| line == "lagwise_leader 1");
-    ensure!(leads || !is_told, "a follower tells of Kafka");
+    ensure!(leads || !has_lag, "a follower exports lag");
     Ok(leads)
 }
 
@@ -163,7 +170,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         ensure!(leads(&second)?, "it does not");
         Ok(())
     })?;
-    // What the first may still have to write meets a newer version, though nothing else has changed.
+    // A late write of the first leader meets a newer version, although nothing else has changed.
     ensure!(wait_until_epoch()? != first_term, "the term is the same");
     let change = r#"{"spec":{"maxReplicas":30}}"#;
     plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
@@ -250,7 +257,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
 }
 
 /// A new leader loads the saved state when its term begins, not when the process started.
-fn the_next_knows_what_one_remembered(testbed: &Testbed) -> Result<()> {
+fn the_next_leader_loads_the_saved_history(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("remembered")?;
     let (topic, group) = (unique("orders"), unique("billing"));

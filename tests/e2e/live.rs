@@ -1,4 +1,4 @@
-//! A live group: every reading while records are written and consumed lies within the bounds of what can be true.
+//! A live group: every reading while records are written and consumed lies within the possible bounds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::testbed::{Testbed, is_full_tier, unique};
 
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[(
-    "live::every_reading_of_a_live_group_is_possible",
-    every_reading_of_a_live_group_is_possible,
+    "live::every_reading_of_a_live_group_is_consistent",
+    every_reading_of_a_live_group_is_consistent,
 )];
 
 const PARTITIONS: usize = 6;
@@ -81,7 +81,7 @@ impl ProducerContext for Acknowledging {
 /// Writes bursts of records to all partitions until stopped.
 fn produce(kafka: &KafkaCluster, topic: &str, truth: &Arc<Truth>) -> Result<()> {
     let mut config = kafka.client_config();
-    // Without duplicates, so that what was sent bounds what is there.
+    // Without duplicates, so that the number of sent records bounds the log end.
     config
         .set("enable.idempotence", "true")
         .set("linger.ms", "5");
@@ -107,7 +107,7 @@ fn produce(kafka: &KafkaCluster, topic: &str, truth: &Arc<Truth>) -> Result<()> 
     Ok(producer.flush(Duration::from_secs(30))?)
 }
 
-/// Runs a member that reads, processes and commits until it is told to leave.
+/// Runs a member that reads, processes and commits until `leave` is set.
 fn consume(
     kafka: &KafkaCluster,
     group: &str,
@@ -129,7 +129,7 @@ fn consume(
     while !leave.load(Ordering::SeqCst) {
         let mut list = TopicPartitionList::new();
         for _ in 0..fastrand::usize(1..80) {
-            // A rebalance shows as an error; what it took away is not committed below.
+            // A rebalance shows as an error; revoked partitions are not committed below.
             let Some(Ok(record)) = consumer.poll(Duration::from_millis(20)) else {
                 break;
             };
@@ -159,7 +159,7 @@ struct MemberThread<'scope> {
     thread: std::thread::ScopedJoinHandle<'scope, Result<()>>,
 }
 
-fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
+fn every_reading_of_a_live_group_is_consistent(testbed: &Testbed) -> Result<()> {
     let full = is_full_tier();
     let lasts = Duration::from_secs(if full { 120 } else { 30 });
     let kafka = testbed.kafka()?;
@@ -170,16 +170,16 @@ fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
         let producer = scope.spawn(|| produce(kafka, &topic, &truth));
         let join = || {
             let leave = Arc::new(AtomicBool::new(false));
-            let told = Arc::clone(&leave);
+            let is_leaving = Arc::clone(&leave);
             let (group, topic, truth) = (&group, &topic, &truth);
             MemberThread {
                 leave,
-                thread: scope.spawn(move || consume(kafka, group, topic, truth, &told)),
+                thread: scope.spawn(move || consume(kafka, group, topic, truth, &is_leaving)),
             }
         };
         let mut members: VecDeque<_> = (0..2).map(|_| join()).collect();
-        let mut looked = Ok(());
-        let mut looks = 0_u32;
+        let mut swept = Ok(());
+        let mut sweeps = 0_u32;
         let mut spread = 0_i64;
         let begun = poll_until(
             Duration::from_secs(60),
@@ -191,7 +191,7 @@ fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
             },
         );
         if begun.is_ok() {
-            looked = (|| {
+            swept = (|| {
                 let mut sources = Sources::new(kafka)?;
                 let plan = plan(&group, &[&topic]);
                 let end = Instant::now() + lasts;
@@ -199,7 +199,7 @@ fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
                 while Instant::now() < end {
                     let next = Instant::now() + EVERY;
                     spread = spread.max(sweep(&mut sources, &plan, &topic, &truth)?);
-                    looks += 1;
+                    sweeps += 1;
                     if Instant::now() >= change {
                         change += MEMBERS_CHANGE;
                         if members.len() < 4 && fastrand::bool() || members.len() < 2 {
@@ -223,12 +223,12 @@ fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
         }
         finished(producer.join())?;
         begun?;
-        looked?;
+        swept?;
         println!(
-            "{looks} looks with each client, {} records, bounds at most {spread} apart",
+            "{sweeps} sweeps with each client, {} records, bounds at most {spread} apart",
             truth.acknowledged.now().iter().sum::<i64>()
         );
-        ensure!(looks > 20, "only {looks} looks");
+        ensure!(sweeps > 20, "only {sweeps} sweeps");
         Ok(())
     })
 }

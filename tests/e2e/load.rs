@@ -18,20 +18,20 @@ use crate::testbed::{Testbed, unique};
 /// The scenarios.
 pub(crate) const LONG: &[(&str, Test)] = &[
     (
-        "load::many_clients_get_right_answers_and_memory_stays",
-        many_clients_get_right_answers_and_memory_stays,
+        "load::many_clients_get_correct_values_in_bounded_memory",
+        many_clients_get_correct_values_in_bounded_memory,
     ),
     (
-        "load::memory_stays_whatever_is_asked",
-        memory_stays_whatever_is_asked,
+        "load::memory_does_not_grow_with_requests",
+        memory_does_not_grow_with_requests,
     ),
 ];
 
 const CLIENTS: usize = 200;
-const FOR: Duration = Duration::from_secs(10);
+const LOAD_DURATION: Duration = Duration::from_secs(10);
 
 /// 200 concurrent clients for ten seconds, each answer checked; then memory over 100 further snapshots.
-fn many_clients_get_right_answers_and_memory_stays(testbed: &Testbed) -> Result<()> {
+fn many_clients_get_correct_values_in_bounded_memory(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let topic = unique("orders");
     kafka.create_topic(&topic, 6)?;
@@ -65,7 +65,7 @@ fn many_clients_get_right_answers_and_memory_stays(testbed: &Testbed) -> Result<
         })?;
     }
 
-    let asked: Vec<(String, u64)> = groups
+    let urls: Vec<(String, u64)> = groups
         .iter()
         .map(|(group, behind)| {
             (
@@ -78,22 +78,22 @@ fn many_clients_get_right_answers_and_memory_stays(testbed: &Testbed) -> Result<
         })
         .collect();
     let runtime = tokio::runtime::Runtime::new()?;
-    let answers = runtime.block_on(hammer(Arc::new(asked)))?;
-    println!("{answers} right answers to {CLIENTS} clients in {FOR:?}");
+    let answers = runtime.block_on(send_requests(Arc::new(urls)))?;
+    println!("{answers} right answers to {CLIENTS} clients in {LOAD_DURATION:?}");
     daemon.process.expect_running()?;
 
     promtool_accepts(testbed, &daemon.metrics()?)?;
     memory_stays(&daemon)
 }
 
-async fn hammer(asked: Arc<Vec<(String, u64)>>) -> Result<u64> {
+async fn send_requests(urls: Arc<Vec<(String, u64)>>) -> Result<u64> {
     let answers = Arc::new(AtomicU64::new(0));
-    let until = Instant::now() + FOR;
+    let until = Instant::now() + LOAD_DURATION;
     let mut clients = tokio::task::JoinSet::new();
     for i in 0..CLIENTS {
-        let (asked, answers) = (Arc::clone(&asked), Arc::clone(&answers));
+        let (urls, answers) = (Arc::clone(&urls), Arc::clone(&answers));
         clients.spawn(async move {
-            // A connection of its own; half of them speak HTTP/1.1.
+            // A separate connection; half of them use HTTP/1.1.
             let client = reqwest::Client::builder()
                 .danger_accept_invalid_certs(true)
                 .timeout(Duration::from_secs(20));
@@ -103,7 +103,7 @@ async fn hammer(asked: Arc<Vec<(String, u64)>>) -> Result<u64> {
                 client
             };
             let client = client.build()?;
-            for (url, expected) in asked.iter().cycle().skip(i) {
+            for (url, expected) in urls.iter().cycle().skip(i) {
                 if Instant::now() > until {
                     break;
                 }
@@ -126,7 +126,7 @@ async fn hammer(asked: Arc<Vec<(String, u64)>>) -> Result<u64> {
 }
 
 /// Requests for arbitrary groups in arbitrary namespaces do not make memory grow.
-fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
+fn memory_does_not_grow_with_requests(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("group"));
     kafka.create_topic(&topic, 1)?;
@@ -211,7 +211,7 @@ async fn ask_anything(base: Arc<str>, seed: u64, control: TaskControl) -> Result
             .await?;
         let code = answer.status().as_u16();
         let body = answer.text().await?;
-        // 503: the name was asked of Kafka, which does not know in time.
+        // 503: Kafka was read for this name, and did not answer in time.
         ensure!(
             [400, 404, 429, 503].contains(&code),
             "{path}: {code}: {body}"
@@ -235,10 +235,10 @@ fn promtool_accepts(testbed: &Testbed, metrics: &str) -> Result<()> {
         .context("no stdin")?
         .write_all(metrics.as_bytes())?;
     let output = check.wait_with_output()?;
-    let told = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        output.status.success() && told.is_empty(),
-        "promtool: {told}"
+        output.status.success() && stderr.is_empty(),
+        "promtool: {stderr}"
     );
     Ok(())
 }

@@ -15,17 +15,17 @@ use crate::testbed::{Testbed, unique};
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
-        "login::a_refused_login_is_told_once_and_everywhere",
-        a_refused_login_is_told_once_and_everywhere,
+        "login::a_rejected_login_is_reported_once_and_everywhere",
+        a_rejected_login_is_reported_once_and_everywhere,
     ),
     (
-        "login::librdkafka_tells_a_refused_login_too",
-        librdkafka_tells_a_refused_login_too,
+        "login::librdkafka_reports_a_rejected_login_too",
+        librdkafka_reports_a_rejected_login_too,
     ),
 ];
 
-/// A wrong password, an unknown host and a refused TLS handshake, beside two clusters that work.
-fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> Result<()> {
+/// A wrong password, an unknown host and a refused TLS handshake, and two clusters that work.
+fn a_rejected_login_is_reported_once_and_everywhere(testbed: &Testbed) -> Result<()> {
     run(
         testbed,
         "wire",
@@ -34,8 +34,8 @@ fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> Result<()> 
     )
 }
 
-/// The same, in librdkafka's words.
-fn librdkafka_tells_a_refused_login_too(testbed: &Testbed) -> Result<()> {
+/// The same with librdkafka, whose errors differ.
+fn librdkafka_reports_a_rejected_login_too(testbed: &Testbed) -> Result<()> {
     run(
         testbed,
         "librdkafka",
@@ -56,7 +56,7 @@ fn run(
     kafka.produce(&topic, 0, 3)?;
     kafka.commit(&group, &topic, &[(0, 1)])?;
     let (sasl, ssl) = (kafka.sasl_bootstrap(), kafka.ssl_bootstrap());
-    // Nobody listens there.
+    // No server listens there.
     let endpoint = format!(
         "http://user:planted-secret@127.0.0.1:{}/token",
         free_port()?
@@ -155,7 +155,7 @@ fn run(
         let (_, cause) = message
             .split_once("is unknown: ")
             .context("no cause in the message")?;
-        // The same words on /metrics, escaped as its format asks.
+        // The same text on /metrics, escaped by its format.
         let escaped = cause.replace('\\', "\\\\").replace('"', "\\\"");
         let fault = format!(
             "lagwise_cluster_fault{{cluster=\"{name}\",kind=\"{kind}\",reason=\"{escaped}\"}} 1"

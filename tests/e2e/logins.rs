@@ -4,7 +4,9 @@
 //! The tokens here are librdkafka's own, unsigned ones; `renewal` has those of an issuer, for both clients. Kerberos
 //! has its own file, because librdkafka takes its configuration from the environment of the process.
 
-mod recipes;
+mod managed;
+pub(crate) mod recipes;
+mod token_endpoint;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,12 +29,26 @@ use crate::testbed::{Testbed, unique};
 
 /// The cases of every run.
 pub(crate) const CASES: &[(&str, Test)] = &[
-    ("logins::each_right_and_wrong", each_right_and_wrong),
+    (
+        "logins::each_login_with_correct_and_wrong_credentials",
+        each_login_with_correct_and_wrong_credentials,
+    ),
     ("logins::each_recipe_logs_in", recipes::each_recipe_logs_in),
+    (
+        "logins::each_recipe_with_tokens_logs_in",
+        recipes::each_recipe_with_tokens_logs_in,
+    ),
+    (
+        "logins::each_recipe_of_a_managed_service_logs_in",
+        managed::each_recipe_logs_in,
+    ),
 ];
 
 /// How long wrong credentials are tried.
 const TRYING: Duration = Duration::from_secs(5);
+
+/// Time for the right credentials to work.
+const WITHIN: Duration = Duration::from_secs(30);
 /// Connections that one client may try in that time.
 const TRIES: usize = 12;
 /// A password that no user has.
@@ -63,7 +79,7 @@ struct Files {
 }
 
 /// Runs all logins at once, each with its own source for each client.
-pub(crate) fn each_right_and_wrong(testbed: &Testbed) -> Result<()> {
+pub(crate) fn each_login_with_correct_and_wrong_credentials(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.secured_kafka()?;
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 2)?;
@@ -99,7 +115,8 @@ fn right(kafka: &KafkaCluster, login: &Login, topic: &str, group: &str) -> Resul
     let bootstrap = kafka.listener_bootstrap(login.listener);
     let expected = format!("{group} {topic}: 1 2\n{topic}: 0..4 0..9");
     match connect(&login.right, &bootstrap)? {
-        Some(mut sources) => sources.expect(&plan(group, &[topic]), &expected),
+        // All logins begin at once, and the broker shares its cores with other scenarios.
+        Some(mut sources) => sources.wait_for(WITHIN, "the lag", &plan(group, &[topic]), &expected),
         None => Ok(()),
     }
 }
@@ -151,7 +168,7 @@ fn refusal(
         );
         ensure!(
             !fault.reason.contains(SASL_PASSWORD) && !fault.reason.contains(WRONG),
-            "{client:?} tells the password: {}",
+            "{client:?} shows the password: {}",
             fault.reason
         );
         ensure!(

@@ -2,7 +2,7 @@
 //!
 //! Run by `tests/run`, or one at a time by `cargo test --test e2e -- NAME` once the testbed is built. A test is a
 //! function of the [`Testbed`] in the file of its scenario, listed in `lanes`, which says how many of them run at once.
-//! Each takes topics, groups and namespaces of its own (`testbed::unique`, `ControlPlane::namespace`).
+//! Each uses separate topics, groups and namespaces (`testbed::unique`, `ControlPlane::namespace`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -168,7 +168,7 @@ fn trial(name: &'static str, test: Test, testbed: &Arc<Testbed>) -> Trial {
     let testbed = Arc::downgrade(testbed);
     Trial::test(name, move || {
         let testbed = testbed.upgrade().ok_or("the testbed is gone")?;
-        testbed.mend().map_err(|error| format!("{error:#}"))?;
+        testbed.restore().map_err(|error| format!("{error:#}"))?;
         let started = Instant::now();
         let _timed = Timed(name, started);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&testbed)));
@@ -185,7 +185,7 @@ fn trial(name: &'static str, test: Test, testbed: &Arc<Testbed>) -> Trial {
     })
 }
 
-/// The scenario's own lines on the way to the error, where backtraces are asked for (`RUST_LIB_BACKTRACE=1`).
+/// The scenario's own lines of the error's backtrace, if backtraces are enabled (`RUST_LIB_BACKTRACE=1`).
 fn where_in_the_scenario(error: &anyhow::Error) -> String {
     let backtrace = error.backtrace().to_string();
     let lines = backtrace.lines().map(str::trim);

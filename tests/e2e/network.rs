@@ -23,8 +23,8 @@ use crate::testbed::{Testbed, unique};
 /// The cases of every run.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
-        "network::certificates_are_checked_as_asked_for",
-        certificates_are_checked_as_asked_for,
+        "network::certificates_are_verified_as_configured",
+        certificates_are_verified_as_configured,
     ),
     (
         "network::connections_closed_for_their_age_and_listeners_that_move",
@@ -32,13 +32,13 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
     ("network::a_quota_is_honoured", a_quota_is_honoured),
     (
-        "network::brokers_at_advertised_addresses_that_lead_nowhere_are_named",
-        brokers_at_advertised_addresses_that_lead_nowhere_are_named,
+        "network::unreachable_advertised_addresses_are_named",
+        unreachable_advertised_addresses_are_named,
     ),
 ];
 
 /// Timeout until everything is known, on two busy cores.
-const SOON: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A lag that does not change.
 struct Still {
@@ -66,7 +66,7 @@ impl Still {
 }
 
 /// A broker whose certificate is for another host name than the one that clients use.
-pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result<()> {
+pub(crate) fn certificates_are_verified_as_configured(testbed: &Testbed) -> Result<()> {
     let folder = testbed.folder("elsewhere")?;
     let (own, strange) = (Authority::new("own")?, Authority::new("strange")?);
     let file = |name: &str, text: &str| -> Result<String> {
@@ -112,7 +112,7 @@ pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result
         let mut sources = Sources::connect(&[&base, more].concat())?;
         if is_read {
             sources
-                .wait_for(SOON, "the lag", &still.plan(), &still.truth())
+                .wait_for(TIMEOUT, "the lag", &still.plan(), &still.truth())
                 .with_context(|| format!("{more:?}"))?;
             continue;
         }
@@ -133,7 +133,7 @@ pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result
 }
 
 /// Bootstrap servers respond, but advertise a closed port, or a host that does not resolve.
-fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed) -> Result<()> {
+fn unreachable_advertised_addresses_are_named(testbed: &Testbed) -> Result<()> {
     let listener = |name| Listener {
         name,
         protocol: "PLAINTEXT",
@@ -146,7 +146,7 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
     };
     let kafka = testbed.start_kafka(&unique("nowhere"), &options)?;
     let still = Still::set_up(&kafka)?;
-    // Known to the client alone: what the broker itself advertises is another port.
+    // Only the client knows this port: the broker itself advertises another one.
     let closed_proxy = Proxy::in_front_of(&kafka, 1, "CLOSED")?;
     let unresolved_proxy = Proxy::in_front_of(&kafka, 1, UNRESOLVED)?;
     let closed = kafka.listener_bootstrap("CLOSED");
@@ -184,7 +184,7 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
         )?;
         for (name, _, address, reason) in &clusters {
             let selector = format!("cluster={name},group={},topic={}", still.group, still.topic);
-            poll_until(SOON, &format!("the reason of {name}"), || {
+            poll_until(TIMEOUT, &format!("the reason of {name}"), || {
                 let message = daemon.refusal(&selector, 503)?;
                 let is_named = message.contains(address) && message.contains(reason);
                 ensure!(is_named, "{client}: {message}");
@@ -203,13 +203,15 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
         daemon.wait_for_sweeps(20)?;
         let log = daemon.process.log();
         for (name, _, address, _) in &clusters {
-            let lines = log.lines().filter(|line| {
-                let mut told = ["cannot be reached", "does not answer"].iter();
-                told.any(|words| line.contains(words))
-                    && line.contains(name)
-                    && line.contains(address)
-            });
-            ensure!(lines.count() == 1, "{client}: {name}: {log}");
+            let is_about = |line: &&str| line.contains(name) && line.contains(address);
+            let logged = |problem: &str| {
+                let lines = log.lines().filter(is_about);
+                lines.filter(|line| line.contains(problem)).count()
+            };
+            // A cluster that answers once before its broker is missed has both problems, one after the other.
+            let (brokers, cluster) = (logged("cannot be reached"), logged("does not answer"));
+            let each_once = brokers <= 1 && cluster <= 1 && brokers + cluster >= 1;
+            ensure!(each_once, "{client}: {name}: {log}");
         }
     }
     Ok(())
@@ -236,17 +238,17 @@ pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
     let bootstrap = kafka.listener_bootstrap("AGING");
     for client in clients()? {
         let mut sources = Sources::with(&[client], &[("bootstrap.servers", &bootstrap)])?;
-        sources.wait_for(SOON, "the lag", &still.plan(), &still.truth())?;
+        sources.wait_for(TIMEOUT, "the lag", &still.plan(), &still.truth())?;
         for round in 0..3 {
             if client == ClientKind::Wire {
-                poll_until(SOON, "the broker to close what is unused", || {
+                poll_until(TIMEOUT, "the broker to close what is unused", || {
                     ensure!(proxy.open() == 0, "{} are open", proxy.open());
                     Ok(())
                 })?;
             } else {
                 // It connects again by itself, so there is never none.
                 let taken = proxy.accepted();
-                poll_until(SOON, "the broker to close what is unused", || {
+                poll_until(TIMEOUT, "the broker to close what is unused", || {
                     ensure!(proxy.accepted() > taken || proxy.open() == 0, "none is new");
                     Ok(())
                 })?;
@@ -267,7 +269,7 @@ fn moves(kafka: &KafkaCluster, still: &Still) -> Result<()> {
     // New clients know both.
     let both = format!("{before},{after}");
     let mut sources = Sources::connect(&[("bootstrap.servers", &both)])?;
-    sources.wait_for(SOON, "the lag", &still.plan(), &still.truth())?;
+    sources.wait_for(TIMEOUT, "the lag", &still.plan(), &still.truth())?;
     let file = kafka.folder().join("broker-1.properties");
     let properties = std::fs::read_to_string(&file)?;
     let moved = properties.replace(&format!("MOVING://{before}"), &format!("MOVING://{after}"));
@@ -275,17 +277,17 @@ fn moves(kafka: &KafkaCluster, still: &Still) -> Result<()> {
     kafka.stop_broker(1)?;
     std::fs::write(&file, moved)?;
     kafka.start_broker(1)?;
-    // Nobody is there any more.
+    // No server listens any more.
     let _free = TcpListener::bind(&before).context("the old port is in use")?;
     sources.wait_for(
-        SOON,
+        TIMEOUT,
         "the listener to be found",
         &still.plan(),
         &still.truth(),
     )
 }
 
-/// A quota on the requests of one client: what is not read in time is unknown, never wrong.
+/// A quota on the requests of one client: data that is not read in time is unknown, never wrong.
 pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let still = Still::set_up(kafka)?;
@@ -296,7 +298,7 @@ pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
         ("client.id", name.as_str()),
     ];
     let mut sources = Sources::with(&[ClientKind::Wire], &properties)?;
-    sources.wait_for(SOON, "the lag", &still.plan(), &still.truth())?;
+    sources.wait_for(TIMEOUT, "the lag", &still.plan(), &still.truth())?;
     let throttled = |sources: &Sources| {
         let traffic = sources.each[0]
             .known
@@ -306,8 +308,8 @@ pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
     };
     let before = throttled(&sources)?;
     kafka.quota(&name, &["--add-config", "request_percentage=0.01"])?;
-    let mut looks = 0;
-    poll_until(SOON * 2, "the brokers to throttle", || {
+    let mut sweeps = 0;
+    poll_until(TIMEOUT * 2, "the brokers to throttle", || {
         for (client, observation) in sources.sweep(&still.plan())? {
             let seen = seen(&observation);
             for line in still.truth().lines() {
@@ -318,11 +320,11 @@ pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
                 );
             }
         }
-        looks += 1;
-        ensure!(looks >= 4 && throttled(&sources)? > before, "not yet");
+        sweeps += 1;
+        ensure!(sweeps >= 4 && throttled(&sources)? > before, "not yet");
         Ok(())
     })?;
-    println!("{looks} looks, throttled for {:?}", throttled(&sources)?);
+    println!("{sweeps} sweeps, throttled for {:?}", throttled(&sources)?);
     kafka.quota(&name, &["--delete-config", "request_percentage"])?;
-    sources.wait_for(SOON, "all of it again", &still.plan(), &still.truth())
+    sources.wait_for(TIMEOUT, "all of it again", &still.plan(), &still.truth())
 }

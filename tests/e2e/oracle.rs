@@ -33,12 +33,12 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         the_simulators_hpa_is_the_controllers,
     ),
     (
-        "oracle::what_is_explained_is_what_the_live_controller_does",
-        live::what_is_explained_is_what_the_live_controller_does,
+        "oracle::the_explanation_matches_the_live_controller",
+        live::the_explanation_matches_the_live_controller,
     ),
 ];
 
-/// What the controller did at one sync.
+/// The controller's result of one sync.
 #[derive(Debug, Deserialize)]
 struct Sync {
     before: u32,
@@ -56,8 +56,8 @@ fn the_hpas_arithmetic_is_the_controllers(testbed: &Testbed) -> Result<()> {
     compare_series(testbed, "random", count, 10, Series::random)
 }
 
-/// The same with what the HPA meets in simulations: the metrics of the policies that are compared, and their own HPAs or
-/// random ones.
+/// The same with the inputs of the HPA in simulations: the metrics of the policies that are compared, and their own
+/// HPAs or random ones.
 fn the_simulators_hpa_is_the_controllers(testbed: &Testbed) -> Result<()> {
     let count = if is_full_tier() { 2000 } else { 100 };
     // Some of the policies are meant to move the replicas rarely.
@@ -88,7 +88,7 @@ fn compare_series(
         exact += met;
     }
     println!(
-        "{syncs} syncs, {moved} of which moved the replicas; one look alone was exact at {exact}"
+        "{syncs} syncs, {moved} of which moved the replicas; a single reading was exact at {exact}"
     );
     // Series in which nothing happens would prove nothing.
     ensure!(
@@ -171,23 +171,27 @@ fn compare(series: &Series, decided: &[Sync]) -> Result<usize> {
             shown()
         );
         let at = series.period * u32::try_from(i + 1)?;
-        let looked = outlook(&expected.spec, &expected.seen, &status.past(at)?);
+        let outlook_now = outlook(&expected.spec, &expected.seen, &status.past(at)?);
         ensure!(
-            looked.verdict == expected.sync.verdict,
-            "{looked:?} {}",
+            outlook_now.verdict == expected.sync.verdict,
+            "{outlook_now:?} {}",
             shown()
         );
-        // The status tells of the spec that held; the one that holds since then is not the same.
+        // The status belongs to the spec before the change.
         if !expected.edited {
-            ensure!(looked.replicas.has(sync.after), "{looked:?} {}", shown());
-            exact += usize::from(looked.replicas == Range::exactly(sync.after));
+            ensure!(
+                outlook_now.replicas.has(sync.after),
+                "{outlook_now:?} {}",
+                shown()
+            );
+            exact += usize::from(outlook_now.replicas == Range::exactly(sync.after));
         }
         status.apply(expected, sync, at);
     }
     Ok(exact)
 }
 
-/// What the HPA's status says after a sync.
+/// The HPA's status after a sync.
 #[derive(Default)]
 struct Status {
     scaled: Option<Duration>,

@@ -83,7 +83,7 @@ fn a_collector_gets_the_figures_of_the_metrics(testbed: &Testbed) -> Result<()> 
         let metrics = daemon.metrics()?;
         let log = collector.log();
         let received = received(&log)?;
-        // Nobody produces or commits, so these do not change.
+        // No client produces or commits, so these do not change.
         let expected = samples_of_kafka(&metrics)?;
         ensure!(expected.len() >= 16, "only {} samples", expected.len());
         let missing: Vec<_> = expected.difference(&received).collect();
@@ -129,7 +129,7 @@ fn samples_of_kafka(metrics: &str) -> Result<BTreeSet<Sample>> {
     Ok(samples.collect())
 }
 
-/// What the collector has printed, as the samples of numbers.
+/// The numeric samples that the collector has printed.
 fn received(log: &str) -> Result<BTreeSet<Sample>> {
     let attribute = Regex::new(r"^\s+-> ([\w.]+): (?:Str|Int)\((.*)\)$")?;
     let mut samples = BTreeSet::new();

@@ -41,8 +41,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 /// The HPA controller's sync period in the testbed.
 const SYNC: Duration = Duration::from_secs(2);
 
-/// One metric of an HPA is unknown. If its other metric asks for fewer replicas, the HPA does not scale down. If it
-/// asks for more, the HPA scales up.
+/// One metric of an HPA is unknown. If its other metric proposes fewer replicas, the HPA does not scale down. If it
+/// proposes more, the HPA scales up.
 fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.three_brokers()?, testbed.control_plane()?);
     let namespace = plane.namespace("two")?;
@@ -107,7 +107,7 @@ fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()>
         kafka.produce(&known, 0, 600)?;
         wait_until(6)
     })();
-    kafka.mend()?;
+    kafka.restore()?;
     held?;
     kafka.commit(&group, &known, &[(0, 1000)])?;
     kafka.commit(&group, &lost, &[(0, 400)])?;
@@ -348,11 +348,11 @@ fn a_taken_port_is_named(testbed: &Testbed) -> Result<()> {
     let output = testbed
         .lagwise(&["run", "--config", &file.to_string_lossy()])
         .output()?;
-    let told = String::from_utf8(output.stderr)?;
+    let stderr = String::from_utf8(output.stderr)?;
     ensure!(
-        !output.status.success() && told.contains("server.external_metrics.listen"),
-        "{told}"
+        !output.status.success() && stderr.contains("server.external_metrics.listen"),
+        "{stderr}"
     );
-    ensure!(told.contains(&address.to_string()), "{told}");
+    ensure!(stderr.contains(&address.to_string()), "{stderr}");
     Ok(())
 }

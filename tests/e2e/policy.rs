@@ -1,4 +1,5 @@
-//! The rate policy on real consumers of a set rate and the real HPA controller, beside plain lag under the same load.
+//! The rate policy on real consumers of a set rate and the real HPA controller, compared with plain lag under the same
+//! load.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +17,15 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
 
-/// The scenarios. They need consumers that keep their rate, so nothing may run beside them.
+/// The scenarios. They need consumers that keep their rate, so nothing else may run at the same time.
 pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "policy::a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing",
         a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing,
     ),
     (
-        "policy::a_leader_killed_beside_a_standby_changes_nothing",
-        a_leader_killed_beside_a_standby_changes_nothing,
+        "policy::a_leader_killed_with_a_standby_changes_nothing",
+        a_leader_killed_with_a_standby_changes_nothing,
     ),
     (
         "policy::rate_rebalances_less_than_lag_under_the_same_load",
@@ -80,7 +81,7 @@ impl Scaled {
         })
     }
 
-    /// Starts or stops consumers as the replicas say.
+    /// Starts or stops consumers to match the replicas.
     fn follow(&mut self) -> Result<()> {
         self.fleet.scale_to(usize::try_from(self.series.now())?)
     }
@@ -93,7 +94,7 @@ impl Scaled {
         moves
     }
 
-    /// How often the broker has assigned the partitions anew: the epoch of the group.
+    /// How often the broker has reassigned the partitions: the epoch of the group.
     fn rebalances(&self, kafka: &KafkaCluster) -> Result<u32> {
         let text = kafka.consumer_groups_tool(&[
             "--describe",
@@ -117,7 +118,7 @@ impl Scaled {
     }
 }
 
-/// Produces so many messages per second for so long, while the consumers follow the replicas.
+/// Produces at this rate (messages per second, seconds), while the consumers follow the replicas.
 fn produce(
     kafka: &KafkaCluster,
     topic: &str,
@@ -173,14 +174,14 @@ fn step_up(
     topic: &str,
     rate: &mut Scaled,
 ) -> Result<Vec<i32>> {
-    // A backlog, by which the policy learns what a member can process.
+    // A backlog, from which the policy learns the capacity of a member.
     let backlog: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 40)).collect();
     kafka.produce_to(topic, &backlog)?;
     produce(kafka, topic, (20, 180), &mut [&mut *rate], |_| {
         until_served(daemon, namespace, "rate")
     })?;
     ensure!(until_served(daemon, namespace, "rate")?, "not served");
-    // What lag did before is no matter of the policy.
+    // Earlier changes by lag are not counted for the policy.
     let before = rate.moves().len();
     produce(kafka, topic, (130, 150), &mut [&mut *rate], |scaled| {
         Ok(scaled.iter().all(|one| one.series.now() >= 5))
@@ -225,7 +226,7 @@ fn a_step_up_takes_two_moves_and_a_killed_daemon_changes_nothing(testbed: &Testb
 }
 
 /// The standby has never read the group. From its first value on, it serves the number of the leader that was killed.
-fn a_leader_killed_beside_a_standby_changes_nothing(testbed: &Testbed) -> Result<()> {
+fn a_leader_killed_with_a_standby_changes_nothing(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("standby")?;
     let topic = unique("orders");
@@ -255,7 +256,7 @@ fn a_leader_killed_beside_a_standby_changes_nothing(testbed: &Testbed) -> Result
         Ok(())
     })?;
     let second = start()?;
-    // The API server asks the standby, which passes the requests on as long as the first leads.
+    // The API server sends requests to the standby, which forwards them while the first daemon leads.
     let api = plane.register_api(&namespace, "lagwise", second.api_port, &certificate.ca_pem)?;
     api.wait_available(Duration::from_secs(60))?;
     let clusters = (kafka, plane);
@@ -329,7 +330,7 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     })?;
     ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
     let begun = (rate.rebalances(kafka)?, lag.rebalances(kafka)?);
-    // A step that lasts, a pause, a flash, and then little, until the policy has stepped down.
+    // A long step, a pause, a short peak, and then a low rate, until the policy has stepped down.
     for load in [(20, 30), (130, 180), (20, 60), (130, 60)] {
         produce(kafka, &topic, load, &mut [&mut rate, &mut lag], |_| {
             Ok(false)

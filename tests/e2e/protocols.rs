@@ -17,8 +17,8 @@ use crate::testbed::poll::{at_once, poll_until};
 
 /// The cases.
 pub(crate) const CASES: &[(&str, Test)] = &[(
-    "protocols::a_listener_of_another_protocol_is_told_with_the_remedy",
-    a_listener_of_another_protocol_is_told_with_the_remedy,
+    "protocols::error_of_a_wrong_protocol_has_the_remedy",
+    error_of_a_wrong_protocol_has_the_remedy,
 )];
 
 /// Listeners, with the security.protocol that matches each.
@@ -29,18 +29,18 @@ const LISTENERS: [(&str, &str); 4] = [
     ("SASLSSL", "SASL_SSL"),
 ];
 
-/// What librdkafka says of a login on a listener without one.
+/// librdkafka's error of a login on a listener without logins.
 const NO_LOGIN: (Fault, &str) = (
     Fault::Login,
     "takes no SASL login; set security.protocol: PLAINTEXT or SSL, ",
 );
-/// What librdkafka says of a TLS handshake on a listener without TLS.
+/// librdkafka's error of a TLS handshake on a listener without TLS.
 const NO_TLS: (Fault, &str) = (
     Fault::Unreachable,
     "set security.protocol: PLAINTEXT or SASL_PLAINTEXT, ",
 );
 
-/// Mismatches of security.protocol and listener that librdkafka recognizes, and what it says. Otherwise it only notices
+/// Mismatches of security.protocol and listener that librdkafka recognizes, and its errors. Otherwise it only notices
 /// that the connection ends: after its first request, or after a TLS alert, which is shorter than the header of a
 /// response.
 const BY_LIBRDKAFKA: [(&str, &str, (Fault, &str)); 6] = [
@@ -55,7 +55,7 @@ const BY_LIBRDKAFKA: [(&str, &str, (Fault, &str)); 6] = [
 /// How long librdkafka may take to report a connection that fails.
 const WITHIN: Duration = Duration::from_secs(45);
 
-fn a_listener_of_another_protocol_is_told_with_the_remedy(testbed: &Testbed) -> Result<()> {
+fn error_of_a_wrong_protocol_has_the_remedy(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.secured_kafka()?;
     let pairs = LISTENERS.iter().flat_map(|(listener, own)| {
         let set = LISTENERS.map(|(_, protocol)| protocol);
@@ -84,7 +84,7 @@ fn pair(kafka: &KafkaCluster, protocol: &str, listener: &str, own: &str) -> Resu
         ]);
     }
     let is_tls = |protocol: &str| protocol.ends_with("SSL");
-    // TLS comes first; only behind it a login is asked for.
+    // The TLS handshake comes before the login.
     let (kind, advice) = match (is_tls(protocol), is_tls(own)) {
         (false, true) => (
             Fault::Tls,
@@ -100,8 +100,8 @@ fn pair(kafka: &KafkaCluster, protocol: &str, listener: &str, own: &str) -> Resu
         }
         _ => (Fault::Login, format!("set security.protocol: {own}, ")),
     };
-    let mut told = BY_LIBRDKAFKA.iter();
-    let told = told.find(|(of, on, _)| (*of, *on) == (protocol, listener));
+    let mut errors = BY_LIBRDKAFKA.iter();
+    let by_librdkafka = errors.find(|(of, on, _)| (*of, *on) == (protocol, listener));
     let plan = plan("nobody", &["nothing"]);
     let mut sources = Sources::with(&clients()?, &properties)?;
     poll_until(WITHIN, "the reason", || {
@@ -109,7 +109,7 @@ fn pair(kafka: &KafkaCluster, protocol: &str, listener: &str, own: &str) -> Resu
             let fault = observation.connection.context("no connection fault")?;
             let expected = match client {
                 ClientKind::Wire => Some((kind, advice.as_str())),
-                _ => told.map(|(.., told)| *told),
+                _ => by_librdkafka.map(|(.., error)| *error),
             };
             if let Some((kind, advice)) = expected {
                 ensure!(

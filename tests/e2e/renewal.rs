@@ -25,8 +25,8 @@ use crate::testbed::{Testbed, unique};
 /// The cases of every run.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
-        "renewal::a_token_is_taken_or_refused",
-        a_token_is_taken_or_refused,
+        "renewal::a_token_is_accepted_or_rejected",
+        a_token_is_accepted_or_rejected,
     ),
     (
         "renewal::logins_are_renewed_in_place",
@@ -116,13 +116,13 @@ fn refusal(sources: &mut Sources, work: &Work, kind: Fault) -> Result<String> {
 
 /// A token that the broker checks by its issuer's keys: right, of another issuer, expired; then put
 /// right in its file.
-pub(crate) fn a_token_is_taken_or_refused(testbed: &Testbed) -> Result<()> {
+pub(crate) fn a_token_is_accepted_or_rejected(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.secured_kafka()?;
     let work = work(kafka)?;
     let file = testbed.folder("tokens")?.join("token");
     let right = kafka.issuer().token(SASL_USER, 600)?;
     let wrong = Issuer::new()?.token(SASL_USER, 600)?;
-    // The proxy that the broker sends everybody to.
+    // The proxy whose address the broker advertises.
     let proxy = Proxy::of_broker(kafka, 1, "TOKEN")?;
     for client in clients()? {
         let before = proxy.accepted();
@@ -130,11 +130,11 @@ pub(crate) fn a_token_is_taken_or_refused(testbed: &Testbed) -> Result<()> {
         let mut sources = Sources::with_settings(&[client], &by_token(&proxy.address(), &file)?)?;
         let started = Instant::now();
         poll_until(TRYING * 4, "the time of trying to pass", || {
-            let told = refusal(&mut sources, &work, Fault::Login)
+            let error = refusal(&mut sources, &work, Fault::Login)
                 .map_err(|error| Hopeless(format!("{error:#}")))?;
-            ensure!(told.contains("invalid_token"), "{told}");
-            if told.contains(&wrong) {
-                return Err(Hopeless("the token is told".into()).into());
+            ensure!(error.contains("invalid_token"), "{error}");
+            if error.contains(&wrong) {
+                return Err(Hopeless("the error contains the token".into()).into());
             }
             ensure!(started.elapsed() >= TRYING, "not yet");
             Ok(())
@@ -151,9 +151,9 @@ pub(crate) fn a_token_is_taken_or_refused(testbed: &Testbed) -> Result<()> {
 
         std::fs::write(&file, kafka.issuer().token(SASL_USER, -5)?)?;
         let mut sources = Sources::with_settings(&[client], &by_token(&proxy.address(), &file)?)?;
-        poll_until(USED, "the expired token to be told of", || {
-            let told = refusal(&mut sources, &work, Fault::Login)?;
-            ensure!(told.contains("has expired"), "{told}");
+        poll_until(USED, "the expired token to be reported", || {
+            let error = refusal(&mut sources, &work, Fault::Login)?;
+            ensure!(error.contains("has expired"), "{error}");
             Ok(())
         })?;
     }
@@ -223,13 +223,13 @@ pub(crate) fn a_changed_password_is_used(testbed: &Testbed) -> Result<()> {
     )?;
 
     kafka.set_password("second-secret")?;
-    // The old password is good for nothing any more once the sessions that it began are over.
+    // The old password is rejected once the sessions that it began have ended.
     poll_until(USED, "the old password to be refused", || {
-        let told = refusal(&mut sources, &work, Fault::Login)?;
-        ensure!(!told.contains("secret"), "{told}");
+        let error = refusal(&mut sources, &work, Fault::Login)?;
+        ensure!(!error.contains("secret"), "{error}");
         Ok(())
     })?;
-    // A file that is half there changes nothing, and is no error.
+    // An incomplete file changes nothing and is not an error.
     std::fs::write(&file, "")?;
     std::fs::write(&file, "second-secret\n")?;
     sources.wait_for(

@@ -40,7 +40,7 @@ macro_rules! row {
 pub(crate) const CASES: &[(&str, Test)] = &[
     row!(logs::retention_overtook_the_group),
     row!(logs::a_topic_recreated_is_unknown_until_the_next_commit),
-    row!(logs::a_topic_recreated_between_two_looks_is_another_one),
+    row!(logs::a_topic_recreated_between_two_sweeps_is_detected),
     row!(logs::a_topic_whose_records_are_all_gone_has_no_lag),
     row!(logs::a_commit_beyond_the_end_is_unknown),
     row!(logs::committed_records_only),
@@ -57,12 +57,12 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     row!(time::a_poison_partition_is_stuck),
     row!(time::a_long_job_is_neither_stuck_nor_a_residue),
     row!(time::lag_in_seconds),
-    row!(time::lag_in_seconds_from_one_look),
+    row!(time::lag_in_seconds_from_a_single_reading),
     row!(subscriptions::a_topic_that_the_group_has_left_never_counts),
     row!(subscriptions::a_topic_with_new_commits_of_an_empty_group_counts),
-    row!(parallelism::as_many_members_have_work_as_the_assignor_gives_some),
-    row!(parallelism::by_manual_assignment_the_partitions_with_commits),
-    row!(pattern::old_commits_do_not_count_beside_a_pattern),
+    row!(parallelism::members_with_partitions_are_the_useful_parallelism),
+    row!(parallelism::manual_assignment_allows_the_partitions_with_commits),
+    row!(pattern::old_commits_do_not_count_with_a_pattern_subscription),
     row!(pattern::patterns_of_several_members_are_read_together),
     ("rows::a_share_group_has_no_limit", |testbed| {
         parallelism::a_share_group_has_no_limit(testbed.preview_kafka()?)

@@ -177,7 +177,7 @@ fn is_drained(kafka: &KafkaCluster, group: &str, topic: &str) -> Result<()> {
     Ok(())
 }
 
-/// The HPA itself agrees with what the watch saw.
+/// The status of the HPA agrees with the watch.
 fn still_one(plane: &ControlPlane, namespace: &str) -> Result<()> {
     poll_until(
         Duration::from_secs(30),

@@ -1,4 +1,4 @@
-//! A daemon that only observes, installed by the chart beside KEDA, which the testbed plays.
+//! A daemon that only observes, installed by the chart next to a KEDA that the testbed simulates.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,8 +23,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         the_chart_grants_reading_only,
     ),
     (
-        "shadow::beside_keda_both_numbers_are_shown_and_nothing_is_written",
-        beside_keda_both_numbers_are_shown_and_nothing_is_written,
+        "shadow::replicas_of_keda_and_lagwise_are_compared_without_writes",
+        replicas_of_keda_and_lagwise_are_compared_without_writes,
     ),
 ];
 
@@ -90,7 +90,7 @@ fn the_chart_grants_reading_only(testbed: &Testbed) -> Result<()> {
 }
 
 /// With 5 partitions, a threshold of 5 and a lag of 28, KEDA's HPA has 6 replicas, and lagwise would have 5.
-fn beside_keda_both_numbers_are_shown_and_nothing_is_written(testbed: &Testbed) -> Result<()> {
+fn replicas_of_keda_and_lagwise_are_compared_without_writes(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("shadow")?;
     let (topic, group) = (unique("orders"), unique("billing"));

@@ -27,7 +27,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// Both end at a signal, tell the same messages, and can be continued after a line that was cut.
+/// Both end at a signal, record the same messages, and can be continued after a line that was cut.
 fn a_recording_of_kafka_and_one_of_a_daemon_replay(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("recorded"), unique("recorded"));
@@ -106,7 +106,7 @@ fn a_recording_of_kafka_and_one_of_a_daemon_replay(testbed: &Testbed) -> Result<
             trace["recorded"]["whole"]["replica_minutes"].as_f64() > Some(0.0),
             "{trace}"
         );
-        // Those produced meanwhile, and a part of those before that were not processed yet.
+        // The messages that were produced during the run, and some earlier ones that were not processed yet.
         let messages = trace["messages"].as_u64();
         ensure!((Some(60)..=Some(1120)).contains(&messages), "{trace}");
         // Two consumers of 50 messages per second each; how far behind they were decides how well that is seen.
@@ -197,7 +197,7 @@ fn keep_pictures(browser: &mut Browser) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     for (width, height) in [(360, 1600), (1280, 2200)] {
         for scheme in ["light", "dark"] {
-            browser.look(width, height, scheme)?;
+            browser.set_window(width, height, scheme)?;
             let wide = browser.evaluate("document.documentElement.scrollWidth")?;
             ensure!(
                 wide.as_u64() <= Some(u64::from(width)),

@@ -1,4 +1,5 @@
-//! The simulated group beside real consumers on a real Kafka, with the same arrivals: a step, an outage and a sawtooth.
+//! Compares the simulated group with real consumers on a real Kafka, with the same arrivals: a step, an outage and a
+//! sawtooth.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-/// The scenarios. They need consumers that keep their rate, so nothing may run beside them.
+/// The scenarios. They need consumers that keep their rate, so nothing else may run at the same time.
 pub(crate) const LONG: &[(&str, Test)] = &[(
     "simulated_group::it_drains_as_real_consumers_do",
     it_drains_as_real_consumers_do,
@@ -38,7 +39,7 @@ const RUNS: u64 = 3;
 const DRAIN_ERROR: f64 = 0.15;
 const LATE_ERROR: f64 = 3.0;
 
-/// What arrives, and from when to when the consumers are stopped, in seconds.
+/// The arrivals, and the time in seconds during which the consumers are stopped.
 struct Workload {
     name: &'static str,
     seconds: u32,
@@ -93,7 +94,7 @@ fn workloads() -> Vec<Workload> {
     ]
 }
 
-/// What a group did.
+/// Measurements of a group.
 #[derive(Clone, Copy, Debug)]
 struct GroupRun {
     /// Longest time in seconds in which some message was late.
@@ -105,7 +106,7 @@ struct GroupRun {
 /// The offsets of all partitions at a time in seconds.
 type Offsets = (f64, Vec<i64>);
 
-/// What was produced and committed.
+/// Messages that were produced and committed.
 #[derive(Default)]
 struct GroupLog {
     ends: Vec<Offsets>,
@@ -113,14 +114,16 @@ struct GroupLog {
 }
 
 impl GroupLog {
-    /// When the message at an offset was produced.
-    fn produced_at(&self, partition: usize, offset: i64) -> Option<f64> {
+    /// The second in which the message at an offset was produced.
+    fn produced_in(&self, partition: usize, offset: i64) -> Option<f64> {
         let after = self
             .ends
             .partition_point(|(_, ends)| ends[partition] <= offset);
-        self.ends.get(after).map(|(at, _)| *at)
+        self.ends.get(after).map(|(at, _)| at.floor())
     }
 
+    /// What the group did. Ages are differences of whole seconds, as the simulator counts them: with this objective, half a
+    /// second more makes several percent of the messages late.
     fn measure(&self) -> GroupRun {
         let (mut late, mut all) = (0u32, 0u32);
         let (mut late_since, mut longest) = (None, 0.0f64);
@@ -131,13 +134,13 @@ impl GroupLog {
             for (partition, &position) in committed.iter().enumerate() {
                 for offset in before.1[partition]..position {
                     all += 1;
-                    // Processed at some time since the look before.
-                    let processed = f64::midpoint(before.0, *at);
-                    let produced = self.produced_at(partition, offset);
+                    // Processed at some time since the previous sample.
+                    let processed = f64::midpoint(before.0, *at).floor();
+                    let produced = self.produced_in(partition, offset);
                     late += u32::from(produced.is_some_and(|it| processed - it > slo));
                 }
-                let unread = self.produced_at(partition, position);
-                oldest = oldest.max(unread.map_or(0.0, |it| at - it));
+                let unread = self.produced_in(partition, position);
+                oldest = oldest.max(unread.map_or(0.0, |it| at.floor() - it));
             }
             if oldest > slo {
                 late_since.get_or_insert(*at);
@@ -185,7 +188,11 @@ fn run_real(
         group: name.clone(),
         topic: name.clone(),
         per_second: CAPACITY,
-        properties: vec![("group.protocol".to_owned(), "consumer".to_owned())],
+        properties: vec![
+            ("group.protocol".to_owned(), "consumer".to_owned()),
+            // Commits show when messages were processed.
+            ("auto.commit.interval.ms".to_owned(), "100".to_owned()),
+        ],
     };
     let mut fleet = ConsumerFleet::new(&testbed.folder(workload.name)?, options);
     fleet.scale_to(usize::try_from(CONSUMERS)?)?;
@@ -228,7 +235,7 @@ fn run_real(
         while began.elapsed() < until {
             log.commits
                 .push((began.elapsed().as_secs_f64(), committed(None)?));
-            // The next look, and the next second of arrivals, are due at a time.
+            // When the next sample and the next second of arrivals are due.
             let left = until.saturating_sub(began.elapsed());
             std::thread::sleep(left.min(Duration::from_millis(300)));
         }
@@ -279,7 +286,7 @@ fn it_drains_as_real_consumers_do(testbed: &Testbed) -> Result<()> {
             Ok(Arrivals::draw(&scenario, seed))
         });
         let arrivals: Vec<Arrivals> = arrivals.collect::<Result<_>>()?;
-        // They mostly wait, and have topics and groups of their own.
+        // They mostly wait, and have separate topics and groups.
         let logs: Vec<Result<GroupLog>> = std::thread::scope(|scope| {
             let runs = workloads.iter().zip(&arrivals);
             let runs = runs.map(|(workload, arrivals)| {

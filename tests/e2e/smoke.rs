@@ -35,8 +35,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
         broker_is_killed_and_comes_back,
     ),
     (
-        "smoke::consumers_follow_the_number_asked_for",
-        consumers_follow_the_number_asked_for,
+        "smoke::simulated_consumers_follow_the_replicas",
+        simulated_consumers_follow_the_replicas,
     ),
 ];
 
@@ -133,7 +133,7 @@ fn broker_is_killed_and_comes_back(testbed: &Testbed) -> Result<()> {
 }
 
 /// A fleet of real consumers grows, shares the partitions, drains them and leaves.
-fn consumers_follow_the_number_asked_for(testbed: &Testbed) -> Result<()> {
+fn simulated_consumers_follow_the_replicas(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 4)?;
@@ -232,7 +232,7 @@ fn control_plane_runs_a_deployment(testbed: &Testbed) -> Result<()> {
         },
     ))?;
 
-    // Registered with nothing behind it, the API is there and says that it does not answer; then it is gone again.
+    // Registered without a server, the API exists and reports that it does not answer. Then it is removed again.
     let certificate = plane.serving_certificate(&namespace, "lagwise")?;
     let api = plane.register_api(
         &namespace,

@@ -119,13 +119,13 @@ impl Sources {
         plan: &SweepPlan,
     ) -> Result<(Arc<ClusterSnapshot>, Observation)> {
         let subject = &mut self.each[place];
-        let asked = Instant::now();
-        let sweep = subject.source.observe(plan.clone(), asked + DEADLINE);
+        let started = Instant::now();
+        let sweep = subject.source.observe(plan.clone(), started + DEADLINE);
         let observation = self
             .runtime
             .block_on(async { tokio::time::timeout(DEADLINE * 3, sweep).await })
             .with_context(|| format!("{:?}: a sweep that does not end", subject.client))?;
-        let took = asked.elapsed();
+        let took = started.elapsed();
         ensure!(
             took <= DEADLINE + GRACE,
             "{:?}: a sweep took {took:?}",
@@ -151,7 +151,7 @@ impl Sources {
         self.clock_offset += time;
     }
 
-    /// Sweeps once. Every client has to see exactly `expected` (see [`seen`]), apart from what it cannot see.
+    /// Sweeps once. Every client has to see exactly `expected` (see [`seen`]), except for facts that it cannot see.
     pub(crate) fn expect(&mut self, plan: &SweepPlan, expected: &str) -> Result<()> {
         for (client, observation) in self.sweep(plan)? {
             let seen = seen(&observation);
@@ -263,28 +263,28 @@ pub(crate) fn seen_in_outage(observation: &Observation) -> String {
 fn described(group: &GroupObservation) -> Vec<String> {
     // Raw: shown to people, it would be cut.
     let id = group.plan.group.as_str();
-    let told = match &group.description {
-        Ok(told) => told,
+    let description = match &group.description {
+        Ok(description) => description,
         // Its commits have said so already.
         Err(fault) if group.committed.as_ref().err() == Some(fault) => return Vec::new(),
         Err(fault) if fault.is_connection() || *fault == Fault::Unsupported => return Vec::new(),
         Err(fault) => return vec![format!("{id} is !{}", fault.label())],
     };
-    if told.kind == GroupKind::Classic && told.members.is_empty() {
+    if description.kind == GroupKind::Classic && description.members.is_empty() {
         return Vec::new();
     }
-    let assignor = told.assignor.as_deref().unwrap_or("none");
-    let mut sizes: Vec<_> = told.members.iter().map(Member::partitions).collect();
+    let assignor = description.assignor.as_deref().unwrap_or("none");
+    let mut sizes: Vec<_> = description.members.iter().map(Member::partitions).collect();
     sizes.sort_unstable();
     let mut lines = vec![format!(
         "{id} is {} by {assignor}, members with{}",
-        format!("{:?} {:?}", told.state, told.kind).to_lowercase(),
+        format!("{:?} {:?}", description.state, description.kind).to_lowercase(),
         sizes
             .iter()
             .fold(String::new(), |all, size| format!("{all} {size}"))
     )];
     let mut owned: BTreeMap<&TopicName, BTreeSet<i32>> = BTreeMap::new();
-    for member in &told.members {
+    for member in &description.members {
         let mut line = format!("{id} member {}", member.client);
         if let Some(instance) = &member.instance {
             line += &format!(" {instance}");
@@ -304,7 +304,7 @@ fn described(group: &GroupObservation) -> Vec<String> {
             all.collect::<Vec<_>>().join(" ")
         ));
     }
-    for part in &told.subtopologies {
+    for part in &description.subtopologies {
         let sources = part
             .sources
             .iter()

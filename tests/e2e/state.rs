@@ -15,16 +15,19 @@ use crate::testbed::{Testbed, unique};
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
-        "state::a_commit_that_vanished_outlives_a_restart",
-        a_commit_that_vanished_outlives_a_restart,
+        "state::a_deleted_commit_is_remembered_after_a_restart",
+        a_deleted_commit_is_remembered_after_a_restart,
     ),
-    ("state::a_config_map_keeps_it", a_config_map_keeps_it),
+    (
+        "state::a_config_map_stores_the_state",
+        a_config_map_stores_the_state,
+    ),
 ];
 
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// The commits are deleted while the daemon is down, so that it knows them only from its state file.
-fn a_commit_that_vanished_outlives_a_restart(testbed: &Testbed) -> Result<()> {
+fn a_deleted_commit_is_remembered_after_a_restart(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 1)?;
@@ -57,7 +60,7 @@ fn a_commit_that_vanished_outlives_a_restart(testbed: &Testbed) -> Result<()> {
 }
 
 /// The ConfigMap is created if it does not exist, and patched from then on.
-fn a_config_map_keeps_it(testbed: &Testbed) -> Result<()> {
+fn a_config_map_stores_the_state(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let name = unique("state");

@@ -30,8 +30,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         what_others_set_on_a_shared_group_counts_no_less_lag,
     ),
     (
-        "tenants::a_request_in_a_race_tells_nothing_of_others",
-        a_request_in_a_race_tells_nothing_of_others,
+        "tenants::a_request_during_a_change_shows_no_lag_of_others",
+        a_request_during_a_change_shows_no_lag_of_others,
     ),
     (
         "tenants::a_namespace_that_comes_later_gets_its_share",
@@ -199,7 +199,7 @@ fn what_others_set_on_a_shared_group_counts_no_less_lag(testbed: &Testbed) -> Re
 
 /// A namespace repeatedly requests a group of its own, while an HPA is created that maps this name to the group of
 /// another namespace.
-fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> {
+fn a_request_during_a_change_shows_no_lag_of_others(testbed: &Testbed) -> Result<()> {
     const TRIES: usize = 12;
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let owner = owner_scene::Owner::new(kafka, plane)?;
@@ -214,7 +214,7 @@ fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> 
     };
     let (group, topic) = (owner.group.clone(), owner.topic.clone());
     let scene = owner_scene::OwnerScene::start(testbed, plane, owner, &options)?;
-    let (mut asked, mut told) = (0_u32, Vec::new());
+    let (mut requests, mut bodies) = (0_u32, Vec::new());
     for number in 0..TRIES {
         let own = unique("bob");
         // Its own lag is another one.
@@ -226,7 +226,7 @@ fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> 
         let path = metric_path(&thief, &format!("group={own},topic={topic}"));
         let done = AtomicBool::new(false);
         thread::scope(|scope| -> Result<()> {
-            let asking = scope.spawn(|| {
+            let requesting = scope.spawn(|| {
                 let mut answers = Vec::new();
                 while !done.load(Ordering::Relaxed) {
                     answers.push(plane.get_raw(&path).ok());
@@ -236,23 +236,23 @@ fn a_request_in_a_race_tells_nothing_of_others(testbed: &Testbed) -> Result<()> 
             let created = plane.apply(&thief, &list.to_string());
             let seen = created.and_then(|()| scene.daemon.wait_for_sweeps(1));
             done.store(true, Ordering::Relaxed);
-            let answers = asking
+            let answers = requesting
                 .join()
                 .map_err(|_| anyhow!("the requests panicked"))?;
-            asked += u32::try_from(answers.len())?;
-            told.extend(answers.into_iter().flatten());
+            requests += u32::try_from(answers.len())?;
+            bodies.extend(answers.into_iter().flatten());
             seen
         })?;
         let refused = plane.get_raw(&path).err().map(|error| error.to_string());
         let text = refused.unwrap_or_default();
         ensure!(text.contains("no entry of tenancy"), "not refused: {text}");
     }
-    let of_owner = told
+    let of_owner = bodies
         .iter()
         .filter(|body| value_of(body).is_ok_and(|lag| lag == LAG as u64));
     let of_owner = of_owner.count();
     println!(
-        "{asked} requests in {TRIES} races, {of_owner} answers with the lag of another namespace (limit 0)"
+        "{requests} requests in {TRIES} races, {of_owner} answers with the lag of another namespace (limit 0)"
     );
     ensure!(of_owner == 0, "{of_owner} answers with the owner's lag");
     scene.owner_is_served()

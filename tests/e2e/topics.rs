@@ -21,19 +21,22 @@ pub(crate) const KAFKA: &[(&str, Test)] = &[
         "topics::grow_adds_and_never_removes",
         grow_adds_and_never_removes,
     ),
-    ("topics::who_may_not_is_told_so", who_may_not_is_told_so),
+    (
+        "topics::a_missing_right_is_reported",
+        a_missing_right_is_reported,
+    ),
 ];
 
 /// Scenarios with a Kubernetes cluster.
 pub(crate) const CASES: &[(&str, Test)] = &[(
-    "topics::a_topic_that_wants_more_is_named",
-    a_topic_that_wants_more_is_named,
+    "topics::a_topic_with_too_few_partitions_is_named",
+    a_topic_with_too_few_partitions_is_named,
 )];
 
 /// Long scenarios: the history gets a point every 15 seconds.
 pub(crate) const LONG: &[(&str, Test)] = &[(
-    "topics::what_was_wanted_is_remembered",
-    what_was_wanted_is_remembered,
+    "topics::past_demand_is_remembered",
+    past_demand_is_remembered,
 )];
 
 fn config(testbed: &Testbed, properties: &Value) -> Result<String> {
@@ -43,7 +46,7 @@ fn config(testbed: &Testbed, properties: &Value) -> Result<String> {
     Ok(file.to_string_lossy().into_owned())
 }
 
-fn told(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
 }
@@ -64,10 +67,10 @@ fn grow_adds_and_never_removes(testbed: &Testbed) -> Result<()> {
         anyhow::Ok(testbed.lagwise(&args).output()?)
     };
     let expect = |output: &Output, succeeds: bool, part: &str| {
-        let told = told(output);
+        let text = text_of(output);
         ensure!(
-            output.status.success() == succeeds && told.contains(part),
-            "{told}"
+            output.status.success() == succeeds && text.contains(part),
+            "{text}"
         );
         Ok(())
     };
@@ -78,8 +81,8 @@ fn grow_adds_and_never_removes(testbed: &Testbed) -> Result<()> {
         kafka.end_offsets(&topic)?.len() == 2,
         "a dry run has changed it"
     );
-    let unasked = grow(&topic, &["--partitions", "5"])?;
-    expect(&unasked, false, "--yes")?;
+    let unconfirmed = grow(&topic, &["--partitions", "5"])?;
+    expect(&unconfirmed, false, "--yes")?;
     let threads = ["--for-replicas", "3", "--threads-per-replica", "2", "--yes"];
     expect(&grow(&topic, &threads)?, true, "done")?;
     kafka.wait_for_leaders(&topic, 6)?;
@@ -103,7 +106,7 @@ fn grow_adds_and_never_removes(testbed: &Testbed) -> Result<()> {
     expect(&grow(&missing, &kept)?, false, "the topic does not exist")
 }
 
-fn who_may_not_is_told_so(testbed: &Testbed) -> Result<()> {
+fn a_missing_right_is_reported(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.secured_kafka()?;
     let topic = unique("orders");
     kafka.create_topic(&topic, 2)?;
@@ -129,26 +132,26 @@ fn who_may_not_is_told_so(testbed: &Testbed) -> Result<()> {
     let refused = testbed
         .lagwise(&[&args[..], &["--yes"]].concat())
         .output()?;
-    ensure!(!refused.status.success(), "{}", told(&refused));
+    ensure!(!refused.status.success(), "{}", text_of(&refused));
     ensure!(
-        told(&refused).contains("DescribeConfigs"),
+        text_of(&refused).contains("DescribeConfigs"),
         "{}",
-        told(&refused)
+        text_of(&refused)
     );
     for more in [["--force", "--yes"], ["--force", "--dry-run"]] {
         let refused = testbed.lagwise(&[&args[..], &more].concat()).output()?;
-        let told = told(&refused);
-        ensure!(!refused.status.success(), "{told}");
+        let text = text_of(&refused);
+        ensure!(!refused.status.success(), "{text}");
         ensure!(
-            told.contains("the broker refused it with error code 29"),
-            "{told}"
+            text.contains("the broker refused it with error code 29"),
+            "{text}"
         );
     }
     ensure!(kafka.end_offsets(&topic)?.len() == 2, "it has grown");
     Ok(())
 }
 
-fn a_topic_that_wants_more_is_named(testbed: &Testbed) -> Result<()> {
+fn a_topic_with_too_few_partitions_is_named(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("topics")?;
     let (topic, group) = (unique("orders"), unique("billing"));
@@ -174,9 +177,9 @@ fn a_topic_that_wants_more_is_named(testbed: &Testbed) -> Result<()> {
         "json",
     ];
     let output = testbed.lagwise(&args).output()?;
-    ensure!(output.status.code() == Some(1), "{}", told(&output));
+    ensure!(output.status.code() == Some(1), "{}", text_of(&output));
     let rows: Value = serde_json::from_slice(&output.stdout)?;
-    let row = rows.get(0).with_context(|| told(&output))?;
+    let row = rows.get(0).with_context(|| text_of(&output))?;
     ensure!(
         row["fit"] == "too_few_partitions" && row["partitions"] == 2,
         "{row}"
@@ -189,8 +192,8 @@ fn a_topic_that_wants_more_is_named(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// The lag is gone, but the history has what it was worth.
-fn what_was_wanted_is_remembered(testbed: &Testbed) -> Result<()> {
+/// The lag is 0 again, but the history has the replicas that it was worth.
+fn past_demand_is_remembered(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("wanted")?;
     let (topic, group) = (unique("orders"), unique("billing"));
@@ -232,14 +235,14 @@ fn what_was_wanted_is_remembered(testbed: &Testbed) -> Result<()> {
         ]
         .concat();
         let output = testbed.lagwise(&args).output()?;
-        serde_json::from_slice(&output.stdout).with_context(|| told(&output))
+        serde_json::from_slice(&output.stdout).with_context(|| text_of(&output))
     };
     let remembered = compare(&["--daemon", &url])?;
     ensure!(
         remembered[0]["wanted_replicas"] == peak && remembered[0]["fit"] == "too_few_partitions",
         "{remembered}"
     );
-    // One look has no history.
+    // A single reading has no history.
     let now = compare(&[])?;
     ensure!(now[0]["wanted_replicas"] == 0, "{now}");
     Ok(())

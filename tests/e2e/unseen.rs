@@ -52,7 +52,7 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
     apply("group", &misspelled, &topic, 5)?;
     apply("topic", &group, &other, 3)?;
     apply("new", &misspelled, &topic, 1)?;
-    // Nobody asks for the topic that this one reads.
+    // No target names the topic that this one reads.
     apply("alone", &alone, &other, 3)?;
     apply("idle", &group, &topic, 5)?;
     let series = |name: &str| ReplicaSeries::wanted(plane, &namespace, name);
@@ -63,7 +63,7 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         series("alone")?,
         series("idle")?,
     );
-    // What is known to have no lag goes down at once.
+    // A group that is known to have no lag scales down at once.
     poll_until(WITHIN, "the idle workload to go down", || {
         ensure!(idle.now() == 1, "{:?}", idle.timed());
         Ok(())

@@ -27,16 +27,16 @@ use crate::testbed::{Testbed, unique};
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
-        "zero::sleeps_without_work_and_wakes_with_it",
-        sleeps_without_work_and_wakes_with_it,
+        "zero::scales_to_zero_without_work_and_wakes_with_it",
+        scales_to_zero_without_work_and_wakes_with_it,
     ),
     (
         "zero::a_workload_switched_off_by_hand_stays_off",
         a_workload_switched_off_by_hand_stays_off,
     ),
     (
-        "zero::without_the_feature_gate_it_is_the_same",
-        without_the_feature_gate_it_is_the_same,
+        "zero::the_feature_gate_makes_no_difference",
+        the_feature_gate_makes_no_difference,
     ),
     (
         "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
@@ -47,27 +47,27 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 /// Scenarios of workloads, rights and groups that are not the usual ones.
 pub(crate) const UNUSUAL: &[(&str, Test)] = &[
     (
-        "zero::whatever_has_a_scale_is_capped_and_put_to_sleep",
-        targets::whatever_has_a_scale_is_capped_and_put_to_sleep,
+        "zero::any_scale_subresource_is_capped_and_scaled_to_zero",
+        targets::any_scale_subresource_is_capped_and_scaled_to_zero,
     ),
     (
-        "zero::a_missing_right_is_said_and_a_pause_holds_no_replicas",
-        rights::a_missing_right_is_said_and_a_pause_holds_no_replicas,
+        "zero::a_missing_right_is_reported_and_a_pause_holds_no_replicas",
+        rights::a_missing_right_is_reported_and_a_pause_holds_no_replicas,
     ),
     (
         "zero::a_new_topic_wakes_a_pattern_subscriber",
         pattern::a_new_topic_wakes_a_pattern_subscriber,
     ),
     (
-        "zero::offsets_that_kafka_deleted_do_not_wake_it",
-        residue::offsets_that_kafka_deleted_do_not_wake_it,
+        "zero::offsets_that_kafka_deleted_do_not_wake_the_workload",
+        residue::offsets_that_kafka_deleted_do_not_wake_the_workload,
     ),
 ];
 
 /// Scenarios that need several brokers.
 pub(crate) const BROKERS: &[(&str, Test)] = &[(
-    "zero::nothing_sleeps_while_kafka_is_unknown",
-    unknown::nothing_sleeps_while_kafka_is_unknown,
+    "zero::nothing_scales_to_zero_while_kafka_is_unknown",
+    unknown::nothing_scales_to_zero_while_kafka_is_unknown,
 )];
 
 /// Scenarios that wait for minutes. Unit tests cover which HPA and workload a record is for, and [`RECORDS`] has the
@@ -78,24 +78,24 @@ pub(crate) const LONG: &[(&str, Test)] = &[
         ledger::a_record_is_for_one_hpa_and_one_workload,
     ),
     (
-        "zero::a_new_topic_that_nobody_reads_wakes_once",
-        pattern::a_new_topic_that_nobody_reads_wakes_once,
+        "zero::a_new_topic_without_a_reader_wakes_the_workload_once",
+        pattern::a_new_topic_without_a_reader_wakes_the_workload_once,
     ),
     (
-        "zero::transaction_markers_do_not_wake_it",
-        residue::transaction_markers_do_not_wake_it,
+        "zero::transaction_markers_do_not_wake_the_workload",
+        residue::transaction_markers_do_not_wake_the_workload,
     ),
 ];
 
 /// Scenarios of records in the ledger.
 pub(crate) const RECORDS: &[(&str, Test)] = &[
     (
-        "zero::a_forged_mark_wakes_nothing",
-        ledger::a_forged_mark_wakes_nothing,
+        "zero::a_forged_annotation_wakes_no_workload",
+        ledger::a_forged_annotation_wakes_no_workload,
     ),
     (
-        "zero::what_sleeps_is_woken_by_the_next_leader",
-        ledger::what_sleeps_is_woken_by_the_next_leader,
+        "zero::the_next_leader_wakes_workloads_at_zero",
+        ledger::the_next_leader_wakes_workloads_at_zero,
     ),
     (
         "zero::only_listed_namespaces_are_written_to",
@@ -106,7 +106,7 @@ pub(crate) const RECORDS: &[(&str, Test)] = &[
 const PARTITIONS: i32 = 4;
 const COOLDOWN: Duration = Duration::from_secs(4);
 const WITHIN: Duration = Duration::from_secs(120);
-const MARK: &str = "lagwise.dev/zeroed-since";
+const ZEROED_SINCE: &str = "lagwise.dev/zeroed-since";
 /// The ConfigMap of the ledger.
 const LEDGER: &str = "lagwise-zero";
 
@@ -258,15 +258,15 @@ impl<'a> Scene<'a> {
             .context("no replicas")
     }
 
-    fn is_marked(&self) -> Result<bool> {
-        Ok(self.get("hpa")?["metadata"]["annotations"][MARK].is_string())
+    fn is_annotated(&self) -> Result<bool> {
+        Ok(self.get("hpa")?["metadata"]["annotations"][ZEROED_SINCE].is_string())
     }
 
-    fn wait_until_wanted(&self, replicas: i64, marked: bool) -> Result<()> {
-        let shown = format!("{replicas} replicas wanted, marked: {marked}");
+    fn wait_until_wanted(&self, replicas: i64, annotated: bool) -> Result<()> {
+        let shown = format!("{replicas} replicas wanted, annotated: {annotated}");
         poll_until(WITHIN, &shown, || {
-            let now = (self.wanted()?, self.is_marked()?);
-            ensure!(now == (replicas, marked), "{now:?}");
+            let now = (self.wanted()?, self.is_annotated()?);
+            ensure!(now == (replicas, annotated), "{now:?}");
             Ok(())
         })
     }
@@ -286,10 +286,11 @@ fn has_scaled(metrics: &str) -> bool {
 /// The replicas that a backlog is worth at 100 messages each, from `minReplicas` (2) to the ceiling.
 const ROUNDS: [(usize, i32); 3] = [(250, 3), (1000, PARTITIONS), (8, 2)];
 
-fn sleeps_without_work_and_wakes_with_it(testbed: &Testbed) -> Result<()> {
+fn scales_to_zero_without_work_and_wakes_with_it(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "zero")?;
     let _daemon = sleeps_and_wakes(testbed, &scene, &ROUNDS)?;
-    // What appears right after is the HPA's, which had read the replicas before, and goes again.
+    // Replicas that appear right after come from the HPA controller, which had read the earlier number. They are
+    // removed again.
     scene.scale(2)?;
     scene.wait_until_wanted(0, true)?;
     // Who no longer wants it gets the replicas back.
@@ -301,7 +302,7 @@ fn sleeps_without_work_and_wakes_with_it(testbed: &Testbed) -> Result<()> {
 }
 
 /// On a control plane whose HPAs cannot go to zero: there the API server refuses `minReplicas: 0`.
-fn without_the_feature_gate_it_is_the_same(testbed: &Testbed) -> Result<()> {
+fn the_feature_gate_makes_no_difference(testbed: &Testbed) -> Result<()> {
     let plane = testbed.start_control_plane(NativeZero::Off)?;
     {
         let scene = Scene::on(testbed.kafka()?, &plane, "gate")?;
@@ -353,8 +354,8 @@ fn sleeps_and_wakes<'a>(
         println!("{messages} messages woke it after {:?}", produced.elapsed());
         let woken = series.values()[slept];
         ensure!(woken == *replicas, "round {round}: {:?}", series.timed());
-        wait_until("the mark to be gone", &|| {
-            ensure!(!scene.is_marked()?, "still marked");
+        wait_until("the annotation to be gone", &|| {
+            ensure!(!scene.is_annotated()?, "still annotated");
             Ok(())
         })?;
         wait_until("the workload to fall asleep", &asleep)?;
@@ -373,7 +374,7 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     scene.apply(1, COOLDOWN)?;
     scene.switch_off("billing")?;
     // The finding says that the workload is off, and why lagwise does not start it.
-    let is_said = |expected: bool| {
+    let is_reported = |expected: bool| {
         poll_until(WITHIN, "what is said of a workload that is off", || {
             let status = daemon.status_of(&scene.namespace, "billing")?;
             let findings = status["findings"].as_array().context("no findings")?;
@@ -381,7 +382,8 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
             Ok(())
         })
     };
-    is_said(true)?;
+    is_reported(true)?;
+    wait_for_zero_in_status(testbed, &scene, &daemon, false)?;
     // With work, and without for longer than the cooldown.
     daemon.wait_for_sweeps(8)?;
     scene.wait_until_wanted(0, false)?;
@@ -398,7 +400,41 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     scene.catch_up()?;
     scene.wait_until_wanted(0, true)?;
     // A zero of lagwise is another matter.
-    is_said(false)
+    is_reported(false)?;
+    wait_for_zero_in_status(testbed, &scene, &daemon, true)
+}
+
+/// Waits until `lagwise status` shows that the workload has 0 replicas, and whether it is asleep.
+fn wait_for_zero_in_status(
+    testbed: &Testbed,
+    scene: &Scene<'_>,
+    daemon: &Daemon,
+    is_asleep: bool,
+) -> Result<()> {
+    let url = format!("http://127.0.0.1:{}", daemon.admin_port);
+    let kubeconfig = scene.plane.kubeconfig().to_string_lossy();
+    let namespace = ["-n", &scene.namespace, "-o"];
+    let from = ["--daemon", &url, "--kubeconfig", &*kubeconfig];
+    let run = |output: &str| -> Result<String> {
+        let args = [&["status"][..], &namespace, &[output], &from].concat();
+        let done = testbed.lagwise(&args).output()?;
+        ensure!(done.status.success(), "{done:?}");
+        Ok(String::from_utf8(done.stdout)?)
+    };
+    poll_until(WITHIN, "the status of a workload at zero", || {
+        let status: Value = serde_json::from_str(&run("json")?)?;
+        let hpa = &status[0];
+        ensure!(
+            hpa["replicas"] == 0 && hpa["asleep_since"].is_string() == is_asleep,
+            "{status}"
+        );
+        let (table, words) = (
+            run("table")?,
+            ["switched off, not by lagwise", "asleep since"],
+        );
+        ensure!(table.contains(words[usize::from(is_asleep)]), "{table}");
+        Ok(())
+    })
 }
 
 fn an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown(testbed: &Testbed) -> Result<()> {

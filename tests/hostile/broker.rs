@@ -25,7 +25,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes, decode_request_he
 pub(crate) enum Attack {
     None,
     /// Sends this number of bytes of topics that were not requested.
-    StrangeTopics {
+    UnrequestedTopics {
         bytes: usize,
     },
     /// Sends this number of bytes of topics on which a group has commits.
@@ -91,13 +91,13 @@ impl HostileBroker {
         self.sent.store(0, Ordering::SeqCst);
     }
 
-    /// The bytes sent since the last change of its behaviour.
+    /// Bytes that were sent since the last change of its behaviour.
     pub(crate) fn take_sent(&self) -> usize {
         self.sent.swap(0, Ordering::SeqCst)
     }
 }
 
-/// The APIs with their highest versions, none of which has variable lengths, so that answers can be written by hand.
+/// The APIs with their highest versions, none of which has variable lengths, so that responses can be written by hand.
 const APIS: [(ApiKey, i16); 5] = [
     (ApiKey::ApiVersions, 2),
     (ApiKey::Metadata, 8),
@@ -119,7 +119,7 @@ fn serve(mut stream: TcpStream, attack: &Mutex<Attack>, sent: &AtomicUsize) -> i
         let attack = *attack.lock().unwrap();
         let mut out = BytesMut::new();
         out.extend_from_slice(&header.correlation_id.to_be_bytes());
-        let long = answer(
+        let long = respond(
             ApiKey::try_from(key).unwrap(),
             version,
             frame,
@@ -141,8 +141,8 @@ fn serve(mut stream: TcpStream, attack: &Mutex<Attack>, sent: &AtomicUsize) -> i
     }
 }
 
-/// An answer that consists of many entries that differ by a number in their name.
-struct LongAnswer {
+/// A response that consists of many entries that differ by a number in their name.
+struct LongResponse {
     entry: Vec<u8>,
     /// Where the number is in an entry.
     number: usize,
@@ -153,7 +153,7 @@ struct LongAnswer {
 /// Digits of the number.
 const DIGITS: usize = 9;
 
-impl LongAnswer {
+impl LongResponse {
     fn write(mut self, stream: &mut TcpStream, sent: &AtomicUsize) -> io::Result<()> {
         let mut piece = Vec::with_capacity(64 * 1024);
         for i in 0..self.count {
@@ -185,15 +185,15 @@ fn host(node: usize) -> String {
     }
 }
 
-/// Writes the answer, or its beginning.
-fn answer(
+/// Writes the response, or its beginning.
+fn respond(
     api: ApiKey,
     version: i16,
     mut body: Bytes,
     attack: Attack,
     port: u16,
     out: &mut BytesMut,
-) -> Option<LongAnswer> {
+) -> Option<LongResponse> {
     match api {
         ApiKey::ApiVersions => {
             let apis = APIS.map(|(api, highest)| {
@@ -260,7 +260,7 @@ fn metadata(
     attack: Attack,
     port: u16,
     out: &mut BytesMut,
-) -> Option<LongAnswer> {
+) -> Option<LongResponse> {
     let brokers = match attack {
         Attack::Brokers { count } => count,
         Attack::EndlessCommits { .. } => 17,
@@ -292,7 +292,7 @@ fn metadata(
         .with_brokers((0..brokers).map(broker).collect())
         .with_topics(topics.collect());
     response.encode(out, version).unwrap();
-    let Attack::StrangeTopics { bytes } = attack else {
+    let Attack::UnrequestedTopics { bytes } = attack else {
         return None;
     };
     // Code, name, not internal, no partitions, no rights.
@@ -312,7 +312,7 @@ fn metadata(
     let place = out.len() - before - 4;
     let all = u32::try_from(known + count).unwrap();
     out[place..place + 4].copy_from_slice(&all.to_be_bytes());
-    Some(LongAnswer {
+    Some(LongResponse {
         entry,
         number: 8,
         count,
@@ -330,7 +330,7 @@ fn commits(
     version: i16,
     attack: Attack,
     out: &mut BytesMut,
-) -> Option<LongAnswer> {
+) -> Option<LongResponse> {
     let bytes = match attack {
         Attack::Commits { bytes } | Attack::EndlessCommits { bytes } => bytes,
         _ => {
@@ -360,7 +360,7 @@ fn commits(
     let count = (bytes - 64) / entry.len();
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&u32::try_from(count).unwrap().to_be_bytes());
-    Some(LongAnswer {
+    Some(LongResponse {
         entry,
         number: 6,
         count,

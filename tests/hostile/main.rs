@@ -1,11 +1,11 @@
 //! Limits of the damage by a hostile broker: memory, counted by the allocator, connections, and effects on the readings
-//! of other clusters. The broker writes its long answers piece by piece, so that they cost this process nothing before
+//! of other clusters. The broker writes its long responses in pieces, so that they cost this process nothing before
 //! they are read.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "figures for whoever runs it"
+    reason = "prints its measurements"
 )]
 
 mod broker;
@@ -25,7 +25,7 @@ use lagwise::poller::OffsetSource;
 use peak_alloc::PeakAlloc;
 
 use broker::{Attack, HostileBroker};
-use fake::Fake;
+use fake::FakeCluster;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -33,9 +33,9 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 const MIB: usize = 1024 * 1024;
 
 /// Maximum response size of the client in this test. The default is four times as large, which would take longer.
-const LONGEST: usize = 8 * MIB;
+const MAX_RESPONSE_BYTES: usize = 8 * MIB;
 
-/// One test, because the allocator counts for the whole process.
+/// One test, because the allocator counts the memory of the whole process.
 #[test]
 fn a_hostile_broker_costs_little() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -43,9 +43,9 @@ fn a_hostile_broker_costs_little() {
         .enable_all()
         .build();
     runtime.unwrap().block_on(async {
-        strange_topics_are_not_kept().await;
+        unrequested_topics_are_not_kept().await;
         topics_of_a_group_are_bounded().await;
-        long_answers_are_read_one_after_another().await;
+        long_responses_are_read_one_after_another().await;
         partitions_of_a_topic_are_bounded().await;
         connections_to_brokers_that_are_gone_are_closed().await;
         another_cluster_is_read_meanwhile().await;
@@ -57,7 +57,10 @@ fn source(bootstrap: String) -> KafkaSource {
         name: "main".into(),
         properties: BTreeMap::from([
             ("bootstrap.servers".to_owned(), bootstrap),
-            ("receive.message.max.bytes".to_owned(), LONGEST.to_string()),
+            (
+                "receive.message.max.bytes".to_owned(),
+                MAX_RESPONSE_BYTES.to_string(),
+            ),
         ]),
         max_groups: 1,
         token: None,
@@ -68,7 +71,7 @@ fn source(bootstrap: String) -> KafkaSource {
     .unwrap()
 }
 
-fn named(groups: usize) -> SweepPlan {
+fn plan_of_one_topic(groups: usize) -> SweepPlan {
     let group = |i| GroupPlan::new(format!("g{i}"), ["t".into()].into());
     SweepPlan {
         groups: (0..groups).map(group).collect(),
@@ -76,7 +79,7 @@ fn named(groups: usize) -> SweepPlan {
     }
 }
 
-fn discovering(groups: usize) -> SweepPlan {
+fn plan_with_discovery(groups: usize) -> SweepPlan {
     let group = |i| GroupPlan::new(format!("g{i}"), [].into());
     SweepPlan {
         groups: (0..groups).map(group).collect(),
@@ -90,7 +93,7 @@ async fn observe(source: &KafkaSource, plan: SweepPlan) -> Observation {
         .await
 }
 
-/// Memory that the calls take, in bytes: the peak, and what is still held afterwards.
+/// Memory that the calls take, in bytes: the peak, and the rest afterwards.
 struct Cost {
     before: usize,
     peak: usize,
@@ -142,12 +145,12 @@ async fn measure(
     (cost, last)
 }
 
-async fn strange_topics_are_not_kept() {
+async fn unrequested_topics_are_not_kept() {
     let broker = HostileBroker::start();
-    for (bytes, is_read) in [(5 * MIB, true), (LONGEST - MIB, false)] {
-        let attack = Attack::StrangeTopics { bytes };
+    for (bytes, is_read) in [(5 * MIB, true), (MAX_RESPONSE_BYTES - MIB, false)] {
+        let attack = Attack::UnrequestedTopics { bytes };
         let name = format!("metadata of {} MiB", bytes / MIB);
-        let (cost, observation) = measure(&name, &broker, attack, || named(1)).await;
+        let (cost, observation) = measure(&name, &broker, attack, || plan_of_one_topic(1)).await;
         assert!(cost.peak() <= 16, "{}", cost.peak);
         assert!(cost.kept() <= 1, "{}", cost.after);
         assert_eq!(observation.groups[0].committed.is_ok(), is_read, "{name}");
@@ -156,9 +159,11 @@ async fn strange_topics_are_not_kept() {
 
 async fn topics_of_a_group_are_bounded() {
     let broker = HostileBroker::start();
-    let attack = Attack::Commits { bytes: LONGEST };
+    let attack = Attack::Commits {
+        bytes: MAX_RESPONSE_BYTES,
+    };
     let (cost, observation) = measure("commits on 215,000 topics", &broker, attack, || {
-        discovering(1)
+        plan_with_discovery(1)
     })
     .await;
     let over = observation.groups[0].committed.as_ref().err();
@@ -167,15 +172,17 @@ async fn topics_of_a_group_are_bounded() {
     assert!(cost.kept() <= 1, "{}", cost.after);
 }
 
-async fn long_answers_are_read_one_after_another() {
+async fn long_responses_are_read_one_after_another() {
     let broker = HostileBroker::start();
-    let attack = Attack::EndlessCommits { bytes: LONGEST };
+    let attack = Attack::EndlessCommits {
+        bytes: MAX_RESPONSE_BYTES,
+    };
     let groups = 16;
     let (cost, _) = measure("16 brokers with 8 MiB each", &broker, attack, || {
-        discovering(groups)
+        plan_with_discovery(groups)
     })
     .await;
-    // What one of them costs: the answer, a copy of it while its buffer grows, and what is decoded.
+    // Memory of one response: its bytes, a copy while its buffer grows, and the decoded values.
     assert!(cost.peak() <= 96, "{}", cost.peak);
 }
 
@@ -183,11 +190,11 @@ async fn partitions_of_a_topic_are_bounded() {
     let broker = HostileBroker::start();
     let attack = Attack::Partitions { count: 150_000 };
     let (cost, observation) = measure("a topic of 150,000 partitions", &broker, attack, || {
-        named(1)
+        plan_of_one_topic(1)
     })
     .await;
     assert_eq!(observation.topics.get("t"), Some(&Err(Fault::OverBudget)));
-    // Most of it is the answer before it is sent.
+    // Most of it is the response in the broker before it is sent.
     assert!(cost.peak() <= 96, "{}", cost.peak);
     assert!(cost.kept() <= 1, "{}", cost.after);
 }
@@ -197,7 +204,7 @@ async fn connections_to_brokers_that_are_gone_are_closed() {
     broker.behave(Attack::Brokers { count: 3000 });
     let source = source(broker.bootstrap());
     for _ in 0..2 {
-        observe(&source, named(1)).await;
+        observe(&source, plan_of_one_topic(1)).await;
     }
     let open = broker.open.load(Ordering::SeqCst);
     broker.behave(Attack::None);
@@ -205,7 +212,7 @@ async fn connections_to_brokers_that_are_gone_are_closed() {
     let mut left = open;
     while left > 2 {
         assert!(Instant::now() < deadline, "{left} connections stay open");
-        observe(&source, named(1)).await;
+        observe(&source, plan_of_one_topic(1)).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         left = broker.open.load(Ordering::SeqCst);
     }
@@ -215,29 +222,31 @@ async fn connections_to_brokers_that_are_gone_are_closed() {
 
 async fn another_cluster_is_read_meanwhile() {
     let hostile = HostileBroker::start();
-    hostile.behave(Attack::EndlessCommits { bytes: LONGEST });
+    hostile.behave(Attack::EndlessCommits {
+        bytes: MAX_RESPONSE_BYTES,
+    });
     let bootstrap = hostile.bootstrap();
-    let attacked = tokio::spawn(async move {
+    let attack = tokio::spawn(async move {
         let source = source(bootstrap);
         loop {
-            observe(&source, discovering(16)).await;
+            observe(&source, plan_with_discovery(16)).await;
         }
     });
-    let good = Fake::start(2);
+    let good = FakeCluster::start(2);
     good.topic("t", &[1, 2]);
     good.group("g0", 2, "t", &[Some(1), Some(2)]);
     let source = source(good.bootstrap().to_owned());
     let mut slowest = Duration::ZERO;
     for _ in 0..20 {
         let started = Instant::now();
-        let observation = observe(&source, named(1)).await;
+        let observation = observe(&source, plan_of_one_topic(1)).await;
         slowest = slowest.max(started.elapsed());
         assert_eq!(observation.connection, None);
         let group = &observation.groups[0];
         assert!(group.committed.is_ok(), "{group:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    attacked.abort();
+    attack.abort();
     eprintln!("another cluster: 20 sweeps, the slowest in {slowest:?}");
     assert!(slowest < Duration::from_secs(8), "{slowest:?}");
 }

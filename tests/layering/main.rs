@@ -11,19 +11,21 @@ use source::{Source, Words, is_in, name_below, parse};
 const DIRECTION: &str = "
     model:
     crypto:
+    blocking_work:
+    worker_threads:
     config: model
     authentication: model
     telemetry: authentication model
     snapshot_channel: model
     leader_election: model telemetry
-    persistence: leader_election model telemetry
+    persistence: blocking_work leader_election model telemetry
     certificates: crypto leader_election model telemetry
     poller: leader_election model snapshot_channel telemetry
     kafka: crypto model poller snapshot_channel telemetry
     k8s: authentication certificates leader_election model persistence snapshot_channel telemetry
-    serve: authentication certificates crypto leader_election model snapshot_channel telemetry
-    daemon: authentication certificates config k8s kafka leader_election model persistence poller \
-        serve snapshot_channel telemetry
+    serve: authentication blocking_work certificates crypto leader_election model snapshot_channel telemetry
+    daemon: authentication blocking_work certificates config k8s kafka leader_election model persistence poller \
+        serve snapshot_channel telemetry worker_threads
     simulate: model
     cli: authentication config crypto daemon k8s kafka leader_election model persistence poller \
         serve simulate snapshot_channel telemetry";

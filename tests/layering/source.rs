@@ -101,7 +101,7 @@ impl Source {
     }
 }
 
-/// Notes names and removes what is for tests only.
+/// Collects names, and removes code that is for tests only.
 impl VisitMut for Source {
     fn visit_item_mut(&mut self, item: &mut Item) {
         if self.drop_test(item) {
@@ -138,7 +138,7 @@ impl VisitMut for Source {
     }
 }
 
-/// Collects words and paths from code of `module`, including macros. `base` is what a group of a `use` continues.
+/// Collects words and paths from code of `module`, including macros. `base` is the path before a group of a `use`.
 fn collect_words(code: TokenStream, module: &str, base: &str, found: &mut Words) {
     let tokens = Vec::from_iter(code);
     let text = |i: usize| match tokens.get(i) {

@@ -15,6 +15,7 @@ use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use serde_json::{Value, json};
 
+use super::http::runtime_and_listener;
 use super::kubernetes::ServingCertificate;
 
 /// The name of its metric, whatever the selector.
@@ -32,24 +33,18 @@ pub(crate) struct Adapter {
 
 struct Script {
     value: AtomicU64,
-    /// How often the metric was asked for.
-    asked: AtomicU64,
+    /// How often the metric was requested.
+    requests: AtomicU64,
 }
 
 impl Adapter {
     /// Serves the metric, with a certificate for localhost.
     pub(crate) fn start(certificate: &ServingCertificate, value: u64) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
+        let (runtime, listener, port) = runtime_and_listener()?;
         let script = Arc::new(Script {
             value: AtomicU64::new(value),
-            asked: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
         });
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
         let router = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&script));
@@ -90,9 +85,9 @@ impl Adapter {
         self.script.value.store(value, Ordering::Relaxed);
     }
 
-    /// How often the metric was asked for so far.
-    pub(crate) fn asked(&self) -> u64 {
-        self.script.asked.load(Ordering::Relaxed)
+    /// How often the metric was requested so far.
+    pub(crate) fn request_count(&self) -> u64 {
+        self.script.requests.load(Ordering::Relaxed)
     }
 }
 
@@ -104,7 +99,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
     if !request.uri().path().ends_with(&format!("/{METRIC}")) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    script.asked.fetch_add(1, Ordering::Relaxed);
+    script.requests.fetch_add(1, Ordering::Relaxed);
     let list = json!({
         "kind": "ExternalMetricValueList",
         "apiVersion": "external.metrics.k8s.io/v1beta1",

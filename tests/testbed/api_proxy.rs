@@ -28,11 +28,11 @@ use super::ports::free_port;
 use super::unique;
 
 /// Maximum size of a request body.
-const MOST: usize = 4 << 20;
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// Kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Asked {
+pub(crate) enum RequestKind {
     /// Token reviews and subject access reviews.
     Review,
     /// Lists.
@@ -62,8 +62,8 @@ pub(crate) struct ApiProxy {
 struct Shared {
     server: String,
     client: reqwest::Client,
-    faults: Mutex<BTreeMap<Asked, Fault>>,
-    counts: Mutex<BTreeMap<Asked, usize>>,
+    faults: Mutex<BTreeMap<RequestKind, Fault>>,
+    counts: Mutex<BTreeMap<RequestKind, usize>>,
     /// How often connections have been cut.
     cuts: watch::Sender<u64>,
 }
@@ -114,13 +114,13 @@ impl ApiProxy {
     }
 
     /// Sets the treatment of requests of these kinds.
-    pub(crate) fn set(&self, kinds: &[Asked], fault: Fault) {
+    pub(crate) fn set(&self, kinds: &[RequestKind], fault: Fault) {
         let mut faults = locked(&self.shared.faults);
         faults.extend(kinds.iter().map(|kind| (*kind, fault)));
     }
 
     /// Forwards all new requests again. Requests without a response stay without one.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn clear_faults(&self) {
         locked(&self.shared.faults).clear();
     }
 
@@ -130,7 +130,7 @@ impl ApiProxy {
     }
 
     /// How many requests of a kind have come so far.
-    pub(crate) fn count(&self, kind: Asked) -> usize {
+    pub(crate) fn count(&self, kind: RequestKind) -> usize {
         locked(&self.shared.counts)
             .get(&kind)
             .copied()
@@ -163,7 +163,7 @@ fn server_config(identity: &Identity) -> Result<RustlsConfig> {
     Ok(RustlsConfig::from_config(Arc::new(config)))
 }
 
-fn kind(request: &Request) -> Asked {
+fn kind(request: &Request) -> RequestKind {
     let path = request.uri().path();
     let is_watch = request
         .uri()
@@ -171,13 +171,13 @@ fn kind(request: &Request) -> Asked {
         .is_some_and(|query| query.contains("watch=true"));
     let lists = ["/horizontalpodautoscalers", "/configmaps"];
     if path.ends_with("reviews") {
-        Asked::Review
+        RequestKind::Review
     } else if is_watch {
-        Asked::Watch
+        RequestKind::Watch
     } else if request.method() == "GET" && lists.iter().any(|end| path.ends_with(end)) {
-        Asked::List
+        RequestKind::List
     } else {
-        Asked::Other
+        RequestKind::Other
     }
 }
 
@@ -224,7 +224,7 @@ async fn forwarded(shared: &Shared, request: Request) -> Result<Response> {
         .client
         .request(parts.method, format!("{}{target}", shared.server))
         .headers(headers)
-        .body(to_bytes(body, MOST).await?)
+        .body(to_bytes(body, MAX_BODY_BYTES).await?)
         .send()
         .await?;
     let (parts, body) = axum::http::Response::from(answer).into_parts();

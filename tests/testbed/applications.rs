@@ -46,7 +46,7 @@ fn with_protocols(version: Version, more: &[(&str, &str)]) -> KafkaOptions {
 }
 
 impl KafkaCluster {
-    /// Starts Kafka's own console consumer as a member of a share group: it acknowledges what it gets.
+    /// Starts Kafka's own console consumer as a member of a share group: it acknowledges all records.
     pub(crate) fn start_share_consumer(&self, group: &str, topic: &str) -> Result<Process> {
         let mut command = self.java_command(&self.artifacts.kafka_jars, 128, "warn");
         command

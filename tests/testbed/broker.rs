@@ -1,4 +1,4 @@
-//! The properties of one broker of a test cluster.
+//! Properties of the brokers of a test cluster.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::ports::free_port;
 
 /// The user that the SASL listeners know (mechanism PLAIN).
 pub(crate) const SASL_USER: &str = "lagwise";
-/// That user's password.
+/// Password of [`SASL_USER`].
 pub(crate) const SASL_PASSWORD: &str = "lagwise-secret";
 
 /// A listener that brokers have besides `PLAINTEXT`, `SASL` (PLAIN) and `SSL`.
@@ -18,17 +18,17 @@ pub(crate) const SASL_PASSWORD: &str = "lagwise-secret";
 pub(crate) struct Listener {
     /// Its name, in capitals.
     pub(crate) name: &'static str,
-    /// Kafka's name for what is spoken on it: `PLAINTEXT`, `SASL_SSL`, ...
+    /// Its security protocol: `PLAINTEXT`, `SASL_SSL`, ...
     pub(crate) protocol: &'static str,
     /// Its own properties, without `listener.name.<name>.`; `{folder}` stands for the cluster's folder.
     pub(crate) properties: Vec<(&'static str, String)>,
-    /// Whether brokers advertise another port than the one they listen on, for a proxy in between.
+    /// Whether brokers advertise another port than the one on which they listen, for a proxy in between.
     pub(crate) proxied: bool,
 }
 
 /// Name of a listener that advertises a host that does not resolve.
 pub(crate) const UNRESOLVED: &str = "UNRESOLVED";
-/// That host.
+/// Host that the listener [`UNRESOLVED`] advertises.
 pub(crate) const UNRESOLVED_HOST: &str = "no-such-broker.invalid";
 
 /// Port on which a broker listens, and the one that it advertises.
@@ -38,7 +38,7 @@ pub(super) struct Port {
     pub(super) advertised: u16,
 }
 
-/// The ports of one broker, the same over all its restarts.
+/// The ports of one broker. They stay the same when it restarts.
 #[derive(Clone)]
 pub(super) struct Ports {
     pub(super) by_listener: BTreeMap<&'static str, Port>,
@@ -48,7 +48,7 @@ pub(super) struct Ports {
 impl Ports {
     pub(super) fn free(options: &KafkaOptions) -> Result<Self> {
         let mut builtin = vec![("PLAINTEXT", false), ("SASL", false)];
-        // Kafka 2.8 takes no key in PEM without a password.
+        // Kafka 2.8 does not support PEM keys without a password.
         if options.version != Version::V2_8 {
             builtin.push(("SSL", false));
         }
@@ -74,20 +74,20 @@ impl Ports {
         })
     }
 
-    fn listened(&self) -> String {
+    fn listeners(&self) -> String {
         self.addresses(|_, port| ("127.0.0.1", port.listens))
     }
 
-    fn advertised(&self) -> String {
+    fn advertised_listeners(&self) -> String {
         self.addresses(|name, port| match name {
             UNRESOLVED => (UNRESOLVED_HOST, port.advertised),
             _ => ("127.0.0.1", port.advertised),
         })
     }
 
-    fn addresses(&self, of: impl Fn(&str, &Port) -> (&'static str, u16)) -> String {
+    fn addresses(&self, address: impl Fn(&str, &Port) -> (&'static str, u16)) -> String {
         let each = self.by_listener.iter().map(|(name, port)| {
-            let (host, port) = of(name, port);
+            let (host, port) = address(name, port);
             format!("{name}://{host}:{port}")
         });
         each.collect::<Vec<_>>().join(",")
@@ -113,7 +113,7 @@ pub(super) fn broker_properties(
              zookeeper.connect=127.0.0.1:{}\n\
              listeners={}\n",
             zookeeper_port(cluster),
-            ports.listened(),
+            ports.listeners(),
         ),
         _ => kraft_properties(id, cluster),
     };
@@ -123,7 +123,7 @@ pub(super) fn broker_properties(
          advertised.listeners={}\n\
          log.dirs={folder}/data-{id}\n\
          sasl.enabled.mechanisms=PLAIN\n",
-        ports.advertised(),
+        ports.advertised_listeners(),
     );
     if ports.by_listener.contains_key("SSL") {
         lines += &format!(
@@ -184,7 +184,7 @@ pub(super) fn broker_properties(
     lines
 }
 
-/// The quorum in which the broker is also a controller.
+/// Properties of a broker that is also a controller of the KRaft quorum.
 fn kraft_properties(id: usize, cluster: &[Ports]) -> String {
     let ports = &cluster[id - 1];
     let voters = (1..)
@@ -197,7 +197,7 @@ fn kraft_properties(id: usize, cluster: &[Ports]) -> String {
          controller.listener.names=CONTROLLER\n\
          listeners={},CONTROLLER://127.0.0.1:{}\n",
         voters.collect::<Vec<_>>().join(","),
-        ports.listened(),
+        ports.listeners(),
         ports.controller,
     )
 }

@@ -220,7 +220,7 @@ impl Browser {
         Ok(())
     }
 
-    /// What axe-core, whose script this is, finds on the page that is serious or critical.
+    /// Runs axe-core, whose script this is, and returns its serious and critical issues of the page.
     pub(crate) fn accessibility_issues(&mut self, axe: &str) -> Result<Vec<String>> {
         self.evaluate(&format!("{axe}; null"))?;
         let found = self.evaluate(
@@ -237,7 +237,7 @@ impl Browser {
     }
 
     /// Sets the size of the window and the colour scheme of the system; the scheme `print` is paper.
-    pub(crate) fn look(&mut self, width: u32, height: u32, scheme: &str) -> Result<()> {
+    pub(crate) fn set_window(&mut self, width: u32, height: u32, scheme: &str) -> Result<()> {
         let size =
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", size)?;
@@ -269,7 +269,7 @@ impl Browser {
         Ok(self.complaints.iter().cloned().chain(others).collect())
     }
 
-    /// Takes in what is still under way.
+    /// Processes events that are still in progress.
     fn take_in(&mut self) -> Result<()> {
         while self.read()?.is_some() {}
         Ok(())

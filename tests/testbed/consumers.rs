@@ -1,4 +1,4 @@
-//! Real consumers in processes of their own: this test binary, started again under another role.
+//! Real consumers in separate processes: this test binary, started again in another role.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -168,15 +168,15 @@ fn wait_until_ready(
 ) -> Result<()> {
     poll_until(START, "the API server to be ready", || {
         api_server.expect_running()?;
-        let asked = std::process::Command::new(&artifacts.kubectl)
+        let output = std::process::Command::new(&artifacts.kubectl)
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .args(["get", "--raw", "/readyz"])
             .output()?;
         ensure!(
-            asked.status.success(),
+            output.status.success(),
             "{}",
-            String::from_utf8_lossy(&asked.stderr)
+            String::from_utf8_lossy(&output.stderr)
         );
         Ok(())
     })

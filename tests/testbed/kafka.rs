@@ -222,7 +222,7 @@ impl KafkaCluster {
     }
 
     /// Continues stopped brokers and starts killed ones.
-    pub(crate) fn mend(&self) -> Result<()> {
+    pub(crate) fn restore(&self) -> Result<()> {
         let mut whole = true;
         for id in 1..=self.brokers.len() {
             let mut process = self.process(id)?;
@@ -246,7 +246,7 @@ impl KafkaCluster {
             .signal(signal)
     }
 
-    /// A client configuration with the plaintext listeners; it never creates a topic by asking.
+    /// A client configuration with the plaintext listeners; its requests never create a topic.
     pub(crate) fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -401,7 +401,7 @@ impl KafkaCluster {
     fn format(&self, options: &KafkaOptions) -> Result<()> {
         static CLUSTERS: AtomicU64 = AtomicU64::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        // 22 characters of base64 whose last stands for zero bits: an ID that Kafka accepts.
+        // 22 characters of base64 whose unused last bits are zero: an ID that Kafka accepts.
         let cluster_id = format!("lagwise{number:014}A");
         if options.version == Version::Current && options.format.is_empty() {
             return (1..=self.brokers.len()).try_for_each(|id| {

@@ -1,4 +1,4 @@
-//! A realm of Kerberos with its key distribution centre (KDC), on loopback and in a folder of its own.
+//! A realm of Kerberos with its key distribution centre (KDC), on loopback and in a separate folder.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,8 +41,7 @@ impl Realm {
         let lib = lib.display();
         std::fs::write(
             realm.config(),
-            // Names are taken as they are: this machine's own are of no account. By TCP alone, a centre that is
-            // gone is noticed at once.
+            // Host names are used as given, without DNS. With TCP only, a stopped KDC is noticed at once.
             format!(
                 "[libdefaults]\n\
                  default_realm = {REALM}\n\
@@ -158,7 +157,7 @@ impl Realm {
 
     fn tool(&self, name: &str, args: &[&str]) -> Result<()> {
         let output = self.command(name, args).output().context("running it")?;
-        // kadmin.local says what is wrong, and ends well.
+        // kadmin.local prints errors, but exits with code 0.
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success() && !said.contains(": "),

@@ -77,7 +77,7 @@ impl Drop for KedaKinds<'_> {
     }
 }
 
-/// KEDA's metrics server for one Kafka trigger whose value stays the same; dropped, it is gone.
+/// KEDA's metrics server for one Kafka trigger whose value stays the same. It stops when dropped.
 pub(crate) struct KafkaTriggerServer {
     pub(crate) port: u16,
     _runtime: tokio::runtime::Runtime,
@@ -383,7 +383,7 @@ fn value_list(items: Vec<Value>) -> Value {
     })
 }
 
-/// A quantity, as KEDA makes it: whole thousandths, and the floating-point field where there is one.
+/// A quantity as KEDA formats it: whole thousandths, and the floating-point field where there is one.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

@@ -1,4 +1,4 @@
-//! Fake kubelet that only forwards ports, which the API server asks of the node of a pod.
+//! Fake kubelet that only forwards ports, which the API server requests from the node of a pod.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Drop for Kubelet<'_> {
     }
 }
 
-/// The API server does not check the certificates of kubelets unless told to.
+/// By default the API server does not check the certificates of kubelets.
 fn acceptor() -> Result<TlsAcceptor> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -155,8 +155,8 @@ async fn forward(
     let mut target = match TcpStream::connect(("127.0.0.1", port)).await {
         Ok(target) => target,
         Err(error) => {
-            let told = [&[1], error.to_string().as_bytes()].concat();
-            socket.send(Message::binary(told)).await?;
+            let frame = [&[1], error.to_string().as_bytes()].concat();
+            socket.send(Message::binary(frame)).await?;
             return Ok(());
         }
     };
@@ -173,7 +173,7 @@ async fn forward(
             read = target.read(&mut buffer) => {
                 let read = read?;
                 if read == 0 {
-                    // What was sent is read before the connection ends.
+                    // Sent data is read before the connection ends.
                     let _ = tokio::time::timeout(Duration::from_secs(1), socket.close(None)).await;
                     return Ok(());
                 }

@@ -52,7 +52,7 @@ impl RegisteredApi<'_> {
 
 impl Drop for RegisteredApi<'_> {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have been deleted already.
         let _ = self.plane.delete("apiservice", EXTERNAL_METRICS_API);
     }
 }

@@ -96,7 +96,7 @@ impl KafkaCluster {
                 "{leaders:?}"
             );
             if !leaders.contains(&Some(broker)) {
-                // An earlier test had it killed, and what it led has gone to others.
+                // An earlier test killed it, so other brokers lead its partitions.
                 self.elect_preferred_leaders()?;
                 bail!("broker {broker} coordinates none: {leaders:?}");
             }

@@ -25,7 +25,7 @@ pub(crate) mod applications;
 pub(crate) mod artifacts;
 pub(crate) mod audit;
 pub(crate) mod broker;
-#[allow(dead_code, reason = "only the end-to-end tests look at pages")]
+#[allow(dead_code, reason = "only the end-to-end tests open pages")]
 pub(crate) mod chromium;
 pub(crate) mod consumers;
 pub(crate) mod control_plane;
@@ -69,6 +69,9 @@ pub(crate) fn is_full_tier() -> bool {
 
 /// Prefix of the name of a run's folder; the process ID follows.
 const FOLDER: &str = "lagwise-e2e-";
+
+/// Environment variable with the path of another build of lagwise to test, such as a release build.
+pub(crate) const BINARY: &str = "LAGWISE_TEST_BINARY";
 
 /// The parts that all tests of one binary share. Each starts when it is first used.
 pub(crate) struct Testbed {
@@ -116,8 +119,8 @@ impl Testbed {
         })
     }
 
-    /// The shared Kafka cluster of three brokers, for tests in which some brokers are well and others are not. It
-    /// needs many times the CPU time of a single broker, even while nobody uses it.
+    /// The shared Kafka cluster of three brokers, for tests in which some brokers are healthy and others are not. It
+    /// needs many times the CPU time of a single broker, even while it is not used.
     pub(crate) fn three_brokers(&self) -> Result<&KafkaCluster> {
         shared(&self.three_brokers, || {
             let options = KafkaOptions {
@@ -159,7 +162,7 @@ impl Testbed {
     /// Restarts the brokers of the shared Kafka clusters and the API server if the last test left them stopped, so that
     /// its failure does not make all later tests fail. Removes the HPAs of earlier tests, which would take CPU time of
     /// the controllers and of every later daemon.
-    pub(crate) fn mend(&self) -> Result<()> {
+    pub(crate) fn restore(&self) -> Result<()> {
         for plane in [&self.control_plane, &self.old_control_plane] {
             if let Some(Ok(plane)) = plane.get() {
                 plane.start_api_server()?;
@@ -168,7 +171,7 @@ impl Testbed {
         }
         for kafka in [&self.kafka, &self.three_brokers] {
             if let Some(Ok(kafka)) = kafka.get() {
-                kafka.mend()?;
+                kafka.restore()?;
             }
         }
         Ok(())
@@ -212,7 +215,8 @@ impl Testbed {
     /// A command for the `lagwise` binary with these arguments and without the machine's kubeconfig. Use it with
     /// `output()`, or with [`Process::start`] to run it in the background.
     pub(crate) fn lagwise(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lagwise"));
+        let built = env!("CARGO_BIN_EXE_lagwise").into();
+        let mut command = Command::new(std::env::var_os(BINARY).unwrap_or(built));
         // An empty home directory, without a default kubeconfig.
         command
             .args(args)
@@ -291,7 +295,7 @@ impl Testbed {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match folder {
-            // For a look at data and logs after a failure, until the next run.
+            // Data and logs are kept until the next run, to examine a failure.
             Some(folder) if std::env::var_os("LAGWISE_KEEP_TESTBED").is_some() => {
                 drop(folder.keep())
             }

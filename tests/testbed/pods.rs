@@ -41,7 +41,7 @@ impl ReadyPods {
                     "phase": "Running",
                     "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
                 }});
-                // One that is gone again needs nothing.
+                // A pod that was deleted needs no status.
                 let _ = pods
                     .patch_status(&name, &PatchParams::default(), &Patch::Merge(status))
                     .await;

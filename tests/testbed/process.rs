@@ -122,7 +122,7 @@ impl Process {
         }
     }
 
-    /// Asks the process to end by SIGTERM and waits; past [`DEADLINE_FACTOR`] times `within` it is killed and that is an
+    /// Ends the process by SIGTERM and waits. After [`DEADLINE_FACTOR`] times `within` it is killed, and that is an
     /// error.
     pub(crate) fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
         let within = within * DEADLINE_FACTOR;
@@ -147,7 +147,7 @@ impl Process {
 
     /// Kills the process (SIGKILL) and waits until it has exited.
     pub(crate) fn kill(&mut self) {
-        // Both fail only when the process is gone already, which is what is wanted.
+        // Both fail only if the process has already ended, which is the goal.
         let _ = self.child.kill();
         let _ = self.child.wait();
         live().retain(|pid| *pid != self.child.id());

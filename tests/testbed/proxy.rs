@@ -12,7 +12,7 @@ use super::kafka::KafkaCluster;
 use super::ports::free_port;
 
 /// How long a thread waits for bytes before it checks whether the mode has changed.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Behaviour of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Proxy {
                 let shared = Arc::clone(&accepting);
                 std::thread::spawn(move || {
                     shared.open.fetch_add(1, Ordering::AcqRel);
-                    // Whatever ends a connection is what the test wants or sees on the other side.
+                    // Errors are ignored: the test causes them, or sees them on the other side.
                     let _ = serve(&client, &shared);
                     let _ = client.shutdown(Shutdown::Both);
                     shared.open.fetch_sub(1, Ordering::AcqRel);
@@ -108,7 +108,7 @@ impl Proxy {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Sets the behaviour. Closes connections that the broker may have closed meanwhile.
+    /// Sets the behaviour. Closes connections that the broker may have closed.
     pub(crate) fn set(&self, mode: Mode) {
         *self.shared.mode() = mode;
     }
@@ -134,7 +134,7 @@ impl Drop for Proxy {
 
 /// One connection, until either side ends it or the proxy stops.
 fn serve(client: &TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
-    client.set_read_timeout(Some(LOOK))?;
+    client.set_read_timeout(Some(POLL_INTERVAL))?;
     client.set_nodelay(true)?;
     let mut broker: Option<TcpStream> = None;
     let mut pending = Vec::new();
@@ -143,7 +143,7 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     while !shared.stopped.load(Ordering::Acquire) {
         let mode = *shared.mode();
         if mode == Mode::Forward && was_silent {
-            // What was swallowed is not to be had again: the network is back, this connection is not.
+            // Dropped bytes are lost, so this connection stays broken when the network works again.
             return Ok(());
         }
         was_silent |= mode == Mode::Silent;
@@ -192,7 +192,7 @@ fn answers_flow_back(
     let broker = TcpStream::connect(("127.0.0.1", target))?;
     broker.set_nodelay(true)?;
     let (mut from, mut to) = (broker.try_clone()?, client.try_clone()?);
-    from.set_read_timeout(Some(LOOK))?;
+    from.set_read_timeout(Some(POLL_INTERVAL))?;
     let shared = Arc::clone(shared);
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];

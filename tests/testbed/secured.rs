@@ -15,9 +15,9 @@ pub(crate) const SCOPE: &str = "lag";
 /// Users who may do everything, for SCRAM, whose passwords a test may change.
 pub(crate) const ROTATING: &str = "rotating";
 
-/// One broker; `SASL` and `SASLSSL` take PLAIN, SCRAM and OAUTHBEARER, `MTLS` asks for a certificate. `TOKEN`
-/// takes SCRAM and the tokens of [`KafkaCluster::issuer`], ends a session after [`SESSION`], and sends
-/// its clients to where a proxy may listen.
+/// One broker; `SASL` and `SASLSSL` take PLAIN, SCRAM and OAUTHBEARER, `MTLS` requires a certificate. `TOKEN` takes
+/// SCRAM and the tokens of [`KafkaCluster::issuer`], ends a session after [`SESSION`], and sends its clients to where a
+/// proxy may listen.
 pub(super) fn options() -> KafkaOptions {
     let certificates = || {
         vec![
@@ -53,7 +53,7 @@ pub(super) fn options() -> KafkaOptions {
             "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler"
                 .to_owned(),
         ),
-        // The default one of Kafka 4.1.0 does not look at signatures.
+        // The default one of Kafka 4.1.0 does not verify signatures.
         (
             "sasl.oauthbearer.jwt.validator.class",
             "org.apache.kafka.common.security.oauthbearer.BrokerJwtValidator".to_owned(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Audience that brokers expect in tokens.
 pub(crate) const AUDIENCE: &str = "lag";
 
-/// Signs tokens with a key of its own (ES256).
+/// Signs tokens with its own key (ES256).
 pub(crate) struct Issuer(KeyPair);
 
 impl Issuer {

@@ -273,7 +273,7 @@ pub(crate) fn blocking<F: Future + Send>(future: F) -> Result<F::Output>
 where
     F::Output: Send,
 {
-    // On a thread of its own: the caller may itself be inside a runtime, which cannot be blocked.
+    // On a separate thread, because the caller may be inside a runtime, which must not be blocked.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| -> Result<F::Output> {
             let runtime = tokio::runtime::Builder::new_current_thread()

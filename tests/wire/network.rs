@@ -10,21 +10,21 @@ use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::units::host_pattern::HostPattern;
 
-use super::fake::{Fake, Twist};
+use super::fake::{FakeCluster, Misbehavior};
 use super::{
-    assert_right, commits, ends, group, observe, observe_until_known, settings_with, source,
-    source_with, two_halves, wait_for_connections,
+    assert_complete, commits, ends, group, observe, observe_until_known, settings_with, source,
+    source_with, two_brokers, wait_for_connections,
 };
 
-const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[tokio::test]
 async fn brokers_on_ipv6_are_read() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        // Not a matter of this code.
+        // This machine has no IPv6.
         return;
     }
-    let fake = Fake::start_on(Ipv6Addr::LOCALHOST.into(), 2);
+    let fake = FakeCluster::start_on(Ipv6Addr::LOCALHOST.into(), 2);
     fake.topic("a", &[1, 2]);
     fake.group("ga", 2, "a", &[Some(1), Some(2)]);
     let groups = [group("ga", &["a"])];
@@ -40,73 +40,83 @@ async fn brokers_on_ipv6_are_read() {
 }
 
 #[tokio::test]
-async fn a_dead_address_to_begin_with_is_passed_over() {
-    let (fake, groups) = two_halves();
-    let unused = TcpListener::bind((HERE, 0)).unwrap();
+async fn an_unreachable_bootstrap_server_is_skipped() {
+    let (fake, groups) = two_brokers();
+    let unused = TcpListener::bind((LOOPBACK, 0)).unwrap();
     let dead = unused.local_addr().unwrap();
     drop(unused);
     let bootstrap = format!("{dead},{}", fake.bootstrap());
     let source = source_with(&fake, &[("bootstrap.servers", &bootstrap)]);
-    assert_right(&observe(&source, &groups).await);
+    assert_complete(&observe(&source, &groups).await);
 }
 
 #[tokio::test]
 async fn unused_connections_are_closed_and_made_again() {
-    let (fake, groups) = two_halves();
+    let (fake, groups) = two_brokers();
     let source = source_with(&fake, &[("connections.max.idle.ms", "300")]);
     for round in 1..=3 {
-        assert_right(&observe(&source, &groups).await);
+        assert_complete(&observe(&source, &groups).await);
         wait_for_connections(&fake, 0).await;
-        assert_eq!(fake.accepted.load(Ordering::SeqCst), round * 2);
+        assert_eq!(fake.accepted_connections.load(Ordering::SeqCst), round * 2);
     }
 }
 
 #[tokio::test]
-async fn connections_that_brokers_close_for_their_age_cost_no_sweep() {
-    let (fake, groups) = two_halves();
-    // Longer than the backoff's most: what was closed sooner counts as refused.
-    fake.world.lock().unwrap().idle = Some(Duration::from_millis(700));
+async fn idle_connections_that_brokers_close_fail_no_sweep() {
+    let (fake, groups) = two_brokers();
+    // Longer than the maximum backoff: connections that were closed earlier count as refused.
+    fake.state.lock().unwrap().idle_timeout = Some(Duration::from_millis(700));
     let source = source(&fake);
     for round in 1..=3 {
-        assert_right(&observe(&source, &groups).await);
+        assert_complete(&observe(&source, &groups).await);
         wait_for_connections(&fake, 0).await;
-        assert_eq!(fake.accepted.load(Ordering::SeqCst), round * 2);
+        assert_eq!(fake.accepted_connections.load(Ordering::SeqCst), round * 2);
     }
 }
 
 #[tokio::test]
-async fn a_broker_at_another_address_is_found() {
-    let (fake, groups) = two_halves();
+async fn a_broker_that_moved_to_another_address_is_found() {
+    let (fake, groups) = two_brokers();
     let source = source(&fake);
-    assert_right(&observe(&source, &groups).await);
-    let before = fake.world.lock().unwrap().asked.len();
-    fake.put(2, HERE);
-    // The first sweep may find out.
-    let found_out = observe(&source, &groups).await;
+    assert_complete(&observe(&source, &groups).await);
+    let before = fake.state.lock().unwrap().requests.len();
+    fake.start_node(2, LOOPBACK);
+    // The first sweep may detect that the broker has moved.
+    let first = observe(&source, &groups).await;
     assert_eq!(
-        commits(&found_out, 0, "a"),
+        commits(&first, 0, "a"),
         Ok(vec![Some(1), Some(2)]),
-        "the other broker's"
+        "commits at the other broker"
     );
-    assert_right(&observe(&source, &groups).await);
-    let asked = fake.world.lock().unwrap().asked.len() - before;
-    assert!(asked < 40, "{asked} requests to find one broker");
-    // What was open to the old address is closed.
+    assert_complete(&observe(&source, &groups).await);
+    let requests = fake.state.lock().unwrap().requests.len() - before;
+    assert!(requests < 40, "{requests} requests to find one broker");
+    // Connections to the old address are closed.
     wait_for_connections(&fake, 2).await;
 }
 
 #[tokio::test]
 async fn a_broker_that_joins_is_read_within_the_sweep() {
-    let (fake, groups) = two_halves();
+    let (fake, groups) = two_brokers();
     let source = source(&fake);
-    assert_right(&observe(&source, &groups).await);
-    fake.put(3, HERE);
+    assert_complete(&observe(&source, &groups).await);
+    fake.start_node(3, LOOPBACK);
     fake.topic("b", &[3, 3]);
     fake.group("gb", 3, "b", &[Some(3), Some(4)]);
-    fake.twist(2, ApiKey::OffsetFetch, Twist::Code(16), usize::MAX);
-    fake.twist(2, ApiKey::ListOffsets, Twist::Code(6), usize::MAX);
-    assert_right(&observe(&source, &groups).await);
-    assert_eq!(fake.accepted.load(Ordering::SeqCst), 3);
+    fake.misbehave(
+        2,
+        ApiKey::OffsetFetch,
+        Misbehavior::ErrorCode(16),
+        usize::MAX,
+    );
+    fake.misbehave(
+        2,
+        ApiKey::ListOffsets,
+        Misbehavior::ErrorCode(6),
+        usize::MAX,
+    );
+    assert_complete(&observe(&source, &groups).await);
+    assert_eq!(fake.accepted_connections.load(Ordering::SeqCst), 3);
 }
 
 fn ensure_printable(reason: &str) {
@@ -120,10 +130,10 @@ fn ensure_printable(reason: &str) {
 }
 
 #[tokio::test]
-async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
+async fn a_scram_login_with_too_few_or_too_many_iterations_is_refused() {
     for (iterations, refused) in [(1, true), (2_000_000_000, true), (4096, false)] {
-        let (fake, groups) = two_halves();
-        fake.world.lock().unwrap().iterations = iterations;
+        let (fake, groups) = two_brokers();
+        fake.state.lock().unwrap().scram_iterations = iterations;
         let login = [
             ("security.protocol", "SASL_PLAINTEXT"),
             ("sasl.mechanism", "SCRAM-SHA-256"),
@@ -134,21 +144,21 @@ async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
         let connection = observe(&source, &groups).await.connection.unwrap();
         assert_eq!(connection.kind, Fault::Login, "{iterations}");
         assert!(!connection.reason.contains("hunter2"));
-        // Nobody sends a proof to one that asks for too little or too much.
+        // The client sends no proof for too few or too many iterations.
         let proven = connection.reason.contains("not with this proof");
         assert_eq!(proven, !refused, "{iterations}: {}", connection.reason);
         ensure_printable(&connection.reason);
-        let told = connection
+        let is_reported = connection
             .reason
             .contains(&format!("asks for {iterations} SCRAM iterations"));
-        assert_eq!(told, refused, "{iterations}: {}", connection.reason);
+        assert_eq!(is_reported, refused, "{iterations}: {}", connection.reason);
     }
 }
 
 /// Two brokers on different hosts. The first one, which is in the bootstrap servers, advertises the second.
-fn halves_on_two_hosts() -> (Fake, [GroupPlan; 2]) {
-    let fake = Fake::start(1);
-    fake.put(2, Ipv4Addr::new(127, 0, 0, 2).into());
+fn brokers_on_two_hosts() -> (FakeCluster, [GroupPlan; 2]) {
+    let fake = FakeCluster::start(1);
+    fake.start_node(2, Ipv4Addr::new(127, 0, 0, 2).into());
     fake.topic("a", &[1, 1]);
     fake.topic("b", &[2, 2]);
     fake.group("ga", 1, "a", &[Some(1), Some(2)]);
@@ -156,7 +166,7 @@ fn halves_on_two_hosts() -> (Fake, [GroupPlan; 2]) {
     (fake, [group("ga", &["a"]), group("gb", &["b"])])
 }
 
-fn allowing(fake: &Fake, hosts: &[&str]) -> ClientSettings {
+fn settings_allowing(fake: &FakeCluster, hosts: &[&str]) -> ClientSettings {
     let allowed = hosts.iter().map(|host| HostPattern::parse(host).unwrap());
     ClientSettings {
         allowed_hosts: allowed.collect(),
@@ -173,11 +183,11 @@ async fn the_login_goes_to_allowed_hosts_only() {
         (&["127.0.0.1"], false),
         (&["*.kafka.svc"], false),
     ] {
-        let (fake, groups) = halves_on_two_hosts();
-        let source = KafkaSource::connect(allowing(&fake, hosts)).unwrap();
+        let (fake, groups) = brokers_on_two_hosts();
+        let source = KafkaSource::connect(settings_allowing(&fake, hosts)).unwrap();
         let observation = observe(&source, &groups).await;
         if is_read {
-            assert_right(&observation);
+            assert_complete(&observation);
             continue;
         }
         // The host in bootstrap.servers needs no entry.
@@ -185,18 +195,21 @@ async fn the_login_goes_to_allowed_hosts_only() {
         assert_eq!(ends(&observation, "a"), Ok(vec![100, 100]));
         let refused = commits(&observation, 1, "b");
         assert_eq!(refused, Err(Fault::HostNotAllowed), "{hosts:?}");
-        let world = fake.world.lock().unwrap();
-        assert!(world.asked.iter().all(|(node, ..)| *node == 1), "{hosts:?}");
+        let state = fake.state.lock().unwrap();
+        assert!(
+            state.requests.iter().all(|(node, ..)| *node == 1),
+            "{hosts:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_cluster_of_which_no_broker_is_allowed_says_which_and_why() {
-    let (fake, groups) = halves_on_two_hosts();
-    let source = KafkaSource::connect(allowing(&fake, &["*.kafka.svc"])).unwrap();
+async fn a_cluster_without_an_allowed_broker_names_the_broker_and_the_property() {
+    let (fake, groups) = brokers_on_two_hosts();
+    let source = KafkaSource::connect(settings_allowing(&fake, &["*.kafka.svc"])).unwrap();
     observe(&source, &groups).await;
-    // The bootstrap server is gone, and the other is all that is left.
-    fake.put(1, Ipv4Addr::new(127, 0, 0, 3).into());
+    // The bootstrap server is stopped, and only the other broker remains.
+    fake.start_node(1, Ipv4Addr::new(127, 0, 0, 3).into());
     let mut last = None;
     for _ in 0..12 {
         last = observe(&source, &groups).await.connection;
@@ -216,10 +229,10 @@ async fn a_cluster_of_which_no_broker_is_allowed_says_which_and_why() {
 }
 
 #[tokio::test]
-async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
+async fn an_unreachable_advertised_address_is_named() {
     // Bound, so that no other process gets the port, but not listening.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
-    closed.bind((HERE, 0).into()).unwrap();
+    closed.bind((LOOPBACK, 0).into()).unwrap();
     let closed_port = closed.local_addr().unwrap().port();
     for (host, port, kind, reason) in [
         (
@@ -235,11 +248,11 @@ async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
             "Connection refused",
         ),
     ] {
-        let (fake, groups) = two_halves();
+        let (fake, groups) = two_brokers();
         // The bootstrap server answers for the second broker, which its clients do not find.
         let first = fake.bootstrap().split(',').next().unwrap().to_owned();
         let advertised = (host.to_owned(), port);
-        fake.world.lock().unwrap().advertised = [(2, advertised)].into();
+        fake.state.lock().unwrap().advertised = [(2, advertised)].into();
         let source = source_with(&fake, &[("bootstrap.servers", &first)]);
         for _ in 0..2 {
             let observation = observe(&source, &groups).await;
@@ -259,7 +272,7 @@ async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
             assert!(is_named && broker.reason.contains(reason), "{broker:?}");
         }
         // Its group's coordinator elsewhere, the partitions that it leads are still unknown.
-        fake.world
+        fake.state
             .lock()
             .unwrap()
             .coordinators
@@ -267,7 +280,7 @@ async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
         let observation = observe(&source, &groups).await;
         assert_eq!(commits(&observation, 1, "b"), Ok(vec![Some(3), Some(4)]));
         assert_eq!(ends(&observation, "b"), Err(kind));
-        fake.world.lock().unwrap().advertised.clear();
+        fake.state.lock().unwrap().advertised.clear();
         observe_until_known(&source, &groups).await;
         let observation = observe(&source, &groups).await;
         assert_eq!(observation.unreachable_brokers, []);
@@ -276,7 +289,7 @@ async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
 
 #[tokio::test]
 async fn librdkafka_is_refused_with_allowed_hosts() {
-    let (fake, _) = halves_on_two_hosts();
+    let (fake, _) = brokers_on_two_hosts();
     let kerberos = ("sasl.kerberos.service.name".to_owned(), "kafka".to_owned());
     for (client, more) in [
         (ClientKind::Librdkafka, None),
@@ -284,7 +297,7 @@ async fn librdkafka_is_refused_with_allowed_hosts() {
     ] {
         let mut settings = ClientSettings {
             client,
-            ..allowing(&fake, &["127.0.0.1"])
+            ..settings_allowing(&fake, &["127.0.0.1"])
         };
         settings.properties.extend(more);
         let refused = KafkaSource::connect(settings).err().unwrap().to_string();

@@ -1,5 +1,4 @@
-//! Ports with another protocol than the properties say. Each pair has its own reason, which names the property to
-//! correct.
+//! Ports whose protocol differs from `security.protocol`. The error for each combination names the property to correct.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,10 +8,10 @@ use kafka_protocol::messages::ApiKey;
 use lagwise::kafka::KafkaSource;
 use lagwise::model::kafka::fault::{ConnectionFault, Fault};
 
-use super::fake::{Fake, Twist};
-use super::{group, observe, settings_with, two_halves};
+use super::fake::{FakeCluster, Misbehavior};
+use super::{group, observe, settings_with, two_brokers};
 
-/// Behaviour of a server for each connection.
+/// Handles one connection.
 type Server = fn(&mut TcpStream) -> std::io::Result<()>;
 
 /// Starts a server on its own port, until the process ends.
@@ -33,23 +32,23 @@ fn server(serve: Server) -> String {
     address
 }
 
-fn first(stream: &mut TcpStream) -> std::io::Result<usize> {
+fn read_request(stream: &mut TcpStream) -> std::io::Result<usize> {
     stream.read(&mut [0; 1024])
 }
 
 fn tls(stream: &mut TcpStream) -> std::io::Result<()> {
-    first(stream)?;
+    read_request(stream)?;
     // A fatal alert: unexpected message.
     stream.write_all(&[21, 3, 3, 0, 2, 2, 10])
 }
 
 fn http(stream: &mut TcpStream) -> std::io::Result<()> {
-    first(stream)?;
+    read_request(stream)?;
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 }
 
-fn page(stream: &mut TcpStream) -> std::io::Result<()> {
-    first(stream)?;
+fn html(stream: &mut TcpStream) -> std::io::Result<()> {
+    read_request(stream)?;
     stream.write_all(b"<!DOCTYPE HTML><title>Error response</title>")
 }
 
@@ -58,12 +57,12 @@ fn ssh(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n")
 }
 
-/// As a Kafka listener without TLS does with a TLS handshake.
-fn closing(stream: &mut TcpStream) -> std::io::Result<()> {
-    first(stream).map(drop)
+/// Closes the connection after the first bytes, as a Kafka listener without TLS does after a TLS handshake.
+fn close_early(stream: &mut TcpStream) -> std::io::Result<()> {
+    read_request(stream).map(drop)
 }
 
-/// As a proxy that waits for the name of a host in a TLS handshake: it answers that, and nothing else.
+/// Answers TLS handshakes only, as a proxy that needs the host name of the handshake.
 fn waits_for_tls(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut first = [0; 1];
     stream.read_exact(&mut first)?;
@@ -75,7 +74,8 @@ fn waits_for_tls(stream: &mut TcpStream) -> std::io::Result<()> {
     silent(stream)
 }
 
-/// As a Kafka listener without TLS that takes the length of a TLS handshake for that of a request.
+/// Answers Kafka requests only. Reads the length field of a TLS handshake as the length of a request, as a Kafka
+/// listener without TLS does.
 fn waits_for_kafka(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
@@ -90,12 +90,12 @@ fn waits_for_kafka(stream: &mut TcpStream) -> std::io::Result<()> {
     silent(stream)
 }
 
-/// As a load balancer without a server behind it.
+/// Sends nothing back, as a load balancer without a server behind it.
 fn silent(stream: &mut TcpStream) -> std::io::Result<()> {
     std::io::copy(stream, &mut std::io::sink()).map(drop)
 }
 
-/// Whether security.protocol begins with SASL, and ends in SSL.
+/// Values of security.protocol: whether it has a SASL login, and whether it has TLS.
 const PROTOCOLS: [(&str, bool, bool); 4] = [
     ("PLAINTEXT", false, false),
     ("SSL", false, true),
@@ -103,8 +103,8 @@ const PROTOCOLS: [(&str, bool, bool); 4] = [
     ("SASL_SSL", true, true),
 ];
 
-async fn refused(bootstrap: &str, protocol: &str) -> ConnectionFault {
-    let fake = Fake::start(1);
+async fn connection_fault(bootstrap: &str, protocol: &str) -> ConnectionFault {
+    let fake = FakeCluster::start(1);
     let mut properties = vec![
         ("bootstrap.servers", bootstrap),
         ("security.protocol", protocol),
@@ -126,17 +126,17 @@ async fn refused(bootstrap: &str, protocol: &str) -> ConnectionFault {
 }
 
 #[tokio::test]
-async fn each_pair_of_protocols_names_the_property_to_correct() {
+async fn error_of_each_wrong_protocol_names_the_property_to_correct() {
     let servers: [(&str, Server); 5] = [
         ("tls", tls),
         ("http", http),
-        ("page", page),
+        ("html", html),
         ("ssh", ssh),
-        ("closing", closing),
+        ("closing", close_early),
     ];
     for (name, serve) in servers {
         for (protocol, has_login, has_tls) in PROTOCOLS {
-            let fault = refused(&server(serve), protocol).await;
+            let fault = connection_fault(&server(serve), protocol).await;
             let plain = format!(
                 "set security.protocol: {}, or use the port of a listener with TLS",
                 if has_login {
@@ -147,9 +147,9 @@ async fn each_pair_of_protocols_names_the_property_to_correct() {
             );
             let (kind, advice) = match (name, has_tls) {
                 ("tls", false) => (Fault::Tls, "set security.protocol: SSL or SASL_SSL"),
-                // An alert is what TLS has to say of a handshake that it does not accept.
+                // A TLS server that rejects a handshake answers with an alert.
                 ("tls", true) => (Fault::Tls, "received fatal alert"),
-                ("http" | "page", false) => (Fault::Unreachable, "the port of an HTTP server"),
+                ("http" | "html", false) => (Fault::Unreachable, "the port of an HTTP server"),
                 ("ssh", false) => (Fault::Unreachable, "another service listens on this port"),
                 ("closing", false) => (
                     Fault::Unreachable,
@@ -166,7 +166,7 @@ async fn each_pair_of_protocols_names_the_property_to_correct() {
 }
 
 #[tokio::test]
-async fn a_port_that_never_answers_is_asked_what_it_speaks() {
+async fn a_silent_port_is_probed_with_the_other_protocol() {
     let servers: [(&str, Server); 3] = [
         ("tls", waits_for_tls),
         ("kafka", waits_for_kafka),
@@ -175,7 +175,7 @@ async fn a_port_that_never_answers_is_asked_what_it_speaks() {
     let pairs = servers
         .into_iter()
         .flat_map(|server| PROTOCOLS.map(|set| (server, set)));
-    let asked = pairs.map(async |((name, serve), (protocol, has_login, has_tls))| {
+    let checks = pairs.map(async |((name, serve), (protocol, has_login, has_tls))| {
         let plain = ["PLAINTEXT", "SASL_PLAINTEXT"][usize::from(has_login)];
         let encrypted = ["SSL", "SASL_SSL"][usize::from(has_login)];
         let (kind, advice) = match (name, has_tls) {
@@ -195,34 +195,34 @@ async fn a_port_that_never_answers_is_asked_what_it_speaks() {
                 Fault::NoAnswer,
                 format!("it waits for a TLS handshake (set security.protocol: {encrypted}), or it is a firewall"),
             ),
-            // These belong together: what fails is something else.
+            // The protocols match, so something else fails.
             _ => return,
         };
-        let fault = refused(&server(serve), protocol).await;
+        let fault = connection_fault(&server(serve), protocol).await;
         let case = format!("{protocol} to {name}: {fault:?}");
         assert_eq!(fault.kind, kind, "{case}");
         assert!(fault.reason.contains(&advice), "{case}");
     });
-    futures::future::join_all(asked).await;
+    futures::future::join_all(checks).await;
 }
 
 #[tokio::test]
-async fn a_listener_that_requires_a_login_is_told_from_one_that_is_broken() {
-    let (fake, groups) = two_halves();
+async fn a_missing_login_and_a_closed_connection_have_different_errors() {
+    let (fake, groups) = two_brokers();
     for node in [1, 2] {
-        fake.twist(node, ApiKey::Metadata, Twist::Close, usize::MAX);
+        fake.misbehave(node, ApiKey::Metadata, Misbehavior::Close, usize::MAX);
     }
-    fake.world.lock().unwrap().iterations = 4096;
+    fake.state.lock().unwrap().scram_iterations = 4096;
     let source = KafkaSource::connect(settings_with(&fake, &[])).unwrap();
     let fault = observe(&source, &groups).await.connection.unwrap();
     assert_eq!(fault.kind, Fault::Login, "{fault:?}");
     let expected = "requires a SASL login (SCRAM-SHA-256); set security.protocol: SASL_PLAINTEXT";
     assert!(fault.reason.contains(expected), "{fault:?}");
 
-    // A listener without logins says so, and then the connection was closed for another reason.
-    let (fake, groups) = two_halves();
+    // A listener without logins reports that, so the connection was closed for another reason.
+    let (fake, groups) = two_brokers();
     for node in [1, 2] {
-        fake.twist(node, ApiKey::Metadata, Twist::Close, usize::MAX);
+        fake.misbehave(node, ApiKey::Metadata, Misbehavior::Close, usize::MAX);
     }
     let source = KafkaSource::connect(settings_with(&fake, &[])).unwrap();
     let fault = observe(&source, &groups).await.connection.unwrap();
@@ -231,8 +231,8 @@ async fn a_listener_that_requires_a_login_is_told_from_one_that_is_broken() {
 }
 
 #[tokio::test]
-async fn a_login_on_a_listener_without_one_names_the_property_to_correct() {
-    let (fake, groups) = two_halves();
+async fn error_of_a_login_on_a_listener_without_logins_names_the_property_to_correct() {
+    let (fake, groups) = two_brokers();
     let login = [
         ("security.protocol", "SASL_PLAINTEXT"),
         ("sasl.mechanism", "PLAIN"),
@@ -247,9 +247,9 @@ async fn a_login_on_a_listener_without_one_names_the_property_to_correct() {
 }
 
 #[tokio::test]
-async fn a_port_without_metadata_is_not_a_brokers() {
-    let (fake, groups) = two_halves();
-    fake.world.lock().unwrap().missing = vec![ApiKey::Metadata];
+async fn a_port_that_rejects_metadata_requests_is_reported_as_a_controller() {
+    let (fake, groups) = two_brokers();
+    fake.state.lock().unwrap().missing_apis = vec![ApiKey::Metadata];
     let source = KafkaSource::connect(settings_with(&fake, &[])).unwrap();
     let fault = observe(&source, &groups).await.connection.unwrap();
     assert_eq!(fault.kind, Fault::Unreachable, "{fault:?}");

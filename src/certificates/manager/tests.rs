@@ -64,7 +64,7 @@ impl FakeCertificateStore {
             names: [HOST, "localhost"].map(str::to_owned).into(),
             leadership,
             served: watch::channel(None).0,
-            slot_holder: watch::channel(None).0,
+            findings: watch::channel(WriteFindings::default()).0,
         })
     }
 
@@ -279,7 +279,7 @@ async fn restores_damaged_secret_and_recreates_deleted_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaves_secrets_of_others_alone() {
+async fn secrets_of_other_owners_are_not_changed() {
     let cluster = FakeCertificateStore::default();
     let now = SystemTime::now();
     let other = FakeCertificateStore::default();
@@ -293,18 +293,19 @@ async fn leaves_secrets_of_others_alone() {
     let cluster = FakeCertificateStore::default();
     cluster.lock().is_foreign = true;
     let mut leader = cluster.leader();
-    let holder = leader.with.slot_holder.subscribe();
+    let findings = leader.with.findings.subscribe();
     leader.reconcile(now).await;
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (1, ""));
-    assert_eq!(holder.borrow().as_deref(), Some("other/adapter"));
+    let lost = find_lost_slot("other/adapter");
+    assert_eq!(Vec::from_iter(findings.borrow().iter()), [&lost]);
     // A failure says nothing about it, and ours again ends it.
     cluster.lock().fails = true;
     leader.reconcile(now).await;
-    assert!(holder.borrow().is_some());
+    assert!(!findings.borrow().is_empty());
     cluster.lock().fails = false;
     cluster.lock().is_foreign = false;
     leader.reconcile(now).await;
-    assert_eq!(*holder.borrow(), None);
+    assert!(findings.borrow().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,9 +16,9 @@ fn validity(begins: u64, ends: u64) -> Validity {
 }
 
 #[test]
-fn due_at_two_thirds() {
+fn validity_is_due_after_two_thirds() {
     let validity = validity(1000, 1300);
-    for (now, due, over) in [
+    for (now, is_due, is_expired) in [
         (999, true, false),
         (1000, false, false),
         (1199, false, false),
@@ -28,17 +28,17 @@ fn due_at_two_thirds() {
         (9999, true, true),
     ] {
         let found = (validity.is_due(at(now)), validity.is_expired(at(now)));
-        assert_eq!(found, (due, over), "{now}");
+        assert_eq!(found, (is_due, is_expired), "{now}");
     }
     assert_eq!(validity.ends_at(), 1300);
 }
 
 #[test]
-fn next_step_follows_from_the_usable_parts() {
+fn next_step_depends_on_the_usable_certificates() {
     let now = at(1_000_000);
     let fresh = Some(validity(999_000, 1_100_000));
     let due = Some(validity(0, 1_100_000));
-    let over = Some(validity(0, 1_000_000));
+    let expired = Some(validity(0, 1_000_000));
     let young = validity(999_999, 1_000_300);
     let old = validity(0, 1_000_300);
     let leaf = |validity, is_signed_by_newest| {
@@ -52,7 +52,7 @@ fn next_step_follows_from_the_usable_parts() {
     for (signer, leaf, has_expired, publication, expected) in [
         // No usable certificate: issue one at once.
         (None, None, false, unseen, Some(RotationStep::Begin)),
-        (over, None, false, since(99), Some(RotationStep::Begin)),
+        (expired, None, false, since(99), Some(RotationStep::Begin)),
         (fresh, None, false, pending, Some(RotationStep::NewLeaf)),
         (due, None, true, pending, Some(RotationStep::NewLeaf)),
         // The authority is missing or due: add a new one, and keep the served certificate.
@@ -64,7 +64,7 @@ fn next_step_follows_from_the_usable_parts() {
             Some(RotationStep::NewAuthority),
         ),
         (
-            over,
+            expired,
             leaf(young, true),
             false,
             since(99),
@@ -147,8 +147,8 @@ fn next_step_follows_from_the_usable_parts() {
     }
 }
 
-/// The shared certificates as numbers: authorities (newest first) and the served certificate, each with its
-/// validity.
+/// A model of the shared certificates: the number and validity of each authority (newest first), and the number of
+/// the authority that signed the served certificate, with its validity.
 #[derive(Clone, Debug)]
 struct FakeCertificates {
     bundle: Vec<(u32, Validity)>,
@@ -162,16 +162,16 @@ impl FakeCertificates {
     }
 
     fn usable(&self, now: SystemTime) -> UsableCertificates {
-        let vouches =
+        let is_signer =
             |(id, validity): &&(u32, Validity)| *id == self.leaf.0 && !validity.is_expired(now);
-        let is_good = !self.leaf.1.is_expired(now) && self.bundle.iter().any(|a| vouches(&a));
+        let is_usable = !self.leaf.1.is_expired(now) && self.bundle.iter().any(|a| is_signer(&a));
         UsableCertificates {
             signer: self
                 .bundle
                 .first()
                 .filter(|_| self.has_key)
                 .map(|(_, v)| *v),
-            leaf: is_good.then(|| Leaf {
+            leaf: is_usable.then(|| Leaf {
                 validity: self.leaf.1,
                 is_signed_by_newest: self.bundle[0].0 == self.leaf.0,
             }),
@@ -179,22 +179,22 @@ impl FakeCertificates {
         }
     }
 
-    fn take(&mut self, step: RotationStep, next_id: u32, now: SystemTime) {
-        let lasting = |days| Validity {
+    fn apply(&mut self, step: RotationStep, next_id: u32, now: SystemTime) {
+        let valid_for = |days| Validity {
             begins: now,
             ends: now + DAY * days,
         };
         match step {
             RotationStep::Begin | RotationStep::NewAuthority => {
                 self.bundle.retain(|(_, v)| !v.is_expired(now));
-                self.bundle.insert(0, (next_id, lasting(3650)));
+                self.bundle.insert(0, (next_id, valid_for(3650)));
                 self.has_key = true;
             }
             RotationStep::NewLeaf | RotationStep::DropExpired => {}
         }
         match step {
             RotationStep::Begin | RotationStep::NewLeaf => {
-                self.leaf = (self.bundle[0].0, lasting(90))
+                self.leaf = (self.bundle[0].0, valid_for(90))
             }
             RotationStep::DropExpired => self.bundle.retain(|(_, v)| !v.is_expired(now)),
             RotationStep::NewAuthority => {}
@@ -210,13 +210,13 @@ proptest! {
         steps in proptest::collection::vec((0u32..20, 0u8..10, 0u8..40), 300..900),
     ) {
         let mut now = at(1_800_000_000);
-        let nothing = FakeCertificates { bundle: Vec::new(), has_key: false, leaf: (0, validity(0, 1)) };
-        let mut certificates = nothing;
+        let none = FakeCertificates { bundle: Vec::new(), has_key: false, leaf: (0, validity(0, 1)) };
+        let mut certificates = none;
         let (mut published, mut since) = (Vec::new(), now);
-        let mut excused = true;
-        for (id, (days, fate, accident)) in (1..).zip(steps) {
+        let mut no_trusted_leaf = true;
+        for (id, (days, publishing, key_loss)) in (1..).zip(steps) {
             now += DAY * days;
-            if accident == 0 {
+            if key_loss == 0 {
                 certificates.has_key = false;
             }
             let publication = if published == certificates.ids() {
@@ -227,14 +227,14 @@ proptest! {
             let usable = certificates.usable(now);
             let step = next_step(&usable, publication, now);
             if let Some(step) = step {
-                certificates.take(step, id, now);
+                certificates.apply(step, id, now);
             }
-            excused |= usable.leaf.is_none();
+            no_trusted_leaf |= usable.leaf.is_none();
             let is_trusted = published.contains(&certificates.leaf.0);
-            prop_assert!(is_trusted || excused, "{step:?}: {certificates:?} {published:?}");
+            prop_assert!(is_trusted || no_trusted_leaf, "{step:?}: {certificates:?} {published:?}");
             prop_assert!(!certificates.leaf.1.is_expired(now), "{step:?}: {certificates:?}");
-            if fate > 0 && published != certificates.ids() {
-                (published, since, excused) = (certificates.ids(), now, false);
+            if publishing > 0 && published != certificates.ids() {
+                (published, since, no_trusted_leaf) = (certificates.ids(), now, false);
             }
         }
     }

@@ -84,7 +84,7 @@ fn drops_expired_authorities() {
     );
     assert!(!signed.usable(at_two_thirds).has_expired);
     let after = long_ago + DAY * 3651;
-    // The certificate would have expired by then too, so renew it meanwhile.
+    // The certificate would expire before that, so renew it now.
     let signed = signed
         .apply(RotationStep::NewLeaf, &names(), after)
         .unwrap();

@@ -1,9 +1,9 @@
-//! The line of `lagwise check` on a terminal that says what is still being checked.
+//! The progress line of `lagwise check`.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
-/// What is still being checked; shown on standard error, if that is a terminal.
+/// The parts that are still being checked, shown on standard error if that is a terminal.
 pub(super) struct Progress {
     left: Mutex<Vec<String>>,
     is_shown: bool,
@@ -19,7 +19,7 @@ impl Progress {
         progress
     }
 
-    /// Removes a part, and shows the others.
+    /// Removes a part that is done, and shows the others.
     pub(super) fn finish(&self, part: &str) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.retain(|name| name != part);
@@ -28,7 +28,7 @@ impl Progress {
         }
     }
 
-    /// Removes the line.
+    /// Removes the line from the terminal.
     pub(super) fn end(&self) {
         if self.is_shown {
             self.draw("");
@@ -36,13 +36,13 @@ impl Progress {
     }
 
     fn draw(&self, line: &str) {
-        // Progress is for people only: if it cannot be shown, nothing is lost.
+        // The progress is only for people, so a failure to show it is ignored.
         let _ = write!(io::stderr().lock(), "\r\x1b[2K{line}");
         let _ = io::stderr().flush();
     }
 }
 
-/// Short enough for one line of a terminal.
+/// The progress as one line of a terminal.
 fn line(left: &[String]) -> String {
     match left {
         [] => String::new(),
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_short() {
+    fn names_one_part_and_counts_the_others() {
         let parts = |count: usize| vec!["main".to_owned(); count];
         assert_eq!(line(&parts(0)), "");
         assert_eq!(line(&parts(1)), "checking main ...");

@@ -6,13 +6,13 @@ use std::io::{self, IsTerminal};
 use crate::model::diagnostics::preflight::{CheckLine, CheckStatus};
 use crate::model::units::untrusted_text::printable_lines;
 
-/// Whether standard output shows colors: it is a terminal, and <https://no-color.org> is not asked for.
+/// Whether to color standard output: if it is a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 pub(super) fn is_colored() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stdout().is_terminal() && !no_color
 }
 
-/// The lines as text, under a heading for each section. What others have written is escaped.
+/// The lines as text, under a heading for each section. Text that lagwise did not write itself is escaped.
 pub(super) fn render(lines: &[CheckLine], docs_url: Option<&str>, is_colored: bool) -> String {
     let mut text = String::new();
     let mut section = None;
@@ -37,7 +37,7 @@ pub(super) fn render(lines: &[CheckLine], docs_url: Option<&str>, is_colored: bo
     let count = |status| lines.iter().filter(|line| line.status == status).count();
     let _ = writeln!(
         text,
-        "\n{} passed, {} to look at, {} failed",
+        "\n{} passed, {} with warnings, {} failed",
         count(CheckStatus::Passed),
         count(CheckStatus::Warning),
         count(CheckStatus::Failed)

@@ -36,7 +36,7 @@ fn each_line_has_its_remedy_and_page() {
 }
 
 #[test]
-fn pages_have_the_address_that_is_given() {
+fn links_begin_with_the_given_address() {
     let text = render(&lines(), Some("https://docs.example/lagwise/"), false);
     let expected = "see https://docs.example/lagwise/guides/kafka-logins.html#test-a-login";
     assert!(text.contains(expected), "{text}");
@@ -46,7 +46,7 @@ fn pages_have_the_address_that_is_given() {
 fn colors_are_only_in_signs() {
     let text = render(&lines(), None, true);
     assert!(text.contains("\x1b[31m×\x1b[0m login"), "{text}");
-    // What a broker has written cannot add its own.
+    // Text of a broker cannot add escape sequences.
     assert!(!text.contains("\x1b[2J"), "{text}");
 }
 
@@ -73,10 +73,10 @@ async fn a_configuration_that_cannot_be_used_fails() {
 }
 
 #[tokio::test]
-async fn everything_is_checked_although_nothing_answers() {
+async fn checks_kubernetes_although_kafka_does_not_answer() {
     let kubeconfig = tempfile::NamedTempFile::new().unwrap();
     let kubeconfig = kubeconfig.path().display();
-    // Nobody listens on port 1, and the kubeconfig has no cluster.
+    // No server listens on port 1, and the kubeconfig has no cluster.
     let text = format!(
         "clusters: [{{name: main, properties: {{bootstrap.servers: '127.0.0.1:1'}}}}]\n\
          kubernetes: {{kubeconfig: {kubeconfig}}}"
@@ -88,8 +88,29 @@ async fn everything_is_checked_although_nothing_answers() {
     assert_eq!(codes, ["kafka_unreachable", "kubernetes_no_client"]);
 }
 
+#[tokio::test]
+async fn an_api_server_that_does_not_answer_is_one_problem() {
+    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    // Nobody listens on port 1.
+    let server = "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
+                  contexts: [{name: here, context: {cluster: here, user: me}}]\n\
+                  clusters: [{name: here, cluster: {server: 'https://127.0.0.1:1'}}]\n\
+                  users: [{name: me, user: {token: none}}]\n";
+    std::fs::write(kubeconfig.path(), server).unwrap();
+    let text = format!(
+        "clusters: [{{name: main, properties: {{bootstrap.servers: '127.0.0.1:1'}}}}]\n\
+         kubernetes: {{kubeconfig: {}}}",
+        kubeconfig.path().display()
+    );
+    let config = Config::parse(&text, &SystemEnvironment).unwrap();
+    let args = parsed(&["--timeout", "1s"]).unwrap();
+    let lines = check_all(&args, &config).await;
+    let codes: Vec<_> = lines.iter().filter_map(|line| line.code).collect();
+    assert_eq!(codes, ["kafka_unreachable", "kubernetes_unreachable"]);
+}
+
 #[test]
-fn checks_usage() {
+fn parses_arguments() {
     let args = parsed(&["--pre", "-g", "orders", "-n", "lagwise"]).unwrap();
     assert!(args.pre);
     assert_eq!(args.group, ["orders"]);
@@ -98,8 +119,7 @@ fn checks_usage() {
 }
 
 #[test]
-fn before_the_installation() {
-    // What the guide shows.
+fn renders_the_example_of_the_guide() {
     use crate::model::decisions::cap::FieldOwner;
     use crate::model::diagnostics::preflight::kafka::{
         ApiSupport, BrokerProbe, BrokerSession, ClientFacts, KafkaFacts, ListedGroups, PollCost,

@@ -61,8 +61,8 @@ fn render(title: &str, wanted: &Value, found: Option<&Value>) -> String {
     format!("{title}\n{}", String::from_iter(lines))
 }
 
-/// Compares what is wanted with what is there. What is only there is a default of the API server, or another tool's;
-/// lists are compared as a whole.
+/// Compares the converted object with the existing one. Fields that only the existing one has are defaults of the API
+/// server or belong to other tools. Lists are compared as a whole.
 fn compare(path: String, wanted: &Value, found: Option<&Value>, differences: &mut Vec<String>) {
     match (wanted, found) {
         (Value::Object(wanted), Some(Value::Object(found))) => {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_what_would_change_and_no_defaults() {
+    fn shows_changes_without_defaults() {
         let wanted = json!({
             "metadata": {"name": "billing", "annotations": {"lagwise.dev/even": "true"}},
             "spec": {"maxReplicas": 24, "metrics": [{"type": "External", "value": 5}]},

@@ -1,5 +1,4 @@
-//! The corpus in `tests/convert`: what becomes of each file, and whether the result is one that Kubernetes and `lagwise
-//! lint` accept.
+//! Converts the corpus in `tests/convert`, and checks that Kubernetes and `lagwise lint` accept the results.
 
 mod external_scaler;
 mod objects;
@@ -27,10 +26,10 @@ struct ConvertCli {
     convert: ConvertArgs,
 }
 
-/// An environment with every variable and file.
-struct Everything;
+/// An environment in which every variable and file exists.
+struct CompleteEnvironment;
 
-impl Environment for Everything {
+impl Environment for CompleteEnvironment {
     fn variable(&self, _: &str) -> Result<String, VarError> {
         Ok("value".to_owned())
     }
@@ -113,7 +112,8 @@ fn every_hpa_has_only_fields_that_kubernetes_knows() {
     }
 }
 
-/// Findings of a converted object that its notes announce, or that KEDA's object had as well.
+/// Findings about converted objects that are no mistake of the conversion: its notes announce them, or they were true
+/// of KEDA's object too.
 const EXPECTED_FINDINGS: &[(&str, &str)] = &[("38-hpa-behavior-and-name", "stabilised")];
 
 #[test]
@@ -143,7 +143,7 @@ fn every_configuration_is_valid_with_the_files_that_it_refers_to() {
             continue;
         }
         let text = render(&conversion, Print::Config).unwrap();
-        if let Err(error) = Config::parse(&text, &Everything) {
+        if let Err(error) = Config::parse(&text, &CompleteEnvironment) {
             panic!("{}: {error}", stem(&path));
         }
     }

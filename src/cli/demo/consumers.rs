@@ -1,5 +1,5 @@
-//! Consumers: real clients, one per thread, each as slow as a slow pod. They stand for the pods of
-//! a Deployment scaled by the HPA.
+//! Consumers: real clients, one per thread, each as slow as a slow pod. They simulate the pods of a Deployment scaled
+//! by the HPA.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

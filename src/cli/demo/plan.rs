@@ -14,14 +14,14 @@ pub(super) const RECORDS_PER_SECOND: u32 = 100;
 /// The HPA's target: lag per replica.
 pub(super) const LAG_PER_REPLICA: u32 = 100;
 
-/// How far the HPA's maximum is above the partitions, so that it is not what limits the replicas.
+/// How far the HPA's maximum is above the partitions, so that it does not limit the replicas.
 const MAX_ABOVE: u32 = 8;
 
 /// Minimum length in which replicas can go up and down again: rebalances take seconds in any case.
-pub(super) const SHORTEST: Duration = Duration::from_secs(20);
+pub(super) const MIN_LENGTH: Duration = Duration::from_secs(20);
 
 /// Maximum length: the mock broker keeps 100,000 records per partition.
-pub(super) const LONGEST: Duration = Duration::from_secs(30 * 60);
+pub(super) const MAX_LENGTH: Duration = Duration::from_secs(30 * 60);
 
 /// Phases of the producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub(super) enum Phase {
     Base,
     /// Far more than the consumers of all partitions can handle.
     Surge,
-    /// A trickle.
+    /// A low load.
     Quiet,
-    /// Nothing, so that the rest is consumed before the end.
+    /// No load, so that the rest is consumed before the end.
     Still,
 }
 
@@ -170,7 +170,7 @@ mod tests {
                     assert!(surge > 2 * 20 * 100, "{seconds} s: {surge}");
                 }
                 assert!(plan.rate(Phase::Base) < RECORDS_PER_SECOND);
-                // What is left of the time after the drain is for coming down.
+                // The rest of the time after the drain is for scaling down.
                 let drain = surge / usize::try_from(partitions * RECORDS_PER_SECOND).unwrap_or(1);
                 assert!(drain < of(Phase::Quiet), "{seconds} s: {drain} s of drain");
             }

@@ -1,4 +1,4 @@
-//! Renders the demo: a frame for a terminal, a line for a log. Pure.
+//! Renders the demo: a frame for a terminal, or a line for a log.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) struct Frame {
     pub(super) replicas: u32,
     /// Replicas proposed by the metric, before `behavior`.
     pub(super) desired: u32,
-    /// Replicas that the unclamped lag would propose.
+    /// Replicas that the HPA would have without the ceiling.
     pub(super) uncapped: u32,
     pub(super) min: u32,
     pub(super) max: u32,
@@ -44,7 +44,7 @@ pub(super) struct Frame {
     pub(super) links: Links,
 }
 
-/// URLs to explore.
+/// URLs at which to see more.
 #[derive(Clone, Debug)]
 pub(super) struct Links {
     /// URL of the page.
@@ -53,12 +53,12 @@ pub(super) struct Links {
     pub(super) metric: String,
     /// URL of the Prometheus metrics.
     pub(super) metrics: String,
-    /// The group to search for in them.
+    /// The group to search for in the Prometheus metrics.
     pub(super) group: String,
 }
 
 impl Links {
-    /// Commands to copy.
+    /// Commands for the user to copy.
     pub(super) fn text(&self) -> String {
         let Links {
             metric,
@@ -70,13 +70,13 @@ impl Links {
     }
 }
 
-/// Width of the numbers left of the bars.
+/// Width of the numeric columns, to the left of the bars.
 const NUMBERS: usize = 47;
 
-/// Width of the charts of a whole run.
+/// Width of a chart at the end of the run.
 const HISTORY: usize = 44;
 
-/// Lines of a frame besides the partitions and the links: those above and below them, and that of the cursor.
+/// Lines of a frame besides the partitions and the links, with the line of the cursor.
 const OTHER_LINES: usize = 9;
 
 impl Frame {
@@ -118,23 +118,24 @@ impl Frame {
         )
     }
 
-    /// Renders the whole frame so that it fits the terminal. Partitions without room are summed up in one line. Lines
-    /// are cut, except the links, which are for copying.
+    /// Renders the whole frame so that it fits the terminal. Partitions for which there is no line are summed up in
+    /// one. Long lines are cut, except the links, which users copy.
     pub(super) fn render(&self, style: Style) -> String {
         let links = self.links.text();
-        // First, and in the same line so that everything fits 24 lines.
+        // In the title line, so that everything fits 24 lines.
         let page = format!("  page: {}", self.links.page);
         self.picture(&page, self.rows_with_room(&links, style), style) + &links
     }
 
-    /// Renders the frame at the end, so that so many lines of text fit below. Nothing listens at its links any more.
+    /// Renders the last frame, with room for `text_lines` lines below it. It has no links, because the servers have
+    /// ended.
     pub(super) fn render_above(&self, text_lines: usize, style: Style) -> String {
         let height = style.height.saturating_sub(text_lines);
         let rows = self.rows_with_room("", Style { height, ..style });
         self.picture("", rows, style)
     }
 
-    /// The frame without links, with a line for each of so many partitions.
+    /// The frame without links. The first `rows` partitions have a line each.
     fn picture(&self, page: &str, rows: usize, style: Style) -> String {
         let mut lines = Vec::new();
         let paint = |code: &str, text: String| {
@@ -191,7 +192,7 @@ impl Frame {
         cut.fold(String::new(), |text, line| text + &line + "\n")
     }
 
-    /// How many partitions have a line of their own, if the others together have one.
+    /// How many partitions have their own line. The others share one.
     fn rows_with_room(&self, links: &str, style: Style) -> usize {
         let width = style.width.max(1);
         let wrapped = |line: &str| line.chars().count().div_ceil(width).max(1);
@@ -206,7 +207,7 @@ impl Frame {
     }
 }
 
-/// Cuts a line to `width` columns. Escape sequences take none.
+/// Cuts a line to `width` columns. Escape sequences count as no column.
 fn cut(line: &str, width: usize) -> String {
     let mut kept = String::new();
     let mut columns = 0;
@@ -218,7 +219,7 @@ fn cut(line: &str, width: usize) -> String {
         if !is_escape {
             columns += 1;
         }
-        // The escape sequences after the cut end the colour.
+        // Escape sequences after the cut are kept, because they reset the colour.
         if is_escape || columns <= width {
             kept.push(character);
         }
@@ -232,7 +233,7 @@ fn clock(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
-/// A bar of at most `width` columns for `value` of `whole`; never empty for a value above 0.
+/// A bar for `value` that is `width` columns long if `value` is `whole`; never empty for a value above 0.
 fn bar(value: u64, whole: u64, width: usize, unicode: bool) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let steps = if unicode { PARTS.len() } else { 1 };
@@ -244,7 +245,7 @@ fn bar(value: u64, whole: u64, width: usize, unicode: bool) -> String {
     format!("{}{part}", full.repeat(length / steps))
 }
 
-/// A chart of `samples` over the elapsed part of a run; a whole run fills the width.
+/// A chart of `samples`. Its width is the elapsed part of the run; at the end it is [`HISTORY`] columns.
 fn sparkline(samples: &[u64], length: Duration, at: Duration, unicode: bool) -> String {
     const BLOCKS: [&str; 8] = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
     const ASCII: [&str; 8] = ["_", ".", "-", "~", "=", "+", "*", "#"];
@@ -322,7 +323,7 @@ mod tests {
     };
 
     #[test]
-    fn a_frame() {
+    fn renders_a_frame() {
         insta::assert_snapshot!(frame().render(PLAIN), @r"
         lagwise demo  0:31 of 1:30  quiet  page: http://127.0.0.1:8082/
         PARTITION   COMMITTED     LOG-END        LAG
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_in_ascii() {
+    fn renders_a_frame_in_ascii() {
         let text = frame().render(Style {
             unicode: false,
             ..PLAIN
@@ -382,14 +383,14 @@ mod tests {
         "##);
     }
 
-    /// Lines of a terminal of this width that a text takes.
+    /// Lines of a text in a terminal of this width.
     fn height(text: &str, width: usize) -> usize {
         let lines = |line: &str| line.chars().count().div_ceil(width).max(1);
         text.lines().map(lines).sum()
     }
 
     #[test]
-    fn a_frame_fits_a_terminal_of_24_lines_by_80_columns_at_every_moment() {
+    fn a_frame_always_fits_a_terminal_of_24_lines_by_80_columns() {
         let reason = "no response of Kafka cluster \"embedded\" ".repeat(5);
         for unknown in [None, Some(reason)] {
             for partitions in [1, 12, 13, 24] {
@@ -398,7 +399,7 @@ mod tests {
                 frame.reading.rows.resize(partitions, row);
                 frame.reading.unknown = unknown.clone();
                 let text = frame.render(PLAIN);
-                // The cursor stands on one more.
+                // The cursor needs one more line.
                 assert!(height(&text, 80) < 24, "{partitions}: {text}");
                 assert_eq!(text.contains(" more "), partitions > 12, "{text}");
                 let more = format!("{} more ", partitions - 11.min(partitions));
@@ -424,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_frame_leaves_room_below_it() {
+    fn the_last_frame_leaves_room_for_text_below_it() {
         let text = frame().render_above(11, PLAIN);
         insta::assert_snapshot!(text, @r"
         lagwise demo  0:31 of 1:30  quiet
@@ -459,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_only_where_wanted() {
+    fn frames_have_colours_only_with_the_option() {
         assert!(!frame().render(PLAIN).contains('\x1b'));
         let coloured = Style {
             colour: true,
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_a_terminal() {
+    fn renders_a_line_without_a_terminal() {
         assert_eq!(
             frame().line(),
             "0:31 quiet      lag   7320  replicas 10  desired 12  ceiling 12  \
@@ -478,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons() {
+    fn explains_the_replicas() {
         let mut frame = frame();
         frame.reading.capped = false;
         frame.reading.lag = Some(Lag(340));
@@ -502,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn bars() {
+    fn bars_are_proportional_and_never_empty_above_zero() {
         for (value, whole, width, expected) in [
             (0, 10, 4, ""),
             (1, 1000, 4, "▏"),
@@ -524,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn sparklines() {
+    fn sparklines_cover_the_elapsed_time() {
         let second = Duration::from_secs(1);
         let drawn = |samples: &[u64], at| sparkline(samples, second * 44, second * at, true);
         assert_eq!(drawn(&[], 4), "");

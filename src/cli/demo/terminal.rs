@@ -77,7 +77,7 @@ impl View {
         }
     }
 
-    /// Displays a frame. Returns `false` if the reader is gone.
+    /// Displays a frame. Returns `false` if standard output is closed.
     ///
     /// # Errors
     /// Standard output cannot be written.

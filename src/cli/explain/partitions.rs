@@ -90,7 +90,7 @@ fn histogram(all: &[PartitionPart]) -> Vec<String> {
     table.lines()
 }
 
-/// The table; the reason for `incomplete` stands above it already.
+/// The table. The reason for `incomplete` was printed above it.
 fn table(partitions: &[&PartitionPart], incomplete: Option<&str>) -> Vec<String> {
     let rule = |rule: &str| match rule.strip_prefix(UNKNOWN_RULE) {
         Some(reason) if incomplete == Some(reason) => "unknown".to_owned(),

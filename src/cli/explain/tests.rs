@@ -37,7 +37,7 @@ fn facts(selector: &str) -> HpaFacts {
     }
 }
 
-/// That HPA in its cluster, with so many replicas.
+/// The HPA in its cluster, with this number of replicas.
 fn live(facts: HpaFacts, replicas: u32) -> LiveHpa {
     let external = facts.metrics[0].clone();
     LiveHpa {
@@ -79,7 +79,7 @@ fn policy() -> evaluation::ServingPolicy {
     }
 }
 
-/// What is derived for it so long after the fixture's sweep.
+/// The derivation for it at this time after the fixture's sweep.
 fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
     let clusters = ["main".into(), "down".into()];
     let targets = Targets::merge(&clusters, &[], &[facts], BTreeSet::new());
@@ -90,11 +90,11 @@ fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
     let now = fixtures::at(after);
     snapshot = snapshot.evaluated(&policy());
     let metrics = snapshot.at(&now).hpa_metrics();
-    let looking = FindingOptions {
+    let options = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
     };
-    let found = findings(&snapshot.evaluations, &metrics, &[facts], looking);
+    let found = findings(&snapshot.evaluations, &metrics, &[facts], options);
     snapshot.findings = Arc::new(found);
     let subject = Subject::Hpa(HpaKey::new("shop", "billing"));
     derive(&subject, snapshot.at(&now), snapshot.all_findings()).unwrap()
@@ -126,7 +126,7 @@ fn clamped_value_and_default_behavior() {
         "clamped_value_yaml",
         Output::Yaml.serialize(&explained).unwrap().unwrap()
     );
-    // What a daemon sends is what is read of it.
+    // Parsing the JSON of a daemon gives the same value.
     assert_eq!(
         serde_json::from_str::<Explanation>(&json).unwrap(),
         explained
@@ -135,15 +135,15 @@ fn clamped_value_and_default_behavior() {
 
 #[test]
 fn observed_cap_and_the_users_maximum() {
-    let marks = [
+    let annotations = [
         ("lagwise.dev/cap", "enforce"),
         (CEILING, "2"),
         (USER_MAX, "20"),
     ];
-    let marks = marks.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let facts = HpaFacts {
         max_replicas: 2,
-        annotations: marks.into(),
+        annotations: annotations.into(),
         ..facts(ORDERS)
     };
     insta::assert_snapshot!(render(&explained(&live(facts, 1), SECOND * 12)));
@@ -236,7 +236,7 @@ fn a_metric_that_raises_the_replicas_is_the_reason_beside_one_that_is_an_error()
 #[test]
 fn unknown_partition() {
     let selector = "cluster=main,group=partial,topic=refunds";
-    // The last complete reading is served for as long as it may be.
+    // The last complete reading is served until it is stale.
     let served = explained(&live(facts(selector), 3), SECOND * 12);
     assert!(!served.is_unknown());
     insta::assert_snapshot!("unknown_and_still_served", render(&served));
@@ -251,9 +251,9 @@ fn group_that_never_ran_and_workload_switched_off() {
     hpa.conditions = vec![condition("ScalingActive", "False", "ScalingDisabled")];
     hpa.facts.is_scaling_disabled = true;
     insta::assert_snapshot!(render(&explained(&hpa, SECOND * 12)));
-    let mark = ("lagwise.dev/zeroed-since", "2026-11-30T19:00:00Z");
-    let mark = (mark.0.to_owned(), mark.1.to_owned());
-    hpa.facts.annotations = [mark].into();
+    let annotation = ("lagwise.dev/zeroed-since", "2026-11-30T19:00:00Z");
+    let annotation = (annotation.0.to_owned(), annotation.1.to_owned());
+    hpa.facts.annotations = [annotation].into();
     let explained = explained(&hpa, SECOND * 12);
     let because = &explained.outcome.as_ref().unwrap().because;
     assert_eq!(
@@ -286,7 +286,7 @@ fn group_without_an_hpa() {
     let derived = |subject: &Subject| derive(subject, snapshot.at(&now), snapshot.all_findings());
     let explained = derived(&subject).unwrap();
     assert_eq!(explained.metrics[0].ceiling, Some(2));
-    let ask = |topic: &str| {
+    let explain_topic = |topic: &str| {
         let subject = Subject::Group(WatchKey {
             cluster: "main".into(),
             group: "orders".into(),
@@ -294,8 +294,8 @@ fn group_without_an_hpa() {
         });
         derived(&subject).unwrap()
     };
-    insta::assert_snapshot!(render(&ask("payments")));
-    assert!(ask("other").is_unknown());
+    insta::assert_snapshot!(render(&explain_topic("payments")));
+    assert!(explain_topic("other").is_unknown());
     // An HPA without a metric of lagwise cannot be explained.
     let hpa = Subject::Hpa(HpaKey::new("shop", "other"));
     assert_eq!(derived(&hpa), None);
@@ -347,10 +347,10 @@ fn the_namespace_is_before_the_slash_or_an_option() {
 }
 
 #[test]
-fn a_sleeping_workload_is_said_to_sleep() {
-    let mark = ("lagwise.dev/zeroed-since", "2024-05-06T01:02:03Z");
+fn a_workload_at_zero_is_described() {
+    let annotation = ("lagwise.dev/zeroed-since", "2024-05-06T01:02:03Z");
     let facts = HpaFacts {
-        annotations: [(mark.0.to_owned(), mark.1.to_owned())].into(),
+        annotations: [(annotation.0.to_owned(), annotation.1.to_owned())].into(),
         ..facts("cluster=main,group=idle,topic=payments")
     };
     let asleep = explained(&live(facts.clone(), 0), SECOND * 12);

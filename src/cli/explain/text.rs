@@ -10,7 +10,7 @@ use crate::model::evaluation::ValueRule;
 use crate::model::keda::shadow::ShadowRow;
 use crate::model::settings::cap_mode::CapMode;
 
-/// What the annotation `lagwise.dev/paused` does, and what it does not.
+/// Effect of the annotation `lagwise.dev/paused`, and its limit.
 const PAUSED: &str = "paused: lagwise writes nothing to the HPA and its scale target; the HPA still scales, between minReplicas and maxReplicas";
 
 /// The text of an explanation.
@@ -71,16 +71,20 @@ impl Lines<'_> {
         }
     }
 
-    /// Whether this was said before. Nothing is said twice.
-    fn is_said(&self, text: &str) -> bool {
-        !text.is_empty() && self.out.contains(text)
+    /// Whether an earlier line has exactly this text, with or without a label. No text is printed twice.
+    fn is_printed(&self, text: &str) -> bool {
+        !text.is_empty()
+            && self.out.lines().any(|line| {
+                let label = line.strip_suffix(text).map(str::trim);
+                label.is_some_and(|label| label.is_empty() || is_label(label))
+            })
     }
 
     fn findings(&mut self, all: &[String]) {
         let shown = all.iter().map(|finding| {
             let code = finding.split_once(' ').map_or("", |(code, _)| code);
             match finding.split_once(": ") {
-                Some((_, message)) if self.is_said(message) => format!("{code}: as above"),
+                Some((_, message)) if self.is_printed(message) => format!("{code}: as above"),
                 _ => finding.clone(),
             }
         });
@@ -130,7 +134,11 @@ impl Lines<'_> {
             }
             (None, refusal) => {
                 let why = refusal.as_deref().unwrap_or("unknown");
-                let why = if self.is_said(why) { "as above" } else { why };
+                let why = if self.is_printed(why) {
+                    "as above"
+                } else {
+                    why
+                };
                 self.add(1, &format!("value served: none, but an error: {why}"));
             }
         }
@@ -274,7 +282,7 @@ impl Lines<'_> {
         };
         self.add(1, &format!("next sync sets: {next}"));
         for line in &outcome.because {
-            if !self.is_said(line) {
+            if !self.is_printed(line) {
                 self.add(2, &format!("because {line}"));
             }
         }
@@ -297,6 +305,46 @@ impl Lines<'_> {
     }
 }
 
+/// Whether this is the label at the start of a line.
+fn is_label(text: &str) -> bool {
+    text.ends_with([':', '-']) || text == "because"
+}
+
 fn value_or<T: ToString>(value: Option<T>, none: &str) -> String {
     value.map_or_else(|| none.to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_no_whole_line() {
+        let mut out = String::new();
+        let mut lines = Lines {
+            out: &mut out,
+            partitions: ShownPartitions::Worst,
+        };
+        for line in [
+            "unknown: no broker answers: it is down",
+            "because maxReplicas is 12 of 20",
+            "- LW051 warning hpa/shop/billing: lag 52 is worth 6 replicas",
+            "replicas: 3",
+        ] {
+            lines.add(1, line);
+        }
+        for (text, expected) in [
+            ("unknown: no broker answers: it is down", true),
+            ("no broker answers: it is down", true),
+            ("maxReplicas is 12 of 20", true),
+            ("lag 52 is worth 6 replicas", true),
+            ("no broker answers", false),
+            ("maxReplicas is 12", false),
+            ("is 12 of 20", false),
+            ("2 is worth 6 replicas", false),
+            ("", false),
+        ] {
+            assert_eq!(lines.is_printed(text), expected, "{text}");
+        }
+    }
 }

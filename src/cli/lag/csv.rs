@@ -12,10 +12,10 @@ const RATES: [&str; 3] = [
     "drain_seconds",
 ];
 
-/// First characters of what a spreadsheet takes for a formula.
+/// First characters of text that a spreadsheet would read as a formula.
 const FORMULA_STARTS: [char; 4] = ['=', '+', '-', '@'];
 
-/// One line for each partition, after a header. The names are those of the JSON output. What is unknown is empty.
+/// One line for each partition, after a header. The names are those of the JSON output. Unknown values are empty.
 pub(super) fn partition_csv(rows: &[LagRow<'_>]) -> String {
     let names = [
         "cluster",

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn names_alone_need_no_list() {
+    fn names_without_patterns_need_no_list() {
         assert!(!filter(&["billing"]).needs_list());
         assert!(filter(&[]).needs_list() && filter(&[]).is_all());
         assert!(filter(&[]).matches("anything"));

@@ -16,7 +16,7 @@ use crate::poller::OffsetSource;
 /// Groups read at once with librdkafka, where each costs a client.
 pub(super) const MAX_GROUPS_AT_ONCE: usize = 50;
 
-/// The groups and topics that are asked for.
+/// The selected groups and topics.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct LagRequest {
     pub(in crate::cli) groups: NameFilter,
@@ -24,8 +24,8 @@ pub(in crate::cli) struct LagRequest {
 }
 
 impl LagRequest {
-    /// The topics of a group that are shown. Topics asked for by name are read for every group, and left out where the
-    /// group has nothing to do with them.
+    /// The topics of a group that are shown. Topics selected by name are read for every group, and left out where the
+    /// group does not use them.
     pub(in crate::cli) fn wanted_topics<'a>(
         &self,
         group: &GroupId,
@@ -45,7 +45,7 @@ impl LagRequest {
             .collect()
     }
 
-    /// Plans to read a group, with these topics besides those that are asked for.
+    /// Plans to read a group, with these topics besides the selected ones.
     fn plan(&self, group: &GroupId, others: BTreeSet<TopicName>) -> GroupPlan {
         let names = self.topics.names.iter();
         let mut topics: BTreeSet<_> = names.map(|name| TopicName::from(name.as_str())).collect();
@@ -62,7 +62,7 @@ impl LagRequest {
 pub(in crate::cli) struct ClusterReading {
     pub(in crate::cli) cluster: String,
     pub(in crate::cli) groups: BTreeMap<GroupId, Arc<GroupSnapshot>>,
-    /// What was asked for and is unknown, apart from single partitions.
+    /// The selected data that is unknown, apart from single partitions.
     pub(in crate::cli) unknown: BTreeSet<String>,
 }
 
@@ -87,7 +87,7 @@ impl ClusterReader {
         })
     }
 
-    /// Reads what is asked for. Each request to Kafka fails after `timeout`.
+    /// Reads the selected groups. Each request to Kafka fails after `timeout`.
     ///
     /// # Errors
     /// A client that cannot be set up again.
@@ -138,7 +138,7 @@ impl ClusterReader {
         Ok(reading)
     }
 
-    /// The groups that are asked for: those named, and those listed that match.
+    /// The selected groups: those that are named, and the listed ones that match.
     async fn list(
         &self,
         request: &LagRequest,
@@ -219,7 +219,7 @@ pub(super) fn unmatched_topics(request: &LagRequest, reading: &ClusterReading) -
     patterns.into_iter().map(message).collect()
 }
 
-/// What was asked for of a group and is unknown, apart from single partitions.
+/// The selected data of a group that is unknown, apart from single partitions.
 fn unknown(
     request: &LagRequest,
     cluster: &str,
@@ -244,7 +244,7 @@ fn unknown(
             let topics = read.topics.iter();
             let topics = topics.filter(|(topic, _)| request.topics.matches(topic.as_str()));
             let unread = topics.filter_map(|(topic, t)| Some((topic, *t.latest.as_ref().err()?)));
-            // Groups keep commits on deleted topics. That is only a fault if the topic was asked for by name.
+            // Groups keep commits on deleted topics. That is only a fault if the topic was selected by name.
             let is_missed = |(topic, fault): &(&TopicName, Fault)| {
                 *fault != Fault::TopicMissing || request.topics.names.contains(topic.as_str())
             };

@@ -78,7 +78,7 @@ pub(super) struct RateRow {
     pub(super) seconds: f64,
     pub(super) produced_per_second: f64,
     pub(super) consumed_per_second: f64,
-    /// Time until the lag is gone at the rates of each partition; `None` if that of one does not shrink.
+    /// Time until the lag is 0 at the rates of each partition; `None` if the lag of a partition does not shrink.
     pub(super) drain_seconds: Option<f64>,
 }
 
@@ -207,7 +207,7 @@ pub(super) fn partition_rows<'a>(
                     let members = owners.get(&(topic, number)).into_iter().flatten();
                     members.map(|member| MemberRow::from(*member)).collect()
                 });
-                let throughput = earlier.and_then(|e| Throughput::between(e, lag, partition));
+                let throughput = earlier.and_then(|e| Throughput::between(&**e, lag, partition));
                 row.rates = throughput
                     .zip(row.lag)
                     .map(|(t, lag)| RateRow::new(t, t.time_to_drain(lag)));

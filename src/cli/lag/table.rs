@@ -18,7 +18,7 @@ struct OptionalColumns {
 
 /// The sum of rows, for the last line of a table.
 struct TableSum {
-    /// What the rows are, in the singular: `group` or `partition`.
+    /// Name of a row, in the singular: `group` or `partition`.
     kind: &'static str,
     shown: usize,
     /// Rows before `--top`.

@@ -139,7 +139,7 @@ fn partitions_have_their_members_and_rates() {
 }
 
 #[test]
-fn rows_depend_on_what_is_asked_for() {
+fn rows_depend_on_the_request() {
     for (flags, is_summary) in [
         (&[][..], true),
         (&["--topic", "orders"], true),
@@ -167,7 +167,7 @@ fn sorts_by_lag_time_and_group() {
     };
     let by_name = ["billing", "mail", "partial", "project", "silent"];
     assert_eq!(groups(SortKey::Group), by_name);
-    // What is unknown comes first, what has no commit last.
+    // Rows with an unknown lag come first, rows without a commit last.
     let by_lag = ["partial", "billing", "project", "mail", "silent"];
     assert_eq!(groups(SortKey::Lag), by_lag);
     let by_time = groups(SortKey::Time);

@@ -22,7 +22,7 @@ use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
 use crate::model::keda::convert::{ConvertOptions, ConvertedForm, convert};
-use crate::model::keda::scaled_object::KedaManifests;
+use crate::model::keda::manifests::KedaManifests;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::hpa_key::HpaKey;

@@ -68,7 +68,7 @@ pub(super) struct CheckedObjects {
 }
 
 impl CheckedObjects {
-    /// Counts HPAs, with other objects beside them.
+    /// Counts HPAs and other objects.
     pub(super) fn with_hpas<'a>(self, hpas: impl Iterator<Item = &'a HpaFacts>) -> Self {
         hpas.fold(self, |mut checked, hpa| {
             let is_invalid = has_rejected_lagwise_metric(hpa);
@@ -107,7 +107,7 @@ impl fmt::Display for CheckedObjects {
     }
 }
 
-/// Renders findings as text: those of one code together, with what they have in common once.
+/// Renders findings as text: those of one code together, under a common heading.
 pub(super) fn render_findings(findings: &[FindingReport], checked: CheckedObjects) -> String {
     let mut by_code: BTreeMap<_, Vec<&FindingReport>> = BTreeMap::new();
     for one in findings {

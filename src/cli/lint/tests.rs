@@ -248,7 +248,7 @@ spec:
 }
 
 #[test]
-fn counts_hpas_with_invalid_selectors_as_judged() {
+fn counts_hpas_with_invalid_selectors_too() {
     let hpa = |name: &str, selectors: &[&str]| {
         let metrics = selectors.iter().map(|labels| {
             format!(
@@ -345,7 +345,7 @@ fn codes_are_explained() {
 }
 
 #[test]
-fn the_cause_of_a_whole_cluster_is_told_once() {
+fn the_cause_for_a_whole_cluster_is_named_once() {
     let hpa = |name: &str, selector: &str| {
         let target = MetricTarget::AverageValue(Milli::from_units(10));
         Arc::new(fixtures::hpa(name, selector, target))
@@ -381,7 +381,7 @@ fn the_cause_of_a_whole_cluster_is_told_once() {
 }
 
 #[test]
-fn scaled_objects_get_what_convert_would_say() {
+fn scaled_objects_get_the_findings_of_convert() {
     let scaled = "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: mail}\nspec:\n  \
          scaleTargetRef: {name: mail}\n  minReplicaCount: 1\n  triggers:\n    - type: kafka\n      \
          metadata: {bootstrapServers: \"k:9092\", consumerGroup: mail, topic: mails, allowIdleConsumers: \"true\"}\n";

@@ -25,7 +25,7 @@ pub(super) struct SourceSample {
     pub(super) sample: TraceSample,
     /// How long ago Kafka was read.
     pub(super) milliseconds_ago: u64,
-    /// Whether somebody else decides when Kafka is read.
+    /// Whether a daemon decides when Kafka is read.
     pub(super) is_delayed: bool,
 }
 
@@ -167,7 +167,7 @@ impl KafkaGroup {
     }
 }
 
-/// A sample of what was read of Kafka.
+/// A sample from a reading of Kafka.
 fn sample_of_group<'a>(
     read: &GroupSnapshot,
     topics: impl Iterator<Item = (String, &'a TopicLag)>,
@@ -205,7 +205,7 @@ impl DaemonGroup {
     }
 }
 
-/// A sample of what a daemon read, and the name of the Kafka cluster.
+/// A sample from a daemon's reading, and the name of the Kafka cluster.
 fn sample_of_explanation(
     explanation: &Explanation,
     topics: &NameFilter,
@@ -270,7 +270,7 @@ fn sample_of_explanation(
                 members: group
                     .members
                     .and_then(|members| u32::try_from(members).ok()),
-                // The daemon does not tell.
+                // The daemon does not report them.
                 stable: None,
                 topics: known,
             },

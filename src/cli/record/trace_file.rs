@@ -12,8 +12,9 @@ use crate::simulate::trace::{
     TRACE_BYTES_MAX, TRACE_POSITIONS_MAX, Trace, TraceHeader, TraceSample, trace_line,
 };
 
-/// How far behind the last sample a daemon's reading may be, in milliseconds: further, the clock is wrong.
-const LONGEST_DELAY: u64 = 300_000;
+/// How far behind the last sample a daemon's reading may be, in milliseconds. If it is further behind, the clock is
+/// wrong.
+const MAX_DELAY_MILLIS: u64 = 300_000;
 
 /// A trace that is being written.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(super) struct TraceFile {
     file: File,
     name: String,
     bytes: u64,
-    /// What its samples count towards [`TRACE_POSITIONS_MAX`].
+    /// Size of its samples that counts towards [`TRACE_POSITIONS_MAX`].
     weight: usize,
     /// Time of the last sample.
     last: Option<u64>,
@@ -111,10 +112,10 @@ impl TraceFile {
     pub(super) fn append(&mut self, read: &SourceSample, now: u64) -> anyhow::Result<Appended> {
         let at = now.saturating_sub(read.milliseconds_ago);
         if let Some(last) = self.last {
-            // A daemon tells whole seconds, and answers with the same reading until its next poll.
+            // A daemon reports whole seconds, and answers with the same reading until its next poll.
             let is_known = read.is_delayed
                 && at < last.saturating_add(1000)
-                && last.saturating_sub(at) < LONGEST_DELAY;
+                && last.saturating_sub(at) < MAX_DELAY_MILLIS;
             if is_known {
                 return Ok(Appended::Known);
             }
@@ -131,7 +132,7 @@ impl TraceFile {
         };
         let line = trace_line(&sample)?;
         let weight = self.weight.saturating_add(sample.weight());
-        // What is written must be read again.
+        // The written trace can be parsed.
         let bytes = self.bytes.saturating_add(u64::try_from(line.len())?);
         if bytes > TRACE_BYTES_MAX || weight > TRACE_POSITIONS_MAX {
             return Ok(Appended::Full);
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_goes_on_after_a_line_that_was_cut() {
+    fn a_recording_continues_after_a_truncated_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
         let open = |append| TraceFile::open(&path, append, "orders", "main");
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_is_written_once_and_a_clock_that_is_behind_is_told() {
+    fn a_reading_is_written_once_and_a_slow_clock_is_noted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
         let mut file = TraceFile::open(&path, false, "orders", "main").unwrap();

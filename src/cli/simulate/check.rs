@@ -1,4 +1,4 @@
-//! `lagwise simulate --check`: the figures that the rate policy has to reach, beside what it reaches.
+//! `lagwise simulate --check`: the figures that the rate policy has to reach, and those that it reaches.
 
 use serde::Serialize;
 
@@ -28,10 +28,15 @@ pub(super) fn check(
     let policies = compared_policies();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let seeds = args.seed..seeds_end(args)?;
-    let sets = [
+    let mut sets = [
         ("builtin", builtin_scenarios()),
         ("generated", generate_scenarios(HELD_OUT_SEED, GENERATED)),
     ];
+    for (_, scenarios) in &mut sets {
+        scenarios
+            .iter_mut()
+            .for_each(|scenario| args.start(scenario));
+    }
     let runs = |scenarios: &Vec<Scenario>| {
         let count = u64::try_from(scenarios.len()).unwrap_or(u64::MAX);
         args.seeds.saturating_mul(count)
@@ -59,7 +64,7 @@ pub(super) fn check(
             policies: &policies,
             result: &result,
         };
-        // Nothing was tuned on generated scenarios, so only what matters most is asked of them.
+        // Nothing was tuned on generated scenarios, so only the most important figures are required of them.
         let figures = match *name {
             "builtin" => judged.check_all(),
             _ => judged.check_costs(),

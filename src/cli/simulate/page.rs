@@ -13,7 +13,7 @@ use crate::serve::page::html::Html;
 use crate::serve::page::layout::fit_to_screen;
 use crate::simulate::records::TimelineEntry;
 
-/// The style sheet of what the page of the daemon does not have.
+/// The style sheet of parts that the page of the daemon does not have.
 const REPORT_CSS: &str = include_str!("page/report.css");
 
 /// Most runs whose course is shown, so that a browser can open the file.
@@ -139,7 +139,7 @@ fn write_content(
     });
 }
 
-/// The means of the policies, and what they are judged by.
+/// The means of the policies, and of the references that they are compared with.
 fn points(report: &SimulationReport) -> Vec<ParetoPoint> {
     report
         .mean_scores()

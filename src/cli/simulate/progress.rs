@@ -25,7 +25,7 @@ impl ProgressLine {
         Self { is_shown: false }
     }
 
-    /// Shows that so many of all runs are done.
+    /// Shows how many of all runs are done.
     pub(super) fn show(&self, done: u64, total: u64) {
         if self.is_shown {
             // Progress that cannot be shown is no reason to fail.

@@ -14,10 +14,10 @@ use crate::simulate::scaler::SimulatedPolicy;
 use crate::simulate::scenario::Scenario;
 use crate::simulate::score::RunScore;
 
-/// Name of what really happened, beside the policies.
+/// Name of what really happened, in the list of policies.
 const RECORDED: &str = "recorded";
 
-/// What a simulation found.
+/// Result of a simulation.
 #[derive(Debug, Serialize)]
 pub(super) struct SimulationReport {
     first_seed: u64,
@@ -35,7 +35,7 @@ pub(super) struct SimulationReport {
     means: Vec<PolicyScore>,
 }
 
-/// About the least possible costs, and what a schedule reaches that knows all arrivals.
+/// Lower bound of the costs, and the costs of a schedule that knows all arrivals.
 #[derive(Debug, Serialize)]
 struct OptimumScores {
     mean: FluidOptimum,
@@ -139,7 +139,7 @@ impl SimulationReport {
 
     /// A header, what really happened, and the policies by their mean over the scenarios.
     pub(super) fn score_rows(&self) -> Vec<Vec<String>> {
-        // Without the optimum there are no columns for what a policy costs more.
+        // Without the optimum there are no columns for the additional cost of a policy.
         let regrets = |cost: Option<f64>| {
             self.optimum.as_ref().map(|optimum| {
                 [optimum.mean.cost, optimum.clairvoyant.cost].map(|least| {
@@ -187,8 +187,8 @@ impl SimulationReport {
         rows
     }
 
-    /// The scores of the policies as means; marked, also of what they are judged by: what really happened, and the
-    /// clairvoyant schedule.
+    /// The scores of the policies as means, and, marked, of the references: what really happened, and the clairvoyant
+    /// schedule.
     pub(super) fn mean_scores(&self) -> impl Iterator<Item = (&str, RunScore, bool)> {
         let recorded = self.trace.iter().filter_map(|trace| trace.recorded.whole);
         let recorded = recorded.map(|score| (RECORDED, score, true));
@@ -229,7 +229,7 @@ const SCORES: [&str; 8] = [
     "RECOVERY",
 ];
 
-/// The columns of what a policy costs more than the fluid optimum, and than the clairvoyant schedule.
+/// The columns of a policy's additional cost over the fluid optimum and the clairvoyant schedule.
 const REGRETS: [&str; 2] = ["REGRET", "OVER CLAIRVOYANT"];
 
 fn cells(name: &str, of: &PolicyScore) -> [String; 9] {
@@ -306,7 +306,7 @@ fn optimum_cells(optimum: &FluidOptimum) -> [String; 9] {
     ]
 }
 
-/// What the figures of a replay rest on.
+/// The basis of a replay's figures.
 pub(super) fn describe_trace(trace: &ReplaySummary) -> String {
     let capacity = trace.capacity.messages_per_second;
     let basis = match trace.capacity.basis {

@@ -1,4 +1,4 @@
-//! What the command prints, and which arguments it refuses.
+//! The output of the command, and the arguments that it rejects.
 
 use std::io::Write as _;
 
@@ -55,7 +55,7 @@ fn several_scenarios_add_their_costs() {
 }
 
 #[test]
-fn what_is_named_twice_counts_once() {
+fn items_named_twice_count_once() {
     let once = ["--scenario", "step", "--policy", "static"];
     let twice = [once, once].concat();
     assert_eq!(simulated(&twice).unwrap(), simulated(&once).unwrap());
@@ -129,11 +129,33 @@ fn an_hpa_of_ones_own_limits_the_replicas() {
         "json",
         "--hpa",
         path,
+        "--start-replicas",
+        "12",
     ];
     let json: serde_json::Value = serde_json::from_str(&simulated(&args).unwrap()).unwrap();
     // Half of 24 partitions all the time.
     assert_eq!(json["means"][0]["cost_percent"], 50.0);
     assert_eq!(json["means"][0]["scale_changes"], 0.0);
+}
+
+#[test]
+fn the_replicas_at_the_beginning_can_be_set() {
+    let changes = |start: &[&str]| {
+        let args = [
+            &["--scenario", "deploy", "--policy", "lag-200-3600s"],
+            start,
+        ]
+        .concat();
+        let args = [&args[..], &["-o", "json"]].concat();
+        let json: serde_json::Value = serde_json::from_str(&simulated(&args).unwrap()).unwrap();
+        json["means"][0]["scale_changes"].as_f64().unwrap()
+    };
+    // More than the partitions are as many as the partitions.
+    let all = changes(&["--start-replicas", "24"]);
+    assert_eq!(changes(&["--start-replicas", "1000"]), all);
+    assert_ne!(changes(&[]), all);
+    assert_eq!(changes(&["--start-replicas", "1"]), changes(&[]));
+    assert!(refusal(&["--start-replicas", "0"]).contains("0 is not in 1.."));
 }
 
 #[test]
@@ -176,7 +198,7 @@ fn unknown_names_and_files_are_refused_with_a_remedy() {
 }
 
 #[test]
-fn lists_what_there_is() {
+fn lists_scenarios_and_policies() {
     let text = simulated(&["--list"]).unwrap();
     for name in ["diurnal", "flash/slo-15", "generated-", "policies: rate, "] {
         assert!(text.contains(name), "{name} in {text}");
@@ -216,7 +238,7 @@ fn recorded_step() -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_trace_is_replayed_beside_what_happened() {
+fn a_replay_is_compared_with_the_recorded_run() {
     let file = recorded_step();
     let path = file.path().to_str().unwrap();
     let args = [
@@ -255,7 +277,7 @@ fn a_trace_is_replayed_beside_what_happened() {
 }
 
 #[test]
-fn a_trace_that_is_not_one_is_refused_with_its_line() {
+fn an_invalid_trace_is_refused_with_the_line() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap().to_owned();
     let refusal = |args: &[&str]| refusal(args).replace(&path, "FILE");

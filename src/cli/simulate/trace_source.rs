@@ -13,7 +13,7 @@ use crate::simulate::trace::series::{SeriesSelection, series_query, trace_of_ser
 use crate::simulate::trace::{TRACE_BYTES_MAX, Trace};
 
 /// Time that Prometheus may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Most points of a series that Prometheus answers with.
 const POINTS_MAX: u64 = 11_000;
@@ -82,7 +82,7 @@ impl TraceArgs {
     /// Reads the trace; `None` if there is none.
     ///
     /// # Errors
-    /// What cannot be read, with the line of the file.
+    /// The part that cannot be read, with the line of the file.
     pub(super) async fn read(&self) -> anyhow::Result<Option<Trace>> {
         let is_given = self.trace.is_some() || self.from_prometheus.is_some();
         if !is_given {
@@ -113,7 +113,7 @@ impl TraceArgs {
                 );
                 let span = self.over.unwrap_or(Duration::from_secs(3 * 3600));
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-                ask(
+                query_prometheus(
                     from.trim_end_matches('/'),
                     &range_query(&selection, now, span),
                 )
@@ -148,13 +148,13 @@ fn range_query(selection: &SeriesSelection<'_>, now: Duration, span: Duration) -
     format!("/api/v1/query_range?{query}")
 }
 
-async fn ask(url: &str, path: &str) -> anyhow::Result<String> {
+async fn query_prometheus(url: &str, path: &str) -> anyhow::Result<String> {
     let most = usize::try_from(TRACE_BYTES_MAX)?;
-    let answer = timeout(ANSWER_WITHIN, get_url(url, path, most)).await;
+    let answer = timeout(RESPONSE_TIMEOUT, get_url(url, path, most)).await;
     let (code, body) = answer.with_context(|| {
         format!(
             "no response within {}",
-            humantime::format_duration(ANSWER_WITHIN)
+            humantime::format_duration(RESPONSE_TIMEOUT)
         )
     })??;
     let text = String::from_utf8_lossy(&body).into_owned();

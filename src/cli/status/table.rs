@@ -76,7 +76,7 @@ fn lag_age(hpa: &HpaStatus) -> String {
 }
 
 /// The rule behind the value, or why there is none; and for a workload at zero replicas, since when lagwise keeps it
-/// there, or that somebody else does.
+/// there, or that another writer does.
 fn reason(hpa: &HpaStatus) -> String {
     let is = |code: FindingCode| hpa.findings.iter().any(|found| found == code.code());
     match &hpa.asleep_since {

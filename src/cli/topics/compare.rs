@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 
 use crate::cli::daemon_client::DaemonArgs;
 use crate::cli::kube_args::KubeArgs;
-use crate::cli::look::read_hpas;
+use crate::cli::single_reading::read_hpas;
 use crate::cli::status::{RESPONSE_BYTES_MAX, query_statuses};
 use crate::cli::text_table::{TableColumn, TextTable};
 use crate::cli::{Output, print_output};
@@ -61,7 +62,9 @@ pub(super) async fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
         let peaks =
             args.daemon
                 .get_json("/api/peaks", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
-        let peaks: HpaPeaks = peaks.await?;
+        let peaks = peaks.await;
+        let peaks: HpaPeaks =
+            peaks.context("cannot read the history, which is needed with --daemon only")?;
         for peak in peaks.hpas {
             let now = known
                 .entry(HpaKey::new(peak.namespace, peak.hpa))
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_which_topic_wants_more() {
+    fn the_table_names_the_topics_with_too_few_partitions() {
         let rows = [
             row("orders", TopicFit::TooFewPartitions),
             row("refunds", TopicFit::MaxAbovePartitions),

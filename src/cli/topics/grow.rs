@@ -87,7 +87,7 @@ pub(super) async fn run(args: GrowArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     write_output(Output::Table, &plan)?;
-    if !args.dry_run && !args.yes && !ask()? {
+    if !args.dry_run && !args.yes && !confirm()? {
         print_error("nothing was changed");
         return Ok(ExitCode::FAILURE);
     }
@@ -147,7 +147,7 @@ fn pick_cluster<'a>(config: &'a Config, name: Option<&str>) -> anyhow::Result<&'
 }
 
 /// Asks for confirmation on a terminal.
-fn ask() -> anyhow::Result<bool> {
+fn confirm() -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         bail!(
             "standard input is not a terminal, so the change cannot be confirmed; use --yes, or --dry-run to see what would change"
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cluster_must_be_clear() {
+    fn a_cluster_is_chosen_only_if_it_is_unambiguous() {
         let config = |names: &[&str]| {
             let clusters = names.iter().map(|name| {
                 format!("{{name: {name}, properties: {{bootstrap.servers: 'k:9092'}}}}")

@@ -22,7 +22,7 @@ use crate::model::keda::scaled_object::AuthenticationSpec;
 /// A TriggerAuthentication or ClusterTriggerAuthentication in a watch.
 #[derive(Clone, Debug)]
 struct WatchedAuthentication {
-    /// What the watch itself needs.
+    /// Fields that the watch itself needs.
     metadata: ObjectMeta,
     sources: Arc<str>,
 }
@@ -122,7 +122,7 @@ pub(super) async fn watch(client: &Client, namespaces: &[String], state: &Sender
 }
 
 impl AuthenticationWatch {
-    /// Takes in an event. Returns whether there may be a change.
+    /// Applies an event. Returns whether there may be a change.
     fn apply(&mut self, event: Event<WatchedAuthentication>, all: &mut Authentications) -> bool {
         match event {
             Event::Init => {
@@ -178,7 +178,7 @@ mod tests {
             listing: Vec::new(),
         };
         let mut all = Authentications::default();
-        let mut told = |event| {
+        let mut description_after = |event| {
             watch.apply(event, &mut all);
             let login = ObservedLogin {
                 keda: LoginKind::default(),
@@ -190,11 +190,13 @@ mod tests {
             };
             all.describe(&login, "main").0
         };
-        assert!(told(Event::Init).contains("has not read"));
-        told(Event::InitApply(object("kafka", user.clone())));
-        assert!(told(Event::InitDone).contains("password from Secret user"));
-        assert!(told(Event::Apply(object("kafka", json!(5)))).contains("cannot be read"));
-        told(Event::Apply(object("kafka", user.clone())));
-        assert!(told(Event::Delete(object("kafka", user))).contains("does not exist"));
+        assert!(description_after(Event::Init).contains("has not read"));
+        description_after(Event::InitApply(object("kafka", user.clone())));
+        assert!(description_after(Event::InitDone).contains("password from Secret user"));
+        assert!(
+            description_after(Event::Apply(object("kafka", json!(5)))).contains("cannot be read")
+        );
+        description_after(Event::Apply(object("kafka", user.clone())));
+        assert!(description_after(Event::Delete(object("kafka", user))).contains("does not exist"));
     }
 }

@@ -57,7 +57,7 @@ impl KedaKind {
         }
     }
 
-    /// Whether it is one that is compared. Without these there is no need for the others.
+    /// Whether objects of this kind are compared. Without these, the other kinds are not needed.
     fn is_scaled(self) -> bool {
         matches!(self, Self::ScaledObject | Self::ScaledJob)
     }
@@ -65,9 +65,9 @@ impl KedaKind {
 
 /// What happens in one watch.
 pub(super) enum KedaEvent<K> {
-    /// The objects cannot be listed, for this reason, if it is one to tell.
+    /// The objects cannot be listed. The reason, if it is to be reported.
     Unlistable(Option<String>),
-    /// They can.
+    /// The objects can be listed.
     Listable,
     Watch(Box<Event<K>>),
 }
@@ -117,7 +117,7 @@ pub(super) fn events<K: KedaResource>(
     probing.chain(watching).boxed()
 }
 
-/// Finds out whether the objects can be listed, and why not, if it is to be told.
+/// Checks whether the objects can be listed. The error is the reason, if it is to be reported.
 async fn probe_listing<K: KedaResource>(
     api: &Api<K>,
     kind: KedaKind,
@@ -129,7 +129,7 @@ async fn probe_listing<K: KedaResource>(
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
             return Err(kind.is_scaled().then(|| format!(
-                "the cluster has no {kinds} of keda.sh/v1alpha1, so there are none to compare; lagwise looks again every 30 seconds"
+                "the cluster has no {kinds} of keda.sh/v1alpha1, so there are none to compare; lagwise checks again every 30 seconds"
             )));
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => {

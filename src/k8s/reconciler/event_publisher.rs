@@ -25,7 +25,7 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::notice::{EventLeftOut, EventUnwritten, EventWritten};
 
 /// The shortest time between two log lines about failures: without the right to write events, every namespace has one.
-const LOG_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a failure is remembered, so that it is logged once while it lasts.
 const FORGET_FAILURE_AFTER: Duration = Duration::from_secs(600);
@@ -33,7 +33,7 @@ const FORGET_FAILURE_AFTER: Duration = Duration::from_secs(600);
 /// How long the version of the Kubernetes cluster is remembered, since clusters are upgraded.
 const REMEMBER_VERSION: Duration = Duration::from_secs(3600);
 
-/// The version of the Kubernetes cluster, asked for when the first event needs it.
+/// The version of the Kubernetes cluster, read when the first event needs it.
 #[derive(Clone)]
 struct VersionCache {
     since: Instant,
@@ -50,8 +50,8 @@ impl VersionCache {
 
     /// The version; `None` if it cannot be read.
     async fn get(&self, guard: &WriteGuard) -> Option<KubernetesVersion> {
-        let ask = || async { server_version(&guard.client, guard.time_in_term()?).await };
-        self.version.get_or_try_init(ask).await.ok().copied()
+        let read = || async { server_version(&guard.client, guard.time_in_term()?).await };
+        self.version.get_or_try_init(read).await.ok().copied()
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) struct EventPublication {
     version: VersionCache,
 }
 
-/// An event and what came of it.
+/// An event and the outcome of publishing it.
 pub(super) struct PublishedEvent {
     event: HpaEvent,
     outcome: Result<WrittenEvent, ApiError>,
@@ -106,11 +106,11 @@ impl EventPublisher {
         }
     }
 
-    /// Takes in the findings and incidents of a snapshot; `None` while another process leads.
+    /// Records the findings and incidents of a snapshot; `None` while another process leads.
     pub(super) fn observe(&mut self, latest: Option<&Arc<LagSnapshot>>) {
         let Some(latest) = latest else {
-            // The leader publishes. After this process leads again, what it finds then may be published
-            // twice, which only counts the event up.
+            // The leader publishes. After this process leads again, its findings may be published again, which only
+            // increments the count of the events.
             self.throttle = EventThrottle::default();
             self.findings = FindingEvents::default();
             self.seen = None;
@@ -175,7 +175,7 @@ impl EventPublisher {
         let hpas = self.guard.hpas.borrow();
         let hpas = hpas.as_ref()?;
         while let Some(event) = self.throttle.next(now) {
-            // An HPA that is gone by now needs no event.
+            // A deleted HPA needs no event.
             if let Some(hpa) = hpas.get(&event.hpa) {
                 self.is_publishing = true;
                 return Some(EventPublication {
@@ -190,7 +190,7 @@ impl EventPublisher {
         None
     }
 
-    /// Takes in what came of an event.
+    /// Records the outcome of publishing an event.
     pub(super) fn finish(&mut self, published: PublishedEvent) {
         self.is_publishing = false;
         let PublishedEvent { event, outcome } = published;
@@ -198,7 +198,7 @@ impl EventPublisher {
             Ok(publication) => {
                 self.failures.remove(&event.hpa.namespace);
                 EventWritten {
-                    again: publication == WrittenEvent::CountedUp,
+                    again: publication == WrittenEvent::Incremented,
                 }
                 .emit();
             }
@@ -225,8 +225,8 @@ impl EventPublisher {
         });
         failures.last = now;
         let since = |logged_at| now.saturating_duration_since(logged_at);
-        let may_log = self.logged_at.is_none_or(|at| since(at) >= LOG_EVERY);
-        // What is not logged now is logged when it fails the next time.
+        let may_log = self.logged_at.is_none_or(|at| since(at) >= LOG_INTERVAL);
+        // A failure that is not logged now is logged the next time.
         let reason = if may_log {
             failures.log.record_failure(error)
         } else {

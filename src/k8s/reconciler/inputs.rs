@@ -11,7 +11,7 @@ use crate::model::units::hpa_key::HpaKey;
 pub(super) struct ReconcilerInputs {
     pub(super) hpas: HpaMap,
     pub(super) snapshot: Arc<LagSnapshot>,
-    /// When the last sweep of each cluster began. One sweep counts once, however many snapshots show it.
+    /// When the last sweep of each cluster began. A sweep counts once, even if several snapshots contain it.
     pub(super) swept: Vec<Instant>,
 }
 

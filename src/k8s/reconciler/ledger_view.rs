@@ -1,4 +1,4 @@
-//! What the reconciler knows of the ledger of scale to zero, and the findings of the writer of HPAs.
+//! The reconciler's view of the ledger of scale to zero, and its findings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::k8s::write_guard::WriteGuard;
 use crate::k8s::zero_ledger::{LedgerHandle, LedgerView};
 use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRefusal};
 use crate::model::findings::{Finding, WriteFindings};
-use crate::model::hpa::facts::{HpaFacts, has_zero_mark};
+use crate::model::hpa::facts::{HpaFacts, has_zeroed_annotation};
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::zero::LedgerUnread;
 
 /// How often the ledger is read besides by passes, so that an operator's changes to it are seen.
-const READ_EVERY: Duration = Duration::from_secs(10);
+const READ_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why there is no ledger.
 const NO_LEDGER: &str = "lagwise does not run in a pod, and scale_to_zero.config_map names no ConfigMap for its records";
@@ -60,7 +60,7 @@ impl LedgerFollower {
         }
     }
 
-    /// Takes in the ledger as it is now.
+    /// Replaces the ledger by a newer read.
     pub(super) fn update(&mut self) -> LedgerNews {
         let Some(handle) = &self.handle else {
             self.seen = LedgerView::Unread;
@@ -87,26 +87,26 @@ impl LedgerFollower {
         }
     }
 
-    /// Notes the findings about an HPA, if there are any. `asks` says whether it asks for scale to zero by lagwise,
-    /// `refusal` what the last look at its workload has shown, `others` are those that do not follow from the ledger.
+    /// Records the findings about an HPA, if there are any. `asks_for_zero`: whether lagwise is to scale it to zero;
+    /// `refusal` is that of the last read of its workload, `others` are those that do not follow from the ledger.
     pub(super) fn note(
         &mut self,
         hpa: &HpaFacts,
-        asks: bool,
+        asks_for_zero: bool,
         refusal: Option<&ZeroRefusal>,
         others: impl Iterator<Item = Finding>,
     ) {
-        let is_marked = has_zero_mark(hpa);
+        let is_annotated = has_zeroed_annotation(hpa);
         let found = match (&self.handle, &self.seen) {
-            (None, _) if asks => Some(ZeroRefusal::NoLedger(NO_LEDGER.to_owned())),
-            (_, LedgerView::Failed(error)) if asks => {
+            (None, _) if asks_for_zero => Some(ZeroRefusal::NoLedger(NO_LEDGER.to_owned())),
+            (_, LedgerView::Failed(error)) if asks_for_zero => {
                 Some(ZeroRefusal::NoLedger(error.to_string()))
             }
-            (_, LedgerView::Read(ledger)) if is_marked && ledger.record(&hpa.uid).is_none() => {
+            (_, LedgerView::Read(ledger)) if is_annotated && ledger.record(&hpa.uid).is_none() => {
                 Some(ZeroRefusal::NotRecorded)
             }
             // Without a ledger nothing is recorded.
-            (None, _) if is_marked => Some(ZeroRefusal::NotRecorded),
+            (None, _) if is_annotated => Some(ZeroRefusal::NotRecorded),
             _ => refusal.cloned(),
         };
         let found = found.map(|refusal| refusal.finding(hpa));
@@ -153,7 +153,7 @@ impl LedgerFollower {
         &mut self,
         guard: &WriteGuard,
     ) -> Option<impl Future<Output = Result<(), ApiError>> + Send + 'static> {
-        let is_recent = self.read_at.is_some_and(|at| at.elapsed() < READ_EVERY);
+        let is_recent = self.read_at.is_some_and(|at| at.elapsed() < READ_INTERVAL);
         let handle = self.handle.clone()?;
         if self.is_reading || is_recent {
             return None;
@@ -164,7 +164,7 @@ impl LedgerFollower {
         Some(async move { handle.read(term, within).await.map(drop) })
     }
 
-    /// Takes in that it was read, or could not be.
+    /// Records whether the ledger could be read.
     pub(super) fn finish_read(&mut self, read: Result<(), ApiError>) {
         self.is_reading = false;
         match read {

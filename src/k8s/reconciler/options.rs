@@ -5,13 +5,13 @@ use tokio::sync::watch;
 use crate::k8s::zero_ledger::LedgerConfigMap;
 use crate::model::findings::WriteFindings;
 
-/// What the reconciler works with besides the snapshots.
+/// Options of the reconciler.
 #[derive(Debug)]
 pub struct ReconcilerOptions {
     /// Whether only events are written.
     pub read_only: bool,
-    /// Where it is recorded what is scaled to zero; `None` scales nothing to zero.
+    /// The ledger of scale to zero; `None` scales nothing to zero.
     pub ledger: Option<LedgerConfigMap>,
-    /// Receives the findings about what is not written.
+    /// Receives the findings about writes that are not made.
     pub findings: watch::Sender<WriteFindings>,
 }

@@ -1,7 +1,7 @@
 //! One pass over one HPA: reads it, plans its writes and makes them.
 //!
-//! Every write is decided from what was read in the same pass and names the version that was read, so
-//! that it is refused if anybody has written in between. It is made only while the term lasts.
+//! Every write is decided from a read in the same pass and names the version that was read, so that the API server
+//! refuses it after another write in between. It is only made within the term.
 
 mod workload;
 
@@ -26,9 +26,9 @@ use crate::model::decisions::hpa_write::{
 use crate::model::decisions::scale_to_zero::{ZeroAction, ZeroCandidate};
 use crate::model::decisions::zero_ledger::ZeroRefusal;
 use crate::model::hpa::facts::{HpaFacts, is_paused};
-use workload::Look;
+use workload::WorkloadReading;
 
-/// What a pass works with.
+/// Inputs of a pass.
 pub(super) struct Pass {
     pub(super) guard: WriteGuard,
     pub(super) scales: Scales,
@@ -40,14 +40,14 @@ pub(super) struct Pass {
     pub(super) hpa: Arc<HpaFacts>,
     /// The goal of the cap, if it has something to write.
     pub(super) cap: Option<CapGoal>,
-    /// What scale to zero knows of the workload, if that has to be looked at.
+    /// What scale to zero knows of the workload; `None` if the pass need not read it.
     pub(super) zero: Option<ZeroInput>,
 }
 
-/// What scale to zero knows of a workload before it looks at its scale.
+/// What scale to zero knows of a workload before it reads its scale.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ZeroInput {
-    /// What the HPA asks for; `None` if it does not ask for scale to zero.
+    /// Inputs from the HPA; `None` if it has no scale to zero.
     pub(super) candidate: Option<ZeroCandidate>,
     /// How long there has been no demand.
     pub(super) idle: Option<Duration>,
@@ -57,7 +57,7 @@ pub(super) struct ZeroInput {
     pub(super) zeroed_at: Option<Instant>,
 }
 
-/// What came of a pass.
+/// Outcome of a pass.
 #[derive(Debug)]
 pub(super) struct PassReport {
     pub(super) hpa: Arc<HpaFacts>,
@@ -66,7 +66,7 @@ pub(super) struct PassReport {
     pub(super) term_write: Result<(), ApiError>,
     /// `None` if the cap was not attempted.
     pub(super) cap: Option<Result<Option<CapWrite>, ApiError>>,
-    /// `None` if the workload was not looked at.
+    /// `None` if the workload was not read.
     pub(super) zero: Option<ZeroReport>,
 }
 
@@ -78,12 +78,12 @@ pub(super) struct CapWrite {
     pub(super) after: HpaFields,
 }
 
-/// What was seen of a workload and done about it.
+/// State of a workload, and the action taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ZeroReport {
     /// Since when it has replicas, as far as was seen.
     pub(super) up_since: Option<Instant>,
-    /// What was done; also if something failed afterwards.
+    /// The action that was taken, even if a later step failed.
     pub(super) done: Option<ZeroAction>,
     /// Why it is not scaled to zero or not woken, although that may be expected.
     pub(super) refusal: Option<ZeroRefusal>,
@@ -99,7 +99,7 @@ impl Pass {
         }
     }
 
-    /// The HPA as it is now: the watch may be behind, behind lagwise's own last write even.
+    /// Reads the HPA, because the watch may be behind, even behind lagwise's last write.
     async fn read(
         &self,
         api: &Api<HorizontalPodAutoscaler>,
@@ -119,19 +119,21 @@ impl Pass {
         object: HorizontalPodAutoscaler,
         facts: HpaFacts,
     ) -> PassReport {
-        let mut looked = match self.zero {
-            Some(input) => Some(self.look_at_workload(&facts, input).await),
+        let mut workload = match self.zero {
+            Some(input) => Some(self.read_workload(&facts, input).await),
             None => None,
         };
-        let is_new_record = match &mut looked {
-            Some(look) => self.record(&facts, look).await,
+        let is_new_record = match &mut workload {
+            Some(reading) => self.record(&facts, reading).await,
             None => false,
         };
-        let found = looked.as_ref().and_then(|look| look.found.as_ref().ok());
-        let action = found.map_or(ZeroAction::Keep, |(action, _)| *action);
-        let is_recorded = looked
+        let found = workload
             .as_ref()
-            .map_or(self.is_recorded, |look| look.is_recorded || is_new_record);
+            .and_then(|reading| reading.found.as_ref().ok());
+        let action = found.map_or(ZeroAction::Keep, |(action, _)| *action);
+        let is_recorded = workload.as_ref().map_or(self.is_recorded, |reading| {
+            reading.is_recorded || is_new_record
+        });
         let annotations = object.metadata.annotations.as_ref();
         let term = annotations.and_then(|all| all.get(TERM));
         let observed = ObservedHpa {
@@ -160,10 +162,10 @@ impl Pass {
         };
         let mut rest = plan.last;
         if let Err(error) = &scaled {
-            // The mark stays while the workload may be at zero. But if another writer has scaled it right after
-            // it was marked, that writer may have set zero, and the mark would claim it for lagwise.
-            let was_marked = matches!(plan.first.zeroed, Some(AnnotationChange::Set(_)));
-            rest.zeroed = (was_marked && *error == ApiError::Changed && first.is_ok())
+            // The annotation stays while the workload may be at zero. But if another writer has scaled it right after
+            // it was annotated, that writer may have set zero, and the annotation would claim it for lagwise.
+            let was_annotated = matches!(plan.first.zeroed, Some(AnnotationChange::Set(_)));
+            rest.zeroed = (was_annotated && *error == ApiError::Changed && first.is_ok())
                 .then_some(AnnotationChange::Remove);
         }
         let last = match &first {
@@ -185,7 +187,7 @@ impl Pass {
         PassReport {
             term_write: writes.term(),
             cap: self.cap.and_then(|goal| writes.cap(goal, &facts)),
-            zero: looked.map(|look| writes.zero(look, action, forgotten)),
+            zero: workload.map(|reading| writes.zero(reading, action, forgotten)),
             ..self.report()
         }
     }
@@ -244,12 +246,12 @@ impl Pass {
     }
 }
 
-/// The writes of a pass and what came of each.
+/// The writes of a pass and the outcome of each.
 struct Writes {
     plan: HpaWritePlan,
     first: Result<Option<HpaFields>, ApiError>,
     scaled: Result<(), ApiError>,
-    /// The last patch as it was written: the planned one, unless the workload could not be scaled.
+    /// The last patch that was written: the planned one, unless the workload could not be scaled.
     rest: HpaPatch,
     last: Result<Option<HpaFields>, ApiError>,
 }
@@ -282,45 +284,45 @@ impl Writes {
         Some(patch.clone().map(|after| after.map(written)))
     }
 
-    /// Whether the record of the workload is to be removed: because the workload runs again, or because nothing came of
-    /// scaling it to zero. The record stays while the workload may be at zero by lagwise's doing.
+    /// Whether the record of the workload is to be removed: because the workload runs again, or because it was not
+    /// scaled to zero after all. The record stays while the workload may be at zero by lagwise's doing.
     fn end_record(&self, action: ZeroAction, is_new: bool) -> bool {
         match action {
             ZeroAction::Keep => false,
             ZeroAction::Zero => {
-                // Somebody else's scale may be a zero of their own, which the record would make lagwise's.
+                // Another writer may have scaled the workload to zero. With the record, lagwise would wake it.
                 is_new && (self.first.is_err() || self.scaled == Err(ApiError::Changed))
             }
             ZeroAction::Wake(_) => self.scaled.is_ok() && self.last.is_ok(),
-            ZeroAction::Unmark => self.first.is_ok(),
+            ZeroAction::RemoveAnnotation => self.first.is_ok(),
         }
     }
 
     fn zero(
         self,
-        look: Look,
+        reading: WorkloadReading,
         action: ZeroAction,
         forgotten: Result<(), RecordError>,
     ) -> ZeroReport {
         let mut report = ZeroReport {
-            up_since: look.up_since,
+            up_since: reading.up_since,
             done: None,
-            refusal: look.refusal,
-            error: look.found.err(),
+            refusal: reading.refusal,
+            error: reading.found.err(),
         };
         let first_error = self.plan.first.zeroed.and(self.first.err());
         let last_error = self.rest.zeroed.and(self.last.err());
         let is_done = match action {
             ZeroAction::Keep => return report,
             ZeroAction::Zero | ZeroAction::Wake(_) => self.scaled.is_ok(),
-            ZeroAction::Unmark => first_error.is_none(),
+            ZeroAction::RemoveAnnotation => first_error.is_none(),
         };
         if is_done {
             report.done = Some(action);
             report.up_since = match action {
                 ZeroAction::Zero => None,
                 ZeroAction::Wake(_) => Some(Instant::now()),
-                ZeroAction::Keep | ZeroAction::Unmark => report.up_since,
+                ZeroAction::Keep | ZeroAction::RemoveAnnotation => report.up_since,
             };
         }
         let forget_error = match forgotten {

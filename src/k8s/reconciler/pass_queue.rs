@@ -11,7 +11,7 @@ use crate::model::units::hpa_key::HpaKey;
 #[derive(Debug, Default)]
 pub(super) struct PassQueue {
     waiting: BTreeSet<(Urgency, HpaKey)>,
-    /// The namespace of the HPA that was taken last, by urgency: urgent ones must not skip the turns of others.
+    /// The namespace of the HPA that was taken last, by urgency, so that urgent HPAs do not change the turns of others.
     last: BTreeMap<Urgency, Arc<str>>,
 }
 

@@ -1,13 +1,13 @@
-//! What the reconciler remembers of one HPA between passes, and whether the HPA has something to do.
+//! State of one HPA between passes, and whether it needs a pass.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::LONGEST_PAUSE;
+use super::MAX_PAUSE;
 use super::event_publisher::EventPublisher;
 use super::pass::{CapWrite, PassReport};
 use super::retry::RetryState;
-use super::zero_state::{LOOK_EVERY, ZeroState};
+use super::zero_state::{READ_INTERVAL, ZeroState};
 use crate::k8s::api_error::ApiError;
 use crate::model::decisions::cap::{
     CapGoal, CapTarget, CeilingHysteresis, FieldOwner, HpaFields, LastSeen, WriteBackoff,
@@ -41,7 +41,7 @@ pub(super) struct HpaState {
     pub(super) zero: ZeroState,
 }
 
-/// What is remembered for the cap.
+/// State of one HPA for the cap.
 #[derive(Debug, Default)]
 pub(super) struct CapState {
     /// The goal of the last sweep; `None` to leave everything as it is.
@@ -89,7 +89,7 @@ impl HpaState {
         self.facts = Arc::clone(hpa);
         self.is_managed = is_managed(hpa, policy, is_recorded);
         if !self.is_managed {
-            // It may lose the annotation meanwhile: once lagwise manages it again, it gets the term again.
+            // It may lose the annotation. When lagwise manages the HPA again, it writes the term again.
             self.written_term = 0;
         }
         let is_zero_relevant = self.zero.update(hpa, candidate, idle, is_recorded);
@@ -117,7 +117,7 @@ impl HpaState {
         is_due.then_some(Urgency::Normal)
     }
 
-    /// The findings about rights that are missing for what it asks for.
+    /// The findings about missing rights for the settings of the HPA.
     pub(super) fn forbidden_writes(&self) -> impl Iterator<Item = Finding> {
         let of = |write: ForbiddenWrite, reason: &Option<String>| {
             let reason = reason.as_deref()?;
@@ -149,7 +149,7 @@ impl HpaState {
                 let now = Instant::now();
                 note_forbidden(&mut self.cap.forbidden, error);
                 let retry = &mut self.cap.retry;
-                if let Some(reason) = retry.record_failure(error.clone(), LONGEST_PAUSE, now) {
+                if let Some(reason) = retry.record_failure(error.clone(), MAX_PAUSE, now) {
                     CapFailed { hpa: key, reason }.emit();
                 }
                 return;
@@ -165,7 +165,7 @@ impl HpaState {
             CapTarget::Hold(ceiling) => Some(ceiling),
             CapTarget::Release => None,
         };
-        if self.cap.wrote(write, Instant::now()) {
+        if self.cap.record_write(write, Instant::now()) {
             CapFought { hpa: key }.emit();
             events.record(key, EventReason::CapFought);
         }
@@ -198,7 +198,7 @@ impl HpaState {
                 WakeUp { hpa: key, replicas }.emit();
                 events.record(key, EventReason::Woken(replicas));
             }
-            Some(ZeroAction::Keep | ZeroAction::Unmark) | None => {}
+            Some(ZeroAction::Keep | ZeroAction::RemoveAnnotation) | None => {}
         }
         match report.error.clone() {
             None => {
@@ -206,11 +206,11 @@ impl HpaState {
                 self.zero.forbidden = None;
             }
             Some(error) => {
-                // What is wrong with the ledger has a finding of its own.
+                // Errors of the ledger have a separate finding.
                 if report.refusal.is_none() {
                     note_forbidden(&mut self.zero.forbidden, &error);
                 }
-                if let Some(reason) = self.zero.retry.record_failure(error, LOOK_EVERY, now) {
+                if let Some(reason) = self.zero.retry.record_failure(error, READ_INTERVAL, now) {
                     ZeroFailed { hpa: key, reason }.emit();
                 }
             }
@@ -231,7 +231,7 @@ impl CapState {
         // The field may still have the cap's value although a user removed all annotations of lagwise.
         let is_owed =
             || self.last_seen.is_some() && fields.to_last_seen(self.last_seen).is_capped();
-        is_enforced(hpa, mode) || fields.is_marked() || is_owed()
+        is_enforced(hpa, mode) || fields.is_annotated() || is_owed()
     }
 
     /// Updates the target of the cap from the HPA's complete read in the last sweep.
@@ -250,7 +250,7 @@ impl CapState {
         };
     }
 
-    /// What the next pass has to write for the cap, if there is anything and it may be tried.
+    /// The next write of the cap, if there is one and it may be tried.
     pub(super) fn goal(
         &self,
         hpa: &HpaFacts,
@@ -280,7 +280,7 @@ impl CapState {
         }
     }
 
-    /// Takes in that it is known again who records the user's `maxReplicas`.
+    /// Records that the field owner, who records the user's `maxReplicas`, is known again.
     pub(super) fn record_lookup_success(&mut self) {
         if self.lookup_failures.record_success().is_some() {
             self.forbidden = None;
@@ -289,10 +289,10 @@ impl CapState {
 
     /// Records a write. Returns whether it shows for the first time that another writer keeps undoing the
     /// writes.
-    pub(super) fn wrote(&mut self, write: &CapWrite, now: Instant) -> bool {
+    pub(super) fn record_write(&mut self, write: &CapWrite, now: Instant) -> bool {
         self.last_seen = Some(write.after.to_last_seen(write.goal.last_seen));
         let before = self.backoff.is_contested();
-        self.backoff.wrote(now);
+        self.backoff.record_write(now);
         self.backoff.is_contested() && !before
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::LONGEST_PAUSE;
+use super::MAX_PAUSE;
 use super::pass::PassReport;
 use super::state::HpaState;
 use crate::k8s::api_error::ApiError;
@@ -30,10 +30,9 @@ impl TermLog {
                 self.written = self.written.saturating_add(1);
             }
             Err(error) => {
-                let _ =
-                    state
-                        .term_retry
-                        .record_failure(error.clone(), LONGEST_PAUSE, Instant::now());
+                let _ = state
+                    .term_retry
+                    .record_failure(error.clone(), MAX_PAUSE, Instant::now());
                 // One line in the log, however many HPAs it concerns.
                 if *error != ApiError::Changed
                     && let Some(reason) = self.failures.record_failure(error.clone())
@@ -44,7 +43,7 @@ impl TermLog {
         }
     }
 
-    /// Logs to how many HPAs the term was written since the last time.
+    /// Logs to how many HPAs the term was written since the last log line.
     pub(super) fn log_written(&mut self, term: u64, hpas: &BTreeMap<HpaKey, HpaState>) {
         let written = std::mem::take(&mut self.written);
         if written > 0 {

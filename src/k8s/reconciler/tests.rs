@@ -1,4 +1,4 @@
-//! The loop over many HPAs, and which of them it looks at.
+//! The loop over many HPAs, and which of them it checks.
 
 mod rate;
 mod refusals;
@@ -117,7 +117,7 @@ impl Rig {
         self.publish();
     }
 
-    /// Has the next snapshot come from another sweep.
+    /// Makes the next snapshot that of another sweep.
     fn set_sweep(&mut self, seconds: u64) {
         let main = self.snapshot.clusters.get_mut("main").unwrap();
         let at = fixtures::at(Duration::from_secs(seconds));
@@ -151,7 +151,7 @@ const ZEROED: (&str, &str) = ("zeroed-since", "2024-05-06T07:08:09Z");
 
 #[tokio::test]
 async fn queue_after_any_series_of_changes_equals_that_of_a_new_reconciler() {
-    // Numbers that look random and are the same in every run.
+    // Pseudorandom numbers that are the same in every run.
     let mut state = 1_u64;
     let mut random = |below: usize| {
         state = state
@@ -200,12 +200,12 @@ async fn queue_after_any_series_of_changes_equals_that_of_a_new_reconciler() {
             .count()
     };
     assert_eq!(count(Urgency::Normal), names.len(), "{seen:?}");
-    // Marks without a record are nothing to wake for.
+    // Annotations without a record are nothing to wake for.
     assert_eq!(count(Urgency::Wake), recorded.len(), "{seen:?}");
 }
 
 #[tokio::test]
-async fn marks_without_a_record_are_findings_and_give_no_rights() {
+async fn annotations_without_a_record_are_findings_and_have_no_effect() {
     let mut rig = Rig::with_records(&["recorded"]);
     let plain = |name: &str, annotations: &[(&str, &str)]| {
         // Without a metric of lagwise.
@@ -237,12 +237,12 @@ async fn marks_without_a_record_are_findings_and_give_no_rights() {
     let is_known = |rig: &Rig, name| rig.reconciler.hpas.contains_key(&HpaKey::new("shop", name));
     assert!(is_known(&rig, "asks") && is_known(&rig, "recorded"));
     assert!(!is_known(&rig, "foreign"));
-    // They end with the mark.
+    // They end with the annotation.
     hpas.insert(HpaKey::new("shop", "foreign"), plain("foreign", &[]));
     hpas.remove(&HpaKey::new("shop", "asks"));
     rig.observe(&hpas, true);
     assert_eq!(findings(&rig), [""; 0]);
-    // Without a ledger there is no scale to zero, which is a finding on all that ask for it.
+    // Without a ledger there is no scale to zero, so every HPA with this setting has a finding.
     rig.reconciler.ledger.handle = None;
     rig.reconciler.start_over();
     rig.observe(&hpas, true);
@@ -256,7 +256,7 @@ async fn marks_without_a_record_are_findings_and_give_no_rights() {
 }
 
 #[tokio::test]
-async fn between_sweeps_only_hpas_that_change_are_looked_at() {
+async fn between_sweeps_only_changed_hpas_are_checked() {
     let mut rig = Rig::new();
     let mut hpas: HpaMap = (0..1000)
         .map(|n| hpa(&format!("h{n:03}"), &[("cap", "enforce")]))
@@ -269,7 +269,7 @@ async fn between_sweeps_only_hpas_that_change_are_looked_at() {
         before.diff(after, |hpa| {
             changed.insert(hpa.name.to_string());
         });
-        // What is looked at after a sweep beside the HPAs that are remembered: no reading has changed here.
+        // No reading has changed, so after a sweep only the remembered HPAs are checked.
         let mut of_targets = BTreeSet::new();
         before.diff_targets(after, |hpa| {
             of_targets.insert(hpa.name.to_string());
@@ -300,7 +300,7 @@ async fn between_sweeps_only_hpas_that_change_are_looked_at() {
 }
 
 #[tokio::test]
-async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
+async fn hpa_is_checked_again_after_its_pass_and_with_every_sweep() {
     let mut rig = Rig::new();
     let hpas: HpaMap = [hpa("a", &[("cap", "enforce")])].into_iter().collect();
     rig.observe(&hpas, true);

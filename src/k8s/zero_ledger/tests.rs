@@ -60,7 +60,7 @@ impl FakeConfigMap {
     }
 }
 
-/// A ledger, and what it is stored in.
+/// A ledger, and its storage.
 fn start(hpas: Option<HpaMap>) -> (LedgerHandle, SharedConfigMap) {
     let shared = SharedConfigMap::default();
     let served = Arc::clone(&shared);
@@ -115,7 +115,7 @@ async fn records_of_many_passes_are_written_together() {
 }
 
 #[tokio::test]
-async fn write_after_somebody_elses_keeps_both() {
+async fn a_write_after_another_keeps_both() {
     let (ledger, shared) = start(None);
     write(&ledger, "a", true).await.unwrap();
     {
@@ -126,14 +126,14 @@ async fn write_after_somebody_elses_keeps_both() {
     }
     write(&ledger, "b", true).await.unwrap();
     assert_eq!(shared.lock().unwrap().keys(), ["a", "b", "theirs"]);
-    // If it was deleted meanwhile, a new one is created with the next write.
+    // If it was deleted, the next write creates a new one.
     shared.lock().unwrap().object = Value::Null;
     write(&ledger, "c", true).await.unwrap();
     assert_eq!(shared.lock().unwrap().keys(), ["c"]);
 }
 
 #[tokio::test]
-async fn reads_again_what_was_changed_and_in_another_term() {
+async fn reads_the_ledger_again_after_changes_by_others_and_in_another_term() {
     let (ledger, shared) = start(None);
     write(&ledger, "a", true).await.unwrap();
     shared.lock().unwrap().object = Value::Null;
@@ -141,11 +141,11 @@ async fn reads_again_what_was_changed_and_in_another_term() {
     assert_eq!(ledger.read(8, LONG).await.unwrap().records().count(), 0);
     write(&ledger, "b", true).await.unwrap();
     shared.lock().unwrap().object = Value::Null;
-    tokio::time::sleep(VERIFY_EVERY).await;
+    tokio::time::sleep(VERIFICATION_INTERVAL).await;
     // The request was of the former term.
     assert_eq!(ledger.read(7, LONG).await.unwrap().records().count(), 0);
     shared.lock().unwrap().refuses = true;
-    tokio::time::sleep(VERIFY_EVERY).await;
+    tokio::time::sleep(VERIFICATION_INTERVAL).await;
     let refused = ApiError::Forbidden("configmaps is forbidden".into());
     assert_eq!(ledger.read(7, LONG).await, Err(refused.clone()));
     assert!(matches!(ledger.view(), LedgerView::Failed(error) if error == refused));
@@ -156,7 +156,7 @@ async fn reads_again_what_was_changed_and_in_another_term() {
 }
 
 #[tokio::test]
-async fn late_requests_write_nothing() {
+async fn requests_without_time_left_write_nothing() {
     let (ledger, shared) = start(None);
     let none = Duration::ZERO;
     let written = ledger.write(7, none, &"a".into(), Some(record("a"))).await;
@@ -190,7 +190,7 @@ async fn write_removes_records_of_hpas_that_are_gone() {
     shared.lock().unwrap().put(object);
     write(&ledger, "d", true).await.unwrap();
     assert_eq!(shared.lock().unwrap().keys(), ["a", "d", "notes"]);
-    // What is not watched may still be there.
+    // HPAs in namespaces that are not watched may still exist.
     let watched = LedgerTask {
         map: LedgerConfigMap::new(
             Client::new(
@@ -207,7 +207,7 @@ async fn write_removes_records_of_hpas_that_are_gone() {
         published: watch::channel(LedgerView::default()).0,
     };
     let none = Some(HpaMap::default());
-    assert!(watched.is_gone(&none, "a", &record("a")));
-    assert!(!watched.is_gone(&none, "e", &elsewhere));
-    assert!(!watched.is_gone(&None, "a", &record("a")));
+    assert!(watched.is_deleted(&none, "a", &record("a")));
+    assert!(!watched.is_deleted(&none, "e", &elsewhere));
+    assert!(!watched.is_deleted(&None, "a", &record("a")));
 }

@@ -18,13 +18,13 @@ use crate::kafka::login::{TokenCache, TokenSettings};
 use crate::kafka::{ClientSettings, SettingError, SetupError};
 use crate::model::units::file_path::{ShownPath, looks_like_path};
 
-/// How long to wait for the first token: as long as its source may take. If librdkafka gets none,
-/// it asks again only after ten seconds.
+/// How long to wait for the first token: as long as its source may take. If librdkafka gets none, it tries again only
+/// after ten seconds.
 const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);
-/// Longest token lifetime reported to librdkafka. It asks again after four fifths of it, which is
-/// cheap, so a corrected token is used long before the wrong one expires.
+/// Longest token lifetime reported to librdkafka. It requests a new token after four fifths of it, which is cheap, so a
+/// corrected token is used long before the wrong one expires.
 const MAX_REPORTED_LIFETIME: Duration = Duration::from_secs(20);
-/// How often to check for the token meanwhile.
+/// How often to check for the token during that time.
 const TOKEN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Callbacks of a client.
@@ -119,7 +119,7 @@ pub(super) fn client(
     health: &Arc<ConnectionHealth>,
     group: Option<&str>,
 ) -> Result<OffsetConsumer, SetupError> {
-    let by_kerberos = kerberos::is_asked_for(settings);
+    let by_kerberos = kerberos::is_selected(settings);
     let mut config = ClientConfig::new();
     // Defaults that the configuration may override.
     config.set("client.id", "lagwise");
@@ -182,7 +182,7 @@ pub(super) fn check(settings: &ClientSettings) -> Result<(), SetupError> {
     let mut settings = settings.clone();
     // Without an address there is nothing to connect to.
     settings.properties.remove("bootstrap.servers");
-    if kerberos::is_asked_for(&settings) {
+    if kerberos::is_selected(&settings) {
         kerberos::disarm(&mut settings.properties);
     }
     client(&settings, &Arc::default(), None).map(drop)
@@ -205,7 +205,7 @@ mod tests {
     use crate::kafka::ClientKind;
 
     #[test]
-    fn errors_of_librdkafka_do_not_show_a_secret_in_the_place_of_a_path() {
+    fn errors_of_librdkafka_do_not_show_a_secret_given_as_a_path() {
         let connect = |name: &str, value: &str| {
             let pairs = [
                 ("bootstrap.servers", "127.0.0.1:1"),

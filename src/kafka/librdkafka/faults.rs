@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_tells_the_brokers_address() {
+    fn a_reason_contains_the_address_of_the_broker() {
         for (reason, expected) in [
             ("k:9092/1: Failed to resolve", Some("k:9092")),
             ("ssl://k:9093/1: Failed to resolve", Some("k:9093")),

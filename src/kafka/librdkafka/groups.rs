@@ -82,7 +82,7 @@ impl GroupClients {
         self.all().get(group)?.refused
     }
 
-    /// Reads every group of the plan by the deadline, each on a thread of its own.
+    /// Reads every group of the plan by the deadline, each on a separate thread.
     pub(super) fn read_all(
         &self,
         plan: SweepPlan,
@@ -115,9 +115,8 @@ impl GroupClients {
                         GroupObservation {
                             plan,
                             committed,
-                            // Describing groups is not possible here: librdkafka's call may crash,
-                            // and its older call, which lists members, asks every broker for every
-                            // group.
+                            // Describing groups is not possible here: librdkafka's call may crash, and its older call,
+                            // which lists members, requests every group from every broker.
                             description: Err(Fault::Unsupported),
                             reported_lags: None,
                             refused_partitions: None,
@@ -134,8 +133,7 @@ impl GroupClients {
         read
     }
 
-    /// Number of partitions that will be read of a group, as far as that is known before: not of topics that are yet to
-    /// be discovered.
+    /// Number of partitions that will be read of a group, without those of topics that are yet to be discovered.
     fn known_partitions(&self, plan: &GroupPlan, known: &TopicLeaders) -> usize {
         let discovered = plan
             .discover
@@ -206,12 +204,12 @@ impl GroupClients {
             Some(BTreeSet::new())
         };
         let is_discovery = discovered.is_none();
-        let mut asked: BTreeSet<TopicName> =
+        let mut topics: BTreeSet<TopicName> =
             discovered.unwrap_or_else(|| known.names().cloned().collect());
-        asked.extend(plan.topics.iter().cloned());
-        let mut columns = TopicMap::with_capacity(asked.len());
+        topics.extend(plan.topics.iter().cloned());
+        let mut columns = TopicMap::with_capacity(topics.len());
         let mut list = TopicPartitionList::new();
-        for topic in asked {
+        for topic in topics {
             let partitions = known.leaders(topic.as_str()).map_or(0, Vec::len);
             for partition in (0..).take(partitions) {
                 list.add_partition(topic.as_str(), partition);

@@ -39,8 +39,8 @@ const MAX_LINE_BYTES: u64 = 500;
 /// How long to wait for pending output.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Whether the properties ask for Kerberos, which is librdkafka's default for SASL.
-pub(in crate::kafka) fn is_asked_for(settings: &ClientSettings) -> bool {
+/// Whether the properties select Kerberos, which is librdkafka's default for SASL.
+pub(in crate::kafka) fn is_selected(settings: &ClientSettings) -> bool {
     let get = |name: &str| settings.properties.get(name);
     let protocol = get("security.protocol").map(|protocol| protocol.to_ascii_uppercase());
     let mechanism = get("sasl.mechanisms").or_else(|| get("sasl.mechanism"));
@@ -105,8 +105,8 @@ impl KinitOutput {
             return None;
         }
         let (process, pipe) = (std::process::id(), self.pipe.as_raw_fd());
-        // The command runs in a subshell because it may call `exit`, and on lines of its own
-        // because it may end in a comment.
+        // The command runs in a subshell because it may call `exit`, and on separate lines because it may end in a
+        // comment.
         Some(format!(
             "words=/proc/{process}/fd/{pipe}\n\
              if [ -w \"$words\" ]; then exec 3>\"$words\"; else exec 3>&2; fi\n\
@@ -124,8 +124,8 @@ impl KinitOutput {
     }
 }
 
-/// Reads until the last writer is gone. Reports each command that ended: its last line of output if
-/// it failed, or its exit code if it printed nothing; `None` if it succeeded.
+/// Reads until the last writer has closed the pipe. Reports each command that ended: its last line of output if it
+/// failed, or its exit code if it printed nothing; `None` if it succeeded.
 fn read_output(output: PipeReader, mark: &SyncSender<()>, mut report: impl FnMut(Option<&str>)) {
     let (mut output, mut last) = (BufReader::new(output), String::new());
     while let Some(line) = next_line(&mut output) {
@@ -220,7 +220,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                is_asked_for(&settings(properties)),
+                is_selected(&settings(properties)),
                 expected,
                 "{properties:?}"
             );

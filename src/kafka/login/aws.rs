@@ -88,7 +88,7 @@ impl Aws {
     }
 }
 
-/// Signs a token, which lasts no longer than the credentials.
+/// Signs a token, which is valid at most as long as the credentials.
 fn presigned(region: &str, credentials: Credentials, now: SystemTime) -> Result<Token, String> {
     let defect = |error: &dyn std::error::Error| format!("signing: {}", http::error_chain(error));
     let principal = credentials.access_key_id().to_owned();
@@ -133,7 +133,7 @@ impl HttpClient for SdkHttpClient {
         settings: &HttpConnectorSettings,
         _components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        // Keep the SDK's short timeouts, so that a missing metadata server is given up early.
+        // Keep the SDK's short timeouts, so that a missing metadata server fails early.
         let limit = match (settings.connect_timeout(), settings.read_timeout()) {
             (Some(connect), Some(read)) => connect + read,
             _ => http::EXCHANGE_TIMEOUT,
@@ -169,7 +169,7 @@ impl HttpConnector for SdkConnector {
 async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, String> {
     let method = reqwest::Method::from_bytes(request.method().as_bytes());
     let method = method.map_err(|error| error.to_string())?;
-    let asked = http::redact_url(request.uri());
+    let url = http::redact_url(request.uri());
     let mut out = client.request(method, request.uri());
     for (name, value) in request.headers() {
         out = out.header(name, value);
@@ -179,9 +179,9 @@ async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<Http
     }
     let answer = http::send(out)
         .await
-        .map_err(|reason| format!("{asked}: {reason}"))?;
+        .map_err(|reason| format!("{url}: {reason}"))?;
     let status = answer.status.as_u16().try_into();
-    let status = status.map_err(|_| format!("{asked}: HTTP status {}", answer.status))?;
+    let status = status.map_err(|_| format!("{url}: HTTP status {}", answer.status))?;
     let mut response = HttpResponse::new(status, SdkBody::from(answer.body));
     for (name, value) in &answer.headers {
         // The SDK ignores headers that are not text.

@@ -58,8 +58,8 @@ impl Azure {
     }
 
     pub(super) async fn fetch(&self) -> Result<FetchedToken, String> {
-        let asked = http::redact_url(&self.token_url);
-        let about = |reason: String| format!("{asked}: {reason}");
+        let url = http::redact_url(&self.token_url);
+        let about = |reason: String| format!("{url}: {reason}");
         // Read every time: the kubelet rotates it.
         let assertion = file::read(&self.token_file).await?;
         let form = oidc::form(&[

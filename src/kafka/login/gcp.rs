@@ -32,10 +32,10 @@ impl Gcp {
         let about = |reason: String| format!("metadata server {}: {reason}", self.host);
         let client = http::client(&Trust::Local).map_err(about)?;
         let now = SystemTime::now();
-        let answer = self.ask(&client, "token").await.map_err(about)?;
+        let answer = self.fetch_path(&client, "token").await.map_err(about)?;
         let json = http::json(&answer, &[]).map_err(about)?;
         let access = oidc::read(&json, now, "").map_err(about)?;
-        let answer = self.ask(&client, "email").await.map_err(about)?;
+        let answer = self.fetch_path(&client, "email").await.map_err(about)?;
         let account = String::from_utf8_lossy(&answer.body).trim().to_owned();
         if !answer.status.is_success() || account.is_empty() {
             return Err(about(format!(
@@ -63,7 +63,7 @@ impl Gcp {
             .map_err(about)
     }
 
-    async fn ask(&self, client: &reqwest::Client, what: &str) -> Result<HttpAnswer, String> {
+    async fn fetch_path(&self, client: &reqwest::Client, what: &str) -> Result<HttpAnswer, String> {
         let url = format!("http://{}/{ACCOUNT}/{what}", self.host);
         let request = client.get(url).header("Metadata-Flavor", "Google");
         let answer = http::send(request).await?;

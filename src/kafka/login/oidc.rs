@@ -31,8 +31,8 @@ pub struct Oidc {
 
 impl Oidc {
     pub(super) async fn fetch(&self) -> Result<FetchedToken, String> {
-        let asked = http::redact_url(&self.token_url);
-        let about = |reason: String| format!("{asked}: {reason}");
+        let url = http::redact_url(&self.token_url);
+        let about = |reason: String| format!("{url}: {reason}");
         let pem = match &self.ca_file {
             None => None,
             Some(file) => Some(std::fs::read(file).map_err(|error| {
@@ -43,7 +43,7 @@ impl Oidc {
         let client = http::client(&Trust::SystemAnd(pem.as_deref())).map_err(about)?;
         let mut pairs = vec![("grant_type", "client_credentials")];
         pairs.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        // Not form-encoded first, as RFC 6749 asks: Kafka's own clients do not do it either.
+        // Not form-encoded first, as RFC 6749 requires: Kafka's own clients do not do it either.
         let request = client
             .post(&self.token_url)
             .basic_auth(&self.client_id, Some(&self.client_secret))
@@ -66,8 +66,8 @@ pub(super) fn form(pairs: &[(&str, &str)]) -> String {
     form.finish()
 }
 
-/// Reads a token endpoint's response (RFC 6749, section 5.1) to a request sent at `asked`.
-pub(super) fn read(json: &Value, asked: SystemTime, principal: &str) -> Result<Token, String> {
+/// Reads a token endpoint's response (RFC 6749, section 5.1) to a request sent at `sent`.
+pub(super) fn read(json: &Value, sent: SystemTime, principal: &str) -> Result<Token, String> {
     let token = json
         .get("access_token")
         .and_then(Value::as_str)
@@ -78,12 +78,12 @@ pub(super) fn read(json: &Value, asked: SystemTime, principal: &str) -> Result<T
         let text = || seconds.as_str()?.parse().ok();
         seconds.as_u64().or_else(text)
     });
-    let by_answer = said.and_then(|seconds| asked.checked_add(Duration::from_secs(seconds)));
+    let by_answer = said.and_then(|seconds| sent.checked_add(Duration::from_secs(seconds)));
     // Brokers use the token's own expiry, but the earlier one is safe.
     let expires = match (claims.expires, by_answer) {
         (Some(claimed), Some(said)) => claimed.min(said),
         (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => asked + DEFAULT_LIFETIME,
+        (None, None) => sent + DEFAULT_LIFETIME,
     };
     let subject = claims.subject.unwrap_or_else(|| principal.to_owned());
     Token::new(token.to_owned(), expires, subject)

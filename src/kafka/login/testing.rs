@@ -8,7 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What was asked.
+/// The requests that were received.
 #[derive(Clone, Debug, Default)]
 pub(in crate::kafka) struct RecordedRequest {
     pub(in crate::kafka) line: String,

@@ -131,7 +131,7 @@ impl TokenCache {
     }
 
     /// Reports that a broker refused the token. A new one may be accepted (keys rotate, clocks
-    /// drift), so the source is asked early.
+    /// drift), so a new token is requested early.
     pub fn report_refusal(&self, token: &Token) {
         let is_current = self.state.borrow().token.as_deref() == Some(token);
         if is_current {
@@ -165,7 +165,7 @@ impl TokenRefresher {
     async fn run(self) {
         let mut failures = 0;
         loop {
-            let asked = Instant::now();
+            let started = Instant::now();
             let pause = match self.fetch().await {
                 Ok(fetched) => {
                     failures = 0;
@@ -181,7 +181,7 @@ impl TokenRefresher {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.refused.notified() => {
-                    tokio::time::sleep_until(asked + REFUSAL_INTERVAL).await;
+                    tokio::time::sleep_until(started + REFUSAL_INTERVAL).await;
                 }
                 () = self.state.closed() => return,
             }
@@ -235,8 +235,8 @@ impl TokenRefresher {
     }
 }
 
-/// When to refresh a token with this remaining validity: after four fifths of it, with jitter, so
-/// that many processes do not ask at once.
+/// When to refresh a token with this remaining validity: after four fifths of it, with jitter, so that many processes
+/// do not send requests at the same time.
 fn refresh_delay(left: Duration, random: f64) -> Duration {
     left.mul_f64(0.78 + 0.04 * random)
         .clamp(MIN_INTERVAL, MAX_INTERVAL)
@@ -295,9 +295,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_renewed_before_it_expires() {
-        let asked = AtomicU64::new(0);
+        let requests = AtomicU64::new(0);
         let server = TokenServer::start(move |_: &RecordedRequest| {
-            let seconds = if asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            let seconds = if requests.fetch_add(1, Ordering::Relaxed) == 0 {
                 3
             } else {
                 600
@@ -318,9 +318,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_reported_at_once_and_retried() {
-        let asked = AtomicU64::new(0);
+        let requests = AtomicU64::new(0);
         let server = TokenServer::start(move |_: &RecordedRequest| {
-            match asked.fetch_add(1, Ordering::Relaxed) {
+            match requests.fetch_add(1, Ordering::Relaxed) {
                 0 => response(503, &[], "hunter2"),
                 _ => token_of(600),
             }
@@ -376,7 +376,7 @@ mod tests {
         let mut state = tokens.state.clone();
         tokens.wait(deadline()).await.unwrap();
         drop(tokens);
-        // This receiver is the last that keeps the task running.
+        // This is the last receiver, so the task runs as long as it exists.
         assert!(state.has_changed().is_ok());
         state.mark_unchanged();
     }

@@ -88,7 +88,7 @@ impl Address {
             ));
         }
         let stream = connect_first(&addresses, deadline).await?;
-        // Failing to set an option is no reason to give up the connection.
+        // A connection is usable without these options.
         let _ = stream.set_nodelay(true);
         let _ = options.keepalive.then(|| set_keepalive(&stream));
         Ok(stream)

@@ -65,7 +65,7 @@ impl ClusterContext {
 /// State of the connection, as callers see it.
 #[derive(Clone, Debug)]
 enum LinkState {
-    /// Not connected, because nobody needs it.
+    /// Not connected, because it is not needed.
     Idle,
     /// Failed; not retried before `until`.
     Down { fault: Fault, until: Instant },
@@ -152,12 +152,12 @@ impl Broker {
         let mut link = self.link.clone();
         loop {
             let seen = link.borrow_and_update().clone();
-            let (patience, fault) = match seen {
+            let (wait_until, fault) = match seen {
                 LinkState::Up { late: true, .. } => return Err(Fault::NoAnswer),
                 LinkState::Up { versions, .. } => return Ok(versions),
                 LinkState::Down { fault, until } if Instant::now() < until => return Err(fault),
                 LinkState::Idle | LinkState::Down { .. } => {
-                    // A full channel already asks for a connection.
+                    // A full channel already triggers a connection.
                     let _ = self.wanted.try_send(());
                     (deadline, Fault::NoAnswer)
                 }
@@ -166,7 +166,7 @@ impl Broker {
                     None => (deadline, Fault::NoAnswer),
                 },
             };
-            match timeout_at(patience, link.changed()).await {
+            match timeout_at(wait_until, link.changed()).await {
                 Err(_) => return Err(fault),
                 Ok(Err(_)) => return Err(Fault::Client),
                 Ok(Ok(())) => {}
@@ -188,8 +188,8 @@ impl Broker {
     }
 
     /// Sends a request and returns the response's body. A response that is longer than its budget is
-    /// [`Fault::OverBudget`]. If the connection ends meanwhile, the request is retried once on a new one, because a
-    /// broker may close idle connections at any moment.
+    /// [`Fault::OverBudget`]. If the connection ends before the response, the request is retried once on a new one,
+    /// because a broker may close idle connections at any moment.
     pub(super) async fn send_bounded_request<R: Encodable + HeaderVersion>(
         &self,
         api: ApiKey,
@@ -227,7 +227,7 @@ impl Broker {
                 tokio::select! {
                     biased;
                     body = replied => body.ok(),
-                    // The call may have been queued for a connection that was already gone.
+                    // The call may have been queued for a connection that was already closed.
                     _ = link.wait_for(|link| !matches!(link, LinkState::Up { .. })) => None,
                 }
             };

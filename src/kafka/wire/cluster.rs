@@ -1,5 +1,4 @@
-//! What the client knows of a cluster: its brokers, its topics' leaders and its groups'
-//! coordinators.
+//! The client's state of a cluster: its brokers, its topics' leaders and its groups' coordinators.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -29,7 +28,7 @@ const MAX_CONNECTIONS: usize = MAX_BROKERS + 24;
 
 /// How long a coordinator that the metadata does not have is used: it may have joined after the
 /// metadata was read.
-const STRANGE_COORDINATOR_MAX_AGE: Duration = Duration::from_secs(60);
+const UNADVERTISED_COORDINATOR_MAX_AGE: Duration = Duration::from_secs(60);
 
 pub(super) struct WireCluster {
     pub(super) shared: Arc<ClusterContext>,
@@ -106,29 +105,29 @@ impl WireCluster {
         candidates
     }
 
-    /// Asks brokers in order until one answers. A broker that takes more than a quarter of the time
-    /// is not given up; the next is asked in parallel (a hedged request). Of several failures,
-    /// returns the one that explains most. If an answer is too large, no other broker is asked: theirs would be, too. If
-    /// one sends clients back to their bootstrap servers, none of the brokers known so far is asked.
-    pub(super) async fn ask_any<T, F: Future<Output = Result<T, Fault>>>(
+    /// Sends a request to one broker after another until one answers. If a broker takes more than a quarter of the
+    /// time, the request also goes to the next one (a hedged request). Of several failures, returns the one that
+    /// explains most. Ends if a response is too large, since those of other brokers would be too large as well, or if a
+    /// broker sends clients back to their bootstrap servers.
+    pub(super) async fn request_from_any<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         deadline: Instant,
-        ask: impl Fn(Arc<Broker>, Address) -> F,
+        send: impl Fn(Arc<Broker>, Address) -> F,
     ) -> Result<T, Fault> {
-        let patience = deadline.saturating_duration_since(Instant::now()) / 4;
+        let hedge_after = deadline.saturating_duration_since(Instant::now()) / 4;
         let mut candidates = self.candidates();
-        let mut asked = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         let mut fault = Fault::NoAnswer;
         loop {
             let until = match candidates.pop_front() {
                 Some(address) => {
-                    asked.push(ask(self.broker(&address), address));
-                    deadline.min(Instant::now() + patience)
+                    in_flight.push(send(self.broker(&address), address));
+                    deadline.min(Instant::now() + hedge_after)
                 }
-                None if asked.is_empty() => return Err(fault),
+                None if in_flight.is_empty() => return Err(fault),
                 None => deadline,
             };
-            match timeout_at(until, asked.next()).await {
+            match timeout_at(until, in_flight.next()).await {
                 Ok(Some(Ok(answer))) => return Ok(answer),
                 Ok(Some(Err(last @ (Fault::OverBudget | REBOOTSTRAP)))) => return Err(last),
                 Ok(Some(Err(found))) if cause_rank(found) < cause_rank(fault) => fault = found,
@@ -148,11 +147,11 @@ impl WireCluster {
     ) -> Result<(Arc<ClusterMetadata>, bool), Fault> {
         let kept = Arc::clone(&self.lock_metadata());
         let now = Instant::now();
-        let is_young = |at: Instant| now.saturating_duration_since(at) < METADATA_MAX_AGE;
-        if kept.fetched.is_some_and(is_young)
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < METADATA_MAX_AGE;
+        if kept.fetched.is_some_and(is_fresh)
             && wanted
                 .iter()
-                .all(|topic| kept.fetched_at(topic).is_some_and(is_young))
+                .all(|topic| kept.fetched_at(topic).is_some_and(is_fresh))
         {
             return Ok((kept, false));
         }
@@ -168,20 +167,20 @@ impl WireCluster {
         wanted: &BTreeSet<TopicName>,
         deadline: Instant,
     ) -> Result<Arc<ClusterMetadata>, Fault> {
-        let asked = Instant::now();
-        let ask = |broker: Arc<Broker>, address: Address| async move {
+        let sent_at = Instant::now();
+        let send = |broker: Arc<Broker>, address: Address| async move {
             let (version, body) = topics::request(&broker, wanted, deadline).await?;
-            let decoded = topics::decode(&body, version, wanted, asked)
+            let decoded = topics::decode(&body, version, wanted, sent_at)
                 .map_err(|error| self.report_malformed(&address, &error))?;
             self.check_metadata_code(decoded.code, &address)?;
             Ok(decoded)
         };
-        let mut answer = self.ask_any(deadline, ask).await;
+        let mut answer = self.request_from_any(deadline, send).await;
         if matches!(answer, Err(REBOOTSTRAP)) {
             self.rebootstrap();
-            // A broker that still sends clients away must not keep the others from being asked.
-            let ask_each = |broker: Arc<Broker>, address: Address| {
-                let response = ask(broker, address);
+            // A broker that still sends clients away must not prevent requests to the others.
+            let send_to_each = |broker: Arc<Broker>, address: Address| {
+                let response = send(broker, address);
                 async move {
                     response.await.map_err(|fault| match fault {
                         REBOOTSTRAP => Fault::Unreachable,
@@ -189,7 +188,7 @@ impl WireCluster {
                     })
                 }
             };
-            answer = self.ask_any(deadline, ask_each).await;
+            answer = self.request_from_any(deadline, send_to_each).await;
         }
         let DecodedMetadata {
             known: mut new,
@@ -205,7 +204,7 @@ impl WireCluster {
         for topic in wanted {
             // Brokers answer for every requested topic; one that is left out anyway is treated as
             // missing.
-            new.insert_missing(topic, asked);
+            new.insert_missing(topic, sent_at);
         }
         let mut kept = self.lock_metadata();
         new.merge_older(&kept, METADATA_MAX_AGE * 6);
@@ -236,8 +235,8 @@ impl WireCluster {
         Err(fault)
     }
 
-    /// Closes all connections and forgets the brokers, so that only the bootstrap servers are left to ask, and their
-    /// names are resolved again (KIP-1102). Does nothing if that was done a moment ago.
+    /// Closes all connections and forgets the brokers, so that only the bootstrap servers remain, and their names are
+    /// resolved again (KIP-1102). Does nothing if that was done a moment ago.
     fn rebootstrap(&self) {
         let mut last = self.lock_rebootstrapped();
         if last.is_some_and(|last| last.elapsed() < METADATA_MAX_AGE) {
@@ -262,7 +261,7 @@ impl WireCluster {
         let options = self.shared.options();
         let known: BTreeSet<_> = nodes.values().chain(&options.bootstrap).collect();
         self.coordinators
-            .forget_older(STRANGE_COORDINATOR_MAX_AGE, |address| {
+            .forget_older(UNADVERTISED_COORDINATOR_MAX_AGE, |address| {
                 !known.contains(address)
             });
         let coordinators = self.coordinators.addresses();
@@ -311,7 +310,7 @@ mod tests {
             assert_eq!(refused.err(), Some(Fault::Unreachable));
         }
         assert_eq!(cluster.lock_brokers().len(), MAX_CONNECTIONS);
-        // Those that are not advertised make room.
+        // Brokers that are not advertised are dropped.
         cluster.drop_removed_brokers(&[(1, address(1))].into());
         assert_eq!(cluster.lock_brokers().len(), 1);
     }
@@ -327,7 +326,7 @@ mod tests {
         // It may have joined after the metadata was read.
         cluster.drop_removed_brokers(&nodes);
         assert_eq!(cluster.lock_brokers().len(), 2);
-        tokio::time::advance(STRANGE_COORDINATOR_MAX_AGE).await;
+        tokio::time::advance(UNADVERTISED_COORDINATOR_MAX_AGE).await;
         cluster.drop_removed_brokers(&nodes);
         assert_eq!(cluster.lock_brokers().len(), 1);
         assert_eq!(

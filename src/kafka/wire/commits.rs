@@ -33,11 +33,11 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Maximum attempts per group and sweep.
 const MAX_ATTEMPTS: u32 = 6;
 
-/// Retries that are due within this time are made together. Old brokers answer group by group, and each group would have
-/// a request of its own for its coordinator otherwise.
+/// Retries that are due within this time are made together. Otherwise there would be a separate request for the
+/// coordinator of each group, because old brokers answer group by group.
 const RETRY_TOGETHER: Duration = Duration::from_millis(25);
 
-/// Result for one group, by its index in [`CommitSweep::asked`].
+/// Result for one group, by its index in [`CommitSweep::queries`].
 struct CommitOutcome {
     group: usize,
     result: Result<FetchedOffsets, Fault>,
@@ -52,8 +52,8 @@ enum Retry {
     SameBroker,
     /// At the group's new coordinator.
     NewCoordinator,
-    /// At the group's coordinator, but only once: until the cluster notices that a broker is gone,
-    /// it still names that broker.
+    /// At the group's coordinator, but only once: until the cluster notices that a broker has failed, it still names
+    /// that broker.
     NewCoordinatorOnce,
 }
 
@@ -69,13 +69,13 @@ enum CommitStep {
 
 type CommitSteps<'s> = SelectAll<BoxStream<'s, CommitStep>>;
 
-/// A group, by its index in [`CommitSweep::asked`], and the broker to ask; `None` to find its coordinator first.
+/// A group, by its index in [`CommitSweep::queries`], and the broker to send to; `None` to find its coordinator first.
 type NextStep = (usize, Option<Address>);
 
 /// Reads the committed offsets of one sweep.
 pub(super) struct CommitSweep<'a> {
     pub(super) cluster: &'a WireCluster,
-    pub(super) asked: &'a [OffsetFetchQuery],
+    pub(super) queries: &'a [OffsetFetchQuery],
     pub(super) deadline: Instant,
 }
 
@@ -99,16 +99,16 @@ impl<'a> CommitSweep<'a> {
     pub(super) async fn run(&self) -> Vec<Result<FetchedOffsets, Fault>> {
         let mut run = CommitRun {
             sweep: self,
-            results: self.asked.iter().map(|_| Err(Fault::NoAnswer)).collect(),
-            attempts: vec![0; self.asked.len()],
+            results: self.queries.iter().map(|_| Err(Fault::NoAnswer)).collect(),
+            attempts: vec![0; self.queries.len()],
             steps: SelectAll::new(),
             retries: BTreeMap::new(),
             begun: Instant::now(),
             permits: BTreeMap::new(),
         };
         let coordinators = &self.cluster.coordinators;
-        let everyone = self.asked.iter().enumerate();
-        run.dispatch(everyone.map(|(group, asked)| (group, coordinators.get(&asked.group))));
+        let all = self.queries.iter().enumerate();
+        run.dispatch(all.map(|(group, query)| (group, coordinators.get(&query.group))));
         // At the deadline, results so far count and the rest stay `NoAnswer`.
         while let Ok(Some(step)) = timeout_at(self.deadline, run.steps.next()).await {
             run.finish(step);
@@ -117,7 +117,7 @@ impl<'a> CommitSweep<'a> {
     }
 
     fn group(&self, group: usize) -> Option<&'a GroupId> {
-        self.asked.get(group).map(|asked| &asked.group)
+        self.queries.get(group).map(|query| &query.group)
     }
 
     async fn find_coordinators(
@@ -144,8 +144,8 @@ impl<'a> CommitSweep<'a> {
         groups.iter().enumerate().map(each).collect()
     }
 
-    /// Fetches the offsets of groups from their coordinator. Each batch is a step of its own, so that those that were
-    /// answered count even if the deadline passes before the others are.
+    /// Fetches the offsets of groups from their coordinator. Each batch is a separate step, so that results count even
+    /// if the deadline passes before the other batches are answered.
     fn fetch<'s>(
         &'s self,
         address: Address,
@@ -197,7 +197,7 @@ impl<'a> CommitSweep<'a> {
         let mut partitions = 0_usize;
         for &group in groups {
             let more = self
-                .asked
+                .queries
                 .get(group)
                 .map_or(0, OffsetFetchQuery::expected_partitions);
             partitions = partitions.saturating_add(more);
@@ -222,11 +222,11 @@ impl<'a> CommitSweep<'a> {
         version: i16,
         batch: Vec<usize>,
     ) -> Vec<CommitOutcome> {
-        let asked: Vec<_> = batch
+        let queries: Vec<_> = batch
             .iter()
-            .filter_map(|&group| Some((group, self.asked.get(group)?)))
+            .filter_map(|&group| Some((group, self.queries.get(group)?)))
             .collect();
-        let request = OffsetFetchBody(asked.iter().map(|(_, asked)| *asked).collect());
+        let request = OffsetFetchBody(queries.iter().map(|(_, query)| *query).collect());
         let answer = broker
             .send_request(ApiKey::OffsetFetch, version, &request, self.deadline)
             .await;
@@ -234,21 +234,21 @@ impl<'a> CommitSweep<'a> {
             Ok(body) => body,
             Err(fault) => return fail_all(&batch, fault),
         };
-        let places: HashMap<_, _> = asked
+        let places: HashMap<_, _> = queries
             .iter()
-            .map(|&(group, asked)| {
-                let name = (version >= 8).then_some(asked.group.as_str());
-                (name, (group, asked))
+            .map(|&(group, query)| {
+                let name = (version >= 8).then_some(query.group.as_str());
+                (name, (group, query))
             })
             .collect();
         let mut room = MAX_DISCOVERED;
-        let mut outcomes = Vec::with_capacity(asked.len());
+        let mut outcomes = Vec::with_capacity(queries.len());
         let decoded = responses::offset_fetch(&body, version, |name, code, offsets| {
-            let Some(&(group, asked)) = places.get(&name) else {
+            let Some(&(group, query)) = places.get(&name) else {
                 return;
             };
             let result = if code == codes::NONE {
-                FetchedOffsets::new(asked, offsets.topics(), &mut room)
+                FetchedOffsets::new(query, offsets.topics(), &mut room)
             } else {
                 Err(codes::fault_of(code.into()))
             };
@@ -266,7 +266,7 @@ impl<'a> CommitSweep<'a> {
 }
 
 impl CommitRun<'_> {
-    /// Takes in the result of a step, and queues what follows from it.
+    /// Records the result of a step, and queues the next steps.
     fn finish(&mut self, step: CommitStep) {
         match step {
             CommitStep::Located(found) => {

@@ -41,7 +41,7 @@ pub(super) struct Call {
 /// ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ResponseLimit {
-    /// What was asked for cannot be longer, so the broker is at fault.
+    /// A correct response to the request cannot be longer, so the broker is at fault.
     Expected(usize),
     /// The response is valid, but longer than its caller accepts.
     Budget(usize),
@@ -92,7 +92,7 @@ pub(super) trait ConnectionObserver {
     fn count_request(&self);
     /// A response of this size was read.
     fn count_response(&self, bytes: usize);
-    /// The broker asked for this throttle time.
+    /// The throttle time that the broker requested.
     fn count_throttle(&self, during: Duration);
 }
 
@@ -134,7 +134,7 @@ struct IdleConnection {
     ready: ReadyConnection,
     /// Time of the last request or response.
     used: Instant,
-    /// No request is sent before this time, as the broker asked.
+    /// No request is sent before this time, as the broker requested.
     throttled_until: Instant,
 }
 
@@ -215,7 +215,7 @@ async fn serve_until_login_expires(
             observer.set_late(is_late);
             was_late = is_late;
         }
-        // Retirement waits for the responses in flight; meanwhile `may_take` below admits no new calls.
+        // Retirement waits for the responses in flight; during that time `may_take` below admits no new calls.
         let retiring = retire.is_some_and(|retire| retire <= now);
         if retiring && sent.is_empty() {
             if is_outdated {
@@ -247,7 +247,7 @@ async fn serve_until_login_expires(
         // One request is written at a time: `out` must be empty, so that a call whose caller gave
         // up while it was queued is dropped instead of sent.
         let may_take = sent.len() < MAX_IN_FLIGHT && !retiring && out.is_empty();
-        // Nothing was asked: any response ends the connection, and must not take the memory for those of others.
+        // There was no request: any response ends the connection, and must not take the memory for those of others.
         let limit = sent.front().map_or(0, |oldest| {
             let limit = oldest.call.max_response.bytes();
             limit.min(options.max_response_bytes)
@@ -258,7 +258,7 @@ async fn serve_until_login_expires(
             response = responses.next(&mut reader, limit) => {
                 let response = match response {
                     Ok(response) => response,
-                    // The broker is all right, and what else was asked of it is asked again on a new connection.
+                    // The broker is not at fault. The other requests are sent again on a new connection.
                     Err(FrameError::TooLong { length, .. }) if length > 0 && has_budget(&sent) => {
                         if let Some(oldest) = sent.pop_front() {
                             let _ = oldest.call.reply.send(Err(ResponseTooLong));
@@ -296,7 +296,7 @@ async fn serve_until_login_expires(
                     return StopReason::Ended(ConnectionEnd::NoCallers);
                 };
                 let now = Instant::now();
-                // Its caller has given up already; do not make the broker work for nothing.
+                // Its caller has already timed out, so do not send it.
                 if call.reply.is_closed() || call.deadline <= now {
                     continue;
                 }
@@ -374,6 +374,6 @@ async fn next_call(calls: &mut mpsc::Receiver<Call>, throttled_until: Instant) -
 
 fn read_throttle(mut body: &[u8]) -> Duration {
     let millis = body.try_get_i32().unwrap_or(0);
-    let asked = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-    asked.min(MAX_THROTTLE)
+    let requested = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+    requested.min(MAX_THROTTLE)
 }

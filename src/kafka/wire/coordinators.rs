@@ -87,7 +87,7 @@ impl WireCluster {
         groups: &[GroupId],
         deadline: Instant,
     ) -> Result<Vec<Location>, Fault> {
-        let ask = |broker: Arc<Broker>, address: Address| async move {
+        let send = |broker: Arc<Broker>, address: Address| async move {
             let version = broker
                 .versions(deadline)
                 .await?
@@ -113,7 +113,7 @@ impl WireCluster {
             }
             Ok(found)
         };
-        let found: Vec<Location> = self.ask_any(deadline, ask).await?.concat();
+        let found: Vec<Location> = self.request_from_any(deadline, send).await?.concat();
         for (group, location) in groups.iter().zip(&found) {
             if let Ok(address) = location {
                 self.coordinators.insert(group.clone(), address.clone());

@@ -108,9 +108,9 @@ impl GroupDescriber<'_> {
         let can = |kind: &GroupKind| versions.highest_common(api(*kind)).is_ok();
         // A group of unknown kind is first requested as the first kind that the broker supports.
         let likely = KINDS.into_iter().find(can);
-        let asked_as = |group: &GroupId| first(group).filter(can).or(likely);
-        let at_first = |kind, group: &GroupId| asked_as(group) == Some(kind);
-        let then = |kind, group: &GroupId| can(&kind) && asked_as(group) != Some(kind);
+        let first_kind = |group: &GroupId| first(group).filter(can).or(likely);
+        let at_first = |kind, group: &GroupId| first_kind(group) == Some(kind);
+        let then = |kind, group: &GroupId| can(&kind) && first_kind(group) != Some(kind);
         let mut said: HashMap<GroupId, Vec<(GroupKind, DescribeAnswer)>> = HashMap::new();
         let mut left: BTreeSet<&GroupId> = groups.iter().collect();
         for wanted in [&at_first as &KindFilter<'_>, &then] {

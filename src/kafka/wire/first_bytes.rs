@@ -1,5 +1,4 @@
-//! A TCP stream that remembers the first bytes it received, because a failed TLS handshake does not
-//! tell what they were.
+//! A TCP stream that remembers the first bytes it received, because a failed TLS handshake does not report them.
 
 use std::io;
 use std::pin::Pin;

@@ -43,7 +43,7 @@ impl WireInner {
         }
     }
 
-    /// Lists the names of groups during a sweep, as far as brokers answer in time; `None` without a deadline.
+    /// Lists the names of groups of the brokers that answer in time during a sweep; `None` without a deadline.
     pub(super) async fn group_names(&self, deadline: Option<Instant>) -> Option<Vec<GroupId>> {
         let deadline = deadline?.into();
         let (groups, _) = self.groups_of_all(&self.cluster.nodes(), deadline).await;
@@ -56,8 +56,8 @@ impl WireInner {
         deadline: tokio::time::Instant,
     ) -> (BTreeMap<GroupId, Option<GroupKind>>, Vec<Fault>) {
         let (mut groups, mut faults) = (BTreeMap::new(), Vec::new());
-        let asked = nodes.iter().map(|node| self.groups_of(node, deadline));
-        for answer in join_all(asked).await {
+        let requests = nodes.iter().map(|node| self.groups_of(node, deadline));
+        for answer in join_all(requests).await {
             match answer {
                 Ok(names) => groups.extend(names),
                 Err(fault) => faults.push(fault),

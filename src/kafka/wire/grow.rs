@@ -60,7 +60,7 @@ impl WireInner {
             .with_configuration_keys(Some(vec![key]));
         let request = &DescribeConfigsRequest::default().with_resources(vec![resource]);
         let deadline = deadline.into();
-        let ask = |broker: std::sync::Arc<super::broker::Broker>, address: Address| async move {
+        let send = |broker: std::sync::Arc<super::broker::Broker>, address: Address| async move {
             let api = ApiKey::DescribeConfigs;
             let version = broker.versions(deadline).await?.highest_common(api)?;
             let answer = broker
@@ -69,7 +69,7 @@ impl WireInner {
             responses::topic_config(&answer, version)
                 .map_err(|error| self.cluster.report_malformed(&address, &error))
         };
-        let (code, value) = self.cluster.ask_any(deadline, ask).await?;
+        let (code, value) = self.cluster.request_from_any(deadline, send).await?;
         match code {
             codes::NONE => Ok(value),
             code => Err(codes::fault_of(i32::from(code))),
@@ -97,20 +97,20 @@ impl WireInner {
         // In KRaft mode every broker forwards it. With ZooKeeper only the controller takes it, so try each.
         let mut last = GrowError::Fault(Fault::NoAnswer);
         for address in self.cluster.nodes() {
-            match self.ask_to_grow(&address, &request, deadline).await {
+            match self.request_growth(&address, &request, deadline).await {
                 Ok(result) if result.code == codes::NONE => return Ok(()),
                 Ok(result) if result.code == codes::NOT_CONTROLLER => {
                     last = refusal(&result);
                 }
                 Ok(result) => return Err(refusal(&result)),
-                // It may have been done: asking another broker again would report that as an error.
+                // The change may have been made: another request would then report it as an error.
                 Err(fault) => return Err(GrowError::Fault(fault)),
             }
         }
         Err(last)
     }
 
-    async fn ask_to_grow(
+    async fn request_growth(
         &self,
         address: &Address,
         request: &CreatePartitionsRequest,

@@ -70,7 +70,7 @@ impl From<FrameError> for ConnectError {
     }
 }
 
-/// The TLS error that an I/O error stands for, if any.
+/// The TLS error inside an I/O error, if any.
 fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
@@ -130,7 +130,7 @@ pub(super) async fn open(
     })
 }
 
-/// Connects without a login, and asks for the broker's API versions.
+/// Connects without a login, and requests the broker's API versions.
 pub(super) async fn greet<'a>(
     address: &Address,
     options: &'a WireOptions,
@@ -165,21 +165,21 @@ pub(super) async fn greet<'a>(
     Ok((exchange, versions))
 }
 
-/// Finds out why a broker closes connections without a login at the first request: by a connection
-/// of its own, it is asked whether it requires a login. Returns what to set if it does.
+/// Finds out why a broker closes connections without a login at the first request: opens another connection, and asks
+/// whether the broker requires a login. If so, returns the error that says what to set.
 pub(super) async fn find_required_login(
     address: &Address,
     options: &WireOptions,
     memory: &ResponseMemory,
     deadline: Instant,
 ) -> Option<ConnectError> {
-    let asking = async {
+    let probe = async {
         let progress = SetupProgress::default();
         let greeting = greet(address, options, memory, deadline, &progress);
         let (mut exchange, versions) = greeting.await?;
         sasl::find_required_login(&mut exchange, &versions).await
     };
-    tokio::time::timeout_at(deadline, asking).await.ok()?.ok()?
+    tokio::time::timeout_at(deadline, probe).await.ok()?.ok()?
 }
 
 async fn encrypt(
@@ -281,14 +281,14 @@ impl<'a> SetupExchange<'a> {
         frame::body(response, self.correlation, api, version)
     }
 
-    /// Asks for the broker's API versions. A broker that does not support our version of the
-    /// request answers in the format of version 0 (KIP-511), which every broker supports.
+    /// Requests the broker's API versions. A broker that does not support our version of the request answers in the
+    /// format of version 0 (KIP-511), which every broker supports.
     async fn versions(&mut self) -> Result<BrokerVersions, ConnectError> {
-        let asked = ApiVersionsRequest::default()
+        let body = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("lagwise"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let asked = Request::new(ApiKey::ApiVersions, 3, &self.options.client_id, &asked)?;
-        let body = self.exchange(asked).await.map_err(|error| match error {
+        let request = Request::new(ApiKey::ApiVersions, 3, &self.options.client_id, &body)?;
+        let body = self.exchange(request).await.map_err(|error| match error {
             FrameError::Closed => ConnectError::new(
                 Fault::Unreachable,
                 "the connection was closed without an answer: check that this is the port of a Kafka broker, \

@@ -45,10 +45,10 @@ const MAX_IN_FLIGHT: usize = 8;
 /// Maximum attempts per sweep.
 const MAX_ATTEMPTS: u32 = 6;
 
-/// Partitions that a broker was asked for, all of one kind of offset, and its response.
+/// Partitions that were requested from a broker, all of one kind of offset, and its response.
 struct ListAnswer {
     /// Sorted by topic and partition.
-    asked: Vec<PendingPartition>,
+    partitions: Vec<PendingPartition>,
     response: Result<ListResponse, Fault>,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct OffsetColumns {
     pub(super) latest: OffsetColumn,
     pub(super) earliest: OffsetColumn,
     pub(super) stable: OffsetColumn,
-    /// [`NO_RECORD`] where no record is young enough.
+    /// [`NO_RECORD`] where no record is new enough.
     pub(super) past: OffsetColumn,
     /// Timestamps of the records of `past`, in milliseconds since 1970; -1 where unknown.
     pub(super) past_timestamps: Vec<i64>,
@@ -132,7 +132,7 @@ impl ListSweep<'_> {
             leaders.into_iter().zip(ends).zip(&mut columns).enumerate()
         {
             for &end in ends {
-                // Until answers arrive: no answer, or no leader to ask.
+                // Until responses arrive: no answer, or no known leader.
                 let start = |leader: &Option<PartitionLeader>| match leader {
                     Some(_) => Err(Fault::NoAnswer),
                     None => Err(Fault::LeaderUnknown),
@@ -171,7 +171,7 @@ impl ListSweep<'_> {
                     let items = self.with_new_leaders(items, &known);
                     self.dispatch(&known, items, &mut steps);
                 }
-                // Without new leaders the faults of the first attempt stand.
+                // Without new leaders, the faults of the first attempt stay.
                 ListStep::LeadersFetched(_, Err(_)) => {}
             }
         }
@@ -199,7 +199,7 @@ impl ListSweep<'_> {
             // Retried partitions arrive in any order.
             items.sort_unstable_by_key(|item| (item.topic, item.partition));
             let address = known.nodes.get(&node).cloned();
-            let ask = async move {
+            let step = async move {
                 let mut requests = Vec::new();
                 while !items.is_empty() {
                     let rest = items.split_off(items.len().min(MAX_PARTITIONS));
@@ -209,7 +209,7 @@ impl ListSweep<'_> {
                 let answers = stream::iter(requests).buffered(MAX_IN_FLIGHT);
                 ListStep::Answered(answers.collect().await)
             };
-            steps.push(ask.boxed());
+            steps.push(step.boxed());
         }
     }
 
@@ -224,7 +224,7 @@ impl ListSweep<'_> {
     }
 
     /// Replaces leaders by those in `known`. A partition whose leader is unchanged and not
-    /// connected is dropped, since asking it again would only fail again.
+    /// connected is dropped, since another request would only fail again.
     fn with_new_leaders(
         &self,
         items: Vec<PendingPartition>,
@@ -241,19 +241,26 @@ impl ListSweep<'_> {
         items.into_iter().filter_map(now).collect()
     }
 
-    /// Asks a broker for these partitions.
-    async fn list(&self, address: Option<Address>, asked: Vec<PendingPartition>) -> ListAnswer {
+    /// Requests these partitions from a broker.
+    async fn list(
+        &self,
+        address: Option<Address>,
+        partitions: Vec<PendingPartition>,
+    ) -> ListAnswer {
         let response = match address {
-            Some(address) => self.request(address, &asked).await,
+            Some(address) => self.request(address, &partitions).await,
             None => Err(Fault::LeaderUnknown),
         };
-        ListAnswer { asked, response }
+        ListAnswer {
+            partitions,
+            response,
+        }
     }
 
     async fn request(
         &self,
         address: Address,
-        asked: &[PendingPartition],
+        partitions: &[PendingPartition],
     ) -> Result<ListResponse, Fault> {
         let broker = self.cluster.broker(&address);
         let versions = broker.versions(self.deadline).await?;
@@ -261,11 +268,11 @@ impl ListSweep<'_> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let request = ListOffsetsBody {
             topics: self.topics,
-            asked,
+            partitions,
             timeout_ms: i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
         };
-        let topics = by_topic(asked).count().saturating_add(1);
-        let limit = asked
+        let topics = by_topic(partitions).count().saturating_add(1);
+        let limit = partitions
             .len()
             .saturating_mul(PARTITION_BYTES_MAX)
             .saturating_add(topics.saturating_mul(TOPIC_BYTES_MAX));
@@ -281,23 +288,24 @@ impl ListSweep<'_> {
         })
     }
 
-    /// Writes the offsets of a response into the columns. Returns the partitions to ask again at their new leaders.
+    /// Writes the offsets of a response into the columns. Returns the partitions to request again from their new
+    /// leaders.
     fn apply_answer(
         &self,
         answer: ListAnswer,
         columns: &mut [OffsetColumns],
     ) -> Vec<PendingPartition> {
-        let asked = answer.asked;
+        let partitions = answer.partitions;
         let response = match answer.response {
             Ok(response) => response,
             Err(fault) => {
-                set_all(&asked, fault, columns);
+                set_all(&partitions, fault, columns);
                 // If the broker cannot be reached, its partitions may have new leaders.
                 let may_move = fault.is_connection() && fault != Fault::NoAnswer;
-                return if may_move { asked } else { Vec::new() };
+                return if may_move { partitions } else { Vec::new() };
             }
         };
-        let topics: Vec<_> = by_topic(&asked)
+        let topics: Vec<_> = by_topic(&partitions)
             .map(|items| (topic_name(self.topics, items), items))
             .collect();
         let mut lost = Vec::new();
@@ -314,14 +322,14 @@ impl ListSweep<'_> {
         });
         if let Err(error) = decoded {
             let fault = self.cluster.report_malformed(&response.address, &error);
-            set_all(&asked, fault, columns);
-            return asked;
+            set_all(&partitions, fault, columns);
+            return partitions;
         }
         lost
     }
 }
 
-/// Writes what a response says about a topic. Returns the partitions that another broker leads now.
+/// Writes the entries of a response about a topic. Returns the partitions that another broker leads now.
 fn apply_topic(
     items: &[PendingPartition],
     entries: &[ListedOffset],

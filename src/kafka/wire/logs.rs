@@ -1,5 +1,5 @@
-//! Reads the log offsets of each topic: the end; the start, unless a reliable one is cached; the
-//! last stable offset, if a group reads committed records only; and after a start, the ends of a while ago.
+//! Reads the log offsets of each topic: the end; the start, unless a reliable one is cached; the last stable offset, if
+//! a group reads committed records only; and after a start, past log ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ impl WireInner {
         started: &Moment,
         deadline: Instant,
     ) -> (BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>, bool) {
-        let mut asked = Vec::new();
-        // The ID of each topic, and its log starts if they need not be asked for.
+        let mut topics = Vec::new();
+        // The ID of each topic, and its log starts if they need not be requested.
         let mut cached = Vec::new();
         let mut logs = TopicLogs::new();
         for (name, wanted) in logs_to_read(groups) {
@@ -47,17 +47,17 @@ impl WireInner {
             if starts.is_none() {
                 ends.push(End::Earliest);
             }
-            asked.push((name.clone(), ends));
+            topics.push((name.clone(), ends));
             cached.push((topic.id, starts));
         }
         let sweep = list_offsets::ListSweep {
             cluster: &self.cluster,
-            topics: &asked,
+            topics: &topics,
             until: deadline.into(),
             deadline: deadline.into(),
         };
         let (columns, moved) = sweep.run(known).await;
-        for (((name, ends), found), (id, starts)) in asked.iter().zip(columns).zip(cached) {
+        for (((name, ends), found), (id, starts)) in topics.iter().zip(columns).zip(cached) {
             let starts = starts.unwrap_or_else(|| {
                 self.starts.insert(name.clone(), id, found.earliest.clone());
                 found.earliest
@@ -96,18 +96,18 @@ impl WireInner {
         let late = self.cluster.shared.options().request_timeout;
         while Instant::now() < until {
             let batch = self.past.next_batch(logs);
-            let asked = batch.iter().map(|(name, ago)| {
+            let topics = batch.iter().map(|(name, ago)| {
                 let then = time_lookup::lookup_timestamp(started, *ago)?;
                 Some((name.clone(), vec![End::At(then)]))
             });
-            let asked: Vec<_> = match asked.collect() {
-                Some(asked) if !batch.is_empty() => asked,
+            let topics: Vec<_> = match topics.collect() {
+                Some(topics) if !batch.is_empty() => topics,
                 _ => return,
             };
             let unread = unread.get_or_insert_with(|| UnreadOffsets::new(groups));
             let sweep = list_offsets::ListSweep {
                 cluster: &self.cluster,
-                topics: &asked,
+                topics: &topics,
                 until: until.into(),
                 deadline: (Instant::now() + late).into(),
             };

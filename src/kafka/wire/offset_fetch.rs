@@ -48,7 +48,7 @@ impl OffsetFetchQuery {
     }
 }
 
-/// Limit of topics with a commit in a response about groups that are asked for all of them. A group with more is not
+/// Limit of topics with a commit in a response about groups whose topics are all requested. A group with more is not
 /// read.
 pub(super) const MAX_DISCOVERED: usize = 200_000;
 
@@ -143,7 +143,7 @@ impl Encodable for OffsetFetchBody<'_> {
         for query in groups {
             body.string(Some(query.group.as_str()))?;
             if version >= 9 {
-                // The ID and the epoch of a member: this client is none.
+                // The member ID and epoch: empty, because this client is not a member.
                 body.string(None)?;
                 body.i32(-1);
             }

@@ -1,5 +1,5 @@
-//! Asks each bootstrap server by a connection of its own, for `lagwise check`: how far it gets, and what the broker
-//! supports.
+//! Probes each bootstrap server over a separate connection, for `lagwise check`: how far the connection gets, and what
+//! the broker supports.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::model::diagnostics::preflight::kafka::{
 use crate::model::kafka::fault::{BrokerFault, Fault};
 use crate::model::units::untrusted_text::Printable;
 
-/// Bootstrap servers that are asked.
+/// Maximum number of bootstrap servers that are probed.
 const MAX_PROBED: usize = 16;
 
 impl WireInner {

@@ -11,7 +11,7 @@ use super::options::PropertyReader;
 use crate::kafka::SettingError;
 use crate::model::units::spelling::did_you_mean;
 
-/// What a property means for the choice of the client.
+/// Effect of a property on the choice of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PropertyUse {
     /// Implemented by the wire client.

@@ -1,4 +1,4 @@
-//! Writes the bodies of requests that name tens of thousands of partitions, straight from what is asked. The values that
+//! Writes the bodies of requests that name tens of thousands of partitions, directly from the queries. The values that
 //! `kafka-protocol` encodes take an allocation for each topic and forty bytes for each partition.
 
 use std::num::TryFromIntError;

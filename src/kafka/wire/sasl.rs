@@ -29,7 +29,7 @@ const SCRAM_ITERATIONS: RangeInclusive<u32> = 4096..=1_000_000;
 const MAX_STEPS: usize = 8;
 
 /// Maximum steps of logins to one cluster that are computed at the same time. A hostile cluster has a thousand brokers,
-/// each of which may ask for enough iterations that a step takes a second.
+/// each of which may require so many iterations that a step takes a second.
 pub(super) const CONCURRENT_STEPS_MAX: usize = 2;
 
 /// The configured login method. Holds a secret, hence no `Debug`.
@@ -264,8 +264,7 @@ pub(super) async fn log_in(
     )))
 }
 
-/// Asks a broker that refused a connection without a login whether it requires one. Returns what to
-/// set if it does.
+/// Finds out whether a broker that refused a connection without a login requires one. Returns what to set if it does.
 pub(super) async fn find_required_login(
     exchange: &mut SetupExchange<'_>,
     versions: &BrokerVersions,
@@ -273,7 +272,7 @@ pub(super) async fn find_required_login(
     let Ok(version) = versions.highest_common(ApiKey::SaslHandshake) else {
         return Ok(None);
     };
-    // Brokers name what they offer whether or not it is the mechanism asked for.
+    // Brokers list the mechanisms that they offer, also if they reject the requested one.
     let any = Mechanism::Plain.name();
     let body = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(any));
     let answer = exchange

@@ -4,7 +4,7 @@
 //! A share-partition's start offset is what the broker has persisted: all records before it are
 //! done. Records acquired or acknowledged beyond it appear with a later write, so a group that is
 //! done may appear one batch behind until it gets the next record (seen on Kafka 4.1). Records that
-//! are done beyond the start offset only show in the lag that brokers tell since Kafka 4.2
+//! are done beyond the start offset only show in the lag that brokers report since Kafka 4.2
 //! (KIP-1226).
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,8 +29,7 @@ use crate::model::kafka::observation::ReportedLags;
 use crate::model::units::names;
 use crate::model::units::newtypes::{Lag, Partition, TopicName};
 
-/// Maximum groups per request, because the coordinator asks another broker for the state of each
-/// partition.
+/// Maximum groups per request, because the coordinator reads the state of each partition from another broker.
 const MAX_GROUPS: usize = 100;
 
 /// Start offsets of a share group, and the lags that its coordinator reports.
@@ -42,20 +41,20 @@ impl WireCluster {
     /// other one.
     pub(super) async fn share_offsets(
         &self,
-        asked: &[&OffsetFetchQuery],
+        queries: &[&OffsetFetchQuery],
         deadline: Instant,
     ) -> Vec<Result<ShareOffsets, Fault>> {
         let mut by_address: BTreeMap<Address, Vec<(usize, &OffsetFetchQuery)>> = BTreeMap::new();
-        for (place, asked) in asked.iter().enumerate() {
-            if let Some(address) = self.coordinators.get(&asked.group) {
-                by_address.entry(address).or_default().push((place, asked));
+        for (place, query) in queries.iter().enumerate() {
+            if let Some(address) = self.coordinators.get(&query.group) {
+                by_address.entry(address).or_default().push((place, query));
             }
         }
         let each = by_address.iter().flat_map(|(address, groups)| {
             let batches = groups.chunks(MAX_GROUPS);
             batches.map(move |batch| self.fetch_share_offsets(address, batch, deadline))
         });
-        let mut results: Vec<_> = asked
+        let mut results: Vec<_> = queries
             .iter()
             .map(|_| Err(Fault::CoordinatorUnavailable))
             .collect();
@@ -80,7 +79,7 @@ impl WireCluster {
             let version = versions
                 .highest_common(api)
                 .map_err(|_| Fault::Unsupported)?;
-            let request = request(batch.iter().map(|(_, asked)| *asked));
+            let request = request(batch.iter().map(|(_, query)| *query));
             let body = broker.send_request(api, version, &request, deadline);
             Ok::<_, Fault>((body.await?, version))
         };
@@ -91,27 +90,29 @@ impl WireCluster {
             Err(fault) => Err(*fault),
         };
         let mut room = MAX_DISCOVERED;
-        let mut of = |asked: &OffsetFetchQuery| {
+        let mut result_of = |query: &OffsetFetchQuery| {
             let groups = groups.as_ref().map_err(|fault| *fault)?;
-            let found = groups.get(asked.group.as_str());
+            let found = groups.get(query.group.as_str());
             match found.ok_or(Fault::NoAnswer)? {
                 (codes::NONE, topics) => {
                     let starts = topics
                         .iter()
                         .map(|topic| (topic.name, topic.starts.as_slice()));
-                    let starts = FetchedOffsets::new(asked, starts, &mut room)?;
+                    let starts = FetchedOffsets::new(query, starts, &mut room)?;
                     Ok((starts, reported_lags(topics)))
                 }
                 (code, _) => Err(codes::fault_of((*code).into())),
             }
         };
-        let each = batch.iter().map(|(place, asked)| (*place, of(asked)));
+        let each = batch
+            .iter()
+            .map(|(place, query)| (*place, result_of(query)));
         each.collect()
     }
 }
 
 fn request<'a>(
-    asked: impl Iterator<Item = &'a OffsetFetchQuery>,
+    queries: impl Iterator<Item = &'a OffsetFetchQuery>,
 ) -> DescribeShareGroupOffsetsRequest {
     let name = |text: &str| StrBytes::from_string(text.to_owned());
     let topic = |(topic, partitions): &(TopicName, usize)| {
@@ -119,13 +120,13 @@ fn request<'a>(
             .with_topic_name(name(topic.as_str()).into())
             .with_partitions((0..).take(*partitions).collect())
     };
-    let group = |asked: &OffsetFetchQuery| {
-        let topics = asked.named_topics();
+    let group = |query: &OffsetFetchQuery| {
+        let topics = query.named_topics();
         DescribeShareGroupOffsetsRequestGroup::default()
-            .with_group_id(name(asked.group.as_str()).into())
+            .with_group_id(name(query.group.as_str()).into())
             .with_topics(topics.map(|topics| topics.map(topic).collect()))
     };
-    DescribeShareGroupOffsetsRequest::default().with_groups(asked.map(group).collect())
+    DescribeShareGroupOffsetsRequest::default().with_groups(queries.map(group).collect())
 }
 
 fn reported_lags(topics: &[ShareTopic<'_>]) -> ReportedLags {
@@ -285,7 +286,7 @@ mod tests {
         let mut bytes = response();
         // Throttle time, count of groups, name; count of topics, name, ID; count of partitions.
         let first = 4 + 1 + 2 + 1 + 2 + 16 + 1;
-        // Of a partition, and what of it comes before the lag.
+        // Bytes of a partition, and of the part before the lag.
         let (whole, before) = (20, 16);
         for (place, lag) in lags.iter().enumerate().rev() {
             let at = first + place * whole + before;
@@ -295,15 +296,15 @@ mod tests {
     }
 
     #[test]
-    fn the_request_of_version_1_is_that_of_version_0_with_another_header() {
-        let asked = OffsetFetchQuery {
+    fn version_1_differs_from_version_0_in_the_header_only() {
+        let query = OffsetFetchQuery {
             group: "g".into(),
             topics: Some(vec![("t".into(), 2)]),
             is_changing: false,
         };
         let api = ApiKey::DescribeShareGroupOffsets;
         let of = |version| {
-            let body = request(std::iter::once(&asked));
+            let body = request(std::iter::once(&query));
             let mut request = Request::new(api, version, "c", &body).unwrap();
             request.take_frame(7).to_vec()
         };

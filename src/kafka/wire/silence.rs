@@ -1,4 +1,4 @@
-//! Ports that accept connections and send nothing back: finds out what they wait for, and says what to set.
+//! Finds out what ports wait for that accept connections and send nothing back, and which property to set.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::crypto::provider;
 use crate::kafka::peer_protocol::{TLS_HERE, no_tls_here};
 use crate::model::kafka::fault::Fault;
 
-/// How long a port may send nothing before it is asked in another way, if the whole setup may take long enough.
+/// How long a port may send nothing before it is probed in another protocol, if the setup timeout is long enough.
 const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// How long the answer may take then.
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum size of the response to the request that asks for API versions.
+/// Maximum size of the response to the request for API versions.
 const RESPONSE_BYTES_MAX: i32 = 256 * 1024;
 
 /// A correlation ID that no other protocol sends by chance.
@@ -38,7 +38,7 @@ const CORRELATION: i32 = 0x1a90_115e;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum SetupStep {
-    /// Host name and TCP, which have errors of their own.
+    /// Host name and TCP, which have separate errors.
     Connect,
     TlsHandshake,
     ApiVersions,
@@ -46,7 +46,7 @@ pub(super) enum SetupStep {
 }
 
 impl SetupStep {
-    /// What it most likely means that no answer comes, and what to do; `None` while there is no connection.
+    /// The most likely cause of the missing response, and what to do; `None` while there is no connection.
     fn explain_silence(self, options: &WireOptions) -> Option<String> {
         let has_login = options.login.is_configured();
         let text = match self {
@@ -112,7 +112,7 @@ impl SetupProgress {
     }
 }
 
-/// Connects and logs in to a broker by the deadline. A port that sends nothing is asked what it speaks.
+/// Connects and logs in to a broker by the deadline. A port that sends nothing is probed in the other protocol.
 pub(super) async fn connect(
     address: &Address,
     options: &WireOptions,
@@ -145,38 +145,38 @@ pub(super) struct SetupTarget<'a> {
 }
 
 impl SetupTarget<'_> {
-    /// Waits for the setup. If the port sends nothing, reports that, and asks it by a connection of its own what it
-    /// speaks. An answer to that ends the setup with what to set.
+    /// Waits for the setup. If the port sends nothing, reports that, and probes it in the other protocol over another
+    /// connection. If the probe is answered, the setup ends with an error that says what to set.
     pub(super) async fn watch<T>(
         self,
         setup: impl Future<Output = Result<T, ConnectError>>,
         report: impl FnOnce(ConnectError),
     ) -> Result<T, ConnectError> {
         let mut setup = pin!(setup);
-        let patience = SILENT_AFTER.min(self.options.setup_timeout / 4);
-        if let Ok(ended) = timeout(patience, &mut setup).await {
+        let silent_after = SILENT_AFTER.min(self.options.setup_timeout / 4);
+        if let Ok(ended) = timeout(silent_after, &mut setup).await {
             return ended;
         }
         let Some(silent) = self.progress.no_answer(self.options) else {
             return setup.await;
         };
         report(silent);
-        let asked = async {
+        let probe = async {
             self.cluster.pace.wait().await;
             self.identify().await
         };
         tokio::select! {
             ended = &mut setup => ended,
-            Some(error) = asked => Err(error),
+            Some(error) = probe => Err(error),
         }
     }
 
     /// What to set, if the port answers in another protocol than that of the properties.
     async fn identify(self) -> Option<ConnectError> {
-        let asking_for = self.progress.step();
-        let deadline = Instant::now() + ASK_TIMEOUT;
+        let step = self.progress.step();
+        let deadline = Instant::now() + PROBE_TIMEOUT;
         let wrong = |reason| Some(ConnectError::new(Fault::Tls, reason));
-        match (asking_for, &self.options.tls) {
+        match (step, &self.options.tls) {
             (SetupStep::ApiVersions, None) => {
                 let speaks = timeout_at(deadline, self.speaks_tls(deadline)).await;
                 wrong(TLS_HERE.to_owned()).filter(|_| speaks == Ok(Some(true)))
@@ -207,7 +207,7 @@ impl SetupTarget<'_> {
         let mut client = ClientConnection::new(Arc::new(config), name).ok()?;
         let mut hello = Vec::new();
         client.write_tls(&mut hello).ok()?;
-        let first: [u8; 2] = self.ask(&hello, deadline).await?;
+        let first: [u8; 2] = self.first_bytes_after(&hello, deadline).await?;
         // A record of the handshake (22) or an alert (21), of any version of TLS.
         Some(matches!(first, [21 | 22, 3]))
     }
@@ -218,16 +218,20 @@ impl SetupTarget<'_> {
         let client = &self.options.client_id;
         let mut request = Request::new(ApiKey::ApiVersions, 0, client, &body).ok()?;
         let frame = request.take_frame(CORRELATION);
-        let first: [u8; 8] = self.ask(&frame, deadline).await?;
+        let first: [u8; 8] = self.first_bytes_after(&frame, deadline).await?;
         let (length, correlation) = first.split_at(4);
         let length = i32::from_be_bytes(length.try_into().ok()?);
         Some(correlation == CORRELATION.to_be_bytes() && (4..RESPONSE_BYTES_MAX).contains(&length))
     }
 
-    /// The first bytes that a connection of its own gets as the answer.
-    async fn ask<const N: usize>(self, question: &[u8], deadline: Instant) -> Option<[u8; N]> {
+    /// Opens a connection, sends `request`, and returns the first bytes of the response.
+    async fn first_bytes_after<const N: usize>(
+        self,
+        request: &[u8],
+        deadline: Instant,
+    ) -> Option<[u8; N]> {
         let mut tcp = self.connect(deadline).await?;
-        tcp.write_all(question).await.ok()?;
+        tcp.write_all(request).await.ok()?;
         let mut first = [0; N];
         tcp.read_exact(&mut first).await.ok()?;
         Some(first)

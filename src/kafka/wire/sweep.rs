@@ -61,20 +61,20 @@ impl WireInner {
             }
         };
         let mut allowance = PartitionAllowance::new(plan.max_partitions);
-        let (mut planned, mut asked, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut planned, mut queries, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
         for (group, named) in plan.groups.into_iter().zip(named) {
             let query = offset_query(&group, named.as_deref(), &known);
             match allowance.take(&group, query.named_partitions()) {
                 Ok(()) => {
                     planned.push(group);
-                    asked.push(query);
+                    queries.push(query);
                 }
                 Err(refused) => over_budget.push(GroupObservation::over_budget(group, refused)),
             }
         }
-        // What is only expected has an allowance of its own, so that it takes none of what is asked for.
+        // Topics that are only expected have a separate allowance, so that they take none from the requested topics.
         let mut listed_allowance = PartitionAllowance::new(plan.max_listed_partitions);
-        for (group, query) in planned.iter().zip(&mut asked) {
+        for (group, query) in planned.iter().zip(&mut queries) {
             if let Some(topics) = &mut query.topics {
                 let listed = listed_topics(group, &mut listings, &mut listed_allowance, &known);
                 if !listed.is_empty() {
@@ -85,17 +85,17 @@ impl WireInner {
         }
         let commits = commits::CommitSweep {
             cluster: &self.cluster,
-            asked: &asked,
+            queries: &queries,
             deadline: by(3),
         };
         let mut found = commits.run().await;
         // Groups of unknown kind are described first, because share groups need another request for
         // their offsets. Groups of known kind are described while the logs are read.
-        let new = self.groups_to_describe(&asked, &found, false);
+        let new = self.groups_to_describe(&queries, &found, false);
         self.describe(new, &known, by(4)).await;
-        let mut reported = self.share_offsets(&asked, &mut found, by(4)).await;
+        let mut reported = self.share_offsets(&queries, &mut found, by(4)).await;
         let (known, unknown) = self.resolve_discovered(known, &found, by(4)).await;
-        let described = self.groups_to_describe(&asked, &found, true);
+        let described = self.groups_to_describe(&queries, &found, true);
         let mut groups: Vec<_> = planned
             .into_iter()
             .zip(found)
@@ -131,7 +131,7 @@ impl WireInner {
                 }
             })
             .collect();
-        self.cache_discovered(&asked, &groups, &listings);
+        self.cache_discovered(&queries, &groups, &listings);
         // Groups are listed rarely, and only in whole sweeps: partial sweeps come at any time.
         let listing = (!plan.is_partial).then(|| self.listing.deadline(&groups, deadline));
         let ((topics, moved), (), group_names) = futures::join!(
@@ -146,8 +146,8 @@ impl WireInner {
         let is_silent = match classify_answers(&groups) {
             Reachability::NotAsked if !is_new => None,
             Reachability::NoAnswer if !is_new => {
-                // Nobody answered, and the metadata came from the cache: either a coordinator is
-                // down, or the whole cluster. Fetching new metadata tells.
+                // No broker answered, and the metadata came from the cache: either a coordinator is down, or the whole
+                // cluster. New metadata shows which.
                 let refetched = self
                     .cluster
                     .fetch_metadata(&BTreeSet::new(), deadline.into())
@@ -199,12 +199,12 @@ impl WireInner {
     /// Groups whose description is due, among those whose coordinator answered.
     fn groups_to_describe(
         &self,
-        asked: &[OffsetFetchQuery],
+        queries: &[OffsetFetchQuery],
         found: &[Result<FetchedOffsets, Fault>],
         has_kind: bool,
     ) -> Vec<GroupId> {
-        let heard = asked.iter().zip(found).filter(|(_, found)| found.is_ok());
-        let groups = heard.map(|(asked, _)| (&asked.group, asked.is_changing));
+        let answered = queries.iter().zip(found).filter(|(_, found)| found.is_ok());
+        let groups = answered.map(|(query, _)| (&query.group, query.is_changing));
         self.descriptions.due_groups(groups, has_kind)
     }
 
@@ -240,21 +240,21 @@ impl WireInner {
     /// start offsets. Returns the lags that coordinators report, of each share group that was read.
     async fn share_offsets(
         &self,
-        asked: &[OffsetFetchQuery],
+        queries: &[OffsetFetchQuery],
         found: &mut [Result<FetchedOffsets, Fault>],
         deadline: tokio::time::Instant,
     ) -> HashMap<GroupId, ReportedLags> {
         let is_share = |group| self.descriptions.kind(group) == Some(GroupKind::Share);
         let (places, shares): (Vec<_>, Vec<_>) = found
             .iter_mut()
-            .zip(asked)
-            .filter(|(found, asked)| found.is_ok() && is_share(&asked.group))
+            .zip(queries)
+            .filter(|(found, query)| found.is_ok() && is_share(&query.group))
             .unzip();
         let read = self.cluster.share_offsets(&shares, deadline).await;
         let mut reported = HashMap::new();
-        for ((place, asked), read) in places.into_iter().zip(&shares).zip(read) {
+        for ((place, query), read) in places.into_iter().zip(&shares).zip(read) {
             *place = read.map(|(starts, lags)| {
-                reported.insert(asked.group.clone(), lags);
+                reported.insert(query.group.clone(), lags);
                 starts
             });
         }
@@ -304,19 +304,19 @@ impl WireInner {
 
     fn cache_discovered(
         &self,
-        asked: &[OffsetFetchQuery],
+        queries: &[OffsetFetchQuery],
         groups: &[GroupObservation],
         listings: &Listings,
     ) {
-        let found = asked.iter().zip(groups).filter_map(|(asked, group)| {
+        let found = queries.iter().zip(groups).filter_map(|(query, group)| {
             let columns = group.committed.as_ref().ok()?;
-            let listed = listings.get(&asked.group).map(|listing| listing.topics());
+            let listed = listings.get(&query.group).map(|listing| listing.topics());
             let is_listed = |topic: &&TopicName| listed.is_some_and(|l| l.contains(*topic));
             let found = columns.keys().filter(|topic| !is_listed(topic)).cloned();
-            asked
+            query
                 .topics
                 .is_none()
-                .then(|| (asked.group.clone(), found.collect()))
+                .then(|| (query.group.clone(), found.collect()))
         });
         self.discovered.insert(found);
     }
@@ -340,8 +340,7 @@ fn offset_query(
     }
 }
 
-/// The topics listed for a group, with their partitions, as far as the allowance suffices: the widest patterns are refused
-/// first.
+/// The topics listed for a group, with their partitions, within the allowance: the widest patterns are refused first.
 fn listed_topics(
     group: &GroupPlan,
     listings: &mut Listings,

@@ -312,8 +312,8 @@ mod tests {
             (CertificateError::UnknownIssuer, "set ssl.ca.location"),
             (CertificateError::NotValidForName, "connect by a name"),
         ] {
-            let told = explain(&Error::InvalidCertificate(error));
-            assert!(told.contains(expected), "{told}");
+            let text = explain(&Error::InvalidCertificate(error));
+            assert!(text.contains(expected), "{text}");
         }
     }
 }

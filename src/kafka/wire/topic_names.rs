@@ -33,7 +33,7 @@ impl WireInner {
         if let Some(known) = last.as_ref().and_then(|last| last.listings_of(&query)) {
             return known.clone();
         }
-        let names = match last.as_ref().and_then(CachedListing::young_names) {
+        let names = match last.as_ref().and_then(CachedListing::fresh_names) {
             Some(names) => names,
             None => (
                 std::time::Instant::now(),
@@ -53,7 +53,7 @@ impl WireInner {
     }
 
     async fn fetch_topic_names(&self, deadline: Instant) -> Result<Arc<[TopicName]>, Fault> {
-        let ask = |broker: Arc<Broker>, address: Address| async move {
+        let send = |broker: Arc<Broker>, address: Address| async move {
             let version = broker.versions(deadline).await?;
             let version = version.highest_common(ApiKey::Metadata)?;
             let request = match version {
@@ -91,6 +91,6 @@ impl WireInner {
             let names = topics.filter_map(|topic| Some(TopicName::from(topic.name?)));
             Ok(names.collect())
         };
-        self.cluster.ask_any(deadline, ask).await
+        self.cluster.request_from_any(deadline, send).await
     }
 }

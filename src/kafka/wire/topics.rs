@@ -71,10 +71,10 @@ impl ClusterMetadata {
     }
 
     /// Marks a requested topic as missing, unless the response contained it.
-    pub(super) fn insert_missing(&mut self, name: &TopicName, asked: Instant) {
+    pub(super) fn insert_missing(&mut self, name: &TopicName, sent_at: Instant) {
         if !self.all.contains_key(name) {
             self.all
-                .insert(name.clone(), (asked, Err(Fault::TopicMissing)));
+                .insert(name.clone(), (sent_at, Err(Fault::TopicMissing)));
         }
     }
 
@@ -164,7 +164,7 @@ pub(super) fn decode(
     body: &[u8],
     version: i16,
     wanted: &BTreeSet<TopicName>,
-    asked: Instant,
+    sent_at: Instant,
 ) -> Result<DecodedMetadata, Malformed> {
     let limits = MetadataLimits {
         is_wanted: &|name| wanted.contains(name),
@@ -181,10 +181,10 @@ pub(super) fn decode(
     }
     let all = found.topics.iter().filter_map(|entry| {
         let name = TopicName::from(entry.name?);
-        Some((name, (asked, topic(entry).map(Arc::new))))
+        Some((name, (sent_at, topic(entry).map(Arc::new))))
     });
     let known = ClusterMetadata {
-        fetched: Some(asked),
+        fetched: Some(sent_at),
         nodes,
         all: all.collect(),
     };

@@ -53,7 +53,7 @@ impl HpaFields {
 
     /// Whether the cap has left an annotation on the HPA.
     #[must_use]
-    pub fn is_marked(self) -> bool {
+    pub fn is_annotated(self) -> bool {
         self.ceiling.is_some() || self.user.is_some()
     }
 
@@ -66,14 +66,14 @@ impl HpaFields {
     /// in `seen`, else the field itself.
     #[must_use]
     pub fn user_max(self, seen: Option<LastSeen>) -> u32 {
-        let marked = self.user.filter(|user| {
+        let annotated = self.user.filter(|user| {
             let ceiling = self.ceiling.unwrap_or(NO_CEILING);
             self.max == self.capped(*user, ceiling)
         });
         // A user may have removed the annotations, or lowered `minReplicas`, which kept the field higher.
         let seen = seen
             .filter(|seen| seen.max == self.max && self.user.is_none_or(|user| user == seen.user));
-        let remembered = marked.or(seen.map(|seen| seen.user));
+        let remembered = annotated.or(seen.map(|seen| seen.user));
         self.explicit.or(remembered).unwrap_or(self.max)
     }
 
@@ -188,7 +188,7 @@ pub fn enforce(
     ceiling: u32,
     owner: FieldOwner,
 ) -> CapPatch {
-    let mark =
+    let annotation =
         |found: Option<u32>, goal| (found != Some(goal)).then_some(AnnotationChange::Set(goal));
     let user = live.user_max(seen);
     let capped = live.capped(user, ceiling);
@@ -196,7 +196,7 @@ pub fn enforce(
         // Otherwise the policy would take the capped field for the user's number.
         FieldOwner::Policy if live.user_max(None) != user => CapPatch {
             max: Some(user),
-            ceiling: mark(live.ceiling, ceiling),
+            ceiling: annotation(live.ceiling, ceiling),
             user: None,
         },
         FieldOwner::Policy => CapPatch {
@@ -208,8 +208,8 @@ pub fn enforce(
         },
         FieldOwner::Lagwise => CapPatch {
             max: (live.max != capped).then_some(capped),
-            ceiling: mark(live.ceiling, ceiling),
-            user: mark(live.user, user),
+            ceiling: annotation(live.ceiling, ceiling),
+            user: annotation(live.user, user),
         },
     }
 }
@@ -219,7 +219,7 @@ pub fn enforce(
 #[must_use]
 pub fn release(live: HpaFields, seen: Option<LastSeen>, owner: FieldOwner) -> Option<CapPatch> {
     let user = live.user_max(seen);
-    if live.max == user && !live.is_marked() {
+    if live.max == user && !live.is_annotated() {
         return None;
     }
     if live.max == user {
@@ -277,7 +277,7 @@ impl CeilingHysteresis {
             self.lower = None;
             return Some(ceiling);
         }
-        // A decrease that was written is over: the next one needs reads of its own.
+        // After a decrease was written, the next one needs new reads.
         let before = self.lower.filter(|before| before.most < enforced);
         let lower = match before {
             Some(before) if before.last >= at => before,
@@ -317,7 +317,7 @@ impl WriteBackoff {
     }
 
     /// Records a write.
-    pub fn wrote(&mut self, now: Instant) {
+    pub fn record_write(&mut self, now: Instant) {
         let since = |last: Instant| now.saturating_duration_since(last);
         let soon = |last| since(last) < self.pause.saturating_mul(3).max(PAUSES.0);
         self.pause = match self.last {

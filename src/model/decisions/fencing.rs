@@ -37,15 +37,15 @@ pub fn term_to_write(found: Option<&str>, term: u64) -> Option<u64> {
     (term > 0 && !is_written).then_some(term)
 }
 
-/// Whether lagwise writes, or may write, to this HPA or its scale target: because its settings ask for that,
-/// or because something was written before. `is_recorded` says whether the ledger of scale to zero has a record for it.
+/// Whether lagwise writes, or may write, to this HPA or its scale target: because its settings require that, or because
+/// something was written before. `is_recorded` says whether the ledger of scale to zero has a record for it.
 #[must_use]
 pub fn is_managed(hpa: &HpaFacts, policy: &ServingPolicy, is_recorded: bool) -> bool {
     if is_paused(hpa) {
         return false;
     }
     policy.cap_mode(hpa) == CapMode::Enforce
-        || HpaFields::of(hpa).is_marked()
+        || HpaFields::of(hpa).is_annotated()
         || is_managed_for_zero(hpa, policy, is_recorded)
 }
 
@@ -114,7 +114,7 @@ mod tests {
             (&[("lagwise.dev/cap", "advise")], false),
             (&[("lagwise.dev/ceiling", "6")], true),
             (&[("lagwise.dev/user-max-replicas", "20")], true),
-            // Everybody who may write the HPA can write the mark.
+            // Everybody who may write the HPA can write the annotation.
             (
                 &[("lagwise.dev/zeroed-since", "2026-01-01T00:00:00Z")],
                 false,
@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(found, expected, "{annotations:?}");
         }
         assert!(is_managed(&hpa(&[]), &enforce, false));
-        // lagwise must wake what it has scaled to zero, also if the HPA no longer asks for scale to zero.
+        // lagwise must wake a workload that it has scaled to zero, also if the HPA no longer has scale to zero.
         assert!(is_managed(&hpa(&[]), &advise, true));
         let paused = hpa(&[("lagwise.dev/paused", "true")]);
         assert!(!is_managed(&paused, &advise, true));
@@ -150,7 +150,7 @@ mod tests {
         };
         assert!(!is_managed(&native, &advise, false));
         assert!(!is_managed(&owned, &enforce, false));
-        // Nor where the operator has not enabled it, unless something was written before.
+        // It does not write where the operator has not enabled that, unless something was written before.
         let elsewhere = WriteScope {
             namespaces: vec!["elsewhere".into()],
             ..WriteScope::ALL

@@ -1,7 +1,7 @@
 //! Plans the writes of one reconciler pass to an HPA and to the workload that it scales.
 //!
 //! Three decisions affect one object: the leader's term ([`fencing`]), the cap ([`cap`](super::cap)) and the
-//! mark of scale to zero ([`scale_to_zero`](super::scale_to_zero)). They go into one patch where the order
+//! annotation of scale to zero ([`scale_to_zero`](super::scale_to_zero)). They go into one patch where the order
 //! of the writes allows it.
 
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use super::cap::{AnnotationChange, CapGoal, CapPatch, HpaFields};
 use super::fencing::{self, is_managed, is_managed_for_zero};
 use super::scale_to_zero::ZeroAction;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::hpa::facts::{HpaFacts, has_zero_mark};
+use crate::model::hpa::facts::{HpaFacts, has_zeroed_annotation};
 
 /// An HPA as just read.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub struct HpaGoals<'a> {
     /// `None` to leave the cap as it is.
     pub cap: Option<CapGoal>,
     pub zero: ZeroAction,
-    /// The time to write into the mark of scale to zero.
+    /// The time to write into the annotation of scale to zero.
     pub now: SystemTime,
 }
 
@@ -69,7 +69,7 @@ impl HpaPatch {
 ///
 /// The order keeps two invariants, even if the process crashes between any two writes:
 ///
-/// - An HPA carries the mark of scale to zero as long as lagwise keeps its workload at zero. So the mark is
+/// - An HPA carries the annotation of scale to zero as long as lagwise keeps its workload at zero. So the annotation is
 ///   written before the workload is scaled to zero, and removed after it is woken. The record in the ledger is written
 ///   before all of these, and removed after them. In the other order, a crash would leave zero replicas that look like
 ///   a person's choice and are never woken.
@@ -78,14 +78,16 @@ impl HpaPatch {
 ///   one after; every other pass takes at most one.
 #[must_use]
 pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals<'_>) -> HpaWritePlan {
-    let is_marked = has_zero_mark(hpa.facts);
+    let is_annotated = has_zeroed_annotation(hpa.facts);
     let zeroed = match goals.zero {
         ZeroAction::Keep => None,
-        ZeroAction::Zero => (!is_marked).then_some(AnnotationChange::Set(goals.now)),
-        ZeroAction::Wake(_) | ZeroAction::Unmark => is_marked.then_some(AnnotationChange::Remove),
+        ZeroAction::Zero => (!is_annotated).then_some(AnnotationChange::Set(goals.now)),
+        ZeroAction::Wake(_) | ZeroAction::RemoveAnnotation => {
+            is_annotated.then_some(AnnotationChange::Remove)
+        }
     };
     let scale = match goals.zero {
-        ZeroAction::Keep | ZeroAction::Unmark => None,
+        ZeroAction::Keep | ZeroAction::RemoveAnnotation => None,
         ZeroAction::Zero => Some(0),
         ZeroAction::Wake(replicas) => Some(replicas),
     };
@@ -129,7 +131,7 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals<'_>) -> HpaWritePla
             scale,
             last: HpaPatch { term, cap, zeroed },
         },
-        ZeroAction::Keep | ZeroAction::Unmark | ZeroAction::Zero => HpaWritePlan {
+        ZeroAction::Keep | ZeroAction::RemoveAnnotation | ZeroAction::Zero => HpaWritePlan {
             first: HpaPatch { term, cap, zeroed },
             scale,
             last: HpaPatch::default(),

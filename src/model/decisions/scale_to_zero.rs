@@ -55,7 +55,7 @@ pub struct ZeroCandidate {
 }
 
 impl ZeroCandidate {
-    /// Joins what two metrics of an HPA ask for.
+    /// Joins the demands of two metrics of an HPA.
     fn and(self, other: Self) -> Self {
         Self {
             demand: self.demand.and(other.demand),
@@ -77,7 +77,7 @@ pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, ZeroCandid
     hpas.into_iter().filter_map(with_candidate).collect()
 }
 
-/// What an HPA asks of scale to zero; `None` if its workload may not be scaled to zero.
+/// Inputs of scale to zero from an HPA; `None` if its workload must not be scaled to zero.
 #[must_use]
 pub fn candidate(evaluations: EvaluationsAt<'_>, hpa: &HpaKey) -> Option<ZeroCandidate> {
     let targets = evaluations.targets_of(hpa);
@@ -131,8 +131,8 @@ pub struct WorkloadState {
     pub is_enabled: bool,
     /// Whether it is recorded: lagwise has scaled it to zero, or is about to.
     pub recorded: bool,
-    /// Whether its HPA has the mark, which everybody who may write the HPA can set.
-    pub marked: bool,
+    /// Whether its HPA has the annotation `zeroed-since`, which everybody who may write the HPA can set.
+    pub annotated: bool,
     /// `spec.replicas`.
     pub replicas: u32,
     pub demand: Demand,
@@ -150,12 +150,12 @@ pub struct WorkloadState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZeroAction {
     Keep,
-    /// Record the workload and mark the HPA, then scale the workload to zero.
+    /// Record the workload and annotate the HPA, then scale the workload to zero.
     Zero,
-    /// Scale the workload to this many replicas, then remove the mark and the record.
+    /// Scale the workload to this many replicas, then remove the annotation and the record.
     Wake(u32),
-    /// Remove the mark and the record, because the workload was started by a user or another controller.
-    Unmark,
+    /// Remove the annotation and the record, because the workload was started by a user or another controller.
+    RemoveAnnotation,
 }
 
 /// Decides what to do with a workload. Level-triggered: the same state gives the same action, so a lost
@@ -183,15 +183,15 @@ pub fn decide(state: &WorkloadState) -> ZeroAction {
             let is_rewritten = state.zeroed.is_some_and(|ago| ago < REWRITES_WITHIN);
             match demand {
                 Demand::None if is_enabled && is_rewritten => ZeroAction::Zero,
-                _ => ZeroAction::Unmark,
+                _ => ZeroAction::RemoveAnnotation,
             }
         }
         (_, false) => {
             let is_idle = state.idle.is_some_and(|idle| idle >= state.cooldown);
             match demand {
                 Demand::None if is_enabled && is_idle => ZeroAction::Zero,
-                // The mark of an earlier time misleads people.
-                _ if is_enabled && state.marked => ZeroAction::Unmark,
+                // The annotation of an earlier time misleads people.
+                _ if is_enabled && state.annotated => ZeroAction::RemoveAnnotation,
                 _ => ZeroAction::Keep,
             }
         }

@@ -65,7 +65,7 @@ fn effects(annotation: &str, value: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_setting_acts_alike_in_all_code_with_and_without_suffix() {
+fn every_setting_has_the_same_effect_with_and_without_suffix() {
     let of_metric = [
         ("topics", "a,b"),
         ("topic-regex", "a.*"),

@@ -88,7 +88,7 @@ pub struct LedgerUpdate {
 }
 
 impl ZeroLedger {
-    /// Reads what is stored. What is no record of lagwise counts as absent.
+    /// Parses the stored records. Entries that are not records of lagwise are ignored.
     pub fn decode<'a>(stored: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut ledger = Self::default();
         for (uid, text) in stored {
@@ -141,24 +141,24 @@ impl ZeroLedger {
         }
     }
 
-    /// Plans a write of these changes. Also removes the records of HPAs that are gone, and refuses new records for
-    /// which there is no room: the ledger has at most `max_bytes`, and the records of one namespace at most half of
-    /// what the others leave of it, so that there is always room for a namespace that had none.
+    /// Plans a write of these changes. Also removes the records of deleted HPAs, and refuses new records for which
+    /// there is no room: the ledger has at most `max_bytes`, and the records of one namespace at most half of what the
+    /// others leave, so that there is always room for a namespace without records.
     #[must_use]
     pub fn plan_update(
         &self,
         wanted: LedgerChanges,
-        is_gone: impl Fn(&str, &ZeroRecord) -> bool,
+        is_deleted: impl Fn(&str, &ZeroRecord) -> bool,
         max_bytes: usize,
     ) -> LedgerUpdate {
         let mut update = LedgerUpdate::default();
         let mut used = self.used.clone();
         for (uid, stored) in &self.records {
-            let is_gone = is_gone(uid, &stored.record);
-            if is_gone {
+            let is_deleted = is_deleted(uid, &stored.record);
+            if is_deleted {
                 update.changes.insert(Arc::clone(uid), None);
             }
-            if is_gone || wanted.contains_key(uid) {
+            if is_deleted || wanted.contains_key(uid) {
                 used.remove(stored);
             }
         }
@@ -248,9 +248,9 @@ impl UsedBytes {
 /// Why lagwise does not scale a workload to zero, or does not wake it, although its HPA suggests that it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ZeroRefusal {
-    /// The HPA is marked, but nothing is recorded for it.
+    /// The HPA has the annotation `zeroed-since`, but nothing is recorded for it.
     NotRecorded,
-    /// What is recorded for the HPA is another object.
+    /// The record of the HPA is about another object.
     OtherTarget,
     /// The record has no room.
     LedgerFull,

@@ -1,4 +1,4 @@
-//! Lag that is worth more replicas than the ceiling allows: what it is worth, and since when.
+//! Lag that is worth more replicas than the ceiling allows: how many it is worth, and since when.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use crate::model::evaluation::ValueRule;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{FindingCode, Severity};
 
-/// How urgent it is to look at an HPA, from not at all to at once.
+/// How urgently an HPA needs attention, from not at all to at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionLevel {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_comes_before_everything_else() {
+    fn unknown_lag_has_precedence() {
         let mut unknown = status();
         unknown.findings = vec!["LW001".into()];
         unknown.lag = None;

@@ -122,7 +122,7 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
     found
 }
 
-/// Finds the HPAs that ask for groups which are not read because they have too many partitions.
+/// Finds the HPAs whose groups are not read because they have too many partitions.
 fn find_over_budget(evaluations: &Evaluations) -> impl Iterator<Item = Finding> {
     let targets = evaluations.targets();
     let mut unread: BTreeMap<&HpaKey, BTreeSet<&GroupId>> = BTreeMap::new();
@@ -130,8 +130,8 @@ fn find_over_budget(evaluations: &Evaluations) -> impl Iterator<Item = Finding> 
         let groups = read.groups.iter();
         for (id, _) in groups.filter(|(_, group)| group.fault == Some(Fault::OverBudget)) {
             let group = targets.group(cluster, id);
-            let asking = group.map_or(&[][..], |group| group.targets());
-            for hpa in asking.iter().filter_map(|target| target.hpa()) {
+            let group_targets = group.map_or(&[][..], |group| group.targets());
+            for hpa in group_targets.iter().filter_map(|target| target.hpa()) {
                 unread.entry(hpa).or_default().insert(id);
             }
         }
@@ -183,7 +183,7 @@ impl UsedCeiling {
         self.ceiling.filter(|_| !self.follows_lag)
     }
 
-    /// Finds what is wrong with the HPA, which has this mode, by its ceiling.
+    /// Compares an HPA in this cap mode with its ceiling.
     #[must_use]
     pub fn find_in_hpa(self, hpa: &HpaFacts, mode: CapMode) -> Vec<Finding> {
         let Some(ceiling) = self.ceiling else {
@@ -205,13 +205,15 @@ fn find_without_members(
 ) -> Vec<Finding> {
     let code = FindingCode::NoMembers;
     let group = targets.group(cluster, id);
-    let asking = group.map_or(&[][..], |group| group.targets());
+    let group_targets = group.map_or(&[][..], |group| group.targets());
     let may_be_at_zero = |target: &&Arc<Target>| target.settings.scale_to_zero();
-    if !asking.iter().any(|target| may_be_at_zero(&target)) {
+    if !group_targets.iter().any(|target| may_be_at_zero(&target)) {
         let message = "it has lag and no members";
         return vec![Finding::new(code, (cluster, id), message)];
     }
-    let others = asking.iter().filter(|target| !may_be_at_zero(target));
+    let others = group_targets
+        .iter()
+        .filter(|target| !may_be_at_zero(target));
     // An HPA may have several targets of one group.
     let others: BTreeSet<_> = others.filter_map(|target| target.hpa()).collect();
     let finding = |hpa: &HpaKey| {
@@ -367,7 +369,7 @@ fn has_lag(group: &GroupSnapshot, at_least: Duration) -> bool {
         let Ok(lag) = &topic.latest else {
             return false;
         };
-        // The age last, since it takes the longest and most topics have no lag.
+        // Check the age last, because it takes the longest to compute and most topics have no lag.
         let is_old = || lag.age().map(LagAge::duration).unwrap_or_default() >= at_least;
         lag.total().is_ok_and(|total| total > Lag(0)) && topic.may_have_commits() && is_old()
     })

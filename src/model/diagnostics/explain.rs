@@ -32,7 +32,7 @@ pub struct Explanation {
     /// How the replicas will change, and why, in one sentence. Empty if a daemon of an earlier version made it.
     #[serde(default)]
     pub verdict: String,
-    /// What is explained: `HPA namespace/name`, or the group.
+    /// The subject: `HPA namespace/name`, or the group.
     pub of: String,
     /// Time of the explanation, in RFC 3339, by the clock of the process that made it.
     pub at: String,
@@ -42,14 +42,14 @@ pub struct Explanation {
     pub ceiling: Option<u32>,
     /// `None` without an HPA.
     pub cap: Option<Cap>,
-    /// What the HPA controller computes; `None` without an HPA, or if the HPA was not read.
+    /// Outcome at the HPA controller; `None` without an HPA, or if the HPA was not read.
     pub outcome: Option<Outcome>,
-    /// KEDA's number beside lagwise's, while lagwise observes and KEDA keeps the HPA.
+    /// The comparison with KEDA's replicas, while lagwise observes and KEDA owns the HPA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Box<ShadowRow>>,
     /// Findings about the HPA and its groups.
     pub findings: Vec<String>,
-    /// What neither Kafka nor the Kubernetes API exposes, as sentences.
+    /// Facts that neither Kafka nor the Kubernetes API exposes, as sentences.
     pub not_knowable: Vec<String>,
 }
 
@@ -114,7 +114,7 @@ pub struct Derivation {
     pub desired_replicas: Option<u32>,
     /// Replicas that the lag is worth without the ceiling.
     pub uncapped_replicas: Option<u32>,
-    /// What the lag is worth, as a sentence, if that is more than the ceiling allows.
+    /// A sentence about the replicas that the lag is worth, if they exceed the ceiling.
     pub at_ceiling: Option<String>,
     /// The value served; `None` if the answer is an error.
     pub value: Option<Milli>,
@@ -143,7 +143,7 @@ pub struct GroupPart {
     pub assignor: Option<String>,
     /// The topics that count.
     pub topics: Vec<TopicPart>,
-    /// What became of the topics of the cluster that match the topic regex, as a sentence; `None` while members tell what
+    /// Which topics of the cluster match the topic regex and count, as a sentence; `None` while members report what
     /// they read, and without a regex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<String>,
@@ -223,7 +223,7 @@ pub struct Cap {
     pub paused: bool,
 }
 
-/// What the HPA controller computes.
+/// Outcome at the HPA controller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// `spec.replicas` of the scale target.

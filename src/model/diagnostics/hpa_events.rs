@@ -215,7 +215,7 @@ impl fmt::Display for EventReason {
 #[derive(Clone, Debug, Default)]
 pub struct FindingEvents {
     targets: Arc<Targets>,
-    /// The findings beside those of the targets.
+    /// The findings other than those of the targets.
     findings: Arc<BTreeSet<Finding>>,
     /// Those about groups: they concern other HPAs when the targets change.
     by_group: BTreeMap<GroupKey, BTreeSet<Finding>>,
@@ -229,7 +229,7 @@ pub struct EventChanges {
 }
 
 impl FindingEvents {
-    /// Takes in the targets with their findings, and the other findings, of the next snapshot.
+    /// Records the targets with their findings, and the other findings, of the next snapshot.
     pub fn update(
         &mut self,
         targets: &Arc<Targets>,
@@ -242,7 +242,7 @@ impl FindingEvents {
             let changed = if is_new { &mut begun } else { &mut ended };
             changed.push(Finding::clone(finding));
         });
-        // Most sweeps find what the one before has found.
+        // Most sweeps have the findings of the previous one.
         if !Arc::ptr_eq(&findings_before, findings) {
             ended.extend(findings_before.difference(findings).cloned());
             begun.extend(findings.difference(&findings_before).cloned());

@@ -75,7 +75,7 @@ fn cooldown(hpa: &HpaFacts) -> Option<Duration> {
     settings.scale_to_zero().then(|| settings.cooldown())
 }
 
-/// Finds writes that an annotation asks for and lagwise does not make, because a controller owns the HPA.
+/// Finds annotations that lagwise ignores because they need writes and a controller owns the HPA.
 fn find_ignored_writes(hpa: &HpaFacts) -> Option<Finding> {
     let controller = hpa.controller.as_ref()?;
     let settings = facts::settings(hpa);
@@ -89,7 +89,7 @@ fn find_ignored_writes(hpa: &HpaFacts) -> Option<Finding> {
     })
 }
 
-/// Finds a scale target that lagwise asks nothing about, because its name does not belong into a request.
+/// Finds a scale target that lagwise does not read, because its name is not safe in a request.
 fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
     // Of an HPA that is too large the scale target may be left out.
     let is_known = hpa.scale_target != ScaleTarget::default();
@@ -112,7 +112,7 @@ fn find_switched_off(hpa: &HpaFacts) -> Option<Finding> {
     })
 }
 
-/// What a workload at zero replicas waits for that lagwise has not scaled to zero.
+/// Message about a workload at zero replicas that lagwise has not scaled to zero.
 pub(super) fn describe_switched_off(hpa: &HpaFacts) -> String {
     format!(
         "{} has 0 replicas, and lagwise has not scaled it to zero, so lagwise does not start it; at 0 replicas the HPA does nothing (ScalingDisabled){}",

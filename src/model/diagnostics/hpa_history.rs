@@ -22,11 +22,14 @@ pub const OLDER_POINTS: usize = 216;
 /// Steps of a recent point in one older point: 5 min at 15 s.
 const OLDER_STEPS: u32 = 20;
 
-/// Markers at most; the oldest give way.
+/// Maximum number of markers. The oldest are removed.
 pub const MARKERS: usize = 128;
 
-/// Points that a list grows by, so that it never has room for twice as many as it keeps.
-const GROWTH: usize = 48;
+/// Minimum number of points by which a list grows. Small, because every HPA has a history.
+const GROWTH_MIN: usize = 4;
+
+/// Points that a list grows by at most, so that it never has room for twice as many as it keeps.
+const GROWTH_MAX: usize = 48;
 
 /// The numbers of an HPA at one time. Unknown values are `None`, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -52,7 +55,7 @@ pub struct HistoryPoint {
 }
 
 impl HistoryPoint {
-    /// The point that stands for this one and a later one: the later one, with the larger of each pair of numbers, so that
+    /// Merges this point with a later one: the time of the later one, with the larger of each pair of numbers, so that
     /// a short peak stays visible. A number that only one of them has is kept.
     fn merged_with(self, later: Self) -> Self {
         let seconds = |a: Option<f32>, b: Option<f32>| match (a, b) {
@@ -75,7 +78,7 @@ impl HistoryPoint {
     }
 }
 
-/// A number in a stored point. The largest one stands for unknown, which halves the size of a point.
+/// A number in a stored point. The largest value means unknown, which halves the size of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PackedCount(u32);
 
@@ -301,10 +304,10 @@ fn push_merged(points: &mut VecDeque<StoredPoint>, point: HistoryPoint, step: u3
     }
 }
 
-/// Makes room for one more, in small steps.
+/// Reserves memory for one more, in small steps.
 fn reserve<T>(list: &mut VecDeque<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(GROWTH);
+        list.reserve_exact(list.len().clamp(GROWTH_MIN, GROWTH_MAX));
     }
 }
 
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_point_has_what_was_put_in() {
+    fn a_stored_point_equals_the_recorded_one() {
         let known = HistoryPoint {
             at: 1_800_000_000,
             replicas: Some(0),
@@ -394,16 +397,16 @@ mod tests {
         let gaps = points.windows(2).map(|two| two[1].at - two[0].at);
         assert!(gaps.clone().skip(OLDER_POINTS).all(|gap| gap == 15));
         assert!(gaps.clone().take(OLDER_POINTS - 1).all(|gap| gap == 300));
-        // The largest of the points that it stands for.
+        // The largest of the merged points.
         assert_eq!(points[0].lag, Some(u64::from(first) + 285));
         assert_eq!(history.markers().count(), MARKERS);
         let bytes = history.bytes();
         assert!(bytes < 100 * 1024, "{bytes}");
-        assert!(bytes <= resolution.bytes_per_hpa() + 3 * GROWTH * POINT_BYTES);
+        assert!(bytes <= resolution.bytes_per_hpa() + 3 * GROWTH_MAX * POINT_BYTES);
     }
 
     #[test]
-    fn unknown_is_no_zero_and_a_gap_stays_a_gap() {
+    fn unknown_is_not_zero_and_gaps_remain() {
         let resolution = HistoryResolution::new(15);
         let mut history = HpaHistory::default();
         for (at, lag) in [(0, Some(5)), (15, None), (60, Some(0))] {

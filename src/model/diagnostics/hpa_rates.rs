@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::evaluation::{Clusters, EvaluationsAt, GroupEvaluation};
+use super::earlier_readings::EarlierReadings;
+use crate::model::evaluation::{EvaluationsAt, GroupEvaluation};
 use crate::model::lag::cluster_snapshot::TopicLag;
-use crate::model::lag::group_summary::latest_reading;
 use crate::model::lag::throughput::Throughput;
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::newtypes::TopicName;
 
 /// Messages per second over all groups and topics of an HPA, between two readings.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +21,7 @@ pub struct HpaRates {
 /// Rates of an HPA, from two snapshots.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RateReading {
-    /// A group was not read again, so what was known still holds.
+    /// A group was not read again, so the last rates still hold.
     Unchanged,
     /// A partition is unknown in one of the readings, or its offsets went backwards.
     Unknown,
@@ -31,7 +30,11 @@ pub enum RateReading {
 
 /// The rates of an HPA since the readings in `before`. Partitions without a committed offset are left out.
 #[must_use]
-pub fn rates_since(evaluations: EvaluationsAt<'_>, hpa: &HpaKey, before: &Clusters) -> RateReading {
+pub fn rates_since(
+    evaluations: EvaluationsAt<'_>,
+    hpa: &HpaKey,
+    before: &EarlierReadings,
+) -> RateReading {
     let mut seen: Vec<(&Arc<_>, _)> = Vec::new();
     let mut all: Option<Throughput> = None;
     let mut time_to_drain = Some(Duration::ZERO);
@@ -43,8 +46,9 @@ pub fn rates_since(evaluations: EvaluationsAt<'_>, hpa: &HpaKey, before: &Cluste
         }
         seen.push(key);
         let group = &evaluation.group;
+        let known = before.group(&target.key.cluster, &target.key.group);
         for topic in group.topics() {
-            let earlier = earlier_reading(group, topic.topic, before);
+            let earlier = known.and_then(|known| known.offsets(topic.topic));
             let Some((earlier, reading)) = earlier.zip(topic.reading) else {
                 return RateReading::Unknown;
             };
@@ -77,16 +81,6 @@ pub fn rates_since(evaluations: EvaluationsAt<'_>, hpa: &HpaKey, before: &Cluste
     }
 }
 
-fn earlier_reading<'a>(
-    group: &GroupEvaluation,
-    topic: &TopicName,
-    before: &'a Clusters,
-) -> Option<&'a Arc<TopicLag>> {
-    let key = &group.query.key;
-    let earlier = before.get(&key.cluster)?.groups.get(&key.group);
-    latest_reading(earlier.map(|group| &**group), topic)
-}
-
 fn counted_partitions(group: &GroupEvaluation, reading: &TopicLag) -> impl Iterator<Item = usize> {
     let filter = group.query.settings.partitions.clone();
     let all = 0..reading.lags.len();
@@ -117,7 +111,11 @@ mod tests {
         let (before, after) = (snapshot(0, before), snapshot(10, after));
         let now = fixtures::at(Duration::from_secs(11));
         let key = HpaKey::new("shop", "billing");
-        rates_since(after.at(&now), &key, &before.clusters)
+        rates_since(
+            after.at(&now),
+            &key,
+            &EarlierReadings::new(&before.clusters),
+        )
     }
 
     fn ok(committed: i64, end: i64) -> PartitionReading {
@@ -152,9 +150,10 @@ mod tests {
         let one = snapshot(0, &[ok(5, 9)]);
         let now = fixtures::at(Duration::from_secs(5));
         let key = HpaKey::new("shop", "billing");
-        let same = rates_since(one.at(&now), &key, &one.clusters);
+        let own = EarlierReadings::new(&one.clusters);
+        let same = rates_since(one.at(&now), &key, &own);
         assert_eq!(same, RateReading::Unchanged);
-        let first = rates_since(one.at(&now), &key, &Clusters::new());
+        let first = rates_since(one.at(&now), &key, &EarlierReadings::default());
         assert_eq!(first, RateReading::Unknown);
     }
 }

@@ -119,6 +119,39 @@ impl fmt::Display for IncidentKind {
     }
 }
 
+/// Incidents of a group at an earlier time.
+pub trait KnownIncidents {
+    /// Whether the whole group was stuck.
+    fn is_stuck(&self) -> bool;
+
+    /// The incident of a partition.
+    fn incident_on(&self, topic: &TopicName, partition: usize) -> Option<IncidentKind>;
+}
+
+impl KnownIncidents for GroupSnapshot {
+    fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    fn incident_on(&self, topic: &TopicName, partition: usize) -> Option<IncidentKind> {
+        self.topics.get(topic)?.incident_on(partition)
+    }
+}
+
+impl GroupTopic {
+    /// The incident of a partition: by the latest reading if that knows the partition, otherwise by the last complete one.
+    pub(super) fn incident_on(&self, partition: usize) -> Option<IncidentKind> {
+        let of = |reading: &TopicLag| IncidentKind::on_partition(reading, partition);
+        let latest = self.latest.as_deref().ok();
+        let kind = latest.and_then(of);
+        let is_known = |reading: &TopicLag| reading.lags.get(partition).is_some_and(Result::is_ok);
+        if kind.is_some() || latest.is_some_and(is_known) {
+            return kind;
+        }
+        of(self.complete.as_deref()?)
+    }
+}
+
 /// Finds the incidents that began between two snapshots of a cluster.
 #[must_use]
 pub fn detect_incidents(
@@ -136,9 +169,10 @@ pub fn detect_incidents(
     incidents
 }
 
-fn detect_in_group(
+/// Adds the incidents of a group that began since something was `known` of it.
+pub(super) fn detect_in_group(
     id: (&ClusterName, &GroupId),
-    before: Option<&GroupSnapshot>,
+    known: Option<&impl KnownIncidents>,
     after: &GroupSnapshot,
     incidents: &mut Vec<LagIncident>,
 ) {
@@ -149,10 +183,10 @@ fn detect_in_group(
         if !lag.summary.has_trouble || after.has_left(topic) {
             continue;
         }
-        let known = before.and_then(|before| before.topics.get(topic));
+        let known = |partition| known.and_then(|known| known.incident_on(topic, partition));
         detect_in_topic(id, topic, known, lag, incidents);
     }
-    if after.stuck && before.is_none_or(|before| !before.stuck) {
+    if after.stuck && known.is_none_or(|known| !known.is_stuck()) {
         incidents.push(LagIncident {
             cluster: id.0.clone(),
             group: id.1.clone(),
@@ -169,7 +203,7 @@ fn detect_in_group(
 fn detect_in_topic(
     (cluster, group): (&ClusterName, &GroupId),
     topic: &TopicName,
-    before: Option<&GroupTopic>,
+    known: impl Fn(usize) -> Option<IncidentKind>,
     after: &TopicLag,
     incidents: &mut Vec<LagIncident>,
 ) {
@@ -178,7 +212,7 @@ fn detect_in_topic(
         let Some(kind) = IncidentKind::on_partition(after, index) else {
             continue;
         };
-        if kind_before(before, index) == Some(kind) {
+        if known(index) == Some(kind) {
             continue;
         }
         let lost = after.lost(index).unwrap_or_default();
@@ -198,20 +232,6 @@ fn detect_in_topic(
             lost,
         });
     }
-}
-
-/// The incident of a partition in the earlier snapshot: by its latest reading if that knows the partition, otherwise
-/// by the last complete one.
-fn kind_before(before: Option<&GroupTopic>, index: usize) -> Option<IncidentKind> {
-    let before = before?;
-    let of = |reading: &TopicLag| IncidentKind::on_partition(reading, index);
-    let latest = before.latest.as_deref().ok();
-    let kind = latest.and_then(of);
-    let is_known = |reading: &TopicLag| reading.lags.get(index).is_some_and(Result::is_ok);
-    if kind.is_some() || latest.is_some_and(is_known) {
-        return kind;
-    }
-    of(before.complete.as_deref()?)
 }
 
 #[cfg(test)]

@@ -14,9 +14,11 @@ pub fn find_in_policy(metric: &HpaMetric<'_>) -> Vec<Finding> {
     };
     let value = metric.outcome.as_ref().ok();
     let is_held = value.is_some_and(|value| value.rule == ValueRule::Held);
-    let hpa = HpaKey::new(metric.namespace, metric.hpa);
     let mut found = Vec::new();
-    let mut note = |code, message: String| found.push(Finding::new(code, &hpa, message));
+    let mut note = |code, message: String| {
+        let hpa = HpaKey::new(metric.namespace, metric.hpa);
+        found.push(Finding::new(code, &hpa, message));
+    };
     if let Some(reason) = lasting_reason(outcome) {
         let message = format!(
             "the rate policy is set, but lag decides: {reason} (metric {} of {})",

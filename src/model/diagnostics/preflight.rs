@@ -43,20 +43,20 @@ impl CheckStatus {
 /// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckLine {
-    /// What it is about, such as `Kafka cluster main`.
+    /// The subject, such as `Kafka cluster main`.
     pub section: String,
     /// Name of the check, the same whatever its result is.
     pub check: &'static str,
     pub status: CheckStatus,
     /// Code of the problem; `None` if the check passed.
     pub code: Option<&'static str>,
-    /// What was found.
+    /// Result of the check.
     pub message: String,
     /// What to do; `None` if the check passed.
     pub remedy: Option<&'static str>,
     /// The page of the documentation, relative to its start.
     pub docs: Option<&'static str>,
-    /// What was checked one by one, for machines.
+    /// The individual checks, for machines.
     pub details: Vec<String>,
 }
 

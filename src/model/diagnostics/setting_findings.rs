@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 use crate::model::units::newtypes::ClusterName;
 
-/// What the configuration says about secrets and the connections that carry them.
+/// Settings of secrets and of the connections that carry them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecurityFacts {
     pub logins: Vec<LoginFacts>,
@@ -78,7 +78,7 @@ pub fn find_in_settings(facts: &SecurityFacts) -> BTreeSet<Finding> {
         Finding::new(FindingCode::SecretFileOpen, subject, message)
     });
     let scaler = facts.open_scaler.filter(|address| {
-        // Whoever is on the machine reads the admin endpoints as well.
+        // Every user of the machine may read the admin endpoints as well.
         !address.ip().to_canonical().is_loopback()
     });
     let of_scaler = scaler.map(|address| {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_limited_by_a_list_or_by_an_authority_of_their_own() {
+    fn hosts_are_limited_by_a_list_or_by_a_separate_ca() {
         let login = |mechanism: Option<&str>, names_authority| LoginFacts {
             mechanism: mechanism.map(str::to_owned),
             names_authority,

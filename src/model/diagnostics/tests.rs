@@ -35,7 +35,7 @@ use crate::model::kafka::observation::Observation;
 use crate::model::kafka::topic_listing::Unlisted;
 use crate::model::kafka::topic_listing::testing::listing;
 use crate::model::keda::convert::{ConvertOptions, convert};
-use crate::model::keda::scaled_object::KedaManifests;
+use crate::model::keda::manifests::KedaManifests;
 use crate::model::keda::shadow::find_unread_objects;
 use crate::model::lag::assembly::Scope;
 use crate::model::policy::decision::{RateDecision, RateRule, RateTerms};

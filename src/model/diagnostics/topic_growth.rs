@@ -16,9 +16,9 @@ use crate::model::units::newtypes::Replicas;
 pub enum TopicFit {
     /// The lag is worth more replicas than the partitions allow.
     TooFewPartitions,
-    /// `maxReplicas` is above what the partitions allow, but the lag is not.
+    /// `maxReplicas` is above the limit of the partitions, but the lag is not worth more replicas.
     MaxAbovePartitions,
-    /// `maxReplicas` leaves some partitions without a replica of their own.
+    /// `maxReplicas` is below the number of partitions.
     MaxBelowPartitions,
     Equal,
     /// Other topics decide how many replicas have work, or nothing limits them: the members of a share group share
@@ -47,9 +47,9 @@ pub struct TopicComparison {
     pub fit: TopicFit,
 }
 
-/// Compares the topics of each HPA, sorted by cluster and topic. `known` has what a running daemon says that the lag of
-/// an HPA is worth or was worth, which counts more than one look. It does not say of which metric, so it counts only
-/// where there is one.
+/// Compares the topics of each HPA, sorted by cluster and topic. `known` has the replicas that the lag of an HPA is or
+/// was worth by the report of a running daemon, which takes precedence over a single reading. It is not per metric, so
+/// it counts only where there is one.
 #[must_use]
 pub fn compare_topics(
     evaluations: EvaluationsAt<'_>,
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_fits_by_what_is_wanted_and_by_the_maximum() {
+    fn a_topic_is_compared_with_the_wanted_replicas_and_the_maximum() {
         for (partitions, wanted, max, expected) in [
             (Some(12), Some(18), 20, TopicFit::TooFewPartitions),
             (Some(12), Some(12), 20, TopicFit::MaxAbovePartitions),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn services_have_a_way_of_their_own() {
+    fn cloud_services_have_different_commands() {
         let command = |bootstrap: &str| service_command(bootstrap, "orders", 18);
         for (bootstrap, part) in [
             ("shop.servicebus.windows.net:9093", "az eventhubs"),

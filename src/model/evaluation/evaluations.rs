@@ -1,9 +1,8 @@
-//! All evaluations of a snapshot: one per metric of each HPA, and one per query that was asked lately and
-//! that no HPA asks.
+//! All evaluations of a snapshot: one per metric of each HPA, and one per recent query that is not of an HPA.
 //!
-//! They are made where snapshots are made. From one snapshot to the next only what was read again, or what
-//! is asked for differently, is evaluated again. A snapshot with new targets and no new readings costs what
-//! changed, and so does one with new readings of a few groups; a whole sweep looks at every target.
+//! They are made where snapshots are made. From one snapshot to the next, only targets with new readings or changed
+//! settings are evaluated again. The cost of a snapshot with new targets, or with new readings of a few groups, depends
+//! on what changed; a whole sweep checks every target.
 
 mod next;
 
@@ -36,7 +35,7 @@ pub struct Evaluations {
     by_query: ByQuery,
     ad_hoc: BTreeMap<AdHocQuery, Arc<MetricEvaluation>>,
     parallelism: GroupParallelism,
-    /// What the policies and holds of targets come to.
+    /// The outcomes of the policies and holds of targets.
     outcomes: PolicyOutcomes,
     /// How many metrics were evaluated, for these evaluations and those before them.
     metrics_evaluated: Arc<AtomicU64>,
@@ -54,7 +53,7 @@ struct EvaluatedTarget {
 /// The evaluations of one target of an HPA.
 #[derive(Clone, Debug)]
 pub struct TargetEvaluation {
-    /// What it reads of its group.
+    /// Evaluation of the group for this target.
     pub group: Arc<GroupEvaluation>,
     /// The metric that it is part of.
     pub metric: Arc<MetricEvaluation>,
@@ -81,6 +80,20 @@ impl Evaluations {
         hpa: &HpaKey,
     ) -> impl Iterator<Item = (&'a Target, &'a TargetEvaluation)> + use<'a> {
         self.with_evaluations(self.targets.of_hpa(hpa).iter())
+    }
+
+    /// The same evaluations, where the rate policy has judged a backlog of each metric.
+    #[cfg(test)]
+    pub(crate) fn with_drain(
+        self: &Arc<Self>,
+        drain: crate::model::policy::drain::DrainCalibration,
+    ) -> Arc<Self> {
+        let outcomes = self.outcomes.update_values(|_, known| {
+            let mut outcome = PolicyOutcome::clone(known);
+            Arc::make_mut(&mut outcome.rate.as_mut()?.decision).drain = Some(drain);
+            Some(Arc::new(outcome))
+        });
+        self.with_outcomes(&outcomes)
     }
 
     /// The same evaluations with other outcomes of policies and holds, at the cost of the queries whose outcomes differ.
@@ -180,18 +193,18 @@ impl Evaluations {
         self.metrics_evaluated.load(Ordering::Relaxed)
     }
 
-    /// The evaluation of a query that an HPA asks.
+    /// The evaluation of a query of an HPA.
     #[must_use]
     pub fn of_hpa(&self, query: &MetricQuery<'_>) -> Option<&Arc<MetricEvaluation>> {
         let metric = Metric::from_name(query.metric)?;
         let hash = QueryHash::new(query.namespace, metric, query.selector);
         let mut evaluated = self.by_query.get(&hash)?.iter();
-        let is_asked =
+        let is_same =
             |e: &&EvaluatedTarget| e.target.answers(query.namespace, metric, query.selector);
-        Some(&evaluated.find(is_asked)?.evaluation.metric)
+        Some(&evaluated.find(is_same)?.evaluation.metric)
     }
 
-    /// The evaluation of a query that was asked lately, though no HPA asks it.
+    /// The evaluation of a recent query that is not of an HPA.
     #[must_use]
     pub fn of_ad_hoc(&self, query: &MetricQuery<'_>) -> Option<&Arc<MetricEvaluation>> {
         if self.ad_hoc.is_empty() {
@@ -208,9 +221,13 @@ impl Evaluations {
         query: &MetricQuery<'_>,
         resolved: Arc<ResolvedQuery>,
     ) -> MetricEvaluation {
-        let group = |asked: &Arc<GroupQuery>| {
-            let asked = Arc::clone(asked);
-            Arc::new(GroupEvaluation::new(query.selector, asked, &self.clusters))
+        let group = |group_query: &Arc<GroupQuery>| {
+            let group_query = Arc::clone(group_query);
+            Arc::new(GroupEvaluation::new(
+                query.selector,
+                group_query,
+                &self.clusters,
+            ))
         };
         let groups = resolved.groups.iter().map(group).collect();
         self.metrics_evaluated.fetch_add(1, Ordering::Relaxed);
@@ -236,7 +253,7 @@ fn with_outcomes(
     outcomes: &PolicyOutcomes,
 ) -> Option<Arc<[EvaluatedTarget]>> {
     let mut is_changed = false;
-    // The targets of one query share their evaluation, and go on sharing it.
+    // The targets of one query share their evaluation, also in the next snapshots.
     let mut known: SmallVec<[(&Arc<MetricEvaluation>, Arc<MetricEvaluation>); 1]> = SmallVec::new();
     let updated = targets.iter().map(|evaluated| {
         let metric = &evaluated.evaluation.metric;
@@ -264,6 +281,18 @@ fn with_outcomes(
     });
     let updated: Arc<[_]> = updated.collect();
     is_changed.then_some(updated)
+}
+
+/// The outcome for the targets of one query. `before` is their evaluation before, which has it already.
+fn known_outcome<'t, 'o>(
+    outcomes: &'o PolicyOutcomes,
+    before: Option<&'o Arc<MetricEvaluation>>,
+    targets: impl Iterator<Item = &'t Target>,
+) -> Option<&'o Arc<PolicyOutcome>> {
+    match before {
+        Some(before) => before.policy.as_ref(),
+        None => find_outcome(outcomes, targets),
+    }
 }
 
 /// An evaluation with this outcome; the same one if it has it already.

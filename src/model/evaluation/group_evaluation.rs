@@ -26,7 +26,7 @@ pub type Clusters = BTreeMap<ClusterName, Arc<ClusterSnapshot>>;
 pub struct GroupEvaluation {
     /// The group and its settings.
     pub query: Arc<GroupQuery>,
-    /// Snapshot of the group; `None` until the topics that the query asks for have been read.
+    /// Snapshot of the group; `None` until the topics of the query have been read.
     pub group: Option<Arc<GroupSnapshot>>,
     selected: Positions,
     /// Sum over the topics, or why it is unknown.

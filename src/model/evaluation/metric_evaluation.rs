@@ -41,7 +41,7 @@ pub struct MetricEvaluation {
     decisive: usize,
     /// Why no value is served even if one is known.
     withheld: Option<Box<NoValueReason>>,
-    /// What is served while lag is unknown, if an HPA sets a fallback.
+    /// The value to serve while lag is unknown, if an HPA sets a fallback.
     fallback: Option<Box<FallbackEvaluation>>,
     /// Result of its policy and its hold, if it has one.
     pub policy: Option<Arc<PolicyOutcome>>,
@@ -56,11 +56,11 @@ pub struct MetricMeasure {
     pub ceiling: Option<Ceiling>,
     /// Replicas for the lag without the ceiling; `None` without a lag per replica.
     pub uncapped: Option<u32>,
-    /// Whether `maxReplicas` of every HPA that asks is observed to be at or below the ceiling.
+    /// Whether `maxReplicas` of every HPA with this query is observed to be at or below the ceiling.
     pub cap_observed: bool,
     /// What is served.
     pub served: ServedValue,
-    /// What is served instead until the cooldown before zero is over; `None` without a cooldown.
+    /// The value to serve until the cooldown before zero is over; `None` without a cooldown.
     pub cooling: Option<ServedValue>,
 }
 
@@ -235,8 +235,8 @@ impl MetricEvaluation {
         }
     }
 
-    /// Whether an HPA that may go to zero has been idle for less than its cooldown. An HPA whose
-    /// `minReplicas` is zero has no cooldown of its own.
+    /// Whether an HPA that may go to zero has been idle for less than its cooldown. An HPA whose `minReplicas` is zero
+    /// has no cooldown itself.
     fn is_cooling(&self, resolved: &ResolvedQuery, idle: &IdleSince, now: &Moment) -> bool {
         let cooldowns = self.groups.iter().map(|g| g.query.settings.cooldown());
         let cooldown = cooldowns.max().unwrap_or_default();

@@ -80,10 +80,10 @@ impl Parallelism {
     }
 }
 
-/// What the useful parallelism of a group depends on.
+/// Inputs of the useful parallelism of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupWork<'a> {
-    /// What is remembered of the group while it has no members.
+    /// Remembered facts about the group while it has no members.
     pub remembered: &'a RememberedGroup,
     /// The description of the group, as last read.
     pub description: Option<&'a GroupDescription>,

@@ -62,7 +62,7 @@ pub(super) fn find_outcome<'a, 'o>(
 pub struct PolicyOutcome {
     /// The policy that is set.
     pub policy: ScalingPolicy,
-    /// What the rate policy says; `None` if it is not set, or has no number.
+    /// Result of the rate policy; `None` if it is not set, or has no number.
     pub rate: Option<RateOutcome>,
     /// Why the rate policy has no number, although it is set.
     pub unavailable: Option<RateUnavailable>,
@@ -70,7 +70,7 @@ pub struct PolicyOutcome {
     pub hold: Option<HeldReplicas>,
 }
 
-/// What the rate policy says.
+/// Result of the rate policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateOutcome {
     /// The replicas that it wants.
@@ -188,8 +188,8 @@ impl PolicyOutcome {
 }
 
 impl HeldReplicas {
-    /// The number, as far as the hold lets it change. No hold keeps a workload from starting its first replica, since
-    /// messages would wait for as long as it lasts.
+    /// The number, as far as the hold lets it change. No hold keeps a workload at zero, because messages would wait
+    /// until it ends.
     #[must_use]
     pub fn bound(&self, replicas: u32) -> u32 {
         let Some(held) = self.replicas else {

@@ -80,7 +80,7 @@ pub enum ClampRule {
     },
 }
 
-/// How a value is made of lag.
+/// How a value is computed from lag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizing {
     /// Lag per replica; not zero.

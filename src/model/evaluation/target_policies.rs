@@ -7,7 +7,7 @@ mod resume;
 mod saved;
 mod target_state;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment};
 use crate::model::units::persistent_map::PersistentMap;
 
 /// Longest time between two sweeps that counts as the usual one.
-const LONGEST_POLL: Duration = Duration::from_secs(60);
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Time between two sweeps before two were seen.
 const FIRST_POLL: Duration = Duration::from_secs(5);
 
@@ -39,13 +39,15 @@ pub struct TargetPolicies {
     /// What earlier processes have saved about metrics that were not seen since, by HPA and position in it.
     restored: BTreeMap<(HpaKey, usize), RestoredPolicy>,
     outcomes: PolicyOutcomes,
-    /// The targets that changes were last looked for in.
+    /// The targets at the last search for changes.
     seen: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
     /// New or changed metrics that have no outcome yet, because their group is not read yet.
     awaited: BTreeSet<PolicyKey>,
     timeline: Timeline,
     polls: BTreeMap<ClusterName, (Moment, Duration)>,
     buffers: Buffers,
+    /// Number of the present or last sweep.
+    sweep: u64,
     /// Whether a policy has decided for another number since the last export.
     is_unsaved: bool,
 }
@@ -58,7 +60,7 @@ struct Buffers {
 }
 
 impl TargetPolicies {
-    /// Observes what a sweep of a cluster read, and decides. Returns the evaluations with the outcomes.
+    /// Observes the reading of a sweep of a cluster, and decides. Returns the evaluations with the outcomes.
     pub fn observe_sweep(
         &mut self,
         cluster: &ClusterName,
@@ -75,16 +77,21 @@ impl TargetPolicies {
             return Arc::clone(evaluations);
         }
         let time = self.time(cluster, started);
-        let mut outcomes = Vec::new();
+        self.sweep = self.sweep.wrapping_add(1);
+        let mut outcomes = Vec::with_capacity(self.outcomes.len());
+        // The metrics of the present HPA that were seen. A metric has a target for each of its groups.
+        let mut hpa = None;
         let mut seen = BTreeSet::new();
         // Partitions that policies of a namespace observe, by group.
-        let mut in_use: BTreeMap<(&str, &GroupId), usize> = BTreeMap::new();
+        let mut in_use: HashMap<(&str, &GroupId), usize> = HashMap::new();
         for (target, evaluation) in evaluations.with_evaluations(wanted) {
             let Some(key) = policy_key(target) else {
                 continue;
             };
-            // A metric has a target for each of its groups.
-            if !seen.insert(key.clone()) {
+            if std::mem::replace(&mut hpa, target.hpa()) != target.hpa() {
+                seen.clear();
+            }
+            if !seen.insert(key.1) {
                 continue;
             }
             let namespace = target.hpa().map_or("", |hpa| &*hpa.namespace);
@@ -101,21 +108,24 @@ impl TargetPolicies {
                 };
                 let (outcome, count) = self.observe(&key, &observed, time);
                 *others = others.saturating_add(count);
-                outcome
+                Some(outcome)
             } else {
+                if let Some(state) = self.states.get_mut(&key) {
+                    state.seen_in = self.sweep;
+                }
                 self.outcomes.get(&key).cloned()
             };
             outcomes.extend(outcome.map(|outcome| (key, outcome)));
         }
         let known = self.states.len();
-        self.states.retain(|key, _| seen.contains(key));
-        // What is saved must not keep a hold that was removed.
+        self.states.retain(|_, state| state.seen_in == self.sweep);
+        // A saved hold must end with the hold that was removed.
         self.is_unsaved |= self.states.len() != known;
         self.outcomes = outcomes.into_iter().collect();
         evaluations.with_outcomes(&self.outcomes)
     }
 
-    /// Forgets saved holds of HPAs that have none now: a later hold must begin with the number of its own time.
+    /// Forgets saved holds of HPAs that have none now: a later hold must begin with the number that is served then.
     fn forget_removed_holds(&mut self, evaluations: &Evaluations) {
         if self
             .restored
@@ -141,48 +151,56 @@ impl TargetPolicies {
         key: &PolicyKey,
         observed: &ObservedTarget<'_>,
         time: SweepTime,
-    ) -> (Option<Arc<PolicyOutcome>>, usize) {
-        self.find_state(
-            key,
-            observed.target,
-            observed.evaluations.targets(),
-            time.now,
-        );
-        let before = self.outcomes.get(key);
-        let Some(state) = self.states.get_mut(key) else {
-            return (None, 0);
+    ) -> (Arc<PolicyOutcome>, usize) {
+        let target = observed.target;
+        let state = match self.states.get_mut(key) {
+            Some(state) => state,
+            None => {
+                let state = self.begin_state(key, target, observed.evaluations.targets(), time.now);
+                self.states.entry(key.clone()).or_insert(state)
+            }
         };
+        state.follow_target(target);
+        state.seen_in = self.sweep;
+        let before = self.outcomes.get(key);
         let outcome = state.observe(observed, before, time, &mut self.buffers);
         let number = |outcome: &Arc<PolicyOutcome>| {
             let served = outcome.served_rate().map(|rate| rate.replicas);
             (served, outcome.hold)
         };
         self.is_unsaved |= before.map(number) != Some(number(&outcome));
-        (Some(outcome), state.partition_count())
+        (outcome, state.partition_count())
     }
 
-    /// Makes sure that a target has a state. A new one begins with that of the metric that had its place in the HPA until the
-    /// query of that was edited, or else with what an earlier process saved.
+    /// Makes sure that a target has a state.
     fn find_state(&mut self, key: &PolicyKey, target: &Target, targets: &Targets, now: f64) {
         if let Some(state) = self.states.get_mut(key) {
             state.follow_target(target);
             return;
         }
+        let mut state = self.begin_state(key, target, targets, now);
+        state.follow_target(target);
+        self.states.insert(key.clone(), state);
+    }
+
+    /// Returns the first state of a target: the state of the metric that was at its place in the HPA before its query was
+    /// edited, or else the state that an earlier process saved.
+    fn begin_state(
+        &mut self,
+        key: &PolicyKey,
+        target: &Target,
+        targets: &Targets,
+        now: f64,
+    ) -> TargetState {
         let known = self.restored.remove(&(key.0.clone(), target.index));
-        let asked = targets.of_hpa(&key.0);
-        let is_asked = |query| asked.iter().any(|other| other.query_hash == Some(query));
+        let current = targets.of_hpa(&key.0);
+        let is_current = |query| current.iter().any(|other| other.query_hash == Some(query));
         let former = self
             .states_of(&key.0)
-            .find(|(other, state)| state.index == target.index && !is_asked(other.1))
+            .find(|(other, state)| state.index == target.index && !is_current(other.1))
             .map(|(other, _)| other.clone());
-        let state = match former.and_then(|former| self.states.remove(&former)) {
-            Some(mut state) => {
-                state.follow_target(target);
-                state
-            }
-            None => TargetState::new(target, known.as_ref(), now),
-        };
-        self.states.insert(key.clone(), state);
+        let former = former.and_then(|former| self.states.remove(&former));
+        former.unwrap_or_else(|| TargetState::new(target, known.as_ref(), now))
     }
 
     /// The states of the metrics of an HPA.
@@ -220,7 +238,7 @@ impl TargetPolicies {
         let poll = match last {
             None => FIRST_POLL,
             Some((before, usual)) => {
-                let elapsed = started.since(&before).min(LONGEST_POLL);
+                let elapsed = started.since(&before).min(MAX_POLL_INTERVAL);
                 match elapsed.is_zero() {
                     true => usual,
                     false => usual.mul_f64(0.75).saturating_add(elapsed.mul_f64(0.25)),

@@ -1,4 +1,4 @@
-//! Answers: from what was read and what HPAs want to the value served, and to the HPA's own proposal.
+//! The value that is served for readings and settings of HPAs, and the replicas that the HPA then proposes.
 
 mod desired;
 mod fallback;
@@ -157,9 +157,9 @@ pub(super) fn behind(partitions: usize, lag: i64) -> Vec<(Option<i64>, i64)> {
     column
 }
 
-/// What the HPA proposes for an AverageValue target: within the tolerance `status.replicas`,
-/// otherwise the sum divided and rounded up
-/// (`pkg/controller/podautoscaler/replica_calculator.go`, `GetExternalPerPodMetricReplicas`).
+/// The replicas that the HPA proposes for an AverageValue target: within the tolerance `status.replicas`, otherwise the
+/// sum divided and rounded up (`pkg/controller/podautoscaler/replica_calculator.go`,
+/// `GetExternalPerPodMetricReplicas`).
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

@@ -20,11 +20,11 @@ pub struct UnseenGroup {
     pub since: Duration,
     /// Whether Kafka knows the group, so that only the names of the topics may be wrong.
     pub exists: bool,
-    /// An existing group of a similar name that the namespace may ask for.
+    /// An existing group of a similar name that the namespace may use.
     pub nearest: Option<GroupId>,
 }
 
-/// The groups of a metric that were never seen, while replicas of an HPA that asks for it run.
+/// The groups of a metric that were never seen, while replicas of an HPA with this metric run.
 pub fn unseen_groups(
     metric: &HpaMetric<'_>,
     targets: &Targets,
@@ -66,20 +66,20 @@ pub(super) fn held_reason(
     })
 }
 
-/// The most replicas of the HPAs that ask for it.
+/// The largest number of replicas among the HPAs with this metric.
 fn running(resolved: &ResolvedQuery) -> RunningReplicas {
     let running = resolved.caps.iter().map(|cap| cap.running);
     running.max().unwrap_or_default()
 }
 
 fn nearest(namespace: &str, group: &GroupEvaluation, targets: &Targets) -> Option<GroupId> {
-    let may_ask = |similar: &&GroupId| {
+    let may_read = |similar: &&GroupId| {
         let key = WatchKey {
             group: (*similar).clone(),
             ..(*group.query.key).clone()
         };
-        targets.may_ask(namespace, &key)
+        targets.may_read(namespace, &key)
     };
     let unseen = group.group.as_ref()?.unseen.as_ref()?;
-    unseen.similar.iter().find(may_ask).cloned()
+    unseen.similar.iter().find(may_read).cloned()
 }

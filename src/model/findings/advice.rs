@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn advice_is_what_the_cluster_can_do() {
+    fn advice_depends_on_the_kubernetes_version() {
         let advice = |code: FindingCode, version: &str| code.advice(Some(version.parse().unwrap()));
         let tolerant = [
             FindingCode::ToleranceAbove,

@@ -1,4 +1,4 @@
-//! What a finding's code says, by its row of the table.
+//! Texts and severity of a finding's code, from its row of the table.
 
 use super::severity::Severity;
 use super::table::FindingCode;

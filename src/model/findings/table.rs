@@ -381,7 +381,7 @@ finding_codes! {
     }
     AllReplicasCheaper "LW068" "all_replicas_cheaper" Warning {
         what: "Always running all replicas would cost less than scaling.",
-        why: "The rate policy is compared with always running as many replicas as it may ask for, over the last hours, 24 at most. Late messages would be so many fewer that they are worth more than the saved replicas: 1 % of late messages counts as 5 % of all replicas. That happens if pods take longer to start than messages may wait, or if many messages arrive at once again and again.",
+        why: "The rate policy is compared with always running as many replicas as it may ask for, over the last hours, 24 at most. Late messages would be so many fewer that they are worth more than the saved replicas: 1 % of late messages counts as 5 % of all replicas. That happens if pods take longer to start than messages may wait, or if the load again and again rises faster than pods start. What arrives at once and is processed within two minutes does not count.",
         fix: "Set minReplicas to the number in the message, or to as many as nearly always are enough. If older messages do no harm, set lagwise.dev/slo to the age that they may reach. lagwise explain shows the figures.",
     }
 }

@@ -1,4 +1,4 @@
-//! Bounds what is kept of one HPA.
+//! Bounds the facts that are kept of one HPA.
 
 use std::collections::BTreeMap;
 
@@ -9,28 +9,29 @@ use super::limits::{
 use crate::model::settings::annotation_keys::WRITTEN;
 use crate::model::settings::annotations::paused_in;
 
-/// Names that a message lists.
+/// How many names a message lists.
 const NAMES_LISTED: usize = 3;
 
-/// Maximum bytes of a text that is kept of an HPA that is too large.
+/// Maximum length of a text of an HPA that is too large, in bytes.
 const MAX_SHORT_BYTES: usize = 256;
 
-/// The facts, or of an HPA that is too large only what is needed to refuse its requests and to undo what lagwise wrote.
-/// Part of its settings could mean something else than all of them, so none is kept.
+/// Returns the facts of an HPA. Of one that is too large, they are reduced to what is needed to refuse its requests and
+/// to undo what lagwise wrote. It keeps no settings, because some settings without the others could mean something
+/// else.
 #[must_use]
 pub fn bound(mut facts: HpaFacts) -> HpaFacts {
     facts.rejected_metrics.truncate(MAX_REJECTED_METRICS);
-    // Its memory is not given back otherwise.
+    // truncate keeps the capacity.
     facts.rejected_metrics.shrink_to_fit();
     let Some(too_large) = find_exceeded_limit(&facts) else {
         return facts;
     };
-    keep_little(facts, too_large)
+    reduce_to_essentials(facts, too_large)
 }
 
-/// What is kept of an HPA that is too large.
-pub(super) fn keep_little(mut facts: HpaFacts, too_large: HpaTooLarge) -> HpaFacts {
-    // No finding for HPAs that use no lagwise metric.
+/// Reduces the facts of an HPA that is too large.
+pub(super) fn reduce_to_essentials(mut facts: HpaFacts, too_large: HpaTooLarge) -> HpaFacts {
+    // HPAs without a metric of lagwise get no finding.
     facts.too_large = has_lagwise_metric(&facts).then_some(too_large);
     facts.annotations = essential_annotations(&facts.annotations);
     let mut bytes = 0usize;
@@ -96,7 +97,7 @@ fn scale_target_bytes(target: &ScaleTarget) -> usize {
         .fold(0, |sum, part| part.len().saturating_add(sum))
 }
 
-/// The annotations that lagwise wrote, and whether a person stopped the writes.
+/// The annotations that lagwise wrote, and those that pause its writes.
 fn essential_annotations(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let written = WRITTEN
         .iter()
@@ -135,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn keeps_an_hpa_of_usual_size_as_it_is() {
+    fn keeps_all_facts_of_an_hpa_within_the_limits() {
         for facts in [annotated([]), annotated(many(MAX_ANNOTATIONS))] {
             assert_eq!(bound(facts.clone()), facts);
         }
     }
 
     #[test]
-    fn keeps_little_of_an_hpa_that_is_too_large_and_says_why() {
+    fn reduces_an_hpa_that_is_too_large_and_says_why() {
         let mut metrics = annotated([]);
         metrics.metrics = vec![metrics.metrics[0].clone(); 10_000];
         let mut selector = annotated([]);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_and_what_lagwise_wrote_outlast_the_other_annotations() {
+    fn keeps_pauses_and_the_annotations_that_lagwise_wrote() {
         let user_max = (USER_MAX.to_owned(), "7".to_owned());
         for (key, paused) in [("paused", true), ("puased", true), ("zzz", false)] {
             let more = [

@@ -40,6 +40,21 @@ pub struct HpaSpec {
 }
 
 impl HpaSpec {
+    /// Approximate memory that the struct owns, in bytes.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let policies = |behavior: &Behavior| {
+            let policies = behavior
+                .up
+                .policies
+                .len()
+                .saturating_add(behavior.down.policies.len());
+            policies.saturating_mul(size_of::<Policy>())
+        };
+        let metrics = self.metrics.len().saturating_mul(size_of::<MetricSource>());
+        metrics.saturating_add(self.behavior.as_ref().map_or(0, policies))
+    }
+
     /// Tolerances for scaling down and up, in thousandths.
     #[must_use]
     pub fn tolerances(&self) -> (u64, u64) {
@@ -232,8 +247,8 @@ pub enum SyncCase {
 pub fn case(spec: &HpaSpec, seen: &ObservedScale) -> SyncCase {
     let current = seen.spec_replicas;
     if current == 0 {
-        // A workload that the HPA scaled to zero wakes if minReplicas is raised or if a metric that needs no
-        // pods asks for replicas.
+        // A workload that the HPA scaled to zero starts again if minReplicas is raised, or if a metric that needs no
+        // pods proposes replicas.
         let is_awake = seen.scaled_to_zero && (spec.min != 0 || spec.wakes_by_a_metric());
         return if is_awake {
             SyncCase::Metrics

@@ -24,7 +24,7 @@ pub fn scales_to_zero_natively(hpa: &HpaFacts) -> bool {
     hpa.min_replicas == Some(0)
 }
 
-/// `spec.minReplicas`, or what the HPA controller takes for it.
+/// `spec.minReplicas`, or the default of the HPA controller.
 #[must_use]
 pub fn min_replicas(hpa: &HpaFacts) -> u32 {
     hpa.min_replicas.unwrap_or(1)
@@ -36,10 +36,10 @@ pub fn start_replicas(hpa: &HpaFacts) -> u32 {
     min_replicas(hpa).max(1)
 }
 
-/// Whether the HPA has the mark of scale to zero. Everybody who may write HPAs can set it, so it says nothing about
+/// Whether the HPA has the annotation of scale to zero. Everybody who may write HPAs can set it, so it says nothing about
 /// the workload.
 #[must_use]
-pub fn has_zero_mark(hpa: &HpaFacts) -> bool {
+pub fn has_zeroed_annotation(hpa: &HpaFacts) -> bool {
     hpa.annotations.contains_key(ZEROED_SINCE)
 }
 
@@ -153,7 +153,7 @@ impl ScaleTarget {
     }
 }
 
-/// How many replicas a scale target has, as far as that matters for a group that was never seen.
+/// How many replicas a scale target has, in the categories that matter for a group that was never seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RunningReplicas {
     #[default]
@@ -326,11 +326,11 @@ fn start_command(hpa: &HpaFacts) -> Option<String> {
 }
 
 /// Whether the workload of an HPA is at zero replicas without lagwise: the HPA controller has disabled the HPA, and the
-/// HPA does not say that lagwise has scaled the workload to zero. Whoever may write the HPA can make it say so; then
-/// the ledger of scale to zero tells.
+/// HPA does not say that lagwise has scaled the workload to zero. Everybody who may write the HPA can set this annotation,
+/// so only the ledger of scale to zero is reliable.
 #[must_use]
 pub fn is_switched_off(hpa: &HpaFacts) -> bool {
-    hpa.is_scaling_disabled && !has_zero_mark(hpa)
+    hpa.is_scaling_disabled && !has_zeroed_annotation(hpa)
 }
 
 #[cfg(test)]
@@ -338,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_the_mark_is_nothing_but_a_time() {
+    fn an_annotation_without_a_valid_time_is_ignored() {
         let since = |text: &str| zeroed_since(&[(ZEROED_SINCE.to_owned(), text.to_owned())].into());
         let time = Some("2024-05-06T01:02:03Z".to_owned());
         let long = format!("2024-05-06T01:02:03.{}Z", "0".repeat(1000));

@@ -4,23 +4,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::bounded_facts::keep_little;
+use super::bounded_facts::reduce_to_essentials;
 use super::facts::{ExternalMetric, HpaFacts};
 use super::limits::{HpaTooLarge, MAX_NAMESPACE_BYTES, MAX_SMALL_BYTES};
 
 /// Memory of a text besides its characters: the value that owns it, and what its allocation takes more.
 const TEXT_OVERHEAD_BYTES: usize = 48;
 
-/// What the large HPAs of each namespace take. Small ones count for nothing: they are as many as the namespace may
-/// have.
+/// Memory of the large HPAs of each namespace. Small ones are not counted, because the number of HPAs is bounded.
 #[derive(Debug, Default)]
 pub struct FactsBudget {
     namespaces: BTreeMap<Arc<str>, usize>,
 }
 
 impl FactsBudget {
-    /// Takes in an HPA. Returns what is kept of it: little, if it is large and its namespace has no room for it. An HPA
-    /// that is in stays in until it changes.
+    /// Adds an HPA. Returns what is kept of it: its essentials, if it is large and its namespace has no room for it. An
+    /// admitted HPA stays admitted until it changes.
     pub fn admit(&mut self, facts: Arc<HpaFacts>) -> Arc<HpaFacts> {
         let bytes = large_bytes(&facts);
         if bytes == 0 {
@@ -35,7 +34,7 @@ impl FactsBudget {
         facts
     }
 
-    /// Takes back what an HPA has that was kept.
+    /// Releases the memory of an HPA.
     pub fn release(&mut self, kept: &HpaFacts) {
         let bytes = large_bytes(kept);
         if let Some(used) = self.namespaces.get_mut(&kept.namespace) {
@@ -61,9 +60,9 @@ impl<'a> FromIterator<&'a HpaFacts> for FactsBudget {
     }
 }
 
-/// What is kept of an HPA for which its namespace has no room: of its metrics those that fit in a small HPA.
+/// Reduces an HPA for which its namespace has no room: of its metrics, those that fit in a small HPA stay.
 fn shrink(facts: HpaFacts) -> HpaFacts {
-    let mut facts = keep_little(facts, HpaTooLarge::Namespace);
+    let mut facts = reduce_to_essentials(facts, HpaTooLarge::Namespace);
     let mut bytes = 0usize;
     facts.metrics.retain(|metric| {
         bytes = bytes.saturating_add(metric_bytes(metric));
@@ -87,6 +86,15 @@ fn metric_bytes(metric: &ExternalMetric) -> usize {
 
 /// Approximate memory of an HPA; 0 of a small one.
 fn large_bytes(hpa: &HpaFacts) -> usize {
+    match memory_of(hpa) {
+        ..=MAX_SMALL_BYTES => 0,
+        bytes => bytes,
+    }
+}
+
+/// Approximate memory of an HPA's texts, in bytes.
+#[must_use]
+pub fn memory_of(hpa: &HpaFacts) -> usize {
     let annotations = hpa.annotations.iter();
     let annotations = annotations.map(|(key, value)| text(key).saturating_add(text(value)));
     let metrics = hpa.metrics.iter().map(metric_bytes);
@@ -107,11 +115,7 @@ fn large_bytes(hpa: &HpaFacts) -> usize {
         .chain(rejected)
         .chain(others)
         .chain(names);
-    let bytes = all.fold(0, usize::saturating_add);
-    match bytes <= MAX_SMALL_BYTES {
-        true => 0,
-        false => bytes,
-    }
+    all.fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -169,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_large_hpa_is_small_and_says_why() {
+    fn reduced_facts_of_a_large_hpa_are_small_and_have_the_reason() {
         let mut annotated = HpaFacts::clone(&small("a", "annotated"));
         annotated.annotations = (0..120)
             .map(|i| (format!("{PREFIX}topics.g{i}"), "t".repeat(60)))
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hpa_that_goes_makes_room_for_the_next() {
+    fn a_removed_hpa_frees_budget_for_the_next() {
         let mut budget = FactsBudget::default();
         let hpas: Vec<_> = (0..500)
             .map(|i| budget.admit(large("a", &format!("h{i}"))))

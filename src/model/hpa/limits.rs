@@ -1,4 +1,4 @@
-//! How much may be kept of one HPA. Whoever may write HPAs can make them as large as the API server accepts (over a
+//! Limits of what is kept of one HPA. Users who may write HPAs can make them as large as the API server accepts (over a
 //! megabyte).
 
 /// Maximum number of annotations `lagwise.dev/...` of an HPA.

@@ -40,7 +40,7 @@ impl RejectedSelector {
         }
     }
 
-    /// Bytes of what is kept of it.
+    /// Memory of the selector, in bytes.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         match self {
@@ -128,7 +128,7 @@ impl Selector {
     /// Parses the `labelSelector` parameter of a request. Empty text selects everything.
     ///
     /// # Errors
-    /// What was expected, and at which position.
+    /// The expected text, and its position.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut rest = Cursor { text, at: 0 };
         let mut all = Vec::new();

@@ -67,7 +67,7 @@ pub struct GroupDescription {
 }
 
 /// Memory that the members of one group may take, in bytes: enough for some thousands. Any client that may join a group
-/// decides how many members it has and what they are called.
+/// decides the number and names of its members.
 pub const MAX_MEMBER_BYTES: usize = 4 * 1024 * 1024;
 
 impl GroupDescription {
@@ -129,9 +129,9 @@ impl BoundedMembers {
     /// takes three times its memory for a moment.
     #[must_use]
     pub fn with_capacity(members: usize) -> Self {
-        const MOST: usize = MAX_MEMBER_BYTES / size_of::<Member>();
+        const MAX_MEMBERS: usize = MAX_MEMBER_BYTES / size_of::<Member>();
         Self {
-            kept: Vec::with_capacity(members.min(MOST)),
+            kept: Vec::with_capacity(members.min(MAX_MEMBERS)),
             ..Self::default()
         }
     }
@@ -176,7 +176,7 @@ impl Member {
 
     /// Memory that it takes, in bytes. Names of topics are shared.
     fn bytes(&self) -> usize {
-        /// Reference counts, and what a list or set has besides its entries.
+        /// Reference counts, and the overhead of a list or set.
         const OVERHEAD: usize = 5 * 16;
         let texts = [&self.id, &self.client, &self.host].into_iter();
         let texts = texts.chain(&self.instance).map(|text| text.len());

@@ -1,4 +1,4 @@
-//! Raw responses of a Kafka cluster to one sweep, with a `Result` per partition and no judgement.
+//! Raw responses of a Kafka cluster to one sweep, with a `Result` per partition. No lag rules are applied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -22,7 +22,7 @@ pub struct SweepPlan {
     pub is_partial: bool,
 }
 
-/// What is known of the topics that the members of a group read.
+/// Known topics of the members of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownTopics {
     /// The topics that they read, or were last known to read.
@@ -107,7 +107,7 @@ impl PartitionAllowance {
             return Ok(());
         };
         let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
-        // None of what is left is for a group that could not keep it.
+        // The remaining partitions are not for a group that could not keep them.
         if group.max_partitions.is_some_and(|max| partitions > max) {
             return Err(partitions);
         }

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_a_limit_of_its_own() {
+    fn the_topics_of_each_group_are_limited() {
         let each = MAX_LISTED_TOPICS;
         let patterns = ["a.*", "b.*", "c.*", "d.*", "e.*"].map(|text| {
             let letter = text.chars().next().unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_too_large_lasts() {
+    fn only_size_errors_are_lasting() {
         for (unlisted, is_lasting) in [
             (Unlisted::TooMany, true),
             (Unlisted::OverBudget, true),

@@ -40,7 +40,7 @@ pub struct KedaOffsets {
 /// Committed offsets at the reading before, of triggers with `excludePersistentLag`.
 pub type PreviousOffsets = BTreeMap<(TopicName, u32), i64>;
 
-/// What KEDA makes of one reading.
+/// KEDA's result of one reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KedaReading {
     /// Lag over all partitions that count. Negative if offsets moved between KEDA's two requests.
@@ -116,7 +116,7 @@ pub fn read(
                 offsets.committed.map_err(unknown)?,
                 offsets.end.map_err(unknown)?,
             ),
-            // kafka-go reports the fault beside an offset of -1 or 0, and KEDA only looks at the offset.
+            // kafka-go reports the fault together with an offset of -1 or 0, and KEDA only reads the offset.
             TriggerKind::ApacheKafka => (
                 offsets.committed.unwrap_or(None),
                 offsets.end.unwrap_or_default(),
@@ -240,8 +240,8 @@ fn limited(trigger: &KafkaTrigger, sum: KedaReading) -> KedaReading {
     }
 }
 
-/// The number of replicas that `ensureEvenDistributionOfPartitions` asks for: the smallest divisor of the number of
-/// partitions that is enough for the lag, or that number if none is.
+/// The number of replicas by `ensureEvenDistributionOfPartitions`: the smallest divisor of the number of partitions
+/// that is enough for the lag, or that number if none is.
 #[must_use]
 pub fn even_divisor(lag: i64, partitions: u64, threshold: i64) -> u64 {
     let most_lag = |replicas: u64| {
@@ -303,7 +303,8 @@ pub fn replicas(
         .clamp(least, bounds.max.max(least))
 }
 
-/// What an HPA with `current` replicas asks for by the value of one trigger with `metricType: AverageValue`.
+/// The replicas that an HPA with `current` replicas proposes for the value of one trigger with `metricType:
+/// AverageValue`.
 #[must_use]
 pub fn hpa_replicas(
     trigger: &KafkaTrigger,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::scaled_object::{AuthenticationRef, AuthenticationSpec};
 use crate::model::units::untrusted_text::{Printable, cut_message};
 
-/// Maximum number of TriggerAuthentications. Where there are more, a missing one is one that was not read.
+/// Maximum number of TriggerAuthentications. Where there are more, a missing one may be one that was not read.
 pub const MAX_AUTHENTICATIONS: usize = 4096;
 
 /// Maximum number of them in one namespace, so that a few namespaces leave room for the others.
@@ -54,7 +54,7 @@ pub struct AuthenticationKey {
 }
 
 impl AuthenticationKey {
-    /// What a trigger of a ScaledObject in `namespace` refers to.
+    /// The object to which a trigger of a ScaledObject in `namespace` refers.
     #[must_use]
     pub fn new(reference: &AuthenticationRef, namespace: &str) -> Self {
         let is_of_cluster = reference.kind.as_deref() == Some("ClusterTriggerAuthentication");
@@ -202,8 +202,8 @@ impl Authentications {
     }
 }
 
-/// Where the parameters of a login come from, such as `username and password from Secret kafka`. What the sources hold
-/// is not read.
+/// Where the parameters of a login come from, such as `username and password from Secret kafka`. The contents of the
+/// sources are not read.
 #[must_use]
 pub fn describe_sources(spec: &AuthenticationSpec) -> Arc<str> {
     let mut from: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -307,13 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_authentication_is_told_from_one_that_was_not_read() {
+    fn a_missing_authentication_differs_from_an_unread_one() {
         let key = |namespace: Option<&str>| AuthenticationKey {
             namespace: namespace.map(Into::into),
             name: "kafka".into(),
         };
         let mut all = Authentications::default();
-        let told = |all: &Authentications, namespace: Option<&str>| {
+        let describe = |all: &Authentications, namespace: Option<&str>| {
             let login = ObservedLogin {
                 keda: LoginKind::from_properties(Some("SSL"), None),
                 authentication: Some(key(namespace)),
@@ -321,22 +321,22 @@ mod tests {
             };
             all.describe(&login, "main")
         };
-        let (text, problem) = told(&all, Some("shop"));
+        let (text, problem) = describe(&all, Some("shop"));
         let expected = "KEDA logs in to Kafka cluster main with SSL (by TriggerAuthentication kafka, which lagwise has not read), lagwise with PLAINTEXT";
         assert_eq!((text.as_str(), problem), (expected, None));
         let shop = AuthenticationScope::Namespaced(Some("shop".into()));
         all.replace(&shop, [(key(Some("shop")), "ca from Secret ca".into())]);
-        let (text, _) = told(&all, Some("shop"));
+        let (text, _) = describe(&all, Some("shop"));
         assert!(
             text.contains("(ca from Secret ca, by TriggerAuthentication kafka)"),
             "{text}"
         );
-        assert!(told(&all, Some("pay")).1.is_none());
-        assert!(told(&all, None).1.is_none());
+        assert!(describe(&all, Some("pay")).1.is_none());
+        assert!(describe(&all, None).1.is_none());
         all.replace(&AuthenticationScope::Cluster, []);
         all.replace(&shop, []);
         for namespace in [None, Some("shop")] {
-            let (_, problem) = told(&all, namespace);
+            let (_, problem) = describe(&all, namespace);
             assert!(
                 problem
                     .unwrap()
@@ -344,12 +344,12 @@ mod tests {
             );
         }
         all.replace(&AuthenticationScope::Namespaced(None), []);
-        assert!(told(&all, Some("pay")).1.is_some());
+        assert!(describe(&all, Some("pay")).1.is_some());
         all.insert(key(Some("pay")), "no parameters".into());
-        assert!(told(&all, Some("pay")).1.is_none());
+        assert!(describe(&all, Some("pay")).1.is_none());
         all.remove(&key(Some("pay")));
-        assert!(told(&all, Some("pay")).1.is_some());
-        // Of more than fit, some are left out, also after one of the others is gone.
+        assert!(describe(&all, Some("pay")).1.is_some());
+        // Where there are too many, some are left out, also after others have been removed.
         let numbered = |number: usize| AuthenticationKey {
             namespace: Some("large".into()),
             name: number.to_string().into(),
@@ -357,12 +357,12 @@ mod tests {
         for number in 0..MAX_IN_NAMESPACE {
             all.insert(numbered(number), "no parameters".into());
         }
-        assert!(told(&all, Some("pay")).1.is_some());
+        assert!(describe(&all, Some("pay")).1.is_some());
         all.insert(numbered(MAX_IN_NAMESPACE), "no parameters".into());
         all.remove(&numbered(0));
-        assert!(told(&all, Some("pay")).1.is_none());
+        assert!(describe(&all, Some("pay")).1.is_none());
         // Other namespaces have room all the same.
         all.insert(key(Some("pay")), "no parameters".into());
-        assert!(told(&all, Some("pay")).0.contains("(no parameters, by"));
+        assert!(describe(&all, Some("pay")).0.contains("(no parameters, by"));
     }
 }

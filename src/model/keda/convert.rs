@@ -6,6 +6,7 @@ pub mod login;
 mod metric;
 pub mod note;
 pub mod observed;
+mod shared_selectors;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,13 +18,14 @@ use serde_json::Value;
 use self::hpa::ObjectReader;
 use self::login::ClusterLogin;
 use self::note::{Note, NoteKind};
-use super::scaled_object::KedaManifests;
+use self::shared_selectors::distinguish_hpas;
+use super::manifests::KedaManifests;
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::names;
 
-/// What the conversion depends on besides the manifests.
+/// Inputs of the conversion besides the manifests.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
     /// The namespace of manifests that set none.
@@ -56,15 +58,16 @@ pub struct ConvertedObject {
     pub source: String,
     /// The HPA; `None` if it is not converted, or to another form.
     pub hpa: Option<Value>,
-    /// The ScaledObject whose triggers ask lagwise; `None` if it is not converted, or to an HPA.
+    /// The ScaledObject whose triggers use lagwise's external scaler; `None` if it is not converted, or is converted to
+    /// an HPA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaled_object: Option<Value>,
-    /// What a person must know, the most important first.
+    /// Notes for the user, the most important first.
     pub notes: Vec<Note>,
 }
 
 impl ConvertedObject {
-    /// What it is converted to; `None` if it is not.
+    /// The converted HPA; `None` if it is not converted to one.
     #[must_use]
     pub fn result(&self) -> Option<&Value> {
         self.hpa.as_ref().or(self.scaled_object.as_ref())
@@ -159,6 +162,7 @@ pub fn convert(manifests: &KedaManifests, options: &ConvertOptions) -> Conversio
             notes,
         });
     }
+    distinguish_hpas(&mut objects);
     for (source, job) in &manifests.scaled_jobs {
         let text = "a ScaledJob starts a Job for each message or batch, which an HPA cannot: leave it to KEDA, or run a Deployment instead";
         objects.push(ConvertedObject {
@@ -240,7 +244,7 @@ fn cluster_name(servers: &str) -> &str {
 #[derive(Debug, Default)]
 struct UniqueNames {
     taken: HashSet<String>,
-    /// How often each name was asked for.
+    /// How often each name was requested.
     uses: HashMap<String, u32>,
 }
 

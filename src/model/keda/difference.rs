@@ -1,6 +1,4 @@
-//! Why KEDA and lagwise come to different numbers of replicas for one group.
-
-mod label;
+//! Reasons for which KEDA and lagwise derive different numbers of replicas for one group.
 
 use std::fmt;
 
@@ -30,7 +28,7 @@ pub enum Difference {
     TopicsAddedUp { partitions: u64, useful: u32 },
     /// Each replica has several members, which KEDA does not know.
     Threads { threads: u32 },
-    /// The HPA's tolerance keeps the replicas below what KEDA's value stands for.
+    /// The HPA's tolerance keeps the replicas below those of KEDA's value.
     WithinTolerance { replicas: u32, wanted: u32 },
     /// KEDA rounds up to divisors of the number of partitions, lagwise to all numbers that share them evenly.
     EvenSteps { keda: u32, lagwise: u32 },
@@ -58,6 +56,31 @@ pub enum Difference {
     KedaFails { why: String },
     /// lagwise has no value.
     LagwiseUnknown,
+}
+
+impl Difference {
+    /// Its name in metrics and sums.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::OneBeyondPartitions { .. } => "one_beyond_partitions",
+            Self::Unlimited { .. } => "unlimited",
+            Self::TopicsAddedUp { .. } => "topics_added_up",
+            Self::Threads { .. } => "threads",
+            Self::WithinTolerance { .. } => "within_tolerance",
+            Self::EvenSteps { .. } => "even_steps",
+            Self::PartitionsWithLag { .. } => "partitions_with_lag",
+            Self::Uncommitted { .. } => "uncommitted",
+            Self::Deleted { .. } => "deleted",
+            Self::Residual { .. } => "residual",
+            Self::Stuck { .. } => "stuck",
+            Self::OpenTransactions { .. } => "open_transactions",
+            Self::Persistent { .. } => "persistent",
+            Self::Inactive { .. } => "inactive",
+            Self::KedaFails { .. } => "keda_fails",
+            Self::LagwiseUnknown => "lagwise_unknown",
+        }
+    }
 }
 
 impl fmt::Display for Difference {
@@ -138,7 +161,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What both make of one group.
+/// The results of KEDA and lagwise for one group.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison<'a> {
     pub trigger: &'a KafkaTrigger,
@@ -154,7 +177,7 @@ pub struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// The replicas that KEDA's HPA asks for; `None` if the trigger fails. 0 if the trigger is inactive.
+    /// The replicas that KEDA's HPA proposes; `None` if the trigger fails. 0 if the trigger is inactive.
     #[must_use]
     pub fn keda_replicas(&self) -> Option<u32> {
         let reading = self.keda.ok()?;
@@ -164,7 +187,7 @@ impl Comparison<'_> {
         })
     }
 
-    /// The replicas that lagwise asks for; `None` if they are unknown.
+    /// The replicas that lagwise proposes; `None` if they are unknown.
     #[must_use]
     pub fn lagwise_replicas(&self) -> Option<u32> {
         self.lagwise?.desired

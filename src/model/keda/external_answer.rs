@@ -21,7 +21,7 @@ pub struct ExternalAnswer {
 /// Why a trigger has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
-    /// Nobody has asked for it before, or it has changed since.
+    /// It was not requested before, or has changed since.
     #[error(
         "lagwise has not read the group of this trigger yet. If this persists: the triggers of a ScaledObject for the same \
          group need the same settings in their metadata"

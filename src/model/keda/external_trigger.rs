@@ -2,7 +2,7 @@
 //! HPA that KEDA keeps for the ScaledObject.
 //!
 //! Metadata has the settings of annotations, read by the same table, with keys as KEDA spells them: `threads-per-replica`
-//! is `threadsPerReplica`. Whoever may write ScaledObjects writes it.
+//! is `threadsPerReplica`. It is written by every user who may write ScaledObjects.
 
 mod metadata;
 
@@ -35,7 +35,7 @@ pub struct ExternalTrigger {
     pub hpa: HpaKey,
     /// The metric of lagwise that the trigger stands for.
     pub metric: Metric,
-    /// What this HPA would ask for if it used the metric itself.
+    /// The HPA as if it used the metric itself.
     pub external: ExternalMetric,
     /// Lag up to which the trigger is not active.
     pub activation: Lag,
@@ -133,7 +133,7 @@ impl ExternalTrigger {
             cluster
                 .transpose()?
                 .map(|cluster| (label::CLUSTER, cluster)),
-            // So that another HPA of the namespace may ask for the same group with another target.
+            // So that another HPA of the namespace may use the same group with another target.
             Some((label::HPA, &*hpa.name)),
         ];
         let labels = labels.into_iter().flatten();
@@ -165,7 +165,7 @@ impl ExternalTrigger {
         metadata.map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Lag per replica, or 1 where replicas are asked for.
+    /// Lag per replica, or 1 for the metric of replicas.
     #[must_use]
     pub fn target(&self) -> Milli {
         match self.external.target {
@@ -180,7 +180,7 @@ impl ExternalTrigger {
         hpa_controller(&self.scaled_object)
     }
 
-    /// Whether both are versions of the same trigger: they ask for the same metric of the same group and topic.
+    /// Whether both are versions of the same trigger: they have the same metric of the same group and topic.
     #[must_use]
     pub fn replaces(&self, other: &Self) -> bool {
         let this = (&self.hpa, &self.scaled_object, &self.external.name);

@@ -1,4 +1,4 @@
-//! The triggers that KEDA asks for, as metrics of the HPAs that it keeps.
+//! The triggers that KEDA requests, as metrics of KEDA's HPAs.
 //!
 //! With these metrics, such an HPA is a target like any other: it is within tenancy and budgets, and it has a ceiling, a
 //! status and findings. Nothing is written to it, since KEDA owns it.
@@ -12,7 +12,7 @@ use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::facts::{HpaFacts, HpaMap, ScaleTarget};
 use crate::model::units::hpa_key::HpaKey;
 
-/// How long a trigger is kept after its last request. KEDA asks at every `pollingInterval`, 30 s by default.
+/// How long a trigger is kept after its last request. KEDA sends a request at every `pollingInterval`, 30 s by default.
 const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// Maximum number of ScaledObjects.
@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Maximum number of triggers of one ScaledObject.
 const MAX_TRIGGERS: usize = 16;
 
-/// The triggers of ScaledObjects that were asked for lately, by HPA.
+/// The triggers of ScaledObjects with recent requests, by HPA.
 #[derive(Debug, Default)]
 pub struct ExternalTriggers(BTreeMap<HpaKey, ScaledObjectTriggers>);
 
@@ -34,7 +34,7 @@ struct ScaledObjectTriggers {
     triggers: Vec<(Arc<ExternalTrigger>, Instant)>,
     /// Memory of the triggers.
     bytes: usize,
-    /// The HPA with the metrics, and what it was made from.
+    /// The HPA with the metrics, and its inputs.
     made: Option<(Option<Arc<HpaFacts>>, Arc<HpaFacts>)>,
 }
 
@@ -42,13 +42,13 @@ impl ExternalTriggers {
     /// Records that a trigger is asked for at `now`. Returns whether it is new or differs from its former version.
     pub fn insert(&mut self, trigger: Arc<ExternalTrigger>, now: Instant) -> bool {
         if !self.0.contains_key(&trigger.hpa) && self.0.len() >= MAX_SCALED_OBJECTS {
-            self.make_room(|_| 1);
+            self.evict_largest(|_| 1);
         }
         let of_hpa = self.0.entry(trigger.hpa.clone()).or_default();
         let is_changed = of_hpa.insert(trigger, now);
         if is_changed {
             while self.bytes() > MAX_BYTES {
-                self.make_room(|of_hpa| of_hpa.bytes);
+                self.evict_largest(|of_hpa| of_hpa.bytes);
             }
         }
         is_changed
@@ -59,9 +59,9 @@ impl ExternalTriggers {
         bytes.fold(0, usize::saturating_add)
     }
 
-    /// Forgets the ScaledObject that was not asked for longest, of the namespace whose ScaledObjects have the largest size
-    /// together: no namespace can use up the room of others.
-    fn make_room(&mut self, size: impl Fn(&ScaledObjectTriggers) -> usize) {
+    /// Forgets the ScaledObject with the oldest request, of the namespace whose ScaledObjects are the largest together,
+    /// so that no namespace can use up the room of others.
+    fn evict_largest(&mut self, size: impl Fn(&ScaledObjectTriggers) -> usize) {
         let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
         for (key, of_hpa) in &self.0 {
             let sum = sizes.entry(&key.namespace).or_default();
@@ -79,7 +79,7 @@ impl ExternalTriggers {
         }
     }
 
-    /// Forgets the triggers that were not asked for lately. Returns whether there were any.
+    /// Forgets the triggers without a recent request. Returns whether there were any.
     pub fn expire(&mut self, now: Instant) -> bool {
         let mut is_changed = false;
         self.0.retain(|_, of_hpa| {
@@ -142,7 +142,7 @@ impl ScaledObjectTriggers {
         true
     }
 
-    /// Takes in that the triggers have changed.
+    /// Records that the triggers have changed.
     fn update(&mut self) {
         let bytes = self.triggers.iter().map(|(trigger, _)| trigger.bytes());
         self.bytes = bytes.fold(0, usize::saturating_add);

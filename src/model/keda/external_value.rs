@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use crate::model::units::quantity::Milli;
 
 /// The largest number of thousandths that is used. Up to it, KEDA's arithmetic has more than the precision that it needs.
-const MOST: u64 = 1 << 50;
+const MAX_VALUE: u64 = 1 << 50;
 
 /// The number from which KEDA computes exactly these thousandths.
 #[must_use]
@@ -16,7 +16,7 @@ pub fn as_float(amount: Milli) -> f64 {
     // Such whole numbers are exact as floating-point numbers.
     let thousandths: f64 = amount
         .thousandths()
-        .min(MOST)
+        .min(MAX_VALUE)
         .to_string()
         .parse()
         .unwrap_or(0.0);
@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    /// What KEDA makes of a number: `int64(value * 1000)`.
+    /// KEDA's conversion of a number: `int64(value * 1000)`.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -72,11 +72,11 @@ mod tests {
 
     #[test]
     fn keda_computes_the_same_thousandths() {
-        for thousandths in (0..200_000).chain([8_039, 1_001, 16_097, MOST - 1, MOST]) {
+        for thousandths in (0..200_000).chain([8_039, 1_001, 16_097, MAX_VALUE - 1, MAX_VALUE]) {
             let float = as_float(milli(thousandths));
             assert_eq!(in_keda(float), thousandths, "{float}");
         }
-        assert!(in_keda(as_float(milli(u64::MAX))) <= MOST);
+        assert!(in_keda(as_float(milli(u64::MAX))) <= MAX_VALUE);
     }
 
     proptest! {

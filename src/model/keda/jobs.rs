@@ -34,7 +34,7 @@ pub enum JobStrategy {
     Custom { deduction: i32, running_part: f64 },
     /// Less those that are pending: for queues that show a message no more once a Job has taken it.
     Accurate,
-    /// As many as may run at once, as long as there is one message for each.
+    /// As many as may run at the same time, if there is at least one message for each.
     Eager,
 }
 
@@ -59,7 +59,7 @@ pub struct ScalingStrategy {
     pub multiple_scalers_calculation: Option<String>,
 }
 
-/// What the triggers ask for at one poll.
+/// Demand of the triggers at one poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueueDemand {
     /// Messages in the queue.
@@ -105,7 +105,7 @@ impl JobRules {
         self.min
     }
 
-    /// What the triggers ask for. Those that fail are left out, as KEDA does.
+    /// Demand of the triggers. Triggers that fail are left out, as in KEDA.
     #[must_use]
     pub fn demand(&self, readings: &[(&KafkaTrigger, &KedaReading)]) -> QueueDemand {
         let most = f64::from(self.beyond_min);
@@ -146,7 +146,7 @@ impl JobRules {
         }
     }
 
-    /// The Jobs that KEDA starts at a poll, while so many are there and so many of them have no running pod yet.
+    /// The Jobs that KEDA starts at a poll, for this number of existing Jobs and of those without a running pod.
     #[must_use]
     pub fn to_start(&self, demand: QueueDemand, unfinished: u32, pending: u32) -> u32 {
         if !demand.is_active {

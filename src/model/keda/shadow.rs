@@ -1,15 +1,15 @@
-//! KEDA's number of replicas and lagwise's beside one another, for workloads that KEDA scales.
+//! Compares KEDA's replicas with lagwise's, for workloads that KEDA scales.
 //!
 //! Each ScaledObject becomes the HPA that lagwise would have in its place ([`objects`]). With its metrics, KEDA's own HPA
-//! is a target like any other: it is within tenancy and budgets, and has a status and an explanation. At each look the
-//! [`ledger`] computes both numbers from the same readings and adds up what they come to ([`report`]).
+//! is a target like any other: tenancy and budgets apply, and it has a status and an explanation. At each sample the
+//! [`ledger`] computes both numbers from the same readings and sums them up ([`report`]).
 
 pub mod ledger;
-mod looks;
 mod merge;
 pub mod objects;
 mod observed_set;
 pub mod report;
+mod samples;
 mod virtual_scale;
 
 use std::collections::BTreeSet;

@@ -95,12 +95,32 @@ impl PartitionLimitation {
     }
 }
 
+impl KafkaTrigger {
+    /// Approximate memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let topics = self.topics.iter();
+        let topics = topics.map(|topic| topic.as_str().len().saturating_add(TOPIC_OVERHEAD_BYTES));
+        let group = self.group.as_ref().map_or(0, String::len);
+        let ranges = self
+            .partitions
+            .as_ref()
+            .map_or(0, |PartitionLimitation(ranges)| ranges.len());
+        let ranges = ranges.saturating_mul(size_of::<(i32, i32)>());
+        let all = topics.chain([group, ranges]);
+        all.fold(size_of::<Self>(), usize::saturating_add)
+    }
+}
+
+/// Memory of a topic besides its name.
+const TOPIC_OVERHEAD_BYTES: usize = 32;
+
 /// An option for which KEDA refuses the trigger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TriggerProblem {
     /// The option's name.
     pub key: &'static str,
-    /// What is wrong, and what is allowed, without a full stop.
+    /// The problem, and the allowed values, without a full stop.
     pub problem: String,
 }
 

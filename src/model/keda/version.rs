@@ -1,4 +1,4 @@
-//! The version of KEDA, as far as its Kafka triggers depend on it.
+//! Version of KEDA, and the features of Kafka triggers that depend on it.
 
 use std::fmt;
 

@@ -28,12 +28,13 @@ const MISSING_GRACE_PERIOD: Duration = Duration::from_secs(60);
 /// recreated.
 const KEEP_UNUSED_GROUPS: Duration = Duration::from_secs(3600);
 
-/// Maximum number of such groups, and of their partitions. An HPA writer could ask for other groups every second.
+/// Maximum number of such groups, and of their partitions. A user who may write HPAs could name other groups every
+/// second.
 const MAX_UNUSED_GROUPS: usize = 2_000;
 const MAX_UNUSED_PARTITIONS: usize = 100_000;
 
 /// How often histories that are no longer needed are dropped.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Which groups an observation covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl ClusterHistory {
             .collect();
         let before = Arc::clone(&self.current);
         // Keep groups that were read out of turn after this sweep started: its plan does not have them.
-        let is_newer = |group: &GroupSnapshot| group.asked.monotonic > started.monotonic;
+        let is_newer = |group: &GroupSnapshot| group.requested_at.monotonic > started.monotonic;
         let names = group_names.as_deref().map(|names| {
             let without_commit = observed.iter().filter(|group| group.has_no_commit());
             let comparison = NameComparison::new(names, without_commit.count(), self.times_listed);
@@ -155,7 +156,7 @@ impl ClusterHistory {
             traffic,
             groups,
         });
-        if scope == Scope::Whole && self.pruned.elapsed(now) >= PRUNE_EVERY {
+        if scope == Scope::Whole && self.pruned.elapsed(now) >= PRUNE_INTERVAL {
             self.pruned = now.into();
             self.prune(&topics, now);
         }
@@ -217,7 +218,7 @@ impl ClusterHistory {
                 Some(log) if log.id.is_some() && earlier.id.is_some() && log.id != earlier.id => {
                     others.insert(name);
                 }
-                Some(log) => log.recall(&earlier),
+                Some(log) => log.restore(&earlier),
                 None => {
                     self.logs.insert(name, earlier);
                 }
@@ -230,27 +231,27 @@ impl ClusterHistory {
                 let (log, states) = (self.logs.get(topic), earlier.topics.get_mut(topic));
                 let logs = log.map(|log| log.partitions.as_slice()).unwrap_or_default();
                 for (state, log) in states.into_iter().flatten().zip(logs) {
-                    // The topic was recreated since: the saved state belongs to neither the present log
-                    // nor the one before.
+                    // The topic was recreated since: the saved state belongs to neither the current log nor the
+                    // previous one.
                     let back = if others.contains(topic) { 2 } else { 0 };
                     *state = state.with_epoch(log.epoch.wrapping_sub(back));
                 }
             }
             let id = GroupId::from(id.as_str());
-            self.groups.entry(id).or_default().recall(earlier, now);
+            self.groups.entry(id).or_default().restore(earlier, now);
         }
     }
 
     /// Drops groups that are no longer part of the sweep, and deleted topics.
     fn prune(&mut self, read: &SharedTopics, now: Now) {
         let (logs, current) = (&self.logs, &self.current);
-        let is_gone = |topic: &TopicName| {
+        let is_deleted = |topic: &TopicName| {
             let missing = logs.get(topic).and_then(|log| log.missing);
             missing.is_some_and(|since| since.elapsed(now) >= MISSING_GRACE_PERIOD)
         };
         self.groups.retain(|id, group| {
-            group.topics.retain(|topic, _| !is_gone(topic));
-            current.groups.contains_key(id) || group.asked.elapsed(now) < KEEP_UNUSED_GROUPS
+            group.topics.retain(|topic, _| !is_deleted(topic));
+            current.groups.contains_key(id) || group.requested_at.elapsed(now) < KEEP_UNUSED_GROUPS
         });
         self.drop_excess_unused(now);
         let named: BTreeSet<_> = self.groups.values().flat_map(|g| g.topics.keys()).collect();
@@ -267,7 +268,7 @@ impl ClusterHistory {
             .map(|(id, group)| {
                 let partitions = group.topics.values().map(|states| states.len());
                 let partitions = partitions.fold(0, usize::saturating_add);
-                (group.asked.elapsed(now), partitions, id.clone())
+                (group.requested_at.elapsed(now), partitions, id.clone())
             })
             .collect();
         unused.sort();

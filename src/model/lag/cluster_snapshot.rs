@@ -115,7 +115,7 @@ fn broker_reasons(brokers: &[&BrokerFault]) -> String {
 #[derive(Clone, Debug)]
 pub struct GroupSnapshot {
     /// When the last reading was requested.
-    pub asked: Moment,
+    pub requested_at: Moment,
     /// Whether all topics with a committed offset are included, not only the named ones.
     pub discovered: bool,
     /// Why the last reading failed as a whole.
@@ -131,7 +131,8 @@ pub struct GroupSnapshot {
     pub listing: Option<Arc<TopicListing>>,
     /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
-    /// Topics on which it has commits from earlier times: its members do not read them, and nobody names them. Sorted.
+    /// Topics on which it has commits from earlier times: its members do not read them, and no target names them.
+    /// Sorted.
     pub left: Box<[TopicName]>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
@@ -175,7 +176,7 @@ impl GroupSnapshot {
         listed.is_some_and(|topics| topics.contains(topic)) && !self.remembered.ignores(topic)
     }
 
-    /// Whether nothing shows that it reads its topics: it has no committed offset on them, and neither has nor had a member.
+    /// Whether nothing shows that the group exists: it has no committed offset on its topics, and never had a member.
     /// `false` if any of that is unknown. With named topics, commits on others do not count, because they are not read.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
@@ -250,12 +251,11 @@ pub struct TopicLag {
     pub lags: Box<[Result<PartitionLag, Fault>]>,
     /// Sums over all partitions.
     pub summary: TopicSummary,
-    /// What the ages of the lag are computed from. They are computed on demand, because few readers need
-    /// them, and not after every sweep.
+    /// Inputs of the ages of the lag. The ages are computed on demand, because few readers need them.
     pub(super) age_basis: LagAgeBasis,
 }
 
-/// What the ages of a topic's lag are computed from.
+/// Inputs of the ages of a topic's lag.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LagAgeBasis {
     /// When the topic was read.

@@ -76,7 +76,7 @@ impl GroupSummary {
                         let age = read.partition_age(partition);
                         summary.age = summary.age.zip(age).map(|(a, b)| a.or_older(b));
                         let throughput =
-                            earlier.and_then(|e| Throughput::between(e, read, partition));
+                            earlier.and_then(|e| Throughput::between(&**e, read, partition));
                         let left = throughput.and_then(|t| t.time_to_drain(lag));
                         // The slowest partition decides.
                         summary.time_to_drain =

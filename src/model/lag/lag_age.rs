@@ -10,7 +10,7 @@ use crate::model::units::newtypes::Offset;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagAge(NonZeroU32);
 
-const LONGEST_MILLIS: u32 = (1 << 31) - 2;
+const MAX_MILLIS: u32 = (1 << 31) - 2;
 
 impl LagAge {
     /// An exact age.
@@ -27,8 +27,8 @@ impl LagAge {
 
     fn new(millis: u64, is_bound: bool) -> Self {
         let (millis, is_bound) = match u32::try_from(millis) {
-            Ok(millis) if millis <= LONGEST_MILLIS => (millis, is_bound),
-            _ => (LONGEST_MILLIS, true),
+            Ok(millis) if millis <= MAX_MILLIS => (millis, is_bound),
+            _ => (MAX_MILLIS, true),
         };
         let packed = (millis << 1) | u32::from(is_bound);
         Self(NonZeroU32::MIN.saturating_add(packed))
@@ -267,7 +267,7 @@ impl EndRing {
         }
     }
 
-    /// Makes room for added partitions, of whose past nothing is known.
+    /// Adds the new partitions, whose past is unknown.
     fn grow(&mut self, partitions: usize) {
         if partitions <= self.partitions {
             return;
@@ -309,13 +309,19 @@ impl EndRing {
 
 /// Time at which the log-end offset passed `offset`, if it grew evenly between two samples.
 fn interpolated(earlier: (u64, i64), later: (u64, i64), offset: i64) -> u64 {
-    let part = u128::from(offset.abs_diff(earlier.1));
-    let whole = u128::from(later.1.abs_diff(earlier.1)).max(1);
-    let took = u128::from(later.0.saturating_sub(earlier.0));
-    let passed = took.saturating_mul(part).checked_div(whole).unwrap_or(0);
-    earlier
-        .0
-        .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    let part = offset.abs_diff(earlier.1);
+    let whole = later.1.abs_diff(earlier.1).max(1);
+    let took = later.0.saturating_sub(earlier.0);
+    // Division of 128 bits takes much longer, and there is one for each partition of each group.
+    let passed = match took.checked_mul(part) {
+        Some(product) => product.checked_div(whole).unwrap_or(0),
+        None => {
+            let product = u128::from(took).saturating_mul(u128::from(part));
+            let passed = product.checked_div(u128::from(whole)).unwrap_or(0);
+            u64::try_from(passed).unwrap_or(u64::MAX)
+        }
+    };
+    earlier.0.saturating_add(passed)
 }
 
 #[cfg(test)]
@@ -326,6 +332,20 @@ mod tests {
 
     fn ends(ends: &[i64]) -> impl ExactSizeIterator<Item = Option<Offset>> {
         ends.iter().map(|end| Some(Offset(*end)))
+    }
+
+    #[test]
+    fn times_are_interpolated_between_any_numbers() {
+        for ((earlier, later), offset, expected) in [
+            (((1000, 0), (2000, 10)), 5, 1500),
+            (((1000, 10), (2000, 10)), 10, 1000),
+            (((0, 0), (1 << 40, 1 << 40)), 1 << 39, 1 << 39),
+            (((0, 0), (u64::MAX, i64::MAX)), i64::MAX, u64::MAX),
+            (((500, 0), (1 << 62, i64::MAX)), i64::MAX / 2, 1 << 61),
+        ] {
+            let passed = interpolated(earlier, later, offset);
+            assert!(passed.abs_diff(expected) <= 500, "{passed} {expected}");
+        }
     }
 
     fn ring(samples: &[(u64, i64)]) -> EndRing {
@@ -421,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_stays_one_after_samples_were_thinned_out() {
+    fn a_lower_bound_remains_one_after_samples_were_thinned_out() {
         let mut ring = ring(&[(0, 100), (5000, 100)]);
         for at in (600_000..2_000_000).step_by(5000) {
             ring.push(at, ends(&[101]));

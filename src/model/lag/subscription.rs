@@ -46,8 +46,8 @@ impl Subscription {
     }
 }
 
-/// Of topics with commits of a group that nobody names, those that are not in its `subscription`, which is only asked for
-/// if there are any. None if the subscription is not wholly known.
+/// Of the topics with commits of a group that no target names, those that are not in its `subscription`, which is only
+/// called if there are any. None if the subscription is not completely known.
 pub(super) fn left_topics<'a>(
     unnamed: impl Iterator<Item = &'a TopicName>,
     subscription: impl FnOnce() -> Subscription,
@@ -93,7 +93,7 @@ impl RememberedGroup {
         *self == Self::default()
     }
 
-    /// Fills what is unknown here from `earlier`.
+    /// Fills unknown facts from `earlier`.
     #[must_use]
     pub fn or(&self, earlier: &Self) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl RememberedGroup {
             } else if reads.is_all {
                 bounded(reads.topics.iter().map(ToString::to_string).collect())
             } else if description.state == GroupState::Rebalancing {
-                // Meanwhile the broker does not report what members subscribe to.
+                // During that time the broker does not report what members subscribe to.
                 self.with_topics(reads.topics.iter())
             } else {
                 None
@@ -150,7 +150,7 @@ impl RememberedGroup {
 #[serde(rename_all = "snake_case")]
 pub enum IgnoredTopics {
     Some(BTreeSet<String>),
-    /// More than [`REMEMBERED_TOPICS`]: the pattern says little about what the members read.
+    /// More than [`REMEMBERED_TOPICS`]: the pattern does not show which of them the members read.
     All,
 }
 
@@ -201,7 +201,7 @@ impl RememberedGroup {
         let before = match &self.ignored {
             IgnoredTopics::Some(topics) => Some(topics),
             IgnoredTopics::All if listed.peek().is_none() => return IgnoredTopics::All,
-            // What is listed now has all of them, and they may be few again.
+            // The current listing has all of them, and there may be fewer now.
             IgnoredTopics::All => None,
         };
         let all = before

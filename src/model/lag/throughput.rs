@@ -3,7 +3,28 @@
 use std::time::Duration;
 
 use super::cluster_snapshot::TopicLag;
-use crate::model::units::newtypes::{Lag, Offset};
+use crate::model::kafka::observation::TopicOffsets;
+use crate::model::kafka::offset_column::CommittedOffsets;
+use crate::model::units::newtypes::{Lag, Moment, Offset};
+
+/// Offsets of a topic and of a group on it.
+#[derive(Clone, Copy, Debug)]
+pub struct OffsetReading<'a> {
+    /// When they were read.
+    pub read: Moment,
+    pub log: &'a TopicOffsets,
+    pub committed: &'a CommittedOffsets,
+}
+
+impl<'a> From<&'a TopicLag> for OffsetReading<'a> {
+    fn from(lag: &'a TopicLag) -> Self {
+        Self {
+            read: lag.read,
+            log: &lag.offsets,
+            committed: &lag.committed,
+        }
+    }
+}
 
 /// Messages written and consumed between two readings, on one partition or on several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,16 +41,22 @@ impl Throughput {
     /// Compares two readings of a partition. `None` if one of the four offsets is unknown, the group has no committed
     /// offset, an offset went backwards (the offsets were reset, or the topic was recreated), or no time has passed.
     #[must_use]
-    pub fn between(before: &TopicLag, after: &TopicLag, partition: usize) -> Option<Self> {
+    pub fn between<'a>(
+        before: impl Into<OffsetReading<'a>>,
+        after: &'a TopicLag,
+        partition: usize,
+    ) -> Option<Self> {
+        let (before, after) = (before.into(), OffsetReading::from(after));
         let elapsed = after.read.since(&before.read);
-        let known_ids = before.offsets.id.zip(after.offsets.id);
+        let known_ids = before.log.id.zip(after.log.id);
         if elapsed.is_zero() || known_ids.is_some_and(|(old, new)| old != new) {
             return None;
         }
-        let end = |lag: &TopicLag| lag.offsets.ends.get(partition)?.ok();
-        let committed = |lag: &TopicLag| lag.committed.get(partition)?.ok()?;
-        let growth =
-            |of: &dyn Fn(&TopicLag) -> Option<Offset>| of(after)?.distance_from(of(before)?);
+        let end = |reading: OffsetReading<'_>| reading.log.ends.get(partition)?.ok();
+        let committed = |reading: OffsetReading<'_>| reading.committed.get(partition)?.ok()?;
+        let growth = |of: &dyn Fn(OffsetReading<'_>) -> Option<Offset>| {
+            of(after)?.distance_from(of(before)?)
+        };
         Some(Self {
             produced: growth(&end)?,
             consumed: growth(&committed)?,
@@ -67,7 +94,7 @@ impl Throughput {
         messages.0 as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Time until this lag is gone at these rates; `None` if it does not shrink.
+    /// Time until this lag is 0 at these rates; `None` if it does not shrink.
     #[must_use]
     pub fn time_to_drain(self, lag: Lag) -> Option<Duration> {
         if lag == Lag(0) {
@@ -110,7 +137,7 @@ mod tests {
     }
 
     fn throughput(before: PartitionReading, after: PartitionReading) -> Option<Throughput> {
-        Throughput::between(&reading(0, before, None), &reading(10, after, None), 0)
+        Throughput::between(&*reading(0, before, None), &reading(10, after, None), 0)
     }
 
     fn ok(committed: i64, end: i64) -> PartitionReading {
@@ -138,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_or_went_backwards_has_no_rate() {
+    fn unknown_and_decreasing_offsets_have_no_rate() {
         let unknown = Err(Fault::LeaderUnknown);
         for (before, after) in [
             ((0, Ok(None), Ok(100)), ok(10, 100)),
@@ -152,9 +179,9 @@ mod tests {
             assert_eq!(throughput(before, after), None, "{before:?} {after:?}");
         }
         let one = reading(0, ok(10, 100), None);
-        assert_eq!(Throughput::between(&one, &one, 0), None, "no time passed");
+        assert_eq!(Throughput::between(&*one, &one, 0), None, "no time passed");
         assert_eq!(
-            Throughput::between(&one, &reading(5, ok(10, 100), None), 1),
+            Throughput::between(&*one, &reading(5, ok(10, 100), None), 1),
             None,
             "no such partition"
         );
@@ -164,9 +191,9 @@ mod tests {
     fn a_recreated_topic_has_no_rate() {
         let before = reading(0, ok(10, 100), Some(1));
         let same = reading(10, ok(20, 200), Some(1));
-        assert!(Throughput::between(&before, &same, 0).is_some());
+        assert!(Throughput::between(&*before, &same, 0).is_some());
         let recreated = reading(10, ok(20, 200), Some(2));
-        assert_eq!(Throughput::between(&before, &recreated, 0), None);
+        assert_eq!(Throughput::between(&*before, &recreated, 0), None);
     }
 
     #[test]

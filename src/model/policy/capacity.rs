@@ -88,7 +88,7 @@ impl MemberProgress {
         let bounds = anchors.filter_map(|(at, before)| {
             let elapsed = now.since(*at);
             let is_used = (FLOOR_WINDOW_MIN..=window).contains(&elapsed);
-            // What a commit covers may have been processed up to one commit earlier.
+            // Messages of a commit may have been processed up to one commit earlier.
             is_used.then(|| f64::from(self.consumed - before) / (elapsed + times.longest))
         });
         let bound = bounds.fold(0.0, f64::max);

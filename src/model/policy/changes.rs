@@ -1,12 +1,8 @@
-//! Changes of the output, and what is learned from them.
+//! Changes of the output, and the state that is learned from them.
 
 use super::learned::LastChange;
-use super::settings::{DAMAGE_PRICE, PolicyRule};
 use super::up::UpTrial;
 use super::{RatePolicy, Situation};
-
-/// Arrivals in proportion to the capacity from which late messages are due to too few replicas.
-const SURPLUS: f64 = 1.2;
 
 impl RatePolicy {
     /// Records a step up, and what follows if it undoes a step down.
@@ -28,10 +24,6 @@ impl RatePolicy {
         {
             self.learned.double_hold(now);
         }
-        let exceeds = terms.arrivals_fast > SURPLUS * terms.capacity * f64::from(output);
-        if self.settings.has(PolicyRule::Damage) && exceeds {
-            self.late.get_or_insert(0.0);
-        }
         // Steps up in quick succession are judged as one.
         let pending = self
             .trial
@@ -51,7 +43,7 @@ impl RatePolicy {
             is_judged: false,
         });
         self.reaction.expect(now, replicas);
-        self.learned.last_up = now;
+        self.learned.last_needed = now;
         self.change(situation, replicas, 0.0, false);
     }
 
@@ -72,26 +64,6 @@ impl RatePolicy {
         self.learned.output = Some(replicas);
         if replicas < situation.output {
             self.reaction.forget();
-        }
-    }
-
-    /// Counts the messages that are late because there were too few replicas. Their price delays the next step down.
-    pub(super) fn count_damage(&mut self, situation: &Situation, consumed: f64) {
-        let Some(late) = &mut self.late else { return };
-        let Situation {
-            now, terms, slo, ..
-        } = *situation;
-        if situation.is_late {
-            *late += consumed;
-        }
-        let is_over = terms.age < slo / 4.0 && terms.projected_age < slo / 4.0;
-        if is_over && situation.stable_for >= 60.0 {
-            // The total begins at 0 after a restart.
-            let watched = now - self.started.unwrap_or(now);
-            let mean = self.estimates.arrivals.total() / watched.max(1.0);
-            let price = DAMAGE_PRICE * f64::from(self.ceiling) / mean.max(1e-9) * *late;
-            self.learned.add_damage(price, now);
-            self.late = None;
         }
     }
 }

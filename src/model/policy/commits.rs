@@ -46,22 +46,23 @@ impl CommitGaps {
         self.gaps.capacity().saturating_mul(2)
     }
 
-    /// Recomputes the percentiles; once a poll, after its gaps were added.
+    /// Recomputes the percentiles: after each poll that has added gaps.
     pub(super) fn measure(&mut self, scratch: &mut Vec<u16>) {
         if self.gaps.len() < GAPS_MIN {
             return;
         }
         scratch.clear();
         scratch.extend_from_slice(&self.gaps);
-        scratch.sort_unstable();
-        let at = |percent: usize| {
-            let place = scratch.len().saturating_sub(1).saturating_mul(percent) / 100;
-            scratch
-                .get(place)
-                .map(|gap| super::policy_time::compact(f64::from(*gap) / 10.0))
+        let place = |percent: usize| scratch.len().saturating_sub(1).saturating_mul(percent) / 100;
+        let (middle, high) = (place(75), place(95));
+        let (below, longest, _) = scratch.select_nth_unstable(high);
+        let longest = *longest;
+        let interval = match middle < high {
+            true => *below.select_nth_unstable(middle).1,
+            false => longest,
         };
-        self.interval = at(75);
-        self.longest = at(95);
+        let seconds = |gap: u16| Some(super::policy_time::compact(f64::from(gap) / 10.0));
+        (self.interval, self.longest) = (seconds(interval), seconds(longest));
     }
 
     /// The 75th percentile of the gaps, in seconds, if it was measured.
@@ -87,5 +88,33 @@ impl CommitGaps {
     /// Time without a commit after which a partition's lag is taken as it is, in seconds.
     pub(super) fn stale(&self) -> f64 {
         1.5 * self.longest() + 7.5
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn percentiles_are_those_of_the_sorted_gaps(tenths in proptest::collection::vec(0u16..900, 1..200)) {
+            let mut gaps = CommitGaps::default();
+            let mut scratch = Vec::new();
+            for tenth in &tenths {
+                gaps.add(f64::from(*tenth) / 10.0);
+            }
+            gaps.measure(&mut scratch);
+            let mut kept = gaps.gaps.clone();
+            kept.sort_unstable();
+            let at = |percent: usize| f64::from(kept[(kept.len() - 1) * percent / 100]) / 10.0;
+            let is_near = |found: Option<f64>, percent| match found {
+                Some(found) => (found - at(percent)).abs() < 1e-4,
+                None => kept.len() < GAPS_MIN,
+            };
+            prop_assert!(is_near(gaps.measured_interval(), 75), "{:?}", gaps);
+            prop_assert!(is_near(gaps.measured_longest(), 95), "{:?}", gaps);
+        }
     }
 }

@@ -15,7 +15,7 @@ pub struct RateDecision {
     pub before: u32,
     /// The rule that decided.
     pub rule: RateRule,
-    /// What the decision is based on; `None` if the reading was incomplete.
+    /// Inputs of the decision; `None` if the reading was incomplete.
     pub terms: Option<RateTerms>,
     /// Requirement of a step up, if one was considered.
     pub up: Option<ReplicaRequirement>,
@@ -23,10 +23,10 @@ pub struct RateDecision {
     pub down: Option<DownRequirement>,
     /// Why the number does not follow the requirement, if it does not.
     pub hold: Option<RateHold>,
-    /// The policy beside always running all replicas; `None` before an hour was observed.
+    /// Comparison with always running all replicas; `None` before an hour was observed.
     #[serde(default)]
     pub against_all: Option<StaticComparison>,
-    /// How long the last backlog was expected to last, and did; `None` before the first one.
+    /// Expected and actual time to drain the last backlog; `None` before the first one.
     #[serde(default)]
     pub drain: Option<DrainCalibration>,
 }
@@ -39,16 +39,18 @@ pub enum RateRule {
     Start,
     /// The group was not observed since a restart or an edit of the metric: the last output.
     Resumed,
-    /// Nothing is known of the capacity yet: the last output.
+    /// The capacity is not known yet: the last output.
     Watching,
     /// Offsets are missing: the last output.
     MissingOffsets,
     /// There is lag and no partition commits: the last output.
     Stalled,
-    /// No rule asks for a change.
+    /// No rule requires a change.
     Keep,
     /// Messages are or will be too old: more replicas.
     Up,
+    /// Something else keeps more replicas, and the arrivals need some of them: as many as they need.
+    Claim,
     /// The last step up did not help: back to the number before.
     Ineffective,
     /// Fewer replicas have been enough for long enough.
@@ -57,7 +59,7 @@ pub enum RateRule {
     Probe,
 }
 
-/// What a decision is based on. Rates in messages per second, times in seconds.
+/// Inputs of a decision. Rates in messages per second, times in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RateTerms {
     /// Arrivals over 20 s, without stuck partitions.

@@ -112,7 +112,7 @@ pub(super) enum StepDown {
 }
 
 impl RatePolicy {
-    /// Computes what the arrivals of three minutes and of one minute need, and records the larger.
+    /// Computes the requirements of the arrivals of three minutes and of one minute, and records the larger.
     pub(super) fn record_requirement(
         &mut self,
         situation: &Situation,
@@ -122,6 +122,9 @@ impl RatePolicy {
         let mean = self.require_down(situation, terms.arrivals_slow, self.settings.utilisation);
         let peak = self.require_down(situation, terms.arrivals_medium, PEAK_UTILISATION);
         let replicas = mean.replicas.max(peak.replicas);
+        if replicas >= situation.output {
+            self.learned.last_needed = situation.now;
+        }
         let needed = unclipped(&mean.demand).max(unclipped(&peak.demand));
         self.history
             .record(situation.now, replicas, needed, terms.capacity);
@@ -187,10 +190,6 @@ impl RatePolicy {
         }
         let price = self.settings.hold.as_secs_f64() * self.learned.hold_factor(now);
         let has_price = self.settings.has(PolicyRule::HoldPrice);
-        let damage = match self.settings.has(PolicyRule::Damage) {
-            true => self.learned.damage(now),
-            false => 0.0,
-        };
         let mut waits = None;
         let longest = HOLDS.last().copied().unwrap_or_default();
         for hold in HOLDS {
@@ -213,8 +212,9 @@ impl RatePolicy {
                 waits = Some((RateHoldReason::HoldPrice, changed + hold));
                 break;
             }
-            if (now - self.learned.last_up) * fewer < damage {
-                let until = self.learned.last_up + damage / fewer;
+            let damage = self.burst_price(situation, replicas);
+            if (now - self.learned.last_needed) * fewer < damage {
+                let until = self.learned.last_needed + damage / fewer;
                 if waits.is_none_or(|(_, earlier)| until < earlier) {
                     waits = Some((RateHoldReason::Damage, until));
                 }
@@ -246,8 +246,8 @@ impl RatePolicy {
         }
     }
 
-    /// Whether messages stay young enough if the lower bound of the capacity is all there is, until a step back up
-    /// takes effect.
+    /// Whether messages stay within the objective until a step back up takes effect, if the capacity is only its lower
+    /// bound.
     fn is_harmless(&self, situation: &Situation, replicas: u32) -> bool {
         let terms = &situation.terms;
         let missing = terms.arrivals_medium - terms.capacity * f64::from(replicas);

@@ -1,8 +1,8 @@
-//! Calibration: how long a backlog was expected to last, beside how long it did.
+//! Calibration: compares the expected and the actual time to drain a backlog.
 
 use serde::{Deserialize, Serialize};
 
-/// Shortest expected time that is judged, in seconds: with shorter ones, the time between two polls is what is measured.
+/// Shortest expected time that is judged, in seconds: for shorter ones, the time between two polls would dominate.
 const JUDGED_MIN: f64 = 60.0;
 /// By which part the arrivals may change before the expectation says nothing any more.
 const SAME_ARRIVALS: f64 = 0.25;
@@ -10,9 +10,9 @@ const SAME_ARRIVALS: f64 = 0.25;
 /// The last backlog whose end was expected, and how good the expectations were so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrainCalibration {
-    /// When the last backlog was gone, in seconds on the timeline of the readings.
+    /// When the last backlog was drained, in seconds on the timeline of the readings.
     pub at: f64,
-    /// Seconds that it was expected to last.
+    /// Expected time to drain it, in seconds.
     pub expected: f64,
     /// Seconds that it lasted.
     pub actual: f64,
@@ -22,11 +22,11 @@ pub struct DrainCalibration {
     pub mean_error: f64,
 }
 
-/// What a reading says of the backlog.
+/// The backlog at a reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DrainReading {
     pub(super) now: f64,
-    /// Seconds until the backlog is gone by the estimates; `None` if it is not known, or grows.
+    /// Seconds until the backlog is drained by the estimates; `None` if it is not known, or grows.
     pub(super) expected: Option<f64>,
     pub(super) members: u32,
     /// Arrivals of the last minute, messages per second.
@@ -44,7 +44,7 @@ struct ExpectedDrain {
     arrivals: f64,
 }
 
-/// Judges what is expected of backlogs.
+/// Compares expected and actual drains.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DrainJudge {
     awaited: Option<ExpectedDrain>,
@@ -52,7 +52,7 @@ pub(super) struct DrainJudge {
 }
 
 impl DrainJudge {
-    /// Takes in a reading.
+    /// Records a reading.
     pub(super) fn observe(&mut self, reading: &DrainReading) {
         let DrainReading { now, expected, .. } = *reading;
         let Some(awaited) = self.awaited else {
@@ -86,7 +86,7 @@ impl DrainJudge {
         self.awaited = None;
     }
 
-    /// What was judged so far; `None` before the first one.
+    /// Calibration so far; `None` before the first drain.
     pub(super) fn judged(&self) -> Option<DrainCalibration> {
         self.judged
     }
@@ -170,7 +170,7 @@ mod tests {
     fn a_drain_is_judged_when_the_backlog_is_gone() {
         let all = [
             reading(0.0, Some(100.0)),
-            // What is expected later does not count.
+            // Later expectations do not count.
             reading(40.0, Some(90.0)),
             reading(80.0, None),
             reading(125.0, Some(0.0)),

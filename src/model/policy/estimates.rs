@@ -1,4 +1,4 @@
-//! Estimates: what the readings of a group say about arrivals, commits, backlog, age and capacity.
+//! Estimates of arrivals, commits, backlog, age and capacity from the readings of a group.
 
 mod backlog;
 
@@ -16,11 +16,15 @@ use super::settings::{PolicyRule, RatePolicySettings};
 /// Shortest time without a commit after which a partition is stuck, and the group stalled, in seconds.
 const STUCK_MIN: f64 = 30.0;
 const STALL_MIN: f64 = 15.0;
+/// Shortest time without a commit that is no interval between two commits, in seconds.
+const STANDSTILL_MIN: f64 = 120.0;
+/// Shortest time with commits before it.
+const COMMITTING_MIN: f64 = 60.0;
 /// Shortest pause of a rebalance that is learned, in seconds.
 const PAUSE_MIN: f64 = 2.5;
 
 /// No member.
-const NOBODY: u16 = u16::MAX;
+const NO_OWNER: u16 = u16::MAX;
 
 /// State of one partition.
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +59,12 @@ pub(super) struct GroupEstimates {
     pub(super) stable_since: f64,
     unstable_since: Option<f64>,
     last_commit: f64,
-    /// Whether what the next reading shows happened over an unknown time.
+    /// Whether the changes in the next reading happened over an unknown time.
     is_broken: bool,
     /// Since when there are commits without a longer break.
     progress_since: f64,
+    /// When the last standstill ended: a time without any commit that says nothing about how often members commit.
+    resumed: f64,
 }
 
 /// Buffers of one reading.
@@ -107,7 +113,7 @@ impl GroupEstimates {
         }
     }
 
-    /// Takes in a reading, all of whose offsets are known.
+    /// Records a reading, all of whose offsets are known.
     pub(super) fn observe(
         &mut self,
         reading: &GroupReading<'_>,
@@ -143,7 +149,7 @@ impl GroupEstimates {
                 age: 0.0,
                 backlog: 0.0,
                 share: 0.0,
-                member: NOBODY,
+                member: NO_OWNER,
                 is_stuck: false,
             });
         }
@@ -181,10 +187,10 @@ impl GroupEstimates {
         let members = &mut self.members;
         let mut places = HashMap::new();
         for (state, read) in self.partitions.iter_mut().zip(reading.partitions) {
-            state.member = NOBODY;
+            state.member = NO_OWNER;
             let Some(owner) = read.owner else { continue };
             state.member = *places.entry(owner).or_insert_with(|| {
-                let place = u16::try_from(members.len()).unwrap_or(NOBODY);
+                let place = u16::try_from(members.len()).unwrap_or(NO_OWNER);
                 members.push(MemberProgress::new(owner, moment));
                 place
             });
@@ -235,8 +241,14 @@ impl GroupEstimates {
             }
         }
         let is_gradual = !is_broken && self.unstable_since.is_none();
-        let base = PolicyTime::from_seconds(self.stable_since - learned.began);
+        let standstill = (6.0 * self.gaps.interval()).max(STANDSTILL_MIN);
+        // A group that commits that seldom has not committed for longer than a moment before.
+        let stood_still = now - self.last_commit > standstill
+            && self.last_commit - self.resumed >= COMMITTING_MIN;
+        let base = self.stable_since.max(self.resumed);
+        let base = PolicyTime::from_seconds(base - learned.began);
         let mut total = 0.0;
+        let mut has_gaps = false;
         let of_members = &mut scratch.committed;
         of_members.clear();
         of_members.resize(self.members.len(), (0.0, false, false));
@@ -246,9 +258,11 @@ impl GroupEstimates {
                 continue;
             }
             let messages = messages_between(state.committed, *committed);
-            // A gap counts if there was something to commit all the time.
-            if state.backlog >= 1.0 && state.committed_at >= base && is_gradual {
+            // A gap counts if there was something to commit all the time, and others committed.
+            let is_usual = state.committed_at >= base && is_gradual && !stood_still;
+            if state.backlog >= 1.0 && is_usual {
                 self.gaps.add(moment.since(state.committed_at));
+                has_gaps = true;
             }
             state.committed = *committed;
             state.committed_at = moment;
@@ -263,7 +277,9 @@ impl GroupEstimates {
             }
         }
         self.consumption.add(moment, total);
-        self.gaps.measure(&mut scratch.gaps);
+        if has_gaps {
+            self.gaps.measure(&mut scratch.gaps);
+        }
         learned.commit_interval = self.gaps.measured_interval();
         learned.longest_commit_gap = self.gaps.measured_longest();
         let times = CommitTimes {
@@ -273,6 +289,9 @@ impl GroupEstimates {
         if total > 0.0 {
             if now - self.last_commit > (3.0 * times.interval).max(STALL_MIN) {
                 self.progress_since = now;
+            }
+            if stood_still {
+                self.resumed = now;
             }
             self.last_commit = now;
         }

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_backlog_is_what_members_leave() {
+    fn the_backlog_is_estimated_from_arrivals_and_capacity() {
         for (members, works, processed, backlog, age) in [
             (2, 10.0, 2000.0, 0.0, 0.0),
             (1, 10.0, 1000.0, 1000.0, 5.0),

@@ -29,7 +29,7 @@ pub(super) fn build_ladder(ceiling: u32) -> Vec<u32> {
     ladder
 }
 
-/// The ladder without what is outside of the bounds, and with the lower one.
+/// Removes numbers outside the bounds from the ladder, and adds the lower bound.
 pub(super) fn bound_ladder(ladder: &mut Vec<u32>, (fewest, most): (u32, u32)) {
     ladder.retain(|step| (fewest.saturating_add(1)..=most).contains(step));
     ladder.insert(0, fewest);

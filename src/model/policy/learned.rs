@@ -1,11 +1,13 @@
-//! What the policy has learned and decided: the state to keep over a restart and a change of leader.
+//! Learned state and decisions of the policy, which are kept over a restart and a change of leader.
 
 /// Seconds in which a factor on the hold falls by half.
 const HOLD_FACTOR_HALF_LIFE: f64 = 2.0 * 3600.0;
 /// Largest factor on the hold.
 const HOLD_FACTOR_MAX: f64 = 8.0;
-/// Seconds in which the damage falls by half.
-const DAMAGE_HALF_LIFE: f64 = 19.0 * 3600.0;
+/// Half-life of a remembered burst, in seconds.
+pub(super) const BURST_HALF_LIFE: f64 = 19.0 * 3600.0;
+/// Time of arrivals that the long mean covers, in seconds.
+const MEAN_SPAN: f64 = 19.0 * 3600.0;
 /// Seconds in which the recent and the best lower bound of the capacity fall by half.
 const RECENT_FLOOR_HALF_LIFE: f64 = 80.0 * 60.0;
 const BEST_FLOOR_HALF_LIFE: f64 = 19.0 * 3600.0;
@@ -50,14 +52,14 @@ pub struct LastChange {
     pub is_trial: bool,
 }
 
-/// What a policy has learned about a group. All times are seconds on the timeline of the readings.
+/// Learned state of a policy about a group. All times are seconds on the timeline of the readings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearnedPolicy {
     /// The last output.
     pub output: Option<u32>,
     /// Median capacity of the members, messages per second.
     pub capacity: Option<f64>,
-    /// Samples that the capacity is made of.
+    /// Samples of the capacity.
     pub capacity_samples: u32,
     /// Highest throughput of a member, which is a lower bound of its capacity; half-life 80 min.
     pub recent_floor: DecayingValue,
@@ -73,8 +75,11 @@ pub struct LearnedPolicy {
     pub pause: f64,
     /// Factor on the hold after steps down that were undone.
     pub hold_factor: DecayingValue,
-    /// Price of the messages that were late because there were too few replicas, in replica-seconds.
-    pub damage: DecayingValue,
+    /// The largest recent burst, in messages: those that would be late even with all replicas, counted from when the
+    /// replicas were there.
+    pub burst: DecayingValue,
+    /// Mean arrivals in messages per second, for which hours count.
+    pub mean_arrivals: f64,
     /// Until when steps up are blocked, because the last one did not help.
     pub blocked_until: f64,
     /// Length of the next such block in seconds, if it began when that one ends; it doubles each time.
@@ -86,8 +91,8 @@ pub struct LearnedPolicy {
     pub failed_probes: u32,
     /// The last change.
     pub last_change: Option<LastChange>,
-    /// When the output was last raised, or the policy began.
-    pub last_up: f64,
+    /// When the output was last needed, or the policy began.
+    pub last_needed: f64,
     /// When the policy began.
     pub began: f64,
 }
@@ -108,14 +113,15 @@ impl Default for LearnedPolicy {
                 value: 1.0,
                 at: 0.0,
             },
-            damage: DecayingValue::default(),
+            burst: DecayingValue::default(),
+            mean_arrivals: 0.0,
             blocked_until: 0.0,
             block_length: BLOCK_MIN,
             blocked_rate: 0.0,
             blocked_consumption: 0.0,
             failed_probes: 0,
             last_change: None,
-            last_up: 0.0,
+            last_needed: 0.0,
             began: 0.0,
         }
     }
@@ -132,14 +138,22 @@ impl LearnedPolicy {
         self.hold_factor = DecayingValue { value, at: now };
     }
 
-    /// Price of the late messages, in replica-seconds.
-    pub(super) fn damage(&self, now: f64) -> f64 {
-        self.damage.at(now, DAMAGE_HALF_LIFE)
+    /// The burst to be ready for; 0 if there was none.
+    pub(super) fn burst(&self, now: f64) -> f64 {
+        self.burst.at(now, BURST_HALF_LIFE)
     }
 
-    pub(super) fn add_damage(&mut self, price: f64, now: f64) {
-        let value = self.damage(now) + price;
-        self.damage = DecayingValue { value, at: now };
+    pub(super) fn remember_burst(&mut self, messages: f64, now: f64) {
+        self.burst.raise(messages, now, BURST_HALF_LIFE);
+    }
+
+    /// Records the messages that arrived within the last `elapsed` seconds. In the first [`MEAN_SPAN`], all seconds
+    /// count equally.
+    pub(super) fn average_arrivals(&mut self, messages: f64, elapsed: f64, now: f64) {
+        if elapsed > 0.0 {
+            let span = (now - self.began).min(MEAN_SPAN).max(elapsed);
+            self.mean_arrivals += (messages / elapsed - self.mean_arrivals) * elapsed / span;
+        }
     }
 
     /// The recent lower bound of the capacity; 0 if there is none.
@@ -179,6 +193,21 @@ impl LearnedPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mean_over_a_longer_break_is_that_of_the_break() {
+        let mut learned = LearnedPolicy::default();
+        learned.average_arrivals(10.0, 10.0, 10.0);
+        assert!((learned.mean_arrivals - 1.0).abs() < 1e-9);
+        // Longer than the span of the mean, as after a weekend without a complete reading.
+        let now = 4.0 * MEAN_SPAN;
+        learned.average_arrivals(now / 2.0, now, now);
+        assert!(
+            (learned.mean_arrivals - 0.5).abs() < 1e-9,
+            "{}",
+            learned.mean_arrivals
+        );
+    }
 
     #[test]
     fn blocks_double_and_become_shorter_again() {

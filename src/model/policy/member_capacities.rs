@@ -15,7 +15,7 @@ const FRESH: f64 = 180.0;
 /// Members whose values count if fewer than three are recent.
 const NEWEST: usize = 16;
 
-/// Capacities of members, as far as they are known.
+/// Known capacities of members.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemberCapacities {
     values: Vec<MemberCapacity>,
@@ -69,7 +69,7 @@ impl MemberCapacities {
     }
 }
 
-/// Takes in the samples of one reading, in O(log n) for each of n members. All members may have one at once.
+/// Records the samples of one reading, in O(log n) for each of n members. All members may have one at once.
 #[derive(Debug)]
 pub(super) struct CapacitySamples<'a> {
     capacities: &'a mut MemberCapacities,
@@ -280,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_the_same_as_one_sample_after_the_other(
+        fn equals_the_samples_in_sequence(
             readings in proptest::collection::vec(
                 (1u32..900, proptest::collection::vec((0u32..40, 0u32..200), 0..30)),
                 1..20,

@@ -1,7 +1,7 @@
 //! Times and numbers of the policy in compact form.
 
-/// A time in tenths of a second on the policy's own timeline, which begins at its first reading. Four bytes,
-/// because there are several for every partition; they last for 13 years.
+/// A time in tenths of a second on the policy's own timeline, which begins at its first reading. Four bytes, because
+/// there are several for every partition. The range is 13 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PolicyTime(u32);
 
@@ -31,6 +31,15 @@ pub(super) fn from_count(count: usize) -> f64 {
     count as f64
 }
 
+/// A sum of 32-bit counters as a number to calculate with.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "the sum of a few counters is below 2^53"
+)]
+pub(super) fn from_total(total: u64) -> f64 {
+    total as f64
+}
+
 /// The difference of two offsets as a number to calculate with; 0 if it is negative.
 #[allow(
     clippy::cast_precision_loss,
@@ -50,7 +59,7 @@ pub(super) fn to_counter(messages: f64) -> u32 {
     messages.clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
-/// A number in single precision, for what is kept per partition and member.
+/// A number in single precision, for values that are kept per partition and member.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "an estimate needs no more than 24 bits"

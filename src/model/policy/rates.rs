@@ -17,12 +17,12 @@ const SAMPLES_MAX: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub(super) struct GrowthRing {
     samples: Vec<(PolicyTime, f32)>,
-    /// What was subtracted from the samples, so that they stay small enough for single precision.
+    /// Offset that was subtracted from the samples, so that they stay small enough for single precision.
     total: f64,
 }
 
 impl GrowthRing {
-    /// Adds what the counter grew by since the sample before.
+    /// Adds the growth of the counter since the previous sample.
     pub(super) fn add(&mut self, at: PolicyTime, growth: f64) {
         // Samples hold how far the counter was below its present value.
         for (_, below) in &mut self.samples {
@@ -40,10 +40,12 @@ impl GrowthRing {
         {
             self.samples.remove(0);
         }
-        let needless = self.samples.windows(3).position(|three| match three {
-            [before, middle, after] => {
-                now.since(middle.0) > DENSE && after.0.since(before.0) <= SPACING
-            }
+        let mut thinned = self.samples.windows(3).take_while(|three| match three {
+            [_, middle, _] => now.since(middle.0) > DENSE,
+            _ => false,
+        });
+        let needless = thinned.position(|three| match three {
+            [before, _, after] => after.0.since(before.0) <= SPACING,
             _ => false,
         });
         if let Some(before) = needless {
@@ -58,19 +60,22 @@ impl GrowthRing {
     /// second sample.
     pub(super) fn per_second(&self, window: f64) -> Option<f64> {
         let (now, _) = *self.samples.last()?;
-        let mut later: Option<(f64, f64)> = None;
-        for (at, below) in self.samples.iter().rev() {
-            let (ago, below) = (now.since(*at), f64::from(*below));
-            match later {
-                Some((later_ago, later_below)) if ago >= window => {
-                    let part = (window - later_ago) / (ago - later_ago).max(0.1);
-                    return Some((later_below + (below - later_below) * part) / window);
-                }
-                _ => later = Some((ago, below)),
+        let sample = |place: usize| {
+            let sample = self.samples.get(place);
+            sample.map(|(at, below)| (now.since(*at), f64::from(*below)))
+        };
+        // The first sample within the window, and the one before.
+        let first = self
+            .samples
+            .partition_point(|(at, _)| now.since(*at) >= window);
+        let (ago, below) = sample(first)?;
+        match first.checked_sub(1).and_then(sample) {
+            Some((earlier_ago, earlier_below)) => {
+                let part = (window - ago) / (earlier_ago - ago).max(0.1);
+                Some((below + (earlier_below - below) * part) / window)
             }
+            None => (ago > 0.0).then(|| below / ago),
         }
-        let (ago, below) = later?;
-        (ago > 0.0).then(|| below / ago)
     }
 
     /// Everything that was added since the beginning.
@@ -117,13 +122,19 @@ impl SlotRing {
     }
 
     /// Messages of the last 300 s.
-    pub(super) fn long(&self) -> f64 {
-        self.0.iter().map(|n| f64::from(*n)).sum()
+    fn long(&self) -> f64 {
+        self.sum(SLOTS)
     }
 
     /// Messages of the last 60..90 s.
-    pub(super) fn short(&self) -> f64 {
-        self.0.iter().take(3).map(|n| f64::from(*n)).sum()
+    fn short(&self) -> f64 {
+        self.sum(3)
+    }
+
+    /// Messages of so many slots. Summed as whole numbers, which is much faster and as exact.
+    fn sum(&self, slots: usize) -> f64 {
+        let total: u64 = self.0.iter().take(slots).copied().map(u64::from).sum();
+        super::policy_time::from_total(total)
     }
 }
 
@@ -145,25 +156,29 @@ impl SlotClock {
 /// Fills `shares` with each partition's share in the arrivals: that of 300 s, or that of the last minute for a
 /// partition where it differs by more than 5 standard deviations and 15 %.
 ///
-/// Below 50 messages per partition the shares are equal, because a few messages say nothing.
+/// Below 50 messages per partition the shares are equal, because a few messages show nothing.
 pub(super) fn measure_shares<'a>(
     slots: impl Iterator<Item = &'a SlotRing> + Clone,
     shares: &mut [f32],
 ) {
     let count = super::policy_time::from_count(shares.len());
-    let long: f64 = slots.clone().map(SlotRing::long).sum();
-    let short: f64 = slots.clone().map(SlotRing::short).sum();
+    let (mut long, mut short) = (0.0, 0.0);
+    for slot in slots.clone() {
+        long += slot.long();
+        short += slot.short();
+    }
     if long < 50.0 * count {
         shares.fill(super::policy_time::compact(1.0 / count.max(1.0)));
         return;
     }
     let mut sum = 0.0;
     for (share, slot) in shares.iter_mut().zip(slots) {
-        let expected = slot.long() / long * short;
-        let differs = (slot.short() - expected).abs() > 5.0 * expected.sqrt() + 0.15 * expected;
+        let (of_long, of_short) = (slot.long() / long, slot.short());
+        let expected = of_long * short;
+        let differs = (of_short - expected).abs() > 5.0 * expected.sqrt() + 0.15 * expected;
         let value = match differs && short > 0.0 {
-            true => slot.short() / short,
-            false => slot.long() / long,
+            true => of_short / short,
+            false => of_long,
         };
         *share = super::policy_time::compact(value);
         sum += value;
@@ -171,6 +186,66 @@ pub(super) fn measure_shares<'a>(
     if sum > 0.0 {
         for share in shares {
             *share = super::policy_time::compact(f64::from(*share) / sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Goes from sample to sample, from the newest one.
+    fn plain_rate(ring: &GrowthRing, window: f64) -> Option<f64> {
+        let (now, _) = *ring.samples.last()?;
+        let mut later: Option<(f64, f64)> = None;
+        for (at, below) in ring.samples.iter().rev() {
+            let (ago, below) = (now.since(*at), f64::from(*below));
+            match later {
+                Some((later_ago, later_below)) if ago >= window => {
+                    let part = (window - later_ago) / (ago - later_ago).max(0.1);
+                    return Some((later_below + (below - later_below) * part) / window);
+                }
+                _ => later = Some((ago, below)),
+            }
+        }
+        let (ago, below) = later?;
+        (ago > 0.0).then(|| below / ago)
+    }
+
+    proptest! {
+        #[test]
+        fn rates_are_found_by_halves(polls in prop::collection::vec((0.0f64..40.0, 0.0f64..1000.0), 0..80)) {
+            let mut ring = GrowthRing::default();
+            let mut now = 0.0;
+            for (step, growth) in polls {
+                now += step;
+                ring.add(PolicyTime::from_seconds(now), growth);
+                for window in [FAST, MEDIUM, SLOW, 33.3] {
+                    let bits = |rate: Option<f64>| rate.map(f64::to_bits);
+                    prop_assert_eq!(bits(ring.per_second(window)), bits(plain_rate(&ring, window)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rates_are_those_of_the_window() {
+        for poll in [1u32, 5, 17] {
+            let mut ring = GrowthRing::default();
+            // 10 messages per second, and 30 in the last 60 s.
+            for place in 0..=600 / poll {
+                let now = place * poll;
+                let rate = if now > 540 { 30 } else { 10 };
+                ring.add(PolicyTime::from_seconds(now.into()), f64::from(rate * poll));
+            }
+            let is_near = |window, expected: f64| {
+                let rate = ring.per_second(window).unwrap();
+                (rate - expected).abs() < 0.15 * expected
+            };
+            assert!(is_near(FAST, 30.0) && is_near(SLOW, 50.0 / 3.0), "{poll}");
+            assert!(ring.samples.len() <= SAMPLES_MAX, "{poll}");
         }
     }
 }

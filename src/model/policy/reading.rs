@@ -8,7 +8,7 @@ use crate::model::units::newtypes::Offset;
 /// What Kafka and Kubernetes say of a group at one poll.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupReading<'a> {
-    /// Time of the poll, on a timeline that goes on after a restart.
+    /// Time of the poll, on a timeline that continues after a restart.
     pub at: Duration,
     /// Usual time between two polls.
     pub poll_interval: Duration,
@@ -16,8 +16,10 @@ pub struct GroupReading<'a> {
     pub partitions: &'a [GroupPartition],
     /// Most replicas that can have work.
     pub ceiling: u32,
-    /// Fewest and most replicas that may be asked for.
+    /// Minimum and maximum of the replicas.
     pub bounds: (u32, u32),
+    /// Most replicas that may be asked for when no hold keeps fewer; otherwise the upper bound.
+    pub all: u32,
     /// Whether the group is not rebalancing.
     pub is_stable: bool,
     /// Members of the group.

@@ -5,8 +5,8 @@ use super::fluid_group::{FluidGroup, FluidProgress};
 use super::reading::SupposedGroup;
 use super::scaling_totals::ScalingTotals;
 
-/// A group as it would be with as many members as the policy recommends: arrivals and capacity are measured, the
-/// backlog is what they leave.
+/// Simulates a group with as many members as the policy recommends: arrivals and capacity are measured, and the backlog
+/// follows from them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecommendedGroup {
     group: FluidGroup,
@@ -45,8 +45,8 @@ impl RecommendedGroup {
         }
     }
 
-    /// Lets the time since the last reading pass. `consumed` are messages per second that the group really processed,
-    /// and `is_late` says whether they were older than `slo`, which is in seconds.
+    /// Advances the simulation to the current reading. `consumed` are messages per second that the group really
+    /// processed, and `is_late` says whether they were older than `slo`, which is in seconds.
     pub fn advance(
         &mut self,
         (now, elapsed): (f64, f64),
@@ -78,7 +78,7 @@ impl RecommendedGroup {
             .add(self.group.members, elapsed, processed, age > slo);
     }
 
-    /// Takes in what the policy recommends. More members take as long as the reaction to join.
+    /// Records what the policy recommends. More members take as long as the reaction to join.
     pub fn follow(&mut self, now: f64, replicas: u32, terms: &RateTerms) {
         let expected = self
             .pending

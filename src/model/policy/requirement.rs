@@ -1,16 +1,20 @@
 //! The requirement: the fewest replicas that carry a rate and drain a backlog.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::policy_time::from_count;
 use super::settings::HEAVIEST_UTILISATION;
 
-/// Random balanced assignments that the load of the heaviest member is judged by.
+/// Number of random balanced assignments for the load of the heaviest member.
 const ASSIGNMENTS: usize = 8;
 /// The one of them, in ascending order, that counts: the 75th percentile.
 const ASSIGNMENT: usize = 5;
+/// Places in the random orders that are kept for the next requirement.
+const KEPT_PLACES: usize = 1 << 16;
 
-/// What the requirement is computed for.
+/// Inputs of the requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateDemand {
     /// Arrivals of the group, messages per second.
@@ -45,7 +49,7 @@ pub struct ReplicaCandidate {
 /// A requirement with the candidates that were compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaRequirement {
-    /// What the replicas have to carry.
+    /// The load of the replicas.
     pub demand: RateDemand,
     /// The result.
     pub replicas: u32,
@@ -57,8 +61,66 @@ pub struct ReplicaRequirement {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequirementScratch {
     loads: Vec<f64>,
+    /// The smallest and the largest of the loads.
+    range: (f64, f64),
     /// The loads in the order of each random assignment, one after the other; empty until they are needed.
     shuffled: Vec<f64>,
+    /// Loads of members.
+    sums: Vec<f64>,
+    orders: AssignmentOrders,
+}
+
+impl RequirementScratch {
+    fn fill(&mut self, loads: impl Iterator<Item = f64>) {
+        self.loads.clear();
+        self.loads.extend(loads);
+        self.shuffled.clear();
+        let (mut least, mut most) = (f64::INFINITY, 0.0f64);
+        for load in &self.loads {
+            least = least.min(*load);
+            most = most.max(*load);
+        }
+        self.range = (least, most);
+    }
+}
+
+/// Random orders of partitions, one for each assignment. They depend only on how many partitions there are, and groups have
+/// as many at each poll, so they are made once.
+#[derive(Clone, Debug, Default)]
+struct AssignmentOrders {
+    /// By the number of partitions: the orders, one after the other.
+    by_count: BTreeMap<usize, Vec<u32>>,
+    /// Places in all of them.
+    places: usize,
+}
+
+impl AssignmentOrders {
+    fn find(&mut self, partitions: usize) -> &[u32] {
+        if !self.by_count.contains_key(&partitions) {
+            let more = partitions.saturating_mul(ASSIGNMENTS);
+            self.places = self.places.saturating_add(more);
+            if self.places > KEPT_PLACES {
+                self.by_count.clear();
+                self.places = more;
+            }
+        }
+        let orders = self.by_count.entry(partitions);
+        orders.or_insert_with(|| make_orders(partitions))
+    }
+}
+
+fn make_orders(partitions: usize) -> Vec<u32> {
+    let mut random = SplitMix(0x6c61_6777_6973_6521);
+    let mut orders = Vec::with_capacity(partitions.saturating_mul(ASSIGNMENTS));
+    for _ in 0..ASSIGNMENTS {
+        let begin = orders.len();
+        orders.extend((0u32..).take(partitions));
+        let order = orders.get_mut(begin..).unwrap_or_default();
+        for place in (1..order.len()).rev() {
+            order.swap(place, random.below(place.saturating_add(1)));
+        }
+    }
+    orders
 }
 
 /// Finds the fewest replicas of the ladder that carry the demand, or the most there are.
@@ -79,7 +141,9 @@ pub(super) fn find_requirement(
         .clone()
         .map(|partition| load(demand.utilisation, partition))
         .sum();
-    let mut candidates = Vec::with_capacity(ladder.len());
+    let too_few = ladder.partition_point(|n| demand.capacity * f64::from(*n) < needed);
+    // One of the first two that carry the sum is enough, as a rule.
+    let mut candidates = Vec::with_capacity(ladder.len().min(too_few.saturating_add(2)));
     let mut has_loads = false;
     for &replicas in ladder {
         let capacity = demand.capacity * f64::from(replicas);
@@ -93,10 +157,7 @@ pub(super) fn find_requirement(
         if needed <= capacity {
             if !has_loads {
                 let utilisation = demand.utilisation.max(HEAVIEST_UTILISATION);
-                scratch.loads.clear();
-                scratch.shuffled.clear();
-                let loads = partitions.clone().map(|p| load(utilisation, p));
-                scratch.loads.extend(loads);
+                scratch.fill(partitions.clone().map(|p| load(utilisation, p)));
                 has_loads = true;
             }
             let heaviest = heaviest_load(scratch, replicas);
@@ -115,50 +176,48 @@ pub(super) fn find_requirement(
     }
 }
 
-/// Load of the most heavily loaded of so many members: the 75th percentile of eight balanced assignments, which are the
-/// same at each call. O(partitions) after the first call, which makes the assignments for all numbers of members.
+/// Load of the most heavily loaded of this number of members: the 75th percentile of eight balanced assignments, which
+/// are the same at each call. O(partitions).
 fn heaviest_load(scratch: &mut RequirementScratch, members: u32) -> f64 {
-    let RequirementScratch { loads, shuffled } = scratch;
+    let RequirementScratch {
+        loads,
+        range: (least, most),
+        shuffled,
+        sums,
+        orders,
+    } = scratch;
     let members = usize::try_from(members).unwrap_or(usize::MAX).max(1);
-    let (mut least, mut most) = (f64::INFINITY, 0.0f64);
-    for load in loads.iter() {
-        least = least.min(*load);
-        most = most.max(*load);
-    }
     let each = loads.len().div_ceil(members);
-    if each <= 1 || most - least <= 1e-6 * most {
-        return most * from_count(each);
+    if each <= 1 || *most - *least <= 1e-6 * *most {
+        return *most * from_count(each);
     }
     if shuffled.is_empty() {
-        shuffle(loads, shuffled);
+        let load = |place: &u32| {
+            let place = usize::try_from(*place).unwrap_or(usize::MAX);
+            loads.get(place).copied().unwrap_or_default()
+        };
+        shuffled.extend(orders.find(loads.len()).iter().map(load));
     }
     let mut found = [0.0f64; ASSIGNMENTS];
     let assignments = shuffled.chunks(loads.len().max(1));
     for (heaviest, assignment) in found.iter_mut().zip(assignments) {
-        *heaviest = heaviest_chunk(assignment, members);
+        *heaviest = heaviest_sum(assignment, members, sums);
     }
     found.sort_unstable_by(f64::total_cmp);
-    found.get(ASSIGNMENT).copied().unwrap_or(most)
+    found.get(ASSIGNMENT).copied().unwrap_or(*most)
 }
 
-/// Appends the loads in random orders, one for each assignment.
-fn shuffle(loads: &[f64], shuffled: &mut Vec<f64>) {
-    let mut random = SplitMix(0x6c61_6777_6973_6521);
-    for _ in 0..ASSIGNMENTS {
-        let begin = shuffled.len();
-        shuffled.extend_from_slice(loads);
-        let assignment = shuffled.get_mut(begin..).unwrap_or_default();
-        for place in (1..assignment.len()).rev() {
-            assignment.swap(place, random.below(place.saturating_add(1)));
+/// The largest sum when the loads are dealt to members in turn. `sums` is a buffer.
+fn heaviest_sum(loads: &[f64], members: usize, sums: &mut Vec<f64>) -> f64 {
+    let mut rounds = loads.chunks(members);
+    sums.clear();
+    sums.extend_from_slice(rounds.next().unwrap_or_default());
+    for round in rounds {
+        for (sum, load) in sums.iter_mut().zip(round) {
+            *sum += load;
         }
     }
-}
-
-/// The largest sum when the loads are dealt to members in turn.
-fn heaviest_chunk(loads: &[f64], members: usize) -> f64 {
-    let sums = (0..members.min(loads.len()))
-        .map(|first| loads.iter().skip(first).step_by(members).sum::<f64>());
-    sums.fold(0.0, f64::max)
+    sums.iter().copied().fold(0.0, f64::max)
 }
 
 /// The generator SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
@@ -216,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn hot_partition_needs_a_member_of_its_own() {
+    fn a_hot_partition_needs_a_separate_member() {
         let mut shares = [0.5 / 23.0; 24];
         shares[7] = 0.5;
         assert_eq!(required(&demand(90.0, 0.0), &shares), 2);
@@ -248,16 +307,48 @@ mod tests {
         found[ASSIGNMENT]
     }
 
+    #[test]
+    fn orders_of_many_numbers_of_partitions_are_not_all_kept() {
+        let mut orders = AssignmentOrders::default();
+        for partitions in 1..500 {
+            assert_eq!(orders.find(partitions), make_orders(partitions));
+            let kept: usize = orders.by_count.values().map(Vec::len).sum();
+            assert_eq!(kept, orders.places, "{partitions}");
+            assert!(kept <= KEPT_PLACES, "{partitions}: {kept}");
+        }
+        // One group may have more partitions than that.
+        assert_eq!(orders.find(KEPT_PLACES).len(), KEPT_PLACES * ASSIGNMENTS);
+        assert_eq!(orders.find(24).len(), 24 * ASSIGNMENTS);
+        assert_eq!(orders.places, 24 * ASSIGNMENTS);
+    }
+
     proptest! {
         #[test]
-        fn numbers_of_members_share_their_assignments(
+        fn the_heaviest_load_is_the_same_with_a_reused_buffer(
             loads in proptest::collection::vec(0.0f64..100.0, 1..80),
             members in proptest::collection::vec(1usize..90, 1..8),
         ) {
-            let mut scratch = RequirementScratch { loads: loads.clone(), shuffled: Vec::new() };
+            let mut scratch = RequirementScratch::default();
+            scratch.fill(loads.iter().copied());
             for members in members {
                 let found = heaviest_load(&mut scratch, u32::try_from(members).unwrap());
                 prop_assert_eq!(found.to_bits(), plain_heaviest(&loads, members).to_bits());
+            }
+        }
+
+        #[test]
+        fn groups_share_their_buffers(
+            groups in proptest::collection::vec(
+                (proptest::collection::vec(0.0f64..100.0, 1..40), 1u32..45),
+                1..8,
+            ),
+        ) {
+            let mut scratch = RequirementScratch::default();
+            for (loads, members) in groups {
+                scratch.fill(loads.iter().copied());
+                let found = heaviest_load(&mut scratch, members);
+                let expected = plain_heaviest(&loads, usize::try_from(members).unwrap());
+                prop_assert_eq!(found.to_bits(), expected.to_bits());
             }
         }
 

@@ -1,15 +1,15 @@
-//! Saved form of what a policy has learned: numbers in a fixed order. Times are in seconds before the saving; -1 stands
-//! for what is not known.
+//! Saved form of the learned state of a policy: numbers in a fixed order. Times are in seconds before the saving; -1
+//! means unknown.
 
 use super::learned::{BLOCK_MIN, DecayingValue, LastChange, LearnedPolicy};
 use crate::model::lag::history::saved_policy::SavedNumbers;
 
 /// Version of the saved form: the one this build writes, and the only one it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Numbers without those of the last change, and with them.
-const NUMBERS: usize = 22;
-const WITH_CHANGE: usize = 27;
+const NUMBERS: usize = 23;
+const WITH_CHANGE: usize = 28;
 
 impl LearnedPolicy {
     /// The saved form at `saved`, in seconds on the timeline of the readings.
@@ -31,15 +31,16 @@ impl LearnedPolicy {
             learned.pause,
             learned.hold_factor.value,
             ago(learned.hold_factor.at),
-            learned.damage.value,
-            ago(learned.damage.at),
+            learned.burst.value,
+            ago(learned.burst.at),
             ago(learned.blocked_until),
             learned.block_length,
             learned.blocked_rate,
             learned.blocked_consumption,
             f64::from(learned.failed_probes),
-            ago(learned.last_up),
+            ago(learned.last_needed),
             ago(learned.began),
+            learned.mean_arrivals,
         ];
         if let Some(last) = learned.last_change {
             let trial = if last.is_trial { 1.0 } else { 0.0 };
@@ -52,8 +53,8 @@ impl LearnedPolicy {
         }
     }
 
-    /// What was learned, for use at `now`, which is later than `saved` unless the clock was set back; then all of it counts
-    /// as learned just now. `None` if it is of another version.
+    /// The learned state, for use at `now`, which is later than `saved` unless the clock was set back; then all of it
+    /// counts as learned just now. `None` if it is of another version.
     #[must_use]
     pub fn restore(numbers: &SavedNumbers, saved: f64, now: f64) -> Option<Self> {
         let SavedNumbers {
@@ -77,11 +78,11 @@ impl LearnedPolicy {
         };
         let output = known(0).map(super::policy_time::to_counter);
         let last_change = (hundredths.len() == WITH_CHANGE).then(|| LastChange {
-            at: past(22),
-            from: count(23),
-            to: count(24),
-            held: amount(25),
-            is_trial: get(26) > 0.5,
+            at: past(23),
+            from: count(24),
+            to: count(25),
+            held: amount(26),
+            is_trial: get(27) > 0.5,
         });
         Some(Self {
             output: output.filter(|output| *output > 0),
@@ -94,14 +95,15 @@ impl LearnedPolicy {
             reaction: get(9).clamp(0.0, 900.0),
             pause: get(10).clamp(0.0, 120.0),
             hold_factor: decaying(11),
-            damage: decaying(13),
+            burst: decaying(13),
             blocked_until: at(15).min(now + 8.0 * BLOCK_MIN),
             block_length: get(16).clamp(BLOCK_MIN, 8.0 * BLOCK_MIN),
             blocked_rate: amount(17),
             blocked_consumption: amount(18),
             failed_probes: count(19),
-            last_up: past(20),
+            last_needed: past(20),
             began: past(21).max(0.0),
+            mean_arrivals: amount(22),
             last_change,
         })
     }
@@ -140,7 +142,8 @@ mod tests {
             commit_interval: Some(5.0),
             blocked_until: 9000.0,
             began: 1000.0,
-            last_up: 5000.0,
+            last_needed: 5000.0,
+            mean_arrivals: 120.5,
             last_change: Some(LastChange {
                 at: 5500.0,
                 from: 8,
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learned_survives() {
+    fn learned_state_is_saved_and_loaded() {
         let without = LearnedPolicy {
             last_change: None,
             output: None,
@@ -171,7 +174,7 @@ mod tests {
     fn a_clock_set_back_puts_no_time_into_the_future() {
         let saved = learned().save(6000.0);
         let restored = LearnedPolicy::restore(&saved, 6000.0, 5500.0).unwrap();
-        assert!((restored.last_up - 4500.0).abs() < 1e-6);
+        assert!((restored.last_needed - 4500.0).abs() < 1e-6);
         assert!((restored.blocked_until - 8500.0).abs() < 1e-6);
     }
 
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!(changed(0, 0).output, None);
         assert_eq!(changed(1, -500).capacity, None);
         assert!((changed(10, i64::MAX).pause - 120.0).abs() < 1e-9);
-        assert!(changed(20, i64::MIN).last_up <= 7000.0);
+        assert!(changed(20, i64::MIN).last_needed <= 7000.0);
     }
 
     #[test]
@@ -194,7 +197,7 @@ mod tests {
         let good = learned().save(6000.0);
         let mut short = good.clone();
         short.hundredths.pop();
-        let other = SavedNumbers { version: 2, ..good };
+        let other = SavedNumbers { version: 1, ..good };
         for saved in [short, other] {
             assert_eq!(LearnedPolicy::restore(&saved, 6000.0, 7000.0), None);
         }

@@ -1,4 +1,4 @@
-//! Totals of scaling over some time, and what they cost.
+//! Totals of scaling over some time, and their cost.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ impl ScalingTotals {
         self.replica_percent(all, seconds) + weights.late * late + weights.rebalance * changes
     }
 
-    /// Adds some seconds with so many replicas, in which so many messages were processed.
+    /// Adds some seconds with the number of replicas and of messages processed in them.
     pub(super) fn add(&mut self, replicas: u32, seconds: f64, messages: f64, is_late: bool) {
         self.replica_minutes += f64::from(replicas) * seconds / 60.0;
         self.messages += messages;

@@ -15,7 +15,7 @@ pub struct RatePolicySettings {
     pub utilisation: f64,
     /// Messages per second that one consumer processes, if the user knows it.
     pub capacity_hint: Option<f64>,
-    /// A rule to leave out, to measure what it is worth.
+    /// A rule to leave out, to measure its effect.
     pub without: Option<PolicyRule>,
 }
 

@@ -1,4 +1,4 @@
-//! What the rules decide on at one poll, and what the policy is judged by.
+//! Inputs of the rules at one poll, and the measurements that rate the policy.
 
 use super::RatePolicy;
 use super::capacity::estimate_capacity;
@@ -10,8 +10,11 @@ use super::reading::{GroupReading, SupposedGroup};
 use super::settings::PolicyRule;
 use super::static_comparison::{GroupProgress, StaticGroup};
 
-/// Seconds of consumption from which a group of unknown capacity is judged.
+/// Seconds of consumption after which the policy decides for a group of unknown capacity.
 const WATCHED_MIN: f64 = 40.0;
+/// Seconds after a change during which the workload counts as having this number of replicas, including starting ones,
+/// unless the HPA's status differs.
+const APPLIED_WITHIN: f64 = 60.0;
 
 /// Inputs of the rules at one poll.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Situation {
     pub(super) terms: RateTerms,
     pub(super) is_stable: bool,
     pub(super) stable_for: f64,
+    /// Commits over 20 s, or over four of them if they are rare, in messages per second.
+    pub(super) consumption_fast: f64,
     pub(super) progress_since: f64,
     pub(super) status_replicas: u32,
     pub(super) slo: f64,
@@ -46,7 +51,9 @@ impl RatePolicy {
             true => rate(FAST),
             false => medium,
         };
-        let consumed = estimates.consumption.per_second(MEDIUM).unwrap_or(0.0);
+        let consumption = |window| estimates.consumption.per_second(window).unwrap_or(0.0);
+        let consumed = consumption(MEDIUM);
+        let consumption_fast = consumption((4.0 * estimates.gaps.interval()).clamp(FAST, SLOW));
         let (capacity, is_known) = estimate_capacity(
             &self.learned,
             self.settings.capacity_hint,
@@ -92,6 +99,7 @@ impl RatePolicy {
             output,
             terms,
             progress_since: seen.progress_since,
+            consumption_fast,
             is_stable: reading.is_stable || reading.supposed.is_some(),
             stable_for: match (&reading.supposed, self.learned.last_change) {
                 (Some(_), last) => now - last.map_or(self.learned.began, |last| last.at),
@@ -108,7 +116,7 @@ impl RatePolicy {
         })
     }
 
-    /// Compares how long a backlog lasted with what was expected.
+    /// Compares the actual with the expected time to drain a backlog.
     pub(super) fn judge_drain(
         &mut self,
         reading: &GroupReading<'_>,
@@ -136,7 +144,16 @@ impl RatePolicy {
         });
     }
 
-    /// Compares the policy with always running as many replicas as it may ask for.
+    /// Whether the workload has fewer replicas than the policy says because of a hold, a limit or another writer.
+    fn is_overruled(&self, situation: &Situation) -> bool {
+        let changed = self.learned.last_change.map(|last| last.at);
+        let since = situation.now - changed.or(self.started).unwrap_or(situation.now);
+        !situation.is_supposed
+            && since >= APPLIED_WITHIN
+            && situation.status_replicas < situation.output
+    }
+
+    /// Compares the policy with always running the maximum number of replicas.
     pub(super) fn compare_with_all(
         &mut self,
         reading: &GroupReading<'_>,
@@ -145,14 +162,16 @@ impl RatePolicy {
         decision: &mut RateDecision,
     ) {
         let terms = &situation.terms;
-        let all = self.bounds.1;
+        let all = self.all;
         // With another number of replicas, or partitions, the totals are of another comparison.
         let known = self.static_group.take();
         let group = known.filter(|group| group.members() == all);
         let mut group = group
             .unwrap_or_else(|| StaticGroup::begin(situation.now, all, (seen.backlog, seen.age)));
         let is_limited = seen.is_stalled
+            || self.bounds.1 < all
             || terms.hot_partition.is_some()
+            || self.is_overruled(situation)
             || situation.now < self.learned.blocked_until;
         let supposed = reading.supposed;
         let progress = GroupProgress {
@@ -164,6 +183,8 @@ impl RatePolicy {
             backlog: seen.backlog,
             age: seen.age,
             is_limited,
+            is_dump: terms.is_capacity_known
+                && terms.arrivals_fast > terms.capacity * f64::from(all),
             is_change: decision.replicas != decision.before,
         };
         group.advance(situation.now, &progress, situation.slo);

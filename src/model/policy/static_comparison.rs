@@ -1,7 +1,8 @@
-//! Compares the policy with always running as many replicas as it may ask for.
+//! Compares the policy with always running the maximum number of replicas.
 //!
-//! The group with all replicas is simulated beside the real one: it gets the arrivals that were measured, and processes
-//! them at the measured capacity. Where something else limits the real group, it limits the simulated one as well.
+//! The group with all replicas is simulated in parallel with the real one: it gets the arrivals that were measured, and
+//! processes them at the measured capacity. Where something else limits the real group, it limits the simulated one as
+//! well.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,10 @@ const COMPARED_AFTER: f64 = 3600.0;
 const MARGIN: f64 = 5.0;
 /// Longest time between two readings that counts, in seconds.
 const LONGEST_GAP: f64 = 60.0;
+/// Seconds after a dump in which late messages are not held against the policy.
+const DUMP_RECOVERY: f64 = 120.0;
 
-/// The policy beside always running all replicas, over the same time.
+/// The policy and always running all replicas, over the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StaticComparison {
     /// Seconds that were compared.
@@ -43,7 +46,7 @@ impl StaticComparison {
     }
 }
 
-/// What the group did since the last reading.
+/// Measurements of the group since the last reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupProgress {
     /// Replicas, with those that are starting.
@@ -57,8 +60,11 @@ pub(super) struct GroupProgress {
     /// Unprocessed messages, and the age of the oldest of them in seconds.
     pub(super) backlog: f64,
     pub(super) age: f64,
-    /// Whether more replicas would not have processed more.
+    /// Whether late messages are not due to the policy: more replicas would not have helped, or a hold or others keep fewer
+    /// than it says.
     pub(super) is_limited: bool,
+    /// Whether more arrives at once than all replicas could process.
+    pub(super) is_dump: bool,
     /// Whether the policy changed its number.
     pub(super) is_change: bool,
 }
@@ -71,7 +77,7 @@ struct WindowTotals {
     all: ScalingTotals,
 }
 
-/// A group with all replicas, beside the real one.
+/// A simulated group with all replicas.
 #[derive(Clone, Debug)]
 pub(super) struct StaticGroup {
     group: FluidGroup,
@@ -80,8 +86,10 @@ pub(super) struct StaticGroup {
     present: WindowTotals,
     before: WindowTotals,
     is_all_cheaper: bool,
-    /// Whether something else than the replicas limits the group, or did and messages are still old of it.
+    /// Whether late messages are not due to the policy, or were not and are still old from then.
     is_limited: bool,
+    /// When the dump began that is being processed.
+    dumped: Option<f64>,
 }
 
 impl StaticGroup {
@@ -98,6 +106,7 @@ impl StaticGroup {
             before: WindowTotals::default(),
             is_all_cheaper: false,
             is_limited: false,
+            dumped: None,
         }
     }
 
@@ -106,38 +115,44 @@ impl StaticGroup {
         self.group.members
     }
 
-    /// Takes in a reading. `slo` is the objective in seconds.
+    /// Records a reading. `slo` is the objective in seconds.
     pub(super) fn advance(&mut self, now: f64, progress: &GroupProgress, slo: f64) {
         let gap = (now - self.last).max(0.0);
         let elapsed = gap.min(LONGEST_GAP);
         self.last = now;
+        let is_old = progress.age >= slo / 4.0;
+        self.is_limited = progress.is_limited || self.is_limited && is_old;
+        if progress.is_dump {
+            self.dumped.get_or_insert(now);
+        } else if !is_old {
+            self.dumped = None;
+        }
+        let is_dumped = self.dumped.is_some_and(|at| now - at < DUMP_RECOVERY);
+        // Of a longer gap only a part counts, on both sides.
+        let part = if gap > elapsed { elapsed / gap } else { 1.0 };
+        let processed = part * progress.processed;
+        let (by_all, is_late_with_all) = if self.is_limited {
+            (self.group.backlog, self.group.age) = (progress.backlog, progress.age);
+            (processed, progress.is_late)
+        } else {
+            let (arrivals, capacity) = (progress.arrivals, progress.capacity);
+            let by_all = self.group.advance((elapsed, elapsed), arrivals, capacity);
+            (by_all.processed, by_all.age > slo)
+        };
+        let is_late = progress.is_late && (is_late_with_all || !is_dumped);
         if self.present.seconds >= WINDOW {
             self.before = std::mem::take(&mut self.present);
         }
         let totals = &mut self.present;
         totals.seconds += elapsed;
-        // Of a longer gap only a part counts, on both sides.
-        let part = if gap > elapsed { elapsed / gap } else { 1.0 };
-        let (processed, is_late) = (part * progress.processed, progress.is_late);
         totals
             .policy
             .add(progress.replicas, elapsed, processed, is_late);
+        totals
+            .all
+            .add(self.group.members, elapsed, by_all, is_late_with_all);
         if progress.is_change {
             totals.policy.changes = totals.policy.changes.saturating_add(1);
-        }
-        let members = self.group.members;
-        self.is_limited = progress.is_limited || self.is_limited && progress.age >= slo / 4.0;
-        if self.is_limited {
-            (self.group.backlog, self.group.age) = (progress.backlog, progress.age);
-            totals.all.add(members, elapsed, processed, is_late);
-        } else {
-            let progress =
-                self.group
-                    .advance((elapsed, elapsed), progress.arrivals, progress.capacity);
-            let is_late = progress.age > slo;
-            totals
-                .all
-                .add(members, elapsed, progress.processed, is_late);
         }
     }
 
@@ -156,7 +171,7 @@ impl StaticGroup {
             is_all_cheaper: false,
         };
         let (policy, all) = found.costs();
-        // What was found stands until it is no longer so, and not only by less than the margin.
+        // The result stays until it is false by more than the margin.
         let margin = if self.is_all_cheaper { 0.0 } else { MARGIN };
         self.is_all_cheaper = policy > all + margin;
         found.is_all_cheaper = self.is_all_cheaper;
@@ -180,6 +195,7 @@ mod tests {
             backlog: 0.0,
             age: 0.0,
             is_limited: false,
+            is_dump: false,
             is_change: false,
         }
     }
@@ -219,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_replicas_are_late_with_is_not_held_against_the_policy() {
+    fn messages_late_even_with_all_replicas_do_not_count_against_the_policy() {
         let overloaded = |poll| GroupProgress {
             arrivals: 1500.0,
             ..progress(9, 9)(poll)
@@ -237,6 +253,33 @@ mod tests {
             compare(2, (0.0, 0.0), limited).unwrap(),
         ] {
             assert!(!found.is_all_cheaper, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn dumps_are_not_held_against_the_policy_if_they_are_soon_processed() {
+        // All replicas would process what arrives within 20 s of each hour in 50 s.
+        let dumps = |late_for: u32| {
+            move |poll: u32| {
+                let after = poll % 720;
+                let is_late = after < late_for;
+                GroupProgress {
+                    arrivals: if after < 4 { 2500.0 } else { 10.0 },
+                    processed: if is_late { 5000.0 } else { 50.0 },
+                    is_late,
+                    age: if is_late { 70.0 } else { 0.0 },
+                    is_dump: after < 4,
+                    ..progress(5, 0)(poll)
+                }
+            }
+        };
+        for (late_for, is_all_cheaper) in [(20, false), (23, false), (60, true), (200, true)] {
+            let found = compare(4, (0.0, 0.0), dumps(late_for)).unwrap();
+            assert_eq!(found.all.late_messages, 0.0);
+            assert_eq!(
+                found.is_all_cheaper, is_all_cheaper,
+                "{late_for}: {found:?}"
+            );
         }
     }
 
@@ -260,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_ends_when_late_messages_are_long_ago() {
+    fn the_comparison_ends_when_late_messages_are_long_ago() {
         let late_at_first = |poll: u32| progress(5, if poll < 1440 { 5 } else { 0 })(poll);
         assert!(
             compare(3, (0.0, 0.0), late_at_first)

@@ -1,10 +1,11 @@
-//! What the policy decides on readings made by hand, and what holds for any readings.
+//! Decisions of the policy on constructed readings, and properties for any readings.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::decision::RateHoldReason;
+use super::policy_time::messages_between;
 use super::reading::{GroupPartition, SupposedGroup};
 use super::*;
 use crate::model::lag::lag_age::LagAge;
@@ -12,7 +13,7 @@ use crate::model::units::newtypes::Offset;
 
 const POLL: u64 = 5;
 
-/// A group whose members commit at every poll what they processed.
+/// A group whose members commit at every poll.
 struct Group {
     policy: RatePolicy,
     now: u64,
@@ -24,6 +25,8 @@ struct Group {
     is_committing: bool,
     stuck: Option<usize>,
     bounds: (u32, u32),
+    /// Replicas whose consumers are not members yet.
+    starting: u32,
     supposed: Option<SupposedGroup>,
 }
 
@@ -40,6 +43,7 @@ impl Group {
             is_committing: true,
             stuck: None,
             bounds: (1, u32::MAX),
+            starting: 0,
             supposed: None,
         }
     }
@@ -75,6 +79,12 @@ impl Group {
         self.read(false)
     }
 
+    /// Lets 120,000 messages arrive at once.
+    fn burst(&mut self) {
+        let each = 120_000 / i64::try_from(self.ends.len()).unwrap();
+        self.ends.iter_mut().for_each(|end| *end += each);
+    }
+
     fn read(&mut self, is_missing: bool) -> RateDecision {
         let partitions: Vec<GroupPartition> = (0..self.ends.len())
             .map(|place| {
@@ -96,14 +106,15 @@ impl Group {
             partitions: &partitions,
             ceiling: u32::try_from(partitions.len()).unwrap(),
             bounds: self.bounds,
+            all: u32::MAX,
             is_stable: true,
             members: self.replicas,
-            status_replicas: self.replicas,
+            status_replicas: self.replicas + self.starting,
             supposed: self.supposed,
         })
     }
 
-    /// Polls for so many seconds, with as many replicas as the policy says. Returns the changes.
+    /// Polls for this number of seconds, with the replicas of the policy. Returns the changes.
     fn run(&mut self, seconds: u64) -> Vec<(RateRule, u32)> {
         let mut changes = Vec::new();
         for _ in 0..seconds / POLL {
@@ -210,6 +221,45 @@ fn a_group_that_stands_still_is_not_scaled() {
 }
 
 #[test]
+fn the_time_of_a_standstill_is_no_time_between_commits() {
+    for standstill in [200, 900] {
+        let mut group = Group::new(12, 6).with_hint();
+        group.rate = 300;
+        group.run(300);
+        group.is_committing = false;
+        group.run(standstill);
+        // One partition commits later than the others.
+        group.is_committing = true;
+        group.stuck = Some(3);
+        let terms = group.poll().terms.unwrap();
+        let lags = group.ends.iter().zip(&group.committed);
+        let lag = lags.map(|(end, committed)| messages_between(*committed, *end));
+        let lag: f64 = lag.sum();
+        assert!(terms.backlog > 0.95 * lag, "{lag} {terms:?}");
+        group.stuck = None;
+        for _ in 0..4 {
+            let terms = group.poll().terms.unwrap();
+            assert!(terms.commit_interval <= 10.0, "{terms:?}");
+        }
+        let longest = group.policy.learned().longest_commit_gap;
+        assert!(longest <= Some(10.0), "{longest:?}");
+    }
+}
+
+#[test]
+fn members_that_commit_every_few_minutes_are_no_standstill() {
+    let mut group = Group::new(12, 6).with_hint();
+    group.rate = 300;
+    group.capacity = 10_000;
+    for poll in 0..1200 {
+        group.is_committing = poll % 60 == 0;
+        group.poll();
+    }
+    let interval = group.policy.learned().commit_interval;
+    assert_eq!(interval, Some(300.0));
+}
+
+#[test]
 fn a_stuck_partition_is_left_out() {
     let mut group = Group::new(12, 6).with_hint();
     group.rate = 300;
@@ -241,7 +291,7 @@ fn learns_the_capacity_of_busy_members() {
 }
 
 #[test]
-fn what_was_learned_survives_a_restart_without_a_jump() {
+fn learned_state_survives_a_restart_without_a_jump() {
     let mut group = Group::new(24, 12).with_hint();
     group.rate = 700;
     group.run(600);
@@ -255,7 +305,7 @@ fn what_was_learned_survives_a_restart_without_a_jump() {
 }
 
 #[test]
-fn a_group_that_is_not_at_the_number_is_supposed_to_be() {
+fn the_policy_decides_as_if_its_number_were_applied() {
     let mut group = Group::new(24, 24).with_hint();
     group.rate = 480;
     // 24 members run, whatever the policy says.
@@ -282,6 +332,164 @@ fn a_group_that_is_not_at_the_number_is_supposed_to_be() {
 }
 
 #[test]
+fn late_messages_do_not_count_against_the_policy_while_others_limit_the_replicas() {
+    // Someone keeps 4 replicas from the beginning, or after half an hour in which the policy was followed.
+    for followed in [0, 1800] {
+        let mut group = Group::new(24, 12).with_hint();
+        group.rate = 960;
+        group.run(followed);
+        group.replicas = 4;
+        let mut decision = group.poll();
+        for _ in 0..1500 {
+            decision = group.poll();
+        }
+        let compared = decision.against_all.unwrap();
+        assert!(decision.replicas > 4, "{decision:?}");
+        assert!(compared.policy.late_share().unwrap() > 0.5, "{compared:?}");
+        assert!(!compared.is_all_cheaper, "{compared:?}");
+    }
+}
+
+#[test]
+fn time_under_a_hold_is_not_held_against_the_policy() {
+    for (free, held) in [(2400, 1200), (6000, 600)] {
+        let mut group = Group::new(24, 12).with_hint();
+        group.rate = 960;
+        group.run(free);
+        for _ in 0..4 {
+            group.bounds = (1, 4);
+            group.run(held);
+            assert_eq!(group.replicas, 4);
+            group.bounds = (1, u32::MAX);
+            group.run(free);
+        }
+        let compared = group.poll().against_all.unwrap();
+        assert!(compared.policy.late_share().unwrap() > 0.05, "{compared:?}");
+        assert!(!compared.is_all_cheaper, "{compared:?}");
+        // The comparison goes on over holds.
+        let seconds = Duration::from_secs(5 * free + 4 * held).as_secs_f64();
+        assert!((compared.seconds - seconds).abs() < 20.0, "{compared:?}");
+    }
+}
+
+/// Hours in which 120,000 messages arrive at once every half an hour. The pods of a step up take so long to start.
+fn hours_of_dumps(starting_for: u64) -> RateDecision {
+    let mut group = Group::new(24, 3).with_hint();
+    // It would keep the replicas for the next dump.
+    group.policy.settings.without = Some(PolicyRule::Damage);
+    group.rate = 120;
+    group.run(1800);
+    for _ in 0..8 {
+        group.burst();
+        let before = group.replicas;
+        for _ in 0..starting_for / POLL {
+            let decision = group.poll();
+            group.starting = decision.replicas.saturating_sub(before);
+        }
+        group.starting = 0;
+        group.run(1800);
+    }
+    group.poll()
+}
+
+#[test]
+fn dumps_that_are_soon_processed_are_not_held_against_the_policy() {
+    for (starting_for, is_all_cheaper) in [(0, false), (30, false), (300, true), (600, true)] {
+        let compared = hours_of_dumps(starting_for).against_all.unwrap();
+        assert_eq!(
+            compared.is_all_cheaper, is_all_cheaper,
+            "{starting_for}: {compared:?}"
+        );
+    }
+}
+
+#[test]
+fn the_number_rises_to_what_is_needed_while_others_keep_more() {
+    // 12 replicas stay, whatever the policy says. The arrivals fall and come back.
+    for (rate, needed) in [(500, 6), (640, 8)] {
+        let mut group = Group::new(24, 12).with_hint();
+        let polls = |group: &mut Group, rate, seconds| {
+            group.rate = rate;
+            let decisions = (0..seconds / POLL).map(|_| group.poll());
+            decisions.collect::<Vec<_>>()
+        };
+        let quiet = polls(&mut group, 120, 1800);
+        assert_eq!(quiet.last().unwrap().replicas, 2);
+        let busy = polls(&mut group, rate, 1200);
+        let last = busy.last().unwrap();
+        assert_eq!(last.replicas, needed, "{last:?}");
+        let rules: Vec<_> = busy.iter().map(|decision| decision.rule).collect();
+        assert!(rules.contains(&RateRule::Claim) && !rules.contains(&RateRule::Up));
+        // So nothing is late when the others let go.
+        group.replicas = last.replicas;
+        let after = polls(&mut group, rate, 1200);
+        let is_young =
+            |decision: &RateDecision| decision.terms.is_none_or(|terms| terms.age < 15.0);
+        assert!(after.iter().all(is_young));
+        assert!(after.iter().all(|decision| decision.replicas == needed));
+    }
+}
+
+#[test]
+fn more_replicas_for_a_few_minutes_do_not_raise_the_number() {
+    let mut group = Group::new(24, 6).with_hint();
+    // A little more than 6 replicas should have, but no message becomes old.
+    group.rate = 540;
+    assert_eq!(group.run(900), []);
+    for _ in 0..3 {
+        group.replicas = 8;
+        for _ in 0..300 / POLL {
+            assert_eq!(group.poll().replicas, 6);
+        }
+        group.replicas = 6;
+        assert_eq!(group.run(600), []);
+    }
+}
+
+/// A group with little to do that gets 120,000 messages at once.
+fn after_a_burst(without: Option<PolicyRule>) -> Group {
+    let mut group = Group::new(24, 3).with_hint();
+    group.policy.settings.without = without;
+    group.rate = 120;
+    group.run(900);
+    group.burst();
+    group.run(60);
+    assert_eq!(group.replicas, 24);
+    group
+}
+
+#[test]
+fn a_burst_is_waited_for_as_long_as_that_costs_less_than_the_next_one() {
+    let mut group = after_a_burst(None);
+    assert_eq!(group.run(1500), []);
+    let hold = group.poll().hold.unwrap();
+    assert_eq!(hold.reason, RateHoldReason::Damage);
+    // The next one restarts the wait.
+    group.burst();
+    assert_eq!(group.run(1500), []);
+    // And if none comes, the replicas go.
+    let changes = group.run(12_000);
+    assert!(group.replicas <= 3, "{changes:?}");
+}
+
+#[test]
+fn without_the_rule_or_a_burst_there_is_no_wait() {
+    let mut group = after_a_burst(Some(PolicyRule::Damage));
+    group.run(900);
+    assert!(group.replicas <= 3);
+    // As many messages, but so slowly that replicas can be there in time.
+    let mut group = Group::new(24, 3).with_hint();
+    group.rate = 120;
+    group.run(900);
+    group.rate = 720;
+    group.run(200);
+    assert!(group.replicas > 3);
+    group.rate = 120;
+    group.run(1800);
+    assert!(group.replicas <= 3);
+}
+
+#[test]
 fn estimates_take_at_most_200_bytes_per_partition() {
     let mut group = Group::new(24, 12).with_hint();
     group.rate = 480;
@@ -303,6 +511,7 @@ proptest! {
                 any::<bool>(),
                 (0u32..12, 0u32..12, 0u32..12),
                 (0u32..12, 0u32..12),
+                0u32..12,
                 prop::option::of((0u32..12, 0.0f64..1e9)),
             ),
             1..60,
@@ -310,7 +519,7 @@ proptest! {
     ) {
         let mut policy = RatePolicy::new(RatePolicySettings::default(), LearnedPolicy::default());
         let mut now = 0;
-        for (step, partitions, is_stable, (ceiling, members, replicas), bounds, supposed) in readings {
+        for (step, partitions, is_stable, (ceiling, members, replicas), bounds, all, supposed) in readings {
             now += step;
             let partitions: Vec<GroupPartition> = partitions
                 .into_iter()
@@ -327,6 +536,7 @@ proptest! {
                 partitions: &partitions,
                 ceiling,
                 bounds,
+                all,
                 is_stable,
                 members,
                 status_replicas: replicas,

@@ -1,19 +1,19 @@
-//! Steps up, and the judgement whether they helped.
+//! Steps up, and the check whether they helped.
 
 use super::decision::{RateDecision, RateHold, RateHoldReason};
 use super::requirement::{RateDemand, ReplicaRequirement, find_requirement};
 use super::settings::{BURST_UTILISATION, CATCH_UP_UP, PolicyRule};
 use super::{RatePolicy, Situation};
 
-/// Longest part of the delay that a step up waits for the one before, and what is added, in seconds.
+/// Maximum part of the delay for which a step up waits after the previous one, and an addition in seconds.
 const WAIT_MAX: f64 = 90.0;
 const WAIT_MORE: f64 = 20.0;
-/// Seconds after a step up and its delay when it is judged.
+/// Seconds from the end of a step's delay until its effect is checked.
 const JUDGED_AFTER: f64 = 70.0;
 /// Part of the expected gain below which a step up did not help.
 const GAIN_MIN: f64 = 0.2;
 
-/// A step up that has not been judged yet.
+/// A step up whose effect has not been checked yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpTrial {
     pub(super) at: f64,
@@ -23,7 +23,7 @@ pub(super) struct UpTrial {
     pub(super) arrivals: f64,
     pub(super) capacity: f64,
     pub(super) consumed: f64,
-    /// What the step up should add to the consumption, messages per second: no more than is needed, because a hot
+    /// The expected increase of the consumption, in messages per second: no more than is needed, because a hot
     /// partition gains less than its new members could process.
     pub(super) expected: f64,
     pub(super) is_judged: bool,
@@ -83,7 +83,7 @@ impl RatePolicy {
         if self.settings.has(PolicyRule::Ineffective)
             && now < self.learned.blocked_until
             && terms.arrivals_medium < 1.2 * self.learned.blocked_rate
-            && terms.consumption < 1.2 * self.learned.blocked_consumption
+            && situation.consumption_fast < 1.2 * self.learned.blocked_consumption
         {
             return held(
                 RateHoldReason::IneffectiveUp,
@@ -129,8 +129,8 @@ impl RatePolicy {
         )
     }
 
-    /// Judges the last step up once its pods had time to show an effect. Returns the number to go back to, if messages
-    /// are still old and the group consumes hardly more than before.
+    /// Checks the effect of the last step up, once its pods had time to show one. Returns the number to go back to, if
+    /// messages are still old and the group consumes hardly more than before.
     pub(super) fn judge_up(&mut self, situation: &Situation) -> Option<u32> {
         let Situation {
             now,

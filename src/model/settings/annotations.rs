@@ -157,7 +157,7 @@ impl Annotations {
         read
     }
 
-    /// Adds one annotation. Returns what is wrong with it.
+    /// Adds one annotation. Returns the problem with it, if there is one.
     fn add(
         &mut self,
         key: Key<'_>,
@@ -193,7 +193,7 @@ impl Annotations {
                 );
                 return Some((FindingCode::SuffixOnHpaSetting, message));
             }
-            // Read already; parsed again for what is wrong with the value.
+            // Parsed again to report the error in the value.
             (SettingScope::Hpa, None) => &mut Settings::default(),
             (SettingScope::Metric, None) => &mut self.every,
             (SettingScope::Metric, Some(suffix)) if !names.contains(suffix) => {
@@ -232,7 +232,7 @@ impl Annotations {
         self.every.scale_to_zero()
     }
 
-    /// Has the workload stay as if scale to zero were not set.
+    /// Keeps the workload as if scale to zero were not set.
     pub fn disable_scale_to_zero(&mut self) {
         self.every.scale_to_zero = None;
     }

@@ -136,7 +136,7 @@ fn in_one_unit(duration: Duration) -> String {
 
 /// A type that a setting can have.
 pub(super) trait SettingValue: Sized {
-    /// Reads a value; the error says what is wrong with the text.
+    /// Parses a value. The error is the problem with the text.
     fn parse(text: &str) -> Result<Self, String>;
 
     /// The text that [`parse`](Self::parse) reads as this value.

@@ -11,7 +11,7 @@ pub enum ScalingPolicy {
     Lag,
     /// The rate policy, once it has observed the group for long enough.
     Rate,
-    /// Lag is served. The rate policy runs beside it and is only shown.
+    /// Lag is served. The rate policy runs too, and its result is only shown.
     Recommend,
 }
 

@@ -61,7 +61,7 @@ impl Setting {
     /// Sets `text` in `settings`.
     ///
     /// # Errors
-    /// What is wrong with the text; `settings` stay as they were.
+    /// The problem with the text. Then `settings` stay unchanged.
     pub fn parse(&self, text: &str, settings: &mut Settings) -> Result<(), String> {
         (self.parse)(&self.form, text, settings)
     }

@@ -1,14 +1,14 @@
-//! Admission: the HPAs that are within the budgets.
+//! Admission of HPAs within the budgets.
 //!
-//! First come, first served within the budget of each namespace: an admitted HPA stays admitted until it asks for more,
-//! and HPAs that come together come in the order of their creation. Where the total budgets are too small for all
-//! namespaces, those with the largest [`Share`] give up their youngest HPAs for others.
+//! First come, first served within the budget of each namespace: an admitted HPA stays admitted until it needs more,
+//! and HPAs that arrive together are admitted in the order of their creation. Where the total budgets are too small for
+//! all namespaces, those with the largest [`Share`] lose their newest HPAs to others.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
-use super::fair_share::{Holder, Share, find_room};
+use super::fair_share::{Holder, Share, find_holdings_to_release};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::persistent_map::PersistentMap;
 
@@ -29,12 +29,12 @@ struct Admitted {
     created: Option<i64>,
 }
 
-/// What the admitted HPAs of a namespace use.
+/// Use of the admitted HPAs of a namespace.
 #[derive(Clone, Debug, Default)]
 struct NamespaceUse {
     used: Amounts,
     share: Share,
-    /// What each of them asks for. The youngest comes first.
+    /// The demand of each of them. The newest comes first.
     hpas: PersistentMap<(Reverse<CreationOrder>, Reverse<HpaKey>), Amounts>,
 }
 
@@ -58,7 +58,7 @@ impl Admission {
         &self.budgets
     }
 
-    /// What an admitted HPA asks for.
+    /// Demand of an admitted HPA.
     pub(super) fn admitted(&self, hpa: &HpaKey) -> Option<Amounts> {
         self.admitted.get(hpa).map(|admitted| admitted.demand)
     }
@@ -104,8 +104,8 @@ impl Admission {
         }
     }
 
-    /// Gives an HPA what it asks for, in place of what it had, if the budgets suffice. Otherwise it has nothing. Returns
-    /// the HPAs of other namespaces that are refused from now on, to make room for it.
+    /// Admits an HPA with its new demand, if the budgets suffice. Otherwise it is refused. Returns the HPAs of other
+    /// namespaces that are refused from now on in its favor.
     ///
     /// # Errors
     /// The budget that it exceeds.
@@ -124,7 +124,7 @@ impl Admission {
         if demand == Amounts::default() {
             return Ok(Vec::new());
         }
-        match self.find_room(hpa, demand) {
+        match self.find_hpas_to_refuse(hpa, demand) {
             Ok((given_up, reason)) => {
                 for other in &given_up {
                     if let Some((had, reason)) = self.remove_admitted(other).zip(reason) {
@@ -141,9 +141,8 @@ impl Admission {
         }
     }
 
-    /// Finds the HPAs that have to make room for an HPA that is not admitted, and the budget that would be exceeded if
-    /// they did not.
-    fn find_room(
+    /// Finds the HPAs to refuse so that another HPA can be admitted, and the budget that would be exceeded otherwise.
+    fn find_hpas_to_refuse(
         &self,
         hpa: &HpaKey,
         demand: Amounts,
@@ -166,7 +165,7 @@ impl Admission {
                     used: other.used,
                     holdings: other.hpas.iter().map(|((_, hpa), asks)| (&hpa.0, *asks)),
                 });
-                let given_up = find_room(&self.budgets.total, level, excess, others);
+                let given_up = find_holdings_to_release(&self.budgets.total, level, excess, others);
                 let given_up = given_up.ok_or(reason)?.into_iter();
                 Ok((given_up.cloned().collect(), Some(reason)))
             }
@@ -177,7 +176,7 @@ impl Admission {
     /// Whether the budgets suffice for an HPA that was refused.
     pub(super) fn has_room_for(&self, hpa: &HpaKey) -> bool {
         let refusal = self.refused.get(hpa);
-        refusal.is_some_and(|refusal| self.find_room(hpa, refusal.demand).is_ok())
+        refusal.is_some_and(|refusal| self.find_hpas_to_refuse(hpa, refusal.demand).is_ok())
     }
 
     /// The refused HPAs that another HPA may have kept out, in the order in which they are tried again: namespaces that
@@ -206,7 +205,7 @@ impl Admitted {
         }
     }
 
-    /// Sorts the HPAs of a namespace in the order in which they give up what they have.
+    /// Sorts the HPAs of a namespace in the order in which they are refused in favor of others.
     fn loss_order(&self, hpa: &HpaKey) -> (Reverse<CreationOrder>, Reverse<HpaKey>) {
         (Reverse(creation_order(self.created)), Reverse(hpa.clone()))
     }
@@ -285,7 +284,7 @@ mod tests {
         assert!(admission.admit(&hpa("in"), Some(9), groups(6)).is_ok());
         assert!(admission.admit(&hpa("in"), Some(9), groups(5)).is_ok());
         assert!(admission.has_room_for(&hpa("old")));
-        // What it asks for in addition has to fit.
+        // Its additional demand has to fit.
         assert!(admission.admit(&hpa("old"), Some(1), groups(5)).is_ok());
         assert!(admission.admit(&hpa("in"), Some(9), groups(6)).is_err());
         assert_eq!(admission.admitted(&hpa("in")), None);
@@ -364,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_youngest_hpas_of_the_largest_namespace_give_up_what_they_have() {
+    fn the_newest_hpas_of_the_largest_namespace_are_refused_first() {
         let mut admission = admission(10, 12, 12);
         let hpa = |name: &str| HpaKey::new("large", name);
         for (name, created) in [("old", Some(1)), ("unknown", None), ("young", Some(2))] {
@@ -375,7 +374,7 @@ mod tests {
         assert_eq!(given_up, [hpa("unknown")]);
         let refusal = admission.refused.get(&hpa("unknown")).unwrap();
         assert_eq!(refusal.reason.scope, BudgetScope::Total);
-        // What is left is too little for it, and nothing is taken back.
+        // The rest of the budget is too small for it, and no other HPA is refused.
         assert!(!admission.has_room_for(&hpa("unknown")));
         let more = admission.admit(&other, Some(9), groups(4)).unwrap();
         assert!(more.is_empty());
@@ -397,7 +396,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_come_to_rest_and_are_as_even_as_one_hpa_allows(
+        fn shares_become_stable_and_are_as_even_as_one_hpa_allows(
             order in vec((0..4usize, 1..4u64), 0..60),
             total in 1..30u64,
         ) {
@@ -410,7 +409,7 @@ mod tests {
             for (hpa, refusal) in admission.refused.iter() {
                 prop_assert!(!admission.has_room_for(hpa));
                 let own = has.get(&*hpa.namespace).copied().unwrap_or(0);
-                // Others have at most what it would have with this HPA, and one HPA more.
+                // The share of others is at most that of this namespace with the HPA, plus one HPA.
                 let most = has.values().max().copied().unwrap_or(0);
                 if refusal.reason.scope == BudgetScope::Total && refusal.demand.groups == 1 {
                     prop_assert!(most <= own + 1 + 3, "{hpa} {has:?}");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a budget limits.
+/// Resource that a budget limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// Consumer groups, counted once for each metric that selects them.
@@ -135,7 +135,7 @@ pub struct Budgets {
     pub namespace: Amounts,
     /// For all HPAs together.
     pub total: Amounts,
-    /// Maximum number of partitions with metric series of their own, counted once for each group that reads them.
+    /// Maximum number of partitions with separate metric series, counted once for each group that reads them.
     pub partition_series: u64,
 }
 

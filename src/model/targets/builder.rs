@@ -136,7 +136,7 @@ impl<'a> HpaTargetBuilder<'a> {
         }
     }
 
-    /// Ignores what the HPA asks to be written where the operator has not enabled that.
+    /// Ignores settings that need writes, where the operator has not enabled these writes.
     fn limit_writes(&mut self, annotations: &mut Annotations) {
         let (writes, namespace) = (&self.configured.writes, Arc::clone(&self.key.namespace));
         let mut ignored = Vec::new();
@@ -302,7 +302,7 @@ impl<'a> HpaTargetBuilder<'a> {
     }
 
     /// Adds configured targets that the HPA selects. The configuration names the group; the metric target and the
-    /// annotations of the HPA take precedence over what is configured.
+    /// annotations of the HPA take precedence over the configuration.
     fn add_configured(&mut self, requested: RequestedMetric<'_>, annotations: &Annotations) {
         if !self.check_selector_size(requested.selector, 1) {
             return;

@@ -8,10 +8,10 @@ use crate::model::hpa::limits::HpaTooLarge;
 /// Why the requests of an HPA are refused, and nothing is read for them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DenialReason {
-    /// Its namespace may not ask for the group.
+    /// Its namespace may not use the group.
     #[error(transparent)]
     NotAllowed(TenancyError),
-    /// The HPA is larger than what is kept of one.
+    /// The HPA exceeds the limits of what is kept of one HPA.
     #[error("nothing is read for the HPA: {0}")]
     HpaTooLarge(HpaTooLarge),
     /// The HPA exceeds a budget.

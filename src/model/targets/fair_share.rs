@@ -1,8 +1,8 @@
 //! Max-min fair sharing of the total budgets between parties, which are namespaces.
 //!
-//! When a party asks for more than is left, the parties with the largest shares give up some of what they have. None
-//! gives up so much that its share falls below that of the party that asks, counted with what it asks for. So the
-//! shares get as even as the size of one holding allows, and the same demands do not displace each other in turns.
+//! When a party demands more than is free, the parties with the largest shares lose some of their holdings. No share
+//! falls below that of the demanding party, counted with its demand. So the shares become as even as the size of one
+//! holding allows, and the same demands do not displace each other in turns.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -27,18 +27,18 @@ impl Share {
     }
 }
 
-/// A party that may have to give up something.
+/// A party that may lose holdings.
 #[derive(Debug)]
 pub struct Holder<I> {
     pub used: Amounts,
-    /// What it has, in the order in which it gives it up.
+    /// Its holdings, in the order in which it loses them.
     pub holdings: I,
 }
 
-/// Finds what has to be given up to make room for `excess`, the amounts by which the budget would be exceeded. Only
-/// holders with a share above `level` give up something: that is the share of the party that asks, counted with what it
-/// asks for. `None` if there is not enough.
-pub fn find_room<K, I: Iterator<Item = (K, Amounts)>>(
+/// Finds the holdings to take back so that `excess`, the amounts by which the budget would be exceeded, become free.
+/// Only parties with a share above `level` lose any: that is the share of the demanding party, counted with its demand.
+/// `None` if that does not suffice.
+pub fn find_holdings_to_release<K, I: Iterator<Item = (K, Amounts)>>(
     budget: &Amounts,
     level: Share,
     mut excess: Amounts,
@@ -71,8 +71,8 @@ pub fn find_room<K, I: Iterator<Item = (K, Amounts)>>(
     Some(given_up)
 }
 
-/// Demands for which [`find_room`] found no room. While no party gains or gives up anything, it finds none for larger
-/// demands of the same party either. So thousands of refused demands need not each search what all others have.
+/// Demands for which [`find_holdings_to_release`] found too few holdings. While no holding changes, there is none for
+/// larger demands of the same party either. So thousands of refused demands need no search each.
 #[derive(Debug, Default)]
 pub struct DemandsWithoutRoom(BTreeMap<Arc<str>, Vec<Amounts>>);
 
@@ -91,7 +91,7 @@ impl DemandsWithoutRoom {
         failed.push(demand);
     }
 
-    /// Forgets all demands. Call it when what a party has changes.
+    /// Forgets all demands. Call it when a holding changes.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn holders_with_most_give_up_first_and_never_below_who_asks() {
+    fn the_largest_holders_release_first_and_never_below_the_requester() {
         type Case = (
             u64,
             u64,
@@ -151,11 +151,11 @@ mod tests {
             (1, 2, [&[1, 1, 1, 1], &[1, 1, 1]], Some(&["a0"])),
             (2, 2, [&[1, 1, 1, 1], &[1, 1, 1]], Some(&["a0", "a1"])),
             (3, 2, [&[1, 1, 1, 1], &[1, 1, 1]], Some(&["a0", "a1", "b0"])),
-            // Not below the share of who asks, and all or nothing.
+            // No share falls below that of the demanding party, and a demand is met as a whole or not at all.
             (4, 2, [&[1, 1, 1, 1], &[1, 1, 1]], None),
             (1, 3, [&[1, 1, 1], &[1, 1, 1]], None),
             (1, 3, [&[4], &[1]], None),
-            // What is too large is passed over.
+            // Holdings that are too large are skipped.
             (1, 3, [&[3, 1, 1], &[1]], Some(&["a1"])),
             (2, 3, [&[3, 1, 1], &[4, 2]], Some(&["b1"])),
         ];
@@ -163,7 +163,7 @@ mod tests {
             let budget = groups(100);
             let level = Share::new(&groups(level), &budget);
             let holders = [holder("a", holdings[0]), holder("b", holdings[1])];
-            let found = find_room(&budget, level, groups(excess), holders);
+            let found = find_holdings_to_release(&budget, level, groups(excess), holders);
             let found = found
                 .as_ref()
                 .map(|found| Vec::from_iter(found.iter().map(|k| &**k)));

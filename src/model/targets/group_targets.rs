@@ -1,4 +1,4 @@
-//! Everything that is asked of one consumer group.
+//! All targets of one consumer group.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -14,7 +14,7 @@ use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 use crate::model::units::topic_pattern::TopicPattern;
 
-/// Everything that is asked of one consumer group, and what follows for reading it.
+/// All targets of one consumer group, and how to read the group for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupTargets {
     targets: Vec<Arc<Target>>,
@@ -50,7 +50,7 @@ impl GroupTargets {
             let since = since(&key);
             (key, since)
         });
-        // Most groups have no settings of their own.
+        // Most groups have no settings.
         let is_default = settings == **defaults;
         Self {
             watched: watched.collect(),
@@ -86,15 +86,16 @@ impl GroupTargets {
         self.targets.iter().any(|target| target.hpa().is_none())
     }
 
-    /// Whether the workloads of all targets have zero replicas. Nobody can commit then, so that Kafka may delete the
-    /// offsets, and they must not be forgotten: all messages that Kafka still has would count, and wake the workload.
+    /// Whether the workloads of all targets have zero replicas. Then no member commits, so Kafka may delete the
+    /// offsets. They must be remembered, because otherwise all messages that Kafka still has would count and wake the
+    /// workload.
     fn is_asleep(&self) -> bool {
         let running = self.targets.iter().map(|target| Some(target.cap?.running));
         let mut asleep = running.map(|running| running == Some(RunningReplicas::None));
         !self.targets.is_empty() && asleep.all(|asleep| asleep)
     }
 
-    /// Whether a target of the configuration asks for all that anyone asks of this group.
+    /// Whether a configured target covers all topics that any target of this group needs.
     fn is_covered_by_configuration(&self) -> bool {
         let configured = self.targets.iter().filter(|target| target.hpa().is_none());
         let keys: Vec<_> = configured.map(|target| &target.key).collect();
@@ -106,7 +107,7 @@ impl GroupTargets {
         !keys.is_empty() && self.watched.iter().all(|(key, _)| is_covered(key))
     }
 
-    /// Whether the same topics are asked of the group as of another.
+    /// Whether this group and another one need the same topics.
     #[must_use]
     pub fn has_same_topics(&self, other: &Self) -> bool {
         self.watched_topics().eq(other.watched_topics()) && self.patterns() == other.patterns()
@@ -124,7 +125,7 @@ impl GroupTargets {
         patterns
     }
 
-    /// What all targets set for the group together.
+    /// The merged settings of all targets of the group.
     #[must_use]
     pub fn settings(&self) -> &GroupSettings {
         &self.settings
@@ -136,15 +137,15 @@ impl GroupTargets {
         self.find(key)?.1
     }
 
-    /// Whether what to read depends on what the group's members read.
+    /// Whether the topics to read depend on the members' subscriptions.
     #[must_use]
     pub fn has_open_topics(&self) -> bool {
         self.watched.iter().any(|(key, _)| key.topics.is_empty())
     }
 
-    /// Plans what to read of the group: everything that anyone asks for. Where topics are left open, those that the
-    /// group's members were last known to read are read as well, since a topic without a commit has lag too. If it has
-    /// no members, so are those of the cluster that match a pattern: members would read them.
+    /// Plans the read of the group: the topics that any target needs. If a target names no topics, the plan includes
+    /// the topics that the members were last known to read, since a topic without a commit has lag too. If the group
+    /// has no members, it includes the topics of the cluster that match a pattern, because members would read them.
     #[must_use]
     pub fn plan<K: Into<KnownTopics>>(
         &self,
@@ -215,7 +216,7 @@ impl GroupTargets {
     }
 }
 
-/// Joins the settings of a group's targets. What the operator has configured for the group is its default.
+/// Merges the settings of a group's targets. The operator's configuration of the group is the default.
 fn join_settings(targets: &[Arc<Target>], defaults: &Settings) -> GroupSettings {
     if targets.is_empty() {
         return GroupSettings {

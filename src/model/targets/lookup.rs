@@ -22,7 +22,7 @@ use crate::model::units::short_list::short_list;
 /// A group that a query is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupQuery {
-    /// What is read.
+    /// The metric.
     pub key: Arc<WatchKey>,
     /// The selector's name for the group.
     pub label: String,

@@ -1,9 +1,9 @@
-//! One external metric, as a request asks for it.
+//! Query of one external metric.
 
 use crate::model::hpa::selector::Selector;
 use crate::model::units::metric::Metric;
 
-/// One external metric, as an HPA of `namespace` asks for it.
+/// Query of one external metric by an HPA of `namespace`.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricQuery<'a> {
     pub namespace: &'a str,
@@ -12,7 +12,7 @@ pub struct MetricQuery<'a> {
     pub selector: &'a Selector,
 }
 
-/// A query that no HPA asks, kept so that its answer is evaluated before it is asked again.
+/// A query that is not of an HPA, kept so that it is evaluated before its next request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AdHocQuery {
     namespace: String,

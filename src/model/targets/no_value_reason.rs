@@ -26,7 +26,7 @@ pub enum NoValueReason {
          configure the target, or add the namespace to it"
     )]
     UnknownTarget { selector: String, namespace: String },
-    /// The selector asks for more than one metric may.
+    /// The selector selects more than the limits of one metric.
     #[error(transparent)]
     SelectorTooLarge(SelectorTooLarge),
     /// The selector leaves out every topic of the group.
@@ -91,7 +91,7 @@ pub enum NoValueReason {
     NeverRan {
         group: GroupId,
         cluster: ClusterName,
-        /// An existing group of a similar name that the namespace may ask for.
+        /// An existing group of a similar name that the namespace may use.
         nearest: Option<GroupId>,
     },
     /// No topic that the group reads matches the pattern that was set.
@@ -108,7 +108,7 @@ pub enum NoValueReason {
         "no topic of group {group:?} has any of the partitions {filter} that are configured for it"
     )]
     NoPartition { filter: String, group: GroupId },
-    /// The desired replicas were asked for, and no lag per replica is set.
+    /// The metric is desired replicas, and no lag per replica is set.
     #[error(
         "{DESIRED_METRIC} of {selector:?} needs to know the lag per replica; add the annotation lagwise.dev/lag-per-replica to the HPA"
     )]
@@ -133,7 +133,7 @@ pub enum NoValueReason {
     },
 }
 
-/// Advice in the texts of reasons. Findings have advice of their own.
+/// Advice in the texts of reasons. Findings have separate advice.
 const LABEL_HPA: &str = "; add the label hpa with the HPA's name to each selector";
 const LABEL_TOPIC: &str = "; name them with the label topic";
 

@@ -1,4 +1,4 @@
-//! How much one metric may ask for: the same limits for the metric of an HPA and for a request.
+//! Limits of what one metric may select: the same for the metric of an HPA and for a request.
 
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
@@ -18,7 +18,7 @@ pub enum SelectorTooLarge {
     Topics(usize),
 }
 
-/// Checks how much a selector asks for on this number of Kafka clusters.
+/// Checks how much a selector selects on this number of Kafka clusters.
 ///
 /// # Errors
 /// The limit that it exceeds.

@@ -1,4 +1,4 @@
-//! Types for what HPAs, the configuration and requests ask for.
+//! Types of targets: consumer groups that HPAs, the configuration and requests need.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -35,22 +35,22 @@ pub struct ConfiguredTarget {
     pub settings: Settings,
 }
 
-/// What the operator configures about targets.
+/// Options of targets that the operator configures.
 #[derive(Clone, Debug, Default)]
 pub struct TargetOptions {
     /// Targets besides those of HPAs.
     pub configured: Vec<ConfiguredTarget>,
     /// Lag thresholds for targets that do not set their own.
     pub thresholds: LagThresholds,
-    /// What each namespace may ask for.
+    /// Groups and topics that each namespace may use.
     pub tenancy: Tenancy,
-    /// How much HPAs may ask for.
+    /// Budgets of HPAs.
     pub budgets: Budgets,
     /// Where lagwise may write.
     pub writes: WriteScopes,
 }
 
-/// What the poller reads of a consumer group for a target or an ad hoc request.
+/// Group and topics that the poller reads for a target or an ad hoc request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchKey {
     pub cluster: ClusterName,
@@ -86,7 +86,7 @@ pub struct HpaCap {
     pub running: RunningReplicas,
 }
 
-/// A consumer group that one metric of an HPA, or the configuration, asks for.
+/// A consumer group that one metric of an HPA, or the configuration, needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub origin: Origin,
@@ -98,7 +98,7 @@ pub struct Target {
     pub index: usize,
     /// The selector's name for the group; the group itself for a configured target.
     pub label: String,
-    /// What is read.
+    /// The metric.
     pub key: Arc<WatchKey>,
     /// Lag per replica, or in all: the metric target of the HPA for [`LAG_METRIC`], and what is set where it asks
     /// for [`DESIRED_METRIC`].
@@ -169,7 +169,7 @@ pub struct DeniedQuery {
 /// Findings, shared between the versions of targets that have them.
 pub(super) type Findings = BTreeSet<Arc<Finding>>;
 
-/// What one HPA asks for, and what is wrong with how it asks.
+/// The targets of one HPA, and the findings about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaTargets {
     /// In the order of its metrics. A metric that is denied has none, so nothing is read or decided for it.
@@ -180,7 +180,7 @@ pub struct HpaTargets {
 }
 
 impl HpaTargets {
-    /// What the HPA asks for, without the partitions, which are known once its topics are read.
+    /// The demand of the HPA, without the partitions, which are known once its topics are read.
     #[must_use]
     pub fn demand(&self) -> Amounts {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);

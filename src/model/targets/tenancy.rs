@@ -1,10 +1,10 @@
-//! Tenancy: the namespaces that may ask for a consumer group and its topics, so that one tenant of the cluster
-//! does not read another's lag.
+//! Tenancy: the namespaces that may use a consumer group and its topics, so that one tenant of the cluster does not
+//! read another's lag.
 
 use super::WatchKey;
 use crate::model::units::glob::Glob;
 
-/// What some namespaces may ask for. An empty list of patterns matches everything.
+/// Groups and topics that some namespaces may use. An empty list of patterns matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     pub namespaces: Vec<Glob>,
@@ -32,11 +32,11 @@ fn any(patterns: &[Glob], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
 }
 
-/// All grants; without any, every namespace may ask for everything.
+/// All grants; without any, every namespace may use everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tenancy(pub Vec<Grant>);
 
-/// Why a namespace may not ask for a group.
+/// Why a namespace may not use a group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TenancyError {
     /// No grant is for the group.
@@ -58,10 +58,10 @@ pub enum TenancyError {
 }
 
 impl Tenancy {
-    /// Checks that the namespace may ask for all of these keys. One grant has to cover a key whole.
+    /// Checks that the namespace may use all of these keys. One grant has to cover each key completely.
     ///
     /// # Errors
-    /// The first key that it may not ask for.
+    /// The first key that it may not use.
     pub fn check<'i>(
         &self,
         namespace: &str,
@@ -164,7 +164,7 @@ mod tests {
             Err(TenancyError::Group { .. }) => "group",
             Err(TenancyError::Topics { .. }) => "topics",
         };
-        for (namespace, asked, expected) in [
+        for (namespace, query, expected) in [
             ("platform", key("any", "any", &[]), "ok"),
             ("shop", key("main", "shop.a", &["orders"]), "ok"),
             (
@@ -173,15 +173,15 @@ mod tests {
                 "ok",
             ),
             ("shop", key("main", "shop.a", &["orders", "hr"]), "topics"),
-            // Every topic of the group would be more than what it may see.
+            // The metric of all topics of the group would include topics that the namespace may not see.
             ("shop", key("main", "shop.a", &[]), "topics"),
             ("shop", key("main", "hr.a", &["orders"]), "group"),
             ("shop", key("other", "shop.a", &["orders"]), "group"),
             ("hr", key("main", "shop.a", &["orders"]), "group"),
         ] {
-            let found = tenancy.check(namespace, std::slice::from_ref(&asked));
-            assert_eq!(group(found), expected, "{namespace} {asked:?}");
-            assert_eq!(Tenancy::default().check(namespace, &[asked]), Ok(()));
+            let found = tenancy.check(namespace, std::slice::from_ref(&query));
+            assert_eq!(group(found), expected, "{namespace} {query:?}");
+            assert_eq!(Tenancy::default().check(namespace, &[query]), Ok(()));
         }
         let mixed = [
             key("main", "shop.a", &["orders"]),

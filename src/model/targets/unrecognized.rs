@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// What the finding that it is not recognized says.
+    /// Message of the finding that the HPA is not recognized.
     fn unrecognized(hpa: &HpaFacts) -> Option<String> {
         find_unrecognized(hpa).map(|finding| finding.message)
     }
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn ignores_hpas_that_have_nothing_to_do_with_lagwise() {
+    fn ignores_hpas_without_lagwise_metrics() {
         let owned = HpaFacts {
             controller: Some("ScaledObject/orders".into()),
             ..hpa(&[("kafka-lag", "")], &[], &[])
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_what_is_said() {
+    fn bounds_the_message() {
         let huge = "x".repeat(100_000);
         let reason = RejectedSelector::value("group", &huge);
         let found = find_rejected(&rejected("kafka_lag", reason)).next();

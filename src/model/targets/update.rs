@@ -1,4 +1,4 @@
-//! Builds [`Targets`], and brings them up to date at the cost of what changed.
+//! Builds [`Targets`], and updates them. The cost of an update depends on what changed, not on the number of HPAs.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +25,8 @@ use crate::model::units::newtypes::{ClusterName, Moment};
 const MAX_RETRIES: usize = 16;
 
 impl Targets {
-    /// The configured targets, watched since `now`, on these Kafka clusters. What the operator configures is the same
-    /// for all targets that follow from these, since HPAs are checked against it once.
+    /// The configured targets on these Kafka clusters, watched since `now`. The options also apply to all targets that
+    /// are added later: an HPA is checked against them once.
     #[must_use]
     pub fn new(clusters: &[ClusterName], options: TargetOptions, now: Option<Moment>) -> Self {
         let TargetOptions {
@@ -58,7 +58,7 @@ impl Targets {
         targets
     }
 
-    /// Targets for a single reading, which does not need the times since when keys are watched.
+    /// Targets for a single reading, which needs no times of when watching a key began.
     #[must_use]
     pub fn merge<H: Borrow<HpaFacts>>(
         clusters: &[ClusterName],
@@ -76,8 +76,8 @@ impl Targets {
             .with_hpas(&hpas.collect(), None)
     }
 
-    /// The same targets with those of `hpas` instead of the present HPAs, as far as the budgets suffice. Keys that are
-    /// new are watched since `now`.
+    /// These targets with `hpas` in place of the current HPAs, as far as the budgets allow. New keys are watched since
+    /// `now`.
     #[must_use]
     pub fn with_hpas(&self, hpas: &HpaMap, now: Option<Moment>) -> Self {
         let mut targets = self.clone();
@@ -91,7 +91,7 @@ impl Targets {
                 targets.replace(key, HpaTargets::default(), &mut changes);
             }
         });
-        // Those that are in come first, since they stay in.
+        // HPAs that were admitted before come first, because they stay admitted.
         changed.sort_by_cached_key(|facts| {
             let key = facts.key();
             let is_admitted = self.admission.admitted(&key).is_some();
@@ -99,14 +99,14 @@ impl Targets {
         });
         for facts in changed {
             let key = facts.key();
-            let had = self.admission.admitted(&key).unwrap_or_default();
+            let before = self.admission.admitted(&key).unwrap_or_default();
             let built = HpaTargetBuilder::new(self, &facts).build();
             let demand = built.demand();
             let admitted = targets.admission.admit(&key, facts.created, demand);
-            let has = admitted
+            let after = admitted
                 .as_ref()
                 .map_or_else(|_| Amounts::default(), |_| demand);
-            shares_changed |= has != had;
+            shares_changed |= after != before;
             targets.replace_admitted(&key, built, admitted, hpas, &mut changes);
         }
         if shares_changed {
@@ -118,7 +118,7 @@ impl Targets {
         targets
     }
 
-    /// The same targets while the HPAs are still to be listed.
+    /// These targets while the HPAs are not listed yet.
     #[must_use]
     pub fn with_hpas_unlisted(self) -> Self {
         Self {
@@ -127,8 +127,7 @@ impl Targets {
         }
     }
 
-    /// The same targets with these keys of requests instead of the present ones. Keys that are new are watched since
-    /// `now`.
+    /// These targets with `keys` in place of the current keys of requests. New keys are watched since `now`.
     #[must_use]
     pub fn with_ad_hoc(&self, keys: BTreeSet<WatchKey>, now: Option<Moment>) -> Self {
         let mut changes = Changes::default();
@@ -143,7 +142,7 @@ impl Targets {
         targets
     }
 
-    /// Admits the HPAs that were kept out and for which the budgets suffice by now.
+    /// Admits refused HPAs for which the budgets now suffice.
     fn admit_waiting(&mut self, hpas: &HpaMap, changes: &mut Changes) {
         for _ in 0..MAX_RETRIES {
             let mut is_changed = false;
@@ -177,7 +176,8 @@ impl Targets {
         }
     }
 
-    /// Replaces the targets of one HPA by the result of its admission, and denies those of the HPAs that made room.
+    /// Replaces the targets of one HPA by the result of its admission. Denies the targets of HPAs that lost their place
+    /// to it.
     fn replace_admitted(
         &mut self,
         key: &HpaKey,
@@ -186,15 +186,15 @@ impl Targets {
         hpas: &HpaMap,
         changes: &mut Changes,
     ) {
-        let given_up = match admitted {
-            Ok(given_up) => given_up,
+        let displaced = match admitted {
+            Ok(displaced) => displaced,
             Err(exceeded) => {
                 self.replace(key, built.denied_by(key, exceeded), changes);
                 return;
             }
         };
         self.replace(key, built, changes);
-        for other in given_up {
+        for other in displaced {
             let refusal = self.admission.refused().get(&other);
             if let Some((reason, facts)) =
                 refusal.map(|refusal| refusal.reason).zip(hpas.get(&other))
@@ -205,7 +205,7 @@ impl Targets {
         }
     }
 
-    /// Replaces what one HPA asks for, and notes what that changes.
+    /// Replaces the targets of one HPA, and records in `changes` what that affects.
     fn replace(&mut self, key: &HpaKey, mut built: HpaTargets, changes: &mut Changes) {
         let before = match self.hpas.get(key) {
             Some(before) => Arc::clone(before),
@@ -219,7 +219,7 @@ impl Targets {
         } else {
             changes.hpas.insert(key.clone());
             for target in &before.targets {
-                changes.touch(target);
+                changes.remove(target);
             }
             for target in &built.targets {
                 changes.add(target);
@@ -259,7 +259,7 @@ impl Targets {
         }
     }
 
-    /// Brings the targets by query and by group up to date.
+    /// Updates the targets by query and by group.
     fn update_indexes(&mut self, changes: Changes, now: Option<Moment>) {
         let Changes {
             hpas,
@@ -323,27 +323,27 @@ impl Targets {
     }
 }
 
-/// What a change of HPAs or of requests touches.
+/// Groups, queries and HPAs that a change affects.
 #[derive(Default)]
 struct Changes {
     /// The HPAs whose targets changed.
     hpas: BTreeSet<HpaKey>,
-    /// The groups that are asked for differently, each with its new targets.
+    /// The groups whose targets changed, each with its new targets.
     groups: BTreeMap<GroupKey, Vec<Arc<Target>>>,
-    /// The queries that are asked by others, each with its new targets.
+    /// The queries whose targets changed, each with its new targets.
     queries: BTreeMap<QueryHash, Vec<Arc<Target>>>,
 }
 
 impl Changes {
-    /// Notes that a target goes away.
-    fn touch(&mut self, target: &Target) {
+    /// Records that a target is removed.
+    fn remove(&mut self, target: &Target) {
         self.groups.entry(group_key(&target.key)).or_default();
         if let Some(hash) = target.query_hash {
             self.queries.entry(hash).or_default();
         }
     }
 
-    /// Notes a new target.
+    /// Records a new target.
     fn add(&mut self, target: &Arc<Target>) {
         let group = self.groups.entry(group_key(&target.key));
         group.or_default().push(Arc::clone(target));

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_secret_is_not_shown() {
+    fn a_possible_secret_is_not_shown() {
         for secret in [
             "hunter2",
             "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJsYWcifQ.c2lnbmF0dXJl",

@@ -23,7 +23,7 @@ impl KubernetesVersion {
         self >= Self::new(1, 35)
     }
 
-    /// Whether admission policies may change objects, so that one applies the cap (MutatingAdmissionPolicy v1).
+    /// Whether the cluster has MutatingAdmissionPolicy v1, with which the chart applies the cap.
     #[must_use]
     pub fn has_cap_policy(self) -> bool {
         self >= Self::new(1, 36)
@@ -46,7 +46,7 @@ impl fmt::Display for KubernetesVersion {
     }
 }
 
-/// A text that is no version.
+/// Text that is not a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a version of Kubernetes, such as 1.35")]
 pub struct InvalidKubernetesVersion;

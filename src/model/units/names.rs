@@ -30,7 +30,7 @@ pub fn split_namespaced(text: &str) -> Option<(&str, &str)> {
 /// Checks a topic name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn topic(name: &str) -> Result<&str, String> {
     if name == "." || name == ".." {
         return Err("not a topic's name".into());
@@ -44,7 +44,7 @@ pub fn topic(name: &str) -> Result<&str, String> {
 /// Checks a group ID.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn group(name: &str) -> Result<&str, String> {
     chars_of(name, |c| !c.is_control())?;
     // Kafka writes the length as a signed 16-bit number.
@@ -54,7 +54,7 @@ pub fn group(name: &str) -> Result<&str, String> {
 /// Checks a non-empty label value.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn label_value(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
@@ -66,7 +66,7 @@ pub fn label_value(name: &str) -> Result<&str, String> {
 /// Checks a namespace name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn namespace(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
@@ -78,7 +78,7 @@ pub fn namespace(name: &str) -> Result<&str, String> {
 /// Checks a Service name, which follows the rules of namespaces.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn service(name: &str) -> Result<&str, String> {
     namespace(name)
 }
@@ -86,7 +86,7 @@ pub fn service(name: &str) -> Result<&str, String> {
 /// Checks the name of a Kubernetes object: a DNS subdomain.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn object(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-')
@@ -98,7 +98,7 @@ pub fn object(name: &str) -> Result<&str, String> {
 /// Checks a host and port.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn address(text: &str) -> Result<&str, String> {
     let (host, port) = text.rsplit_once(':').ok_or("there is no port in it")?;
     match port.parse::<u16>() {

@@ -15,7 +15,7 @@ impl PartitionFilter {
     /// Parses comma-separated numbers and inclusive ranges such as `0-5,9`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut ranges = text
             .split(',')
@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_count_is_that_of_the_partitions_it_has(
+        fn the_count_equals_that_of_the_selected_partitions(
             ranges in proptest::collection::vec((0u32..40, 0u32..10), 1..6),
             partitions in 0u32..60,
         ) {

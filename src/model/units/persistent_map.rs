@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diff_visits_only_what_is_not_shared() {
+    fn a_diff_visits_only_changed_nodes() {
         /// A value that counts its comparisons.
         #[derive(Clone, Debug)]
         struct Counted(u32, Arc<std::sync::atomic::AtomicU32>);

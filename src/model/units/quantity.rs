@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Milli(u64);
 
 /// Maximum number of thousandths that the arithmetic of the HPA can hold.
-const MOST: u64 = i64::MAX.unsigned_abs();
+const MAX: u64 = i64::MAX.unsigned_abs();
 
 impl Milli {
     /// One unit.
@@ -22,7 +22,7 @@ impl Milli {
     /// Converts whole units, saturating.
     #[must_use]
     pub fn from_units(units: u64) -> Self {
-        Self(units.saturating_mul(1000).min(MOST))
+        Self(units.saturating_mul(1000).min(MAX))
     }
 
     /// The smallest positive amount.
@@ -37,7 +37,7 @@ impl Milli {
     /// Saturating product.
     #[must_use]
     pub fn times(self, n: u32) -> Self {
-        Self(self.0.saturating_mul(u64::from(n)).min(MOST))
+        Self(self.0.saturating_mul(u64::from(n)).min(MAX))
     }
 
     /// This amount times `times / parts`, rounded down, saturating; `parts` must not be zero.
@@ -45,13 +45,13 @@ impl Milli {
     pub fn scaled(self, times: u64, parts: u64) -> Self {
         let scaled = u128::from(self.0).saturating_mul(u128::from(times));
         let scaled = scaled.checked_div(u128::from(parts)).unwrap_or(u128::MAX);
-        Self(u64::try_from(scaled).unwrap_or(MOST).min(MOST))
+        Self(u64::try_from(scaled).unwrap_or(MAX).min(MAX))
     }
 
     /// Saturating sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0).min(MOST))
+        Self(self.0.saturating_add(other.0).min(MAX))
     }
 
     /// Division rounded up, as the HPA rounds; `None` if `per` is zero.
@@ -102,12 +102,12 @@ impl Milli {
         let factor = 10u128.checked_pow(power.unsigned_abs());
         let thousandths = match (power >= 0, factor) {
             (_, None) if value == 0 => 0,
-            (true, None) => u128::from(MOST),
+            (true, None) => u128::from(MAX),
             (false, None) => 1,
             (true, Some(factor)) => value.saturating_mul(factor),
             (false, Some(factor)) => value.div_ceil(factor),
         };
-        Some(Self(u64::try_from(thousandths).unwrap_or(MOST).min(MOST)))
+        Some(Self(u64::try_from(thousandths).unwrap_or(MAX).min(MAX)))
     }
 }
 
@@ -158,8 +158,8 @@ mod tests {
             ("5e-1", Some(500)),
             ("1n", Some(1)),
             ("100u", Some(1)),
-            ("9E", Some(MOST)),
-            ("1e400", Some(MOST)),
+            ("9E", Some(MAX)),
+            ("1e400", Some(MAX)),
             ("1e-400", Some(1)),
             ("0e400", Some(0)),
             ("-1", None),
@@ -180,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn display_round_trips(thousandths in 0..=MOST) {
+        fn display_round_trips(thousandths in 0..=MAX) {
             prop_assert_eq!(Milli::parse(&Milli(thousandths).to_string()), Some(Milli(thousandths)));
         }
 
@@ -192,13 +192,13 @@ mod tests {
 
     #[test]
     fn saturates_at_the_largest_value_an_hpa_accepts() {
-        assert_eq!(Milli::from_units(u64::MAX).thousandths(), MOST);
-        assert_eq!(Milli::from_units(u64::MAX).times(7).thousandths(), MOST);
+        assert_eq!(Milli::from_units(u64::MAX).thousandths(), MAX);
+        assert_eq!(Milli::from_units(u64::MAX).times(7).thousandths(), MAX);
         assert_eq!(
             Milli::from_units(u64::MAX)
                 .plus(Milli::from_units(1))
                 .thousandths(),
-            MOST
+            MAX
         );
     }
 }

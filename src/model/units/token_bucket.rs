@@ -175,7 +175,7 @@ mod tests {
         for _ in 0..refused {
             assert!(buckets.take("shop", count, now).is_err());
         }
-        // As after a pause in which `shop` asks for nothing.
+        // As after a pause without requests of `shop`.
         buckets.all = TokenBucket::full(all);
         let taken = (0..100).filter(|_| buckets.take("shop", 1, now).is_ok());
         taken.count()

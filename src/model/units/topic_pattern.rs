@@ -40,7 +40,7 @@ impl TopicPattern {
     /// keeps are bounded.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
+    /// The reason why it is invalid, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(format!("longer than {TEXT_BYTES_MAX} bytes"));

@@ -91,8 +91,8 @@ pub fn printable_lines(text: &str) -> String {
     printable
 }
 
-/// Escapes what is unsafe in JSON, which means the same afterwards. Serializers escape only some control characters. The
-/// line breaks stay, since they are between strings.
+/// Escapes unsafe characters in JSON, without a change of its meaning. Serializers escape only some control characters.
+/// The line breaks stay, since they are between strings.
 #[must_use]
 pub fn printable_json(json: &str) -> String {
     escape_json(json, |printable, character| {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
+    fn control_characters_are_escaped() {
         let cases = [
             ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
             ("a\r\nlevel=ERROR b", "a\\r\\nlevel=ERROR b"),
@@ -268,7 +268,7 @@ mod tests {
             prop_assert!(shown.chars().all(is_safe), "{shown:?}");
             // The longest escape has ten characters.
             prop_assert!(shown.chars().count() <= 10 * MESSAGE_MAX + 40);
-            // What is safe to show and short enough stays as it is.
+            // Short and safe text stays unchanged.
             let again = Printable::unbounded(&shown).to_string();
             prop_assert_eq!(again, shown);
         }

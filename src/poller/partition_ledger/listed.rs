@@ -1,6 +1,6 @@
-//! Partitions of topics that were listed by patterns: those that the members of a group would be expected to read, if it
-//! had any. They come after everything that is asked for: they have what that leaves of the budgets, the first that was
-//! listed first. A group is never refused for them. Where they do not fit, its widest patterns are refused.
+//! Partitions of topics that were listed by patterns: those that the members of a group would be expected to read, if
+//! it had any. They have lower priority than all requested topics: they get the rest of the budgets, in the order in
+//! which they were listed. A group is never refused for them. Where they do not fit, its widest patterns are refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,14 +62,14 @@ impl ListedLedger {
     }
 
     fn remove(&mut self, key: &GroupKey) {
-        self.take_back(key);
+        self.release(key);
         self.groups.remove(key);
     }
 
-    fn take_back(&mut self, key: &GroupKey) {
+    fn release(&mut self, key: &GroupKey) {
         let entry = self.groups.get_mut(key);
         if let Some((owner, admission, partitions)) = entry.and_then(|e| e.admitted.take()) {
-            self.used.take_back(&owner, admission, partitions);
+            self.used.release(&owner, admission, partitions);
         }
     }
 
@@ -79,7 +79,7 @@ impl ListedLedger {
         key: &GroupKey,
         plan: &mut GroupPlan,
         group: &GroupTargets,
-        asked: &PartitionUse,
+        requested: &PartitionUse,
         budgets: &Budgets,
     ) {
         if plan.patterns.is_empty() {
@@ -93,7 +93,10 @@ impl ListedLedger {
         entry.refused.retain_mut(|refused| {
             let fits = refused.partitions.is_some_and(|partitions| {
                 let mut owners = candidates.iter();
-                owners.any(|owner| used.check_beside(asked, owner, partitions, budgets).is_ok())
+                owners.any(|owner| {
+                    used.check_with(requested, owner, partitions, budgets)
+                        .is_ok()
+                })
             });
             refused.left_out = refused.left_out.saturating_add(1);
             !fits && refused.left_out < REREAD_AFTER
@@ -103,20 +106,21 @@ impl ListedLedger {
         plan.patterns.retain(|pattern| !is_refused(pattern));
     }
 
-    /// Counts the listed topics that were read of a group, and removes those that do not fit beside what is `asked` for.
+    /// Counts the listed topics that were read of a group, and removes those that do not fit in addition to
+    /// `requested`.
     pub(super) fn apply(
         &mut self,
         key: &GroupKey,
         read: &mut GroupObservation,
         listings: &mut BTreeMap<GroupId, Arc<TopicListing>>,
         targets: &Targets,
-        asked: &PartitionUse,
+        requested: &PartitionUse,
     ) {
         let Some(group) = targets.group(&key.0, &key.1) else {
             self.remove(key);
             return;
         };
-        self.take_back(key);
+        self.release(key);
         let any_refused = self.groups.get(key).is_some_and(|e| !e.refused.is_empty());
         if any_refused {
             listings.entry(read.plan.group.clone()).or_default();
@@ -142,11 +146,11 @@ impl ListedLedger {
             let payer = owners.find(|owner| {
                 let checked = self
                     .used
-                    .check_beside(asked, owner, partitions, targets.budgets());
+                    .check_with(requested, owner, partitions, targets.budgets());
                 checked.is_ok()
             });
             if let Some(owner) = payer {
-                let admission = self.used.give(owner, key, partitions);
+                let admission = self.used.charge(owner, key, partitions);
                 entry.admitted = Some((owner.clone(), admission, partitions));
                 return;
             }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::model::targets::GroupKey;
 use crate::model::targets::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
-use crate::model::targets::fair_share::{DemandsWithoutRoom, Holder, Share, find_room};
+use crate::model::targets::fair_share::{
+    DemandsWithoutRoom, Holder, Share, find_holdings_to_release,
+};
 use crate::model::targets::group_targets::GroupTargets;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -18,7 +20,7 @@ pub(super) enum BudgetOwner {
 }
 
 impl BudgetOwner {
-    /// Those whose budget may be charged for a group, in the order in which they are asked.
+    /// Owners whose budget may be charged for a group, in the order in which they are tried.
     pub(super) fn candidates(group: &GroupTargets) -> Vec<Self> {
         let targets = group.targets();
         if group.is_configured() {
@@ -39,7 +41,7 @@ impl BudgetOwner {
 pub(super) struct PartitionUse {
     hpas: BTreeMap<HpaKey, u64>,
     namespaces: BTreeMap<Arc<str>, SharedUse>,
-    /// Of what only requests ask for.
+    /// Groups that only requests use.
     requests: SharedUse,
     /// Of HPAs and requests.
     total: u64,
@@ -49,7 +51,7 @@ pub(super) struct PartitionUse {
     without_room: DemandsWithoutRoom,
 }
 
-/// What the groups of a namespace, or of requests, use.
+/// Use of the groups of a namespace, or of requests.
 #[derive(Debug, Default)]
 struct SharedUse {
     partitions: u64,
@@ -76,8 +78,8 @@ impl PartitionUse {
         self.total
     }
 
-    /// Gives a group what it uses. Returns the number of its admission.
-    pub(super) fn give(&mut self, owner: &BudgetOwner, key: &GroupKey, partitions: u64) -> u64 {
+    /// Records the partitions of a group. Returns the number of its admission.
+    pub(super) fn charge(&mut self, owner: &BudgetOwner, key: &GroupKey, partitions: u64) -> u64 {
         self.without_room.clear();
         self.admissions = self.admissions.saturating_add(1);
         let admission = self.admissions;
@@ -96,8 +98,8 @@ impl PartitionUse {
         admission
     }
 
-    /// Takes back what a group uses.
-    pub(super) fn take_back(&mut self, owner: &BudgetOwner, admission: u64, partitions: u64) {
+    /// Releases the partitions of a group.
+    pub(super) fn release(&mut self, owner: &BudgetOwner, admission: u64, partitions: u64) {
         self.without_room.clear();
         if *owner != BudgetOwner::Operator {
             self.total = self.total.saturating_sub(partitions);
@@ -117,8 +119,8 @@ impl PartitionUse {
         }
     }
 
-    /// The groups that have to make room for one more of this owner, within the total budget.
-    pub(super) fn find_room(
+    /// The groups to refuse so that one more of this owner fits the total budget.
+    pub(super) fn find_groups_to_refuse(
         &mut self,
         owner: &BudgetOwner,
         partitions: u64,
@@ -131,14 +133,14 @@ impl PartitionUse {
         if self.without_room.include(&hpa.namespace, demand) {
             return None;
         }
-        let found = self.find_room_of_others(hpa, partitions, budgets);
+        let found = self.find_groups_of_others_to_refuse(hpa, partitions, budgets);
         if found.is_none() {
             self.without_room.insert(&hpa.namespace, demand);
         }
         found
     }
 
-    fn find_room_of_others(
+    fn find_groups_of_others_to_refuse(
         &self,
         hpa: &HpaKey,
         partitions: u64,
@@ -169,24 +171,24 @@ impl PartitionUse {
                 latest_first.map(|(key, partitions)| (key, of_partitions(*partitions)))
             },
         });
-        given_up.extend(find_room(&total, level, excess, holders)?);
+        given_up.extend(find_holdings_to_release(&total, level, excess, holders)?);
         Some(given_up.into_iter().cloned().collect())
     }
 
-    /// Whether the budgets suffice for that many partitions more of this owner.
+    /// Checks that the budgets suffice for `partitions` more of this owner.
     pub(super) fn check(
         &self,
         owner: &BudgetOwner,
         partitions: u64,
         budgets: &Budgets,
     ) -> Result<(), BudgetExceeded> {
-        self.check_beside(&Self::default(), owner, partitions, budgets)
+        self.check_with(&Self::default(), owner, partitions, budgets)
     }
 
-    /// Whether the budgets suffice for that many partitions more of this owner, where others have these beside.
-    pub(super) fn check_beside(
+    /// Checks that the budgets suffice for `partitions` more of this owner, if `others` are in use too.
+    pub(super) fn check_with(
         &self,
-        beside: &Self,
+        others: &Self,
         owner: &BudgetOwner,
         partitions: u64,
         budgets: &Budgets,
@@ -194,7 +196,7 @@ impl PartitionUse {
         if *owner == BudgetOwner::Operator {
             return Ok(());
         }
-        let (own, others) = (self.used_by(owner), beside.used_by(owner));
+        let (own, others) = (self.used_by(owner), others.used_by(owner));
         let with = own
             .into_iter()
             .zip(others)

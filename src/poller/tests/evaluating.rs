@@ -1,11 +1,11 @@
-//! What is evaluated for a snapshot.
+//! Evaluations of a snapshot.
 
 use super::*;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::Metric;
 
 #[tokio::test]
-async fn a_publication_evaluates_only_what_changed() {
+async fn a_publication_evaluates_only_changed_targets() {
     let running = start(None);
     until(&running.reader, LagSnapshot::is_swept).await;
     let two = [hpa("a", "a"), hpa("b", "b")];
@@ -18,7 +18,7 @@ async fn a_publication_evaluates_only_what_changed() {
     let three = two.into_iter().chain([hpa("c", "c")]);
     running.hpas.send_replace(listed(three));
     let snapshot = until(&running.reader, has_read("c")).await;
-    // Once as asked for and not yet read, and once as read.
+    // Once before the group is read, and once after.
     assert_eq!(snapshot.evaluations.metrics_evaluated() - before, 2);
 }
 
@@ -34,8 +34,8 @@ async fn a_query_that_was_answered_once_is_evaluated_with_every_snapshot() {
         metric: LAG_METRIC,
         selector: &selector,
     };
-    let asked = query.to_ad_hoc(Metric::Lag);
-    running.queries.send(asked).await.unwrap();
+    let ad_hoc = query.to_ad_hoc(Metric::Lag);
+    running.queries.send(ad_hoc).await.unwrap();
     while running.queries.capacity() < 8 {
         tokio::task::yield_now().await;
     }

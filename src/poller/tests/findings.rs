@@ -1,4 +1,4 @@
-//! What the writer of HPAs has found.
+//! Findings of the reconciler of HPAs.
 
 use super::*;
 use crate::model::findings::{Finding, FindingCode};
@@ -10,7 +10,7 @@ fn write_findings(number: usize) -> WriteFindings {
     Arc::new([Finding::new(FindingCode::ZeroNotRecorded, hpa, message)].into())
 }
 
-/// Lets other tasks go on until this is so, without time passing.
+/// Runs other tasks until this condition holds, without advancing the time.
 async fn settle(what: &str, is_so: impl Fn() -> bool) {
     let began = Instant::now();
     while !is_so() {
@@ -19,9 +19,9 @@ async fn settle(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// While the poller takes in HPAs, a sweep ends and the next tick is due. The poller then picks one of them at random.
+/// While the poller applies HPAs, a sweep ends and the next tick is due. The poller then handles one of them at random.
 #[test]
-fn each_whole_sweep_brings_up_what_the_writer_has_found() {
+fn each_whole_sweep_publishes_the_findings_of_the_reconciler() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -45,7 +45,7 @@ fn each_whole_sweep_brings_up_what_the_writer_has_found() {
             // The poller is busy as long as this thread is.
             let (free, freed) = std::sync::mpsc::channel::<()>();
             let busy = tokio::task::spawn_blocking(move || freed.recv());
-            tokio::time::advance(2 * HPA_CHANGES_EVERY).await;
+            tokio::time::advance(2 * HPA_CHANGE_INTERVAL).await;
             hpas.send_replace(listed([]));
             for _ in 0..100 {
                 tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Groups that HPAs ask for.
+//! Groups of HPAs.
 
 use super::*;
 use crate::model::findings::{Finding, FindingCode};
@@ -21,6 +21,36 @@ async fn a_new_hpa_is_read_at_once() {
     let snapshot = until(&running.reader, has_read("g")).await;
     assert_eq!(snapshot.targets.all().count(), 1);
     assert!(!snapshot.targets.hpas_unlisted);
+}
+
+/// While the only thread for blocking work is busy, no HPAs are taken in.
+#[test]
+fn hpas_are_taken_in_off_the_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .max_blocking_threads(1)
+        .build();
+    runtime.unwrap().block_on(async {
+        let running = start(None);
+        running.hpas.send_replace(listed([]));
+        until(&running.reader, |snapshot| {
+            !snapshot.targets.hpas_unlisted && snapshot.is_swept()
+        })
+        .await;
+        for count in 1..3 {
+            let (free, freed) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || freed.recv());
+            let hpas = (0..count).map(|number| hpa(&format!("h{number}"), "g"));
+            running.hpas.send_replace(listed(hpas));
+            let has_all = |snapshot: &LagSnapshot| snapshot.targets.all().count() == count;
+            let taken_in = until(&running.reader, has_all);
+            let early = tokio::time::timeout(3 * HPA_CHANGE_INTERVAL, taken_in);
+            assert!(early.await.is_err(), "the runtime has taken them in");
+            drop(free);
+            assert!(busy.await.unwrap().is_err());
+            until(&running.reader, has_all).await;
+        }
+    });
 }
 
 #[tokio::test]
@@ -51,7 +81,7 @@ async fn a_topic_that_members_turn_out_to_read_is_read_at_once() {
         group.is_some_and(|group| group.topics.contains_key("unnamed"))
     })
     .await;
-    // And once is enough: only what was not in the plan before is read out of turn.
+    // Only groups that were not in the plan before are read outside the interval, and once.
     let plans = running.plans.lock().unwrap();
     let of_group = plans.iter().filter(|plan| !plan.groups.is_empty());
     assert!(of_group.count() <= 3, "{plans:?}");
@@ -85,7 +115,7 @@ async fn many_changes_start_few_sweeps_of_a_slow_cluster() {
         poller.sweeps.start(planned, Instant::now());
     }
     assert_eq!(poller.sweeps.len(), PARTIAL_SWEEPS_MAX);
-    // Once one has ended, what is still asked for is read together.
+    // Once one has ended, the groups that are still needed are read together.
     open.send_replace(true);
     poller.sweeps.next().await.unwrap().unwrap();
     poller.state.set_busy(poller.sweeps.busy());
@@ -110,8 +140,8 @@ async fn a_sweep_that_has_ended_is_not_under_way() {
 #[tokio::test]
 async fn a_group_that_is_left_out_of_the_plan_is_reported_as_over_budget() {
     let (mut poller, reader, _plans) = poller_of(one_partition_each(), None);
-    let asked = listed([hpa("a", "a"), hpa("b", "b")]);
-    poller.state.update_hpas(asked.as_ref());
+    let hpas_listed = listed([hpa("a", "a"), hpa("b", "b")]);
+    poller.state.update_hpas(hpas_listed.as_ref());
     for groups_read in [2, 1, 1] {
         let planned = poller.state.plan_sweeps(&BTreeSet::new());
         poller.sweeps.start(planned, Instant::now());
@@ -136,7 +166,7 @@ async fn a_burst_of_changes_is_published_together_after_the_first() {
     let mut seen = running.reader.from_now_on();
     let mut published_at = Vec::new();
     for name in &names {
-        // All ask for one group, which is read after the first of them.
+        // All use one group, which is read after the first of them.
         hpas.extend([(hpa(name, "g").key(), hpa(name, "g"))]);
         running.hpas.send_replace(Some(hpas.clone()));
         tokio::task::yield_now().await;
@@ -168,9 +198,9 @@ fn one_partition_each() -> TargetOptions {
 
 #[tokio::test]
 async fn a_group_over_budget_is_unknown_with_a_finding_and_the_others_are_read() {
-    let asked = listed([hpa("a", "a"), hpa("b", "b")]);
+    let hpas_listed = listed([hpa("a", "a"), hpa("b", "b")]);
     let (poller, reader, plans) = poller_of(one_partition_each(), None);
-    let hpas = watch::channel(asked).1;
+    let hpas = watch::channel(hpas_listed).1;
     tokio::spawn(poller.run(inputs(hpas, mpsc::channel(1).1)));
     let snapshot = until(&reader, LagSnapshot::is_swept).await;
     let over_budget = |finding: &&Finding| finding.code == FindingCode::OverBudget;

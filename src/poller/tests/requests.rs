@@ -1,4 +1,4 @@
-//! Groups that requests ask for and no HPA does.
+//! Groups of requests that no HPA uses.
 
 use super::*;
 
@@ -20,9 +20,9 @@ async fn a_request_is_read_while_a_sweep_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_second_request_for_a_group_reads_nothing_anew() {
+async fn a_second_request_for_a_group_causes_no_sweep() {
     let running = start(None);
-    // The first sweep reads all that was asked for before it.
+    // The first sweep reads all groups that were requested before it.
     until(&running.reader, LagSnapshot::is_swept).await;
     running.watch_keys.send(watch_key("g")).await.unwrap();
     until(&running.reader, has_read("g")).await;

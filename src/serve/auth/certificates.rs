@@ -1,6 +1,6 @@
-//! Identifies callers by client certificate: the front proxy, which names the user in headers, or a
-//! user of the cluster. Each has a CA of its own and is verified separately, since a user's certificate
-//! must never pass for the front proxy's.
+//! Identifies callers by client certificate: the front proxy, which names the user in headers, or a user of the
+//! cluster. Each has a separate CA and is verified separately, since a user's certificate must never pass for the front
+//! proxy's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

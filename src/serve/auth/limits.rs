@@ -1,14 +1,15 @@
 //! Bounds the reviews in progress, so that callers without valid credentials do not hold up others.
 //!
-//! Each rank of callers has permits of its own, and no caller takes more than half of those of its rank. Callers
-//! without valid credentials have two more limits: those of one network take at most three quarters of the permits, and
-//! their rate is limited, since each of their reviews is work for the Kubernetes API server.
+//! Each rank of callers has separate permits, and no caller takes more than half of those of its rank. Callers without
+//! valid credentials have two more limits: those of one network take at most three quarters of the permits, and their
+//! rate is limited, since each of their reviews is work for the Kubernetes API server.
 //!
 //! The rate of an account with valid credentials is limited as well, since each of its requests may be about something
-//! else. That of accounts for which the front proxy asks is not: the API server has authenticated and authorized them.
+//! else. The rate of accounts behind the front proxy is not limited: the API server has authenticated and authorized
+//! them.
 //!
-//! Whoever has valid credentials can still make up any number of tokens. These have permits of their own as well, and
-//! the same limits as callers without valid credentials.
+//! A caller with valid credentials can still make up any number of tokens. Token reviews therefore have separate
+//! permits, and the same limits as callers without valid credentials.
 
 use std::collections::HashMap;
 use std::mem::discriminant;
@@ -60,10 +61,10 @@ const RESERVE_RATE: RateLimit = RateLimit {
     burst: 50,
 };
 
-/// Maximum number of addresses with a rate of their own.
+/// Maximum number of addresses with a separate rate.
 const MAX_ADDRESSES: usize = 4096;
 
-/// Rate of reviews for an account with valid credentials: that of a program which asks about hundreds of metrics at
+/// Rate of reviews for an account with valid credentials: enough for a program that requests hundreds of metrics at
 /// once.
 const ACCOUNT_RATE: RateLimit = RateLimit {
     interval: Duration::from_millis(20),
@@ -76,7 +77,7 @@ const ACCOUNTS_RATE: RateLimit = RateLimit {
     burst: 20_000,
 };
 
-/// Maximum number of accounts with a rate of their own.
+/// Maximum number of accounts with a separate rate.
 const MAX_ACCOUNTS: usize = 4096;
 
 /// The subject of a review, by which it is limited.
@@ -89,7 +90,7 @@ pub(super) enum ReviewSubject {
     NewToken(Option<IpAddr>),
     /// The account of a user, or of a token that was valid before.
     Known(CacheKey),
-    /// The account of a user on whose behalf the front proxy or another replica asks.
+    /// The account of a user for whom the front proxy or another replica sends the request.
     Trusted(CacheKey),
 }
 
@@ -203,7 +204,7 @@ impl ReviewLimiter {
     /// Gets a permit for one review. Does not wait, because waiting requests would block others.
     ///
     /// # Errors
-    /// The caller, or all of its rank together, ask for too many.
+    /// The caller, or its rank as a whole, needs too many.
     pub(super) fn acquire(
         &self,
         subject: ReviewSubject,
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rank_has_permits_of_its_own() {
+    fn each_rank_has_separate_permits() {
         let (limiter, now) = (ReviewLimiter::new("access"), Instant::now());
         let mut held = Vec::new();
         let mut take = |subject, times: usize| {
@@ -368,13 +369,13 @@ mod tests {
         assert_eq!(admitted(known("mary"), began), 1000);
         let later = began + Duration::from_secs(2);
         assert_eq!(admitted(known("greedy"), later), 100);
-        // The front proxy asks for anybody.
+        // The front proxy sends requests for any user.
         let trusted = ReviewSubject::Trusted(user("greedy"));
         assert_eq!(admitted(trusted, later), 5000);
     }
 
     #[test]
-    fn many_accounts_that_ask_much_leave_some_to_others() {
+    fn many_accounts_with_many_requests_leave_permits_to_others() {
         let (limiter, began) = (ReviewLimiter::new("token"), Instant::now());
         let known = |n: u32| ReviewSubject::Known(user(&format!("u{n}")));
         let mut now = began;
@@ -388,8 +389,8 @@ mod tests {
         assert_eq!(quiet.count(), 100);
     }
 
-    /// How many of 10 requests of a quiet address are admitted after others asked as often as they can for a minute.
-    /// These are `count` addresses, `others(round, n)`.
+    /// How many of 10 requests of a quiet address are admitted after others sent requests as fast as they can for a
+    /// minute. These are `count` addresses, `others(round, n)`.
     fn admitted_beside(quiet: &str, count: u32, others: impl Fn(u32, u32) -> String) -> usize {
         let (limiter, began) = (ReviewLimiter::new("token"), Instant::now());
         let caller = |address: &str| ReviewSubject::Unknown(Some(address.parse().unwrap()));
@@ -408,9 +409,9 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_asks_little_is_admitted_beside_those_that_ask_much() {
+    fn an_address_with_few_requests_is_admitted_despite_others_with_many() {
         let of_node = |_, n: u32| format!("10.0.0.{}", n + 1);
-        // The reserve of an address that has not asked before.
+        // The reserve of an address without earlier requests.
         assert_eq!(admitted_beside("10.0.0.200", 5, of_node), 4);
         assert_eq!(admitted_beside("10.0.0.200", 10, of_node), 4);
         let of_network = |_, n: u32| format!("fd00::{:x}", n + 1);

@@ -1,6 +1,6 @@
 //! Token and access reviews by the cluster, cached for ten seconds.
 //!
-//! What callers without valid credentials ask is cached apart, so that they do not displace the answers to others.
+//! Answers to callers without valid credentials are cached separately, so that they do not displace those of others.
 //!
 //! If the API server fails, cached answers stay valid for their time; after that, requests fail
 //! instead of being guessed.
@@ -92,7 +92,7 @@ impl CachedReviews {
     ) -> Result<Option<Arc<Caller>>, ReviewError> {
         let key = CacheKey::digest([token.as_bytes()]);
         let account = self.valid.get(key, Instant::now());
-        // What a token that was not valid before is answered is cached apart on any connection.
+        // The answer to a token that was not valid before is cached separately on any connection.
         let (subject, cached_as) = match (account, rank) {
             (Some(account), _) => (ReviewSubject::Known(account), PeerRank::Known),
             (None, PeerRank::Unknown) => (ReviewSubject::Unknown(peer), PeerRank::Unknown),
@@ -121,7 +121,7 @@ impl CachedReviews {
         self.reviewer.self_subject().await
     }
 
-    /// Whether the caller may perform the action. `peer` is the address it asks from.
+    /// Whether the caller may perform the action. `peer` is the address of the caller.
     pub(super) async fn authorize(
         &self,
         identity: &CallerIdentity,
@@ -321,7 +321,7 @@ mod tests {
         let requests = users
             .iter()
             .map(|user| reviews.authorize(user, &action, None));
-        // Token reviews have permits of their own.
+        // Token reviews have separate permits.
         let token = reviews.authenticate("t99", None, PeerRank::Known);
         let (found, token) = tokio::join!(futures::future::join_all(requests), token);
         assert_eq!(token.unwrap_err(), ReviewError::NoAnswer);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unknown_callers_do_not_hold_up_a_token_that_was_valid() {
+    async fn unknown_callers_do_not_delay_a_token_that_was_valid() {
         let server = Arc::new(FakeAuthenticator::default());
         server.token("good", "mary");
         let reviews = CachedReviews::new(server.clone());

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_of_ipv6_have_64_bits_and_addresses_of_ipv4_are_alone() {
+    fn ipv6_is_counted_by_64_bit_network_and_ipv4_by_address() {
         for (address, expected) in [
             ("10.0.0.1", "10.0.0.1"),
             ("::ffff:10.0.0.1", "10.0.0.1"),

@@ -1,4 +1,4 @@
-//! The open connections of a listener, and which of them makes room for another.
+//! The open connections of a listener, and which of them is evicted for another.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -19,14 +19,14 @@ pub(super) const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
 pub(super) const TOO_MANY_HANDSHAKES: &str = "too many handshakes";
 
 /// Maximum connections of a listener in their TLS handshake. Each costs some hundred microseconds of processor time,
-/// and a peer may send up to 64 KiB before its certificates are looked at.
+/// and a peer may send up to 64 KiB before its certificates are verified.
 pub(super) const MAX_HANDSHAKES: usize = 128;
 
 /// The same of one address.
 const MAX_HANDSHAKES_OF_ADDRESS: usize = 96;
 
-/// Trust level of a peer. Of an address, connections of a lower one make room first. Requests of each have
-/// separate limits.
+/// Trust level of a peer. Among the connections of an address, those of a lower level are evicted first. Requests of
+/// each level have separate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(in crate::serve) enum PeerRank {
@@ -84,7 +84,7 @@ impl ConnectionSlot {
         PeerRank::from_u8(self.rank.load(Ordering::Relaxed))
     }
 
-    /// Whether the connection never makes room for another.
+    /// Whether the connection is never evicted.
     fn is_trusted(&self) -> bool {
         self.rank() == PeerRank::Trusted
     }
@@ -155,8 +155,8 @@ impl ConnectionTable {
         self.slots.len()
     }
 
-    /// Adds a connection of `peer`. Also returns why another connection had to make room, if one had to.
-    /// `None` if there is no room, because all connections are trusted.
+    /// Adds a connection of `peer`. Also returns why another connection was evicted, if one was. `None` if the table is
+    /// full and all connections are trusted.
     pub(super) fn admit(
         &mut self,
         peer: IpAddr,
@@ -210,9 +210,9 @@ impl ConnectionTable {
         counts
     }
 
-    /// The connection of these that makes room for a new one; `None` if all are trusted. The number of connections
-    /// counts more than the rank: otherwise a caller with valid credentials that fills the listener would evict a front
-    /// proxy that is still in its handshake.
+    /// The connection to evict for a new one; `None` if all are trusted. The number of connections takes precedence
+    /// over the rank: otherwise a caller with valid credentials that fills the listener would evict a front proxy that
+    /// is still in its handshake.
     fn eviction_candidate(&self, is_of_these: impl Fn(&ConnectionSlot) -> bool) -> Option<usize> {
         let slots = self.slots.iter().enumerate();
         let candidates = slots.filter(|(_, slot)| !slot.is_trusted() && is_of_these(slot));
@@ -300,7 +300,7 @@ mod tests {
         open[2].raise_rank(PeerRank::Trusted);
         newest.raise_rank(PeerRank::Trusted);
         let trusted = admit(2).unwrap();
-        // Known ones make room if no unknown one is left.
+        // Known peers are evicted if no unknown one is left.
         assert!(!is_open(&open[1]));
         trusted.raise_rank(PeerRank::Trusted);
         trusted.raise_rank(PeerRank::Unknown);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     /// What happens to a newcomer while `flooders` open connections with valid credentials.
-    async fn newcomer_stays_open_beside(flooders: &[u8]) {
+    async fn new_client_stays_connected_despite(flooders: &[u8]) {
         let mut table = ConnectionTable::new(8, 6);
         let newcomer = table.admit(address(1)).unwrap().0;
         for _ in 0..20 {
@@ -390,13 +390,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn valid_credentials_do_not_keep_a_newcomer_out() {
-        newcomer_stays_open_beside(&[2]).await;
+    async fn valid_credentials_do_not_block_a_new_client() {
+        new_client_stays_connected_despite(&[2]).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn valid_credentials_at_several_addresses_do_not_keep_a_newcomer_out() {
-        newcomer_stays_open_beside(&[2, 3, 4]).await;
+    async fn valid_credentials_at_several_addresses_do_not_block_a_new_client() {
+        new_client_stays_connected_despite(&[2, 3, 4]).await;
     }
 
     /// Whether a connection of `honest` stays open while each of these addresses opens some, in a table of 8 with at
@@ -420,7 +420,7 @@ mod tests {
         for (honest, flooders, expected) in [
             ("fd01::1", addresses("fd00::"), true),
             ("10.0.0.1", addresses("fd00::"), true),
-            // Within a network, the address with most makes room first.
+            // Within a network, connections of the address with the most are evicted first.
             ("fd00::1", vec!["fd00::2".to_owned(); 20], true),
             // Many IPv4 addresses, or IPv6 networks, cannot be distinguished from many callers.
             ("10.0.0.1", addresses("10.0.1."), false),

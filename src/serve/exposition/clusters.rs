@@ -8,7 +8,7 @@ use crate::model::kafka::fault::Fault;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::snapshot::LagSnapshot;
 
-/// Writes whether Kafka clusters and brokers answer, and what is unknown.
+/// Writes whether Kafka clusters and brokers answer, and counts unknown data.
 pub(super) async fn clusters(
     samples: &mut impl SampleStream,
     snapshot: &LagSnapshot,

@@ -1,5 +1,5 @@
-//! What of a snapshot has series: the groups that HPAs and the configuration ask for, and of these only some by
-//! partition.
+//! Selects the parts of a snapshot that have series: the groups of HPAs and the configuration, and only some of these
+//! by partition.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 
-/// The groups that have series. Groups that only requests ask for have none: otherwise the callers of the API would
-/// determine the number of series.
+/// The groups that have series. Groups of requests alone have none: otherwise the callers of the API would determine
+/// the number of series.
 pub(super) struct ExportedGroups<'a> {
     groups: Vec<ExportedGroup<'a>>,
-    /// Group-partitions without series of their own.
+    /// Group-partitions without separate series.
     pub(super) omitted_partitions: u64,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct ExportedGroup<'a> {
     pub(super) cluster: &'a ClusterName,
     pub(super) id: &'a GroupId,
     pub(super) group: &'a GroupSnapshot,
-    /// Whether its partitions have series of their own.
+    /// Whether its partitions have separate series.
     has_partitions: bool,
 }
 
@@ -75,14 +75,13 @@ impl<'a> ExportedGroups<'a> {
         latest_of(self.groups.iter())
     }
 
-    /// As [`latest`](Self::latest), of the groups whose partitions have series of their own.
+    /// As [`latest`](Self::latest), of the groups whose partitions have separate series.
     pub(super) fn latest_with_partitions(&self) -> impl Iterator<Item = (Labels, &'a TopicLag)> {
         latest_of(self.groups.iter().filter(|group| group.has_partitions))
     }
 
     /// The topics in the latest readings of the groups, each from the newest reading, and whether their partitions have
-    /// series of their own. Not the list of the cluster, which keeps the last known offsets of a topic through an
-    /// outage.
+    /// separate series. Not the list of the cluster, which keeps the last known offsets of a topic through an outage.
     pub(super) fn topics_read(&self) -> Vec<(Labels, &'a TopicOffsets, bool)> {
         let mut newest: BTreeMap<(&ClusterName, &TopicName), (&TopicLag, bool)> = BTreeMap::new();
         for group in &self.groups {
@@ -118,14 +117,14 @@ fn latest_of<'g, 'a: 'g>(
     })
 }
 
-/// Whether only requests ask for a group. A group without any target was removed just now, and counts as not requested.
+/// Whether only requests use a group. A group without any target was removed just now, and does not count as one.
 fn is_only_requested(targets: &Targets, group: &ExportedGroup<'_>) -> bool {
     let asked = targets.group(group.cluster, group.id);
     asked.is_some_and(|asked| asked.targets().is_empty())
 }
 
-/// Decides which groups have series of their partitions: first those with the fewest partitions, as far as the budget
-/// suffices, so that most groups have them and the choice stays the same. Returns the number of partitions without.
+/// Decides which groups have series of their partitions: those with the fewest partitions first, within the budget, so
+/// that most groups have them and the choice stays the same. Returns the number of partitions without series.
 fn omit_partitions(groups: &mut [ExportedGroup<'_>], budget: u64) -> u64 {
     let mut sizes: Vec<_> = groups.iter().map(partitions).zip(0usize..).collect();
     sizes.sort_unstable();

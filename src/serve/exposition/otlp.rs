@@ -78,24 +78,26 @@ fn renamed(family: &str) -> Option<(&'static str, &'static str)> {
 /// Times of the data points of an export, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::serve) struct PointTimes {
-    /// Since when counters count: the start of the process.
-    pub(in crate::serve) start: u64,
+    /// Start of the process, since which its own counters count.
+    pub(in crate::serve) process_start: u64,
+    /// Since when the counters of the snapshot count.
+    pub(in crate::serve) term_start: u64,
     pub(in crate::serve) now: u64,
 }
 
-/// What an export has beside the snapshot.
+/// Inputs of an export besides the snapshot.
 pub(in crate::serve) struct ProcessFigures {
     pub(in crate::serve) build: BuildInfo,
     /// Metrics of the process.
     pub(in crate::serve) families: Vec<MetricFamily>,
-    /// KEDA's numbers beside lagwise's.
+    /// The comparison of KEDA's replicas with lagwise's.
     pub(in crate::serve) shadow: Option<std::sync::Arc<ShadowReport>>,
 }
 
 /// Sends everything that `/metrics` has, in batches.
 ///
 /// # Errors
-/// Nobody takes the batches any more.
+/// The receiver of the batches has ended.
 pub(in crate::serve) async fn write_batches(
     batches: mpsc::Sender<Vec<OtlpMetric>>,
     times: PointTimes,
@@ -116,41 +118,83 @@ async fn write_batches_of(
 ) -> Result<(), ReaderGone> {
     let mut samples = OtlpSamples {
         batch_points,
-        times,
+        start: times.term_start,
+        now: times.now,
         family: None,
         batch: Vec::new(),
         points: 0,
+        full: Vec::new(),
         batches,
     };
     write(&mut samples, snapshot, now, &process.build).await?;
+    samples.start = times.process_start;
     if let Some(report) = &process.shadow {
         shadow::write(&mut samples, report);
     }
-    let of_process = process.families.iter();
-    samples
-        .batch
-        .extend(of_process.filter_map(|family| process_metric(family, times)));
+    for family in &process.families {
+        samples.process_family(family);
+    }
     samples.flush().await
 }
 
 /// Writes samples as data points, and sends them in batches.
 struct OtlpSamples {
-    /// Data points from which a batch is sent.
+    /// Maximum number of data points in a batch.
     batch_points: usize,
-    times: PointTimes,
+    /// Since when counters count.
+    start: u64,
+    now: u64,
     /// The current family, if the batch has no metric of it yet.
     family: Option<OtlpMetric>,
     batch: Vec<OtlpMetric>,
     /// Data points in the batch.
     points: usize,
+    /// Batches that are full and not sent yet: more than one only where the writer does not flush after each sample.
+    full: Vec<Vec<OtlpMetric>>,
     batches: mpsc::Sender<Vec<OtlpMetric>>,
 }
 
 impl OtlpSamples {
+    /// Adds a metric of the process.
+    fn process_family(&mut self, family: &MetricFamily) {
+        self.family = None;
+        let mut rest = family.get_metric();
+        while !rest.is_empty() {
+            self.end_batch_if_full();
+            let room = self.batch_points.saturating_sub(self.points).max(1);
+            let (samples, others) = rest.split_at(room.min(rest.len()));
+            rest = others;
+            if let Some(metric) = process_metric(family, samples, self.start, self.now) {
+                self.points = self.points.saturating_add(samples.len());
+                self.batch.push(metric);
+            }
+        }
+    }
+
+    fn end_batch_if_full(&mut self) {
+        if self.points >= self.batch_points {
+            self.end_batch();
+        }
+    }
+
+    fn end_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        self.points = 0;
+        let Some(last) = batch.last() else {
+            return;
+        };
+        // A family that continues needs a metric in the next batch, too.
+        if self.family.is_none() {
+            self.family = Some(without_points(last));
+        }
+        self.full.push(batch);
+    }
+
     fn add(&mut self, attributes: Vec<KeyValue>, value: SampleValue) {
         let Some(value) = number(value) else {
             return;
         };
+        self.end_batch_if_full();
         if let Some(begun) = self.family.take() {
             self.batch.push(begun);
         }
@@ -165,8 +209,8 @@ impl OtlpSamples {
         };
         points.push(NumberDataPoint {
             attributes,
-            start_time_unix_nano: self.times.start,
-            time_unix_nano: self.times.now,
+            start_time_unix_nano: self.start,
+            time_unix_nano: self.now,
             value: Some(value),
         });
         self.points = self.points.saturating_add(1);
@@ -205,16 +249,11 @@ impl SampleStream for OtlpSamples {
     }
 
     async fn flush(&mut self) -> Result<(), ReaderGone> {
-        let batch = std::mem::take(&mut self.batch);
-        self.points = 0;
-        let Some(last) = batch.last() else {
-            return Ok(());
-        };
-        // A family that goes on needs a metric in the next batch, too.
-        if self.family.is_none() {
-            self.family = Some(without_points(last));
+        self.end_batch();
+        for batch in std::mem::take(&mut self.full) {
+            self.batches.send(batch).await.map_err(|_| ReaderGone)?;
         }
-        self.batches.send(batch).await.map_err(|_| ReaderGone)
+        Ok(())
     }
 }
 
@@ -282,17 +321,21 @@ pub(in crate::serve) fn key_value(key: &str, value: AttributeValue) -> KeyValue 
     }
 }
 
-/// A metric of the process; `None` without a sample.
-fn process_metric(family: &MetricFamily, times: PointTimes) -> Option<OtlpMetric> {
+/// These samples of a metric of the process; `None` for a kind that the process does not have.
+fn process_metric(
+    family: &MetricFamily,
+    samples: &[ProcessSample],
+    start: u64,
+    now: u64,
+) -> Option<OtlpMetric> {
     let kind = family.get_field_type();
     let is_counter = kind == MetricType::COUNTER;
     let mut metric = empty_metric(family.name(), family.help(), is_counter);
-    let samples = family.get_metric();
     let numbers = |value: fn(&ProcessSample) -> f64| {
         let points = samples.iter().map(|sample| NumberDataPoint {
             attributes: process_attributes(sample),
-            start_time_unix_nano: times.start,
-            time_unix_nano: times.now,
+            start_time_unix_nano: start,
+            time_unix_nano: now,
             value: Some(NumberValue::Double(value(sample))),
         });
         points.collect()
@@ -305,16 +348,17 @@ fn process_metric(family: &MetricFamily, times: PointTimes) -> Option<OtlpMetric
             gauge.data_points = numbers(|sample| sample.get_gauge().get_value());
         }
         (data, MetricType::HISTOGRAM) => {
-            let points = samples.iter().map(|sample| histogram_point(sample, times));
+            let points = samples
+                .iter()
+                .map(|sample| histogram_point(sample, start, now));
             *data = Some(MetricData::Histogram(Histogram {
                 data_points: points.collect(),
                 aggregation_temporality: Temporality::Cumulative.into(),
             }));
         }
-        // The process has no other kind.
         _ => return None,
     }
-    (!samples.is_empty()).then_some(metric)
+    Some(metric)
 }
 
 fn process_attributes(sample: &ProcessSample) -> Vec<KeyValue> {
@@ -323,7 +367,7 @@ fn process_attributes(sample: &ProcessSample) -> Vec<KeyValue> {
 }
 
 /// A histogram. Prometheus's buckets include the smaller ones, OpenTelemetry's do not, and have one beyond the last bound.
-fn histogram_point(sample: &ProcessSample, times: PointTimes) -> HistogramDataPoint {
+fn histogram_point(sample: &ProcessSample, start: u64, now: u64) -> HistogramDataPoint {
     let histogram = sample.get_histogram();
     let count = histogram.get_sample_count();
     let buckets = histogram.get_bucket().iter();
@@ -339,8 +383,8 @@ fn histogram_point(sample: &ProcessSample, times: PointTimes) -> HistogramDataPo
     });
     HistogramDataPoint {
         attributes: process_attributes(sample),
-        start_time_unix_nano: times.start,
-        time_unix_nano: times.now,
+        start_time_unix_nano: start,
+        time_unix_nano: now,
         count,
         sum: Some(histogram.get_sample_sum()),
         bucket_counts: counts.collect(),
@@ -351,18 +395,56 @@ fn histogram_point(sample: &ProcessSample, times: PointTimes) -> HistogramDataPo
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use prometheus::{Histogram as Observed, HistogramOpts, Registry};
+    use prometheus::{
+        Histogram as Observed, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry,
+    };
 
     use super::super::families;
     use super::*;
     use crate::model::evaluation::ServingPolicy;
     use crate::model::fixtures;
+    use crate::model::keda::shadow::ShadowRow;
 
-    const TIMES: PointTimes = PointTimes { start: 1, now: 2 };
+    const TIMES: PointTimes = PointTimes {
+        process_start: 1,
+        term_start: 3,
+        now: 4,
+    };
 
-    /// The batches of the fixture's snapshot.
+    /// Metrics of a process: a counter and a histogram, each with eleven samples.
+    fn process_families() -> Vec<MetricFamily> {
+        let registry = Registry::new();
+        let options = Opts::new("lagwise_test_events_total", "events");
+        let events = IntCounterVec::new(options, &["kind"]).unwrap();
+        let options = HistogramOpts::new("lagwise_test_took_seconds", "how long");
+        let took = HistogramVec::new(options, &["kind"]).unwrap();
+        registry.register(Box::new(events.clone())).unwrap();
+        registry.register(Box::new(took.clone())).unwrap();
+        for kind in 0..11 {
+            events.with_label_values(&[kind.to_string()]).inc();
+            took.with_label_values(&[kind.to_string()]).observe(1.0);
+        }
+        registry.gather()
+    }
+
+    /// A report about eleven objects of KEDA.
+    fn shadow_report() -> ShadowReport {
+        let row = |number: u32| ShadowRow {
+            kind: "ScaledObject".to_owned(),
+            namespace: "shop".to_owned(),
+            name: format!("billing-{number}"),
+            ..ShadowRow::default()
+        };
+        ShadowReport {
+            objects: (0..11).map(row).collect(),
+            ..ShadowReport::default()
+        }
+    }
+
+    /// The batches of the fixture's snapshot, and of the other inputs.
     async fn batches_of(batch_points: usize) -> Vec<Vec<OtlpMetric>> {
         let snapshot = fixtures::snapshot().evaluated(&ServingPolicy::default());
         let now = fixtures::at(Duration::from_secs(7));
@@ -372,8 +454,8 @@ mod tests {
                 version: "1.2.3".to_owned(),
                 librdkafka: "2.12.1".to_owned(),
             },
-            families: Vec::new(),
-            shadow: None,
+            families: process_families(),
+            shadow: Some(Arc::new(shadow_report())),
         };
         let writing = write_batches_of(batch_points, batches, TIMES, &snapshot, &now, process);
         let receiving = async {
@@ -432,16 +514,44 @@ mod tests {
             of_orders[0],
             "cluster=main group=orders topic=payments partition=0"
         );
-        assert!(all.iter().all(|metric| !points(metric).is_empty()));
+        let is_histogram =
+            |metric: &OtlpMetric| matches!(metric.data, Some(MetricData::Histogram(_)));
+        let mut numbers = all.iter().filter(|metric| !is_histogram(metric));
+        assert!(numbers.all(|metric| !points(metric).is_empty()));
         assert!(all.iter().flat_map(points).all(|point| {
             let is_finite = !matches!(point.value, Some(NumberValue::Double(v)) if !v.is_finite());
-            point.time_unix_nano == 2 && is_finite
+            point.time_unix_nano == TIMES.now && is_finite
         }));
     }
 
     #[tokio::test]
+    async fn counters_of_the_process_and_of_the_term_have_their_own_starts() {
+        for metric in batches_of(BATCH_POINTS).await.concat() {
+            let is_of_process = metric.name.starts_with("lagwise_shadow_")
+                || metric.name == "lagwise_test_events_total";
+            let start = match is_of_process {
+                true => TIMES.process_start,
+                false => TIMES.term_start,
+            };
+            let mut points = points(&metric).iter();
+            let has_start = points.all(|point| point.start_time_unix_nano == start);
+            assert!(has_start, "{metric:?}");
+            // Histograms are of the process.
+            if let Some(MetricData::Histogram(histogram)) = &metric.data {
+                let mut points = histogram.data_points.iter();
+                let has_start = points.all(|p| p.start_time_unix_nano == TIMES.process_start);
+                assert!(has_start && !histogram.data_points.is_empty(), "{metric:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn batches_are_bounded_and_add_up() {
-        let count = |batch: &Vec<OtlpMetric>| batch.iter().map(|metric| points(metric).len()).sum();
+        let of_metric = |metric: &OtlpMetric| match &metric.data {
+            Some(MetricData::Histogram(histogram)) => histogram.data_points.len(),
+            _ => points(metric).len(),
+        };
+        let count = |batch: &Vec<OtlpMetric>| batch.iter().map(of_metric).sum();
         let whole: usize = batches_of(BATCH_POINTS).await.iter().map(count).sum();
         for most in [1, 3, 10] {
             let batches = batches_of(most).await;
@@ -462,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_do_not_include_one_another() {
+    fn buckets_are_not_cumulative() {
         let registry = Registry::new();
         let options = HistogramOpts::new("took_seconds", "how long").buckets(vec![1.0, 2.0]);
         let observed = Observed::with_opts(options).unwrap();
@@ -470,7 +580,8 @@ mod tests {
         for seconds in [0.5, 1.5, 1.6, 9.0] {
             observed.observe(seconds);
         }
-        let metric = process_metric(&registry.gather()[0], TIMES).unwrap();
+        let family = &registry.gather()[0];
+        let metric = process_metric(family, family.get_metric(), 1, 2).unwrap();
         let Some(MetricData::Histogram(histogram)) = metric.data else {
             panic!("{metric:?}");
         };

@@ -25,17 +25,17 @@ pub(super) trait SampleSink {
     );
 }
 
-/// A sink that hands on in parts what it gets.
+/// A sink that passes samples on in batches.
 pub(super) trait SampleStream: SampleSink + Send {
     /// Hands on the samples if they make a part, and waits while the reader is slower than the writer. To be called after
     /// each sample.
     fn flush_if_full(&mut self) -> impl Future<Output = Result<(), ReaderGone>> + Send;
 
-    /// Hands on the samples since the last part.
+    /// Passes on the samples since the last batch.
     fn flush(&mut self) -> impl Future<Output = Result<(), ReaderGone>> + Send;
 }
 
-/// Nobody reads the samples any more.
+/// The reader of the samples has ended.
 #[derive(Debug)]
 pub(in crate::serve) struct ReaderGone;
 
@@ -133,7 +133,7 @@ impl Labels {
         self.with_at_most(MESSAGE_MAX, key, value)
     }
 
-    /// The keys and values. What a terminal would obey is escaped in the values.
+    /// The keys and values. Control characters are escaped in the values.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.pairs.iter().map(|(key, value)| (*key, value.as_str()))
     }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_have_what_the_text_escapes() {
+    fn label_pairs_have_no_escapes_of_the_text_format() {
         let labels = Labels::default().with("a", "x\"\\\n").with("b", "\x1b");
         let pairs: Vec<_> = labels.pairs().collect();
         assert_eq!(pairs, [("a", "x\"\\\n"), ("b", "\\u{1b}")]);

@@ -1,4 +1,4 @@
-//! Writes KEDA's numbers and lagwise's beside one another, while lagwise observes.
+//! Writes KEDA's and lagwise's replicas while lagwise observes.
 
 use std::borrow::Cow;
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::serve::connections::network;
 
 /// Lets one exposition at a time write a chunk. The networks of scrapers take turns, within a network its addresses,
-/// and within an address its expositions, in the order in which they ask.
+/// and within an address its expositions, in the order of their requests.
 #[derive(Clone, Debug, Default)]
 pub(in crate::serve) struct WriterTurns(Arc<Mutex<TurnQueue>>);
 
@@ -29,7 +29,7 @@ pub(in crate::serve) struct WriterTurn(WriterTurns);
 #[derive(Debug, Default)]
 struct TurnQueue {
     is_taken: bool,
-    /// In the order in which they asked.
+    /// In the order of their requests.
     waiting: VecDeque<WaitingWriter>,
     /// Number of the latest turn.
     latest: u64,
@@ -162,8 +162,8 @@ mod tests {
 
     use super::*;
 
-    /// In which order writers at these addresses get their turns, if they ask in the order given while the first one
-    /// writes.
+    /// The order in which writers at these addresses get their turns, if they wait in the given order while the first
+    /// one writes.
     fn order(asked: &[&str]) -> Vec<String> {
         let turns = WriterTurns::default();
         let at = |address: &str| turns.at_address(Some(address.parse().unwrap()));
@@ -209,7 +209,7 @@ mod tests {
                 &["fd00::1", "fd00::2", "fd00::3", "fd00::4", "fd01::1"],
                 &["fd00::1", "fd01::1", "fd00::2", "fd00::3", "fd00::4"],
             ),
-            // Nor does one address another one of its network.
+            // The same holds for the addresses of one network.
             (
                 &["fd00::1", "fd00::1", "fd00::1", "fd00::2"],
                 &["fd00::1", "fd00::2", "fd00::1", "fd00::1"],
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ceases_to_wait_takes_no_turn() {
+    fn a_cancelled_waiter_takes_no_turn() {
         let turns = WriterTurns::default();
         let turns = turns.at_address(None);
         let held = turns.next().now_or_never().unwrap();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn remembered_data_is_bounded() {
         let mut latest = LatestTurns::default();
         for turn in 1..10_000 {
             latest.record(turn, turn);

@@ -36,7 +36,9 @@ impl SnapshotRequest for MetricRequest<'_> {
         snapshot: &LagSnapshot,
         now: &Moment,
     ) -> Result<MetricValue, ApiFailure> {
-        let value = self.api.value(self.query, snapshot, now).await?;
+        let is_forwarded = self.path_at_leader.is_none();
+        let value = self.api.value(self.query, is_forwarded, snapshot, now);
+        let value = value.await?;
         ValueServed {
             age: now.since(&value.read),
         }
@@ -57,7 +59,7 @@ impl ExternalMetricsApi {
         request: &ApiRequest<'_>,
     ) -> Result<bool, ApiFailure> {
         let may_be = match &request.route {
-            // Each replica asks an upstream itself.
+            // Each replica sends requests to an upstream itself.
             Route::Metric { metric, .. } => Metric::from_name(metric).is_some(),
             route => route.is_for_replicas(),
         };
@@ -93,7 +95,7 @@ impl ExternalMetricsApi {
         respond(routed, is_forwarded)
     }
 
-    /// Answers what another replica asks about a trigger of KEDA.
+    /// Answers another replica's request about a trigger of KEDA.
     pub(super) async fn forwarded_trigger(
         &self,
         request: &ApiRequest<'_>,

@@ -25,7 +25,8 @@ use crate::model::targets::tenancy::Grant;
 use crate::model::units::glob::Glob;
 use crate::model::units::newtypes::{GroupId, OffsetReset};
 use crate::serve::auth::testing::FakeAuthenticator;
-use crate::serve::first_read::MAX_WAITING;
+use crate::serve::first_read::{MAX_FORWARDED_WAITING, MAX_WAITING};
+use crate::serve::listen::MAX_API_STREAMS;
 use crate::snapshot_channel::{self, Publisher};
 
 pub(super) const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";

@@ -20,8 +20,8 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::Moment;
 use crate::serve::api_error::ApiFailure;
+use crate::serve::first_read::WaitingPermits;
 use crate::serve::forward::Forwarder;
-use crate::serve::holder_permits::HolderPermits;
 use crate::serve::leader_router::{LeaderRouter, Routed, SnapshotRequest};
 use crate::snapshot_channel::SnapshotReader;
 
@@ -40,7 +40,7 @@ pub struct TriggerAnswers {
     pub(super) router: LeaderRouter,
     /// Receives the triggers that are asked for, for as long as this daemon leads.
     asked: mpsc::Sender<Arc<ExternalTrigger>>,
-    waiting: HolderPermits,
+    waiting: WaitingPermits,
 }
 
 /// The answer about a trigger.
@@ -67,7 +67,7 @@ impl TriggerAnswers {
                 forwarder,
             },
             asked,
-            waiting: HolderPermits::new(MAX_WAITING),
+            waiting: WaitingPermits::new(MAX_WAITING),
         }
     }
 
@@ -106,11 +106,11 @@ impl TriggerAnswers {
     async fn first_read(
         &self,
         trigger: &Arc<ExternalTrigger>,
+        is_forwarded: bool,
     ) -> Result<ExternalAnswer, ApiFailure> {
-        let permit = self.waiting.try_acquire(&trigger.hpa.namespace);
-        let _permit = permit.ok_or_else(|| {
-            ApiFailure::too_many("too many requests are waiting for a first read of their group")
-        })?;
+        let namespace = &trigger.hpa.namespace;
+        let permit = self.waiting.try_acquire(namespace, is_forwarded);
+        let _permit = permit.ok_or_else(too_many_new)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_TIMEOUT;
         let mut reader = self.router.reader.clone();
         loop {
@@ -136,6 +136,12 @@ fn is_to_come(why: &NoAnswer) -> bool {
     )
 }
 
+fn too_many_new() -> ApiFailure {
+    ApiFailure::unavailable(
+        "too many new triggers at once; this one is read when it is asked for again",
+    )
+}
+
 struct TriggerRequest<'a> {
     answers: &'a TriggerAnswers,
     trigger: &'a Arc<ExternalTrigger>,
@@ -150,14 +156,19 @@ impl SnapshotRequest for TriggerRequest<'_> {
         snapshot: &LagSnapshot,
         now: &Moment,
     ) -> Result<ExternalAnswer, ApiFailure> {
-        // If the channel is full, the next request takes the trigger in, or keeps it.
-        let sent = self.answers.asked.try_send(Arc::clone(self.trigger));
-        match self.trigger.answer(snapshot.at(now)) {
-            Err(NoAnswer::NotTakenIn) if sent.is_err() => Err(ApiFailure::unavailable(
-                "too many new triggers at once; this one is read when it is asked for again",
-            )),
+        let answered = self.trigger.answer(snapshot.at(now));
+        let asked = &self.answers.asked;
+        // What is known leaves half of the channel to new triggers. The next request keeps it.
+        let has_room = matches!(answered, Err(NoAnswer::NotTakenIn))
+            || asked.capacity() > asked.max_capacity() / 2;
+        let is_sent = has_room && asked.try_send(Arc::clone(self.trigger)).is_ok();
+        match answered {
+            Err(NoAnswer::NotTakenIn) if !is_sent => Err(too_many_new()),
             // Rare and large.
-            Err(why) if is_to_come(&why) => Box::pin(self.answers.first_read(self.trigger)).await,
+            Err(why) if is_to_come(&why) => {
+                let read = self.answers.first_read(self.trigger, self.is_forwarded);
+                Box::pin(read).await
+            }
             answered => answered.map_err(Into::into),
         }
     }

@@ -1,5 +1,5 @@
 //! Who may call the external scaler: those with a client certificate of one authority. KEDA says of which namespace a
-//! ScaledObject is, so that whoever may call can ask for the lag of every namespace.
+//! ScaledObject is, so that every authorized caller can read the lag of every namespace.
 
 use std::path::PathBuf;
 use std::sync::Arc;

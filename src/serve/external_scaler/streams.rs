@@ -12,7 +12,8 @@ use super::answers::TriggerAnswers;
 use super::messages::{GetMetricSpecResponse, IsActiveResponse};
 use crate::model::keda::external_trigger::ExternalTrigger;
 
-/// The shortest time between two looks of one stream: a burst of changed HPAs does not have every stream look at each.
+/// The shortest time between two evaluations of one stream, so that a burst of changed HPAs does not make every stream
+/// evaluate each change.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Sends whether a trigger is active, now and at every change. Unknown lag changes nothing. It ends at shutdown, and when
@@ -50,7 +51,7 @@ impl ActivityStream {
     /// The next change; `None` at the end.
     async fn next(&mut self) -> Option<Item> {
         loop {
-            // Before the look, so that no change is missed.
+            // Before the evaluation, so that no change is missed.
             let mut snapshots = self.answers.router.reader.from_now_on();
             if self.last.is_some() {
                 tokio::time::sleep(MIN_PAUSE).await;

@@ -101,12 +101,12 @@ pub(in crate::serve) struct Histogram {
     pub(in crate::serve) aggregation_temporality: i32,
 }
 
-/// `AggregationTemporality`: what a counter counts.
+/// `AggregationTemporality`: the period that a counter covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub(in crate::serve) enum Temporality {
     Unspecified = 0,
-    /// What was added since the last export.
+    /// The increase since the last export.
     Delta = 1,
     /// Everything since the start.
     Cumulative = 2,

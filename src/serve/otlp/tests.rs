@@ -19,7 +19,7 @@ use crate::serve::auth::RequestAuth;
 use crate::serve::shadow::ShadowReader;
 use crate::snapshot_channel;
 
-/// What a collector got: the headers and the request.
+/// A request that a collector received: its headers and body.
 type Received = (HeaderMap, ExportMetricsServiceRequest);
 
 /// A collector with one answer for everything.
@@ -99,7 +99,9 @@ async fn a_collector_gets_the_figures_with_the_token() {
     std::fs::write(&token, "secret\n").unwrap();
     let (address, mut requests) = Collector::start(Ok(Vec::new())).await;
     let exporter = exporter(address, Some(token));
-    let exported = exporter.export(&figures(Leadership::alone()), 1).await;
+    let exported = exporter
+        .export(&figures(Leadership::alone()), &mut CounterStarts::new(1))
+        .await;
     exported.unwrap();
     let (headers, request) = requests.recv().await.unwrap();
     assert_eq!(headers["content-type"], "application/x-protobuf");
@@ -116,8 +118,36 @@ async fn a_collector_gets_the_figures_with_the_token() {
     );
 }
 
+#[test]
+fn the_counters_of_a_term_begin_after_the_last_export_of_another() {
+    let mut starts = CounterStarts::new(10);
+    // Nothing is known before the first term, and between two terms.
+    let exports = [
+        (0, 20),
+        (0, 30),
+        (7, 40),
+        (7, 50),
+        (0, 60),
+        (8, 70),
+        (8, 80),
+    ];
+    let found = exports.map(|(term, now)| starts.times(term, now).term_start);
+    assert_eq!(found, [10, 10, 30, 30, 50, 60, 60]);
+    // One that leads from the start.
+    let mut starts = CounterStarts::new(10);
+    let PointTimes {
+        process_start,
+        term_start,
+        now,
+    } = starts.times(3, 20);
+    assert_eq!((process_start, term_start, now), (10, 10, 20));
+    // The clock was set back.
+    let times = starts.times(4, 5);
+    assert_eq!((times.process_start, times.term_start), (5, 5));
+}
+
 #[tokio::test]
-async fn failures_are_told_apart() {
+async fn failures_have_distinct_errors() {
     let rejected = ExportMetricsServiceResponse {
         partial_success: Some(ExportMetricsPartialSuccess {
             rejected_data_points: 3,
@@ -133,24 +163,30 @@ async fn failures_are_told_apart() {
     ] {
         let (address, _requests) = Collector::start(answer).await;
         let figures = figures(Leadership::alone());
-        let fault = exporter(address, None).export(&figures, 1).await;
+        let fault = exporter(address, None)
+            .export(&figures, &mut CounterStarts::new(1))
+            .await;
         assert_eq!(fault.unwrap_err().label(), expected);
     }
     let (address, mut requests) = Collector::start(Ok(Vec::new())).await;
     let without_token = exporter(address, Some(PathBuf::from("/nowhere/token")));
-    let fault = without_token.export(&figures(Leadership::alone()), 1).await;
+    let fault = without_token
+        .export(&figures(Leadership::alone()), &mut CounterStarts::new(1))
+        .await;
     assert_eq!(fault.unwrap_err().label(), "no_token");
     assert!(requests.try_recv().is_err());
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
     let exporter = exporter(address, None);
-    let fault = exporter.export(&figures(Leadership::alone()), 1).await;
+    let fault = exporter
+        .export(&figures(Leadership::alone()), &mut CounterStarts::new(1))
+        .await;
     assert_eq!(fault.unwrap_err().label(), "unreachable");
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_is_given_up_and_asked_again() {
+async fn a_collector_that_hangs_times_out_and_is_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut exporter = exporter(listener.local_addr().unwrap(), None);
     exporter.options.timeout = Duration::from_millis(50);

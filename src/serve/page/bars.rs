@@ -50,7 +50,7 @@ pub(super) fn sparkline(html: &mut Html, lags: &[Option<u64>]) {
     );
 }
 
-/// `value` of `whole`, in so many parts.
+/// `value` of `whole`, in this number of parts.
 pub(super) fn scaled(value: u64, whole: u64, parts: u64) -> u64 {
     let scaled = u128::from(value.min(whole)) * u128::from(parts) / u128::from(whole.max(1));
     u64::try_from(scaled).unwrap_or(parts)

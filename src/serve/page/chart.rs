@@ -8,6 +8,9 @@ use crate::serve::time_span::TimeSpan;
 const WIDTH: u32 = 1000;
 const HEIGHT: f64 = 100.0;
 
+/// Length of the dash for a point without neighbours, in units of the picture.
+const ALONE: u32 = 5;
+
 /// How many times as long as for its leading lines an axis may be for the others.
 const ROOM_FOR_OTHERS: f64 = 4.0;
 
@@ -166,18 +169,24 @@ impl Line<'_> {
     fn path(&self, span: TimeSpan, gap: u32, top: f64) -> String {
         let mut path = String::new();
         let mut last: Option<u32> = None;
-        for (at, value) in &self.points {
+        let joins = |from: u32, to: u32| to.saturating_sub(from) <= gap;
+        for (index, (at, value)) in self.points.iter().enumerate() {
             let Some(value) = value else {
                 last = None;
                 continue;
             };
-            // What is beyond the axis leaves the picture.
+            // Values beyond the axis are outside the picture.
             let share = value.min(top * 2.0) / top;
             let (x, y) = (place(span, *at), HEIGHT - share * (HEIGHT - 1.0) - 0.5);
-            let is_joined = last.is_some_and(|last| at.saturating_sub(last) <= gap);
+            let is_joined = last.is_some_and(|last| joins(last, *at));
+            let is_last = !matches!(
+                self.points.get(index + 1),
+                Some((next, Some(_))) if joins(*at, *next)
+            );
             path.push_str(&match (is_joined, self.is_stepped) {
                 // A point alone would not be seen.
-                (false, _) => format!("M{x:.1} {y:.1}h1"),
+                (false, _) if is_last => format!("M{x:.1} {y:.1}h{ALONE}"),
+                (false, _) => format!("M{x:.1} {y:.1}"),
                 (true, true) => format!("H{x:.1}V{y:.1}"),
                 (true, false) => format!("L{x:.1} {y:.1}"),
             });
@@ -264,7 +273,7 @@ mod tests {
         let span = TimeSpan { from: 0, to: 100 };
         assert_eq!(
             line.path(span, 15, 10.0),
-            "M0.0 99.5h1L100.0 0.5M300.0 0.5h1M900.0 50.0h1L1000.0 50.0"
+            "M0.0 99.5L100.0 0.5M300.0 0.5h5M900.0 50.0L1000.0 50.0"
         );
         let stepped = Line {
             is_stepped: true,
@@ -273,7 +282,7 @@ mod tests {
         assert!(
             stepped
                 .path(span, 15, 10.0)
-                .starts_with("M0.0 99.5h1H100.0V0.5M300.0")
+                .starts_with("M0.0 99.5H100.0V0.5M300.0 0.5h5")
         );
     }
 }

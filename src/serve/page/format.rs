@@ -6,7 +6,7 @@ use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::units::short_duration::{short_duration, short_lag_age};
 
-/// Stands for what is unknown.
+/// Text for an unknown value.
 pub(super) const UNKNOWN: &str = "–";
 
 /// A count with thin spaces between thousands, as `12 345`.

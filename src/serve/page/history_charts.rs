@@ -6,12 +6,12 @@ use super::chart::{Chart, Line};
 use super::format;
 use super::hpa_table::hpa_address;
 use super::html::{Attribute, Html};
-use super::time_choice::{TimeChoice, TimeWindow, neighbours, query_of};
+use super::time_choice::{TimeChoice, TimeWindow, adjacent_spans, query_of};
 use crate::model::diagnostics::hpa_history::HistoryPoint;
 use crate::serve::hpa_endpoints::{HpaView, MarkerRow};
 use crate::serve::time_span::TimeSpan;
 
-/// Seconds beside a span whose points are needed: two of the older points are at most so far apart.
+/// Seconds outside a span whose points are needed: the maximum distance of two older points.
 pub(super) const MARGIN: u32 = 900;
 
 /// Longest span with recent points only, in seconds.
@@ -32,7 +32,7 @@ pub(super) fn write(html: &mut Html, view: &HpaView, chosen: TimeChoice, now: u3
         }
         let step = history.step_seconds.unwrap_or(15);
         let is_old = span.seconds() > RECENT || now.saturating_sub(span.from) > RECENT;
-        // Of the older points each stands for 20 steps.
+        // Each of the older points covers 20 steps.
         let gap = step.saturating_mul(if is_old { 60 } else { 3 });
         let attributes: [Attribute<'_>; 3] = [
             ("id", &"charts"),
@@ -76,7 +76,7 @@ fn choices(html: &mut Html, view: &HpaView, (chosen, span): (TimeChoice, TimeSpa
             link(html, window.1, format!("window={}", window.1), is_current);
         }
         html.element("span", &[("class", &"divider")], |_| {});
-        for (title, other) in neighbours(span, now) {
+        for (title, other) in adjacent_spans(span, now) {
             link(html, title, query_of(other), false);
         }
         if matches!(chosen, TimeChoice::Selected(_)) {

@@ -12,7 +12,7 @@ use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::untrusted_text::Printable;
 use crate::serve::hpa_rows::HpaRow;
 
-/// Columns: by what they sort, their title, and what it means.
+/// Columns: sort order, title, and meaning.
 const HEADINGS: [(Option<Order>, &str, &str); 9] = [
     (Some(Order::Urgency), "State", "The most urgent first"),
     (Some(Order::Name), "HPA", "Namespace and name"),
@@ -141,7 +141,7 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
         });
         let because = Printable::message(&row.because);
         html.element("td", &[("class", &"because")], |html| {
-            // The style sheet cuts what is long; the page of the HPA has all of it.
+            // The style sheet cuts long text; the page of the HPA has all of it.
             html.text_element("span", &[("title", &because)], because);
         });
         html.element("td", &[("class", &"findings")], |html| {
@@ -177,7 +177,7 @@ pub(super) fn hpa_address(status: &HpaStatus) -> String {
     format!("/hpas/{}/{}", plain(&status.namespace), plain(&status.hpa))
 }
 
-/// How urgent it is, as a shape and a word, so that it can be told without colours.
+/// The urgency as a shape and a word, so that it is recognizable without colours.
 pub(super) fn state(html: &mut Html, urgency: AttentionLevel) {
     let (class, mark) = match urgency {
         AttentionLevel::Unknown => ("state-unknown", "?"),
@@ -216,7 +216,7 @@ fn badge(html: &mut Html, code: FindingCode, address: &str) {
     );
 }
 
-/// What is done about the ceiling.
+/// How the ceiling is applied.
 pub(super) fn cap(status: &HpaStatus) -> String {
     let mode = match status.cap {
         CapMode::Advise => "advise",

@@ -82,7 +82,7 @@ impl Html {
     }
 }
 
-/// Escapes what is written through it.
+/// Escapes all text that is written through it.
 struct Escaper<'a>(&'a mut String);
 
 impl fmt::Write for Escaper<'_> {
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_can_become_markup(text in "(?s).{0,60}|[<>&\"'= a/]{0,40}") {
+        fn text_is_escaped_in_markup(text in "(?s).{0,60}|[<>&\"'= a/]{0,40}") {
             let html = written(&text);
             let inner = html.strip_prefix("<p title=\"").unwrap().strip_suffix("</p>").unwrap();
             prop_assert_eq!(inner.matches('"').count(), 1);

@@ -2,7 +2,7 @@
 
 use super::html::Html;
 
-/// Has a page take the width of the screen, and the system's choice of light or dark.
+/// Makes a page as wide as the screen, in the system's light or dark color scheme.
 pub(crate) fn fit_to_screen(html: &mut Html) {
     html.void(
         "meta",
@@ -42,7 +42,7 @@ pub(super) fn page(title: &str, is_live: bool, content: impl FnOnce(&mut Html)) 
             html.line();
             html.element("body", &[], |html| {
                 let live = if is_live { "yes" } else { "no" };
-                // The script says here that the values are not live.
+                // The script shows here that the values are not live.
                 html.element(
                     "p",
                     &[("id", &"notice"), ("role", &"status"), ("hidden", &"")],
@@ -60,17 +60,17 @@ pub(super) fn page(title: &str, is_live: bool, content: impl FnOnce(&mut Html)) 
                     html.element("details", &[("id", &"keys")], |html| {
                         html.text_element("summary", &[], "keyboard");
                         html.element("ul", &[], |html| {
-                            for (key, does) in [
+                            for (key, action) in [
                                 ("/", "search"),
                                 ("j k", "next and previous HPA"),
-                                ("Enter", "open it"),
+                                ("Enter", "open the HPA"),
                                 ("Esc", "back to all HPAs"),
                                 ("p", "pause live updates"),
                             ] {
                                 html.element("li", &[], |html| {
                                     html.text_element("kbd", &[], key);
                                     html.text(" ");
-                                    html.text(does);
+                                    html.text(action);
                                 });
                             }
                         });
@@ -82,7 +82,7 @@ pub(super) fn page(title: &str, is_live: bool, content: impl FnOnce(&mut Html)) 
     })
 }
 
-/// A page with nothing but a message.
+/// A page that only has a message.
 pub(super) fn message(title: &str, text: &str) -> String {
     page(title, false, |html| {
         html.text_element("h1", &[], title);

@@ -14,7 +14,7 @@ use crate::model::units::untrusted_text::Printable;
 /// Partitions that have a bar each; of more there is a strip, and bars of those with the most lag.
 const MAX_BARS: usize = 100;
 
-/// Bars beside a strip.
+/// Bars next to a strip.
 const WORST: usize = 20;
 
 /// A partition is hot if it has at least this many times its share of the lag.
@@ -23,7 +23,7 @@ const HOT: u64 = 2;
 /// With fewer unread messages than this, no partition is hot.
 const HOT_MIN: u64 = 10;
 
-/// What is marked of a partition.
+/// Mark of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PartitionMark {
     Unknown,

@@ -31,7 +31,7 @@ impl Sparklines {
     }
 }
 
-/// The lag in equal parts of the last hour, or of the time since the first point if that is less. Of each part the largest.
+/// The largest lag in each of equal parts of the last hour, or of the time since the first point if that is shorter.
 fn sparkline(history: &HpaHistory, step: u32) -> Vec<Option<u64>> {
     let per_hour = SPARK_SPAN.as_secs() / u64::from(step.max(1));
     let most = usize::try_from(per_hour).unwrap_or(usize::MAX);

@@ -3,6 +3,7 @@
 mod history;
 mod many_hpas;
 mod states;
+mod threads;
 mod untrusted_text;
 
 use std::collections::BTreeSet;
@@ -41,7 +42,7 @@ fn ok(committed: i64, end: i64) -> PartitionReading {
     (0, Ok(Some(committed)), Ok(end))
 }
 
-/// An HPA that asks for 10 messages per replica.
+/// An HPA with a target of 10 messages per replica.
 fn hpa(name: &str, group: &str, topic: &str) -> HpaFacts {
     let target = MetricTarget::AverageValue(Milli::from_units(10));
     HpaFacts {
@@ -176,7 +177,7 @@ async fn a_follower_shows_no_data() {
 }
 
 #[tokio::test]
-async fn the_objective_is_told_in_words() {
+async fn the_objective_is_described() {
     let (router, _publisher) = served(every_state());
     let (_, html) = get(&router, "/").await;
     for (name, has_objective) in [("late", true), ("stuck", false)] {

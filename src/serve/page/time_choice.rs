@@ -1,13 +1,13 @@
-//! Which time the charts of an HPA cover, as the address asks for it: a window that ends now, or a span that stays.
+//! The time that the charts of an HPA cover, from the address: a window that ends now, or a fixed span.
 
 use super::history_charts::time_of;
 use crate::serve::time_span::{TimeSpan, parse_time, query_value};
 
 /// The shortest span that charts show, in seconds.
-const SHORTEST: u32 = 60;
+const MIN_SPAN: u32 = 60;
 
 /// The longest span that charts show, in seconds: no history is longer.
-const LONGEST: u32 = 86_400;
+const MAX_SPAN: u32 = 86_400;
 
 /// A window that ends now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +19,13 @@ impl TimeWindow {
         Self(900, "15m"),
         Self::HOUR,
         Self(21_600, "6h"),
-        Self(LONGEST, "24h"),
+        Self(MAX_SPAN, "24h"),
     ];
 
     /// The longest that is chosen unless the address says so.
     const HOUR: Self = Self(3_600, "1h");
 
-    /// The shortest that covers so many seconds, up to an hour.
+    /// The shortest that covers this number of seconds, up to an hour.
     fn covering(seconds: u32) -> Self {
         let mut fitting = Self::ALL.into_iter();
         fitting
@@ -41,7 +41,7 @@ impl TimeWindow {
     }
 }
 
-/// What the address asks for.
+/// Parameters of the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeChoice {
     /// All that is known, up to an hour.
@@ -52,7 +52,7 @@ pub(super) enum TimeChoice {
 }
 
 impl TimeChoice {
-    /// Parses `from` and `to`, or `window`. What is not valid is left out, so that an old link still shows something.
+    /// Parses `from` and `to`, or `window`. Invalid values are ignored, so that an old link still works.
     pub(super) fn parse(query: &str, now: u32) -> Self {
         let time = |key| query_value(query, key).and_then(|text| parse_time(&text));
         if let Some(from) = time("from") {
@@ -67,7 +67,7 @@ impl TimeChoice {
         window.map_or(Self::Unset, Self::Window)
     }
 
-    /// The longest span that it may come to.
+    /// The longest span that can be chosen.
     pub(super) fn longest(self, now: u32) -> TimeSpan {
         match self {
             Self::Selected(span) => span,
@@ -99,17 +99,17 @@ impl TimeChoice {
 
 /// A span of a length that can be shown, and not of the future.
 fn bounded(span: TimeSpan, now: u32) -> TimeSpan {
-    let length = span.seconds().clamp(SHORTEST, LONGEST);
+    let length = span.seconds().clamp(MIN_SPAN, MAX_SPAN);
     let to = span.to.min(now).max(length);
     let from = span.from.max(to.saturating_sub(length));
     TimeSpan {
-        from: from.min(to.saturating_sub(SHORTEST)),
+        from: from.min(to.saturating_sub(MIN_SPAN)),
         to,
     }
 }
 
-/// Other spans that one gets to from a span, each with what it is called.
-pub(super) fn neighbours(span: TimeSpan, now: u32) -> Vec<(&'static str, TimeSpan)> {
+/// Links from a span to other spans, each with its name.
+pub(super) fn adjacent_spans(span: TimeSpan, now: u32) -> Vec<(&'static str, TimeSpan)> {
     let (half, quarter) = (span.seconds() / 2, span.seconds() / 4);
     let (earlier, later) = (half.min(span.from), half.min(now.saturating_sub(span.to)));
     let all = [
@@ -131,7 +131,7 @@ pub(super) fn neighbours(span: TimeSpan, now: u32) -> Vec<(&'static str, TimeSpa
         ),
         (
             "zoom in",
-            half >= SHORTEST,
+            half >= MIN_SPAN,
             (
                 span.from.saturating_add(quarter),
                 span.to.saturating_sub(quarter),
@@ -139,7 +139,7 @@ pub(super) fn neighbours(span: TimeSpan, now: u32) -> Vec<(&'static str, TimeSpa
         ),
         (
             "zoom out",
-            span.seconds() < LONGEST,
+            span.seconds() < MAX_SPAN,
             (span.from.saturating_sub(half), span.to.saturating_add(half)),
         ),
     ];
@@ -163,7 +163,7 @@ mod tests {
     const NOW: u32 = 1_800_000_000;
 
     #[test]
-    fn a_window_covers_what_is_known() {
+    fn a_window_covers_the_known_history() {
         let shown = |first: Option<u32>| TimeChoice::Unset.window(NOW, first).unwrap().1;
         assert_eq!(shown(None), "5m");
         assert_eq!(shown(Some(NOW - 60)), "5m");
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selected_span_stays_and_has_bounds() {
+    fn the_selected_span_remains_and_is_bounded() {
         let span = |query: &str| match TimeChoice::parse(query, NOW) {
             TimeChoice::Selected(span) => Some((span.from, span.to)),
             _ => None,
@@ -198,9 +198,9 @@ mod tests {
                 "from=1799990000&to=1799990001",
                 Some((1_799_989_941, 1_799_990_001)),
             ),
-            ("from=0&to=1800000000", Some((NOW - LONGEST, NOW))),
+            ("from=0&to=1800000000", Some((NOW - MAX_SPAN, NOW))),
             ("from=1799999000&to=1900000000", Some((1_799_999_000, NOW))),
-            ("from=1850000000&to=1900000000", Some((NOW - SHORTEST, NOW))),
+            ("from=1850000000&to=1900000000", Some((NOW - MIN_SPAN, NOW))),
             // No span.
             ("from=1799990600&to=1799990000", None),
             ("from=soon&to=1799990000", None),
@@ -220,7 +220,7 @@ mod tests {
             from: NOW - 2_000,
             to: NOW - 1_000,
         };
-        let all: Vec<_> = neighbours(span, NOW)
+        let all: Vec<_> = adjacent_spans(span, NOW)
             .into_iter()
             .map(|(name, span)| (name, NOW - span.from, NOW - span.to))
             .collect();
@@ -234,10 +234,10 @@ mod tests {
             ]
         );
         let latest = TimeSpan {
-            from: NOW - SHORTEST,
+            from: NOW - MIN_SPAN,
             to: NOW,
         };
-        let names: Vec<_> = neighbours(latest, NOW)
+        let names: Vec<_> = adjacent_spans(latest, NOW)
             .into_iter()
             .map(|(name, _)| name)
             .collect();
@@ -246,15 +246,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_span_can_be_shown_and_linked_to(from: u32, to: u32, now in LONGEST..) {
+        fn every_span_can_be_shown_and_linked_to(from: u32, to: u32, now in MAX_SPAN..) {
             let query = format!("from={from}&to={to}");
             if let TimeChoice::Selected(span) = TimeChoice::parse(&query, now) {
                 prop_assert!(span.to <= now, "{span:?}");
-                prop_assert!((SHORTEST..=LONGEST).contains(&span.seconds()), "{span:?}");
+                prop_assert!((MIN_SPAN..=MAX_SPAN).contains(&span.seconds()), "{span:?}");
                 let again = TimeChoice::parse(&query_of(span), now);
                 prop_assert_eq!(again, TimeChoice::Selected(span));
-                for (_, other) in neighbours(span, now) {
-                    prop_assert!((SHORTEST..=LONGEST).contains(&other.seconds()), "{other:?}");
+                for (_, other) in adjacent_spans(span, now) {
+                    prop_assert!((MIN_SPAN..=MAX_SPAN).contains(&other.seconds()), "{other:?}");
                     prop_assert!(other.to <= now, "{other:?}");
                 }
             }

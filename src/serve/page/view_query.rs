@@ -1,4 +1,4 @@
-//! What the page's address asks for: filter, search, order and page.
+//! Parameters of the page's address: filter, search, order and page.
 
 use std::cmp::Reverse;
 
@@ -114,7 +114,7 @@ pub(super) struct PageSlice<'a, T> {
     pub(super) total: usize,
 }
 
-/// What the address of the overview asks for.
+/// Parameters of the overview's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ViewQuery {
     pub(super) filter: Filter,
@@ -128,7 +128,7 @@ pub(super) struct ViewQuery {
 }
 
 impl ViewQuery {
-    /// Parses a query string. What is not known is left out, so that an old link still shows something.
+    /// Parses a query string. Unknown parameters are ignored, so that an old link still works.
     pub(super) fn parse(query: &str) -> Self {
         let value_of = |key: &str| query_value(query, key).unwrap_or_default();
         let (filter, order) = (value_of("filter"), value_of("sort"));
@@ -169,7 +169,7 @@ impl ViewQuery {
         }
     }
 
-    /// The same at the first page, for a link that changes what is listed.
+    /// The same at the first page, for a link that changes the listed rows.
     pub(super) fn at_first_page(&self) -> Self {
         Self {
             page: 1,

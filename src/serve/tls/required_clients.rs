@@ -1,4 +1,4 @@
-//! Listeners that serve nobody without a client certificate of their authorities.
+//! Listeners that require a client certificate of their authorities.
 
 use std::fmt;
 use std::sync::Arc;

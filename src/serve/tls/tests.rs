@@ -127,8 +127,8 @@ async fn serves_shared_certificate_once_available() {
     let own = leaf(&tls, now);
     let mut ca = tls.ca_pem_changes();
     tokio::spawn(tls.clone().keep_fresh(clock()));
-    let look = async || tokio::time::sleep(Duration::from_secs(1)).await;
-    look().await;
+    let wait_for_check = async || tokio::time::sleep(Duration::from_secs(1)).await;
+    wait_for_check().await;
     assert_eq!(leaf(&tls, now), own);
 
     let nothing = CertificateSet::read(&Default::default(), "localhost", now).0;
@@ -142,7 +142,7 @@ async fn serves_shared_certificate_once_available() {
         set = CertificateSet::read(&data, "localhost", now).0;
         let given = CertificateSet::read(&data, "localhost", now).0;
         sender.send_replace(Some(Arc::new(given)));
-        look().await;
+        wait_for_check().await;
         let bundle = ca.borrow_and_update().clone().unwrap();
         assert_eq!(bundle, set.bundle(), "{step:?}");
         assert_eq!(tls.ca_pem(), Some(bundle));
@@ -157,7 +157,7 @@ async fn serves_shared_certificate_once_available() {
     assert!(!ca.has_changed().unwrap());
 }
 
-/// Replaces what a folder holds as the kubelet does: by a link to another folder.
+/// Replaces the contents of a folder as the kubelet does: by a link to another folder.
 fn mount(folder: &Path, version: &str, files: &[(&str, String)]) {
     let target = folder.join(version);
     std::fs::create_dir(&target).unwrap();
@@ -210,10 +210,10 @@ async fn reloads_changed_files_and_serves_only_valid_ones() {
     assert_eq!(ca.borrow_and_update().as_deref(), Some(&*first[2].1));
     assert_eq!(leaf(&tls, now), der(&first[0].1));
     tokio::spawn(tls.clone().keep_fresh(clock));
-    let look = async || tokio::time::sleep(FILE_CHECK_INTERVAL * 2).await;
+    let wait_for_check = async || tokio::time::sleep(FILE_CHECK_INTERVAL * 2).await;
 
     mount(folder.path(), "..2", &second);
-    look().await;
+    wait_for_check().await;
     assert_eq!(leaf(&tls, now), der(&second[0].1));
     assert_eq!(ca.borrow_and_update().as_deref(), Some(&*second[2].1));
 
@@ -224,16 +224,16 @@ async fn reloads_changed_files_and_serves_only_valid_ones() {
     half[0].1.truncate(200);
     for (version, files) in [("..3", &key_of_another), ("..4", &expired), ("..5", &half)] {
         mount(folder.path(), version, files);
-        look().await;
+        wait_for_check().await;
         assert_eq!(leaf(&tls, now), der(&second[0].1), "{version}");
         assert!(!ca.has_changed().unwrap(), "{version}");
     }
     std::fs::remove_file(folder.path().join("..data")).unwrap();
-    look().await;
+    wait_for_check().await;
     assert_eq!(leaf(&tls, now), der(&second[0].1));
 
     mount(folder.path(), "..6", &third);
-    look().await;
+    wait_for_check().await;
     assert_eq!(leaf(&tls, now), der(&third[0].1));
     assert_eq!(ca.borrow_and_update().as_deref(), Some(&*third[2].1));
 }

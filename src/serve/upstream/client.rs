@@ -1,4 +1,4 @@
-//! HTTP client of the upstream, made anew when its files change.
+//! HTTP client of the upstream, rebuilt when its files change.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ pub enum UpstreamError {
     Client(#[from] reqwest::Error),
 }
 
-/// Content of the files that a client is made of.
+/// Content of the files of a client.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Files {
     ca: Vec<u8>,
@@ -133,7 +133,7 @@ impl UpstreamClient {
         Ok(client)
     }
 
-    /// What is wrong with the files.
+    /// The problem with the files.
     pub(super) fn findings(&self) -> watch::Receiver<WriteFindings> {
         self.findings.subscribe()
     }
@@ -166,7 +166,7 @@ impl UpstreamClient {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes what is wrong with the files, if that has changed.
+    /// Publishes the problem with the files, if it has changed.
     fn report(&self, made: &Made) {
         let token = self.token.problem().map(|problem| {
             let file = self.options.identity.token_file.as_deref();

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::serve::holder_permits::HolderPermit;
 use crate::telemetry::upstream::AnswerUnread;
 
-/// How long a caller may read nothing of an answer. While it does not, nothing asks for the rest of the body, so that
-/// neither the timeouts of the client nor those of the connection end it: other requests keep an HTTP/2 connection busy.
-/// Longer than the client waits for the upstream, so that only the caller can be the cause.
+/// How long a caller may not read its answer. During that time the rest of the body is not polled, so neither the
+/// timeouts of the client nor those of the connection end it: other requests keep an HTTP/2 connection busy. Longer
+/// than the client waits for the upstream, so that only the caller can be the cause.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A body that counts as an answer in progress until it ends, or until its caller has read nothing of it for
@@ -22,9 +22,9 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct StreamedBody(Arc<Mutex<AnswerProgress>>);
 
 struct AnswerProgress {
-    /// `None` once it was given up.
+    /// `None` once it was dropped.
     open: Option<OpenAnswer>,
-    /// When the caller last asked for more.
+    /// When the caller last polled the body.
     asked: Instant,
 }
 
@@ -58,7 +58,7 @@ impl StreamedBody {
     }
 }
 
-/// Drops the body if its caller has not asked for more in time. Otherwise returns when to look again.
+/// Drops the body if its caller has not polled it in time. Otherwise returns when to check again.
 fn give_up_unread(stream: &Mutex<AnswerProgress>) -> Option<Instant> {
     let mut stream = lock(stream);
     let deadline = stream.asked + UNREAD_TIMEOUT;
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::serve::holder_permits::HolderPermits;
 
-    /// A body of that many frames, with the only permit of its namespace.
+    /// A body of this number of frames, with the only permit of its namespace.
     fn passed_on(permits: &HolderPermits, frames: usize) -> StreamedBody {
         let frame = |_| Ok::<_, Infallible>(Bytes::from_static(b"frame"));
         let frames = futures::stream::iter(0..frames).map(frame);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_reads_makes_room() {
+    async fn an_unread_answer_makes_room_for_others() {
         for read_before in [0, 1, 5] {
             let permits = HolderPermits::new(2);
             let mut body = passed_on(&permits, 10);

@@ -1,8 +1,8 @@
-//! What a consumer of a recorded group processes.
+//! Derives the capacity of a consumer of a recorded group.
 
 use serde::Serialize;
 
-use super::history::{RecordedHistory, RecordedLook};
+use super::history::{RecordedHistory, RecordedSample};
 use crate::simulate::numbers::{count, index, to_float};
 
 /// Time over which consumption is measured, in seconds.
@@ -33,23 +33,23 @@ pub enum CapacityBasis {
     LowerBound,
 }
 
-/// Usual time between two commits of a partition, in seconds; `None` if the samples are too far apart to tell.
+/// Usual time between two commits of a partition, in seconds; `None` if the samples are too far apart to know.
 pub(super) fn estimate_commit_interval(history: &RecordedHistory) -> Option<u32> {
     let mut gaps = Vec::new();
     let partitions = index(history.arrivals.partitions());
     for partition in 0..partitions {
         let mut last: Option<(u32, i64)> = None;
-        for look in &history.looks {
-            let Some((_, Some(committed))) = look.positions.get(partition).copied() else {
+        for sample in &history.samples {
+            let Some((_, Some(committed))) = sample.positions.get(partition).copied() else {
                 continue;
             };
             match last {
                 Some((_, before)) if before == committed => {}
                 Some((second, _)) => {
-                    gaps.push(look.second - second);
-                    last = Some((look.second, committed));
+                    gaps.push(sample.second - second);
+                    last = Some((sample.second, committed));
                 }
-                None => last = Some((look.second, committed)),
+                None => last = Some((sample.second, committed)),
             }
         }
     }
@@ -68,9 +68,9 @@ pub(super) fn estimate_capacity(
 ) -> Result<ReplayCapacity, String> {
     if history.first_members().is_none_or(|members| members == 0)
         && history
-            .looks
+            .samples
             .iter()
-            .all(|look| look.members.unwrap_or(0) == 0)
+            .all(|sample| sample.members.unwrap_or(0) == 0)
     {
         return Err(
             "the trace does not say how many members the group had, so what one of them processes is unknown; add \
@@ -79,21 +79,27 @@ pub(super) fn estimate_capacity(
         );
     }
     let gap = history.usual_gap();
-    // What is processed and not yet committed is no sign of being behind.
+    // Processed messages that are not committed yet are no sign of being behind.
     let uncommitted_seconds = f64::from(2 * commit_interval.unwrap_or(gap.max(5)) + gap);
     let (mut busy, mut most) = (Vec::new(), 0.0f64);
-    for (place, first) in history.looks.iter().enumerate() {
-        let rest = history.looks.get(place..).unwrap_or_default();
+    for (place, first) in history.samples.iter().enumerate() {
+        let rest = history.samples.get(place..).unwrap_or_default();
         let length = rest
             .iter()
-            .position(|look| look.second >= first.second + WINDOW);
+            .position(|sample| sample.second >= first.second + WINDOW);
         let Some(window) = length.and_then(|length| rest.get(..=length)) else {
             break;
         };
-        let earlier = history.looks.get(..place).unwrap_or_default().iter().rev();
-        let mut settled = earlier.take_while(|look| look.second + SETTLED >= first.second);
+        let earlier = history
+            .samples
+            .get(..place)
+            .unwrap_or_default()
+            .iter()
+            .rev();
+        let mut settled = earlier.take_while(|sample| sample.second + SETTLED >= first.second);
         let members = first.members.filter(|members| *members > 0);
-        let is_same = |look: &RecordedLook| look.members == members && look.stable != Some(false);
+        let is_same =
+            |sample: &RecordedSample| sample.members == members && sample.stable != Some(false);
         let Some(members) = members.filter(|_| window.iter().all(is_same) && settled.all(is_same))
         else {
             continue;
@@ -108,7 +114,7 @@ pub(super) fn estimate_capacity(
         most = most.max(each);
         let needed =
             to_float(consumed) / seconds / f64::from(partitions.max(1)) * uncommitted_seconds;
-        let is_behind = |place: usize| window.iter().all(|look| is_behind(look, place, needed));
+        let is_behind = |place: usize| window.iter().all(|sample| is_behind(sample, place, needed));
         let behind = (0..first.positions.len())
             .filter(|place| is_behind(*place))
             .count();
@@ -137,7 +143,7 @@ pub(super) fn estimate_capacity(
 }
 
 /// Messages whose commit was seen within a window; `None` if an offset at an end of it is unknown.
-fn consumption(window: &[RecordedLook]) -> Option<u64> {
+fn consumption(window: &[RecordedSample]) -> Option<u64> {
     let (first, last) = (window.first()?, window.last()?);
     let mut sum = 0u64;
     for (place, (_, before)) in first.positions.iter().enumerate() {
@@ -146,7 +152,7 @@ fn consumption(window: &[RecordedLook]) -> Option<u64> {
             (Some(before), Some(after)) => {
                 sum += u64::try_from(after.saturating_sub(*before)).unwrap_or(0);
             }
-            // A partition that nobody commits on.
+            // A partition without any commit.
             (None, None) => {}
             _ => return None,
         }
@@ -154,9 +160,9 @@ fn consumption(window: &[RecordedLook]) -> Option<u64> {
     Some(sum)
 }
 
-/// Whether a partition has more than so many messages that are not committed.
-fn is_behind(look: &RecordedLook, place: usize, than: f64) -> bool {
-    let Some((Some(end), Some(committed))) = look.positions.get(place).copied() else {
+/// Whether a partition has more than this number of messages that are not committed.
+fn is_behind(sample: &RecordedSample, place: usize, than: f64) -> bool {
+    let Some((Some(end), Some(committed))) = sample.positions.get(place).copied() else {
         return false;
     };
     let lag = u64::try_from(end.saturating_sub(committed)).unwrap_or(0);

@@ -31,45 +31,52 @@ pub(super) fn score_what_happened(
     let mut members = history.first_members().unwrap_or(0);
     let (mut is_late, mut was_stable, mut rebalances) = (false, true, 0);
     let mut next = 0;
-    for look in &history.looks {
-        let is_new_second = look.second >= next;
-        for second in next..look.second {
+    for sample in &history.samples {
+        let is_new_second = sample.second >= next;
+        for second in next..sample.second {
             tally.count_second(second, members, is_late);
         }
-        let is_stable = look.stable != Some(false);
-        let now = if is_stable { look.members } else { None }.unwrap_or(members);
+        let is_stable = sample.stable != Some(false);
+        let now = if is_stable { sample.members } else { None }.unwrap_or(members);
         // A change of the members without a rebalance that was seen had one between two samples.
         if was_stable && (!is_stable || now != members) {
             rebalances += 1;
         }
         if now != members {
-            tally.count_change(look.second, now > members);
+            tally.count_change(sample.second, now > members);
         }
         (members, was_stable) = (now, is_stable);
         let mut oldest = 0;
         for (place, (partition, last)) in partitions.iter_mut().enumerate() {
-            for second in next..=look.second {
+            for second in next..=sample.second {
                 partition.end += i64::from(arrivals.count(second, place));
             }
-            if let Some((end, Some(committed))) = look.positions.get(place).copied() {
-                // At the first look, what is committed was processed before the beginning.
+            if let Some((end, Some(committed))) = sample.positions.get(place).copied() {
+                // At the first sample, the committed messages were processed before the beginning.
                 let from = last.unwrap_or_else(|| first_committed(history, place, committed, end));
                 let done = committed
                     .saturating_sub(from)
                     .clamp(0, partition.unprocessed());
                 let done = u32::try_from(done).unwrap_or(u32::MAX);
-                partition.process(done, look.second, scenario.slo, place, arrivals, &mut ages);
+                partition.process(
+                    done,
+                    sample.second,
+                    scenario.slo,
+                    place,
+                    arrivals,
+                    &mut ages,
+                );
                 *last = Some(committed);
             }
             if partition.unprocessed() > 0 {
-                oldest = oldest.max(partition.age(look.second, place, arrivals));
+                oldest = oldest.max(partition.age(sample.second, place, arrivals));
             }
         }
         is_late = oldest > scenario.slo;
         if is_new_second {
-            tally.count_second(look.second, members, is_late);
+            tally.count_second(sample.second, members, is_late);
         }
-        next = look.second + 1;
+        next = sample.second + 1;
     }
     for (place, (partition, _)) in partitions.iter_mut().enumerate() {
         partition.count_rest(next - 1, scenario.slo, place, arrivals, &mut ages);
@@ -91,8 +98,8 @@ fn first_committed(
     committed: i64,
     end: Option<i64>,
 ) -> i64 {
-    let first = history.looks.iter().find_map(|look| {
-        let (end, committed) = look.positions.get(place)?;
+    let first = history.samples.iter().find_map(|sample| {
+        let (end, committed) = sample.positions.get(place)?;
         Some(((*end)?, *committed))
     });
     let was_added = history.added_after.get(place).is_some_and(Option::is_some);

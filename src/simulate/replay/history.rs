@@ -12,7 +12,7 @@ pub(super) struct RecordedHistory {
     pub(super) duration: u32,
     /// The messages that the group had not processed at the beginning arrive in the first second.
     pub(super) arrivals: Arrivals,
-    pub(super) looks: Vec<RecordedLook>,
+    pub(super) samples: Vec<RecordedSample>,
     /// By partition: the last sample before it was added to its topic; `None` if it was there from the beginning.
     pub(super) added_after: Vec<Option<u32>>,
     /// When partitions were first added, and how many there were before.
@@ -22,7 +22,7 @@ pub(super) struct RecordedHistory {
 
 /// One sample.
 #[derive(Clone, Debug)]
-pub(super) struct RecordedLook {
+pub(super) struct RecordedSample {
     pub(super) second: u32,
     pub(super) members: Option<u32>,
     pub(super) stable: Option<bool>,
@@ -47,7 +47,7 @@ impl RecordedHistory {
             ));
         }
         let mut places: HashMap<(&str, usize), usize> = HashMap::new();
-        let mut looks = Vec::with_capacity(samples.len());
+        let mut recorded = Vec::with_capacity(samples.len());
         let mut added_after = Vec::new();
         let mut growth = None;
         // When each topic was last seen.
@@ -76,18 +76,19 @@ impl RecordedHistory {
                     }
                 }
             }
-            // Before more is kept: samples with ever new topics would take the square of what the trace has.
+            // Checked before more is kept: with new topics in every sample, memory would grow with the square of the
+            // trace.
             check_cells(places.len(), duration, cells_max)?;
             kept = kept.saturating_add(positions.len());
             if kept > TRACE_POSITIONS_MAX {
                 return Err(format!(
                     "the first {} samples have {} topics and partitions that differ from sample to sample, which is too \
                      much to simulate; split the file by time",
-                    looks.len() + 1,
+                    recorded.len() + 1,
                     places.len()
                 ));
             }
-            looks.push(RecordedLook {
+            recorded.push(RecordedSample {
                 second,
                 members: sample.members,
                 stable: sample.stable,
@@ -101,11 +102,11 @@ impl RecordedHistory {
             );
         }
         let mut notes = Vec::new();
-        let arrivals = spread(&looks, &added_after, duration, &mut notes);
+        let arrivals = spread(&recorded, &added_after, duration, &mut notes);
         Ok(Self {
             duration,
             arrivals,
-            looks,
+            samples: recorded,
             added_after,
             growth,
             notes,
@@ -114,7 +115,7 @@ impl RecordedHistory {
 
     /// Members at the beginning; `None` if they were never known.
     pub(super) fn first_members(&self) -> Option<u32> {
-        self.looks.iter().find_map(|look| look.members)
+        self.samples.iter().find_map(|sample| sample.members)
     }
 
     /// Usual time between two samples, in seconds.
@@ -125,7 +126,7 @@ impl RecordedHistory {
     }
 
     fn gaps(&self) -> impl Iterator<Item = u32> {
-        self.looks.windows(2).map(|pair| match pair {
+        self.samples.windows(2).map(|pair| match pair {
             [one, two] => two.second - one.second,
             _ => 0,
         })
@@ -147,9 +148,9 @@ fn check_cells(partitions: usize, duration: u32, cells_max: u64) -> Result<(), S
     Ok(())
 }
 
-/// Spreads what each log grew by between two looks evenly over the seconds between them.
+/// Spreads what each log grew by between two samples evenly over the seconds between them.
 fn spread(
-    looks: &[RecordedLook],
+    samples: &[RecordedSample],
     added_after: &[Option<u32>],
     duration: u32,
     notes: &mut Vec<String>,
@@ -165,22 +166,26 @@ fn spread(
     for (partition, added_after) in added_after.iter().enumerate() {
         // The last known log end, and when. The log of a partition that was added begins at 0.
         let mut last = added_after.map(|second| (second, 0));
-        for look in looks {
-            let Some((Some(end), committed)) = look.positions.get(partition).copied() else {
+        for sample in samples {
+            let Some((Some(end), committed)) = sample.positions.get(partition).copied() else {
                 continue;
             };
-            let Some((since, start)) = last.replace((look.second, end)) else {
+            let Some((since, start)) = last.replace((sample.second, end)) else {
                 let backlog = committed.map_or(0, |committed| end.saturating_sub(committed));
-                add(look.second, partition, u64::try_from(backlog).unwrap_or(0));
+                add(
+                    sample.second,
+                    partition,
+                    u64::try_from(backlog).unwrap_or(0),
+                );
                 continue;
             };
             let Ok(grown) = u64::try_from(end.saturating_sub(start)) else {
                 falls += 1;
                 continue;
             };
-            let seconds = look.second - since;
+            let seconds = sample.second - since;
             if seconds == 0 {
-                add(look.second, partition, grown);
+                add(sample.second, partition, grown);
                 continue;
             }
             let mut done = 0;

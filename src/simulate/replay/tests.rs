@@ -90,7 +90,7 @@ proptest! {
                 by_partition(&original, from..=to)
             );
         }
-        // What was not committed at the first sample arrives at once.
+        // Messages that were not committed at the first sample arrive at once.
         let first = trace.samples[0].topics.values().flatten();
         let backlog: Vec<u64> = first.map(|(end, committed)| u64::try_from(end.unwrap() - committed.unwrap()).unwrap()).collect();
         prop_assert_eq!(by_partition(&arrivals, 0..=0), backlog);
@@ -133,7 +133,7 @@ fn twice_as_many_partitions_split_each_and_half_as_many_join_two() {
 }
 
 #[test]
-fn what_happened_is_what_the_simulation_scored() {
+fn the_score_of_a_recorded_run_equals_that_of_the_simulation() {
     for (name, policy) in [("step", 5), ("outage", 10), ("sawtooth", 0)] {
         let scenarios = builtin_scenarios();
         let scenario = scenarios.iter().find(|it| it.name == name).unwrap();
@@ -216,7 +216,7 @@ fn members_without_a_partition_have_no_part_in_the_capacity() {
 }
 
 #[test]
-fn unknown_offsets_are_bridged_and_logs_that_fall_are_told() {
+fn gaps_are_bridged_and_falling_log_ends_are_noted() {
     let at = |end, committed| [(Some(end), Some(committed))];
     let unknown = [(None, None)];
     let trace = trace(&[
@@ -260,7 +260,7 @@ fn added_partitions_begin_at_zero_and_late_topics_do_not() {
     assert_eq!(replayed.summary.recorded.max_age, 19.0);
 }
 
-/// Samples of which each has another topic would take the square of what the trace has.
+/// With another topic in every sample, memory would grow with the square of the trace.
 #[test]
 fn samples_with_ever_new_topics_are_refused_while_they_are_read() {
     for (samples, partitions) in [(4_100u64, 1), (1_300, 10)] {
@@ -284,7 +284,7 @@ fn samples_with_ever_new_topics_are_refused_while_they_are_read() {
 }
 
 #[test]
-fn what_a_trace_lacks_is_told() {
+fn missing_fields_of_a_trace_are_noted() {
     let idle = [(Some(5), Some(5))];
     let refusal = |trace: &Trace, options| replay(trace, &options).unwrap_err();
     for (samples, expected) in [

@@ -1,4 +1,4 @@
-//! Reads the topics of a sample, with an end to what they may take while they are read.
+//! Reads the topics of a sample, with a limit on the memory that they take while they are read.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -169,7 +169,7 @@ fn whole(number: f64) -> Option<i64> {
 /// Reads responses of Prometheus to range queries, one after the other in one text.
 ///
 /// # Errors
-/// What is wrong, with the line if the text is no JSON.
+/// The error, with the line if the text is no JSON.
 pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Trace, TraceError> {
     let series = parse(text)?;
     let groups = labels(&series, "consumergroup", |series| series.is(COMMITTED));
@@ -238,7 +238,7 @@ pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Tr
             };
             if let Some(position) = positions.get_mut(partition) {
                 let known = place(position);
-                // Several exporters may tell the same; the one that read last is right.
+                // Several exporters may export the same series. The latest reading counts.
                 *known = (*known).max(Some(value));
             }
         }
@@ -322,7 +322,7 @@ fn labels<'a>(
     meant.map(|series| series.label(label)).collect()
 }
 
-/// The value that was asked for, or the only one.
+/// The selected value, or the only one.
 fn choose(
     asked: Option<&str>,
     known: &BTreeSet<&str>,

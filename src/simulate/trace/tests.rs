@@ -135,9 +135,9 @@ fn samples() -> impl Strategy<Value = Vec<TraceSample>> {
 }
 
 proptest! {
-    /// Wherever the writer was interrupted: the samples before are read, and writing goes on after them.
+    /// Wherever the writer was interrupted, the earlier samples are read, and writing continues after them.
     #[test]
-    fn a_cut_line_loses_itself_only(samples in samples(), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_line_loses_no_other_line(samples in samples(), cut in any::<prop::sample::Index>()) {
         let lines: Vec<String> = samples.iter().map(|sample| trace_line(sample).unwrap()).collect();
         let text = HEADER.to_owned() + &lines.concat();
         let whole = Trace::parse(&text).unwrap();

@@ -66,7 +66,7 @@ pub(super) fn admin_endpoints_by_a_port_forward(testbed: &Testbed) -> Result<()>
         "{output}{error}"
     );
 
-    // With the rights of the guide and no others; and without the last of them.
+    // With exactly the rights of the guide, and without the last of them.
     let full = user(&scene, "forwarder", &["get", "create"])?;
     let (done, output, error) = run(&full, &["status", "-o", "json"])?;
     ensure!(done, "{output}{error}");
@@ -116,7 +116,7 @@ fn user(scene: &Scene<'_>, name: &str, verbs: &[&str]) -> Result<String> {
     Ok(kubeconfig.to_string_lossy().into_owned())
 }
 
-/// `auth: kubernetes` of the metrics: TLS, and the right to get the path, whoever asks and however.
+/// `auth: kubernetes` of the metrics: TLS, and the right to get the path, for all callers and kinds of credentials.
 pub(super) fn metrics_with_authorization(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |options| {
         options.metrics = json!({"auth": "kubernetes"})

@@ -215,7 +215,7 @@ impl Scene<'_> {
         self.forge_of(&object, lasts)
     }
 
-    /// A token of that service account as the API server would sign it, that ends so many seconds from now.
+    /// A token of that service account as the API server would sign it, which expires in this number of seconds.
     pub(super) fn forge_of(&self, object: &Value, lasts: i64) -> Result<String> {
         let text = |key: &str| {
             let text = object["metadata"][key].as_str();

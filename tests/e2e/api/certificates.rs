@@ -21,7 +21,7 @@ const ENDS: &str = "lagwise_api_certificate_expiry_timestamp_seconds ";
 
 /// 50 readers, half with one connection each, half with a new connection for each request. No request fails while the
 /// certificate is replaced three times, in the way in which the kubelet updates a mounted Secret.
-pub(super) fn are_replaced_under_readers(testbed: &Testbed) -> Result<()> {
+pub(super) fn certificates_are_replaced_while_clients_connect(testbed: &Testbed) -> Result<()> {
     let authority = Authority::new("the daemon's authority")?;
     let folder = testbed.folder("tls")?;
     mount(&folder, &authority, 2100)?;
@@ -83,7 +83,7 @@ async fn replace_under_readers(
         )
         .await?;
         served.push(ends(daemon)?);
-        // Everybody has asked under it a few times.
+        // All clients have sent a few requests under it.
         let reached = readers.rounds() + 4 * READERS;
         poll_until_async(Duration::from_secs(60), "more answers", || async {
             ensure!(readers.rounds() >= reached, "not yet");

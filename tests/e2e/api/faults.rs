@@ -13,7 +13,7 @@ use crate::testbed::poll::poll_until;
 
 /// Without the right to create reviews, no caller is admitted, and the reason is reported. Once the right is back,
 /// everything works without a restart.
-pub(super) fn rights_are_taken_away_and_given_back(testbed: &Testbed) -> Result<()> {
+pub(super) fn rights_are_revoked_and_granted_again(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let (plane, token) = (scene.plane, scene.token("reader")?);
     let client = client(None)?;
@@ -25,7 +25,7 @@ pub(super) fn rights_are_taken_away_and_given_back(testbed: &Testbed) -> Result<
     ensure!(ask()?.0 == 200, "{:?}", ask()?);
     let binding = format!("lagwise-{}-auth-delegator", scene.namespace);
     plane.kubectl(&["delete", "clusterrolebinding", &binding])?;
-    let told = poll_until(Duration::from_secs(60), "a refusal that says why", || {
+    let body = poll_until(Duration::from_secs(60), "a refusal that says why", || {
         let (code, body) = ask()?;
         ensure!(
             code == 503 && body.contains("system:auth-delegator"),
@@ -33,7 +33,7 @@ pub(super) fn rights_are_taken_away_and_given_back(testbed: &Testbed) -> Result<
         );
         Ok(body)
     })?;
-    ensure!(!told.contains(&token), "the token is told");
+    ensure!(!body.contains(&token), "the error contains the token");
     // Callers that need no review are still served, because the readings do not depend on the right.
     let lag = plane.get_raw(&scene.metric(&scene.namespace))?;
     ensure!(crate::daemon::value_of(&lag)? == 7, "{lag}");

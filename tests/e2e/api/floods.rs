@@ -12,8 +12,8 @@ use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use super::Scene;
-use super::strangers::{AnyServer, questions, sent_reviews};
-use crate::background::BackgroundTasks;
+use super::unauthorized::{AnyServer, probe_requests, sent_reviews};
+use crate::background::{BackgroundTasks, apart};
 use crate::bystander::Bystander;
 use crate::testbed::Testbed;
 use crate::testbed::pki::Authority;
@@ -21,9 +21,9 @@ use crate::testbed::pki::Authority;
 /// Memory limit of the chart.
 const MEMORY_LIMIT_KB: u64 = 256 * 1024;
 /// How long other callers are measured during the flood.
-const FOR: Duration = Duration::from_secs(6);
+const FLOOD_DURATION: Duration = Duration::from_secs(12);
 /// How long other callers are measured before the flood.
-const ALONE: Duration = Duration::from_secs(2);
+const ALONE: Duration = Duration::from_secs(4);
 
 const TOKENS: usize = 40;
 /// Concurrent tasks of the flood of requests, and of that of handshakes.
@@ -35,19 +35,20 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BURST: u64 = 1000;
 const PER_SECOND: u64 = 50;
 
-/// The service accounts of one namespace, each with a token of its own, ask about any namespace.
-pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()> {
+/// The service accounts of one namespace, each with a separate token, send requests for any namespace.
+pub(super) fn floods_of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let tokens = scene.tokens_of(&scene.other, TOKENS)?;
     let reader = scene.token("reader")?;
     let metric = scene.metric(&scene.namespace);
     let runtime = tokio::runtime::Runtime::new()?;
-    let usual = runtime.block_on(questions(&scene, &reader, Duration::from_secs(1)))?;
+    let usual = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(1)))?;
     let bystander = Bystander::start(usual.answers.p50())?;
-    let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
+    let alone = runtime.block_on(probe_requests(&scene, &reader, ALONE))?;
     let bystander_alone = bystander.take();
     let (before, begun) = (sent_reviews(&scene)?, Instant::now());
-    let (crowded, asked, bystander_crowded) = runtime.block_on(async {
+    let cpu = scene.daemon.process.cpu()?;
+    let (crowded, sent, bystander_crowded) = runtime.block_on(async {
         let flood = BackgroundTasks::start(ASKING, |task, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             let token = tokens[task % TOKENS].clone();
@@ -67,31 +68,30 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
             }
         });
         bystander.take();
-        // On threads of its own: the tasks of the flood must not hold up whoever is measured.
-        let noticed = tokio::task::block_in_place(|| {
-            tokio::runtime::Runtime::new()?.block_on(questions(&scene, &reader, FOR))
-        });
+        let noticed = apart(probe_requests(&scene, &reader, FLOOD_DURATION));
         let bystander_crowded = bystander.take();
-        let asked = flood.stop().await?;
-        anyhow::Ok((noticed?, asked, bystander_crowded))
+        let sent = flood.stop().await?;
+        anyhow::Ok((noticed?, sent, bystander_crowded))
     })?;
     let reviews = sent_reviews(&scene)? - before;
     // Those of both kinds for the tokens, and those for the others.
     let of_tokens = 2 * (BURST + PER_SECOND * begun.elapsed().as_secs().saturating_add(1));
-    let most = of_tokens + u64::try_from(crowded.asked)? * 2;
+    let most = of_tokens + u64::try_from(crowded.sent)? * 2;
     println!(
-        "{asked} requests with {TOKENS} tokens of one namespace in {FOR:?}, {reviews} reviews (limit {most}); questions of \
-         others: {} alone, {} beside them; {}; a bystander {}",
-        alone.asked,
-        crowded.asked,
-        crowded.answers.beside(&alone.answers)?,
-        bystander_crowded.beside(&bystander_alone)?
+        "{sent} requests with {TOKENS} tokens of one namespace in {FLOOD_DURATION:?}, {reviews} reviews (limit {most}), {:.1} s of \
+         CPU; requests of others: {} alone, {} beside them; {}",
+        (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
+        alone.sent,
+        crowded.sent,
+        crowded
+            .answers
+            .beside_bystander(&alone.answers, (&bystander_crowded, &bystander_alone))?
     );
     let refused = crowded.refused;
     ensure!(
         refused == 0,
-        "{refused} of {} questions refused",
-        crowded.asked
+        "{refused} of {} requests refused",
+        crowded.sent
     );
     ensure!(reviews <= most, "{reviews} reviews, at most {most}");
     Ok(())
@@ -99,16 +99,16 @@ pub(super) fn of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()>
 
 /// TLS connections from several addresses that present certificate chains, of the length that the daemon accepts and
 /// longer.
-pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
+pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let reader = scene.token("reader")?;
     let [(short, short_key), (long, long_key)] = [chain(700, 8)?, chain(2_000, 12)?];
     let connectors = [connector(short, short_key)?, connector(long, long_key)?];
     let addresses = [2, 3, 4, 5].map(|last| SocketAddr::from(([127, 0, 0, last], 0)));
     let runtime = tokio::runtime::Runtime::new()?;
-    let usual = runtime.block_on(questions(&scene, &reader, Duration::from_secs(1)))?;
+    let usual = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(1)))?;
     let bystander = Bystander::start(usual.answers.p50())?;
-    let alone = runtime.block_on(questions(&scene, &reader, ALONE))?;
+    let alone = runtime.block_on(probe_requests(&scene, &reader, ALONE))?;
     let bystander_alone = bystander.take();
     let cpu = scene.daemon.process.cpu()?;
     let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
@@ -134,29 +134,27 @@ pub(super) fn of_handshakes_hold_nobody_up(testbed: &Testbed) -> Result<()> {
             }
         });
         bystander.take();
-        // On threads of its own: the tasks of the flood must not hold up whoever is measured.
-        let noticed = tokio::task::block_in_place(|| {
-            tokio::runtime::Runtime::new()?.block_on(questions(&scene, &reader, FOR))
-        });
+        let noticed = apart(probe_requests(&scene, &reader, FLOOD_DURATION));
         let bystander_crowded = bystander.take();
         let done = flood.stop().await?;
         anyhow::Ok((noticed?, done, bystander_crowded))
     })?;
     let memory = scene.daemon.process.memory("VmHWM")?;
     println!(
-        "{done} handshakes with long chains in {FOR:?}, {:.1} s of CPU; memory at most {memory} kB (limit \
-         {MEMORY_LIMIT_KB} kB); questions of others: {} alone, {} beside them; {}; a bystander {}",
+        "{done} handshakes with long chains in {FLOOD_DURATION:?}, {:.1} s of CPU; memory at most {memory} kB (limit \
+         {MEMORY_LIMIT_KB} kB); requests of others: {} alone, {} beside them; {}",
         (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
-        alone.asked,
-        crowded.asked,
-        crowded.answers.beside(&alone.answers)?,
-        bystander_crowded.beside(&bystander_alone)?
+        alone.sent,
+        crowded.sent,
+        crowded
+            .answers
+            .beside_bystander(&alone.answers, (&bystander_crowded, &bystander_alone))?
     );
     let refused = crowded.refused;
     ensure!(
         refused == 0,
-        "{refused} of {} questions refused",
-        crowded.asked
+        "{refused} of {} requests refused",
+        crowded.sent
     );
     ensure!(memory < MEMORY_LIMIT_KB, "{memory} kB");
     Ok(())

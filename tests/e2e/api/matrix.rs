@@ -60,7 +60,8 @@ pub(super) fn every_caller_on_every_path(testbed: &Testbed) -> Result<()> {
             )?;
         }
     }
-    // Through the API server, which judges the callers by itself first, and then vouches for them.
+    // Through the API server, which first authenticates and authorizes the callers itself, and then names them to
+    // lagwise.
     let direct_only = ["front proxy", "the same", "user's certificate in"];
     for caller in callers
         .iter()

@@ -38,7 +38,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     kafka.commit(HOSTILE_GROUP, &long_topic, &[(0, 0), (1, 2)])?;
     let hostile_names =
         json!({"lagwise.dev/consumer-group": HOSTILE_GROUP, "lagwise.dev/topics": long_topic});
-    // HPAs that select alike must have the same settings of the metric.
+    // HPAs with the same selector must have the same settings of the metric.
     let slo = json!({"lagwise.dev/slo": "1s"});
     for (name, topic, annotations) in [
         ("billing", scene.topic.as_str(), &slo),
@@ -146,7 +146,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
         ],
     )?;
 
-    browser.look(1280, 1400, "light")?;
+    browser.set_window(1280, 1400, "light")?;
     browser.open(&detail)?;
     let zoomed = zoom(&mut browser)?;
     browser.open(&detail)?;
@@ -164,7 +164,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     let complaints = browser.complaints(&address)?;
     ensure!(complaints.is_empty(), "{complaints:#?}");
 
-    // Without the stream the page says that it is not live. It goes on by itself.
+    // Without the stream the page says that it is not live. It reconnects by itself.
     let notice = "document.querySelector('#notice')";
     browser.block(&["*/api/stream"])?;
     browser.open(&address)?;
@@ -203,8 +203,8 @@ fn hpa(name: &str, group: &str, topic: &str) -> Value {
 
 /// The numbers on the page of an HPA are those of its JSON.
 fn same_numbers(browser: &mut Browser, row: &str) -> Result<()> {
-    let asked = format!("fetch('/api{row}').then(answer => answer.json()).then(JSON.stringify)");
-    let text = browser.evaluate(&asked)?;
+    let script = format!("fetch('/api{row}').then(answer => answer.json()).then(JSON.stringify)");
+    let text = browser.evaluate(&script)?;
     let view: Value = serde_json::from_str(text.as_str().context("no JSON")?)?;
     ensure!(view["hpa"]["lag"] == 7, "{}", view["hpa"]);
     ensure!(view["explanation"]["metrics"][0]["lag"] == 7, "{view}");
@@ -272,7 +272,7 @@ fn zoom(browser: &mut Browser) -> Result<(String, (u64, u64))> {
 fn is_accessible(browser: &mut Browser, axe: &str, overview: &str, detail: &str) -> Result<()> {
     for address in [overview, detail] {
         for scheme in ["light", "dark"] {
-            browser.look(1280, 1400, scheme)?;
+            browser.set_window(1280, 1400, scheme)?;
             browser.open(address)?;
             browser.wait_for("document.querySelector('#live').textContent === 'live'")?;
             let issues = browser.accessibility_issues(axe)?;
@@ -291,7 +291,7 @@ fn is_accessible(browser: &mut Browser, axe: &str, overview: &str, detail: &str)
 
 /// The names of group and topic are shown as text, and nothing in them is run.
 fn names_are_text(browser: &mut Browser, address: &str, topic: &str) -> Result<()> {
-    browser.look(360, 1600, "light")?;
+    browser.set_window(360, 1600, "light")?;
     browser.open(address)?;
     browser.wait_for("document.querySelector('#live').textContent === 'live'")?;
     // The mark for right to left is shown as its escape, so that the letters stay in their order.
@@ -312,15 +312,15 @@ pub(super) fn picture_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Keeps pictures of these pages for people to look at. Nothing may be wider than the window.
+/// Saves screenshots of these pages for review. Nothing may be wider than the window.
 fn keep_pictures(browser: &mut Browser, pages: &[(&str, &str)]) -> Result<()> {
     let folder = picture_folder()?;
     for (name, address) in pages {
         browser.open(address)?;
-        // All of it, as far as the screen of a large monitor shows it.
+        // The part of the page that a large monitor shows.
         for (width, height) in [(360, 3600), (1280, 2400), (2560, 1800)] {
             for scheme in ["light", "dark", "print"] {
-                browser.look(width, height, scheme)?;
+                browser.set_window(width, height, scheme)?;
                 let wide = browser.evaluate("document.documentElement.scrollWidth")?;
                 ensure!(
                     wide.as_u64() <= Some(u64::from(width)),

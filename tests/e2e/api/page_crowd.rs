@@ -1,5 +1,5 @@
-//! The page of a thousand HPAs in a real browser: what the server needs, when the browser paints, and how much memory the
-//! daemon takes for them.
+//! The page of a thousand HPAs in a real browser: the time of the server, when the browser paints, and the memory of
+//! the daemon.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ const OPENED: usize = 7;
 
 /// The browser must have painted within this time, also in a build without optimization.
 const PAINT_MAX: f64 = 1_000.0;
-/// Memory of the daemon for each HPA at most, in kB: what the guide states for its history.
+/// Maximum memory of the daemon per HPA, in kB: the figure in the guide for its history.
 const MEMORY_PER_HPA: u64 = 100;
 
 /// What opening a page takes, in milliseconds.
@@ -69,7 +69,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     };
     let address = format!("http://127.0.0.1:{}/", daemon.admin_port);
     let mut browser = Browser::start(testbed)?;
-    browser.look(1280, 1400, "light")?;
+    browser.set_window(1280, 1400, "light")?;
 
     create(0..FEW)?;
     let memory_of_few = daemon.process.memory("VmRSS")?;
@@ -92,7 +92,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     ensure!(growth < MEMORY_PER_HPA, "{growth} kB for each HPA");
     keep_picture(&mut browser, "thousand-hpas")?;
 
-    // Live updates of so many HPAs leave the browser time for its reader.
+    // The browser stays responsive during live updates of this number of HPAs.
     browser.evaluate("window.first = document.querySelector('header time').dateTime")?;
     browser.wait_for("document.querySelector('header time').dateTime !== window.first")?;
     browser.press("/")?;
@@ -169,7 +169,7 @@ fn hpa(name: &str, group: &str, topic: &str) -> Value {
     })
 }
 
-/// Waits until there are so many HPAs, the lag of each is known, and each has a point in its history.
+/// Waits until there is this number of HPAs, the lag of each is known, and each has a point in its history.
 fn wait_until_known(daemon: &Daemon, count: usize) -> Result<()> {
     poll_until(Duration::from_secs(180), "the lag of all HPAs", || {
         let (code, body) = http_get(daemon.admin_port, "/api/hpas")?;

@@ -97,8 +97,34 @@ pub(super) fn every_path_of_the_contract(testbed: &Testbed) -> Result<()> {
             }
         }
     }
+    long_selectors_are_not_repeated(&scene, &master)?;
     one_item_and_one_of_two(testbed, &scene, &master)?;
     discovery(&scene, &master)
+}
+
+/// Errors about selectors of 50 kB are short.
+fn long_selectors_are_not_repeated(scene: &Scene<'_>, master: &Client) -> Result<()> {
+    const MOST: usize = 4096;
+    let groups: Vec<_> = (0..6000).map(|i| format!("g{i:05}")).collect();
+    let names: Vec<_> = (0..3000).map(|i| format!("x{i}!=y{i}")).collect();
+    for selector in [
+        format!("group in ({})", groups.join(",")),
+        format!("group=a,{}", names.join(",")),
+        format!("group={}", "g".repeat(50_000)),
+    ] {
+        let selector: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
+        let namespace = &scene.namespace;
+        let path = format!("{BASE}/namespaces/{namespace}/kafka_lag?labelSelector={selector}");
+        for url in [scene.daemon.url(&path), scene.through(&path)] {
+            let answer = master.get(&url).send()?;
+            let (code, body) = (answer.status().as_u16(), answer.text()?);
+            let shown: String = body.chars().take(300).collect();
+            // The second one names a group, of which nothing is known here.
+            ensure!(matches!(code, 400 | 404 | 503), "{code}: {shown}");
+            ensure!(body.len() <= MOST, "{} bytes: {shown}", body.len());
+        }
+    }
+    Ok(())
 }
 
 fn one_item_and_one_of_two(testbed: &Testbed, scene: &Scene<'_>, master: &Client) -> Result<()> {
@@ -117,8 +143,8 @@ fn one_item_and_one_of_two(testbed: &Testbed, scene: &Scene<'_>, master: &Client
         (format!("group={group}"), 11),
     ];
     let ask = |url: &str| -> Result<Value> { Ok(master.get(url).send()?.json()?) };
-    // The first read of what only requests ask for may take longer than a request waits, and the poll after a commit
-    // longer than its interval.
+    // The first read of a group that only requests use may take longer than a request waits, and the poll after a
+    // commit longer than its interval.
     poll_until(Duration::from_secs(60), "all topics to be read", || {
         for (selector, expected) in &selectors {
             let url = scene.daemon.url(&metric_path(&scene.namespace, selector));
@@ -173,7 +199,7 @@ fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
         ask(Some("\"other\""))?.status() == 200,
         "304 for what is not known"
     );
-    // What the API server made of it, for all of the cluster, and that it knows when nothing has changed.
+    // The aggregated discovery of the API server for the whole cluster, and its response when nothing has changed.
     let through = |tag: &str| {
         let request = master.get(scene.through("/apis"));
         let request = request.header("accept", AGGREGATED);
@@ -201,7 +227,7 @@ fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
 
 /// Discovery by kubectl, and the deletion of namespaces: with the daemon running, with Kafka down, and with the daemon
 /// stopped.
-pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<()> {
+pub(super) fn kubectl_and_namespace_deletion_work(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let deletes = |when: &str| -> Result<()> {
         let namespace = plane.namespace("doomed")?;
@@ -212,7 +238,7 @@ pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<(
         println!("a namespace is deleted {when} within {:?}", began.elapsed());
         Ok(())
     };
-    // Helm asks for all that there is to discover.
+    // Helm requests all discovery documents.
     let chart = small_chart(testbed)?;
     let installs = |when: &str| -> Result<()> {
         let namespace = plane.namespace("helm")?;

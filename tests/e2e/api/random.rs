@@ -1,4 +1,4 @@
-//! Random requests to a running daemon, each asked directly and through the API server.
+//! Random requests to a running daemon, each sent directly and through the API server.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -19,12 +19,12 @@ type Codes = BTreeMap<[u16; 2], usize>;
 /// Sends random requests, more of them in the full tier, while Kafka is healthy. None gets a 5xx either way, and each
 /// gets the value that the oracle predicts, if it predicts one. The daemon still lives and serves afterwards.
 pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
-    let requests = if is_full_tier() { 10_000 } else { 2_500 };
+    let requests = if is_full_tier() { 10_000 } else { 1_000 };
     let scene = Scene::set(testbed, |_| {})?;
     let master = master(&scene)?;
     let mut codes = Codes::new();
     thread::scope(|scope| -> Result<()> {
-        let asking: Vec<_> = (0..THREADS)
+        let clients: Vec<_> = (0..THREADS)
             .map(|seed| {
                 scope.spawn({
                     let (scene, master) = (&scene, &master);
@@ -32,9 +32,9 @@ pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
                 })
             })
             .collect();
-        for asked in asking {
-            let asked = asked.join().map_err(|_| anyhow!("a client panicked"))??;
-            for (code, times) in asked {
+        for client in clients {
+            let counts = client.join().map_err(|_| anyhow!("a client panicked"))??;
+            for (code, times) in counts {
                 *codes.entry(code).or_default() += times;
             }
         }

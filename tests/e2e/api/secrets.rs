@@ -58,7 +58,7 @@ pub(super) fn none_is_written_anywhere(testbed: &Testbed) -> Result<()> {
     }
     poll_until(
         Duration::from_secs(60),
-        "the refused login to be told",
+        "the rejected login to be logged",
         || {
             let log = scene.daemon.process.log();
             ensure!(log.contains("Kafka cluster does not answer"), "not yet");

@@ -143,7 +143,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
     allow(plane, &shared.namespace)?;
     let first = start(testbed, &kubeconfig)?;
     let api = plane.register_api(&shared.namespace, SERVICE, first.api_port, "")?;
-    // Nobody has given the APIService a bundle but the daemon.
+    // Only the daemon has written a bundle to the APIService.
     api.wait_available(WITHIN)?;
     let second = start(testbed, &kubeconfig)?;
     let made = shared.wait_until_published("the first certificate", |_| true)?;
@@ -159,14 +159,14 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let (reading, answers) = read_on_all_ways(&first, &second, plane, bundle, &stop)?;
     let followed = follow_bundle(&shared, bundle_in, &stop, || {
-        let asked = || {
+        let wait_for_more_answers = || {
             let reached = answers.load(Ordering::Relaxed) + 2 * READERS as u64;
             poll_until(WITHIN, "more answers", || {
                 ensure!(answers.load(Ordering::Relaxed) >= reached, "not yet");
                 Ok(())
             })
         };
-        asked()?;
+        wait_for_more_answers()?;
         // A certificate that was made long ago: renewed, by the same authority.
         let now = SystemTime::now();
         let authority = CertificateAuthority::from_pem(&made["ca.crt"], &made["ca.key"])
@@ -178,7 +178,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
                 secret["tls.crt"] != old.certificate_pem
             })?;
         ensure!(renewed["ca.key"] == made["ca.key"], "another authority");
-        asked()?;
+        wait_for_more_answers()?;
 
         // An authority that was made long ago: another joins it, and then signs.
         let aged = aged(&made["ca.key"], now)?;
@@ -197,7 +197,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
             signed["ca.crt"] == joined["ca.crt"],
             "the old authority has left the bundle"
         );
-        asked()?;
+        wait_for_more_answers()?;
 
         // A damaged Secret is restored, a deleted one created again.
         shared.put(&[("tls.crt", "-----BEGIN CERTIFICATE-----\nMIIB")])?;
@@ -206,7 +206,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
         shared.wait_until_published("the Secret to be made again", |secret| {
             secret["ca.key"] != signed["ca.key"] && secret["tls.crt"] != signed["tls.crt"]
         })?;
-        asked()
+        wait_for_more_answers()
     });
     stop.store(true, Ordering::Relaxed);
     let read = reading
@@ -215,7 +215,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
     followed?;
     println!("{} answers to {READERS} readers, none failed", read?);
 
-    // Somebody overwrites the bundle.
+    // Another client overwrites the bundle.
     shared.set_bundle(&aged(
         &KeyPair::generate()?.serialize_pem(),
         SystemTime::now(),
@@ -266,7 +266,7 @@ fn aged(key: &str, now: SystemTime) -> Result<String> {
 type Reading = std::thread::JoinHandle<Result<u64>>;
 
 /// A fifth through the API server, the others at the daemons themselves, half of them on a new connection each time:
-/// these trust whatever bundle the API server has by then.
+/// these trust the bundle that the API server has at that time.
 fn read_on_all_ways(
     first: &Daemon,
     second: &Daemon,
@@ -375,8 +375,8 @@ fn theirs_is_left_alone(shared: &Shared<'_>, leader: &Daemon) -> Result<()> {
     })?;
     ensure!(shared.bundle()?.is_empty(), "it was given our bundle");
     poll_until(WITHIN, "a finding about the slot", || {
-        let told = "lagwise_findings_total{kind=\"slot_lost\"} 1\n";
-        ensure!(leader.metrics()?.contains(told), "there is none");
+        let series = "lagwise_findings_total{kind=\"slot_lost\"} 1\n";
+        ensure!(leader.metrics()?.contains(series), "there is none");
         Ok(())
     })?;
     let change = json!({"spec": {"service": {"name": SERVICE}}});

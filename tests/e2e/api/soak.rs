@@ -1,5 +1,5 @@
-//! Soak test with churn: groups, topics, HPAs, certificates and brokers come and go while all metrics are requested.
-//! Every response is checked against what the test itself did to Kafka.
+//! Soak test with churn: groups, topics, HPAs, certificates and brokers are added and removed while all metrics are
+//! requested. Every response is checked against the test's own writes to Kafka.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,18 +34,18 @@ const RECORDS: i64 = 100;
 /// Tolerance between the timestamps of the daemon and the times that the test recorded.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// How much more memory the last third of the time may take than the one before, in percent. Short runs are not yet
-/// warm: caches that last for minutes still fill.
+/// How much more memory the last third of the time may take than the second, in percent. In short runs, caches with a
+/// lifetime of minutes are still being filled.
 const GROWTH: (u64, u64) = (4, 2);
 
 /// Duration: a minute, or ten in the full tier.
 pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
     let full = is_full_tier();
-    let lasts = Duration::from_secs(if full { 600 } else { 60 });
+    let duration = Duration::from_secs(if full { 600 } else { 60 });
     let (kafka, plane) = (testbed.three_brokers()?, testbed.control_plane()?);
     let namespace = plane.namespace("soak")?;
     let folder = testbed.folder("soak-tls")?;
-    let authority_pem = mount(plane, &namespace, &folder)?;
+    let authority_pem = replace_certificate(plane, &namespace, &folder)?;
     let external = json!({
         "tls": {"cert_file": folder.join("tls.crt"), "key_file": folder.join("tls.key")},
     });
@@ -55,39 +55,39 @@ pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
     let api = plane.register_api(&namespace, SERVICE, daemon.api_port, &authority_pem)?;
     api.wait_available(Duration::from_secs(60))?;
 
-    let world = Arc::new(World::default());
+    let state = Arc::new(SoakState::default());
     let churn = Churn {
         kafka,
         plane,
         namespace: &namespace,
         folder: &folder,
-        world: &world,
+        state: &state,
     };
     for _ in 0..GROUPS / 2 {
         churn.add_group()?;
     }
-    let asking = Asking {
+    let requester = Requester {
         direct: daemon.url(""),
         through: plane.server.clone(),
         namespace: namespace.clone(),
         root: plane.pki.authority.client("root", Some("system:masters"))?,
     };
-    churn.settles(&daemon, &asking)?;
+    churn.wait_until_values_are_correct(&daemon, &requester)?;
     let (_, idle) = usage(&daemon)?;
 
-    let asking = Arc::new(asking);
+    let requester = Arc::new(requester);
     let runtime = tokio::runtime::Runtime::new()?;
     let readers: Vec<_> = (0..READERS)
-        .map(|seed| runtime.spawn(read(Arc::clone(&asking), Arc::clone(&world), seed)))
+        .map(|seed| runtime.spawn(read(Arc::clone(&requester), Arc::clone(&state), seed)))
         .collect();
     let began = Instant::now();
-    let samples = churn.go_on(&daemon, lasts)?;
-    world.stop.store(true, Ordering::Relaxed);
+    let samples = churn.run(&daemon, duration)?;
+    state.stop.store(true, Ordering::Relaxed);
     for reader in readers {
         runtime.block_on(reader)??;
     }
     drop(runtime);
-    let tally = world.tally().clone();
+    let tally = state.tally().clone();
     println!(
         "{:?}: {} changes, answers {:?}",
         began.elapsed(),
@@ -95,13 +95,16 @@ pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
         tally.counts
     );
     ensure!(tally.wrong.is_empty(), "{}", tally.wrong.join("\n"));
-    let right = tally.counts.get("right value").copied().unwrap_or(0);
-    ensure!(right >= 20 * lasts.as_secs(), "{right} right values");
-    churn.settles(&daemon, &asking)?;
-    memory_is_flat(&samples, if full { GROWTH.1 } else { GROWTH.0 })?;
+    let correct = tally.counts.get("correct value").copied().unwrap_or(0);
+    ensure!(
+        correct >= 20 * duration.as_secs(),
+        "{correct} correct values"
+    );
+    churn.wait_until_values_are_correct(&daemon, &requester)?;
+    check_memory_growth(&samples, if full { GROWTH.1 } else { GROWTH.0 })?;
     poll_until(
         Duration::from_secs(60),
-        "the descriptors to be given back",
+        "the descriptors to be closed",
         || {
             let (_, open) = usage(&daemon)?;
             ensure!(open <= idle + 4, "{open} open, {idle} at first");
@@ -115,9 +118,9 @@ pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// The true lags, and the responses.
+/// The correct lags, and the responses so far.
 #[derive(Default)]
-struct World {
+struct SoakState {
     groups: Mutex<Vec<Arc<Group>>>,
     tally: Mutex<Tally>,
     stop: AtomicBool,
@@ -129,7 +132,7 @@ struct Tally {
     wrong: Vec<String>,
 }
 
-impl World {
+impl SoakState {
     fn groups(&self) -> MutexGuard<'_, Vec<Arc<Group>>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,9 +145,9 @@ impl World {
         *self.tally().counts.entry(what.into()).or_default() += 1;
     }
 
-    fn wrong(&self, what: String) {
+    fn record_wrong(&self, what: String) {
         let mut tally = self.tally();
-        // The first ones tell.
+        // The first ones suffice.
         if tally.wrong.len() < 10 {
             tally.wrong.push(what);
         }
@@ -159,7 +162,7 @@ struct Group {
     has_hpa: AtomicBool,
 }
 
-/// A time in which a lag was, or may have been, the true one; `None` where there was no topic.
+/// A time in which a lag was, or may have been, correct; `None` where there was no topic.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     lag: Option<u64>,
@@ -189,35 +192,35 @@ impl Group {
 
     /// Whether this value is correct for a request that was sent and answered at these times, if it may be from a
     /// reading of the allowed age.
-    fn may_be(&self, lag: Option<u64>, asked: Instant, answered: Instant) -> bool {
-        let oldest = asked.checked_sub(MAX_STALENESS + SLACK);
+    fn could_be(&self, lag: Option<u64>, sent: Instant, received: Instant) -> bool {
+        let oldest = sent.checked_sub(MAX_STALENESS + SLACK);
         self.spans().iter().any(|span| {
-            let still = span.until.zip(oldest).is_none_or(|(until, at)| until >= at);
-            span.lag == lag && span.from <= answered && still
+            let is_recent = span.until.zip(oldest).is_none_or(|(until, at)| until >= at);
+            span.lag == lag && span.from <= received && is_recent
         })
     }
 
-    fn is_gone_for(&self, time: Duration) -> bool {
+    fn is_deleted_for(&self, time: Duration) -> bool {
         let last = self.spans().last().copied();
         last.is_some_and(|span| span.lag.is_none() && span.from.elapsed() > time)
     }
 
-    fn is_there(&self) -> bool {
+    fn exists(&self) -> bool {
         self.spans().last().is_some_and(|span| span.lag.is_some())
     }
 }
 
-/// The part that changes groups, topics, HPAs, certificates and brokers.
+/// Changes groups, topics, HPAs, certificates and brokers.
 struct Churn<'a> {
     kafka: &'a KafkaCluster,
     plane: &'a ControlPlane,
     namespace: &'a str,
     folder: &'a Path,
-    world: &'a World,
+    state: &'a SoakState,
 }
 
 impl Churn<'_> {
-    /// A topic, a group that is behind on it, and an HPA that wants so much per replica that nothing is clamped.
+    /// Adds a topic, a group with lag on it, and an HPA whose target per replica is so large that nothing is clamped.
     fn add_group(&self) -> Result<()> {
         let (name, topic) = (unique("soak-group"), unique("soak-topic"));
         let group = Arc::new(Group {
@@ -232,9 +235,9 @@ impl Churn<'_> {
             .produce_to(&group.topic, &[(0, each), (1, each)])?;
         self.commit(&group, [RECORDS / 2, RECORDS / 2])?;
         self.apply_hpa(&group)?;
-        let mut groups = self.world.groups();
-        // Those that have long been gone need not be asked for any more.
-        groups.retain(|group| !group.is_gone_for(2 * MAX_STALENESS));
+        let mut groups = self.state.groups();
+        // Groups that were removed long ago need not be requested any more.
+        groups.retain(|group| !group.is_deleted_for(2 * MAX_STALENESS));
         groups.push(group);
         Ok(())
     }
@@ -275,16 +278,16 @@ impl Churn<'_> {
             .map(drop)
     }
 
-    /// Changes something all the time; memory and descriptors after each change, with when it was.
-    fn go_on(&self, daemon: &Daemon, lasts: Duration) -> Result<Vec<(Duration, u64, usize)>> {
+    /// Makes changes without a pause. Returns memory and descriptors after each change, with its time.
+    fn run(&self, daemon: &Daemon, duration: Duration) -> Result<Vec<(Duration, u64, usize)>> {
         let began = Instant::now();
         let mut random = fastrand::Rng::with_seed(11);
         let mut samples = Vec::new();
-        // One broker after the other is killed, and comes back a while later.
-        let turn = (lasts / 12).max(Duration::from_secs(15));
+        // Each broker is stopped in turn, and started again later.
+        let turn = (duration / 12).max(Duration::from_secs(15));
         let mut down = None;
         for step in 0.. {
-            if began.elapsed() >= lasts {
+            if began.elapsed() >= duration {
                 break;
             }
             let turns = began.elapsed().as_secs() / turn.as_secs();
@@ -309,51 +312,51 @@ impl Churn<'_> {
     }
 
     fn change(&self, step: usize, all_up: bool, random: &mut fastrand::Rng) -> Result<()> {
-        let there: Vec<_> = self
-            .world
+        let existing: Vec<_> = self
+            .state
             .groups()
             .iter()
-            .filter(|group| group.is_there())
+            .filter(|group| group.exists())
             .cloned()
             .collect();
-        let one = random.choice(&there).context("no group")?;
+        let one = random.choice(&existing).context("no group")?;
         match step % 8 {
-            // A topic gets its copies only while all brokers are up.
-            0 if all_up && there.len() < GROUPS => self.add_group(),
-            2 => self.delete_hpa_of_one(&there),
-            4 if there.len() > GROUPS / 2 && all_up => {
+            // A topic gets all its replicas only while all brokers are up.
+            0 if all_up && existing.len() < GROUPS => self.add_group(),
+            2 => self.delete_hpa_of_one(&existing),
+            4 if existing.len() > GROUPS / 2 && all_up => {
                 one.change(None, || self.kafka.delete_topic(&one.topic))
             }
-            5 => there
+            5 => existing
                 .iter()
                 .filter(|group| !group.has_hpa.load(Ordering::Relaxed))
                 .try_for_each(|group| self.apply_hpa(group)),
-            6 => mount(self.plane, self.namespace, self.folder).map(drop),
+            6 => replace_certificate(self.plane, self.namespace, self.folder).map(drop),
             _ => self.commit(one, [random.i64(0..=RECORDS), random.i64(0..=RECORDS)]),
         }
     }
 
-    fn delete_hpa_of_one(&self, there: &[Arc<Group>]) -> Result<()> {
+    fn delete_hpa_of_one(&self, existing: &[Arc<Group>]) -> Result<()> {
         let has_one = |group: &&Arc<Group>| group.has_hpa.load(Ordering::Relaxed);
-        match there.iter().find(has_one) {
+        match existing.iter().find(has_one) {
             Some(group) => self.delete_hpa(group),
             None => Ok(()),
         }
     }
 
     /// Checks that every group has its correct value once nothing changes any more.
-    fn settles(&self, daemon: &Daemon, asking: &Asking) -> Result<()> {
-        let groups = self.world.groups().clone();
+    fn wait_until_values_are_correct(&self, daemon: &Daemon, requester: &Requester) -> Result<()> {
+        let groups = self.state.groups().clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let client = asking.client()?;
-        for group in groups.iter().filter(|group| group.is_there()) {
+        let client = requester.client()?;
+        for group in groups.iter().filter(|group| group.exists()) {
             if !group.has_hpa.load(Ordering::Relaxed) {
                 self.apply_hpa(group)?;
             }
             let lag = group.spans().last().and_then(|span| span.lag);
-            let url = daemon.url(&asking.metric(group));
+            let url = daemon.url(&requester.metric(group));
             poll_until(Duration::from_secs(90), "the lag to be served", || {
                 let (code, body) = runtime.block_on(get(&client, &url))?;
                 ensure!(code == 200, "{code}: {body}");
@@ -366,15 +369,15 @@ impl Churn<'_> {
     }
 }
 
-/// The part that sends requests.
-struct Asking {
+/// Sends requests.
+struct Requester {
     direct: String,
     through: String,
     namespace: String,
     root: Identity,
 }
 
-impl Asking {
+impl Requester {
     fn client(&self) -> Result<Client> {
         let pem = format!("{}{}", self.root.certificate, self.root.key);
         Ok(Client::builder()
@@ -396,69 +399,69 @@ async fn get(client: &Client, url: &str) -> Result<(u16, String)> {
 }
 
 /// Sends requests until it is stopped.
-async fn read(asking: Arc<Asking>, world: Arc<World>, seed: u64) -> Result<()> {
+async fn read(requester: Arc<Requester>, state: Arc<SoakState>, seed: u64) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut client = asking.client()?;
-    while !world.stop.load(Ordering::Relaxed) {
+    let mut client = requester.client()?;
+    while !state.stop.load(Ordering::Relaxed) {
         if random.u8(..) < 8 {
-            client = asking.client()?;
+            client = requester.client()?;
         }
         match random.u8(..10) {
             0 => {
                 let path = metric_path("elsewhere", &format!("group=unknown-{}", random.u16(..)));
-                let (code, body) = get(&client, &format!("{}{path}", asking.direct)).await?;
-                world.count(format!("unknown group: {code}"));
+                let (code, body) = get(&client, &format!("{}{path}", requester.direct)).await?;
+                state.count(format!("unknown group: {code}"));
                 if ![404, 429, 503].contains(&code) {
-                    world.wrong(format!("{path}: {code}: {body}"));
+                    state.record_wrong(format!("{path}: {code}: {body}"));
                 }
             }
             1 => {
                 let (path, expected) = match random.u8(..3) {
                     0 => (BASE.to_owned(), 200),
-                    1 => (metric_path(&asking.namespace, "group=,(("), 400),
+                    1 => (metric_path(&requester.namespace, "group=,(("), 400),
                     _ => (format!("{BASE}/nothing"), 404),
                 };
-                let (code, body) = get(&client, &format!("{}{path}", asking.direct)).await?;
-                world.count(format!("others: {code}"));
+                let (code, body) = get(&client, &format!("{}{path}", requester.direct)).await?;
+                state.count(format!("others: {code}"));
                 if code != expected {
-                    world.wrong(format!("{path}: {code}: {body}"));
+                    state.record_wrong(format!("{path}: {code}: {body}"));
                 }
             }
             n => {
-                let Some(group) = random.choice(&*world.groups()).cloned() else {
+                let Some(group) = random.choice(&*state.groups()).cloned() else {
                     continue;
                 };
                 let server = if n == 2 {
-                    &asking.through
+                    &requester.through
                 } else {
-                    &asking.direct
+                    &requester.direct
                 };
-                let url = format!("{server}{}", asking.metric(&group));
-                let asked = Instant::now();
+                let url = format!("{server}{}", requester.metric(&group));
+                let sent = Instant::now();
                 let (code, body) = get(&client, &url).await?;
-                judge(&world, &group, asked, code, &body);
+                check_response(&state, &group, sent, code, &body);
             }
         }
     }
     Ok(())
 }
 
-fn judge(world: &World, group: &Group, asked: Instant, code: u16, body: &str) {
-    let answered = Instant::now();
+fn check_response(state: &SoakState, group: &Group, sent: Instant, code: u16, body: &str) {
+    let received = Instant::now();
     let served = serde_json::from_str::<Value>(body)
         .ok()
         .and_then(|body| value_of(&body).ok());
-    let is_right = match code {
-        200 => served.is_some() && group.may_be(served, asked, answered),
-        404 => group.may_be(None, asked, answered),
-        // Not known, and said so: no answer, and so no wrong one.
+    let is_correct = match code {
+        200 => served.is_some() && group.could_be(served, sent, received),
+        404 => group.could_be(None, sent, received),
+        // The value is unknown, which the response reports.
         429 | 503 => true,
         _ => false,
     };
-    match (is_right, code) {
-        (true, 200) => world.count("right value"),
-        (true, code) => world.count(format!("no value: {code}")),
-        (false, code) => world.wrong(format!(
+    match (is_correct, code) {
+        (true, 200) => state.count("correct value"),
+        (true, code) => state.count(format!("no value: {code}")),
+        (false, code) => state.record_wrong(format!(
             "{} is answered {code} {body}; it is {:?}",
             group.name,
             group.spans()
@@ -467,7 +470,7 @@ fn judge(world: &World, group: &Group, asked: Instant, code: u16, body: &str) {
 }
 
 /// Replaces the daemon's certificate files. Returns the certificate of the CA.
-fn mount(plane: &ControlPlane, namespace: &str, folder: &Path) -> Result<String> {
+fn replace_certificate(plane: &ControlPlane, namespace: &str, folder: &Path) -> Result<String> {
     let serving = plane.serving_certificate(namespace, SERVICE)?;
     let identity = Identity {
         certificate: std::fs::read_to_string(&serving.cert_file)?,
@@ -484,8 +487,8 @@ fn usage(daemon: &Daemon) -> Result<(u64, usize)> {
     Ok((memory, std::fs::read_dir(process.join("fd"))?.count()))
 }
 
-/// The median of the last third against that of the one before.
-fn memory_is_flat(samples: &[(Duration, u64, usize)], percent: u64) -> Result<()> {
+/// Compares the median memory of the last third of the samples with that of the third before.
+fn check_memory_growth(samples: &[(Duration, u64, usize)], percent: u64) -> Result<()> {
     let median = |samples: &[(Duration, u64, usize)]| {
         let mut sorted: Vec<u64> = samples.iter().map(|(_, memory, _)| *memory).collect();
         sorted.sort_unstable();

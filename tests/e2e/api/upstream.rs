@@ -11,26 +11,26 @@ use serde_json::{Value, json};
 use super::callers::client;
 use super::{BASE, Scene};
 use crate::daemon::{metric_path, value_of};
-use crate::testbed::api_proxy::{ApiProxy, Asked, Fault};
+use crate::testbed::api_proxy::{ApiProxy, Fault, RequestKind};
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::proxy::{Mode, Proxy};
 use crate::testbed::{Testbed, unique};
 
 /// Maximum time of a response, whatever the API server does: the timeout of a review, and a margin for a busy machine.
-const NO_HANG: Duration = Duration::from_secs(10);
+const MAX_RESPONSE_TIME: Duration = Duration::from_secs(10);
 
 /// Timeout until everything works again: the longest backoff, and a margin.
 const RECOVERY: Duration = Duration::from_secs(180);
 
 /// Clients that send requests directly to the daemon.
-struct Asking<'a> {
+struct DirectClients<'a> {
     scene: &'a Scene<'a>,
     plain: Client,
     master: Client,
 }
 
-impl<'a> Asking<'a> {
+impl<'a> DirectClients<'a> {
     fn new(scene: &'a Scene<'a>) -> Result<Self> {
         let authority = &scene.plane.pki.authority;
         Ok(Self {
@@ -49,7 +49,11 @@ impl<'a> Asking<'a> {
         let began = Instant::now();
         let answer = self.plain.get(url).bearer_auth(token).send()?;
         let (code, body) = (answer.status().as_u16(), answer.text()?);
-        ensure!(began.elapsed() < NO_HANG, "{:?}: {code}", began.elapsed());
+        ensure!(
+            began.elapsed() < MAX_RESPONSE_TIME,
+            "{:?}: {code}",
+            began.elapsed()
+        );
         ensure!([200, 503].contains(&code), "{code}: {body}");
         Ok((code, body))
     }
@@ -61,7 +65,11 @@ impl<'a> Asking<'a> {
         let began = Instant::now();
         let answer = self.master.get(self.scene.daemon.url(&path)).send()?;
         let (code, body) = (answer.status().as_u16(), answer.text()?);
-        ensure!(began.elapsed() < NO_HANG, "{:?}: {code}", began.elapsed());
+        ensure!(
+            began.elapsed() < MAX_RESPONSE_TIME,
+            "{:?}: {code}",
+            began.elapsed()
+        );
         ensure!(code == 200, "{code}: {body}");
         value_of(&serde_json::from_str(&body)?)
     }
@@ -71,7 +79,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Checks that the daemon still reads Kafka: one more record adds one to the lag.
-    fn follows_kafka(&self, testbed: &Testbed) -> Result<()> {
+    fn check_reading_of_kafka(&self, testbed: &Testbed) -> Result<()> {
         let before = self.master(&self.selector())?;
         testbed.kafka()?.produce(&self.scene.topic, 1, 1)?;
         poll_until(Duration::from_secs(60), "the record to be counted", || {
@@ -81,8 +89,8 @@ impl<'a> Asking<'a> {
         })
     }
 
-    /// An HPA that asks for the group's lag with a target of 1 per replica. The daemon answers 2, for 2 partitions,
-    /// where it knows of it, and all of the lag where it does not.
+    /// An HPA on the group's lag with a target of 1 per replica. If the daemon knows the HPA, it answers 2, for 2
+    /// partitions, otherwise the whole lag.
     fn create_hpa(&self, name: &str) -> Result<()> {
         let labels = json!({"group": self.scene.group, "topic": self.scene.topic, "hpa": name});
         let hpa = json!({
@@ -104,19 +112,19 @@ impl<'a> Asking<'a> {
     }
 
     /// Whether the daemon has seen that HPA.
-    fn knows(&self, hpa: &str) -> Result<bool> {
+    fn is_known(&self, hpa: &str) -> Result<bool> {
         Ok(self.master(&format!("{},hpa={hpa}", self.selector()))? == 2)
     }
 
-    fn wait_to_know(&self, hpa: &str) -> Result<()> {
+    fn wait_until_known(&self, hpa: &str) -> Result<()> {
         poll_until(RECOVERY, "the new HPA to be known", || {
-            ensure!(self.knows(hpa)?, "not yet");
+            ensure!(self.is_known(hpa)?, "not yet");
             Ok(())
         })
     }
 
-    fn wait_to_be_let_in(&self, token: &str) -> Result<()> {
-        poll_until(RECOVERY, "the reader to be let in again", || {
+    fn wait_until_admitted(&self, token: &str) -> Result<()> {
+        poll_until(RECOVERY, "the reader to be admitted again", || {
             let (code, body) = self.bearer(token)?;
             ensure!(code == 200, "{code}: {body}");
             Ok(())
@@ -124,7 +132,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Checks that the daemon runs, and has not panicked.
-    fn is_sound(&self) -> Result<()> {
+    fn check_daemon(&self) -> Result<()> {
         let log = self.scene.daemon.process.log();
         ensure!(!log.contains("panicked"), "it panicked");
         self.scene.daemon.metrics().map(drop)
@@ -132,77 +140,80 @@ impl<'a> Asking<'a> {
 }
 
 /// 429 with a long `Retry-After` and 500 to reviews, listings and watches, and no answer at all to reviews.
-pub(super) fn refusals_are_borne(testbed: &Testbed) -> Result<()> {
+pub(super) fn errors_of_the_api_server_are_tolerated(testbed: &Testbed) -> Result<()> {
     let proxy = ApiProxy::start(testbed.control_plane()?)?;
     let scene = Scene::set_by(testbed, |_| {}, |own| proxy.kubeconfig(&own))?;
-    let asking = Asking::new(&scene)?;
+    let clients = DirectClients::new(&scene)?;
     let known = unique("known");
-    asking.create_hpa(&known)?;
-    asking.wait_to_know(&known)?;
+    clients.create_hpa(&known)?;
+    clients.wait_until_known(&known)?;
     for fault in [
         Fault::Refuse(429, Some(3600)),
         Fault::Refuse(500, None),
         Fault::Hang,
     ] {
         let (token, unseen) = (scene.token("reader")?, scene.token("reader")?);
-        asking.wait_to_be_let_in(&token)?;
-        proxy.set(&[Asked::Review], fault);
-        // A listing without an answer is given up after a while, and tried again after another: that is for tests with
-        // a clock of their own.
+        clients.wait_until_admitted(&token)?;
+        proxy.set(&[RequestKind::Review], fault);
+        // The timeout and retry of a listing without a response are covered by tests with a simulated clock.
         if fault != Fault::Hang {
-            proxy.set(&[Asked::List, Asked::Watch], fault);
+            proxy.set(&[RequestKind::List, RequestKind::Watch], fault);
             proxy.cut();
         }
         // A caller with a recent review is served for a while; others are refused with a reason.
-        let (code, body) = asking.bearer(&token)?;
+        let (code, body) = clients.bearer(&token)?;
         ensure!(code == 200, "{fault:?}: {code}: {body}");
-        let (code, body) = asking.bearer(&unseen)?;
+        let (code, body) = clients.bearer(&unseen)?;
         ensure!(code == 503, "{fault:?}: {code}: {body}");
         let reason = match fault {
             Fault::Refuse(code, _) => code.to_string(),
             Fault::Hang => "does not answer".to_owned(),
         };
         ensure!(body.contains(&reason), "{fault:?}: {body}");
-        ensure!(!body.contains(&unseen), "the token is told");
-        asking.follows_kafka(testbed)?;
-        ensure!(asking.knows(&known)?, "{fault:?}: the HPA is forgotten");
-        poll_until(Duration::from_secs(60), "what is remembered to end", || {
-            let (code, body) = asking.bearer(&token)?;
-            ensure!(code == 503, "{code}: {body}");
-            Ok(())
-        })?;
-        ensure!(asking.knows(&known)?, "{fault:?}: the HPA is forgotten");
+        ensure!(!body.contains(&unseen), "the error contains the token");
+        clients.check_reading_of_kafka(testbed)?;
+        ensure!(clients.is_known(&known)?, "{fault:?}: the HPA is forgotten");
+        poll_until(
+            Duration::from_secs(60),
+            "the cached review to expire",
+            || {
+                let (code, body) = clients.bearer(&token)?;
+                ensure!(code == 503, "{code}: {body}");
+                Ok(())
+            },
+        )?;
+        ensure!(clients.is_known(&known)?, "{fault:?}: the HPA is forgotten");
         let new = unique("new");
-        asking.create_hpa(&new)?;
+        clients.create_hpa(&new)?;
         let is_cut_off = fault != Fault::Hang;
         ensure!(
-            !is_cut_off || !asking.knows(&new)?,
-            "{fault:?}: who said so?"
+            !is_cut_off || !clients.is_known(&new)?,
+            "{fault:?}: the HPA is known without a watch"
         );
-        proxy.mend();
+        proxy.clear_faults();
         let began = Instant::now();
-        asking.wait_to_be_let_in(&token)?;
-        let let_in = began.elapsed();
-        asking.wait_to_know(&new)?;
+        clients.wait_until_admitted(&token)?;
+        let admitted = began.elapsed();
+        clients.wait_until_known(&new)?;
         println!(
-            "after {fault:?}: let in within {let_in:?}, a new HPA known within {:?}",
+            "after {fault:?}: admitted within {admitted:?}, a new HPA known within {:?}",
             began.elapsed()
         );
     }
-    asking.is_sound()
+    clients.check_daemon()
 }
 
 /// Only watches are refused or cut; and the rights to list are revoked and granted again.
-pub(super) fn watches_are_cut_and_rights_taken_away(testbed: &Testbed) -> Result<()> {
+pub(super) fn watches_are_cut_and_rights_are_revoked(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let proxy = ApiProxy::start(plane)?;
     let scene = Scene::set_by(testbed, |_| {}, |own| proxy.kubeconfig(&own))?;
-    let asking = Asking::new(&scene)?;
+    let clients = DirectClients::new(&scene)?;
     let token = scene.token("reader")?;
     let hpa = |when: &str| -> Result<()> {
         let (name, began) = (unique("hpa"), Instant::now());
-        asking.create_hpa(&name)?;
-        asking.wait_to_know(&name)?;
+        clients.create_hpa(&name)?;
+        clients.wait_until_known(&name)?;
         println!("{when}, a new HPA is known within {:?}", began.elapsed());
         Ok(())
     };
@@ -211,14 +222,14 @@ pub(super) fn watches_are_cut_and_rights_taken_away(testbed: &Testbed) -> Result
         proxy.cut();
         hpa(&format!("after cut {round}"))?;
     }
-    // A watch that is refused for an hour, while listings are answered: a listing now and then has to do.
-    let listings = proxy.count(Asked::List);
-    proxy.set(&[Asked::Watch], Fault::Refuse(429, Some(3600)));
+    // A watch that is refused for an hour, while listings are answered: occasional listings must suffice.
+    let listings = proxy.count(RequestKind::List);
+    proxy.set(&[RequestKind::Watch], Fault::Refuse(429, Some(3600)));
     proxy.cut();
     hpa("while watches are refused")?;
-    let listings = proxy.count(Asked::List) - listings;
+    let listings = proxy.count(RequestKind::List) - listings;
     ensure!(listings < 40, "{listings} listings meanwhile");
-    proxy.mend();
+    proxy.clear_faults();
     hpa("once watches are answered again")?;
 
     // No right to list HPAs, and none to read the ConfigMap.
@@ -227,15 +238,18 @@ pub(super) fn watches_are_cut_and_rights_taken_away(testbed: &Testbed) -> Result
     plane.kubectl(&["delete", "clusterrolebinding", &name])?;
     plane.kubectl(&["delete", "rolebinding", &name, "--namespace=kube-system"])?;
     proxy.cut();
-    poll_until(RECOVERY, "the missing right to be told", || {
+    poll_until(RECOVERY, "the missing right to be logged", || {
         let log = scene.daemon.process.log();
         ensure!(log.contains("is forbidden"), "not yet");
         Ok(())
     })?;
-    asking.create_hpa(&removed)?;
-    asking.follows_kafka(testbed)?;
-    asking.wait_to_be_let_in(&token)?;
-    ensure!(!asking.knows(&removed)?, "who said so?");
+    clients.create_hpa(&removed)?;
+    clients.check_reading_of_kafka(testbed)?;
+    clients.wait_until_admitted(&token)?;
+    ensure!(
+        !clients.is_known(&removed)?,
+        "the HPA is known without a watch"
+    );
     plane.kubectl(&[
         "create",
         "clusterrolebinding",
@@ -251,61 +265,57 @@ pub(super) fn watches_are_cut_and_rights_taken_away(testbed: &Testbed) -> Result
         "--role=extension-apiserver-authentication-reader",
         &format!("--serviceaccount={}:lagwise", scene.namespace),
     ])?;
-    asking.wait_to_know(&removed)?;
+    clients.wait_until_known(&removed)?;
     let log = scene.daemon.process.log();
-    let told = log.matches("is forbidden").count();
-    ensure!(told <= 4, "the missing right is told {told} times");
-    asking.is_sound()
+    let lines = log.matches("is forbidden").count();
+    ensure!(lines <= 4, "the missing right is logged {lines} times");
+    clients.check_daemon()
 }
 
 /// The network to the API server drops all responses, then cuts every connection, then works again.
-pub(super) fn a_silent_network_is_borne(testbed: &Testbed) -> Result<()> {
+pub(super) fn a_silent_network_is_tolerated(testbed: &Testbed) -> Result<()> {
     let (proxy, port) = network(testbed)?;
     let scene = Scene::set_by(testbed, |_| {}, |own| through(testbed, &own, port))?;
-    let asking = Asking::new(&scene)?;
+    let clients = DirectClients::new(&scene)?;
     let token = scene.token("reader")?;
-    asking.wait_to_be_let_in(&token)?;
+    clients.wait_until_admitted(&token)?;
     for mode in [Mode::Silent, Mode::Hangup] {
         proxy.set(mode);
-        let (code, body) = asking.bearer(&scene.token("reader")?)?;
+        let (code, body) = clients.bearer(&scene.token("reader")?)?;
         ensure!(code == 503, "{mode:?}: {code}: {body}");
         ensure!(body.contains("does not answer"), "{mode:?}: {body}");
-        asking.follows_kafka(testbed)?;
+        clients.check_reading_of_kafka(testbed)?;
         let name = unique("hpa");
-        asking.create_hpa(&name)?;
+        clients.create_hpa(&name)?;
         proxy.set(Mode::Forward);
-        asking.wait_to_be_let_in(&token)?;
-        asking.wait_to_know(&name)?;
+        clients.wait_until_admitted(&token)?;
+        clients.wait_until_known(&name)?;
     }
-    asking.is_sound()
+    clients.check_daemon()
 }
 
-/// The network fails silently and no request is sent: the daemon still gives up the watch.
-pub(super) fn a_silent_watch_is_given_up(testbed: &Testbed) -> Result<()> {
+/// The network fails silently and no request is sent: the daemon still ends the watch.
+pub(super) fn a_silent_watch_is_ended(testbed: &Testbed) -> Result<()> {
     let (proxy, port) = network(testbed)?;
     let scene = Scene::set_by(testbed, |_| {}, |own| through(testbed, &own, port))?;
-    let asking = Asking::new(&scene)?;
+    let clients = DirectClients::new(&scene)?;
     let (before, after) = (unique("before"), unique("after"));
-    asking.create_hpa(&before)?;
-    asking.wait_to_know(&before)?;
+    clients.create_hpa(&before)?;
+    clients.wait_until_known(&before)?;
     let began = Instant::now();
     proxy.set(Mode::Silent);
-    poll_until(
-        Duration::from_secs(300),
-        "the watches to be given up",
-        || {
-            let log = scene.daemon.process.log();
-            let lost = log.matches("Kubernetes watch failed").count();
-            ensure!(lost >= 2, "{lost} of them");
-            Ok(())
-        },
-    )?;
-    println!("silent watches are given up after {:?}", began.elapsed());
-    ensure!(asking.knows(&before)?, "the HPA is forgotten");
-    asking.create_hpa(&after)?;
+    poll_until(Duration::from_secs(300), "the watches to be ended", || {
+        let log = scene.daemon.process.log();
+        let lost = log.matches("Kubernetes watch failed").count();
+        ensure!(lost >= 2, "{lost} of them");
+        Ok(())
+    })?;
+    println!("silent watches are ended after {:?}", began.elapsed());
+    ensure!(clients.is_known(&before)?, "the HPA is forgotten");
+    clients.create_hpa(&after)?;
     proxy.set(Mode::Forward);
-    asking.wait_to_know(&after)?;
-    asking.is_sound()
+    clients.wait_until_known(&after)?;
+    clients.check_daemon()
 }
 
 /// A proxy that simulates the network to the API server, and its port.
@@ -329,23 +339,27 @@ fn through(testbed: &Testbed, own: &Path, port: u16) -> Result<PathBuf> {
 /// The API server is killed and restarted.
 pub(super) fn the_api_server_is_restarted(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
-    let (plane, asking) = (scene.plane, Asking::new(&scene)?);
+    let (plane, clients) = (scene.plane, DirectClients::new(&scene)?);
     let (token, unseen) = (scene.token("reader")?, scene.token("reader")?);
     let (before, after) = (unique("before"), unique("after"));
-    asking.create_hpa(&before)?;
-    asking.wait_to_know(&before)?;
-    asking.wait_to_be_let_in(&token)?;
+    clients.create_hpa(&before)?;
+    clients.wait_until_known(&before)?;
+    clients.wait_until_admitted(&token)?;
     plane.kill_api_server();
-    let (code, body) = asking.bearer(&unseen)?;
+    let (code, body) = clients.bearer(&unseen)?;
     ensure!(code == 503, "{code}: {body}");
-    asking.follows_kafka(testbed)?;
-    ensure!(asking.knows(&before)?, "the HPA is forgotten");
-    poll_until(Duration::from_secs(60), "what is remembered to end", || {
-        let (code, body) = asking.bearer(&token)?;
-        ensure!(code == 503, "{code}: {body}");
-        Ok(())
-    })?;
-    // The front proxy's word counts on: its authority was read before.
+    clients.check_reading_of_kafka(testbed)?;
+    ensure!(clients.is_known(&before)?, "the HPA is forgotten");
+    poll_until(
+        Duration::from_secs(60),
+        "the cached review to expire",
+        || {
+            let (code, body) = clients.bearer(&token)?;
+            ensure!(code == 503, "{code}: {body}");
+            Ok(())
+        },
+    )?;
+    // Requests of the front proxy are still trusted: its CA was read before.
     let proxy = client(Some(
         plane.pki.front_proxy.client("front-proxy-client", None)?,
     ))?;
@@ -357,13 +371,16 @@ pub(super) fn the_api_server_is_restarted(testbed: &Testbed) -> Result<()> {
     ensure!(discovery.status() == 200, "{}", discovery.status());
     plane.start_api_server()?;
     let began = Instant::now();
-    asking.wait_to_be_let_in(&token)?;
-    asking.create_hpa(&after)?;
-    asking.wait_to_know(&after)?;
+    clients.wait_until_admitted(&token)?;
+    clients.create_hpa(&after)?;
+    clients.wait_until_known(&after)?;
     poll_until(RECOVERY, "the aggregated API to be back", || {
         let body: Value = plane.get_raw(&scene.metric(&scene.namespace))?;
         value_of(&body).map(drop)
     })?;
-    println!("all is well {:?} after the API server is", began.elapsed());
-    asking.is_sound()
+    println!(
+        "recovered {:?} after the start of the API server",
+        began.elapsed()
+    );
+    clients.check_daemon()
 }

@@ -68,7 +68,7 @@ pub(crate) fn users_can_be_bound(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "bind", PARTITIONS)?;
     let (_daemon, _api) = scene.daemon(testbed)?;
     let _policy = bind(&scene)?;
-    // Beside the policy that caps in the same write there is nothing to reject.
+    // With the policy that caps in the same write, there is nothing to reject.
     let _cap_policy = Policy::install(&scene)?;
     let patch = json!({"spec": {"maxReplicas": 50}}).to_string();
     let kubeconfig = scene.plane.account_kubeconfig(&scene.namespace, "bob")?;
@@ -97,14 +97,14 @@ pub(crate) fn users_of_an_older_cluster_can_be_bound(testbed: &Testbed) -> Resul
     follows_new_partitions(&scene)
 }
 
-/// lagwise is not bound, and goes on.
+/// lagwise itself is not bound, and continues.
 fn follows_new_partitions(scene: &Scene<'_>) -> Result<()> {
     scene.kafka.grow_topic(&scene.topic, 8)?;
     scene.commit_all(8)?;
     scene.wait_until_max(8)
 }
 
-/// Binds users to the cap of an HPA that is enforced, and tries what they may write.
+/// Binds users to the cap of an HPA that is enforced, and tries which writes are allowed.
 fn bind<'a>(scene: &'a Scene<'a>) -> Result<BindPolicy<'a>> {
     let manifest = scene.manifest(|hpa| {
         enforced(hpa);
@@ -114,7 +114,7 @@ fn bind<'a>(scene: &'a Scene<'a>) -> Result<BindPolicy<'a>> {
     scene.wait_until_max(6)?;
     let kubeconfig = bobs_kubeconfig(scene)?;
     let policy = BindPolicy::install(scene)?;
-    // Nothing is stored: admission is asked all the same.
+    // A dry run: nothing is stored, but admission runs.
     let by = |user: &[&str], args: &[&str], input: &str| {
         let always = ["-n", &*scene.namespace, "--dry-run=server"];
         scene
@@ -189,17 +189,17 @@ fn bind<'a>(scene: &'a Scene<'a>) -> Result<BindPolicy<'a>> {
             "lagwise.dev/paused.billing",
         ),
     ] {
-        let told = patched(&bob, &patch).err();
-        let told = told.with_context(|| format!("{patch} was taken"))?;
-        let told = told.to_string();
-        ensure!(told.contains(reason), "{patch}: {told}");
+        let error = patched(&bob, &patch).err();
+        let error = error.with_context(|| format!("{patch} was accepted"))?;
+        let error = error.to_string();
+        ensure!(error.contains(reason), "{patch}: {error}");
         // A write to the status takes annotations, and nothing of the spec.
         if !patch["metadata"].is_null() {
-            let told = patched_status(&bob, &patch).err();
-            let told = told.with_context(|| format!("{patch} was taken with the status"))?;
-            ensure!(told.to_string().contains(reason), "{patch}: {told}");
+            let error = patched_status(&bob, &patch).err();
+            let error = error.with_context(|| format!("{patch} was accepted with the status"))?;
+            ensure!(error.to_string().contains(reason), "{patch}: {error}");
         }
-        // Who is exempt may write it, as far as the API server takes it at all.
+        // An exempt user may write it, if the API server accepts it at all.
         if reason != "minReplicas" {
             patched(&[], &patch).with_context(|| format!("{patch} by an administrator"))?;
         }

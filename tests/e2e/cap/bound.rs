@@ -16,7 +16,7 @@ use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::secured::READER;
 use crate::testbed::{Testbed, unique};
 
-/// A second metric from another server, which asks for as many replicas as its value.
+/// A second metric from another server, which proposes as many replicas as its value.
 fn with_the_adapters_metric(hpa: &mut Value) {
     let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
     metrics.push(json!({
@@ -84,9 +84,9 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
         Ok(())
     })?;
     let surge = running.now();
-    let asked = adapter.asked();
+    let requests_before = adapter.request_count();
     poll_until(WITHIN, "the HPA to see the surge", || {
-        let more = adapter.asked() - asked;
+        let more = adapter.request_count() - requests_before;
         ensure!(more >= 3, "{more} syncs");
         Ok(())
     })?;
@@ -97,9 +97,9 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
     );
     let _ready = ReadyPods::keep(scene.plane, &scene.namespace)?;
     scene.kubectl(&["rollout", "status", "deployment/billing", "--timeout=60s"])?;
-    let asked = adapter.asked();
+    let requests_before = adapter.request_count();
     poll_until(WITHIN, "two more syncs", || {
-        ensure!(adapter.asked() >= asked + 2, "not yet");
+        ensure!(adapter.request_count() >= requests_before + 2, "not yet");
         Ok(())
     })?;
     // The sync that was under way when the maximum was written may be one of the old one.
@@ -122,7 +122,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
         Ok(())
     })?;
     let reached = altered.elapsed();
-    // Somebody scales by hand past it: back at the next sync, whatever the metrics say.
+    // A user scales above it by hand: the next sync scales back, whatever the metrics are.
     scene.kubectl(&["scale", "deployment", "billing", "--replicas=15"])?;
     poll_until(WITHIN, "the HPA to cut it", || {
         ensure!(wanted.now() == 12, "{:?}", wanted.timed());
@@ -142,7 +142,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
 }
 
 /// Outage of a broker and of all brokers, a killed daemon, and another daemon that starts during the outage.
-pub(crate) fn nothing_moves_while_anything_is_unknown(testbed: &Testbed) -> Result<()> {
+pub(crate) fn nothing_changes_while_anything_is_unknown(testbed: &Testbed) -> Result<()> {
     let scene = Scene::on(testbed, testbed.three_brokers()?, "unknown")?;
     // One replica of each partition: without its broker, a partition is unknown.
     scene
@@ -173,12 +173,12 @@ pub(crate) fn nothing_moves_while_anything_is_unknown(testbed: &Testbed) -> Resu
             ensure!(faults > 0, "none is");
             Ok(())
         })?;
-        // Past the time for which the last complete reading is served, too.
+        // Also after the time for which the last complete reading is served.
         daemon.wait_for_sweeps(20)?;
         scene.kafka.stop_all()?;
         wait_until(&daemon, "lagwise_cluster_up{cluster=\"main\"} 0")?;
         daemon.wait_for_sweeps(4)?;
-        // Killed in the middle of it. The policy keeps the account meanwhile.
+        // The daemon is killed in between. The policy records the user's number during that time.
         daemon.process.kill();
         drop(api);
         scene.patch(r#"{"spec":{"maxReplicas":30}}"#)?;
@@ -190,13 +190,13 @@ pub(crate) fn nothing_moves_while_anything_is_unknown(testbed: &Testbed) -> Resu
         again.wait_for_sweeps(8)
     };
     let held = outages();
-    scene.kafka.mend()?;
+    scene.kafka.restore()?;
     held?;
     ensure!(bound.values() == [20, 6], "{:?}", bound.timed());
     scene.wait_until_user_max("30")
 }
 
-pub(crate) fn a_topic_that_may_not_be_read_moves_nothing(testbed: &Testbed) -> Result<()> {
+pub(crate) fn a_forbidden_topic_changes_nothing(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.secured_kafka()?;
     let scene = Scene::on(testbed, kafka, "acl")?;
     kafka.create_topic(&scene.topic, PARTITIONS)?;
@@ -256,7 +256,7 @@ pub(crate) fn a_topic_that_may_not_be_read_moves_nothing(testbed: &Testbed) -> R
     Ok(())
 }
 
-/// A second lagwise metric that asks for 50 replicas, of a group with a high ceiling.
+/// A second lagwise metric that proposes 50 replicas, of a group with a high ceiling.
 fn with_a_greedy_metric(hpa: &mut Value, group: &str, topic: &str) {
     let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
     metrics.push(json!({

@@ -15,6 +15,9 @@ use crate::testbed::{Testbed, unique};
 const FEW: u32 = 300;
 const MANY: u32 = 1500;
 
+/// Groups of these HPAs.
+const GROUPS: u32 = 20;
+
 /// Factor by which the CPU time for each HPA may be larger if there are many.
 const FACTOR: u32 = 2;
 
@@ -35,6 +38,11 @@ pub(super) fn cost_the_same_each(testbed: &Testbed) -> Result<()> {
 fn cost_per_hpa(testbed: &Testbed, count: u32) -> Result<Duration> {
     let scene = Scene::set(testbed, "many", PARTITIONS)?;
     let (plane, namespace, prefix) = (scene.plane, &scene.namespace, unique("many"));
+    let zeros: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+    for number in 0..GROUPS {
+        let group = format!("{prefix}-{number}");
+        scene.kafka.commit(&group, &scene.topic, &zeros)?;
+    }
     let hpas: Vec<Value> = (0..count)
         .map(|i| hpa(&scene, &prefix, i))
         .collect::<Result<_>>()?;
@@ -73,10 +81,13 @@ fn cost_per_hpa(testbed: &Testbed, count: u32) -> Result<Duration> {
     Ok(used / count)
 }
 
-/// An HPA with a group of its own.
+/// An HPA of one of the groups.
 fn hpa(scene: &Scene<'_>, prefix: &str, number: u32) -> Result<Value> {
-    let name = format!("{prefix}-{number}");
-    let selector = [("group", &*name), ("topic", &*scene.topic)];
+    let (name, group) = (
+        format!("{prefix}-{number}"),
+        format!("{prefix}-{}", number % GROUPS),
+    );
+    let selector = [("group", &*group), ("topic", &*scene.topic)];
     let mut list: Value = serde_json::from_str(&workload(&name, &selector))?;
     Ok(list["items"][1].take())
 }

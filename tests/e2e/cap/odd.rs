@@ -36,7 +36,7 @@ pub(super) fn wait_until_max_of(scene: &Scene<'_>, name: &str, expected: i64) ->
     })
 }
 
-pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
+pub(crate) fn unusual_hpas_are_capped_or_skipped(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "odd", PARTITIONS)?;
     let _policy = Policy::install(&scene)?;
     let manifest = scene.manifest(|hpa| {
@@ -77,7 +77,7 @@ pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
     scene.wait_until_max(6)?;
     scene.wait_until_user_max("20")?;
 
-    // A copy is made with its marks and is held as it was; given back, it gets the same number.
+    // A copy is made with its annotations and is capped alike. After the release it has the same maximum.
     let mut copy = scene.hpa()?;
     copy["metadata"] = json!({"name": "copy", "annotations": copy["metadata"]["annotations"]});
     copy["spec"]["scaleTargetRef"]["name"] = json!("copy");
@@ -116,7 +116,7 @@ pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
     };
     pause("-")?;
     wait_until_max_of(&scene, "paused", 6)?;
-    // Paused, what stands stands, whatever else is asked.
+    // While paused, nothing changes, whatever the other settings are.
     pause("=true")?;
     scene.kubectl(&["annotate", "hpa", "paused", "lagwise.dev/cap-"])?;
     daemon.wait_for_sweeps(8)?;

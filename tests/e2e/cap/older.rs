@@ -9,7 +9,7 @@ use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
-/// What an older cluster can do about the tolerance.
+/// Advice about the tolerance for an older cluster.
 const ADVICE: &str = "Set lagwise.dev/cap: enforce. A tolerance in the HPA's behavior does not help: this cluster drops or refuses it, since \
                       it is older than Kubernetes 1.35.";
 

@@ -6,12 +6,12 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::odd::{another, wait_until_max_of};
-use super::users::{fight, owners};
+use super::users::{owners, write_repeatedly};
 use super::{PARTITIONS, Scene, WITHIN, enforced, release};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 
-pub(crate) fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<()> {
+pub(crate) fn without_the_policy_a_patch_applies_the_cap(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "patch", PARTITIONS)?;
     let (mut daemon, _api) = scene.daemon(testbed)?;
     scene
@@ -19,7 +19,7 @@ pub(crate) fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<(
         .apply(&scene.namespace, &scene.manifest(enforced)?)?;
     scene.wait_until_max(6)?;
     ensure!(scene.user_max()? == "20", "the user's number is lost");
-    // Nothing moves while nothing is known, nor without the daemon.
+    // Nothing changes while nothing is known, or without the daemon.
     scene.kafka.stop_all()?;
     let held = poll_until(WITHIN, "the outage to be seen", || {
         ensure!(
@@ -72,22 +72,26 @@ pub(crate) fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<(
     Ok(())
 }
 
-pub(crate) fn without_the_policy_a_fight_is_bounded(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "fight", PARTITIONS)?;
+pub(crate) fn without_the_policy_conflicting_writes_are_bounded(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "conflict", PARTITIONS)?;
     let (daemon, _api) = scene.daemon(testbed)?;
-    // HPAs of their own, since every edit that has to be answered makes lagwise wait longer before it answers the next
-    // one of the same HPA. The fight goes on beside the edits.
+    // Separate HPAs, because after every edit that lagwise has to undo, it waits longer before it undoes the next one
+    // of the same HPA. The conflicting writes run in parallel with the edits.
     another(&scene, "contested", |_| {})?;
     wait_until_max_of(&scene, "contested", 6)?;
     std::thread::scope(|scope| {
-        let fighting = scope.spawn(|| contest(&scene));
-        let edited = edits_are_answered(&scene).and_then(|()| marks_come_again(&scene));
-        let fought = fighting.join();
+        let conflict = scope.spawn(|| conflicting_writes_are_bounded(&scene));
+        let edited =
+            edits_are_answered(&scene).and_then(|()| removed_annotations_are_written_again(&scene));
+        let conflict = conflict.join();
         edited?;
-        fought.map_err(|_| anyhow::anyhow!("the fight panicked"))?
+        conflict.map_err(|_| anyhow::anyhow!("the other writer panicked"))?
     })?;
-    let fought = "lagwise_cap_writes_total{outcome=\"fought\"}";
-    ensure!(daemon.metrics()?.contains(fought), "the fight was not told");
+    let counted = "lagwise_cap_writes_total{outcome=\"fought\"}";
+    ensure!(
+        daemon.metrics()?.contains(counted),
+        "the conflict was not counted"
+    );
     // After the release only the user owns the field: an unforced apply of another number succeeds.
     scene.annotate("cap-")?;
     scene.wait_until_max(20)?;
@@ -118,9 +122,9 @@ fn edits_are_answered(scene: &Scene<'_>) -> Result<()> {
     scene.wait_until_user_max("20")?;
     // The field is lagwise's while it is capped, and the API server says so.
     let conflict = apply(scene, 30, &[]).err().map(|error| error.to_string());
-    let told =
+    let is_conflict =
         conflict.is_some_and(|text| text.contains("lagwise") && text.contains("maxReplicas"));
-    ensure!(told, "no conflict with lagwise");
+    ensure!(is_conflict, "no conflict with lagwise");
     apply(scene, 30, &["--force-conflicts"])?;
     scene.wait_until_user_max("30")?;
     scene.wait_until_max(6)?;
@@ -134,7 +138,7 @@ fn edits_are_answered(scene: &Scene<'_>) -> Result<()> {
 }
 
 /// A user removes both annotations at once.
-fn marks_come_again(scene: &Scene<'_>) -> Result<()> {
+fn removed_annotations_are_written_again(scene: &Scene<'_>) -> Result<()> {
     another(scene, "bare", |_| {})?;
     wait_until_max_of(scene, "bare", 6)?;
     let bare = ["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"];
@@ -149,13 +153,13 @@ fn marks_come_again(scene: &Scene<'_>) -> Result<()> {
 }
 
 /// Another writer sets the maximum once a second, on an HPA that no user has edited before.
-fn contest(scene: &Scene<'_>) -> Result<()> {
+fn conflicting_writes_are_bounded(scene: &Scene<'_>) -> Result<()> {
     let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
-    let calm = written()?.len();
-    fight(scene, "contested")?;
-    let writes = written()?.len() - calm;
+    let before = written()?.len();
+    write_repeatedly(scene, "contested")?;
+    let writes = written()?.len() - before;
     println!(
-        "lagwise's writes: {calm} before, {writes} in half a minute of somebody else's one a second"
+        "lagwise's writes: {before} before, {writes} in half a minute with one write per second of another writer"
     );
     ensure!((1..=6).contains(&writes), "{writes} writes");
     wait_until_max_of(scene, "contested", 6)?;

@@ -13,7 +13,7 @@ use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
-pub(crate) fn the_users_number_is_never_lost(testbed: &Testbed) -> Result<()> {
+pub(crate) fn the_users_maximum_is_never_lost(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "user", PARTITIONS)?;
     let _policy = Policy::install(&scene)?;
     let (_daemon, _api) = scene.daemon(testbed)?;
@@ -57,7 +57,7 @@ pub(crate) fn the_users_number_is_never_lost(testbed: &Testbed) -> Result<()> {
         ensure!(ceiling == "12" && scene.max()? == 6, "{ceiling}");
         Ok(())
     })?;
-    // Who no longer wants it gets theirs back, and no mark is left.
+    // Who no longer wants it gets theirs back, and no annotation is left.
     scene.annotate("max-replicas=18")?;
     scene.wait_until_max(12)?;
     scene.annotate("max-replicas-")?;
@@ -65,7 +65,7 @@ pub(crate) fn the_users_number_is_never_lost(testbed: &Testbed) -> Result<()> {
     scene.wait_until_max(18)?;
     scene.wait_until_unmarked()?;
     server_side(17, "apply")?;
-    // The manifest asks for enforcement again.
+    // The manifest sets enforcement again.
     scene.wait_until_max(12)?;
     scene.wait_until_user_max("17")
 }
@@ -85,7 +85,7 @@ pub(super) fn owners(hpa: &Value) -> Vec<String> {
 }
 
 /// Another writer applies 50 to an HPA by force every second for half a minute.
-pub(super) fn fight(scene: &Scene<'_>, hpa: &str) -> Result<()> {
+pub(super) fn write_repeatedly(scene: &Scene<'_>, hpa: &str) -> Result<()> {
     let theirs = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -99,7 +99,7 @@ pub(super) fn fight(scene: &Scene<'_>, hpa: &str) -> Result<()> {
         "apply",
         "--server-side",
         "--force-conflicts",
-        "--field-manager=fighter",
+        "--field-manager=other-writer",
         "-n",
         &scene.namespace,
         "-f",
@@ -108,7 +108,7 @@ pub(super) fn fight(scene: &Scene<'_>, hpa: &str) -> Result<()> {
     let started = Instant::now();
     for second in 1..=30 {
         scene.plane.kubectl_with_input(&args, &theirs.to_string())?;
-        // The pace of the attack, not a wait for anything.
+        // The rate of the writes, not a wait for a state.
         let due = started + Duration::from_secs(second);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
@@ -135,28 +135,30 @@ fn chart(testbed: &Testbed, scene: &Scene<'_>) -> Result<PathBuf> {
     Ok(folder)
 }
 
-pub(crate) fn every_way_to_write_it_ends_well(testbed: &Testbed) -> Result<()> {
+pub(crate) fn every_way_to_write_max_replicas_keeps_the_users_maximum(
+    testbed: &Testbed,
+) -> Result<()> {
     let scene = Scene::set(testbed, "ways", PARTITIONS)?;
     let _policy = Policy::install(&scene)?;
     let (mut daemon, _api) = scene.daemon(testbed)?;
     another(&scene, "contested", |_| {})?;
     wait_until_max_of(&scene, "contested", 6)?;
-    // The fight is over an HPA of its own, beside the edits.
+    // The conflicting writes are to a separate HPA, in parallel with the edits.
     std::thread::scope(|scope| {
-        let fighting = scope.spawn(|| the_policy_wins_the_fight(&scene));
+        let conflict = scope.spawn(|| the_admission_policy_ends_a_write_conflict(&scene));
         let edited = every_edit_is_kept(testbed, &scene);
-        let fought = fighting.join();
+        let conflict = conflict.join();
         edited?;
-        fought.map_err(|_| anyhow::anyhow!("the fight panicked"))?
+        conflict.map_err(|_| anyhow::anyhow!("the other writer panicked"))?
     })?;
-    // The marks are taken away, one and all: the account is kept, and the ceiling comes again.
-    for marks in [
+    // One or both annotations are removed: the user's maximum is kept, and the ceiling is written again.
+    for removed in [
         &["lagwise.dev/ceiling-"][..],
         &["lagwise.dev/user-max-replicas-"],
         &["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"],
         &["lagwise.dev/user-max-replicas=many"],
     ] {
-        scene.kubectl(&[&["annotate", "--overwrite", "hpa", "billing"], marks].concat())?;
+        scene.kubectl(&[&["annotate", "--overwrite", "hpa", "billing"], removed].concat())?;
         poll_until(WITHIN, "the cap to be whole again", || {
             let hpa = scene.hpa()?;
             let of = &hpa["metadata"]["annotations"];
@@ -167,7 +169,7 @@ pub(crate) fn every_way_to_write_it_ends_well(testbed: &Testbed) -> Result<()> {
             );
             ensure!(
                 now == (&json!(6), &json!("6"), &json!("25")),
-                "{now:?} after {marks:?}"
+                "{now:?} after {removed:?}"
             );
             Ok(())
         })?;
@@ -218,7 +220,7 @@ fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
         scene.wait_until_user_max(&max.to_string())?;
     }
     let hpa = ["hpa", "billing", "-n", &scene.namespace];
-    // An editor sends what it was shown; one that changes something else leaves the number alone.
+    // An editor sends the object that it has read, so an edit of another field leaves the number unchanged.
     scene
         .plane
         .edit(&hpa, "s/minReplicas:.*1/minReplicas:\\ 2/")?;
@@ -251,11 +253,11 @@ fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
 }
 
 /// The policy keeps the maximum without a write of lagwise, also against a persistent writer.
-fn the_policy_wins_the_fight(scene: &Scene<'_>) -> Result<()> {
+fn the_admission_policy_ends_a_write_conflict(scene: &Scene<'_>) -> Result<()> {
     let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
-    let calm = written()?.len();
+    let before = written()?.len();
     let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "contested")?;
-    fight(scene, "contested")?;
+    write_repeatedly(scene, "contested")?;
     ensure!(bound.values() == [6], "{:?}", bound.timed());
     let user = || -> Result<Value> {
         let hpa = scene
@@ -270,9 +272,12 @@ fn the_policy_wins_the_fight(scene: &Scene<'_>) -> Result<()> {
     })?;
     let writes = written()?.len();
     println!(
-        "lagwise's writes: {calm} before the fight, {} in it",
-        writes - calm
+        "lagwise's writes: {before} before the conflict, {} during it",
+        writes - before
     );
-    ensure!(calm <= 2 && writes == calm, "{calm} writes, then {writes}");
+    ensure!(
+        before <= 2 && writes == before,
+        "{before} writes, then {writes}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The queries of the dashboard, asked of a real Prometheus that scrapes a real daemon.
+//! The queries of the dashboard, run on a real Prometheus that scrapes a real daemon.
 
 use std::fs;
 use std::process::Command;
@@ -61,6 +61,80 @@ const OF_KAFKA_EXPORTER: &[(&str, &str)] = &[
     ),
 ];
 
+/// Queries for the panels and variables of kminion's dashboards (14012, 14013 and 14014 at grafana.com) that the guide
+/// promises data for, with the metrics and labels of kminion's documentation. The other panels show what lagwise does
+/// not read.
+const OF_KMINION: &[(&str, &str)] = &[
+    (
+        "cluster: messages in per second",
+        "sum(rate(kminion_kafka_topic_high_water_mark_sum[$__rate_interval]))",
+    ),
+    (
+        "cluster: messages in per second by topic",
+        "topk(15, sum by (topic_name) (rate(kminion_kafka_topic_high_water_mark_sum[$__rate_interval])))",
+    ),
+    (
+        "topic: message count",
+        "sum(kminion_kafka_topic_high_water_mark_sum{topic_name=~\"$topic\"}) - sum(kminion_kafka_topic_low_water_mark_sum{topic_name=~\"$topic\"})",
+    ),
+    (
+        "topic: partition count",
+        "kminion_kafka_topic_info{topic_name=~\"$topic\", partition_count!=\"\"}",
+    ),
+    (
+        "topic: messages in per second",
+        "sum(rate(kminion_kafka_topic_high_water_mark_sum{topic_name=~\"$topic\"}[$__rate_interval]))",
+    ),
+    (
+        "topic: subscribed groups",
+        "sum by (group_id, topic_name) (kminion_kafka_consumer_group_topic_lag{topic_name=~\"$topic\"})",
+    ),
+    (
+        "topic: low water mark of partitions",
+        "sum by (partition_id) (kminion_kafka_topic_partition_low_water_mark{topic_name=~\"$topic\"})",
+    ),
+    (
+        "topic: high water mark of partitions",
+        "sum by (partition_id) (kminion_kafka_topic_partition_high_water_mark{topic_name=~\"$topic\"})",
+    ),
+    (
+        "topic: message count of partitions",
+        "sum by (partition_id) (kminion_kafka_topic_partition_high_water_mark - kminion_kafka_topic_partition_low_water_mark)",
+    ),
+    (
+        "groups: lag of group and topic",
+        "sum by (group_id, topic_name) (kminion_kafka_consumer_group_topic_lag{group_id=~\"$group\", topic_name=~\"$topic\"})",
+    ),
+    (
+        "groups: lag of partitions",
+        "max by (partition_id) (kminion_kafka_consumer_group_topic_partition_lag{group_id=~\"$group\"})",
+    ),
+    (
+        "groups: messages in",
+        "sum by (topic_name) (rate(kminion_kafka_topic_high_water_mark_sum{topic_name=~\"$topic\"}[$__rate_interval]))",
+    ),
+    (
+        "groups: messages consumed",
+        "sum by (group_id, topic_name) (rate(kminion_kafka_consumer_group_topic_offset_sum{group_id=~\"$group\", topic_name=~\"$topic\"}[$__rate_interval]))",
+    ),
+    (
+        "groups: members",
+        "kminion_kafka_consumer_group_members{group_id=~\"$group\"}",
+    ),
+    (
+        "group",
+        "label_values(kminion_kafka_consumer_group_topic_lag, group_id)",
+    ),
+    (
+        "topic",
+        "label_values(kminion_kafka_consumer_group_topic_lag{group_id=~\"$group\"}, topic_name)",
+    ),
+    (
+        "topic",
+        "label_values(kminion_kafka_topic_info, topic_name)",
+    ),
+];
+
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// The titles of panels and names of variables, each with a query.
@@ -120,8 +194,8 @@ pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
     let folder = testbed.folder("prometheus")?;
     let port = free_port()?;
     let config = json!({
-        "global": {"scrape_interval": "1s"},
-        "rule_files": [chart().join("files/alerts.yaml")],
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [chart().join("files/alerts.yaml"), chart().join("files/kminion-names.yaml")],
         "scrape_configs": [{
             "job_name": "lagwise",
             "honor_labels": true,
@@ -149,7 +223,7 @@ pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
     };
     let mut queries = queries()?;
     ensure!(queries.len() > 30, "only {} queries", queries.len());
-    let of_others = OF_KAFKA_EXPORTER.iter();
+    let of_others = OF_KAFKA_EXPORTER.iter().chain(OF_KMINION);
     queries.extend(of_others.map(|(place, query)| ((*place).to_owned(), (*query).to_owned())));
     let instance = format!("127.0.0.1:{}", daemon.http_port);
     poll_until(WITHIN, "data for every query", || {

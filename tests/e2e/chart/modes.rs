@@ -1,4 +1,4 @@
-//! The rights of each mode of the chart, beside those that the audit log shows in use: no fewer, and no more.
+//! The rights of each mode of the chart are exactly those that the audit log shows in use.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::testbed::keda::KedaKinds;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-/// The account of the job that undoes what the daemon wrote.
+/// The account of the job that undoes the daemon's writes.
 const JOB: &str = "lagwise-release";
 
 const PARTITIONS: i32 = 6;
@@ -57,7 +57,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Runs Helm for the release, with these values beside the Kafka cluster.
+    /// Runs Helm for the release, with these values in addition to the Kafka cluster.
     fn helm(&self, command: &[&str], more: &Value) -> Result<String> {
         let mut values = json!({"config": {
             "clusters": [
@@ -102,14 +102,14 @@ impl<'a> Scene<'a> {
         self.plane.apply(&self.team, &list.to_string())
     }
 
-    /// Waits until the daemon has asked for this.
-    fn wait_until_asked(&self, verb: &str, resource: &str) -> Result<()> {
+    /// Waits until the daemon has sent this request.
+    fn wait_until_requested(&self, verb: &str, resource: &str) -> Result<()> {
         poll_until(WITHIN, &format!("{verb} {resource}"), || {
             let requests = self.plane.requests(&self.own, RELEASE)?;
             let mut requests = requests.iter();
-            let is_asked =
+            let is_requested =
                 requests.any(|request| request.verb == verb && request.resource == resource);
-            ensure!(is_asked, "not asked for yet");
+            ensure!(is_requested, "not requested yet");
             Ok(())
         })
     }
@@ -133,7 +133,7 @@ fn serve(testbed: &Testbed) -> Result<()> {
     installed.wait_until_available()?;
     // A misspelled setting, which is an event.
     scene.apply_workload(&json!({"lagwise.dev/consumer-grup": "billing"}))?;
-    scene.wait_until_asked("create", "events")?;
+    scene.wait_until_requested("create", "events")?;
     daemon.process.stop(Duration::from_secs(10))?;
     rights::are_those_in_use(scene.plane, &scene.own, RELEASE, rights::UNUSED_BY_SERVERS)
 }
@@ -167,8 +167,8 @@ fn write(testbed: &Testbed, lists: bool) -> Result<()> {
     let released = testbed
         .lagwise(&[&command[..], &[&*kubeconfig.to_string_lossy()]].concat())
         .output()?;
-    let told = String::from_utf8_lossy(&released.stderr);
-    ensure!(released.status.success(), "{told}");
+    let stderr = String::from_utf8_lossy(&released.stderr);
+    ensure!(released.status.success(), "{stderr}");
     scene.wait_until_number("hpa", "/spec/maxReplicas", 20)?;
     rights::are_those_in_use(scene.plane, &scene.own, JOB, rights::UNUSED_BY_RELEASE)
 }
@@ -214,7 +214,7 @@ fn observe(testbed: &Testbed) -> Result<()> {
         "triggerauthentications",
         "clustertriggerauthentications",
     ] {
-        scene.wait_until_asked("watch", resource)?;
+        scene.wait_until_requested("watch", resource)?;
     }
     daemon.process.stop(Duration::from_secs(10))?;
     rights::are_those_in_use(scene.plane, &scene.own, RELEASE, &[])

@@ -80,14 +80,14 @@ impl Drop for Registration<'_> {
 
 /// The message of a refusal, which names all of these.
 fn refused(outcome: Result<String>, named: &[&str]) -> Result<()> {
-    let told = outcome.err().context("it was installed")?.to_string();
+    let error = outcome.err().context("it was installed")?.to_string();
     for name in named {
-        ensure!(told.contains(name), "no {name} in {told}");
+        ensure!(error.contains(name), "no {name} in {error}");
     }
     Ok(())
 }
 
-pub(super) fn what_others_have_is_refused_with_a_reason(testbed: &Testbed) -> Result<()> {
+pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let (first, second) = (plane.namespace("first")?, plane.namespace("second")?);
     let registration = external_metrics_api("keda", "keda-operator-metrics-apiserver", 443);
@@ -182,7 +182,7 @@ pub(super) fn rights_in_one_namespace_suffice(testbed: &Testbed) -> Result<()> {
             ensure!(!may(plane, &kubeconfig, &right), "it may {right}");
         }
     }
-    // What the uninstallation runs.
+    // The command of the uninstallation.
     let command = printed_command(&notes)?;
     ensure!(command.contains(&namespace.as_str()), "{command:?}");
     let kubeconfig = kubeconfig.to_string_lossy();
@@ -191,11 +191,14 @@ pub(super) fn rights_in_one_namespace_suffice(testbed: &Testbed) -> Result<()> {
         testbed.lagwise(&all).output()
     };
     let done = release(&command)?;
-    let told = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "{told}");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{stderr}");
     let without = release(&["release", "--all"])?;
-    let told = String::from_utf8_lossy(&without.stderr);
-    ensure!(!without.status.success() && told.contains("list"), "{told}");
+    let stderr = String::from_utf8_lossy(&without.stderr);
+    ensure!(
+        !without.status.success() && stderr.contains("list"),
+        "{stderr}"
+    );
     Ok(())
 }
 
@@ -241,8 +244,8 @@ pub(super) fn uninstallation_ends_where_no_pod_can_run(testbed: &Testbed) -> Res
     fs::write(&file, hpa.to_string())?;
     plane.kubectl(&["apply", "-n", &namespace, "-f", &file.to_string_lossy()])?;
     let uninstall = ["uninstall", "lagwise", "--namespace", &namespace];
-    let told = plane.helm(&uninstall).err().context("a pod has run")?;
-    ensure!(told.to_string().contains("lagwise-release"), "{told}");
+    let error = plane.helm(&uninstall).err().context("a pod has run")?;
+    ensure!(error.to_string().contains("lagwise-release"), "{error}");
     ensure!(
         plane
             .helm(&["status", "lagwise", "--namespace", &namespace])
@@ -262,8 +265,8 @@ pub(super) fn uninstallation_ends_where_no_pod_can_run(testbed: &Testbed) -> Res
     let kubeconfig = plane.kubeconfig().to_string_lossy();
     command.extend(["--kubeconfig", &*kubeconfig]);
     let released = testbed.lagwise(&command).output()?;
-    let told = String::from_utf8_lossy(&released.stderr);
-    ensure!(released.status.success(), "{told}");
+    let stderr = String::from_utf8_lossy(&released.stderr);
+    ensure!(released.status.success(), "{stderr}");
     let hpa = plane.get("hpa", "billing", Some(&namespace))?;
     ensure!(hpa["spec"]["maxReplicas"] == 20, "{hpa}");
     plane.kubectl(&["delete", "namespace", &namespace, "--timeout=60s"])?;

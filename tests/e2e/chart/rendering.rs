@@ -1,4 +1,4 @@
-//! Rendering of the chart: every set of values gives valid manifests, mistakes are refused, and values have their
+//! Rendering of the chart: all sets of values render valid manifests, mistakes are rejected, and values have their
 //! effect.
 
 use std::fs;
@@ -57,8 +57,8 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
         let checked = testbed
             .lagwise(&["config", "check", &file.to_string_lossy()])
             .output()?;
-        let told = String::from_utf8_lossy(&checked.stderr);
-        ensure!(checked.status.success(), "{told}");
+        let stderr = String::from_utf8_lossy(&checked.stderr);
+        ensure!(checked.status.success(), "{stderr}");
         known.extend(documents(&rendered).filter_map(|document| {
             // Kinds that the API server does not know.
             let unknown = ["cert-manager.io/v1", "monitoring.coreos.com/v1"];
@@ -66,7 +66,7 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
             is_known.then(|| document.to_owned())
         }));
     }
-    // The API server's own schemas are the judge.
+    // Validate with the API server's own schemas.
     plane.kubectl_with_input(
         &["apply", "--dry-run=client", "--validate=strict", "-f", "-"],
         &known.join("\n---\n"),
@@ -85,7 +85,7 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
             "{set}: nobody may scrape"
         );
     }
-    // Whoever wants the cap enforced has to allow it, and gets no right to write without that.
+    // By default the chart grants no right to write HPAs. A configuration that enforces the cap is rejected without it.
     let defaults = chart.join("ci/default-values.yaml");
     let defaults = defaults.to_string_lossy();
     let command = ["template", "lw", &*folder, "--values", &*defaults];
@@ -100,14 +100,14 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     let refused = plane.helm(&[&command[..], &default_mode].concat());
     let refused = refused.err().context("rendered without the right")?;
     ensure!(refused.to_string().contains("enforce.enabled"), "{refused}");
-    // Without a cluster there is nothing to read, and the chart says so.
+    // A configuration without a Kafka cluster is rejected.
     let missing = plane.helm(&["template", "lw", &folder]);
-    let told = missing
+    let error = missing
         .err()
         .context("rendered without a Kafka cluster")?
         .to_string();
-    ensure!(told.contains("config.clusters"), "{told}");
-    // Any pod without an account of its own would count as a replica of lagwise.
+    ensure!(error.contains("config.clusters"), "{error}");
+    // With the default service account, any pod of the namespace would count as a replica of lagwise.
     let with_account = |create: bool, name: &str| {
         let create = format!("serviceAccount.create={create}");
         let name = format!("serviceAccount.name={name}");
@@ -116,11 +116,11 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
         ])
     };
     for (create, name) in [(false, ""), (false, "default"), (true, "default")] {
-        let told = with_account(create, name).err();
-        let told =
-            told.with_context(|| format!("rendered with create {create} and name {name:?}"))?;
-        let told = told.to_string();
-        ensure!(told.contains("serviceAccount.name"), "{told}");
+        let error = with_account(create, name).err();
+        let error =
+            error.with_context(|| format!("rendered with create {create} and name {name:?}"))?;
+        let error = error.to_string();
+        ensure!(error.contains("serviceAccount.name"), "{error}");
     }
     let rendered = with_account(false, "metrics")?;
     ensure!(
@@ -143,7 +143,7 @@ fn object(rendered: &str, kind: &str) -> Result<Value> {
     Ok(serde_saphyr::from_str(document)?)
 }
 
-/// Files in place of those that pods would have mounted.
+/// Files in place of those that are mounted into pods.
 struct Certificates {
     authority: PathBuf,
     certificate: PathBuf,
@@ -173,7 +173,7 @@ impl Certificates {
     }
 }
 
-/// The daemon's configuration, with secrets and certificates that need not be there.
+/// The daemon's configuration, with placeholders for secrets and certificates, which do not exist here.
 fn configuration(rendered: &str, certificates: &Certificates) -> Result<String> {
     let maps = documents(rendered).filter(|document| document.contains("\n  lagwise.yaml: |"));
     let map: Value = serde_saphyr::from_str(maps.last().context("no configuration")?)?;
@@ -196,7 +196,7 @@ fn configuration(rendered: &str, certificates: &Certificates) -> Result<String> 
     Ok(reference.replace_all(&text, "secret").into_owned())
 }
 
-/// Mistakes that the schema finds, all at once, each with what the message has to name.
+/// Mistakes that the schema detects, each with the text that the error must contain. All are made at once.
 const IN_SCHEMA: &[(&str, &str)] = &[
     ("config.pol.interval=1s", "'pol'"),
     ("config.poll.intervall=1s", "'intervall'"),
@@ -234,13 +234,14 @@ const IN_SCHEMA: &[(&str, &str)] = &[
         "networkPolicy.kafkaPorts={9092x}",
         "/networkPolicy/kafkaPorts",
     ),
-    // As after --reuse-values, which leaves out what the former chart did not have.
+    // As after --reuse-values, which lacks keys that the previous version of the chart did not have.
     ("releaseJob=null", "'releaseJob'"),
     ("podIdentity.awsRoleArn=lagwise", "/podIdentity/awsRoleArn"),
 ];
 
-/// The file of mistakes, each below `config` in the values: refused with the key, where Helm can know it.
-pub(super) fn mistakes_in_the_configuration_are_refused(testbed: &Testbed) -> Result<()> {
+/// Renders each configuration of `mistakes.txt` as `config` of the values: the error names the wrong key, if the chart
+/// can detect it.
+pub(super) fn mistakes_in_the_configuration_are_rejected(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let values = testbed.folder("mistakes")?.join("values.yaml");
     let chart = chart();
@@ -264,11 +265,11 @@ pub(super) fn mistakes_in_the_configuration_are_refused(testbed: &Testbed) -> Re
             Ok(_) => problems.push(format!("{name}: accepted")),
             Err(error) => {
                 refused += 1;
-                let told = error.to_string();
+                let error = error.to_string();
                 // The error begins with the command.
-                let told = told.split("Error:").nth(1).unwrap_or(&told);
-                if !told.contains(named) {
-                    problems.push(format!("{name}: no {named} in {told}"));
+                let error = error.split("Error:").nth(1).unwrap_or(&error);
+                if !error.contains(named) {
+                    problems.push(format!("{name}: no {named} in {error}"));
                 }
             }
         }
@@ -278,7 +279,7 @@ pub(super) fn mistakes_in_the_configuration_are_refused(testbed: &Testbed) -> Re
     Ok(())
 }
 
-/// Mistakes that a template finds.
+/// Mistakes that a template detects.
 const IN_TEMPLATES: &[(&str, &str)] = &[
     ("tls.type=certManager", "tls.certManager.issuerRef"),
     (
@@ -299,21 +300,24 @@ const IN_TEMPLATES: &[(&str, &str)] = &[
     ),
 ];
 
-pub(super) fn mistakes_are_refused_with_the_name_of_the_key(testbed: &Testbed) -> Result<()> {
+pub(super) fn errors_of_mistakes_name_the_key(testbed: &Testbed) -> Result<()> {
     let all: Vec<&str> = IN_SCHEMA.iter().map(|(mistake, _)| *mistake).collect();
-    let told = render(testbed, &all.join(","), &[]).err();
-    let told = told.context("all mistakes were accepted")?.to_string();
+    let error = render(testbed, &all.join(","), &[]).err();
+    let error = error.context("all mistakes were accepted")?.to_string();
     // The error begins with the command.
-    let told = told.split("schema(s)").nth(1).context(told.clone())?;
+    let error = error.split("schema(s)").nth(1).context(error.clone())?;
     for (mistake, named) in IN_SCHEMA {
-        ensure!(told.contains(named), "{mistake}: no {named} in {told}");
+        ensure!(error.contains(named), "{mistake}: no {named} in {error}");
     }
     for (mistake, named) in IN_TEMPLATES {
-        let told = render(testbed, mistake, &[]).err();
-        let told = told.with_context(|| format!("{mistake} was accepted"))?;
-        let told = told.to_string();
-        let told = told.split("execution error").nth(1).context(told.clone())?;
-        ensure!(told.contains(named), "{mistake}: no {named} in {told}");
+        let error = render(testbed, mistake, &[]).err();
+        let error = error.with_context(|| format!("{mistake} was accepted"))?;
+        let error = error.to_string();
+        let error = error
+            .split("execution error")
+            .nth(1)
+            .context(error.clone())?;
+        ensure!(error.contains(named), "{mistake}: no {named} in {error}");
     }
     Ok(())
 }
@@ -340,7 +344,7 @@ pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
         "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef,\
          extraArgs={--later},existingSecret.name=login,podIdentity.azureClientId=id,\
          podLabels.team=a,prometheusRule.enabled=true,prometheusRule.lagSecondsMax=60,\
-         config.poll=null,config.cap=null",
+         prometheusRule.kminionNames=true,config.poll=null,config.cap=null",
         &[
             "--set-json",
             "prometheusRule.runbookBaseUrl=\"https://docs.example.com/\"",
@@ -370,7 +374,7 @@ pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
     {
         ensure!(constraint["labelSelector"] == *selector, "{constraint}");
     }
-    // helm test has what the daemon has, and no request for it.
+    // The pod of helm test has the mounts and environment of the daemon, but receives no requests for it.
     let test = object(&rendered, "Pod")?;
     let (checks, runs) = (&test["spec"], &pod["spec"]);
     for key in ["serviceAccountName", "volumes", "securityContext"] {
@@ -408,6 +412,10 @@ pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
             }
         }
     }
+    let groups = alerts["groups"].as_array_mut().context("no groups")?;
+    let file = fs::read_to_string(chart().join("files/kminion-names.yaml"))?;
+    let mut kminion: Value = serde_saphyr::from_str(&file)?;
+    groups.append(kminion["groups"].as_array_mut().context("no groups")?);
     ensure!(
         rule["spec"]["groups"] == alerts["groups"],
         "{}\nis not\n{}",
@@ -432,7 +440,7 @@ pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn kustomize_makes_partitions_and_replicas_from_one_number(
+pub(super) fn kustomize_sets_partitions_and_replicas_from_one_number(
     testbed: &Testbed,
 ) -> Result<()> {
     let plane = testbed.control_plane()?;
@@ -452,7 +460,7 @@ pub(super) fn kustomize_makes_partitions_and_replicas_from_one_number(
     Ok(())
 }
 
-/// An address without a port means 9092, whatever digits it ends with.
+/// The default port is 9092, also for addresses that end with digits.
 pub(super) fn network_policy_has_the_ports_of_all_broker_addresses(
     testbed: &Testbed,
 ) -> Result<()> {

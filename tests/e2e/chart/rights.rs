@@ -1,4 +1,4 @@
-//! The rights that the chart grants, beside those that the audit log shows in use.
+//! Compares the rights that the chart grants with those that the audit log shows in use.
 
 use std::collections::BTreeSet;
 

@@ -74,7 +74,7 @@ impl Upgraded<'_> {
         self.plane.helm(&[args, &namespace].concat())
     }
 
-    /// What the pods would be, and the version of the chart.
+    /// The pods that would run, and the version of the chart.
     fn pods(&self) -> Result<Pods> {
         let deployment = self.installed.get("deployment", RELEASE)?;
         let text = |value: &Value| value.as_str().map(str::to_owned).context("no text");
@@ -111,8 +111,8 @@ impl Upgraded<'_> {
         let kubeconfig = self.plane.kubeconfig().to_string_lossy();
         command.extend(["--kubeconfig", &*kubeconfig]);
         let done = self.testbed.lagwise(&command).output()?;
-        let told = String::from_utf8_lossy(&done.stderr);
-        ensure!(done.status.success(), "{command:?}: {told}");
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "{command:?}: {stderr}");
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub(crate) enum Fact {
 pub(crate) struct Blind {
     pub(crate) client: ClientKind,
     pub(crate) fact: Fact,
-    /// What it says instead.
+    /// The result that it reports instead.
     pub(crate) instead: &'static str,
     pub(crate) why: &'static str,
 }
@@ -42,7 +42,7 @@ pub(crate) const BLIND: &[Blind] = &[
         client: ClientKind::Librdkafka,
         fact: Fact::Descriptions,
         instead: "unsupported",
-        why: "DescribeConsumerGroups may crash the process; the list of groups that tells members asks every broker for \
+        why: "DescribeConsumerGroups may crash the process; the list of groups with members asks every broker for \
               every group, fails whole where one broker does, and has groups of the newer protocols as dead",
     },
     Blind {
@@ -53,7 +53,7 @@ pub(crate) const BLIND: &[Blind] = &[
     },
 ];
 
-/// Note for failures: what the client is known not to see.
+/// Note for failures: facts that the client cannot see.
 pub(crate) fn known_of(client: ClientKind) -> String {
     let of = BLIND.iter().filter(|blind| blind.client == client);
     let lines = of.map(
@@ -71,7 +71,7 @@ pub(crate) fn sees(client: ClientKind, fact: Fact) -> bool {
         .any(|blind| blind.client == client && blind.fact == fact)
 }
 
-/// What the client has to see where this is the truth, in the lines of [`crate::sources::seen`].
+/// The facts that the client has to see if these are true, in the lines of [`crate::sources::seen`].
 pub(crate) fn adapted(client: ClientKind, truth: &str) -> String {
     let lines = truth.lines().map(str::trim);
     // GROUP is STATE share ...

@@ -70,7 +70,7 @@ fn live(
     let mut sources = Sources::new(kafka)?;
     let expected = format!("{both}\n{one}\n{offsets}");
     sources.wait_for(SETTLE, "both members", &plan, &expected)?;
-    // What is kept of a group is read again in time.
+    // A cached description is read again in time.
     two.scale_to(0)?;
     let expected =
         format!("{group} is stable {kind} by {assignor}, members with 3\n{one}\n{offsets}");
@@ -89,8 +89,15 @@ pub(crate) fn empty_and_unknown_groups(kafka: &KafkaCluster) -> Result<()> {
             .groups
             .iter()
             .map(|group| {
-                let told = group.description.as_ref();
-                told.map(|told| (told.kind, told.state, told.members.len()))
+                let description = group.description.as_ref();
+                description
+                    .map(|description| {
+                        (
+                            description.kind,
+                            description.state,
+                            description.members.len(),
+                        )
+                    })
                     .map_err(|fault| *fault)
             })
             .collect();
@@ -105,7 +112,7 @@ pub(crate) fn empty_and_unknown_groups(kafka: &KafkaCluster) -> Result<()> {
     Ok(())
 }
 
-/// Where it stands is what the broker has written down, and moves when records have been acknowledged.
+/// Its position is the one that the broker has persisted. It moves when records have been acknowledged.
 pub(crate) fn share_groups(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("share"));
     kafka.create_topic(&topic, 2)?;
@@ -135,9 +142,13 @@ pub(crate) fn share_groups(kafka: &KafkaCluster) -> Result<()> {
     poll_until(SETTLE, "the members to be gone", || {
         let fresh = Sources::new(kafka)?.sweep(&plan)?;
         for (client, seen) in fresh {
-            let told = seen.groups[0].description.as_ref();
-            let is_empty = told.is_ok_and(|told| told.state == GroupState::Empty);
-            ensure!(is_empty || !sees(client, Fact::Descriptions), "{told:?}");
+            let description = seen.groups[0].description.as_ref();
+            let is_empty =
+                description.is_ok_and(|description| description.state == GroupState::Empty);
+            ensure!(
+                is_empty || !sees(client, Fact::Descriptions),
+                "{description:?}"
+            );
         }
         Ok(())
     })?;

@@ -23,7 +23,7 @@ pub(crate) fn plain_commits(kafka: &KafkaCluster) -> Result<()> {
         &format!("{group} {topic}: 2 7 0\n{topic}: 0..5 0..7 0..0"),
     )?;
 
-    // The next look sees what is new, not what was kept.
+    // The next sweep reads new data, not cached data.
     kafka.produce_to(&topic, &[(0, 1), (2, 1)])?;
     kafka.commit(&group, &topic, &[(0, 5)])?;
     sources.expect(
@@ -74,7 +74,7 @@ pub(crate) fn discovery(kafka: &KafkaCluster) -> Result<()> {
         &plan_of(&[(&group, &[]), (&nobody, &[])]),
         &format!("{found}\n{nobody}: no topics"),
     )?;
-    // A topic that is named is read beside those that are found.
+    // A named topic is read in addition to the discovered ones.
     let mut both = plan(&group, &[three]);
     both.groups[0].discover = true;
     sources.expect(
@@ -104,7 +104,7 @@ pub(crate) fn discovery(kafka: &KafkaCluster) -> Result<()> {
     Ok(())
 }
 
-/// Many groups at once, of all coordinators, with topics of their own and shared ones.
+/// Many groups at once, of all coordinators, with separate and shared topics.
 pub(crate) fn many_groups(kafka: &KafkaCluster) -> Result<()> {
     let topics: Vec<String> = (0..3).map(|_| unique("topic")).collect();
     kafka.create_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>(), 3)?;
@@ -201,9 +201,9 @@ fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
             Duration::from_secs(30),
             &format!("the group to be {state}"),
             || {
-                let told =
+                let output =
                     kafka.consumer_groups_tool(&["--describe", "--group", &group, "--state"])?;
-                ensure!(told.contains(state), "{told}");
+                ensure!(output.contains(state), "{output}");
                 Ok(())
             },
         )

@@ -10,7 +10,7 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::unique;
 
 /// Partitions that only one broker has are unknown while it is gone, and nothing else is; with it all is known again.
-pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster) -> Result<()> {
+pub(crate) fn a_stopped_broker_makes_only_its_own_data_unknown(kafka: &KafkaCluster) -> Result<()> {
     let (spread, elsewhere) = (unique("spread"), unique("elsewhere"));
     kafka.create_topic_on(&spread, &[1, 2, 3])?;
     kafka.create_topic_on(&elsewhere, &[1, 3])?;
@@ -62,7 +62,7 @@ pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster)
             "{:?}: {known:?}",
             subject.client
         );
-        // What was known whole is still there, and no smaller.
+        // Complete readings are still there, and not smaller.
         let complete = known[spread.as_str()].complete.as_ref();
         let total = complete.map(|lag| lag.total());
         ensure!(

@@ -13,7 +13,7 @@ use crate::testbed::secured::READER;
 use crate::testbed::unique;
 
 /// `Describe` on a group and on a topic is all it takes; without either, that group or that topic is denied.
-pub(crate) fn what_is_denied_is_named(kafka: &KafkaCluster) -> Result<()> {
+pub(crate) fn denied_groups_and_topics_are_named(kafka: &KafkaCluster) -> Result<()> {
     let (topic, secret) = (unique("topic"), unique("secret"));
     let (group, denied) = (unique("group"), unique("denied"));
     kafka.create_topics(&[&topic, &secret], 2)?;
@@ -37,7 +37,7 @@ pub(crate) fn what_is_denied_is_named(kafka: &KafkaCluster) -> Result<()> {
         &plan_of(&[(&group, &[&topic, &secret]), (&denied, &[&topic, &secret])]),
         &format!("{allowed}\n{denied}: !group_denied\n{secret}: topic_denied"),
     )?;
-    // Of a group whose members read what may not be seen, the broker tells the kind and no more; its commits are read.
+    // Of a group whose members read what may not be seen, the broker reports only the kind; its commits are read.
     let options = ConsumerOptions {
         bootstrap: kafka.bootstrap(),
         group: hidden.clone(),
@@ -49,8 +49,8 @@ pub(crate) fn what_is_denied_is_named(kafka: &KafkaCluster) -> Result<()> {
     members.scale_to(1)?;
     poll_until(Duration::from_secs(90), "the member to have joined", || {
         let args = ["--describe", "--group", &hidden, "--state"];
-        let told = kafka.consumer_groups_tool(&args)?;
-        ensure!(told.contains("Stable"), "{told}");
+        let output = kafka.consumer_groups_tool(&args)?;
+        ensure!(output.contains("Stable"), "{output}");
         Ok(())
     })?;
     sources.expect(

@@ -29,7 +29,7 @@ pub(crate) fn records_deleted(kafka: &KafkaCluster) -> Result<()> {
     let moved = format!("{topic}: 6..10 10..10 0..10");
     let mut fresh = Sources::new(kafka)?;
     fresh.expect(&plan(&group, &[&topic]), &format!("{committed}\n{moved}"))?;
-    // Where there is no commit, all depends on the log start, and it is asked for at once.
+    // Without a commit, the lag depends on the log start, so it is read at once.
     living.expect(
         &plan_of(&[(&group, &[&topic]), (&nobody, &[&topic])]),
         &format!("{committed}\n{nobody} {topic}: - - -\n{moved}"),

@@ -15,7 +15,7 @@ use crate::testbed::unique;
 /// Timeout until cached metadata of topics is refreshed, and a sweep or two.
 const REFRESH: Duration = Duration::from_secs(20);
 
-/// A topic that does not exist is reported as missing, beside others that exist. Reading it does not create it, although
+/// A topic that does not exist is reported as missing, while others exist. Reading it does not create it, although
 /// these brokers have automatic topic creation.
 pub(crate) fn missing_topic_is_not_created(kafka: &KafkaCluster) -> Result<()> {
     let (topic, missing, group) = (unique("topic"), unique("missing"), unique("group"));
@@ -79,7 +79,10 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
         &plan,
         &format!("{topic}: topic_missing"),
     )?;
-    ensure!(!kafka.topics()?.contains(&topic), "a look brought it back");
+    ensure!(
+        !kafka.topics()?.contains(&topic),
+        "a sweep created it again"
+    );
     kafka.create_topic(&topic, 3)?;
     kafka.produce(&topic, 0, 3)?;
     sources.wait_for(
@@ -94,10 +97,10 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
         &format!("{group} {topic}: 8 - -\n{topic}: 0..3 0..0 0..0"),
     )?;
     for (client, id) in ids(&sources.sweep(&plan)?, &topic) {
-        // librdkafka tells no topic's ID, so of it there is nothing to say.
-        let is_told = client == ClientKind::Wire;
-        ensure!(id.is_some() == is_told, "{client:?}: {id:?}");
-        ensure!(!is_told || !first.contains(&(client, id)), "{id:?} again");
+        // librdkafka does not report topic IDs.
+        let has_ids = client == ClientKind::Wire;
+        ensure!(id.is_some() == has_ids, "{client:?}: {id:?}");
+        ensure!(!has_ids || !first.contains(&(client, id)), "{id:?} again");
     }
     for subject in &sources.each {
         let known = &subject.known.groups.get(group.as_str()).unwrap().topics[topic.as_str()];

@@ -220,6 +220,12 @@ pub(super) fn every_hpa_scales_on_real_lag(testbed: &Testbed) -> Result<()> {
         let mut hpa = (*hpa).clone();
         hpa["metadata"]["namespace"] = json!(namespace);
         hpa["metadata"]["name"] = json!(name);
+        for metric in hpa["spec"]["metrics"].as_array_mut().into_iter().flatten() {
+            let labels = metric.pointer_mut("/external/metric/selector/matchLabels/hpa");
+            if let Some(label) = labels {
+                *label = json!(name);
+            }
+        }
         let target = &mut hpa["spec"]["scaleTargetRef"];
         target["name"] = json!(name);
         list.push(json!({

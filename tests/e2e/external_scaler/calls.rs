@@ -164,8 +164,8 @@ pub(super) fn grpcurl_finds_and_calls_everything(testbed: &Testbed) -> Result<()
         let call = |message: &Value, name: &str| grpcurl.call(options, message, &method(name));
         ensure!(call(&object, "IsActive")? == json!({"result": true}));
         ensure!(call(&object, "GetMetricSpec")? == spec);
-        let asked = json!({"scaledObjectRef": object, "metricName": "kafka_lag"});
-        let values = call(&asked, "GetMetrics")?;
+        let request = json!({"scaledObjectRef": object, "metricName": "kafka_lag"});
+        let values = call(&request, "GetMetrics")?;
         // Five partitions: 28 would be 6 replicas.
         let expected = json!({"metricValues": [
             {"metricName": "kafka_lag", "metricValue": "25", "metricValueFloat": 25},
@@ -208,8 +208,8 @@ pub(super) fn grpcurl_finds_and_calls_everything(testbed: &Testbed) -> Result<()
             (&["-connect-timeout", "5"], &["grpc.health.v1.Health/Check"]),
         ];
         for (options, rest) in all {
-            let told = stranger.run(options, rest);
-            ensure!(told.is_err(), "{:?}: {told:?}", stranger.identity);
+            let result = stranger.run(options, rest);
+            ensure!(result.is_err(), "{:?}: {result:?}", stranger.identity);
         }
     }
     ensure!(grpcurl.run(&[], &["list"])? == SERVICES);

@@ -77,9 +77,11 @@ pub(super) fn streams_outlast_the_leader(testbed: &Testbed) -> Result<()> {
         let opened = named.map(|name| connection.stream(name));
         opened.collect::<Result<Vec<_>>>()
     };
+    // Each just before its streams, since a connection without a request is closed after ten seconds.
     let leader = ScalerConnection::open(of_first, &object)?;
+    let mut broken = open(&leader, "a")?;
     let follower = ScalerConnection::open(of_second.clone(), &object)?;
-    let (mut broken, mut kept) = (open(&leader, "a")?, open(&follower, "b")?);
+    let mut kept = open(&follower, "b")?;
     for (connection, streams) in [(&leader, &mut broken), (&follower, &mut kept)] {
         for stream in streams {
             let sent = connection.next(stream, SENT_WITHIN)?;

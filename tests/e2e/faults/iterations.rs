@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use kafka_protocol::messages::ApiKey;
 use serde_json::json;
 
-use self::fake::Fake;
+use self::fake::FakeCluster;
 use crate::daemon::{Daemon, Options, cluster};
 use crate::probes::Probes;
 use crate::testbed::http::http_get;
@@ -21,27 +21,27 @@ mod fake;
 /// Maximum number of iterations that lagwise computes for a login.
 const ITERATIONS: u32 = 1_000_000;
 const BROKERS: i32 = 8;
-const FOR: Duration = Duration::from_secs(10);
+const FLOOD_DURATION: Duration = Duration::from_secs(10);
 const WITHIN: Duration = Duration::from_secs(30);
 const LAG: usize = 7;
 /// How old a reading may be. It is served until it is eight seconds old.
 const FRESH: f64 = 8.0;
 
-/// All brokers of a Kafka cluster ask for a million SCRAM iterations and refuse the proof. Another cluster is read
-/// beside it.
-pub(crate) fn a_million_iterations_cost_their_own_cluster(testbed: &Testbed) -> Result<()> {
+/// All brokers of a Kafka cluster require a million SCRAM iterations and reject the proof. Another cluster is read at
+/// the same time.
+pub(crate) fn a_million_iterations_affect_only_their_cluster(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 1)?;
     kafka.commit(&group, &topic, &[(0, 0)])?;
     kafka.produce_to(&topic, &[(0, LAG)])?;
-    let fake = Fake::start(BROKERS);
+    let fake = FakeCluster::start(BROKERS);
     let brokers: Vec<_> = (1..=BROKERS).collect();
     fake.topic("a", &brokers);
     fake.group("ga", 1, "a", &[Some(1); 8]);
     {
-        let mut world = fake.world.lock().map_err(|_| anyhow!("poisoned"))?;
-        world.iterations = ITERATIONS;
+        let mut state = fake.state.lock().map_err(|_| anyhow!("poisoned"))?;
+        state.scram_iterations = ITERATIONS;
     }
     let login = [
         ("bootstrap.servers", fake.bootstrap()),
@@ -66,13 +66,13 @@ pub(crate) fn a_million_iterations_cost_their_own_cluster(testbed: &Testbed) -> 
         ensure!(lag == LAG as u64, "{lag}");
         daemon.refusal(of_hostile, 503).map(drop)
     })?;
-    let logins = || fake.asked(ApiKey::SaslAuthenticate);
+    let logins = || fake.request_count(ApiKey::SaslAuthenticate);
     let (before, cpu, begun) = (logins(), daemon.process.cpu()?, Instant::now());
-    let (mut probes, mut oldest, mut asked) = (Probes::default(), 0.0, 0);
-    while begun.elapsed() < FOR {
+    let (mut probes, mut oldest, mut answers) = (Probes::default(), 0.0, 0);
+    while begun.elapsed() < FLOOD_DURATION {
         let lag = daemon.lag(&selector)?;
         ensure!(lag == LAG as u64, "{lag}");
-        asked += 1;
+        answers += 1;
         let probe = Instant::now();
         let (code, body) = http_get(daemon.probe_port, "/livez")?;
         ensure!(code == 200, "{code}: {body}");
@@ -81,16 +81,16 @@ pub(crate) fn a_million_iterations_cost_their_own_cluster(testbed: &Testbed) -> 
         thread::sleep(Duration::from_millis(50));
     }
     println!(
-        "{} logins with {ITERATIONS} iterations by {BROKERS} brokers in {FOR:?}, {:.1} s of CPU (two threads at most); \
-         {asked} answers of another cluster, at most {oldest:.1} s old (limit {FRESH} s); {probes}",
+        "{} logins with {ITERATIONS} iterations by {BROKERS} brokers in {FLOOD_DURATION:?}, {:.1} s of CPU (two threads at most); \
+         {answers} answers of another cluster, at most {oldest:.1} s old (limit {FRESH} s); {probes}",
         logins() - before,
         (daemon.process.cpu()? - cpu).as_secs_f64(),
     );
     ensure!(logins() > 0, "nobody logs in");
     ensure!(oldest < FRESH, "{oldest} s old");
     probes.check()?;
-    let told = daemon.refusal(of_hostile, 503)?;
-    ensure!(!told.contains("hunter2"), "{told}");
+    let refusal = daemon.refusal(of_hostile, 503)?;
+    ensure!(!refusal.contains("hunter2"), "{refusal}");
     Ok(())
 }
 

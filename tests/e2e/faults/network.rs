@@ -11,20 +11,20 @@ use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 use crate::testbed::proxy::{Mode, Proxy};
 
-/// The broker that misbehaves.
-const BAD: usize = 2;
-/// Sweeps while the broker misbehaves.
-const LOOKS: usize = 4;
-/// Timeout until everything is known again afterwards.
+/// The faulty broker.
+const FAULTY: usize = 2;
+/// Sweeps while the broker is faulty.
+const SWEEPS: usize = 4;
+/// Time within which everything is known again afterwards.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 /// The two modes that differ most.
-pub(crate) fn a_broker_that_misbehaves_costs_its_own(testbed: &Testbed) -> Result<()> {
+pub(crate) fn a_faulty_broker_affects_only_its_own_data(testbed: &Testbed) -> Result<()> {
     misbehave(testbed, &[Mode::Silent, Mode::HugeCounts])
 }
 
 /// All modes.
-pub(crate) fn every_way_to_misbehave(testbed: &Testbed) -> Result<()> {
+pub(crate) fn every_kind_of_faulty_broker(testbed: &Testbed) -> Result<()> {
     misbehave(
         testbed,
         &[
@@ -43,7 +43,7 @@ fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
     let proxies: Vec<Proxy> = (1..=kafka.brokers())
         .map(|id| Proxy::of_broker(kafka, id, "PROXIED"))
         .collect::<Result<_>>()?;
-    let bad = &proxies[BAD - 1];
+    let bad = &proxies[FAULTY - 1];
     let bootstrap = kafka.listener_bootstrap("PROXIED");
     let properties: &[(&str, &str)] = &[("bootstrap.servers", &bootstrap)];
     for client in clients()? {
@@ -54,16 +54,16 @@ fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
             bad.set(*mode);
             one_mode(&scene, &mut sources)
                 .with_context(|| format!("{client:?}, the broker is {mode:?}"))?;
-            // One that has to begin now finds the brokers that are well.
+            // A client that starts now finds the healthy brokers.
             let mut fresh = Sources::with(&[client], properties)?;
-            poll_until(RECOVERY, "a new source to know the rest", || {
+            poll_until(RECOVERY, "a new client to read the other brokers", || {
                 scene.sweep(&mut fresh)?;
-                scene.others_are_fresh(&fresh, BAD)
+                scene.others_are_fresh(&fresh, FAULTY)
             })
             .with_context(|| format!("{client:?}, the broker is {mode:?}"))?;
             bad.set(Mode::Forward);
             let well = Instant::now();
-            poll_until(RECOVERY, "all of it again", || {
+            poll_until(RECOVERY, "all brokers to be read again", || {
                 let seen = scene.sweep(&mut sources)?;
                 ensure!(is_whole(&seen[0].1), "{}", seen[0].1);
                 Ok(())
@@ -77,12 +77,12 @@ fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
         }
         sources.expect(&scene.plan, &scene.truth)?;
         let most = match client {
-            // The client itself and one for each group, each with one to bootstrap by.
+            // One client for the cluster and one for each group, each with a bootstrap connection.
             ClientKind::Librdkafka => (1 + scene.plan.groups.len()) * 2,
             _ => 1,
         };
-        // Those of a source that is gone by now are closed by the client's own threads, a moment later.
-        poll_until(RECOVERY, "no more connections than it needs", || {
+        // Threads of a dropped client close its connections a moment later.
+        poll_until(RECOVERY, "the surplus connections to be closed", || {
             let open: Vec<usize> = proxies.iter().map(Proxy::open).collect();
             ensure!(
                 open.iter().all(|open| *open <= most),
@@ -97,16 +97,16 @@ fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
 
 fn one_mode(scene: &Scene, sources: &mut Sources) -> Result<()> {
     let mut seen = Vec::new();
-    for _ in 0..LOOKS {
+    for _ in 0..SWEEPS {
         seen = scene.sweep(sources)?;
-        scene.others_are_fresh(sources, BAD)?;
+        scene.others_are_fresh(sources, FAULTY)?;
     }
-    // The broker's own is unknown, whatever it says.
-    let own = &scene.at[BAD - 1];
+    // Nothing of the faulty broker is known, whatever it responds.
+    let own = &scene.at[FAULTY - 1];
     for (client, seen) in seen {
         ensure!(
             !seen.contains(&format!("{} {}: 4 4", own.group, own.topic)),
-            "{client:?} knows what it cannot know: {seen}"
+            "{client:?} trusts the faulty broker: {seen}"
         );
     }
     Ok(())

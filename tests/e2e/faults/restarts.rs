@@ -125,7 +125,7 @@ fn restart(
     moving.is_sound()
 }
 
-/// A group with a live consumer, and what the clients know of it.
+/// A group with a live consumer, and the state of the clients about it.
 struct Moving {
     sources: Sources,
     group: String,
@@ -171,8 +171,8 @@ impl Moving {
                     continue;
                 };
                 let now = (commit.map_or(0, |commit| commit.0), end.0);
-                // What is acknowledged by all copies that count is never lost, and commits only grow; commits were
-                // read before ends, so none is beyond.
+                // Records that all in-sync replicas acknowledged are never lost, and commits only grow. Commits are
+                // read before ends, so none is beyond its end.
                 if now.0 < last.0 || now.1 < last.1 || now.0 > now.1 {
                     self.wrong = Some(format!("{client:?}: {last:?}, then {now:?}"));
                 }

@@ -75,7 +75,7 @@ impl Traffic {
     }
 }
 
-/// Asks with a token.
+/// Sends requests with a token.
 struct Asker {
     client: reqwest::blocking::Client,
     token: String,
@@ -211,7 +211,7 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     wait_until_leads(&first)?;
     wait_until_value(&first, 10)?;
     let mut second = start()?;
-    // A follower asks the leader, and not Kafka.
+    // A follower forwards to the leader, and does not read Kafka.
     wait_until_value(&second, 10)?;
     ensure!(!leads(&second)?, "both lead");
     let of = |daemon: &Daemon| connections(daemon.process.pid(), &ports);
@@ -239,7 +239,7 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
         "{by_leader:?} and {by_follower:?}"
     );
 
-    // Both are asked in turn while the lag grows: each answer is what the leader knows.
+    // Both get requests in turn while the lag grows: each response has the value of the leader.
     let mut answers = Vec::new();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(5) {
@@ -265,10 +265,10 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     for traffic in [&direct, &aggregated] {
         traffic.more(20)?;
     }
-    let told = Instant::now();
+    let stopping = Instant::now();
     first.process.stop(Duration::from_secs(10))?;
     wait_until_leads(&second)?;
-    println!("SIGTERM: the next leads after {:?}", told.elapsed());
+    println!("SIGTERM: the next leads after {:?}", stopping.elapsed());
     kafka.produce(&topic, 1, 5)?;
     wait_until_value(&second, total + 10)?;
     for traffic in [&direct, &aggregated] {

@@ -49,12 +49,12 @@ pub(super) fn is_handed_over(testbed: &Testbed) -> Result<()> {
     let second = start()?;
     poll_until(WITHIN, "the other replica to ask for the history", || {
         let metrics = first.metrics()?;
-        let asked = metrics.lines().any(|line| {
+        let is_requested = metrics.lines().any(|line| {
             line.starts_with("lagwise_api_requests_total{")
                 && line.contains("request=\"history\"")
                 && line.contains("code=\"200\"")
         });
-        ensure!(asked, "not asked yet");
+        ensure!(is_requested, "not requested yet");
         Ok(())
     })?;
     first.process.stop(Duration::from_secs(10))?;

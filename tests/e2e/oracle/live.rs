@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lagwise::k8s::live_hpa::spec_of;
 use lagwise::model::diagnostics::explain::Explanation;
 use lagwise::model::hpa::controller::memory::Recommendations;
@@ -24,10 +24,13 @@ const PARTITIONS: i32 = 12;
 const RECORDS: i64 = 60;
 const WITHIN: Duration = Duration::from_secs(120);
 
+/// Commands that run at the same time.
+const AT_ONCE: usize = 3;
+
 /// How far the controller's own clock readings may be from the times it logs, where nothing is written in between.
 const BLUR: Duration = Duration::from_millis(300);
 
-/// Offsets that are committed on each partition, one phase after the other: nothing to do, some, much, little.
+/// Offsets that are committed on each partition, one phase after the other: no lag, some, much, little.
 const COMMITTED: [i64; 4] = [60, 44, 11, 55];
 
 /// One for every variant of `behavior`; with `--full` two, with another target each.
@@ -39,9 +42,9 @@ struct One {
     name: String,
     group: String,
     spec: HpaSpec,
-    /// What is served in each phase.
+    /// The value that is served in each phase.
     values: Vec<Milli>,
-    /// What was explained, and how many syncs there had been.
+    /// Explanations, and the number of syncs before each.
     explained: Vec<(usize, Explanation)>,
 }
 
@@ -100,7 +103,7 @@ fn swift_down(tolerance: &str, window: u32) -> Value {
         "policies": [{"type": "Percent", "value": 100, "periodSeconds": 1}]})
 }
 
-pub(super) fn what_is_explained_is_what_the_live_controller_does(testbed: &Testbed) -> Result<()> {
+pub(super) fn the_explanation_matches_the_live_controller(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("explain")?;
     let topic = unique("orders");
@@ -147,9 +150,9 @@ pub(super) fn what_is_explained_is_what_the_live_controller_does(testbed: &Testb
             commit(testbed, &one.group, &topic, committed)?;
         }
         let lag = u64::try_from((RECORDS - committed) * i64::from(PARTITIONS))?;
-        for one in &mut series {
-            explain(testbed, plane, &daemon, &namespace, lag, one)?;
-        }
+        explain_all(&mut series, |one| {
+            explain(testbed, plane, &daemon, &namespace, lag, one)
+        })?;
         let before = syncs_of(&plane.controllers_log(), &namespace);
         poll_until(WITHIN, "four syncs of every HPA", || {
             let now = syncs_of(&plane.controllers_log(), &namespace);
@@ -168,12 +171,11 @@ pub(super) fn what_is_explained_is_what_the_live_controller_does(testbed: &Testb
     }
     let decided = syncs_of(&plane.controllers_log(), &namespace);
     check(&series, &decided)?;
-    by_its_own_look(testbed, plane, &namespace, &topic, &series[4])
+    by_a_single_reading(testbed, plane, &namespace, &topic, &series[4])
 }
 
-/// Without a daemon the command gives the same result, for the HPA and for its group, and reports what it cannot
-/// explain.
-fn by_its_own_look(
+/// Without a daemon the command gives the same result, for the HPA and for its group, and reports unknown subjects.
+fn by_a_single_reading(
     testbed: &Testbed,
     plane: &ControlPlane,
     namespace: &str,
@@ -205,23 +207,31 @@ fn by_its_own_look(
             .output()
     };
     let hpa = format!("{namespace}/{}", one.name);
-    let told = run(&[&hpa, "-o", "json"])?;
+    let output = run(&[&hpa, "-o", "json"])?;
     ensure!(
-        told.status.success(),
+        output.status.success(),
         "{}",
-        String::from_utf8_lossy(&told.stderr)
+        String::from_utf8_lossy(&output.stderr)
     );
-    let looked: Explanation = serde_json::from_slice(&told.stdout)?;
+    let explained: Explanation = serde_json::from_slice(&output.stdout)?;
     let (_, last) = one.explained.last().context("nothing explained")?;
-    let (here, there) = (&looked.metrics[0], &last.metrics[0]);
+    let (here, there) = (&explained.metrics[0], &last.metrics[0]);
     ensure!(
         (&here.value, &here.rule, here.lag, here.ceiling)
             == (&there.value, &there.rule, there.lag, there.ceiling),
         "{here:#?} {there:#?}"
     );
     let verdict = format!("HPA {hpa} ");
-    ensure!(looked.verdict.starts_with(&verdict), "{}", looked.verdict);
-    ensure!(looked.outcome.is_some_and(|outcome| outcome.next.is_some()));
+    ensure!(
+        explained.verdict.starts_with(&verdict),
+        "{}",
+        explained.verdict
+    );
+    ensure!(
+        explained
+            .outcome
+            .is_some_and(|outcome| outcome.next.is_some())
+    );
     let group = run(&["--group", &one.group, "-o", "yaml"])?;
     let yaml = String::from_utf8(group.stdout)?;
     ensure!(
@@ -253,7 +263,26 @@ fn commit(testbed: &Testbed, group: &str, topic: &str, offset: i64) -> Result<()
     testbed.kafka()?.commit(group, topic, &offsets)
 }
 
-/// What the command says once the daemon has read that lag, with no sync of the HPA in between.
+/// Explains several at a time, because each waits for a sync of its HPA. More at a time would take longer than the time
+/// between two syncs.
+fn explain_all(
+    series: &mut [One],
+    explain: impl Fn(&mut One) -> Result<()> + std::marker::Sync,
+) -> Result<()> {
+    let (each, explain) = (series.len().div_ceil(AT_ONCE), &explain);
+    std::thread::scope(|scope| {
+        let parts = series.chunks_mut(each);
+        let running: Vec<_> = parts
+            .map(|part| scope.spawn(move || part.iter_mut().try_for_each(explain)))
+            .collect();
+        running.into_iter().try_for_each(|part| {
+            let ended = part.join();
+            ended.map_err(|_| anyhow!("explaining panicked"))?
+        })
+    })
+}
+
+/// The explanation once the daemon has read that lag, with no sync of the HPA in between.
 fn explain(
     testbed: &Testbed,
     plane: &ControlPlane,
@@ -273,6 +302,12 @@ fn explain(
             .map_or(0, Vec::len)
     };
     let found = poll_until(WITHIN, &format!("{hpa} to be explained"), || {
+        // Right after a sync there is the most time until the next.
+        let seen = count();
+        poll_until(WITHIN, "a sync", || {
+            ensure!(count() > seen, "{seen} so far");
+            Ok(())
+        })?;
         let before = count();
         let args = [
             "explain",
@@ -285,9 +320,9 @@ fn explain(
             "json",
         ];
         let run = testbed.lagwise(&args).output()?;
-        let told = String::from_utf8_lossy(&run.stdout).into_owned();
-        let explained: Explanation = serde_json::from_str(&told)
-            .with_context(|| format!("{told}{}", String::from_utf8_lossy(&run.stderr)))?;
+        let stdout = String::from_utf8_lossy(&run.stdout).into_owned();
+        let explained: Explanation = serde_json::from_str(&stdout)
+            .with_context(|| format!("{stdout}{}", String::from_utf8_lossy(&run.stderr)))?;
         let outcome = explained.outcome.as_ref().context("no outcome")?;
         ensure!(
             explained.metrics[0].lag == Some(lag),
@@ -341,12 +376,12 @@ fn check(series: &[One], decided: &BTreeMap<String, Vec<Sync>>) -> Result<()> {
         blurred += replayed.blurred;
         sizes.extend(all.iter().filter_map(|sync| sync.after));
     }
-    let looks: usize = series.iter().map(|one| one.explained.len()).sum();
+    let readings: usize = series.iter().map(|one| one.explained.len()).sum();
     println!(
-        "{syncs} syncs replayed, {moved} moved replicas, {blurred} near an edge of time; {looks} explained, {exact} of them exactly"
+        "{syncs} syncs replayed, {moved} moved replicas, {blurred} near an edge of time; {readings} explained, {exact} of them exactly"
     );
     ensure!(
-        looks == series_count() * COMMITTED.len() && moved >= series_count() * 2,
+        readings == series_count() * COMMITTED.len() && moved >= series_count() * 2,
         "too little happened"
     );
     ensure!(blurred * 10 < syncs, "{blurred} of {syncs} near an edge");
@@ -363,7 +398,8 @@ struct Replayed {
 /// The model, from the HPA's first sync on.
 fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
     let mut replayed = Replayed::default();
-    // What the controller may remember: of a change it notes when that is written, which is between the times logged.
+    // Possible states of the controller's memory: it records the time when a change is written, which is between the
+    // logged times.
     let mut memories = vec![Recommendations::default()];
     let (mut current, mut before, mut phase) = (1, 1, 0);
     for (number, sync) in all.iter().enumerate() {
@@ -381,9 +417,9 @@ fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
         let mut candidates =
             (phase..one.values.len()).flat_map(|phase| [(current, phase), (before, phase)]);
         let wants = |(status, phase): &(u32, usize)| {
-            let looked =
+            let result =
                 Recommendations::default().sync(&one.spec, &seen(*status, *phase), Duration::ZERO);
-            match looked.verdict {
+            match result.verdict {
                 Some(Verdict::Wants { replicas, .. }) => Some(replicas) == sync.stage,
                 _ => sync.failed,
             }

@@ -10,7 +10,7 @@ pub(super) struct Sync {
     pub(super) at: Duration,
     /// When it was over: after the write, where there was one, which takes its time where there is much to do.
     pub(super) done: Duration,
-    /// The number that the metrics want; `None` where there is none.
+    /// The number that the metrics propose; `None` where there is none.
     pub(super) stage: Option<u32>,
     /// The replicas that it set; `None` where it left them as they were.
     pub(super) after: Option<u32>,

@@ -1,4 +1,4 @@
-//! Series of simulations: what the simulated HPA met and did.
+//! Series of simulations: inputs and results of the simulated HPA.
 
 use std::time::Duration;
 

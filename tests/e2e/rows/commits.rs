@@ -33,14 +33,16 @@ pub(super) fn without_a_commit_deleted_records_are_no_lag(kafka: &KafkaCluster) 
         Row::on_topic(kafka, latest.topic.clone())?.read(|plan| plan.reset = OffsetReset::Earliest);
     earliest.commit(&[(2, 5)])?;
     earliest.expect("from_start 0, from_start 0, measured 0, from_start 6")?;
-    // A group that commits is taken for one at work, which has read what was there when it was first seen.
+    // A group that commits is assumed to be working and to have read the messages that were there when it was first
+    // seen.
     latest.expect("since_seen 0, since_seen 0, measured 0, since_seen 0")?;
     latest.produce(&[(0, 2), (1, 1)])?;
     latest.expect("since_seen 2, since_seen 1, measured 0, since_seen 0")?;
     earliest.expect("from_start 2, from_start 1, measured 0, from_start 6")
 }
 
-/// The lag of a member that starts at the log end is what was written since. Only the wire client sees members.
+/// The lag of a member that starts at the log end is the number of messages written since. Only the wire client sees
+/// members.
 pub(super) fn a_member_without_a_commit_reads_what_came_since(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
     row.produce(&[(0, 10)])?;

@@ -18,7 +18,7 @@ pub(super) fn retention_overtook_the_group(kafka: &KafkaCluster) -> Result<()> {
     row.commit(&[(0, 20), (1, 4)])?;
     row.expect("measured 80, measured 6")?;
     kafka.delete_records(&row.topic, &[(0, 50)])?;
-    // Log starts are asked for once a minute while nothing points to a change.
+    // Log starts are read once a minute while nothing indicates a change.
     row.wait_for("lost 50, 30 gone, measured 6")?;
     row.commit(&[(0, 60)])?;
     row.expect("measured 40, measured 6")
@@ -37,7 +37,7 @@ pub(super) fn a_topic_recreated_is_unknown_until_the_next_commit(
     row.wait_for("!topic_missing")?;
     kafka.create_topic(&row.topic, 1)?;
     row.produce(&[(0, 7)])?;
-    // Nobody has committed on this topic: what the group did on the other one is not its lag here.
+    // The group has no commit on this topic: its commits on the other topic do not count here.
     row.wait_for("never_ran")?;
     row.commit(&[(0, 3)])?;
     row.wait_for("measured 4")
@@ -46,9 +46,7 @@ pub(super) fn a_topic_recreated_is_unknown_until_the_next_commit(
 /// A topic is deleted and recreated between two sweeps, with fewer partitions and more records than before. Its topic
 /// ID shows that the group has no commits on it. librdkafka gets no topic IDs: for a minute the reading counts as
 /// incomplete, and then the commits as expired.
-pub(super) fn a_topic_recreated_between_two_looks_is_another_one(
-    kafka: &KafkaCluster,
-) -> Result<()> {
+pub(super) fn a_topic_recreated_between_two_sweeps_is_detected(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 3)?;
     row.produce(&[(0, 30), (2, 30)])?;
     row.commit(&[(0, 25), (1, 0), (2, 30)])?;
@@ -145,7 +143,7 @@ pub(super) fn a_compacted_topic_counts_its_gaps(kafka: &KafkaCluster) -> Result<
 /// Messages on new partitions count as lag of a live group before it has these partitions assigned.
 pub(super) fn partitions_added_under_a_live_group(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
-    // So often does the consumer look for new partitions.
+    // The interval at which the consumer checks for new partitions.
     let often = [("topic.metadata.refresh.interval.ms", "1000")];
     row.produce(&[(0, 3)])?;
     let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &often)?;

@@ -66,13 +66,13 @@ fn by(wire: &'static str, librdkafka: &'static str) -> impl Fn(ClientKind) -> &'
     }
 }
 
-pub(super) fn as_many_members_have_work_as_the_assignor_gives_some(
+pub(super) fn members_with_partitions_are_the_useful_parallelism(
     kafka: &KafkaCluster,
 ) -> Result<()> {
     let (large, small) = (unique("large"), unique("small"));
     kafka.create_topic(&large, LARGE)?;
     kafka.create_topic(&small, SMALL)?;
-    // Who sees no members knows what a group reads by its commits.
+    // A client that does not see members knows the topics of a group by its commits.
     kafka.produce_to(&large, &[(0, 3)])?;
     kafka.produce_to(&small, &[(1, 3)])?;
     let topics = [large.as_str(), small.as_str()];
@@ -100,7 +100,7 @@ pub(super) fn as_many_members_have_work_as_the_assignor_gives_some(
         ),
     ];
     let members = members.map(|(name, properties, expected)| (name, Some(properties), expected));
-    // The last only Kafka's own client has.
+    // Only Kafka's Java client has the last one.
     let all = members
         .into_iter()
         .chain([("sticky", None, "6 all_topics")]);
@@ -157,12 +157,12 @@ fn have_work(
         sources.sweep(&plan)?;
         for subject in sources.each.iter().filter(|s| s.client == ClientKind::Wire) {
             let read = subject.known.groups.get(group).context("no reading")?;
-            let told = read.description.as_ref().context("no description")?;
+            let description = read.description.as_ref().context("no description")?;
             ensure!(
-                told.state == GroupState::Stable && told.members.len() == MEMBERS,
-                "{told:?}"
+                description.state == GroupState::Stable && description.members.len() == MEMBERS,
+                "{description:?}"
             );
-            let working = told.members.iter().map(Member::partitions);
+            let working = description.members.iter().map(Member::partitions);
             let working = working.filter(|partitions| *partitions > 0).count();
             let seen = read_parallelism(subject, group)?;
             ensure!(
@@ -181,7 +181,9 @@ fn have_work(
 }
 
 /// A consumer that assigns partitions to itself is not a member, so the partitions with commits count.
-pub(super) fn by_manual_assignment_the_partitions_with_commits(kafka: &KafkaCluster) -> Result<()> {
+pub(super) fn manual_assignment_allows_the_partitions_with_commits(
+    kafka: &KafkaCluster,
+) -> Result<()> {
     let mut row = Row::new(kafka, LARGE)?;
     row.produce(&[(1, 5), (3, 5)])?;
     let worker = Worker::start(kafka, &row.group, &[&row.topic], &[], |worker| {

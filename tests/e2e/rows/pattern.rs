@@ -20,7 +20,9 @@ use crate::testbed::unique;
 const PROTOCOL: (&str, &str) = ("group.protocol", "consumer");
 
 /// One member whose pattern matches one topic. The group has old commits on a topic that it has left.
-pub(super) fn old_commits_do_not_count_beside_a_pattern(kafka: &KafkaCluster) -> Result<()> {
+pub(super) fn old_commits_do_not_count_with_a_pattern_subscription(
+    kafka: &KafkaCluster,
+) -> Result<()> {
     let (topic, left, group) = (unique("billing"), unique("left"), unique("pattern"));
     kafka.create_topic(&topic, 8)?;
     kafka.create_topic(&left, 4)?;
@@ -79,7 +81,7 @@ fn wait_for(kafka: &KafkaCluster, group: &str, lags: &[(&str, u64)], members: u3
         sources.sweep(&plan)?;
         let known = &sources.each[0].known;
         let read = known.groups.get(group).context("no reading")?;
-        // As the daemon does: what members read is asked for from then on, with commits or without.
+        // As the daemon does: from then on, the plan has the topics that members read, with or without commits.
         plan.groups[0].topics = Arc::new(read.subscription().topics);
         let seen = counted(read)?;
         let expected: Vec<_> = lags
@@ -89,9 +91,15 @@ fn wait_for(kafka: &KafkaCluster, group: &str, lags: &[(&str, u64)], members: u3
         ensure!(seen == expected, "{seen:?} instead of {expected:?}");
         let useful = whole_parallelism(read).and_then(|useful| useful.limit.bounded());
         ensure!(useful == Some(members), "{useful:?} members");
-        let told = read.description.as_ref().context("no description")?;
-        let by_pattern = told.members.iter().filter(|m| m.subscribed.is_none());
-        ensure!(by_pattern.count() > 0, "no member has a pattern: {told:?}");
+        let description = read.description.as_ref().context("no description")?;
+        let by_pattern = description
+            .members
+            .iter()
+            .filter(|m| m.subscribed.is_none());
+        ensure!(
+            by_pattern.count() > 0,
+            "no member has a pattern: {description:?}"
+        );
         Ok(())
     })
 }

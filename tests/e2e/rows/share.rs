@@ -26,17 +26,20 @@ pub(super) fn lag_is_what_the_broker_reports(kafka: &KafkaCluster) -> Result<()>
         let expected = lags.iter().map(|lag| format!("reported {lag}"));
         let expected = expected.collect::<Vec<_>>().join(", ");
         // Kafka's own tool says the same.
-        let told = poll_until(WITHIN, "the lag by Kafka's tool", || {
-            let told = kafka.share_lags(&group)?;
-            let told: Vec<_> = told.into_iter().map(|(_, lag)| lag.to_string()).collect();
+        let by_tool = poll_until(WITHIN, "the lag by Kafka's tool", || {
+            let by_tool = kafka.share_lags(&group)?;
+            let by_tool: Vec<_> = by_tool
+                .into_iter()
+                .map(|(_, lag)| lag.to_string())
+                .collect();
             let expected: Vec<_> = lags.iter().map(u64::to_string).collect();
-            ensure!(told == expected, "{told:?} instead of {expected:?}");
-            Ok(told)
+            ensure!(by_tool == expected, "{by_tool:?} instead of {expected:?}");
+            Ok(by_tool)
         })?;
         // Named or discovered, the same.
         for topics in [&[topic.as_str()][..], &[]] {
             wait_for(kafka, &group, &topic, topics, &expected)
-                .with_context(|| format!("where Kafka's tool says {told:?}"))?;
+                .with_context(|| format!("where Kafka's tool says {by_tool:?}"))?;
         }
     }
     Ok(())
@@ -64,7 +67,7 @@ pub(super) fn lag_is_a_bound_where_the_broker_reports_none(kafka: &KafkaCluster)
     Ok(())
 }
 
-/// Waits until this is what the wire client reads; librdkafka sees no share groups.
+/// Waits until the wire client reads this; librdkafka sees no share groups.
 fn wait_for(
     kafka: &KafkaCluster,
     group: &str,

@@ -130,7 +130,7 @@ pub(super) fn a_topic_with_new_commits_of_an_empty_group_counts(
     left.wait_for(GroupState::Stable, &[&topic], true)?;
     member.leave()?;
     left.wait_for(GroupState::Empty, &[&topic], false)?;
-    // Somebody commits without being a member.
+    // A client commits without being a member.
     kafka.create_topic(&new, 1)?;
     left.kafka.commit(&left.group, &new, &[(0, 0)])?;
     left.wait_for(GroupState::Empty, &[&topic, &new], true)?;

@@ -104,8 +104,8 @@ fn wait_until_described(row: &mut Row<'_>) -> Result<()> {
         let described = &group.description;
         let partitions = group.topics[row.topic.as_str()].latest.as_ref();
         let all = partitions.map_or(0, |lag| lag.lags.len());
-        let has_all = described.as_ref().is_some_and(|told| {
-            let mut members = told.members.iter();
+        let has_all = described.as_ref().is_some_and(|group_description| {
+            let mut members = group_description.members.iter();
             members.any(|member| member.partitions() == all)
         });
         ensure!(has_all, "{described:?}");
@@ -186,12 +186,12 @@ pub(super) fn a_poison_partition_is_stuck(kafka: &KafkaCluster) -> Result<()> {
     row.produce(&[(1, 10)])?;
     row.wait_for("stuck 18, measured 0")?;
     worker.leave()?;
-    // Somebody mends it.
+    // The consumer is repaired.
     row.commit(&[(0, 13)])?;
     row.expect("measured 17, measured 0")
 }
 
-/// One job of half an hour, during which nothing moves: the lag is neither stuck nor residual.
+/// One job of half an hour, during which no offset changes: the lag is neither stuck nor residual.
 pub(super) fn a_long_job_is_neither_stuck_nor_a_residue(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
     row.produce(&[(0, 30)])?;
@@ -221,7 +221,7 @@ pub(super) fn lag_in_seconds(kafka: &KafkaCluster) -> Result<()> {
     row.expect("measured 5")?;
     for (client, lag) in row.lags()? {
         let age = lag.age().map(|age| (age.duration(), age.is_bound()));
-        // The messages came right after the look that did not see them, and a look takes no time beside this.
+        // The messages came right after the sweep that did not see them. The duration of a sweep is negligible here.
         let is_right =
             age.is_some_and(|(age, bound)| (MINUTE..2 * MINUTE).contains(&age) && !bound);
         ensure!(is_right, "{client:?}: {age:?}");
@@ -230,7 +230,7 @@ pub(super) fn lag_in_seconds(kafka: &KafkaCluster) -> Result<()> {
 }
 
 /// A client without history uses the timestamps of records, which give an exact age or a lower bound.
-pub(super) fn lag_in_seconds_from_one_look(kafka: &KafkaCluster) -> Result<()> {
+pub(super) fn lag_in_seconds_from_a_single_reading(kafka: &KafkaCluster) -> Result<()> {
     let (hour, now) = (60 * MINUTE, Duration::ZERO);
     for (what, ages, committed, range, is_bound) in [
         (
@@ -255,7 +255,7 @@ pub(super) fn lag_in_seconds_from_one_look(kafka: &KafkaCluster) -> Result<()> {
             false,
         ),
         (
-            "one older than lagwise looks back",
+            "one older than the range that lagwise searches",
             &[hour * 30, hour * 30, now],
             1,
             hour * 24..hour * 31,

@@ -93,8 +93,8 @@ impl Worker {
             consumer.assign(&list)?;
         }
         let leave = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&leave);
-        let thread = std::thread::spawn(move || work(&consumer, &behaviour, &told));
+        let is_leaving = Arc::clone(&leave);
+        let thread = std::thread::spawn(move || work(&consumer, &behaviour, &is_leaving));
         Ok(Self { leave, thread })
     }
 

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
-use crate::bystander::Bystander;
 use crate::daemon::{Daemon, MAX_STALENESS, Options, metric_path, value_of};
 use crate::latencies::Latencies;
 use crate::probes::Probes;
@@ -28,7 +27,7 @@ const LAG: usize = 450;
 const PARTITIONS: i32 = 6;
 const WITHIN: Duration = Duration::from_secs(60);
 /// How long the latency of the owner's metric is measured before an attack.
-const UNDISTURBED: Duration = Duration::from_secs(2);
+const UNDISTURBED: Duration = Duration::from_secs(4);
 /// Pause between two requests for the owner's metric.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -162,6 +161,24 @@ impl<'a> OwnerScene<'a> {
         Ok(latencies)
     }
 
+    /// Requests the owner's HPA until `is_over`, and returns the latencies. The API server answers by itself, so this is
+    /// the bystander of the metric: what its answers wait for there, among them requests of the attackers, those of the
+    /// metric wait for too.
+    fn ask_for_hpa_until(&self, is_over: impl Fn() -> bool) -> Result<Latencies> {
+        let namespace = &self.owner.namespace;
+        let path = format!(
+            "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/payments"
+        );
+        let mut latencies = Latencies::default();
+        while !is_over() {
+            let begun = Instant::now();
+            self.plane.get_raw(&path)?;
+            latencies.add(begun.elapsed());
+            thread::sleep(PAUSE);
+        }
+        Ok(latencies)
+    }
+
     /// Runs `attack` while it probes `/livez` and requests the owner's metric, whose values must all be correct. Then
     /// checks the probes, the age of the owner's reading, the memory and the number of log lines.
     pub(super) fn check_during(
@@ -173,14 +190,17 @@ impl<'a> OwnerScene<'a> {
         let done = AtomicBool::new(false);
         let lines = self.daemon.process.log().lines().count();
         let start = Instant::now();
-        let usual = self.ask_until(|| start.elapsed() > UNDISTURBED / 2)?;
-        let bystander = Bystander::start(usual.p50())?;
-        let start = Instant::now();
-        let undisturbed = self.ask_until(|| start.elapsed() > UNDISTURBED)?;
-        let bystander_before = bystander.take();
+        let is_over = || start.elapsed() > UNDISTURBED;
+        let before: Result<_> = thread::scope(|scope| {
+            let others = scope.spawn(|| self.ask_for_hpa_until(is_over));
+            Ok((self.ask_until(is_over)?, joined(others)?))
+        });
+        let before = before?;
         let (cpu, begun) = (self.cpu()?, Instant::now());
+        let is_done = || done.load(Ordering::Relaxed);
         thread::scope(|scope| {
-            let answers = scope.spawn(|| self.ask_until(|| done.load(Ordering::Relaxed)));
+            let answers = scope.spawn(|| self.ask_until(is_done));
+            let others = scope.spawn(|| self.ask_for_hpa_until(is_done));
             let probes = scope.spawn(|| {
                 let mut probes = Probes::default();
                 while !done.load(Ordering::Relaxed) {
@@ -195,21 +215,16 @@ impl<'a> OwnerScene<'a> {
             });
             let attacked = attack();
             done.store(true, Ordering::Relaxed);
-            let probes = probes
-                .join()
-                .map_err(|_| anyhow::anyhow!("the probes panicked"))??;
-            let answers = answers
-                .join()
-                .map_err(|_| anyhow::anyhow!("the requests panicked"))?;
+            let (probes, answers, others) = (joined(probes), joined(answers), joined(others));
             attacked?;
-            let answers = answers.context(what.to_owned())?.beside(&undisturbed)?;
-            let bystander = bystander.take().beside(&bystander_before)?;
+            let (probes, answers) = (probes?, answers.context(what.to_owned())?);
+            let answers = answers.beside_bystander(&before.0, (&others?, &before.1))?;
             self.owner_is_served()?;
             let memory = self.daemon.process.memory("VmHWM")?;
             let log = self.daemon.process.log();
             let lines = log.lines().count() - lines;
             println!(
-                "{what}: the owner's metric {answers}; a bystander {bystander}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
+                "{what}: the owner's metric {answers}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
                 (self.cpu()? - cpu).as_secs_f64(),
                 begun.elapsed().as_secs_f64(),
             );
@@ -228,4 +243,10 @@ impl<'a> OwnerScene<'a> {
     pub(super) fn cpu(&self) -> Result<Duration> {
         self.daemon.process.cpu()
     }
+}
+
+/// The result of a thread.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    let result = thread.join();
+    result.map_err(|_| anyhow!("a thread of the scenario panicked"))?
 }

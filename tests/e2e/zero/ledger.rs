@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{COOLDOWN, LEDGER, MARK, Scene, WITHIN, has_scaled};
+use super::{COOLDOWN, LEDGER, Scene, WITHIN, ZEROED_SINCE, has_scaled};
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::Testbed;
@@ -96,7 +96,7 @@ impl Scene<'_> {
     }
 
     fn stays_at_zero(&self, daemon: &Daemon, deployments: &[&str]) -> Result<()> {
-        // Two looks a second, and the daemon looks at a workload every ten seconds.
+        // Two sweeps a second, and the daemon reads a workload every ten seconds.
         daemon.wait_for_sweeps(24)?;
         for deployment in deployments {
             let replicas = self.replicas_of(deployment)?;
@@ -125,14 +125,14 @@ fn unrecorded(daemon: &Daemon) -> Result<u32> {
 
 /// Bob sets the annotation on HPAs whose workloads an administrator has scaled to zero: one with lag, one without scale
 /// to zero, and one without a lagwise metric.
-pub(crate) fn a_forged_mark_wakes_nothing(testbed: &Testbed) -> Result<()> {
+pub(crate) fn a_forged_annotation_wakes_no_workload(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "forged")?;
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &own(&scene))?;
     scene.allow()?;
     scene.add_work()?;
     scene.apply(1, COOLDOWN)?;
     let labels = [("group", &*scene.group), ("topic", &*scene.topic)];
-    // With a selector of its own, or there would be no value for either.
+    // With another selector, because otherwise neither would have a value.
     scene
         .plane
         .apply(&scene.namespace, &workload("advised", &labels[..1]))?;
@@ -173,12 +173,12 @@ pub(crate) fn a_forged_mark_wakes_nothing(testbed: &Testbed) -> Result<()> {
     let command: Vec<_> = command.split_whitespace().collect();
     println!("kubectl {}", command.join(" "));
     scene.plane.kubectl(&command)?;
-    poll_until(WITHIN, "the mark to be gone once it runs", || {
+    poll_until(WITHIN, "the annotation to be gone once it runs", || {
         let hpa = scene.plane.get("hpa", "advised", Some(&scene.namespace))?;
         let replicas = scene.replicas_of("advised")?;
         ensure!(replicas > 0, "not started");
-        let mark = &hpa["metadata"]["annotations"][MARK];
-        ensure!(mark.is_null(), "still marked: {mark}");
+        let annotation = &hpa["metadata"]["annotations"][ZEROED_SINCE];
+        ensure!(annotation.is_null(), "still annotated: {annotation}");
         Ok(())
     })
 }
@@ -234,7 +234,10 @@ pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Res
         "annotations": forged["metadata"]["annotations"],
         "uid": hpa,
     });
-    ensure!(metadata["annotations"][MARK].is_string(), "{metadata}");
+    ensure!(
+        metadata["annotations"][ZEROED_SINCE].is_string(),
+        "{metadata}"
+    );
     forged["metadata"] = metadata;
     forged["status"] = Value::Null;
     bob.kubectl(&["delete", "hpa", "billing", "--wait=true"], "")?;
@@ -275,7 +278,7 @@ pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Res
 }
 
 /// What one leader has scaled to zero is woken by the next, and after a restart.
-pub(crate) fn what_sleeps_is_woken_by_the_next_leader(testbed: &Testbed) -> Result<()> {
+pub(crate) fn the_next_leader_wakes_workloads_at_zero(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "handover")?;
     scene.allow()?;
     let rights = json!({"apiVersion": "v1", "kind": "List", "items": [

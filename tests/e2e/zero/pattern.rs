@@ -79,7 +79,9 @@ pub(crate) fn a_new_topic_wakes_a_pattern_subscriber(testbed: &Testbed) -> Resul
 }
 
 /// Consumers that do not read the new topic are woken by it once, and not for ever.
-pub(crate) fn a_new_topic_that_nobody_reads_wakes_once(testbed: &Testbed) -> Result<()> {
+pub(crate) fn a_new_topic_without_a_reader_wakes_the_workload_once(
+    testbed: &Testbed,
+) -> Result<()> {
     // Longer than until the topics are listed again, which is when it could wake once more.
     let sweeps = 70;
     let regex = |topic: &str| format!("{topic}.*");

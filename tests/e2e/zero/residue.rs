@@ -14,9 +14,9 @@ use crate::testbed::replicas::ReplicaSeries;
 /// Longer than lagwise takes to notice that a group has no members any more.
 const ASLEEP_FOR: Duration = Duration::from_secs(36);
 
-/// A workload that reads transactions falls asleep, stays so, also over a restart of the daemon, and wakes with the next
-/// transaction.
-pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()> {
+/// A workload that reads transactions is scaled to zero, stays at zero, also over a restart of the daemon, and wakes
+/// with the next transaction.
+pub(crate) fn transaction_markers_do_not_wake_the_workload(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "markers")?;
     let file = testbed.folder("state")?.join("state.json");
     let options = Options {
@@ -57,10 +57,10 @@ pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()
         let committed = scene.kafka.committed(&scene.group, &scene.topic);
         committed.is_ok_and(|committed| committed[..2] == [Some(3); 2])
     };
-    wait_until("the workload to fall asleep", &|now| {
-        now == 0 && is_read() && scene.is_marked().is_ok_and(|is_marked| is_marked)
+    wait_until("the workload to be scaled to zero", &|now| {
+        now == 0 && is_read() && scene.is_annotated().is_ok_and(|is_annotated| is_annotated)
     })?;
-    // 26 s after falling asleep the same markers woke it once.
+    // In an earlier version the same markers woke it after 26 s.
     let asleep = series.values().len();
     daemon.wait_for_sweeps(u64::try_from(ASLEEP_FOR.as_millis() / 500)?)?;
     drop(api);
@@ -78,7 +78,7 @@ pub(crate) fn transaction_markers_do_not_wake_it(testbed: &Testbed) -> Result<()
 
 /// Kafka deletes the offsets of a group that is at zero replicas for long. Messages that it had read must not count as
 /// unread then, also after `forget-after`. A new message still wakes it.
-pub(crate) fn offsets_that_kafka_deleted_do_not_wake_it(testbed: &Testbed) -> Result<()> {
+pub(crate) fn offsets_that_kafka_deleted_do_not_wake_the_workload(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "deleted")?;
     for partition in 0..2 {
         scene.kafka.produce_batch(&scene.topic, partition, 300)?;

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use kube::api::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use super::{COOLDOWN, MARK, PARTITIONS, Scene, WITHIN};
+use super::{COOLDOWN, PARTITIONS, Scene, WITHIN, ZEROED_SINCE};
 use crate::daemon::Daemon;
 use crate::scale::workload;
 use crate::testbed::Testbed;
@@ -145,7 +145,7 @@ fn follow(scene: &Scene<'_>, wanted: i32) -> Result<()> {
         .map(drop)
 }
 
-pub(crate) fn whatever_has_a_scale_is_capped_and_put_to_sleep(testbed: &Testbed) -> Result<()> {
+pub(crate) fn any_scale_subresource_is_capped_and_scaled_to_zero(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "targets")?;
     let _rollouts = Rollouts::install(scene.plane)?;
     allow(&scene)?;
@@ -177,15 +177,15 @@ pub(crate) fn whatever_has_a_scale_is_capped_and_put_to_sleep(testbed: &Testbed)
         ("set", series("apps", "v1", "StatefulSet", "set")?),
         ("rollout", series(GROUP, "v1alpha1", "Rollout", "rollout")?),
     ];
-    let wait_until = |what: &str, replicas: i32, marked: bool| {
+    let wait_until = |what: &str, replicas: i32, annotated: bool| {
         poll_until(WITHIN, what, || {
             follow(&scene, all[1].1.now())?;
             for (name, series) in &all {
                 let hpa = scene.plane.get("hpa", name, Some(&scene.namespace))?;
-                let is_marked = hpa["metadata"]["annotations"][MARK].is_string();
+                let is_annotated = hpa["metadata"]["annotations"][ZEROED_SINCE].is_string();
                 let max = &hpa["spec"]["maxReplicas"];
                 ensure!(
-                    series.now() == replicas && is_marked == marked && *max == PARTITIONS,
+                    series.now() == replicas && is_annotated == annotated && *max == PARTITIONS,
                     "{name}: {:?} of {max}, {}",
                     series.timed(),
                     hpa["status"]["conditions"]

@@ -10,29 +10,29 @@ use crate::daemon::{Daemon, MAX_STALENESS, Options};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 
-pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result<()> {
+pub(crate) fn nothing_scales_to_zero_while_kafka_is_unknown(testbed: &Testbed) -> Result<()> {
     let scene = Scene::on(
         testbed.three_brokers()?,
         testbed.control_plane()?,
         "unknown",
     )?;
     let options = Options {
-        // What is stuck adds no replicas, and still keeps the last one.
+        // Stuck lag adds no replicas, but keeps the last one.
         lag: json!({"stuck_after": "2s", "stuck_counts": false}),
         ..scene.options()
     };
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     scene.allow()?;
-    // For twice the cooldown, and past the time for which the last complete reading is served.
+    // For twice the cooldown, and longer than the last complete reading is served.
     let lasts = (2 * COOLDOWN).max(MAX_STALENESS + Duration::from_secs(2));
     let stays_up = |why: &str| -> Result<()> {
-        // Two looks a second.
+        // Two sweeps a second.
         daemon.wait_for_sweeps(lasts.as_secs() * 2)?;
-        let now = (scene.wanted()?, scene.is_marked()?);
+        let now = (scene.wanted()?, scene.is_annotated()?);
         ensure!(now == (1, false), "{now:?} although {why}");
         Ok(())
     };
-    let wait_until_told = |start: &str| {
+    let wait_until_reported = |start: &str| {
         poll_until(WITHIN, start, || {
             let metrics = daemon.metrics()?;
             ensure!(
@@ -68,18 +68,18 @@ pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result
         })?;
         stays_up("a broker is down")?;
         scene.kafka.stop_all()?;
-        wait_until_told("lagwise_cluster_up{cluster=\"main\"} 0")?;
+        wait_until_reported("lagwise_cluster_up{cluster=\"main\"} 0")?;
         stays_up("nothing is known")
     })();
-    scene.kafka.mend()?;
+    scene.kafka.restore()?;
     held?;
     scene.wait_until_wanted(0, true)?;
-    // Nor does it wake what sleeps, until there is something to be done.
+    // It does not wake a workload at zero either, until there is a message.
     scene.kafka.stop_all()?;
-    let held = wait_until_told("lagwise_cluster_up{cluster=\"main\"} 0")
+    let held = wait_until_reported("lagwise_cluster_up{cluster=\"main\"} 0")
         .and_then(|()| daemon.wait_for_sweeps(4))
         .and_then(|()| scene.wanted());
-    scene.kafka.mend()?;
+    scene.kafka.restore()?;
     ensure!(held? == 0, "woken by an outage");
     scene.kafka.produce(&scene.topic, 1, 1)?;
     scene.wait_until_wanted(1, false)

@@ -7,7 +7,7 @@ import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
-/** Members of a group by Kafka's own client: BOOTSTRAP GROUP COUNT ASSIGNOR TOPIC... until it is told to end. */
+/** Members of a group by Kafka's own client: BOOTSTRAP GROUP COUNT ASSIGNOR TOPIC... until the process is stopped. */
 public class Members {
     public static void main(String[] arguments) throws InterruptedException {
         List<String> topics = List.of(arguments).subList(4, arguments.length);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Every trigger is one that the external scaler reads, and all that is not a Kafka trigger stays as it is.
+/// Every Kafka trigger becomes one that the external scaler accepts, and everything else stays as it is.
 #[test]
 fn the_corpus_becomes_triggers_of_the_external_scaler() {
     let mut triggers = 0;

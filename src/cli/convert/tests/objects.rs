@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn null_is_as_good_as_nothing() {
+fn null_equals_a_missing_field() {
     let nulls = object("a")
         .replace("{name: a}\nspec:", "{name: a, labels: null, annotations: null}\nspec:\n  advanced: null\n  fallback: null\n  pollingInterval: null")
         .replace("    - type: kafka", "    - type: kafka\n      useCachedMetrics: null\n      metricType: null");
@@ -40,7 +40,41 @@ fn groups_whose_names_make_the_same_label_have_different_ones() {
     );
 }
 
-/// Neither the names of clusters nor the notes take time with the square of their number.
+#[test]
+fn hpas_of_a_namespace_with_the_same_query_have_distinct_labels() {
+    let labels = |first: &str, second: &str| {
+        let conversion = written(&[first, second].join("---\n"));
+        let label = |object: &ConvertedObject| {
+            let hpa = object.hpa.as_ref().unwrap();
+            let selector = &hpa["spec"]["metrics"][0]["external"]["metric"]["selector"];
+            selector["matchLabels"]["hpa"].as_str().map(str::to_owned)
+        };
+        let notes =
+            |object: &ConvertedObject| Vec::from_iter(object.notes.iter().map(|note| note.kind));
+        let objects = &conversion.objects;
+        ([&objects[0], &objects[1]].map(label), notes(&objects[1]))
+    };
+    let (a, b) = (object("a"), object("b"));
+    let (hpas, notes) = labels(&a, &b);
+    assert_eq!(hpas, [Some("a".to_owned()), Some("b".to_owned())]);
+    assert!(notes.contains(&NoteKind::Differs));
+    for (apart, why) in [
+        (
+            b.replace("{name: b}\nspec", "{name: b, namespace: other}\nspec"),
+            "another namespace",
+        ),
+        (b.replace("topic: ", "topic: x-"), "another topic"),
+    ] {
+        assert_ne!(apart, b);
+        assert_eq!(labels(&a, &apart).0, [None, None], "{why}");
+    }
+    let long = "b".repeat(64);
+    let (hpas, notes) = labels(&a, &object(&long));
+    assert_eq!(hpas, [Some("a".to_owned()), None]);
+    assert!(notes.contains(&NoteKind::Todo));
+}
+
+/// The time for names of clusters and for notes does not grow with the square of their number.
 #[test]
 fn many_clusters_have_distinct_names() {
     let trigger = |number: u32| {
@@ -145,7 +179,7 @@ fn a_paused_workload_is_not_scaled_to_zero() {
 }
 
 #[test]
-fn what_kubernetes_would_refuse_is_not_printed() {
+fn fields_that_kubernetes_would_refuse_are_not_printed() {
     let cpu = |value: &str| {
         let trigger = format!(
             "triggers:\n    - {{type: cpu, metricType: AverageValue, metadata: {{value: {value}}}}}\n"

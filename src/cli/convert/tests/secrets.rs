@@ -61,9 +61,9 @@ fn config_maps_of_a_cluster_trigger_authentication_are_in_the_namespace_of_keda(
     assert!(config.contains("sasl.username: of-keda"), "{config}");
 }
 
-/// Whoever writes a ScaledObject must not choose which files and variables lagwise reads.
+/// The author of a ScaledObject must not choose which files and variables lagwise reads.
 #[test]
-fn names_and_servers_cannot_smuggle_in_references() {
+fn names_and_servers_cannot_contain_references() {
     let authentication = |spec: &str| {
         format!(
             "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {{name: a}}\nspec: {spec}\n"
@@ -96,7 +96,7 @@ fn names_and_servers_cannot_smuggle_in_references() {
 }
 
 #[test]
-fn authentications_of_one_name_are_told_apart_by_their_file() {
+fn authentications_with_one_name_are_distinguished_by_their_file() {
     let authentication = |variable: &str| {
         format!(
             "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {{name: a}}\nspec:\n  \
@@ -124,7 +124,7 @@ fn authentications_of_one_name_are_told_apart_by_their_file() {
 }
 
 #[test]
-fn the_configuration_says_what_its_logins_lack() {
+fn the_configuration_lists_missing_settings_of_logins() {
     let text = |name: &str| {
         let path = corpus().into_iter().find(|path| stem(path) == name);
         render(&converted(&path.unwrap(), &[]), Print::Config).unwrap()

@@ -1,4 +1,4 @@
-//! Samples of what was read.
+//! Samples from readings.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::units::newtypes::GroupId;
 
 #[test]
-fn what_kafka_does_not_tell_is_unknown() {
+fn values_that_kafka_does_not_report_are_unknown() {
     let rows: [PartitionReading; 3] = [
         (0, Ok(Some(5)), Ok(7)),
         (0, Ok(None), Ok(9)),
@@ -41,7 +41,7 @@ fn explanation(topics: Value) -> Explanation {
 }
 
 #[test]
-fn a_daemon_tells_when_it_read() {
+fn a_daemon_reports_when_it_read() {
     let topics = json!([
         {"topic": "orders", "read_seconds_ago": 4, "partitions": [
             {"partition": 0, "committed_offset": 5, "log_end_offset": 7, "rule": ""},
@@ -65,7 +65,7 @@ fn a_daemon_tells_when_it_read() {
 }
 
 #[test]
-fn a_daemon_that_knows_no_offsets_is_told_with_its_reason() {
+fn a_daemon_without_offsets_is_reported_with_its_reason() {
     let all = NameFilter::new(&[]);
     let refusal = |topics| {
         sample_of_explanation(&explanation(topics), &all)

@@ -13,10 +13,10 @@ use crate::serve::page::html::Html;
 use crate::serve::time_span::TimeSpan;
 use crate::simulate::records::TimelineEntry;
 
-/// Most points of a line. More could not be told apart.
+/// Maximum points of a line. More could not be distinguished.
 const POINTS_MAX: usize = 240;
 
-/// Most changes that are marked.
+/// Maximum changes that are marked.
 const MARKERS_MAX: usize = 120;
 
 type Points = Vec<(u32, Option<f64>)>;

@@ -27,7 +27,7 @@ pub(super) struct ParetoPoint {
     pub(super) late: f64,
     /// Replicas in percent of as many as partitions.
     pub(super) replicas: f64,
-    /// Whether nobody could choose it: what really happened, or a schedule that knows all arrivals in advance.
+    /// Whether it cannot be chosen as a policy: what really happened, or a schedule that knows all arrivals in advance.
     pub(super) is_reference: bool,
 }
 
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_front_has_what_nothing_beats() {
+    fn the_front_has_the_points_that_no_other_dominates() {
         let points = [
             ParetoPoint {
                 is_reference: true,

@@ -46,7 +46,7 @@ fn every_policy_is_in_the_plot_the_table_and_the_courses() {
 }
 
 #[test]
-fn nothing_is_loaded_and_no_script_runs() {
+fn the_chart_page_loads_nothing_and_has_no_script() {
     let page = page(&[short(&builtin_scenarios()[1])]);
     for word in [
         "<script", "<link", "<img", "src=", "href=", "url(", "@import", "http://", "https://",
@@ -65,7 +65,7 @@ fn many_scenarios_show_some_of_their_runs() {
 }
 
 #[test]
-fn names_cannot_become_markup() {
+fn names_are_escaped_in_markup() {
     let scenario = Scenario {
         name: "<b>".into(),
         about: "</details><i>".into(),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::k8s::write_guard::testing::leader;
 
-/// What an API server refuses in a namespace, by status code and message.
+/// Errors of an API server in a namespace, by status code and message.
 type Refusals = &'static [(&'static str, u16, &'static str)];
 
 /// The API server, and the namespaces in which an event was created, in this order.

@@ -68,15 +68,15 @@ fn asks_for_zero() -> Value {
     json!({"lagwise.dev/cap": "enforce", "lagwise.dev/scale-to-zero": "true"})
 }
 
-fn marked() -> Value {
+fn annotated() -> Value {
     let mut annotations = asks_for_zero();
     annotations["lagwise.dev/zeroed-since"] = json!("2026-01-01T00:00:00Z");
     annotations
 }
 
-/// A workload at zero replicas whose HPA is marked, with a record for these UIDs of the HPA and of the workload.
+/// A workload at zero replicas whose HPA is annotated, with a record for these UIDs of the HPA and of the workload.
 fn at_zero(hpa_uid: &str, target_uid: &str) -> SharedApiServer {
-    let cluster = cluster(marked(), 0);
+    let cluster = cluster(annotated(), 0);
     let record = ZeroRecord {
         name: "billing".into(),
         ..record("orders", target_uid)
@@ -94,7 +94,7 @@ fn asleep() -> SharedApiServer {
 }
 
 #[tokio::test]
-async fn term_cap_and_mark_are_one_patch() {
+async fn term_cap_and_zero_annotation_are_one_patch() {
     let cluster = cluster(asks_for_zero(), 3);
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
     let expected = [
@@ -119,7 +119,7 @@ async fn term_cap_and_mark_are_one_patch() {
 }
 
 #[tokio::test]
-async fn wakes_a_workload_before_removing_the_mark() {
+async fn wakes_a_workload_before_removing_the_annotation() {
     let cluster = asleep();
     let report = pass(&cluster, 0, None, zero(Demand::Waiting(3))).await;
     let expected = [
@@ -181,7 +181,7 @@ async fn conflicting_write_changes_nothing() {
 }
 
 #[tokio::test]
-async fn does_not_mark_a_workload_scaled_by_others() {
+async fn does_not_annotate_a_workload_scaled_by_others() {
     let cluster = cluster(asks_for_zero(), 3);
     cluster.lock().unwrap().scale_is_contested = true;
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
@@ -191,7 +191,7 @@ async fn does_not_mark_a_workload_scaled_by_others() {
     let is = cluster.lock().unwrap();
     assert!(is.annotation("zeroed-since").is_null());
     assert_eq!(is.records(), []);
-    // The rest of the pass stands.
+    // The other writes of the pass are made.
     assert_eq!(
         (is.annotation("epoch"), is.annotation("ceiling")),
         (json!("7"), json!("6"))
@@ -199,7 +199,7 @@ async fn does_not_mark_a_workload_scaled_by_others() {
 }
 
 #[tokio::test]
-async fn keeps_the_mark_of_a_workload_it_could_not_wake() {
+async fn keeps_the_annotation_of_a_workload_it_could_not_wake() {
     let cluster = asleep();
     cluster.lock().unwrap().scale_is_contested = true;
     let report = pass(&cluster, 0, Some(HOLD), zero(Demand::Waiting(3))).await;
@@ -213,7 +213,7 @@ async fn keeps_the_mark_of_a_workload_it_could_not_wake() {
 }
 
 #[tokio::test]
-async fn wakes_nothing_without_a_record_of_the_same_hpa_and_workload() {
+async fn wakes_no_workload_without_a_record_of_the_same_hpa_and_workload() {
     for (hpa_uid, target_uid, refusal) in [
         ("u2", "d1", None),
         ("u1", "d2", Some(ZeroRefusal::OtherTarget)),
@@ -226,7 +226,7 @@ async fn wakes_nothing_without_a_record_of_the_same_hpa_and_workload() {
             assert_eq!(zero_report.refusal, refusal);
             assert_eq!(requests(&cluster), ["GET hpa", "GET scale", "GET ledger"]);
         }
-        // Nor if the HPA asks for scale to zero no more.
+        // The same holds if the HPA no longer has scale to zero.
         let opted_out = ZeroInput::default();
         pass(&cluster, 0, None, Some(opted_out)).await;
         assert_eq!(cluster.lock().unwrap().replicas, 0);
@@ -274,7 +274,10 @@ async fn removes_the_record_of_a_workload_started_by_others() {
     let cluster = asleep();
     cluster.lock().unwrap().replicas = 5;
     let report = pass(&cluster, 0, None, zero(Demand::Waiting(3))).await;
-    assert_eq!(report.zero.unwrap().done, Some(ZeroAction::Unmark));
+    assert_eq!(
+        report.zero.unwrap().done,
+        Some(ZeroAction::RemoveAnnotation)
+    );
     let is = cluster.lock().unwrap();
     assert_eq!((is.records(), is.replicas), (vec![], 5));
     assert!(is.annotation("zeroed-since").is_null());

@@ -8,10 +8,12 @@ use crate::k8s::scale::Scale;
 use crate::k8s::zero_ledger::RecordError;
 use crate::model::decisions::scale_to_zero::{Demand, WorkloadState, ZeroAction, decide};
 use crate::model::decisions::zero_ledger::{LedgerMatch, ZeroRecord, ZeroRefusal};
-use crate::model::hpa::facts::{HpaFacts, has_zero_mark, min_replicas, scales_to_zero_natively};
+use crate::model::hpa::facts::{
+    HpaFacts, has_zeroed_annotation, min_replicas, scales_to_zero_natively,
+};
 
-/// What a look at a workload has shown.
-pub(super) struct Look {
+/// The state of a workload, and what to do about it.
+pub(super) struct WorkloadReading {
     pub(super) up_since: Option<Instant>,
     /// Whether lagwise has scaled it to zero.
     pub(super) is_recorded: bool,
@@ -21,7 +23,7 @@ pub(super) struct Look {
 
 impl Pass {
     /// Reads the workload's scale, and whether lagwise has scaled it to zero.
-    async fn read_workload(&self, facts: &HpaFacts) -> Result<(Scale, LedgerMatch), ApiError> {
+    async fn read_scale(&self, facts: &HpaFacts) -> Result<(Scale, LedgerMatch), ApiError> {
         let (namespace, target) = (&facts.namespace, &facts.scale_target);
         let within = self.guard.time_for_write()?;
         let scale = self.scales.read(namespace, target, within).await?;
@@ -32,12 +34,16 @@ impl Pass {
         Ok((scale, found))
     }
 
-    /// Looks at the workload and decides what to do about it.
-    pub(super) async fn look_at_workload(&self, facts: &HpaFacts, input: ZeroInput) -> Look {
-        let (scale, recorded) = match self.read_workload(facts).await {
+    /// Reads the workload and decides what to do about it.
+    pub(super) async fn read_workload(
+        &self,
+        facts: &HpaFacts,
+        input: ZeroInput,
+    ) -> WorkloadReading {
+        let (scale, recorded) = match self.read_scale(facts).await {
             Ok(read) => read,
             Err(error) => {
-                return Look {
+                return WorkloadReading {
                     up_since: input.up_since,
                     is_recorded: self.is_recorded,
                     refusal: None,
@@ -45,8 +51,8 @@ impl Pass {
                 };
             }
         };
-        // Nobody knows since when a workload that was found with replicas has had them; one that was
-        // seen at zero before has them since this look at the earliest.
+        // If the workload was at zero when it was last read, it has had replicas since now at the earliest. Otherwise
+        // it is unknown since when, so count from now.
         let now = Instant::now();
         let up_since = (scale.replicas > 0).then(|| input.up_since.unwrap_or(now));
         let max = facts.max_replicas;
@@ -55,7 +61,7 @@ impl Pass {
         let state = WorkloadState {
             is_enabled: input.candidate.is_some() && !scales_to_zero_natively(facts),
             recorded: recorded == LedgerMatch::Recorded,
-            marked: has_zero_mark(facts),
+            annotated: has_zeroed_annotation(facts),
             replicas: scale.replicas,
             demand: input.candidate.map_or(Demand::Unknown, |c| c.demand),
             idle: idle.map(|(idle, up)| idle.min(now.saturating_duration_since(up))),
@@ -67,7 +73,7 @@ impl Pass {
             ),
         };
         let is_other = recorded == LedgerMatch::OtherTarget && scale.replicas == 0;
-        Look {
+        WorkloadReading {
             up_since,
             is_recorded: state.recorded,
             refusal: is_other.then_some(ZeroRefusal::OtherTarget),
@@ -77,16 +83,16 @@ impl Pass {
 
     /// Records the workload before it is scaled to zero, if it is not recorded yet. Without a record it is not scaled.
     /// Returns whether the record is new.
-    pub(super) async fn record(&self, facts: &HpaFacts, look: &mut Look) -> bool {
-        let Ok((action, scale)) = &mut look.found else {
+    pub(super) async fn record(&self, facts: &HpaFacts, reading: &mut WorkloadReading) -> bool {
+        let Ok((action, scale)) = &mut reading.found else {
             return false;
         };
-        if *action != ZeroAction::Zero || look.is_recorded {
+        if *action != ZeroAction::Zero || reading.is_recorded {
             return false;
         }
         let Some(target_uid) = scale.uid.clone() else {
             *action = ZeroAction::Keep;
-            look.refusal = Some(ZeroRefusal::NoTargetUid);
+            reading.refusal = Some(ZeroRefusal::NoTargetUid);
             return false;
         };
         let target = &facts.scale_target;
@@ -105,14 +111,14 @@ impl Pass {
             Ok(()) => true,
             Err(RecordError::Full) => {
                 *action = ZeroAction::Keep;
-                look.refusal = Some(ZeroRefusal::LedgerFull);
+                reading.refusal = Some(ZeroRefusal::LedgerFull);
                 false
             }
             Err(RecordError::Api(error)) => {
                 if let ApiError::Refused(reason) | ApiError::Forbidden(reason) = &error {
-                    look.refusal = Some(ZeroRefusal::NoLedger(reason.clone()));
+                    reading.refusal = Some(ZeroRefusal::NoLedger(reason.clone()));
                 }
-                look.found = Err(error);
+                reading.found = Err(error);
                 false
             }
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// All HPAs are to be given the term.
+/// The term has to be written to all HPAs.
 #[tokio::test(start_paused = true)]
 async fn passes_run_at_a_bounded_rate_and_each_hpa_has_one() {
     #[derive(Default)]

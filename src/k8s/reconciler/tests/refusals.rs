@@ -1,4 +1,4 @@
-//! What the API server refuses: findings about missing rights, and which refusals are forgotten.
+//! Errors of the API server: findings about missing rights, and which errors are forgotten.
 
 use super::*;
 
@@ -57,7 +57,7 @@ async fn missing_rights_are_findings_until_a_pass_succeeds() {
 }
 
 #[tokio::test]
-async fn a_missing_right_is_no_finding_about_an_hpa_that_asks_for_nothing_any_more() {
+async fn a_missing_right_is_no_finding_for_an_hpa_that_no_longer_needs_it() {
     for (annotation, cap, zero) in [
         (("cap", "enforce"), true, false),
         (("scale-to-zero", "true"), false, true),
@@ -86,7 +86,7 @@ async fn a_missing_right_is_no_finding_about_an_hpa_that_asks_for_nothing_any_mo
     }
 }
 
-/// Refuses the cap of some HPAs, then lets the look-up of the field's owner fail and succeed. Returns of which HPAs the
+/// Refuses the cap of some HPAs, then lets the lookup of the field's owner fail and succeed. Returns of which HPAs the
 /// refusal is forgotten.
 fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
     let hpas: HpaMap = ["a", "b", "c"]

@@ -70,7 +70,7 @@ impl MemberMemory {
 
 #[derive(Debug)]
 struct CachedDescription {
-    asked: Instant,
+    requested_at: Instant,
     /// Consecutive failures.
     failures: u32,
     /// Stays known while the group does not exist.
@@ -94,7 +94,7 @@ impl CachedDescription {
                 BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
             }
         };
-        now.saturating_duration_since(self.asked) >= pause
+        now.saturating_duration_since(self.requested_at) >= pause
     }
 
     fn member_bytes(&self) -> usize {
@@ -104,8 +104,8 @@ impl CachedDescription {
 }
 
 impl CachedDescriptions {
-    /// Makes room for the members of a group, if there is too little: larger groups give up theirs. Returns the group
-    /// without its members if there is none that is larger.
+    /// Frees memory for the members of a group, if there is too little, by dropping the members of larger groups.
+    /// Returns the group without its members if no group is larger.
     fn bound_members(&mut self, new: GroupDescription) -> GroupDescription {
         let bytes = new.member_bytes();
         while !self.members.has_room(bytes) {
@@ -136,7 +136,7 @@ impl DescriptionCache {
     /// Records a kind learned from `ListGroups`.
     pub(in crate::kafka::wire) fn record_kind(&self, group: &GroupId, kind: GroupKind) {
         let kept = CachedDescription {
-            asked: Instant::now(),
+            requested_at: Instant::now(),
             failures: 0,
             kind: None,
             result: None,
@@ -192,7 +192,7 @@ impl DescriptionCache {
             _ => Arc::new(new),
         });
         let kept = CachedDescription {
-            asked: Instant::now(),
+            requested_at: Instant::now(),
             failures,
             kind: kind.or(before.and_then(|before| before.kind)),
             result: Some(result),
@@ -204,8 +204,9 @@ impl DescriptionCache {
     /// Evicts groups that were not requested lately.
     pub(in crate::kafka::wire) fn evict_unused(&self) {
         let now = Instant::now();
-        let is_used =
-            |kept: &CachedDescription| now.saturating_duration_since(kept.asked) < UNUSED_MAX_AGE;
+        let is_used = |kept: &CachedDescription| {
+            now.saturating_duration_since(kept.requested_at) < UNUSED_MAX_AGE
+        };
         let mut all = self.all();
         let CachedDescriptions { groups, members } = &mut *all;
         groups.retain(|group, kept| {
@@ -227,7 +228,7 @@ mod tests {
         GroupDescription::memberless(GroupKind::Classic, state)
     }
 
-    /// A group with so many members of about 30 kB, or as many as a group may have.
+    /// A group with this number of members of about 30 kB, or as many as a group may have.
     fn with_members(count: usize, client: &str) -> GroupDescription {
         let mut members = BoundedMembers::default();
         while members.omitted == 0 && members.kept.len() < count {
@@ -272,7 +273,7 @@ mod tests {
             let last = cache.latest(&groups[39]).unwrap().unwrap();
             assert_eq!(last.member_count(), large(client).member_count());
         }
-        // Those that are gone make room.
+        // Removed groups free their memory.
         for group in &groups[..30] {
             cache.record(group, None, Err(Fault::NoAnswer));
         }

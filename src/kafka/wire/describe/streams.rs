@@ -161,8 +161,8 @@ fn member(cursor: &mut ResponseCursor<'_>, work: &mut TaskBudget<'_>) -> Result<
 /// The subtopologies that tasks belong to, and the memory their partitions may take.
 struct TaskBudget<'a> {
     subtopologies: &'a [Subtopology],
-    /// Bytes left. A task is encoded as one number but stands for a partition of every source
-    /// topic, so without a limit a short response could expand to any size.
+    /// Bytes left. A task is encoded as one number but means a partition of every source topic, so without a limit a
+    /// short response could expand to any size.
     room: usize,
 }
 

@@ -66,7 +66,7 @@ pub(super) struct ListOffsetsBody<'a> {
     /// The topics that the partitions belong to.
     pub(super) topics: &'a [(TopicName, Vec<End>)],
     /// Sorted by topic.
-    pub(super) asked: &'a [PendingPartition],
+    pub(super) partitions: &'a [PendingPartition],
     /// How long the broker may wait for remote storage, in milliseconds.
     pub(super) timeout_ms: i32,
 }
@@ -80,15 +80,15 @@ impl HeaderVersion for ListOffsetsBody<'_> {
 impl Encodable for ListOffsetsBody<'_> {
     fn encode<B: ByteBufMut>(&self, buffer: &mut B, version: i16) -> Result<()> {
         let mut body = RequestWriter::new(buffer, version >= 6);
-        // The ID of a replica: this client is none.
+        // The replica ID: -1, because this client is not a replica.
         body.i32(-1);
         // Brokers that support only version 1 have no transactions.
         if version >= 2 {
-            let end = self.asked.first().map_or(End::Latest, |item| item.end);
+            let end = self.partitions.first().map_or(End::Latest, |item| item.end);
             body.i8(end.isolation());
         }
-        body.count(Some(by_topic(self.asked).count()))?;
-        for items in by_topic(self.asked) {
+        body.count(Some(by_topic(self.partitions).count()))?;
+        for items in by_topic(self.partitions) {
             body.string(Some(topic_name(self.topics, items)))?;
             body.count(Some(items.len()))?;
             for item in items {
@@ -111,7 +111,7 @@ impl Encodable for ListOffsetsBody<'_> {
     /// At least the size of the body, and hardly more.
     fn compute_size(&self, _version: i16) -> Result<usize> {
         const PARTITION_BYTES_MAX: usize = 4 + 4 + 8 + 1;
-        let topics = by_topic(self.asked).map(|items| {
+        let topics = by_topic(self.partitions).map(|items| {
             let partitions = items.len().saturating_mul(PARTITION_BYTES_MAX);
             let name = topic_name(self.topics, items)
                 .len()
@@ -143,11 +143,14 @@ mod tests {
                 .with_name(name.into())
                 .with_partitions(items.iter().map(partition).collect())
         };
-        let isolation = request.asked.first().map_or(0, |item| item.end.isolation());
+        let isolation = request
+            .partitions
+            .first()
+            .map_or(0, |item| item.end.isolation());
         ListOffsetsRequest::default()
             .with_replica_id((-1).into())
             .with_isolation_level(if version >= 2 { isolation } else { 0 })
-            .with_topics(by_topic(request.asked).map(topic).collect())
+            .with_topics(by_topic(request.partitions).map(topic).collect())
             .with_timeout_ms(request.timeout_ms)
     }
 
@@ -172,14 +175,14 @@ mod tests {
                     },
                 })
             };
-            for asked in [
+            for partitions in [
                 Vec::new(),
                 items(1, 3).collect(),
                 items(0, 1).chain(items(2, 200)).collect(),
             ] {
                 let request = ListOffsetsBody {
                     topics: &topics,
-                    asked: &asked,
+                    partitions: &partitions,
                     timeout_ms: 4_321,
                 };
                 for version in 1..=10 {

@@ -1,9 +1,9 @@
-//! Decodes `Metadata`. Whatever a broker sends, only what is wanted of it is kept.
+//! Decodes `Metadata`. Keeps only the wanted parts, whatever a broker sends.
 
 use crate::kafka::codes;
 use crate::kafka::wire::cursor::{Malformed, ResponseCursor};
 
-/// What is kept of a response.
+/// The parts of a response that are kept.
 #[derive(Clone, Copy)]
 pub(in crate::kafka::wire) struct MetadataLimits<'w> {
     /// Whether a topic was requested.

@@ -144,7 +144,7 @@ fn metadata_decodes_in_every_version() {
 }
 
 #[test]
-fn only_what_is_wanted_of_metadata_is_kept() {
+fn only_needed_metadata_is_kept() {
     let partitions = |count| vec![MetadataResponsePartition::default(); count];
     let topic = |name, count| {
         MetadataResponseTopic::default()

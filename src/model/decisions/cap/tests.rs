@@ -70,7 +70,7 @@ fn distinguishes_the_users_maximum_from_the_capped_one() {
             },
             30,
         ),
-        // Somebody has removed the ceiling.
+        // A user has removed the ceiling.
         (
             HpaFields {
                 max: 20,
@@ -234,7 +234,7 @@ fn write(now: HpaFields, patch: CapPatch, owner: FieldOwner) -> HpaFields {
 
 /// Applies the admission policy to a write (`charts/lagwise/files/cap-policy.yaml`).
 fn admit(before: HpaFields, after: HpaFields, owner: FieldOwner) -> HpaFields {
-    if owner == FieldOwner::Lagwise || !(before.is_marked() || after.is_marked()) {
+    if owner == FieldOwner::Lagwise || !(before.is_annotated() || after.is_annotated()) {
         return after;
     }
     let changed = after.max != before.max;
@@ -243,7 +243,7 @@ fn admit(before: HpaFields, after: HpaFields, owner: FieldOwner) -> HpaFields {
     let ceiling = after.ceiling.unwrap_or(NO_CEILING).max(after.min);
     HpaFields {
         max: user.min(ceiling),
-        user: after.is_marked().then_some(user),
+        user: after.is_annotated().then_some(user),
         ..after
     }
 }
@@ -373,7 +373,7 @@ fn unwritten(reads: &[Option<u32>], enforced: Option<u32>) -> Vec<Option<u32>> {
         let at = start + Duration::from_secs(second);
         let read = read.map(|most| complete_read(Limit::Bounded(Replicas(most)), at));
         let next = hysteresis.next(read, enforced);
-        // Another cluster was swept meanwhile, so the same read is passed again.
+        // Another cluster was swept, so the same read is passed again.
         assert_eq!(hysteresis.next(read, enforced), next);
         next
     });
@@ -412,7 +412,7 @@ fn backs_off_while_writes_are_undone() {
     for second in 0..3600 {
         let now = start + Duration::from_secs(second);
         if backoff.allows(now) {
-            backoff.wrote(now);
+            backoff.record_write(now);
             writes.push(second);
         }
     }
@@ -423,7 +423,7 @@ fn backs_off_while_writes_are_undone() {
     for second in [0, 100, 200] {
         let now = start + Duration::from_secs(second);
         assert!(calm.allows(now));
-        calm.wrote(now);
+        calm.record_write(now);
     }
     assert!(!calm.is_contested());
 }

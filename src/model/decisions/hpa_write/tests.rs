@@ -8,7 +8,7 @@ use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::annotation_keys::{CEILING, USER_MAX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::CapMode;
 
-/// Capped are the HPAs that ask for it.
+/// HPAs with `cap: enforce` are capped.
 static POLICY: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: CapMode::Advise,
@@ -20,7 +20,7 @@ static POLICY: ServingPolicy = ServingPolicy {
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const WITH_ZERO: (&str, &str) = ("lagwise.dev/scale-to-zero", "true");
-const MARK: (&str, &str) = (ZEROED_SINCE, "2026-01-01T00:00:00Z");
+const ZEROED: (&str, &str) = (ZEROED_SINCE, "2026-01-01T00:00:00Z");
 const ENFORCED: (&str, &str) = ("lagwise.dev/cap", "enforce");
 
 fn hpa(max: u32, annotations: &[(&str, &str)]) -> HpaFacts {
@@ -55,7 +55,7 @@ fn goals(cap: Option<CapGoal>, zero: ZeroAction) -> HpaGoals<'static> {
 }
 
 fn plan(facts: &HpaFacts, term: Option<&str>, goals: &HpaGoals<'_>) -> HpaWritePlan {
-    let is_recorded = has_zero_mark(facts);
+    let is_recorded = has_zeroed_annotation(facts);
     let observed = ObservedHpa {
         facts,
         term,
@@ -94,7 +94,7 @@ fn orders_zero_writes_to_survive_a_crash() {
         ),
         (&[WITH_ZERO], Some("7"), ZeroAction::Keep, none, None, none),
         (&[], None, ZeroAction::Keep, none, None, none),
-        // To zero: the mark, then the replicas.
+        // To zero: the annotation, then the replicas.
         (
             &[WITH_ZERO],
             Some("7"),
@@ -111,18 +111,18 @@ fn orders_zero_writes_to_survive_a_crash() {
             Some(0),
             none,
         ),
-        // Marked already: the HPA controller has set replicas once more.
+        // Annotated already: the HPA controller has set replicas once more.
         (
-            &[WITH_ZERO, MARK],
+            &[WITH_ZERO, ZEROED],
             Some("7"),
             ZeroAction::Zero,
             none,
             Some(0),
             none,
         ),
-        // From zero: the replicas, then the mark.
+        // From zero: the replicas, then the annotation.
         (
-            &[WITH_ZERO, MARK],
+            &[WITH_ZERO, ZEROED],
             Some("7"),
             ZeroAction::Wake(3),
             none,
@@ -131,18 +131,18 @@ fn orders_zero_writes_to_survive_a_crash() {
         ),
         // The term of a new leader comes first.
         (
-            &[WITH_ZERO, MARK],
+            &[WITH_ZERO, ZEROED],
             Some("6"),
             ZeroAction::Wake(3),
             patch(Some(7), None),
             Some(3),
             patch(None, Some(Remove)),
         ),
-        // Somebody else has woken it.
+        // Another writer has scaled it up.
         (
-            &[WITH_ZERO, MARK],
+            &[WITH_ZERO, ZEROED],
             Some("6"),
-            ZeroAction::Unmark,
+            ZeroAction::RemoveAnnotation,
             patch(Some(7), Some(Remove)),
             None,
             none,
@@ -167,7 +167,7 @@ fn combines_writes_into_one_patch_where_order_allows() {
     assert_eq!((found.first, found.scale), (all, Some(0)));
     assert!(found.last.is_empty());
     // Waking: the cap joins the patch that is written anyway.
-    let facts = hpa(20, &[ENFORCED, WITH_ZERO, MARK]);
+    let facts = hpa(20, &[ENFORCED, WITH_ZERO, ZEROED]);
     let found = plan(&facts, Some("7"), &goals(hold, ZeroAction::Wake(2)));
     assert!(found.first.is_empty());
     assert_eq!((found.last.cap, found.last.zeroed), (CAPPED, Some(Remove)));
@@ -205,7 +205,7 @@ fn refused_cap_does_not_block_other_writes() {
 
 #[test]
 fn last_cap_write_removes_the_term_unless_zero_needs_it() {
-    let marks = [(CEILING, "6"), (USER_MAX, "20")];
+    let annotations = [(CEILING, "6"), (USER_MAX, "20")];
     let release = goals(goal(CapTarget::Release), ZeroAction::Keep);
     for (more, term, expected) in [
         (&[][..], Some("7"), Some(Remove)),
@@ -213,15 +213,15 @@ fn last_cap_write_removes_the_term_unless_zero_needs_it() {
         (&[], None, None),
         (&[WITH_ZERO], Some("7"), None),
         (&[WITH_ZERO], Some("6"), Some(Set(7))),
-        (&[MARK], None, Some(Set(7))),
+        (&[ZEROED], None, Some(Set(7))),
     ] {
-        let facts = hpa(20, &[&marks[..], more].concat());
+        let facts = hpa(20, &[&annotations[..], more].concat());
         let first = plan(&facts, term, &release).first;
         assert!(first.cap.is_last());
         assert_eq!(first.term, expected, "{more:?} {term:?}");
     }
     // The first of the two patches only restores the number.
-    let capped = hpa(6, &marks);
+    let capped = hpa(6, &annotations);
     let first = plan(&capped, Some("6"), &release).first;
     assert_eq!((first.cap.max, first.term), (Some(20), Some(Set(7))));
 }

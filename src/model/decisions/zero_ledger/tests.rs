@@ -85,7 +85,7 @@ fn update_adds_removes_and_prunes() {
         ("h1".into(), None),
         ("h2".into(), Some(record("mail", "d9"))),
         ("h4".into(), Some(record("new", "d4"))),
-        // Removing what is not there changes nothing.
+        // Removing a record that does not exist changes nothing.
         ("h5".into(), None),
     ]);
     let update = before.plan_update(wanted, |_, record| record.hpa == "gone", usize::MAX);
@@ -119,14 +119,14 @@ fn full_ledger_refuses_new_records_and_keeps_those_it_has() {
         assert_eq!(update.changes.len(), room_for - 1);
         assert!(!update.changes.contains_key("h1"));
     }
-    // Removals are always possible, and make room.
+    // Removals are always possible, and free memory.
     let wanted = LedgerChanges::from([
         ("h1".into(), None),
         ("h2".into(), Some(record("billing", "d2"))),
     ]);
     let update = before.plan_update(wanted.clone(), |_, _| false, 2 * one);
     assert_eq!((update.changes, update.refused.len()), (wanted, 0));
-    // A record of a gone HPA makes room, too.
+    // The removal of a deleted HPA's record frees memory, too.
     let wanted = LedgerChanges::from([("h2".into(), Some(record("billing", "d2")))]);
     let update = before.plan_update(wanted, |uid, _| uid == "h1", 2 * one);
     assert!(update.refused.is_empty());
@@ -155,7 +155,7 @@ fn namespace_that_takes_all_it_can_leaves_room_for_others() {
     assert_eq!(counts, [50, 25, 12, 6]);
 }
 
-/// A ledger after some changes, and the bytes of its keys and texts if it were stored anew.
+/// A ledger after some changes, and the bytes of its keys and texts.
 fn assert_counts_bytes(ledger: &ZeroLedger, unreadable: usize) {
     let mut of_namespaces: BTreeMap<String, usize> = BTreeMap::new();
     for (uid, record) in ledger.records() {

@@ -35,7 +35,7 @@ fn snapshot(hpa: &HpaFacts, lags: Lags<'_>) -> LagSnapshot {
     fixtures::evaluated(std::slice::from_ref(hpa), observations, Scope::Partial)
 }
 
-/// What is said about the HPA with this lag.
+/// The finding about the HPA with this lag.
 fn text(hpa: &HpaFacts, lags: Lags<'_>) -> Option<String> {
     let snapshot = snapshot(hpa, lags);
     let now = fixtures::at(Duration::ZERO);
@@ -44,7 +44,7 @@ fn text(hpa: &HpaFacts, lags: Lags<'_>) -> Option<String> {
 }
 
 #[test]
-fn says_what_the_lag_is_worth_and_what_the_ceiling_is() {
+fn reports_the_replicas_for_the_lag_and_the_ceiling() {
     let g = ["group=g,topic=t"];
     let one = |max| hpa(&g, &[], max);
     let twelve = [437; 12];
@@ -105,7 +105,7 @@ fn says_what_the_lag_is_worth_and_what_the_ceiling_is() {
     }
 }
 
-/// What is reported about the HPA so many seconds after the start.
+/// The finding about the HPA at this number of seconds after the start.
 fn update(
     findings: &mut AtCeilingFindings,
     hpa: &HpaFacts,
@@ -141,7 +141,7 @@ fn is_not_reported_again_when_another_metric_becomes_an_error() {
 }
 
 #[test]
-fn is_reported_once_however_the_lag_goes_up_and_down() {
+fn is_reported_once_while_the_lag_varies() {
     let mut findings = AtCeilingFindings::default();
     let mut update = |hpa: &HpaFacts, seconds: u64, lags: &[i64]| {
         update(&mut findings, hpa, seconds, &[("g", "t", lags)])

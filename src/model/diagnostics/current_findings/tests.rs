@@ -215,7 +215,7 @@ fn described(state: GroupState) -> Arc<GroupDescription> {
     })
 }
 
-/// Whether the expiry of a group's offsets is found on each of these days, with the state of the group by then;
+/// Whether the expiry of a group's offsets is found on each of these days, with the state of the group on that day;
 /// `true` restarts the daemon before.
 fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::PartitionReading) -> Vec<bool> {
     let mut history = ClusterHistory::default();
@@ -351,7 +351,7 @@ fn with_wide_pattern(hpas: &[HpaFacts], listing: TopicListing) -> Vec<String> {
 }
 
 #[test]
-fn only_hpas_with_a_pattern_that_is_too_wide_are_told() {
+fn only_hpas_with_too_wide_a_pattern_have_the_finding() {
     let wide = hpa("wide", "group=g,hpa=wide", "100", &[("topic-regex", "t.*")]);
     let narrow = hpa(
         "narrow",

@@ -127,7 +127,7 @@ fn event_in(namespace: &str, replicas: u32) -> HpaEvent {
     }
 }
 
-/// Drains at the steady rate for so many seconds, and counts the events by namespace.
+/// Drains at the steady rate for this number of seconds, and counts the events by namespace.
 fn published_by_namespace(throttle: &mut EventThrottle, seconds: u64) -> BTreeMap<Arc<str>, usize> {
     let began = Instant::now();
     let mut published: BTreeMap<_, usize> = BTreeMap::new();
@@ -222,7 +222,7 @@ fn failure_pauses_only_its_namespace_for_a_bounded_time() {
         assert_eq!(drain(&mut throttle, now), []);
         assert_eq!(drain(&mut throttle, now + PAUSE), [event_in("full", 9)]);
     }
-    // What is remembered goes away with the events.
+    // The state is removed with the events.
     assert!(throttle.pending.is_empty() && throttle.queued == 0);
     assert!(throttle.next(began + PAUSE * 9).is_none() && throttle.paused.is_empty());
 }

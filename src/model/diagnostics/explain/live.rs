@@ -14,7 +14,7 @@ pub struct LiveHpa {
     pub spec: HpaSpec,
     /// The metrics, in the order of the spec.
     pub metrics: Vec<LiveMetric>,
-    /// What the status reveals of earlier syncs.
+    /// Facts about earlier syncs from the status.
     pub past: KnownHistory,
     pub conditions: Vec<Condition>,
     /// `spec.replicas` and `status.replicas` of the scale target, or why they cannot be read.

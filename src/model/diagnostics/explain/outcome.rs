@@ -13,7 +13,9 @@ use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
     Select, SyncCase,
 };
-use crate::model::hpa::facts::{HpaFacts, MetricTarget, has_zero_mark, is_paused, zeroed_since};
+use crate::model::hpa::facts::{
+    HpaFacts, MetricTarget, has_zeroed_annotation, is_paused, zeroed_since,
+};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
@@ -95,11 +97,11 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
         readings,
         scaled_to_zero: hpa.conditions.iter().any(is_at_zero),
     };
-    let looked = outlook(spec, &seen, &hpa.past);
+    let outlook_now = outlook(spec, &seen, &hpa.past);
     outcome.spec_replicas = Some(spec_replicas);
     outcome.status_replicas = Some(status_replicas);
     let sources = spec.metrics.iter().zip(&hpa.metrics).zip(&seen.readings);
-    outcome.proposals = looked
+    outcome.proposals = outlook_now
         .proposals
         .iter()
         .zip(sources)
@@ -112,13 +114,15 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
             because: explain_proposal(*proposal, *source, *reading, metric, &seen),
         })
         .collect();
-    outcome.metric_stage = looked.verdict.map(|verdict| explain_stage(verdict, hpa));
-    outcome.metric_stage_replicas = match looked.verdict {
+    outcome.metric_stage = outlook_now
+        .verdict
+        .map(|verdict| explain_stage(verdict, hpa));
+    outcome.metric_stage_replicas = match outlook_now.verdict {
         Some(Verdict::Wants { replicas, .. }) => Some(replicas),
         Some(Verdict::Frozen) | Some(Verdict::AtLeast { .. }) | None => None,
     };
-    outcome.next = Some((looked.replicas.low, looked.replicas.high));
-    outcome.because = explain_next(&looked, hpa);
+    outcome.next = Some((outlook_now.replicas.low, outlook_now.replicas.high));
+    outcome.because = explain_next(&outlook_now, hpa);
     outcome
 }
 
@@ -192,10 +196,10 @@ fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
 }
 
 /// Explains the range of replicas that the next sync may set.
-fn explain_next(looked: &Outlook, hpa: &LiveHpa) -> Vec<String> {
+fn explain_next(outlook_now: &Outlook, hpa: &LiveHpa) -> Vec<String> {
     let spec = &hpa.spec;
     let plain = |text: &str| vec![text.to_owned()];
-    match looked.case {
+    match outlook_now.case {
         SyncCase::Disabled => return explain_zero(&hpa.facts),
         SyncCase::AboveMax => {
             return plain("there are more replicas than maxReplicas, so it lowers them at once");
@@ -206,8 +210,8 @@ fn explain_next(looked: &Outlook, hpa: &LiveHpa) -> Vec<String> {
         SyncCase::Metrics => {}
     }
     let mut all = Vec::new();
-    let Range { low, high } = looked.replicas;
-    if let Some(Verdict::Wants { replicas, .. }) = looked.verdict {
+    let Range { low, high } = outlook_now.replicas;
+    if let Some(Verdict::Wants { replicas, .. }) = outlook_now.verdict {
         if replicas > high {
             all.push(if high == spec.max {
                 format!("maxReplicas limits it to {high}")
@@ -223,13 +227,13 @@ fn explain_next(looked: &Outlook, hpa: &LiveHpa) -> Vec<String> {
             });
         }
     }
-    all.extend(looked.open.iter().map(|open| open_text(*open, spec)));
+    all.extend(outlook_now.open.iter().map(|open| open_text(*open, spec)));
     all
 }
 
 /// Explains why the HPA does nothing at zero replicas, and who starts the workload.
 fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
-    if !has_zero_mark(hpa) {
+    if !has_zeroed_annotation(hpa) {
         return vec![describe_switched_off(hpa)];
     }
     let disabled =
@@ -238,12 +242,12 @@ fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
         Some(since) => format!("says that lagwise scaled it to zero at {since}"),
         None => "has no valid time".to_owned(),
     };
-    // Everybody who may write the HPA can set the mark.
-    let mark = format!(
+    // Everybody who may write the HPA can set the annotation.
+    let annotation = format!(
         "its annotation {ZEROED_SINCE} {says}; if the ledger of lagwise confirms it, lagwise starts it when there is lag, otherwise it reports {}",
         FindingCode::ZeroNotRecorded.code()
     );
-    vec![disabled.to_owned(), mark]
+    vec![disabled.to_owned(), annotation]
 }
 
 fn open_text(open: UnknownHistory, spec: &HpaSpec) -> String {

@@ -105,6 +105,7 @@ pub fn rule_label(rule: RateRule) -> &'static str {
         RateRule::Stalled => "stalled",
         RateRule::Keep => "keep",
         RateRule::Up => "up",
+        RateRule::Claim => "claim",
         RateRule::Ineffective => "ineffective",
         RateRule::Down => "down",
         RateRule::Probe => "probe",
@@ -122,11 +123,17 @@ fn describe_rule(rule: RateRule) -> &'static str {
         RateRule::Stalled => "there is lag and no member commits, so it keeps the last number",
         RateRule::Keep => "no rule asks for a change",
         RateRule::Up => "messages are or will be too old",
+        RateRule::Claim => {
+            "something else keeps more replicas, and the arrivals need this many of them"
+        }
         RateRule::Ineffective => "the last step up did not help, so it goes back",
         RateRule::Down => "fewer have been enough for long enough",
         RateRule::Probe => "the capacity is unknown and one step down is harmless",
     }
 }
+
+/// Before the first backlog whose duration was compared.
+const UNCALIBRATED: &str = "times to drain are not calibrated yet: no backlog of a minute or longer has come to its end while nothing else changed";
 
 fn describe_decision(rate: &RateOutcome, lines: &mut Vec<String>) {
     let decision = &*rate.decision;
@@ -160,7 +167,11 @@ fn describe_decision(rate: &RateOutcome, lines: &mut Vec<String>) {
         lines.push(describe_totals(totals));
     }
     lines.extend(decision.against_all.as_ref().map(describe_comparison));
-    lines.extend(decision.drain.as_ref().map(describe_drain));
+    match &decision.drain {
+        Some(drain) => lines.push(describe_drain(drain)),
+        None if decision.terms.is_some() => lines.push(UNCALIBRATED.to_owned()),
+        None => {}
+    }
 }
 
 fn describe_terms(terms: &RateTerms, rate: &RateOutcome, lines: &mut Vec<String>) {
@@ -237,7 +248,7 @@ fn describe_rate_hold(hold: &RateHold) -> String {
             "more arrivals or older messages end it",
         ),
         RateHoldReason::Damage => (
-            "messages were late before, because there were too few replicas",
+            "a burst made messages late, and with fewer replicas the next one would again",
             "time ends it",
         ),
         RateHoldReason::Age => (

@@ -95,7 +95,7 @@ fn findings_about_groups_follow_the_hpas_that_use_them() {
     let mut events = FindingEvents::default();
     let event = |name| finding_event(name, &mixed);
     for (hpas, expected) in [
-        // Nobody uses the group yet.
+        // No HPA uses the group yet.
         (&[("a", "other")][..], EventChanges::default()),
         (&[("a", "other"), ("b", "g")], begun(&[event("b")])),
         (&[("a", "g"), ("b", "g")], begun(&[event("a")])),

@@ -17,7 +17,7 @@ pub enum RecordedRule {
 }
 
 impl RecordedRule {
-    /// Stands for every rule that only another version knows.
+    /// Any rule that this version does not know.
     const FOREIGN: &str = "of_another_version";
 
     /// The name of the rule in JSON.

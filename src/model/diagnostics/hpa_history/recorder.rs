@@ -10,11 +10,12 @@ pub use self::handover::{HandedHpa, HistoryPart};
 use super::marker::{HistoryMarker, MarkerKind};
 use super::{HistoryPoint, HistoryResolution, HpaHistory, RecordedRule};
 use crate::model::diagnostics::attention::findings;
+use crate::model::diagnostics::earlier_readings::EarlierReadings;
 use crate::model::diagnostics::hpa_rates::{HpaRates, RateReading, rates_since};
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
-use crate::model::diagnostics::incidents::{IncidentKind, detect_incidents};
+use crate::model::diagnostics::incidents::{IncidentKind, detect_in_group};
+use crate::model::evaluation::EvaluationsAt;
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::evaluation::{Clusters, EvaluationsAt};
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::targets::Targets;
 use crate::model::units::hpa_key::HpaKey;
@@ -43,12 +44,12 @@ pub struct HistoryRecorder {
     /// Since when the process recorded without a break that handed its histories over, and when it did so last.
     handed_over: Option<(SystemTime, SystemTime)>,
     /// The readings at the last point, for rates and incidents.
-    before: Clusters,
+    before: EarlierReadings,
     /// The term of the last point.
     term: u64,
 }
 
-/// The history of an HPA, and what the next point is compared with.
+/// The history of an HPA, and the state with which the next point is compared.
 #[derive(Debug, Default)]
 struct RecordedHpa {
     history: HpaHistory,
@@ -71,7 +72,7 @@ impl HistoryRecorder {
             left_out: 0,
             since: None,
             handed_over: None,
-            before: Clusters::new(),
+            before: EarlierReadings::default(),
             term: 0,
         }
     }
@@ -85,8 +86,8 @@ impl HistoryRecorder {
     ) {
         let now = evaluations.now();
         if self.term != term {
-            // Another process led meanwhile.
-            self.before.clear();
+            // Another process has led in between.
+            self.before = EarlierReadings::default();
             self.since = self.since_handover(now.wall);
             self.term = term;
         }
@@ -110,12 +111,12 @@ impl HistoryRecorder {
             recorded.record(status, rates, of_hpa, (at, now), self.resolution);
         }
         self.since = self.since.or(Some(now.wall));
-        self.before.clone_from(evaluations.clusters());
+        self.before = EarlierReadings::new(evaluations.clusters());
     }
 
     /// Forgets everything that is compared with the next snapshot, since this process does not lead.
     pub fn pause(&mut self) {
-        self.before.clear();
+        self.before = EarlierReadings::default();
         self.since = None;
     }
 
@@ -191,15 +192,19 @@ impl HistoryRecorder {
         evaluations: EvaluationsAt<'_>,
     ) -> BTreeMap<HpaKey, BTreeSet<IncidentKind>> {
         let mut all: BTreeMap<HpaKey, BTreeSet<IncidentKind>> = BTreeMap::new();
-        for (name, after) in evaluations.clusters() {
-            let Some(before) = self.before.get(name) else {
+        let mut begun = Vec::new();
+        for (name, cluster) in evaluations.clusters() {
+            if !self.before.has_cluster(name) {
                 continue;
-            };
-            for incident in detect_incidents(name, before, after) {
-                for hpa in hpas_of_group(evaluations.targets(), &incident.cluster, &incident.group)
-                {
-                    all.entry(hpa).or_default().insert(incident.kind);
-                }
+            }
+            for (id, group) in &cluster.groups {
+                let known = self.before.group(name, id);
+                detect_in_group((name, id), known, group, &mut begun);
+            }
+        }
+        for incident in begun {
+            for hpa in hpas_of_group(evaluations.targets(), &incident.cluster, &incident.group) {
+                all.entry(hpa).or_default().insert(incident.kind);
             }
         }
         all

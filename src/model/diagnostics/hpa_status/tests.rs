@@ -65,7 +65,7 @@ fn read_statuses(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
     let now = fixtures::at(Duration::from_secs(4));
     let snapshot = snapshot.evaluated(&policy);
     let all = statuses(snapshot.at(&now), snapshot.all_findings());
-    // Asked for alone, each has the same status.
+    // Each HPA alone has the same status.
     for hpa in hpas {
         let key = HpaKey::new(&*hpa.namespace, &*hpa.name);
         let of_all = all.iter().find(|status| *status.hpa == *hpa.name);
@@ -128,7 +128,7 @@ fn status_has_lag_and_desired_replicas() {
 }
 
 #[test]
-fn status_has_the_replicas_and_since_when_the_workload_sleeps() {
+fn status_has_the_replicas_and_since_when_the_workload_is_at_zero() {
     let metrics = || vec![metric(LAG_METRIC, "group=g,topic=t", "100")];
     let since = ("zeroed-since", "2026-01-02T03:04:05Z");
     for (replicas, annotations, expected) in [

@@ -16,7 +16,7 @@ pub struct ConfigurationFacts {
     pub targets: usize,
     /// Findings about insecure settings.
     pub insecure: BTreeSet<Finding>,
-    /// Findings of `lagwise lint`; `None` if it could not look.
+    /// Findings of `lagwise lint`; `None` if it could not run.
     pub findings: Option<BTreeSet<Finding>>,
 }
 

@@ -1,5 +1,5 @@
-//! Checks of one Kafka cluster: its client, how far a connection gets, each right that lagwise uses, and what a poll
-//! costs.
+//! Checks of one Kafka cluster: its client, how far a connection gets, each right that lagwise uses, and the cost of a
+//! poll.
 
 mod permissions;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use crate::model::units::newtypes::ClusterName;
 /// From this time before its end on, a certificate is reported.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// The first version of `OffsetFetch` that asks for several groups at once (KIP-709).
+/// The first version of `OffsetFetch` for several groups in one request (KIP-709).
 const MANY_GROUPS: i16 = 8;
 
 /// Facts about one Kafka cluster.
@@ -25,15 +25,15 @@ pub struct KafkaFacts {
     pub cluster: ClusterName,
     /// The client in use, or why there can be none.
     pub client: Result<ClientFacts, String>,
-    /// The addresses of `bootstrap.servers`, each asked by itself; none with librdkafka.
+    /// The addresses of `bootstrap.servers`, each probed separately; none with librdkafka.
     pub bootstrap: Vec<BrokerProbe>,
     /// What listing all groups gave; `None` if it was not tried.
     pub listed: Option<ListedGroups>,
-    /// A sweep of the groups that lagwise is asked for; `None` without a client.
+    /// A sweep of the groups of HPAs, the configuration and the command line; `None` without a client.
     pub observation: Option<Observation>,
-    /// Whether the sweep reads a listed group, since none is asked for.
+    /// Whether the sweep reads a listed group, because no group is configured.
     pub is_sample: bool,
-    /// What a repeated sweep cost, if the client counts it.
+    /// Cost of a repeated sweep, if the client counts it.
     pub cost: Option<PollCost>,
     /// Time between two polls.
     pub interval: Duration,
@@ -48,7 +48,7 @@ pub struct ClientFacts {
     pub reasons: Vec<String>,
 }
 
-/// A broker that was asked by itself.
+/// A broker that was probed separately.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerProbe {
     pub address: String,
@@ -94,7 +94,7 @@ pub struct ListedGroups {
     pub connection: Option<ConnectionFault>,
 }
 
-/// What a sweep cost.
+/// Cost of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollCost {
     pub requests: u64,

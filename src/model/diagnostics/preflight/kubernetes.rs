@@ -38,7 +38,7 @@ pub struct HpaCounts {
     pub lagwise: usize,
 }
 
-/// The lines about a cluster that cannot be asked.
+/// The lines about a cluster that cannot be reached.
 #[must_use]
 pub fn check_unreachable(problem: PreflightProblem, reason: &str) -> CheckLine {
     CheckLine::problem(SECTION, "version", problem, reason)
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_that_cannot_be_asked_is_one_line() {
+    fn an_unreachable_cluster_is_one_line() {
         for (problem, code) in [
             (PreflightProblem::KubernetesNoClient, "kubernetes_no_client"),
             (

@@ -11,7 +11,7 @@ pub struct RegisteredApi {
     /// Namespace and name of the Service that serves it.
     pub namespace: String,
     pub service: String,
-    /// `None` while the API server has not looked.
+    /// `None` while the API server has not checked it.
     pub availability: Option<Availability>,
 }
 
@@ -32,7 +32,7 @@ pub struct RegistrationFacts {
     /// Service of lagwise, and its namespace where that is known.
     pub service: String,
     pub namespace: Option<String>,
-    /// What is registered, or why that could not be read.
+    /// The registration, or why it could not be read.
     pub registered: Result<Option<RegisteredApi>, String>,
     /// The answer to a request for the API through the API server.
     pub answer: Result<(), String>,
@@ -154,8 +154,8 @@ fn answered(facts: &RegistrationFacts) -> CheckLine {
     }
 }
 
-/// The cause, by what the aggregator of the API server writes
-/// (kube-aggregator `pkg/controllers/status/remote/remote_available_controller.go`).
+/// The cause, derived from the message of the API server's aggregator (kube-aggregator
+/// `pkg/controllers/status/remote/remote_available_controller.go`).
 fn cause(unavailable: &Availability) -> PreflightProblem {
     let message = unavailable.message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn another_owner_is_right_for_who_leaves_the_slot() {
+    fn another_owner_of_the_registration_is_allowed_if_lagwise_does_not_use_it() {
         let left = RegistrationFacts {
             leaves_slot: true,
             registered: Ok(Some(registered(
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_slot_is_right_before_the_installation_only() {
+    fn a_missing_registration_is_allowed_before_the_installation_only() {
         let free = |is_before_install| RegistrationFacts {
             is_before_install,
             registered: Ok(None),

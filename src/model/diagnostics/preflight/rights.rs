@@ -1,5 +1,6 @@
 //! The rights in Kubernetes that a configuration needs. The chart grants exactly these, which the end-to-end tests
-//! `chart::installed_it_scales_and_leaves_nothing_behind` and `chart::the_rights_of_each_mode_are_those_in_use` check.
+//! `chart::an_installed_chart_scales_and_is_removed_completely` and
+//! `chart::the_rights_of_each_mode_are_those_in_use` check.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,7 +34,7 @@ impl fmt::Display for AccessRight {
     }
 }
 
-/// What the daemon reads and writes in Kubernetes, by its configuration.
+/// Scope of the daemon's access to Kubernetes, by its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonScope {
     /// The namespace of lagwise.
@@ -176,7 +177,7 @@ pub fn install_rights(scope: &DaemonScope) -> BTreeSet<AccessRight> {
     for resource in ["clusterroles", "clusterrolebindings"] {
         rights.add(rbac, resource, &["create"], &None);
     }
-    // Where namespaces are listed, each has a Role of its own.
+    // Where namespaces are listed, each has a separate Role.
     let modes = [&scope.enforced, &scope.zeroed].into_iter().flatten();
     for namespace in modes.flatten().chain(&scope.watched) {
         for resource in ["roles", "rolebindings"] {
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn installing_takes_rights_of_an_administrator() {
+    fn installing_needs_rights_of_an_administrator() {
         let enforces = DaemonScope {
             enforced: Some(Vec::new()),
             ..scope()

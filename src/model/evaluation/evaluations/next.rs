@@ -1,4 +1,4 @@
-//! Makes the evaluations of the next snapshot: only of what was read again or is asked for differently.
+//! Makes the evaluations of the next snapshot. Only targets with new readings or changed settings are evaluated.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation, is_few, with_outcome};
+use super::{
+    ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation, is_few, known_outcome, with_outcome,
+};
 use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation, find_group};
 use crate::model::evaluation::metric_evaluation::MetricEvaluation;
-use crate::model::evaluation::policy_outcome::find_outcome;
 use crate::model::evaluation::series_match::covers;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot};
 use crate::model::targets::lookup::{GroupQuery, ResolvedQuery, resolve};
@@ -29,12 +30,9 @@ impl Evaluations {
         queries: impl Iterator<Item = &'q AdHocQuery> + Clone,
     ) -> Arc<Self> {
         let same_targets = Arc::ptr_eq(&self.targets, targets);
+        let mut pairs = self.clusters.iter().zip(clusters);
         let same_clusters = self.clusters.len() == clusters.len()
-            && self
-                .clusters
-                .iter()
-                .zip(clusters)
-                .all(|(before, now)| before.0 == now.0 && Arc::ptr_eq(before.1, now.1));
+            && pairs.all(|(before, now)| before.0 == now.0 && Arc::ptr_eq(before.1, now.1));
         if same_targets && same_clusters && self.ad_hoc.keys().eq(queries.clone()) {
             return Arc::clone(self);
         }
@@ -186,7 +184,8 @@ impl Evaluator<'_> {
             let group = self.group(&query, target, before.map(|before| &before.group));
             let known = before.map(|before| &before.metric);
             let metric = self.metric(&query, known, std::slice::from_ref(&group));
-            let outcome = find_outcome(&self.before.outcomes, [&**target].into_iter());
+            let targets = [&**target].into_iter();
+            let outcome = known_outcome(&self.before.outcomes, known, targets);
             let metric = with_outcome(metric, outcome);
             return Arc::new([EvaluatedTarget {
                 target: Arc::clone(target),
@@ -212,8 +211,9 @@ impl Evaluator<'_> {
                 .collect();
             let groups: Vec<_> = same.iter().map(|(.., group)| Arc::clone(group)).collect();
             let metric = self.metric(&query, known, &groups);
-            let asked = same.iter().map(|(_, target, _)| &***target);
-            let metric = with_outcome(metric, find_outcome(&self.before.outcomes, asked));
+            let targets = same.iter().map(|(_, target, _)| &***target);
+            let outcome = known_outcome(&self.before.outcomes, known, targets);
+            let metric = with_outcome(metric, outcome);
             for (index, target, group) in same {
                 if let Some(entry) = all.get_mut(index) {
                     *entry = Some(EvaluatedTarget {
@@ -236,17 +236,17 @@ impl Evaluator<'_> {
         before: Option<&Arc<GroupEvaluation>>,
     ) -> Arc<GroupEvaluation> {
         let name = &target.key.cluster;
-        let asked = match before {
+        let group_query = match before {
             Some(before) if self.is_same_cluster(name) => return Arc::clone(before),
             Some(before) => Arc::clone(&before.query),
             None => Arc::new(GroupQuery::from(target)),
         };
         let read_again = before
             .and_then(|before| self.read_again.get(&Arc::as_ptr(before.group.as_ref()?)))
-            .filter(|group| covers(group, &asked.key));
+            .filter(|group| covers(group, &group_query.key));
         let found = match self.clusters.get(name).zip(read_again) {
             Some((cluster, group)) => Some((&**cluster, group)),
-            None => find_group(self.clusters, &asked.key),
+            None => find_group(self.clusters, &group_query.key),
         };
         match before {
             Some(before) if before.is_of(found) && self.has_same_connection(name) => {
@@ -256,7 +256,10 @@ impl Evaluator<'_> {
                 let before = before.map(|before| &**before);
                 let selector = query.selector;
                 Arc::new(GroupEvaluation::from_reading(
-                    selector, asked, found, before,
+                    selector,
+                    group_query,
+                    found,
+                    before,
                 ))
             }
         }
@@ -268,7 +271,7 @@ impl Evaluator<'_> {
         before: Option<&Arc<MetricEvaluation>>,
         groups: &[Arc<GroupEvaluation>],
     ) -> Arc<MetricEvaluation> {
-        // A group that was evaluated just now is another one if it was read again.
+        // If a group was read again, it was evaluated just now, and the new evaluation replaces the old one.
         let is_current = |group: &Arc<GroupEvaluation>| {
             let mut evaluated = groups.iter();
             let evaluated = evaluated.find(|other| Arc::ptr_eq(&other.query, &group.query));
@@ -293,12 +296,17 @@ impl Evaluator<'_> {
             let known = known.unwrap_or_default().iter();
             known.filter(|group| is_current(group))
         };
-        let group = |asked: &Arc<GroupQuery>| {
-            let is_of = |group: &&Arc<GroupEvaluation>| Arc::ptr_eq(&group.query.key, &asked.key);
+        let group = |group_query: &Arc<GroupQuery>| {
+            let is_of =
+                |group: &&Arc<GroupEvaluation>| Arc::ptr_eq(&group.query.key, &group_query.key);
             let found = groups.iter().find(is_of).or_else(|| known().find(is_of));
             found.cloned().unwrap_or_else(|| {
-                let asked = Arc::clone(asked);
-                Arc::new(GroupEvaluation::new(query.selector, asked, self.clusters))
+                let group_query = Arc::clone(group_query);
+                Arc::new(GroupEvaluation::new(
+                    query.selector,
+                    group_query,
+                    self.clusters,
+                ))
             })
         };
         let groups: SmallVec<_> = resolved.groups.iter().map(group).collect();
@@ -377,9 +385,9 @@ fn with_shared_groups(
     mut resolved: ResolvedQuery,
     evaluated: &[Arc<GroupEvaluation>],
 ) -> ResolvedQuery {
-    for asked in &mut resolved.groups {
-        if let Some(group) = evaluated.iter().find(|group| group.query == *asked) {
-            *asked = Arc::clone(&group.query);
+    for group_query in &mut resolved.groups {
+        if let Some(group) = evaluated.iter().find(|group| group.query == *group_query) {
+            *group_query = Arc::clone(&group.query);
         }
     }
     resolved

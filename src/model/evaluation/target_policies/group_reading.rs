@@ -1,4 +1,4 @@
-//! Turns what a sweep read of a group into the input of the rate policy.
+//! Converts a reading of a group to the input of the rate policy.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,6 +20,8 @@ pub(super) struct ReadingBounds {
     pub(super) ceiling: u32,
     pub(super) fewest: u32,
     pub(super) most: u32,
+    /// The most without a hold.
+    pub(super) all: u32,
     /// Members in each replica.
     pub(super) threads: NonZeroU32,
 }
@@ -32,8 +34,8 @@ impl ReadingBounds {
     }
 }
 
-/// Nobody owns the partition.
-const NOBODY: u32 = u32::MAX;
+/// The partition has no owner.
+const NO_OWNER: u32 = u32::MAX;
 
 /// Owners of the partitions, as of the last description. Descriptions are cached, so the same one comes with many sweeps.
 #[derive(Debug, Default)]
@@ -92,8 +94,8 @@ pub(super) fn is_stable(description: &GroupDescription) -> bool {
     description.state == GroupState::Stable
 }
 
-/// Fills `partitions` with what was read of them, in the order of the topics. Partitions whose offsets are unknown in the
-/// last reading are unknown. `before` is the layout of the reading before.
+/// Fills `partitions` with their readings, in the order of the topics. Partitions whose offsets are unknown in the last
+/// reading are unknown. `before` is the layout of the reading before.
 pub(super) fn read_partitions(
     group: &GroupEvaluation,
     description: &Arc<GroupDescription>,
@@ -177,7 +179,7 @@ impl PartitionOwners {
             self.find(group, description, layout.count);
         }
         for (partition, owner) in partitions.iter_mut().zip(&self.owners) {
-            partition.owner = Some(*owner).filter(|owner| *owner != NOBODY);
+            partition.owner = Some(*owner).filter(|owner| *owner != NO_OWNER);
         }
     }
 
@@ -203,7 +205,7 @@ impl PartitionOwners {
             base = base.saturating_add(counted);
         }
         self.owners.clear();
-        self.owners.resize(count, NOBODY);
+        self.owners.resize(count, NO_OWNER);
         for member in &description.members {
             let owner = member_number(&member.id);
             for (topic, assigned) in &member.assigned {
@@ -240,5 +242,5 @@ fn member_number(id: &str) -> u32 {
     let low = hasher.finish() & u64::from(u32::MAX);
     u32::try_from(low)
         .unwrap_or(0)
-        .min(NOBODY.saturating_sub(1))
+        .min(NO_OWNER.saturating_sub(1))
 }

@@ -23,8 +23,9 @@ pub(super) struct ObservedTarget<'a> {
 }
 
 impl ObservedTarget<'_> {
-    /// Whether the policies of the namespace would have estimates of more partitions than the group has. Only one metric of
-    /// all that ask for a group is charged for its partitions, so that many others could take any amount of memory.
+    /// Whether the policies of the namespace would have estimates of more partitions than the group has. Only one of
+    /// the metrics of a group is charged for its partitions, so without this limit many others could take any amount of
+    /// memory.
     fn is_crowded(&self) -> bool {
         if self.others == 0 {
             return false;
@@ -81,7 +82,8 @@ impl ObservedTarget<'_> {
         let ceiling = self.evaluation.group.measure.as_ref().ok()?.ceiling;
         let threads = ceiling.threads;
         let facts = self.facts()?;
-        let mut most = ceiling.replicas.cut(facts.max_replicas);
+        let all = ceiling.replicas.cut(facts.max_replicas);
+        let mut most = all;
         let mut fewest = min_replicas(facts).max(1);
         if let Some(held) = held {
             most = most.min(held.bound(u32::MAX).max(1));
@@ -91,6 +93,7 @@ impl ObservedTarget<'_> {
             ceiling: ceiling.useful.limit.bounded()?,
             fewest: fewest.saturating_mul(threads.get()),
             most: most.saturating_mul(threads.get()),
+            all: all.saturating_mul(threads.get()),
             threads,
         })
     }

@@ -20,8 +20,8 @@ use crate::model::policy::settings::RatePolicySettings;
 use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::units::newtypes::Moment;
 
-/// Seconds without an observation, for example because of a restart, within which the last number is served on. Later the
-/// policy follows the replicas that there are until it has observed the group again.
+/// Seconds without an observation, for example because of a restart, within which the last number stays valid. After a
+/// longer time, the policy follows the current replicas until it has observed the group again.
 const RESUMED_WITHIN: f64 = 600.0;
 /// Seconds after a change in which the members are read in every sweep.
 const CHANGING_FOR: f64 = 120.0;
@@ -51,7 +51,7 @@ struct PresentMembers {
 #[derive(Debug)]
 pub(super) struct RateState {
     pub(super) policy: RatePolicy,
-    /// Whether the group was observed for long enough, so that the policy has a number of its own.
+    /// Whether the group was observed for long enough for the policy to have a number.
     pub(super) is_ready: bool,
     layout: Option<PartitionLayout>,
     owners: PartitionOwners,
@@ -89,7 +89,7 @@ impl RateState {
         }
     }
 
-    /// What an earlier process has saved; `None` if it cannot be used.
+    /// State that an earlier process has saved; `None` if it cannot be used.
     pub(super) fn restored(known: &SavedPolicy, saved: f64, now: f64) -> Option<Box<Self>> {
         let learned = LearnedPolicy::restore(known.learned.as_ref()?, saved, now)?;
         let is_ready = known.is_ready && learned.output.is_some() && now - saved < RESUMED_WITHIN;
@@ -116,7 +116,7 @@ impl RateState {
         self.layout.map_or(0, |layout| layout.count)
     }
 
-    /// Frees what is kept of each partition, while the group is not observed. What was learned stays.
+    /// Frees the estimates of each partition while the group is not observed. The learned state stays.
     pub(super) fn release_estimates(&mut self) {
         if self.layout.take().is_some() {
             self.restart_policy();
@@ -128,7 +128,7 @@ impl RateState {
         self.policy = RatePolicy::new(RatePolicySettings::default(), *self.policy.learned());
     }
 
-    /// Observes what a sweep read. Returns what the policy says; `None` until it has observed enough.
+    /// Observes the reading of a sweep. Returns the result of the policy; `None` until it has observed enough.
     pub(super) fn observe(
         &mut self,
         observed: &ObservedTarget<'_>,
@@ -178,6 +178,7 @@ impl RateState {
             partitions: &buffers.partitions,
             ceiling: bounds.ceiling,
             bounds: (bounds.fewest, bounds.most),
+            all: bounds.all,
             is_stable: is_stable(description),
             members,
             status_replicas: pods,
@@ -277,13 +278,14 @@ impl RateState {
         }
     }
 
-    /// Whether what an earlier process saved is older than its last step up.
+    /// Whether the state of an earlier process was saved before its last step up.
     fn is_outdated(&self, present: PresentMembers, is_applied: bool) -> bool {
         let most = present.members.max(present.pods);
         self.observed.is_none() && is_applied && self.policy.learned().output < Some(most)
     }
 
-    /// Goes on from the members that there are, with those whose pods are starting: fewer would stop these pods again.
+    /// Continues from the current members and those whose pods are starting: fewer replicas would stop these pods
+    /// again.
     fn follow(
         &mut self,
         present: PresentMembers,

@@ -1,4 +1,4 @@
-//! Takes up policies and holds between two sweeps: after a restart, and after an edit of an HPA.
+//! Resumes policies and holds between two sweeps: after a restart, and after an edit of an HPA.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::model::evaluation::policy_outcome::policy_key;
 use crate::model::units::newtypes::Moment;
 
 impl TargetPolicies {
-    /// Takes up the policies and holds of targets that are new or edited, or of which an earlier process has saved
-    /// something, as soon as their groups are read. The next whole sweep may be some time away, and lag alone would move the
-    /// replicas until then. It observes no rates: that is left to whole sweeps.
+    /// Resumes the policies and holds of targets that are new or edited, or of which an earlier process has saved
+    /// state, as soon as their groups are read. The next whole sweep may be some time away, and lag alone would change
+    /// the replicas until then. Rates are observed only in whole sweeps.
     ///
-    /// Costs as much as what has changed since the last call.
+    /// The cost depends on what has changed since the last call.
     pub fn resume(&mut self, evaluations: &Arc<Evaluations>, now: &Moment) -> Arc<Evaluations> {
         let default = evaluations.policy().scaling;
         let seconds = self.seconds(now);
@@ -48,15 +48,15 @@ impl TargetPolicies {
             let (outcome, _) = self.observe(&key, &observed, time);
             let before = self.outcomes.get(&key);
             let is_same = |outcome: &Arc<_>| before.is_some_and(|b| Arc::ptr_eq(b, outcome));
-            if let Some(outcome) = outcome.filter(|outcome| !is_same(outcome)) {
+            if !is_same(&outcome) {
                 self.outcomes.insert(key, outcome);
             }
         }
         evaluations.with_outcomes(&self.outcomes)
     }
 
-    /// Finds the targets that changed since the last call, and gives them their states. Outcomes of metrics that have neither
-    /// policy nor hold any more end.
+    /// Finds the targets that changed since the last call, and gives them their states. Removes outcomes of metrics
+    /// that no longer have a policy or hold.
     fn find_changes(&mut self, evaluations: &Evaluations, now: f64) {
         let default = evaluations.policy().scaling;
         let targets = evaluations.targets();

@@ -7,7 +7,7 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
 use crate::model::units::persistent_map::PersistentMap;
 
-/// For how long what an earlier process saved about a target is kept while the target is not observed, in seconds.
+/// For how long the saved state of a target is kept while the target is not observed, in seconds.
 const KEEP_UNUSED: f64 = 7.0 * 24.0 * 3600.0;
 
 fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
@@ -28,7 +28,7 @@ fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
     }
 }
 
-/// What an earlier process has saved, until its target is observed.
+/// State that an earlier process has saved, until its target is observed.
 #[derive(Clone, Debug)]
 pub(super) struct RestoredPolicy {
     pub(super) cluster: ClusterName,
@@ -38,7 +38,7 @@ pub(super) struct RestoredPolicy {
 }
 
 impl TargetPolicies {
-    /// What has to survive a restart, of the targets on a cluster.
+    /// State that has to survive a restart, of the targets on a cluster.
     pub fn export(&mut self, cluster: &ClusterName, now: &Moment) -> Vec<SavedPolicy> {
         self.is_unsaved = false;
         let now = self.seconds(now);
@@ -59,8 +59,8 @@ impl TargetPolicies {
         all
     }
 
-    /// Takes in what an earlier process saved, at `saved` in seconds since 1970. Policies that have a number of their own
-    /// already, because the storage answered late, keep it.
+    /// Adds the policies that an earlier process saved, at `saved` in seconds since 1970. Policies that already have a
+    /// number, because the storage answered late, keep it.
     pub fn import(&mut self, cluster: &ClusterName, policies: &[SavedPolicy], saved: u32) {
         for policy in policies {
             let hpa = HpaKey::new(policy.namespace.as_str(), policy.hpa.as_str());

@@ -21,6 +21,8 @@ pub(super) struct TargetState {
     pub(super) index: usize,
     pub(super) rate: Option<Box<RateState>>,
     pub(super) held: Option<HeldReplicas>,
+    /// The last sweep that found the target.
+    pub(super) seen_in: u64,
 }
 
 impl TargetState {
@@ -37,6 +39,7 @@ impl TargetState {
             }),
             group,
             index: target.index,
+            seen_in: 0,
         }
     }
 
@@ -52,7 +55,8 @@ impl TargetState {
         }
     }
 
-    /// Begins anew if the HPA now asks for another group, about which the rates of the one before say nothing. The hold stays.
+    /// Starts over if the HPA now uses another group, because the rates of the former group do not apply to it. The
+    /// hold stays.
     pub(super) fn follow_target(&mut self, target: &Target) {
         self.index = target.index;
         if self.group.0 != target.key.cluster || self.group.1 != target.key.group {
@@ -71,7 +75,7 @@ impl TargetState {
         let policy = observed.policy;
         let hold = observed.target.settings.hold;
         let hold = hold.filter(|hold| hold.is_active(time.wall.wall));
-        // A hold that replaces another one, perhaps with a later end, goes on with its number.
+        // A hold that replaces another one, perhaps with a later end, keeps its number.
         let held = self.held.filter(|held| held.hold.is_active(time.wall.wall));
         self.held = held
             .zip(hold)
@@ -86,7 +90,9 @@ impl TargetState {
             self.rate = None;
         } else {
             let decided = match observed.check() {
-                Err(reason) => self.keep_undescribed(observed, time).ok_or(reason),
+                Err(reason) => self
+                    .last_outcome_while_undescribed(observed, time)
+                    .ok_or(reason),
                 Ok(()) => {
                     let before = before.and_then(|before| before.rate.as_ref());
                     let decided = self.decide(observed, before, time, buffers);
@@ -137,7 +143,7 @@ impl TargetState {
 
     /// The last number of a policy that cannot decide, if that is only because the members of the group are not described
     /// yet. Lag would move the replicas until they are.
-    fn keep_undescribed(
+    fn last_outcome_while_undescribed(
         &mut self,
         observed: &ObservedTarget<'_>,
         time: SweepTime,
@@ -152,7 +158,7 @@ impl TargetState {
         rate.keep(observed, bounds, time.now)
     }
 
-    /// Moves the number that a hold keeps as far as it lets it move.
+    /// Changes the number that a hold keeps, in the direction that the hold allows.
     fn hold(
         &mut self,
         hold: ReplicaHold,
@@ -164,11 +170,11 @@ impl TargetState {
         let rate = outcome.served_rate().map(|rate| rate.replicas);
         let served = by_lag.map(|by_lag| rate.unwrap_or(by_lag));
         let running = observed.running_replicas();
-        // No lag for the moment, or unknown lag, is no reason to begin with no replicas.
+        // The hold does not begin with zero replicas only because there is no lag at the moment, or the lag is unknown.
         let begins = match served {
             Some(1..) => served,
             Some(0) => running.or(served),
-            // Its target is no lag per replica.
+            // The metric has no lag per replica.
             None if measure.is_some() => None,
             None => running,
         };
@@ -177,7 +183,7 @@ impl TargetState {
             hold,
             replicas: begins,
         });
-        // Unknown lag moves nothing.
+        // Unknown lag changes nothing.
         let moved = served.map_or(held, |served| held.after(served, running));
         self.held = Some(moved);
         outcome.hold = self.held;

@@ -1,4 +1,4 @@
-//! What policies and holds come to over sweeps of a group.
+//! Outcomes of policies and holds over sweeps of a group.
 
 mod between_sweeps;
 mod holds;
@@ -96,7 +96,7 @@ impl GroupSequence {
         self.evaluations = self.evaluations.next(&clusters, targets, [].iter());
     }
 
-    /// Takes in HPAs as the poller does, between two sweeps.
+    /// Applies HPAs as the poller does, between two sweeps.
     fn edit_hpas(&mut self, hpas: &[HpaFacts]) {
         let now = fixtures::at(Duration::from_secs(self.now));
         self.evaluations = self.policies.resume(&self.evaluations, &now);
@@ -243,7 +243,7 @@ fn no_lag_for_a_moment_does_not_lower_the_rate_before_zero() {
 }
 
 #[test]
-fn what_was_learned_of_a_group_says_nothing_about_another_one() {
+fn learned_state_of_a_group_is_not_used_for_another() {
     let facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
     let mut group = GroupSequence::new(facts.clone());
     assert_eq!(group.run(120), (4, ValueRule::Rate));
@@ -279,7 +279,7 @@ fn a_group_scales_up_in_one_step_and_down_later() {
 }
 
 #[test]
-fn recommend_serves_lag_and_adds_up_what_rate_would_have_come_to() {
+fn recommend_serves_lag_and_sums_the_replicas_of_rate() {
     let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "recommend")]));
     group.run(300);
     // While the capacity of a member is unknown, fewer members are not recommended.
@@ -390,7 +390,7 @@ fn estimates_take_at_most_200_bytes_for_each_partition_and_nothing_without_polic
     group.run(1800);
     let state = group.policies.states.values().next().unwrap();
     let bytes = state.rate.as_ref().unwrap().memory_bytes();
-    // A constant part beside what each partition takes: judged for a group of 24 partitions.
+    // A constant part in addition to the memory of each partition, measured for a group of 24 partitions.
     assert!(bytes <= 200 * 24, "{bytes}");
     let mut without = GroupSequence::new(hpa(DESIRED_METRIC, &[]));
     without.run(60);

@@ -9,7 +9,7 @@ use crate::model::targets::Targets;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 
-/// An HPA that asks for the replicas wanted, and one of the same settings that divides lag itself.
+/// An HPA with the metric of desired replicas, and one with the same settings that divides lag itself.
 fn both(annotations: &[(&str, &str)], per: &str) -> [HpaFacts; 2] {
     let lag = MetricTarget::AverageValue(Milli::parse(per).unwrap());
     let mut desired = hpa("desired", "group=g", MetricTarget::AverageValue(Milli::ONE));
@@ -152,7 +152,7 @@ fn an_observed_cap_carries_the_hpa_over_its_tolerance() {
 }
 
 proptest! {
-    /// Whichever of the two an HPA asks for, it proposes the same.
+    /// With either metric, an HPA proposes the same replicas.
     #[test]
     fn desired_replicas_equal_what_the_hpa_computes_from_lag(
         lag in 0i64..1_000_000, partitions in 1usize..60, per in 1u64..100_000, even: bool, threads in 1u32..5,

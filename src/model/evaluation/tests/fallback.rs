@@ -1,10 +1,10 @@
-//! What is served after lag has been unknown for long.
+//! The value that is served after lag has been unknown for long.
 
 use super::*;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::settings::cap_mode::CapMode;
 
-/// A group that was last read completely at 0 and not since.
+/// A group whose last complete reading is at time 0.
 fn out_of_reach(annotations: &[(&str, &str)]) -> LagSnapshot {
     let mut down = observation(5, &[]);
     down.groups[0].committed = Err(Fault::Unreachable);
@@ -42,11 +42,11 @@ fn the_fallback_is_served_once_lag_has_been_unknown_for_long() {
     let snapshot = snapshot.evaluated(&POLICY);
     let now = at(120);
     let metrics = snapshot.at(&now).hpa_metrics();
-    let looking = FindingOptions {
+    let options = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
     };
-    let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], looking);
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], options);
     let found: Vec<_> = found.iter().map(|f| (f.code, &f.subject)).collect();
     let subject = HpaKey::new("shop", "h").into();
     assert_eq!(found, [(FindingCode::FallbackServed, &subject)]);

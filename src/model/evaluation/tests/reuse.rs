@@ -1,4 +1,4 @@
-//! What is evaluated again from one snapshot to the next, and what is not.
+//! Which evaluations are made again from one snapshot to the next.
 
 use proptest::prelude::*;
 
@@ -89,7 +89,7 @@ fn a_group_that_was_read_again_is_evaluated_again() {
     sequence.next();
     sequence.read(5, "b", None);
     assert_eq!(sequence.next(), 1);
-    // Nobody wants this one.
+    // No target uses this group.
     sequence.read(5, "c", None);
     assert_eq!(sequence.next(), 0);
 }
@@ -176,7 +176,7 @@ fn an_ad_hoc_query_is_evaluated_with_every_snapshot_while_it_is_kept() {
         let value = EvaluationsAt::new(&sequence.evaluations, &idle, &now).answer(&query);
         value.unwrap().lag
     };
-    // Asked for the first time it is evaluated at once, and forgotten.
+    // The first request of a query evaluates it, without keeping the evaluation.
     let evaluated = sequence.evaluations.metrics_evaluated();
     assert_eq!(answer(&sequence), Some(Lag(5)));
     assert_eq!(sequence.evaluations.metrics_evaluated() - evaluated, 1);

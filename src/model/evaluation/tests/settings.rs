@@ -1,4 +1,4 @@
-//! What annotations, members and the configuration change in an answer.
+//! Effects of annotations, members and the configuration on the value.
 
 use super::*;
 use crate::model::hpa::facts::HpaFacts;

@@ -24,12 +24,12 @@ fn without_named_topics_those_that_members_read_count() {
             .lag,
         Some(Lag(5))
     );
-    // What they read is remembered while there is none.
+    // The subscription is remembered while the group has no members.
     let empty = sweep_of(described(None, &[]), &read);
     let after = snapshot_of(vec![working.clone(), empty.clone()]);
     assert_eq!(ask(&after, "group=g").unwrap().lag, Some(Lag(5)));
-    // A rebalance during which the broker does not report subscriptions changes nothing, nor does an empty group
-    // after one.
+    // A rebalance during which the broker does not report subscriptions changes nothing, and neither does an empty
+    // group after that.
     let mut silent = (*described(None, &[&[]])).clone();
     silent.state = GroupState::Rebalancing;
     let rebalancing = sweep_of(Arc::new(silent), &read);
@@ -140,7 +140,7 @@ fn without_members_topics_of_the_cluster_that_match_the_pattern_count() {
         let unknown = listing("orders-.*", Err(unknown));
         assert_eq!(lag(Some(unknown)).unwrap().lag, Some(Lag(0)));
     }
-    // What is listed for another pattern does not count, nor does it stand for what is not.
+    // The listing of another pattern does not count, and does not replace a missing one.
     let mut other = listing("orders-n.*", Ok(&["orders-new"]));
     for pattern in [None, TopicPattern::parse("orders-.*").ok()] {
         if let Some(pattern) = pattern {

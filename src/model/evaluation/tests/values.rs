@@ -1,4 +1,4 @@
-//! What is served, by the rows of the table of lag and ceilings, and what the HPA makes of it.
+//! The values that are served for combinations of lag and ceiling, and the replicas that the HPA derives from them.
 
 use super::*;
 use crate::model::hpa::facts::{MetricTarget, RunningReplicas};
@@ -198,7 +198,7 @@ fn of_several_groups_one_that_never_ran_does_not_hold_back_the_others() {
 }
 
 #[test]
-fn an_unseen_group_has_the_nearest_name_that_the_namespace_may_ask_for() {
+fn the_suggestion_for_an_unseen_group_is_one_that_the_namespace_may_use() {
     let grant = |groups: &str| Grant {
         groups: vec![Glob::new(groups)],
         ..Grant::default()
@@ -365,7 +365,7 @@ fn row_another_metric_of_the_hpa_is_left_to_enforcement() {
 }
 
 proptest! {
-    /// The HPA's own formula on what is served, from every number of replicas there may be.
+    /// The HPA's own formula for the served value, from every possible number of replicas.
     #[test]
     fn the_hpa_never_proposes_more_than_the_ceiling(
         lags in proptest::collection::vec(proptest::collection::vec(0i64..=i64::MAX, 1..20), 1..4),
@@ -402,7 +402,7 @@ proptest! {
         prop_assert!(u64::from(ceiling) <= all);
         let has_finding = !find_tolerance_against_ceiling(&facts, Replicas(ceiling)).is_empty();
         for now in 0..=u64::from(max) {
-            // Both tolerances 0: at most the ceiling, wherever it stands.
+            // With both tolerances 0: at most the ceiling, from any number of replicas.
             let exact = hpa_proposes(answer.value, target, now, 0.0);
             prop_assert!(exact <= u64::from(ceiling), "{} from {}", exact, now);
             // With the default tolerance the HPA may stay above the ceiling, and then there is a finding.

@@ -50,7 +50,7 @@ impl Range {
     }
 }
 
-/// What the status of an HPA reveals about earlier syncs.
+/// Facts about earlier syncs from the status of an HPA.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KnownHistory {
     /// Time since it last changed the replicas; `None` if it never did.
@@ -64,7 +64,7 @@ pub struct KnownHistory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownHistory {
-    /// Metrics that are unknown here may ask for more or fail.
+    /// Metrics that are unknown here may propose more replicas or fail.
     OtherMetrics,
     /// The lowest recommendation of the scale-up window is unknown.
     LowestRecommendation,

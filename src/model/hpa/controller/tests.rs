@@ -206,12 +206,12 @@ fn replica_limits_apply_before_metrics() {
             Recommendations::default().sync(&spec, &seen(replicas, &[units(900)]), Duration::ZERO);
         let found = (sync.case, sync.replicas.unwrap(), sync.limited);
         assert_eq!(found, expected);
-        let looked = outlook(
+        let outlook_at = outlook(
             &spec,
             &seen(replicas, &[units(900)]),
             &KnownHistory::default(),
         );
-        assert_eq!(looked.replicas, Range::exactly(expected.1));
+        assert_eq!(outlook_at.replicas, Range::exactly(expected.1));
     }
 }
 
@@ -228,7 +228,7 @@ fn wakes_only_workloads_it_scaled_to_zero() {
             .replicas
     };
     assert_eq!(woken(&zero), Some(3));
-    // minReplicas was raised meanwhile.
+    // minReplicas was raised.
     assert_eq!(woken(&HpaSpec { min: 4, ..spec() }), Some(4));
     // Metrics of pods have no value without pods.
     let of_pods = HpaSpec {
@@ -238,20 +238,25 @@ fn wakes_only_workloads_it_scaled_to_zero() {
     assert_eq!(case(&of_pods, &own), SyncCase::Disabled);
 }
 
-fn looked(spec: &HpaSpec, replicas: u32, reading: MetricReading, past: KnownHistory) -> Outlook {
+fn outlook_at(
+    spec: &HpaSpec,
+    replicas: u32,
+    reading: MetricReading,
+    past: KnownHistory,
+) -> Outlook {
     outlook(spec, &seen(replicas, &[reading]), &past)
 }
 
 #[test]
-fn reports_what_memory_leaves_open() {
+fn reports_a_range_where_the_history_is_unknown() {
     let range = |low, high| Range { low, high };
     let recent = KnownHistory {
         since_scaled: Some(Duration::from_secs(3)),
         highest: None,
     };
     let open = |open: &[UnknownHistory]| open.iter().copied().collect::<BTreeSet<_>>();
-    // Without behavior: up to what was wanted lately, as far as one sync may go.
-    let down = looked(&spec(), 6, units(200), recent);
+    // Without behavior: up to the recent proposal, within the limit of one sync.
+    let down = outlook_at(&spec(), 6, units(200), recent);
     assert_eq!(down.replicas, range(2, 12));
     assert_eq!(down.open, open(&[UnknownHistory::HighestRecommendation]));
     let settled = KnownHistory {
@@ -259,35 +264,35 @@ fn reports_what_memory_leaves_open() {
         ..recent
     };
     assert_eq!(
-        looked(&spec(), 6, units(200), settled).replicas,
+        outlook_at(&spec(), 6, units(200), settled).replicas,
         range(2, 6)
     );
     assert_eq!(
-        looked(&spec(), 6, units(900), settled).replicas,
+        outlook_at(&spec(), 6, units(900), settled).replicas,
         Range::exactly(9)
     );
     // With it, never past what there is.
-    let down = looked(&swift(5, 60), 6, units(200), KnownHistory::default());
+    let down = outlook_at(&swift(5, 60), 6, units(200), KnownHistory::default());
     assert_eq!(down.replicas, range(2, 6));
     // The policies count what happened within their periods.
-    let up = looked(&swift(5, 60), 6, units(900), recent);
+    let up = outlook_at(&swift(5, 60), 6, units(900), recent);
     assert_eq!(
         (up.replicas, up.open),
         (range(6, 9), open(&[UnknownHistory::RecentChanges]))
     );
-    let up = looked(&swift(1, 60), 6, units(900), recent);
+    let up = outlook_at(&swift(1, 60), 6, units(900), recent);
     assert_eq!((up.replicas, up.open), (Range::exactly(9), open(&[])));
     // Other metrics may want more; never less.
     let two = HpaSpec {
         metrics: vec![average(100), MetricSource::Pods],
         ..swift(1, 0)
     };
-    let other = looked(&two, 6, units(200), KnownHistory::default());
+    let other = outlook_at(&two, 6, units(200), KnownHistory::default());
     assert_eq!(
         (other.replicas, other.open),
         (range(2, 12), open(&[UnknownHistory::OtherMetrics]))
     );
-    let up = looked(&two, 6, units(900), KnownHistory::default());
+    let up = outlook_at(&two, 6, units(900), KnownHistory::default());
     assert_eq!(up.replicas, range(9, 12));
 }
 
@@ -317,9 +322,9 @@ fn arbitrary_rules() -> impl Strategy<Value = ScalingRules> {
 }
 
 proptest! {
-    /// One look, which knows no memory, never rules out what the memory makes of it.
+    /// The outlook from a single sync, without the controller's memory, always contains the result with this memory.
     #[test]
-    fn the_range_holds_what_the_controller_does(
+    fn the_range_contains_the_replicas_of_the_controller(
         behavior in proptest::option::of((arbitrary_rules(), arbitrary_rules())),
         max in 1u32..30,
         steps in proptest::collection::vec((0u64..3500, 1u64..30, 0usize..12, 0u32..30), 1..40),
@@ -339,11 +344,11 @@ proptest! {
             let reading = if what == 1 { MetricReading::Failed } else { units(lag) };
             let seen = seen(current, &[reading]);
             let past = KnownHistory { since_scaled: scaled.map(|at| now - at), highest: None };
-            let looked = outlook(&spec, &seen, &past);
+            let outlook_at = outlook(&spec, &seen, &past);
             let sync = memory.sync(&spec, &seen, now);
             let replicas = sync.replicas.unwrap();
-            prop_assert!(looked.replicas.has(replicas), "{looked:?} {sync:?}");
-            prop_assert_eq!(looked.verdict, sync.verdict);
+            prop_assert!(outlook_at.replicas.has(replicas), "{outlook_at:?} {sync:?}");
+            prop_assert_eq!(outlook_at.verdict, sync.verdict);
             if replicas != current {
                 scaled = Some(now);
             }

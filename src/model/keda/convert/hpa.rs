@@ -1,4 +1,4 @@
-//! The HPA that a ScaledObject comes to.
+//! Converts a ScaledObject to an HPA.
 
 mod external;
 mod object_notes;
@@ -13,7 +13,8 @@ use super::annotations::{fallback, print_metrics, print_settings};
 use super::login::{ClusterLogin, LoginReader};
 use super::metric::{KafkaMetric, distinguish_groups};
 use super::note::{Note, Notes};
-use crate::model::keda::scaled_object::{COOLDOWN_PERIOD, KedaManifests, ScaledObject, Trigger};
+use crate::model::keda::manifests::KedaManifests;
+use crate::model::keda::scaled_object::{COOLDOWN_PERIOD, ScaledObject, Trigger};
 use crate::model::keda::trigger::{KafkaTrigger, TriggerKind, option_value};
 use crate::model::settings::{SettingScope, Settings};
 use crate::model::units::quantity::Milli;
@@ -206,8 +207,7 @@ impl<'a> ObjectReader<'a> {
             .spec
             .advanced
             .horizontal_pod_autoscaler_config
-            .name
-            .as_deref();
+            .own_name();
         let name = match of_keda {
             Some(of_keda) if of_keda == object.name => {
                 let name = format!("{}-lagwise", object.name);

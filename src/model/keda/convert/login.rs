@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use self::parameters::{Parameter, escaped, is_plain_name};
 use super::note::Notes;
-use crate::model::keda::scaled_object::{KedaManifests, PodIdentity, Trigger};
+use crate::model::keda::manifests::KedaManifests;
+use crate::model::keda::scaled_object::{PodIdentity, Trigger};
 use crate::model::keda::trigger::{key, option_value, parse_flag};
 
 /// A Kafka cluster and how to log in to it. Equal ones are one cluster.

@@ -244,7 +244,7 @@ fn note_trigger(kind: TriggerKind, trigger: &Trigger, path: &str, notes: &mut No
     }
 }
 
-/// Gives each group of an HPA a label of its own, since annotations with `.NAME` apply to all metrics with this label.
+/// Gives each group of an HPA a distinct label, since annotations with `.NAME` apply to all metrics with this label.
 /// Names that are label values stay as they are; those made by [`label_of`] get a number where they are taken.
 pub(super) fn distinguish_groups<'a>(metrics: impl Iterator<Item = &'a mut KafkaMetric>) {
     let (made, own): (Vec<_>, Vec<_>) =
@@ -267,7 +267,7 @@ pub(super) fn distinguish_groups<'a>(metrics: impl Iterator<Item = &'a mut Kafka
     }
 }
 
-/// A label value for a group: its own name, or one made of it.
+/// A label value for a group: its own name, or one derived from it.
 fn label_of(group: &str) -> String {
     if names::label_value(group).is_ok() {
         return group.to_owned();

@@ -1,4 +1,4 @@
-//! What a person must know about a converted ScaledObject.
+//! Notes for the user about a converted ScaledObject.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -8,8 +8,10 @@ use super::hpa::ObjectReader;
 use super::login::ClusterLogin;
 use super::{ConvertOptions, ConvertedForm};
 use crate::model::keda::authentications::{AuthenticationKey, LoginKind, ObservedLogin};
-use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, TargetRef};
+use crate::model::keda::manifests::KedaManifests;
+use crate::model::keda::scaled_object::{ScaledObject, TargetRef};
 use crate::model::keda::trigger::{KafkaTrigger, TriggerKind};
+use crate::model::units::names;
 use crate::model::units::newtypes::ClusterName;
 
 /// Maximum text of a ScaledObject, in bytes. A usual one has less than 1 KiB.
@@ -64,7 +66,7 @@ pub struct ObservedConversion {
     /// The same with the limits and the behavior of KEDA's HPA.
     pub keda_hpa: Value,
     pub triggers: Vec<ObservedTrigger>,
-    /// What is assumed or left out, each as a sentence without a full stop.
+    /// Assumptions and omissions, each as a sentence without a full stop.
     pub remarks: Vec<String>,
 }
 
@@ -208,7 +210,7 @@ fn login_kind(login: &ClusterLogin) -> LoginKind {
     LoginKind::from_properties(property("security.protocol"), property("sasl.mechanism"))
 }
 
-/// Whoever may write ScaledObjects decides how large they are.
+/// Users who may write ScaledObjects decide how large they are.
 fn check_size(object: &ScaledObject) -> Result<(), String> {
     let triggers = &object.spec.triggers;
     if triggers.len() > MAX_TRIGGERS {
@@ -248,10 +250,10 @@ fn check_size(object: &ScaledObject) -> Result<(), String> {
 }
 
 impl ScaledObject {
-    /// Keeps what a comparison needs. Other tools write long annotations.
+    /// Keeps only what a comparison needs, because other tools write long annotations.
     ///
     /// # Errors
-    /// It is too large.
+    /// It is too large, or names an HPA that cannot exist.
     pub fn bounded(mut self) -> Result<Self, String> {
         let annotations = &mut self.metadata.annotations;
         annotations.retain(|key, _| key.starts_with("autoscaling.keda.sh/"));
@@ -260,6 +262,11 @@ impl ScaledObject {
         self.spec.advanced.unknown.clear();
         let config = &mut self.spec.advanced.horizontal_pod_autoscaler_config;
         config.unknown.clear();
+        if let Some(name) = config.own_name() {
+            // Another name could be that of the HPA of a ScaledJob.
+            names::object(name)
+                .map_err(|why| format!("horizontalPodAutoscalerConfig.name: {why}"))?;
+        }
         for trigger in &mut self.spec.triggers {
             trigger.unknown.clear();
         }

@@ -13,7 +13,8 @@ use crate::model::keda::trigger::TriggerKind;
 use crate::model::lag::assembly::Scope;
 use crate::model::units::quantity::Milli;
 
-/// What KEDA (with these options and a threshold of 10) and lagwise (with these annotations) ask for, and why.
+/// The replicas that KEDA (with these options and a threshold of 10) and lagwise (with these annotations) propose, and
+/// why.
 struct BothNumbers {
     keda: Option<u32>,
     lagwise: Option<u32>,
@@ -108,7 +109,7 @@ fn keda_stays_below_the_partitions() {
 }
 
 #[test]
-fn keda_knows_no_threads() {
+fn keda_ignores_threads_per_replica() {
     let outcome = compare(
         &[TOPIC],
         &[("threads-per-replica", "2")],
@@ -219,7 +220,7 @@ fn activation_and_failures_are_reasons() {
 }
 
 #[test]
-fn every_topic_of_the_kafka_cluster_is_not_known_to_lagwise() {
+fn triggers_on_all_topics_of_the_cluster_are_not_compared() {
     let snapshot = evaluated(&[], lags(&[1]), Scope::Whole);
     let group = &snapshot.clusters["main"].groups["g"];
     let all = trigger(TriggerKind::ApacheKafka, &[]);

@@ -49,7 +49,7 @@ const FROM_ENV: &str = "FromEnv";
 /// Settings of annotations that have other keys here.
 const RENAMED_SETTINGS: [&str; 2] = ["consumer-group", "lag-per-replica"];
 
-/// What is wrong with the metadata of a trigger.
+/// An error in the metadata of a trigger.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
     #[error("the metadata of the trigger has {0} bytes: at most {MAX_METADATA_BYTES}")]
@@ -139,7 +139,7 @@ impl<'a> TriggerMetadata<'a> {
         }
     }
 
-    /// Reads what is left by the table of settings. Returns the values by the key of the table.
+    /// Reads the remaining keys by the table of settings. Returns the values by the key of the table.
     pub(super) fn settings(
         self,
         settings: &mut Settings,

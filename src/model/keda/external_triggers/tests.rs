@@ -55,7 +55,7 @@ fn the_hpa_of_keda_keeps_its_bounds_and_follows_changes() {
 }
 
 #[test]
-fn an_hpa_of_somebody_else_stays_as_it_is() {
+fn an_hpa_that_keda_does_not_own_is_unchanged() {
     let mut triggers = ExternalTriggers::default();
     triggers.insert(billing("100"), second(0));
     let facts = HpaFacts {
@@ -80,7 +80,7 @@ fn a_changed_trigger_replaces_its_former_version() {
 }
 
 #[test]
-fn forgets_what_nobody_asks_for() {
+fn triggers_without_requests_expire() {
     let mut triggers = ExternalTriggers::default();
     triggers.insert(billing("100"), second(0));
     assert!(!triggers.expire(second(899)));

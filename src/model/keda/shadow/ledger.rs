@@ -1,13 +1,13 @@
-//! Computes both numbers at each look, and adds up what they come to.
+//! Computes KEDA's and lagwise's replicas at each sample, and sums them up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::looks::{TriggerLook, compare_jobs, describe_logins, explain, read_triggers};
 use super::objects::{ComparedObject, ShadowObject};
 use super::observed_set::ObservedSet;
 use super::report::{ShadowReport, ShadowRow, ShadowTotals};
+use super::samples::{TriggerSample, compare_jobs, describe_logins, explain, read_triggers};
 use super::virtual_scale::{ScaleInputs, VirtualScale};
 use crate::model::evaluation::EvaluationsAt;
 use crate::model::hpa::controller::MetricReading;
@@ -17,12 +17,12 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Lag, Moment};
 use crate::model::units::quantity::Milli;
 
-/// Both numbers of all objects, from look to look.
+/// KEDA's and lagwise's replicas of all objects over time.
 #[derive(Debug)]
 pub struct ShadowLedger {
-    /// Time between two looks. A longer one is a pause, which is not counted.
+    /// Time between two samples. A longer time is a pause, which is not counted.
     step: Duration,
-    /// The first look.
+    /// Time of the first sample.
     since: Option<Moment>,
     objects: BTreeMap<(HpaKey, &'static str), ObjectLedger>,
 }
@@ -31,9 +31,9 @@ pub struct ShadowLedger {
 #[derive(Debug)]
 struct ObjectLedger {
     compared: Arc<ComparedObject>,
-    /// Of each trigger, as KEDA keeps them.
+    /// The previous offsets of each trigger, as KEDA keeps them.
     previous: Vec<PreviousOffsets>,
-    /// The groups of the triggers at the last look.
+    /// The groups of the triggers at the last sample.
     groups: Vec<Option<Arc<GroupDescription>>>,
     running: Option<u32>,
     keda: VirtualScale,
@@ -43,7 +43,7 @@ struct ObjectLedger {
 }
 
 impl ShadowLedger {
-    /// For looks that are this far apart.
+    /// A ledger for samples at this interval.
     #[must_use]
     pub fn new(step: Duration) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl ShadowLedger {
         }
     }
 
-    /// Takes in a look. `problems` say what of KEDA's objects cannot be read.
+    /// Takes a sample of all objects. `problems` name objects of KEDA that cannot be read.
     pub fn record(
         &mut self,
         set: &ObservedSet,
@@ -118,7 +118,7 @@ impl ObjectLedger {
         }
     }
 
-    /// Takes in a changed object. What was added up stays.
+    /// Replaces the object if it has changed. The sums stay.
     fn update_object(&mut self, compared: &Arc<ComparedObject>) {
         if Arc::ptr_eq(&self.compared, compared) {
             return;
@@ -154,16 +154,16 @@ impl ObjectLedger {
             self.last = None;
             return;
         }
-        let looks = read_triggers(&compared, &object.hpa, evaluations, &mut self.previous);
+        let samples = read_triggers(&compared, &object.hpa, evaluations, &mut self.previous);
         if let Some(rules) = &compared.jobs {
-            compare_jobs(rules, &looks, row);
+            compare_jobs(rules, &samples, row);
             return;
         }
-        self.count_rebalances(&looks);
+        self.count_rebalances(&samples);
         let current = row.running.or(self.keda.replicas).unwrap_or(0);
-        let readings = looks.iter().map(|look| {
-            let reading = look.keda.as_ref()?.as_ref().ok()?;
-            Some((&look.of.trigger, reading))
+        let readings = samples.iter().map(|sample| {
+            let reading = sample.keda.as_ref()?.as_ref().ok()?;
+            Some((&sample.of.trigger, reading))
         });
         let readings = readings.collect::<Option<Vec<_>>>();
         let bounds = ReplicaBounds {
@@ -175,7 +175,7 @@ impl ObjectLedger {
         row.keda = readings
             .as_ref()
             .map(|readings| arithmetic::replicas(readings, bounds, current, tolerances));
-        let values = looks.iter().map(|look| look.lagwise.as_ref());
+        let values = samples.iter().map(|sample| sample.lagwise.as_ref());
         let values = values.collect::<Result<Vec<_>, _>>();
         row.lagwise = values.as_ref().ok().and_then(|values| {
             let desired = values.iter().map(|value| value.desired);
@@ -187,7 +187,7 @@ impl ObjectLedger {
             };
             Some(most.clamp(least, compared.lagwise.max.max(least)))
         });
-        explain(&looks, current, tolerances, row);
+        explain(&samples, current, tolerances, row);
         let (Some(readings), Ok(values), Some(running)) = (readings, values, row.running) else {
             self.last = None;
             return;
@@ -216,10 +216,10 @@ impl ObjectLedger {
         self.add_up(&keda, &lagwise, (now, step), row);
     }
 
-    /// Counts the rebalances of the groups since the last look.
-    fn count_rebalances(&mut self, looks: &[TriggerLook<'_>]) {
-        for (known, look) in self.groups.iter_mut().zip(looks) {
-            let description = look.group.and_then(|group| group.description.as_ref());
+    /// Counts the rebalances of the groups since the last sample.
+    fn count_rebalances(&mut self, samples: &[TriggerSample<'_>]) {
+        for (known, sample) in self.groups.iter_mut().zip(samples) {
+            let description = sample.group.and_then(|group| group.description.as_ref());
             let Some(description) = description else {
                 continue;
             };
@@ -232,7 +232,7 @@ impl ObjectLedger {
         }
     }
 
-    /// Adds the time since the last look, in which the numbers were those that the last look found.
+    /// Adds the time since the last sample to the sums, with the numbers of the last sample.
     fn add_up(
         &mut self,
         keda: &ScaleInputs<'_>,

@@ -12,7 +12,7 @@ use crate::model::units::hpa_key::HpaKey;
 #[derive(Debug, Default)]
 pub struct ShadowMerge(BTreeMap<HpaKey, MergedHpa>);
 
-/// An HPA with these metrics, and what it was made from.
+/// An HPA with these metrics, and its inputs.
 #[derive(Debug)]
 struct MergedHpa {
     object: Arc<ComparedObject>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::controller::{HpaSpec, MetricSource};
 use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::facts_budget::memory_of;
 use crate::model::keda::convert::observed::{ObservedConversion, ObservedTrigger};
 use crate::model::keda::jobs::JobRules;
 use crate::model::keda::scaled_object::{
@@ -24,7 +25,7 @@ pub struct ShadowObject {
     pub key: HpaKey,
     /// The HPA that KEDA keeps for it. A ScaledJob has none: this is the name by which lagwise reads its groups.
     pub hpa: HpaKey,
-    /// What is compared, or why nothing is, as a sentence without a full stop.
+    /// The parts to compare, or why the object is not compared, as a sentence without a full stop.
     pub compared: Result<Arc<ComparedObject>, String>,
 }
 
@@ -51,7 +52,8 @@ pub struct ComparedObject {
     pub remarks: Vec<String>,
 }
 
-/// What an object comes to: the facts and the spec of lagwise's HPA, and the spec of KEDA's. Or why it is not compared.
+/// Result of converting an object: the facts and the spec of lagwise's HPA, and the spec of KEDA's. Or why it is not
+/// compared.
 pub type ConvertedSpecs = Result<(ObservedConversion, HpaFacts, HpaSpec, HpaSpec), String>;
 
 impl ShadowObject {
@@ -60,7 +62,8 @@ impl ShadowObject {
     pub fn scaled_object(object: &ScaledObject, converted: ConvertedSpecs) -> Self {
         let name = object.metadata.name.as_str();
         let config = &object.spec.advanced.horizontal_pod_autoscaler_config;
-        let hpa = config.name.clone().unwrap_or_else(|| hpa_name(name));
+        let own_name = config.own_name().map(ToOwned::to_owned);
+        let hpa = own_name.unwrap_or_else(|| hpa_name(name));
         let controller = hpa_controller(name);
         Self::new("ScaledObject", object, (hpa, controller), (converted, None))
     }
@@ -94,7 +97,7 @@ impl ShadowObject {
                 namespace: Arc::clone(&hpa.namespace),
                 name: Arc::clone(&hpa.name),
                 controller: Some(controller.into()),
-                // KEDA's other metrics ask for the same on both sides.
+                // KEDA's other metrics propose the same on both sides.
                 other_metrics: Vec::new(),
                 ..facts
             });
@@ -118,6 +121,25 @@ impl ShadowObject {
             hpa,
             compared: compared.map(Arc::new),
         }
+    }
+
+    /// Approximate memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.compared {
+            Ok(compared) => compared.bytes(),
+            Err(why) => why.len(),
+        }
+    }
+}
+
+impl ComparedObject {
+    fn bytes(&self) -> usize {
+        let triggers = self.triggers.iter().map(|of| of.trigger.bytes());
+        let remarks = self.remarks.iter().map(String::len);
+        let specs = [&self.keda, &self.lagwise].map(HpaSpec::heap_bytes);
+        let facts = [size_of::<HpaFacts>(), memory_of(&self.facts)];
+        let all = triggers.chain(remarks).chain(specs).chain(facts);
+        all.fold(size_of::<Self>(), usize::saturating_add)
     }
 }
 

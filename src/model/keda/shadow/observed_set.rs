@@ -7,8 +7,11 @@ use super::objects::ShadowObject;
 use crate::model::keda::authentications::Authentications;
 use crate::model::units::hpa_key::HpaKey;
 
-/// Maximum number of objects.
-const MAX_OBJECTS: usize = 4096;
+/// Memory of all objects, in bytes.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Minimum size that an object counts for, in bytes. Most take less, so this bounds their number.
+const MIN_OBJECT_BYTES: usize = 4 * 1024;
 
 /// Maximum number of objects that are counted as left out.
 const MAX_OMITTED: usize = 4096;
@@ -16,40 +19,51 @@ const MAX_OMITTED: usize = 4096;
 /// Key of an object: its namespace and name, and its kind.
 type ObjectKey = (HpaKey, &'static str);
 
-/// What is known of KEDA's objects. Cheap to clone.
+/// KEDA's objects. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedSet {
     objects: Arc<CountedObjects>,
-    /// Those that are left out because there are too many, as far as they are counted.
+    /// Objects that are left out because there are too many, as far as they are counted.
     omitted: Arc<BTreeSet<ObjectKey>>,
     /// Where KEDA has the logins of their triggers from.
     pub authentications: Authentications,
 }
 
-/// Objects, and how many each namespace has.
+/// Objects, and what those of each namespace count for.
 #[derive(Clone, Debug, Default)]
 struct CountedObjects {
     by_key: BTreeMap<ObjectKey, Arc<ShadowObject>>,
-    counts: BTreeMap<Arc<str>, usize>,
+    /// Bytes of all.
+    bytes: usize,
+    by_namespace: BTreeMap<Arc<str>, usize>,
+}
+
+/// Size that an object counts for, in bytes.
+fn size(object: &ShadowObject) -> usize {
+    object.bytes().max(MIN_OBJECT_BYTES)
 }
 
 impl CountedObjects {
-    fn insert_new(&mut self, key: ObjectKey, object: Arc<ShadowObject>) {
-        let count = self.counts.entry(Arc::clone(&key.0.namespace));
-        let count = count.or_default();
-        *count = count.saturating_add(1);
+    fn insert(&mut self, key: ObjectKey, object: Arc<ShadowObject>) {
+        self.remove(&key);
+        let size = size(&object);
+        let of_namespace = self.by_namespace.entry(Arc::clone(&key.0.namespace));
+        let of_namespace = of_namespace.or_default();
+        *of_namespace = of_namespace.saturating_add(size);
+        self.bytes = self.bytes.saturating_add(size);
         self.by_key.insert(key, object);
     }
 
     fn remove(&mut self, key: &ObjectKey) {
-        if self.by_key.remove(key).is_none() {
+        let Some(object) = self.by_key.remove(key) else {
             return;
-        }
-        let namespace = &key.0.namespace;
-        let left = self.counts.get(namespace).copied().unwrap_or_default();
-        match left.saturating_sub(1) {
-            0 => self.counts.remove(namespace),
-            left => self.counts.insert(Arc::clone(namespace), left),
+        };
+        let (size, namespace) = (size(&object), &key.0.namespace);
+        self.bytes = self.bytes.saturating_sub(size);
+        let left = self.by_namespace.get(namespace).copied();
+        match left.unwrap_or_default().saturating_sub(size) {
+            0 => self.by_namespace.remove(namespace),
+            left => self.by_namespace.insert(Arc::clone(namespace), left),
         };
     }
 
@@ -61,9 +75,9 @@ impl CountedObjects {
         }
     }
 
-    /// The last object of the namespace with most of them.
+    /// The last object of the namespace whose objects are the largest together.
     fn last_of_largest(&self) -> Option<ObjectKey> {
-        let largest = self.counts.iter().max_by_key(|(_, count)| **count);
+        let largest = self.by_namespace.iter().max_by_key(|(_, bytes)| **bytes);
         let (namespace, _) = largest?;
         // No name of Kubernetes has this character, so it is between this namespace and the next.
         let end = (HpaKey::new(format!("{namespace}\0"), ""), "");
@@ -84,25 +98,23 @@ impl ObservedSet {
         self.omitted.len()
     }
 
-    /// Inserts an object. Where there are too many, the namespace with most of them loses one, so that no namespace can
-    /// use up the room of others.
+    /// Inserts an object. Where there are too many, the namespace whose objects are the largest together loses its last
+    /// ones, so that no namespace can use up the room of others.
     pub fn insert(&mut self, object: impl Into<Arc<ShadowObject>>) {
         let object = object.into();
         let objects = Arc::make_mut(&mut self.objects);
         let key = (object.key.clone(), object.kind);
-        if let Some(known) = objects.by_key.get_mut(&key) {
-            if *known != object {
-                *known = object;
-            }
+        if objects.by_key.get(&key) == Some(&object) {
             return;
         }
         // The next listing decides again which objects are left out. An event must not: it would push out another one.
-        if objects.by_key.len() >= MAX_OBJECTS && self.omitted.contains(&key) {
+        let bytes = objects.bytes.saturating_add(size(&object));
+        if bytes > MAX_BYTES && self.omitted.contains(&key) {
             return;
         }
         Arc::make_mut(&mut self.omitted).remove(&key);
-        objects.insert_new(key, object);
-        if objects.by_key.len() > MAX_OBJECTS
+        objects.insert(key, object);
+        while objects.bytes > MAX_BYTES
             && let Some(last) = objects.last_of_largest()
         {
             objects.remove(&last);
@@ -140,13 +152,24 @@ mod tests {
     use super::*;
     use crate::model::keda::shadow::objects::testing::{object, scaled_job};
 
-    /// The counts that a look at all objects finds.
+    /// Number of objects of the usual size that fit.
+    const MAX_OBJECTS: usize = MAX_BYTES / MIN_OBJECT_BYTES;
+
+    /// The result of a scan of all objects.
     fn counted(set: &ObservedSet) -> BTreeMap<Arc<str>, usize> {
         let mut counts = BTreeMap::new();
         for object in set.iter() {
-            *counts.entry(Arc::clone(&object.key.namespace)).or_default() += 1;
+            *counts.entry(Arc::clone(&object.key.namespace)).or_default() += size(object);
         }
         counts
+    }
+
+    /// One that is not compared, with a reason of this length.
+    fn large(namespace: &str, name: &str, bytes: usize) -> ShadowObject {
+        ShadowObject {
+            compared: Err("x".repeat(bytes)),
+            ..object(namespace, name)
+        }
     }
 
     #[test]
@@ -170,7 +193,40 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_replaces_what_it_covers() {
+    fn large_objects_count_for_several() {
+        let mut set = ObservedSet::default();
+        set.insert(object("small", "a"));
+        for i in 0..MAX_OBJECTS {
+            set.insert(large("large", &format!("o{i:05}"), 5 * MIN_OBJECT_BYTES));
+        }
+        let count = set.iter().count();
+        assert_eq!(count, 1 + (MAX_OBJECTS - 1) / 5);
+        assert_eq!(set.omitted(), MAX_OBJECTS + 1 - count);
+        assert!(set.iter().any(|object| &*object.key.namespace == "small"));
+        assert_eq!(set.objects.by_namespace, counted(&set));
+    }
+
+    #[test]
+    fn an_object_that_grows_makes_others_of_its_namespace_leave() {
+        let mut set = ObservedSet::default();
+        for namespace in ["one", "other"] {
+            for i in 0..MAX_OBJECTS / 2 {
+                set.insert(object(namespace, &format!("o{i:05}")));
+            }
+        }
+        assert_eq!((set.iter().count(), set.omitted()), (MAX_OBJECTS, 0));
+        for bytes in [3, 9, 9] {
+            set.insert(large("other", "o00007", bytes * MIN_OBJECT_BYTES));
+        }
+        let of_one = set.iter().filter(|object| &*object.key.namespace == "one");
+        assert_eq!(of_one.count(), MAX_OBJECTS / 2);
+        assert!((8..=12).contains(&set.omitted()), "{}", set.omitted());
+        assert_eq!(set.objects.by_namespace, counted(&set));
+        assert!(set.objects.bytes <= MAX_BYTES);
+    }
+
+    #[test]
+    fn a_listing_replaces_the_objects_of_its_namespaces() {
         let mut set = ObservedSet::default();
         for (namespace, name) in [("a", "gone"), ("a", "stays"), ("b", "other")] {
             set.insert(scaled_job(namespace, name));
@@ -203,23 +259,23 @@ mod tests {
                 set.insert(object);
             }
         }
-        let half = MAX_OBJECTS / 2;
+        let half = MAX_BYTES / 2;
         let expected = BTreeMap::from([("shop".into(), half), ("shop-eu".into(), half)]);
         assert_eq!(counted(&set), expected);
-        assert_eq!(set.objects.counts, expected);
-        // Objects that are neither kept nor counted, since both are full.
+        assert_eq!(set.objects.by_namespace, expected);
+        // Objects that are neither kept nor counted, because both limits are reached.
         for number in 0..10 {
             let name = format!("p{number:05}");
             for namespace in ["shop", "shop-eu"] {
                 set.insert(scaled_job(namespace, &name));
             }
-            assert_eq!(set.objects.counts, counted(&set));
+            assert_eq!(set.objects.by_namespace, counted(&set));
             assert_eq!(set.iter().count(), MAX_OBJECTS);
         }
         set.replace("ScaledJob", Some("shop"), &ObservedSet::default());
         assert_eq!(counted(&set).len(), 1);
-        assert_eq!(set.objects.counts, counted(&set));
+        assert_eq!(set.objects.by_namespace, counted(&set));
         set.replace("ScaledJob", None, &ObservedSet::default());
-        assert!(set.objects.counts.is_empty());
+        assert!(set.objects.by_namespace.is_empty());
     }
 }

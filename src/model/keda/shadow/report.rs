@@ -38,7 +38,7 @@ impl SideTotals {
         minutes(self.replica_millis)
     }
 
-    /// Adds a time for which this many replicas ran or were asked for.
+    /// Adds a time with this number of running or proposed replicas.
     pub(super) fn add(&mut self, replicas: u32, millis: u64) {
         let added = u64::from(replicas).saturating_mul(millis);
         self.replica_millis = self.replica_millis.saturating_add(added);
@@ -97,10 +97,9 @@ pub struct ShadowRow {
     pub hpa: String,
     /// Replicas that run, from the status of that HPA; unknown for a ScaledJob.
     pub running: Option<u32>,
-    /// Replicas that KEDA's arithmetic asks for now; for a ScaledJob, Jobs after KEDA's next poll if none
-    /// existed before it.
+    /// Replicas by KEDA's arithmetic now; for a ScaledJob, Jobs after KEDA's next poll if none existed before it.
     pub keda: Option<u32>,
-    /// Replicas that lagwise would ask for now; for a ScaledJob, Jobs that the lag is worth and that can have work.
+    /// Replicas by lagwise now; for a ScaledJob, Jobs that the lag is worth and that can have work.
     pub lagwise: Option<u32>,
     /// Short names of the reasons for which the two may differ.
     pub reasons: Vec<String>,
@@ -108,7 +107,7 @@ pub struct ShadowRow {
     pub why: Vec<String>,
     /// Why it is not compared; `None` if it is.
     pub not_compared: Option<String>,
-    /// What is assumed or left out.
+    /// Assumptions and omissions.
     pub remarks: Vec<String>,
     /// How KEDA and lagwise log in to the Kafka cluster of each trigger.
     #[serde(default)]

@@ -1,25 +1,25 @@
-//! A workload as an HPA with these metrics would have scaled it, from look to look.
+//! Simulates how an HPA with these metrics would have scaled a workload over time.
 
 use std::time::Duration;
 
 use crate::model::hpa::controller::memory::Recommendations;
 use crate::model::hpa::controller::{HpaSpec, MetricReading, ObservedScale};
 
-/// What decides at one look.
+/// Inputs of the decision at one sample.
 #[derive(Clone, Debug)]
 pub(super) struct ScaleInputs<'a> {
     pub(super) spec: &'a HpaSpec,
-    /// Of each metric of the spec.
+    /// The reading of each metric of the spec.
     pub(super) readings: Vec<MetricReading>,
     /// Whether there is work.
     pub(super) is_active: bool,
     /// The replicas without work, and after which time without it.
     pub(super) idle: Option<(u32, Duration)>,
-    /// The replicas that run, from which the first look starts.
+    /// The replicas that run, with which the simulation starts.
     pub(super) running: u32,
 }
 
-/// The replicas by one of the two numbers. The load is the real one, under the replicas that KEDA really has.
+/// The simulated replicas by one side. The load is that of the real group with the replicas that really run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct VirtualScale {
     pub(super) replicas: Option<u32>,
@@ -29,7 +29,7 @@ pub(super) struct VirtualScale {
 }
 
 impl VirtualScale {
-    /// Takes in a look at `now`.
+    /// Advances the simulation to `now`.
     pub(super) fn step(&mut self, inputs: &ScaleInputs<'_>, now: Duration) {
         let before = *self.replicas.get_or_insert(inputs.running);
         let after = self.next(inputs, before, now);
@@ -50,7 +50,7 @@ impl VirtualScale {
             self.idle_since = None;
         }
         if before < least {
-            // KEDA, and scale to zero, start the workload with this number, and its HPA begins anew.
+            // KEDA, and scale to zero, start the workload with this number, and its HPA starts without a history.
             self.recommendations = Recommendations::default();
             return least;
         }
@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// The replicas at looks 15 s apart with these lags.
+    /// The replicas at samples 15 s apart with these lags.
     fn replicas(spec: &HpaSpec, idle: Option<(u32, Duration)>, lags: &[u64]) -> (Vec<u32>, u64) {
         let mut scale = VirtualScale::default();
         let mut now = Duration::ZERO;
@@ -109,7 +109,7 @@ mod tests {
         let mut lags = vec![100; 3];
         lags.resize(22, 5);
         let (all, changes) = replicas(&spec(2), None, &lags);
-        // From 0 to the minimum, then at most doubled or by 4, to what was wanted last; down after five minutes.
+        // From 0 to the minimum, then at most doubled or by 4, up to the proposal; down after five minutes.
         assert_eq!(all[..4], [2, 4, 8, 10]);
         assert_eq!((all[21], changes), (10, 4));
         lags.resize(26, 5);

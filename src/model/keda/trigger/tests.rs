@@ -13,7 +13,7 @@ fn parse(kind: TriggerKind, options: &[(&str, &str)], minor: u32) -> Result<Kafk
 }
 
 #[test]
-fn refuses_what_keda_refuses() {
+fn refuses_triggers_that_keda_refuses() {
     use TriggerKind::{ApacheKafka, Kafka};
     let topic = ("topic", "orders");
     let limit = ("limitToPartitionsWithLag", "true");

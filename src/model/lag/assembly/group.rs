@@ -27,7 +27,7 @@ use crate::model::lag::topic_summary::TopicSummary;
 use crate::model::lag::{PartitionLag, Position};
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, Partition, TopicName};
 
-/// What the groups of one sweep are assembled from.
+/// Inputs that the groups of one sweep share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assembly<'a> {
     /// The logs that the sweep read, with their history.
@@ -84,7 +84,7 @@ impl<'a> Assembly<'a> {
         before: Option<&GroupSnapshot>,
     ) -> GroupSnapshot {
         let plan = group.plan;
-        history.asked = self.now.into();
+        history.requested_at = self.now.into();
         history.describe(&group.description, self.now);
         history.note_ignored();
         // A failed description does not invalidate the last one.
@@ -92,7 +92,7 @@ impl<'a> Assembly<'a> {
             .description
             .or_else(|fault| before.and_then(|b| b.description.clone()).ok_or(fault));
         let mut snapshot = GroupSnapshot {
-            asked: self.read,
+            requested_at: self.read,
             discovered: before.is_some_and(|b| b.discovered),
             fault: None,
             description: described.as_ref().ok().cloned(),
@@ -209,7 +209,7 @@ impl<'a> Assembly<'a> {
         snapshot
     }
 
-    /// Facts about the group if it is unseen. What is not looked up in this sweep is as before.
+    /// Facts about the group if it is unseen. Facts that this sweep does not look up stay as before.
     fn unseen(
         &self,
         group: &GroupId,
@@ -300,7 +300,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Second pass: classifies lags as residual or stuck, and remembers what is residual. Returns whether one is stuck.
+    /// Second pass: classifies lags as residual or stuck, and keeps which are residual. Returns whether one is stuck.
     fn classify(&self, draft: &mut Draft<'_>, classifier: &LagClassifier) -> bool {
         let logs = draft.log.map(|log| log.partitions.as_slice());
         let partitions = draft.lags.len();

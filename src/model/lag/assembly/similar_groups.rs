@@ -24,7 +24,7 @@ pub(super) struct NameComparison<'a> {
     skip: Cell<usize>,
 }
 
-/// The name of an unseen group beside those of the cluster's groups.
+/// The name of an unseen group compared with those of the cluster's groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ComparedName {
     pub(super) exists: bool,

@@ -21,8 +21,8 @@ use crate::model::units::newtypes::{Lag, TopicName};
 /// History of one group.
 #[derive(Debug, Default)]
 pub(in crate::model) struct GroupHistory {
-    /// When it was last part of a sweep.
-    pub(in crate::model) asked: Stamp,
+    /// When its last reading was requested.
+    pub(in crate::model) requested_at: Stamp,
     /// When a commit of it was last seen to move.
     pub(in crate::model) last_move: Option<Stamp>,
     /// The current assignment and since when it holds; `None` while the group rebalances.
@@ -105,33 +105,33 @@ impl GroupHistory {
         let mut new = new.map(|(topic, ..)| topic).peekable();
         // New topics are rare, so the subscription is only computed if there is one.
         let description = self.learned.as_deref();
-        let tell = || description.is_some_and(|d| Subscription::of(d).is_all);
-        if new.peek().is_some() && !tell() {
+        let is_reported = || description.is_some_and(|d| Subscription::of(d).is_all);
+        if new.peek().is_some() && !is_reported() {
             let reads = self.remembered.with_topics(new);
             Arc::make_mut(&mut self.remembered).reads = reads;
         }
     }
 
-    /// Remembers which topics that were listed while it had no members its present members do not read.
+    /// Remembers the topics that were listed while the group had no members and that its current members do not read.
     pub(in crate::model) fn note_ignored(&mut self) {
         let is_due = self.listed.is_some() || self.remembered.ignores_any();
         let Some(description) = self.learned.as_ref().filter(|_| is_due) else {
             return;
         };
-        let told = Subscription::of(description);
-        if told.is_all && description.state == GroupState::Stable {
+        let subscription = Subscription::of(description);
+        if subscription.is_all && description.state == GroupState::Stable {
             let listed = self.listed.take();
             let listed = listed.iter().flat_map(|listing| listing.topics());
-            let ignored = self.remembered.ignored_after(listed, &told.topics);
+            let ignored = self.remembered.ignored_after(listed, &subscription.topics);
             if ignored != self.remembered.ignored {
                 Arc::make_mut(&mut self.remembered).ignored = ignored;
             }
         }
     }
 
-    /// Merges the history that an earlier process saved. Where the two disagree, this process is right.
-    pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
-        self.asked = now.into();
+    /// Merges the history that an earlier process saved. Where the two disagree, this process takes precedence.
+    pub(in crate::model) fn restore(&mut self, earlier: Self, now: Now) {
+        self.requested_at = now.into();
         self.last_move = self.last_move.max(earlier.last_move);
         self.empty = match (self.empty, earlier.empty) {
             (Some(now), Some(then)) => Some(now.min(then)),
@@ -149,7 +149,7 @@ impl GroupHistory {
         for (topic, known) in earlier.topics {
             let mut states = self.take_states(0, &topic, known.len());
             for (state, earlier) in states.iter_mut().zip(known) {
-                state.recall(earlier, now);
+                state.restore(earlier, now);
             }
             self.put_states(0, &topic, states);
         }
@@ -293,8 +293,8 @@ impl LagClassifier {
             PartitionLag::Forgotten(messages) if is_known(messages) => {
                 return PartitionLag::Residual(messages);
             }
-            // The coordinator of a share group counts transaction markers as done, and archives records that
-            // cannot be processed, so what it reports is neither residual nor stuck.
+            // The coordinator of a share group counts transaction markers as done, and archives records that cannot be
+            // processed, so the reported lag is neither residual nor stuck.
             _ => return lag,
         };
         // Most partitions: nothing to classify.

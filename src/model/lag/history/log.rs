@@ -124,7 +124,7 @@ impl LogHistory {
     }
 
     /// Merges the history that an earlier process saved of the same log: since when it has not moved.
-    pub(in crate::model) fn recall(&mut self, earlier: &Self) {
+    pub(in crate::model) fn restore(&mut self, earlier: &Self) {
         for (log, earlier) in self.partitions.iter_mut().zip(&earlier.partitions) {
             if log.known && log.end() == earlier.end() {
                 log.moved = log.moved.min(earlier.moved);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_was_missing_is_the_same_only_if_its_id_is() {
+    fn a_topic_that_was_missing_is_the_same_only_with_the_same_id() {
         for (before, after, epoch) in [
             (None, None, 1),
             (Some(1), None, 1),

@@ -90,18 +90,25 @@ impl SavedHistory {
     /// Groups in the order in which they are dropped when the state is too large. Groups whose committed
     /// offsets moved recently come first, because they are quickly learned again; groups whose committed
     /// offsets have disappeared come last, because nothing else knows them. A group with a policy, which learns for
-    /// hours, is worth as much as one that has not moved for long. Among equals the larger ones come first.
+    /// hours, is worth as much as one that has not moved for long. Among equals the larger ones come first, with all of
+    /// their policies, because users who may write HPAs decide how many policies there are.
     #[must_use]
     pub fn least_important_first(&self) -> Vec<(ClusterName, String)> {
         let mut groups: Vec<_> = self
             .clusters
             .iter()
             .flat_map(|(cluster, known)| {
-                let policies = known.policies.iter().map(|policy| policy.group.as_str());
-                let with_policy = BTreeSet::from_iter(policies);
+                let mut policies: BTreeMap<&str, usize> = BTreeMap::new();
+                for policy in &known.policies {
+                    let count = policies.entry(policy.group.as_str()).or_default();
+                    *count = count.saturating_add(POLICY_PARTITIONS);
+                }
                 known.groups.iter().map(move |(name, group)| {
-                    let room = usize::MAX.saturating_sub(group.partitions());
-                    let least = u8::from(with_policy.contains(name.as_str()));
+                    let of_policies = policies.get(name.as_str()).copied();
+                    let least = u8::from(of_policies.is_some());
+                    let partitions = group.partitions();
+                    let size = partitions.saturating_add(of_policies.unwrap_or_default());
+                    let room = usize::MAX.saturating_sub(size);
                     (group.importance().max(least), room, cluster, name)
                 })
             })
@@ -113,7 +120,7 @@ impl SavedHistory {
             .collect()
     }
 
-    /// Drops the policies of groups of which nothing else is saved. [`drop_group`](Self::drop_group) does not reach them.
+    /// Drops the policies of groups of which nothing else is saved. [`drop_groups`](Self::drop_groups) does not reach them.
     pub fn drop_policies_without_group(&mut self) {
         for known in self.clusters.values_mut() {
             let SavedCluster {
@@ -123,26 +130,46 @@ impl SavedHistory {
         }
     }
 
-    /// Drops a group with its policies, and the topics that only it reads.
-    pub fn drop_group(&mut self, cluster: &ClusterName, group: &str) {
-        let Some(known) = self.clusters.get_mut(cluster.as_str()) else {
-            return;
-        };
-        let Some(dropped) = known.groups.remove(group) else {
-            return;
-        };
-        known.policies.retain(|policy| policy.group != group);
-        for topic in dropped.topics.keys() {
-            let mut others = known.groups.values();
-            if !others.any(|other| other.topics.contains_key(topic)) {
-                known.topics.remove(topic);
+    /// Drops groups with their policies, and the topics that only they read.
+    pub fn drop_groups(&mut self, groups: &BTreeMap<ClusterName, BTreeSet<String>>) {
+        for (cluster, names) in groups {
+            if let Some(known) = self.clusters.get_mut(cluster.as_str()) {
+                known.drop_groups(names);
             }
         }
     }
 }
 
+impl SavedCluster {
+    fn drop_groups(&mut self, names: &BTreeSet<String>) {
+        let dropped: Vec<_> = names
+            .iter()
+            .filter_map(|name| self.groups.remove(name))
+            .collect();
+        self.policies
+            .retain(|policy| !names.contains(&policy.group));
+        let left: BTreeSet<_> = topics_of(self.groups.values()).collect();
+        for topic in topics_of(&dropped) {
+            if !left.contains(topic) {
+                self.topics.remove(topic);
+            }
+        }
+    }
+}
+
+/// The topics that groups read.
+fn topics_of<'g>(
+    groups: impl IntoIterator<Item = &'g SavedGroup>,
+) -> impl Iterator<Item = &'g str> {
+    let topics = groups.into_iter().flat_map(|group| group.topics.keys());
+    topics.map(String::as_str)
+}
+
+/// How many partitions take as much room as a policy.
+const POLICY_PARTITIONS: usize = 16;
+
 /// Seconds without a commit after which a group is worth more than one that commits.
-const STILL: u32 = 120;
+const IDLE_SECONDS: u32 = 120;
 
 impl SavedGroup {
     fn partitions(&self) -> usize {
@@ -150,14 +177,14 @@ impl SavedGroup {
         counts.fold(0, usize::saturating_add)
     }
 
-    /// 2 if Kafka does not report some of the state, 1 if a partition has not moved for [`STILL`], else 0.
+    /// 2 if Kafka does not report some of the state, 1 if a partition has not moved for [`IDLE_SECONDS`], else 0.
     fn importance(&self) -> u8 {
         let mut importance = 0;
         for topic in self.topics.values() {
             if !topic.kinds.is_empty() || !topic.residues.is_empty() {
                 return 2;
             }
-            if topic.since.iter().any(|since| *since >= STILL) {
+            if topic.since.iter().any(|since| *since >= IDLE_SECONDS) {
                 importance = 1;
             }
         }
@@ -259,7 +286,7 @@ impl SavedGroup {
             (topic.as_str().into(), states.collect())
         });
         GroupHistory {
-            asked: now.into(),
+            requested_at: now.into(),
             last_move: self.last_move.map(|moved| back(moved, saved, now)),
             steady: self.steady.map(|(fingerprint, since)| Steady {
                 fingerprint,
@@ -340,9 +367,34 @@ mod tests {
         );
         for (cluster, group) in &order {
             assert!(memory.clusters["main"].topics.contains_key("t"));
-            memory.drop_group(cluster, group);
+            memory.drop_groups(&[(cluster.clone(), [group.clone()].into())].into());
         }
         assert_eq!(memory.clusters["main"], SavedCluster::default());
+    }
+
+    #[test]
+    fn a_group_with_many_policies_is_dropped_before_one_with_more_partitions() {
+        let policies = |group: &str, count: usize| {
+            let policy = SavedPolicy {
+                group: group.to_owned(),
+                ..SavedPolicy::default()
+            };
+            vec![policy; count]
+        };
+        let cluster = SavedCluster {
+            groups: [("many", 1), ("few", 30), ("one", 40)]
+                .map(|(name, partitions)| (name.to_owned(), group(&[], 3, partitions)))
+                .into(),
+            policies: [policies("many", 4), policies("few", 3), policies("one", 1)].concat(),
+            ..SavedCluster::default()
+        };
+        let memory = SavedHistory {
+            clusters: [("main".to_owned(), cluster)].into(),
+            ..SavedHistory::default()
+        };
+        let order = memory.least_important_first();
+        let names: Vec<_> = order.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["few", "many", "one"]);
     }
 
     #[test]

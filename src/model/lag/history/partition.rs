@@ -27,7 +27,7 @@ pub(in crate::model) struct PartitionState {
     residue: u16,
 }
 
-/// What the offset of a [`PartitionState`] means.
+/// Meaning of the offset of a [`PartitionState`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::model) enum PartitionStateKind {
     /// Nothing: no committed offset was ever seen.
@@ -97,7 +97,7 @@ impl PartitionState {
         }
     }
 
-    /// The same state, with a residue judged by an earlier process.
+    /// The same state, with a residue that an earlier process found.
     pub(in crate::model) fn with_residue(self, residue: u16) -> Self {
         Self { residue, ..self }
     }
@@ -119,7 +119,7 @@ impl PartitionState {
         self.since
     }
 
-    /// How many messages beyond the committed offset were judged residual.
+    /// How many messages beyond the committed offset are known to be residual.
     pub(in crate::model) fn residue(&self) -> Lag {
         Lag(self.residue.into())
     }
@@ -131,7 +131,7 @@ impl PartitionState {
     }
 
     /// Merges the state that an earlier process saved. Where both agree, the older `since` counts.
-    pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
+    pub(in crate::model) fn restore(&mut self, earlier: Self, now: Now) {
         let same = self.offset == earlier.offset && self.epoch == earlier.epoch;
         match (self.kind, earlier.kind) {
             (PartitionStateKind::Unseen, _) => *self = earlier,
@@ -222,7 +222,7 @@ impl PartitionState {
         self.residue = 0;
     }
 
-    /// A transition with the offset unchanged: what was judged of the messages behind it still holds.
+    /// A transition with the offset unchanged: which of the messages after it are residual still holds.
     fn keep_residue_in(&mut self, kind: PartitionStateKind, now: Now) {
         let residue = self.residue;
         self.transition_to(kind, self.offset(), now);

@@ -16,7 +16,7 @@ pub struct SavedPolicy {
     /// Since when it is not observed, in seconds before the saving; 0 if it is.
     #[serde(default)]
     pub(in crate::model) unused: u32,
-    /// Whether the policy had a number of its own.
+    /// Whether the policy had a number.
     #[serde(default)]
     pub(in crate::model) is_ready: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,7 +26,15 @@ pub struct SavedPolicy {
     pub(in crate::model) held: Option<(ReplicaHold, u32)>,
 }
 
-/// What a policy has learned, as hundredths in a fixed order, because there may be thousands of policies.
+impl SavedPolicy {
+    /// The consumer group.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+}
+
+/// Learned state of a policy, as hundredths in a fixed order, because there may be thousands of policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedNumbers {
     /// Version of the order.

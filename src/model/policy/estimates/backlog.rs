@@ -1,4 +1,4 @@
-//! Backlog: what is not processed yet, how old it is, and how old it will be.
+//! Backlog: the unprocessed messages, their age, and their expected age.
 
 use super::super::policy_time::{PolicyTime, compact, messages_between};
 use super::super::rates::FAST;
@@ -67,7 +67,7 @@ impl GroupEstimates {
         seen
     }
 
-    /// Replaces what was seen of the backlog by that of a group with another number of members.
+    /// Replaces the observed backlog by that of a group with another number of members.
     pub(in crate::model::policy) fn suppose(
         &mut self,
         supposed: SupposedGroup,

@@ -1,4 +1,4 @@
-//! What HPAs ask for beyond the limits and budgets.
+//! Demands of HPAs beyond the limits and budgets.
 
 use std::collections::BTreeMap;
 
@@ -102,8 +102,8 @@ fn an_hpa_whose_only_selector_is_too_large_has_a_finding_too() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].1.contains("16384"), "{found:?}");
     let refused = SelectorTooLarge::Groups(20_000);
-    let asked = ask(&targets, &format!("group in ({})", names(20_000)));
-    assert_eq!(asked, Err(NoValueReason::SelectorTooLarge(refused)));
+    let answer = ask(&targets, &format!("group in ({})", names(20_000)));
+    assert_eq!(answer, Err(NoValueReason::SelectorTooLarge(refused)));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn budgets(hpa: u64, namespace: u64, total: u64) -> Budgets {
     }
 }
 
-/// An HPA that asks for this many groups of its own.
+/// An HPA that uses this many groups, which no other HPA uses.
 fn sized(namespace: &str, name: &str, groups: usize, created: i64) -> Arc<HpaFacts> {
     let groups: Vec<_> = (0..groups)
         .map(|i| format!("{namespace}-{name}-{i}"))
@@ -188,7 +188,7 @@ fn a_namespace_has_only_its_budget_and_older_hpas_come_first() {
             .iter()
             .all(|(code, message)| *code == "LW042" && **message == refused.to_string())
     );
-    // One that leaves makes room for the oldest of those that wait.
+    // When an HPA is deleted, the oldest refused one is admitted.
     let mut fewer = map.clone();
     fewer.remove(&HpaKey::new("shop", "h9"));
     let after = targets.with_hpas(&fewer, None);
@@ -210,8 +210,8 @@ fn the_largest_namespace_makes_room_for_others_and_gets_it_back() {
     assert_eq!(messages(&both), [("LW042", refused); 2]);
     for name in ["h8", "h9"] {
         assert!(both.of_hpa(&HpaKey::new("large", name)).is_empty());
-        let asked = ask_in("large", &both, &format!("group=large-{name}-0"));
-        assert_eq!(asked.unwrap_err().to_string(), refused);
+        let answer = ask_in("large", &both, &format!("group=large-{name}-0"));
+        assert_eq!(answer.unwrap_err().to_string(), refused);
     }
     assert_eq!(ask_in("small", &both, "group=small-h-0"), Ok(1));
     // Other changes of those that wait, or have, change nothing.
@@ -273,7 +273,7 @@ proptest! {
                 prop_assert!(targets.of_hpa(key).len() <= 6);
                 let is_same = before.facts().get(key).is_some_and(|before| before.metrics == facts.metrics);
                 let was_in = !before.of_hpa(key).is_empty();
-                // It makes room for namespaces with a smaller share, but only as long as there is none.
+                // It loses HPAs to namespaces with a smaller share, until there is none.
                 let demand = before.of_hpa(key).len() as u64;
                 let has_room = used.values().sum::<u64>() + demand <= in_all
                     && used.get(&key.namespace).copied().unwrap_or(0) + demand <= of_namespace;

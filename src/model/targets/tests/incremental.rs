@@ -24,7 +24,7 @@ use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 enum TargetStep {
     /// HPAs that are inserted or changed; `None` for one that is removed.
     Hpas(Vec<(usize, Option<HpaFacts>)>),
-    /// What requests ask for from now on.
+    /// The keys of requests from now on.
     Requests(BTreeSet<WatchKey>),
 }
 
@@ -192,6 +192,39 @@ fn check_diffs(before: &Targets, after: &Targets) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+/// Each of lagwise's own writes changes one HPA. Were the others built again, thousands of writes would take quadratic
+/// time.
+#[test]
+fn only_hpas_that_changed_are_built_again() {
+    let (clusters, options) = configuration();
+    let facts = |(namespace, name): (&str, &str), max_replicas| HpaFacts {
+        namespace: namespace.into(),
+        name: name.into(),
+        max_replicas,
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse(SELECTORS[0]).unwrap(),
+            target: Some(MetricTarget::AverageValue(Milli::ONE)),
+        }],
+        ..HpaFacts::default()
+    };
+    let all = HPAS.map(|hpa| Arc::new(facts(hpa, 3)));
+    let mut targets =
+        Targets::new(&clusters, options, None).with_hpas(&HpaMap::from_iter(all), None);
+    for (index, max_replicas) in [(0, 4), (5, 4), (2, 9)] {
+        let mut hpas = targets.facts.clone();
+        let changed = Arc::new(facts(HPAS[index], max_replicas));
+        hpas.insert(changed.key(), changed);
+        let next = targets.with_hpas(&hpas, None);
+        let is_kept =
+            |key: &HpaKey| Arc::ptr_eq(targets.hpas.get(key).unwrap(), next.hpas.get(key).unwrap());
+        let kept = HPAS.map(|(namespace, name)| is_kept(&HpaKey::new(namespace, name)));
+        let expected: Vec<_> = (0..HPAS.len()).map(|other| other != index).collect();
+        assert_eq!(Vec::from(kept), expected);
+        targets = next;
+    }
 }
 
 proptest! {

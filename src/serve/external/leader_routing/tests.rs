@@ -128,7 +128,7 @@ fn later() -> Instant {
 }
 
 #[tokio::test(start_paused = true)]
-async fn serves_nothing_from_another_term() {
+async fn serves_no_values_of_another_term() {
     let daemon = TestDaemon::new(&tls(), "peer's");
     let got = daemon.get_as_mary().await;
     assert_eq!(got.code, 503);
@@ -307,7 +307,7 @@ async fn follower_returns_the_leaders_response() {
     let got = follower.get_as_mary().await;
     assert!(got.message().contains("does not lead"), "{}", got.body);
 
-    // A daemon with another user name is no peer, so the leader rejects what it forwards.
+    // A daemon with another user name is no peer, so the leader rejects its forwarded requests.
     leader.leaders.send_replace(None);
     leader.lead(2, later());
     let other_user = TestDaemon::new(&tls, "john's");

@@ -99,7 +99,7 @@ async fn authorizes_by_verb_metric_and_namespace() {
 }
 
 #[tokio::test]
-async fn nobody_is_asked_about_what_does_not_exist() {
+async fn no_review_is_made_for_a_path_that_does_not_exist() {
     let (reviewer, auth) = cluster(&[]);
     let api = api_with(fixtures::snapshot(), auth, 8);
     for n in 0..100 {

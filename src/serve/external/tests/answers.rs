@@ -105,7 +105,7 @@ async fn error_messages_say_what_to_do() {
 }
 
 #[tokio::test]
-async fn error_bodies_repeat_little_of_what_was_asked() {
+async fn error_bodies_quote_little_of_the_request() {
     let api = api(fixtures::snapshot());
     let long = [
         format!("group={}", "g".repeat(60_000)),

@@ -139,7 +139,7 @@ async fn rejected_requests_cause_no_read() {
         .with_ad_hoc([interest("slow", &[])].into(), None);
     snapshot.targets = Arc::new(targets);
     let mut api = api_with(snapshot, RequestAuth::None, 2 * MAX_WAITING);
-    let requests = (0..=MAX_WAITING).map(|_| {
+    let requests = (0..=MAX_WAITING / 2).map(|_| {
         let router = api.router.clone();
         async move { lag(&router, "cluster=main,group=slow").await }
     });
@@ -150,13 +150,94 @@ async fn rejected_requests_cause_no_read() {
     assert_eq!(refused.count(), 1);
     assert_eq!(
         got.iter().filter(|got| got.code == 503).count(),
-        MAX_WAITING
+        MAX_WAITING / 2
     );
     let mut read = 0;
     while api.interests.try_recv().is_ok() {
         read += 1;
     }
-    assert_eq!(read, MAX_WAITING);
+    assert_eq!(read, MAX_WAITING / 2);
+}
+
+/// Requests of `shop` about a group that is never read, and how many of them may wait.
+async fn ask_beside_many(headers: HeaderMap, requests: usize, max: usize) {
+    let mut snapshot = fixtures::snapshot();
+    let targets = snapshot
+        .targets
+        .with_ad_hoc([interest("slow", &[])].into(), None);
+    snapshot.targets = Arc::new(targets);
+    let api = api_with(snapshot, RequestAuth::None, 4 * MAX_WAITING);
+    let ask = async |namespace: &str, group: &str| {
+        let path = LAG.replace("/shop/", &format!("/{namespace}/"));
+        let path = with_selector(&path, &format!("cluster=main,group={group}"));
+        let mut request = Request::get(path);
+        request.headers_mut().unwrap().extend(headers.clone());
+        send(&api.router, request.body(Body::empty()).unwrap()).await
+    };
+    let many = futures::future::join_all((0..requests).map(|_| ask("shop", "slow")));
+    let others = async {
+        // After all of the others have been sent.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        futures::future::join_all([
+            ask("hr", "slow"),
+            ask("hr", "new"),
+            ask("shop", "orders,topic=payments"),
+        ])
+        .await
+    };
+    let (many, others) = futures::join!(many, others);
+    let refused = many
+        .iter()
+        .filter(|got| got.code == 429 && got.message().contains("too many requests are waiting"));
+    assert_eq!(refused.count(), requests - max / 2);
+    let codes: Vec<_> = others.iter().map(|got| got.code).collect();
+    assert_eq!(codes, [503, 503, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_a_namespace_leave_waits_to_others() {
+    ask_beside_many(HeaderMap::new(), MAX_WAITING, MAX_WAITING).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn forwarded_requests_leave_most_of_a_connection_to_others() {
+    let forwarded = [(forward::FORWARDED, "1".parse().unwrap())];
+    let requests = usize::try_from(MAX_API_STREAMS).unwrap();
+    ask_beside_many(
+        forwarded.into_iter().collect(),
+        requests,
+        MAX_FORWARDED_WAITING,
+    )
+    .await;
+    // About metrics and about triggers.
+    assert!(2 * MAX_FORWARDED_WAITING < requests);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_for_known_groups_leave_the_queue_to_new_ones() {
+    for known in [1, 4] {
+        let mut snapshot = fixtures::snapshot();
+        let groups: Vec<_> = (0..known).map(|n| format!("slow{n}")).collect();
+        let interests = groups.iter().map(|group| interest(group, &[]));
+        let targets = snapshot.targets.with_ad_hoc(interests.collect(), None);
+        snapshot.targets = Arc::new(targets);
+        let mut api = api_with(snapshot, RequestAuth::None, 8);
+        let slow = format!("cluster=main,group in ({})", groups.join(","));
+        let many = futures::future::join_all((0..20).map(|_| lag(&api.router, &slow)));
+        let other = async {
+            // After all of the others have been sent.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            lag(&api.router, "cluster=main,group=new").await
+        };
+        let (_, other) = futures::join!(many, other);
+        let message = other.message();
+        assert!(
+            message.contains("the first read of group \"new\""),
+            "{message}"
+        );
+        let mut sent = std::iter::from_fn(|| api.interests.try_recv().ok());
+        assert!(sent.any(|sent| sent == interest("new", &[])));
+    }
 }
 
 #[tokio::test]

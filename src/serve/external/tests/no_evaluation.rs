@@ -41,7 +41,7 @@ fn snapshot() -> LagSnapshot {
 }
 
 #[tokio::test]
-async fn requests_scrapes_and_status_evaluate_nothing_anew() {
+async fn requests_scrapes_and_status_reuse_evaluations() {
     let evaluated = snapshot();
     let evaluations = Arc::clone(&evaluated.evaluations);
     assert_eq!(evaluations.metrics_evaluated(), 2);

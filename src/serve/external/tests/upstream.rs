@@ -317,7 +317,7 @@ async fn failures_of_the_upstream_are_answers_without_retry_after() {
         let body = response.into_body().collect().await;
         assert!(body.is_err(), "{metric}");
     }
-    // Nobody listens there any more.
+    // No server listens there any more.
     let mut options = upstream.options.clone();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     options.url = format!("https://{}", closed.local_addr().unwrap());
@@ -408,7 +408,7 @@ async fn files_that_cannot_be_used_leave_the_former_ones() {
     }
 }
 
-/// What an upstream finds about its files.
+/// Findings of an upstream about its files.
 fn found(findings: &watch::Receiver<WriteFindings>) -> Vec<String> {
     let findings = findings.borrow();
     let shown = findings.iter().map(|finding| {
@@ -419,7 +419,7 @@ fn found(findings: &watch::Receiver<WriteFindings>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn without_a_token_nothing_is_asked_and_a_finding_says_why() {
+async fn without_a_token_no_request_is_made_and_a_finding_has_the_reason() {
     let scripted = ScriptedUpstream::start().await;
     let token = scripted._files.path().join("token");
     for (text, problem) in [(None, "No such file"), (Some("\n"), "it is empty")] {
@@ -453,6 +453,10 @@ async fn without_a_token_nothing_is_asked_and_a_finding_says_why() {
         );
         assert_eq!(scripted.requests(), Vec::<String>::new());
         fs::write(&token, TOKEN).unwrap();
+        // It is read again after a second.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
         assert_eq!(get(&api.router, &path).await.code, 200);
         assert_eq!(found(&findings), [""; 0]);
         assert_eq!(scripted.requests().len(), 1);
@@ -460,7 +464,7 @@ async fn without_a_token_nothing_is_asked_and_a_finding_says_why() {
 }
 
 #[tokio::test]
-async fn streams_large_bodies_and_bounds_how_many() {
+async fn large_bodies_are_streamed_and_their_number_is_bounded() {
     let upstream = ScriptedUpstream::start().await;
     let api = upstream.api(RequestAuth::None);
     let large = async || {
@@ -541,7 +545,7 @@ async fn authorizes_before_it_passes_on() {
 }
 
 #[tokio::test]
-async fn does_not_pass_on_to_itself_for_ever() {
+async fn lagwise_as_its_own_upstream_does_not_loop() {
     let upstream = ScriptedUpstream::start().await;
     let api = upstream.api(RequestAuth::None);
     assert_eq!(get(&api.router, &format!("{NAMESPACE}/x")).await.code, 200);

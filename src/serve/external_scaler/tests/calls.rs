@@ -82,7 +82,7 @@ async fn unknown_lag_is_unavailable_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn garbage_is_refused_with_what_to_do() {
+async fn invalid_metadata_is_refused_with_a_remedy() {
     let rig = TestScaler::new(RequestAuth::None);
     rig.lag.send_replace(Some(3));
     let client = rig.connect().await;

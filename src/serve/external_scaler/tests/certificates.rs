@@ -42,7 +42,7 @@ async fn only_certificates_of_the_authority_are_let_in() {
         ("no certificate", "UnknownCA"),
     ] {
         std::fs::write(&file, text).unwrap();
-        // Longer than a verified certificate counts, and than the time between two looks at the file.
+        // Longer than a verified certificate is cached, and than the interval at which the file is checked.
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(11)).await;
         tokio::time::resume();

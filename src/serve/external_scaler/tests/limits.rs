@@ -2,6 +2,7 @@
 
 use super::super::reading::MAX_WAITING;
 use super::*;
+use crate::serve::first_read::MAX_FORWARDED_WAITING;
 
 #[tokio::test]
 async fn an_address_has_at_most_half_of_the_streams() {
@@ -14,9 +15,12 @@ async fn an_address_has_at_most_half_of_the_streams() {
             .stream::<GetMetricSpecResponse>("StreamMetricSpec", object)
             .await
     };
+    // On a busy machine the first would time out before the last are sent.
+    tokio::time::pause();
     let opened = (0..MAX_STREAMS / 2).map(|number| open(&client, ["shop", "team"][number % 2]));
     let streams = futures::future::join_all(opened).await;
     assert!(streams.iter().all(Result::is_ok));
+    tokio::time::resume();
     for client in [&client, &other] {
         let status = open(client, "third").await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
@@ -33,7 +37,7 @@ async fn an_address_has_at_most_half_of_the_streams() {
 }
 
 #[tokio::test]
-async fn requests_without_a_message_hold_up_their_own_connection_only() {
+async fn requests_without_a_message_block_their_own_connection_only() {
     let rig = TestScaler::new(RequestAuth::None);
     rig.lag.send_replace(Some(3));
     let (client, other) = (rig.connect().await, rig.connect().await);
@@ -65,6 +69,8 @@ async fn an_address_has_at_most_half_of_the_waiting_requests() {
     for _ in 0..3 {
         clients.push(rig.connect().await);
     }
+    // Until it is resumed, no request times out.
+    tokio::time::pause();
     let (answers_in, mut answers) = mpsc::unbounded_channel();
     for number in 0..MAX_WAITING {
         let client = clients[number % clients.len()].clone();
@@ -77,10 +83,98 @@ async fn an_address_has_at_most_half_of_the_waiting_requests() {
     }
     drop(answers_in);
     while answers.recv().await.unwrap().unwrap() != Code::ResourceExhausted {}
+    tokio::time::resume();
     // Another address has room, by a connection of its own.
     let other = SocketAddr::from(([127, 0, 0, 2], 0));
     let client = rig.connect_from(other, None).await;
     assert!(client.is_active(object(&[])).await.unwrap());
+}
+
+#[tokio::test]
+async fn new_triggers_of_a_namespace_leave_the_way_to_the_leader_to_others() {
+    let tls = own_tls();
+    let leader = TestScaler::with_tls(RequestAuth::None, tls.clone(), 1);
+    let follower = TestScaler::with_tls(RequestAuth::None, tls, 0);
+    follower.follow(&leader);
+    leader.lag.send_replace(Some(28));
+    let (client, other) = (follower.connect().await, follower.connect().await);
+    let of = |namespace: &str, group: &str, number: usize| {
+        let mut object = object(&[("group", group)]);
+        object.namespace = namespace.to_owned();
+        object.name = format!("object-{number}");
+        object
+    };
+    assert!(other.is_active(of("known", "billing", 0)).await.unwrap());
+    for triggers in [1, 60] {
+        let (answers_in, mut answers) = mpsc::unbounded_channel();
+        for number in 0..300 {
+            let (client, answers) = (client.clone(), answers_in.clone());
+            // Nothing is read of this group, so that each of these waits as long as it may.
+            let asked = of("greedy", "unread", number % triggers);
+            tokio::spawn(async move {
+                let _ = answers.send(client.is_active(asked).await);
+            });
+        }
+        drop(answers_in);
+        let mut refused = vec![answers.recv().await.unwrap().unwrap_err()];
+        assert!(other.is_active(of("known", "billing", 0)).await.unwrap());
+        assert!(
+            other
+                .is_active(of("new", "billing", triggers))
+                .await
+                .unwrap()
+        );
+        while let Some(answer) = answers.recv().await {
+            refused.push(answer.unwrap_err());
+        }
+        let waited = refused
+            .iter()
+            .filter(|status| !status.message().contains("too many new triggers"));
+        let waited = waited.count();
+        assert!(
+            (1..=MAX_FORWARDED_WAITING / 2).contains(&waited),
+            "{waited}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn known_triggers_leave_the_queue_to_new_ones() {
+    let row = (0, Ok(Some(1)), Ok(8));
+    let read = read(since_fixture(), "billing", "orders", &[row]);
+    let read = ClusterHistory::default().apply(read, Scope::Whole);
+    let trigger = |name: &str| {
+        let mut object = object(&[]);
+        object.name = name.to_owned();
+        parse(&object).unwrap()
+    };
+    let known = trigger("known");
+    let mut triggers = ExternalTriggers::default();
+    triggers.insert(Arc::clone(&known), Instant::now());
+    let targets = Targets::new(&["main".into()], TargetOptions::default(), None);
+    let snapshot = LagSnapshot {
+        targets: Arc::new(targets.with_hpas(&triggers.add_to(&HpaMap::default()), None)),
+        clusters: [("main".into(), read)].into(),
+        ..LagSnapshot::default()
+    };
+    let (_publisher, reader) =
+        snapshot_channel::channel(snapshot.evaluated(&ServingPolicy::default()));
+    for capacity in [4, 9] {
+        let (asked_in, mut asked) = mpsc::channel(capacity);
+        let answers = TriggerAnswers::new(reader.clone(), Leading::alone(), None, asked_in);
+        for _ in 0..20 {
+            assert!(answers.ask(&known).await.answer.unwrap().is_active);
+        }
+        // It is never taken in, since nobody receives it.
+        let new = trigger("new");
+        let refused = answers.ask(&new).await.answer.unwrap_err();
+        assert!(
+            refused.message().contains("has not read the group"),
+            "{refused}"
+        );
+        let mut sent = std::iter::from_fn(|| asked.try_recv().ok());
+        assert!(sent.any(|sent| sent == new), "of {capacity}");
+    }
 }
 
 #[tokio::test]

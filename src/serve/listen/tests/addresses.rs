@@ -24,7 +24,7 @@ async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn scrapers_of_one_address_do_not_keep_another_waiting() {
+async fn scrapers_of_one_address_do_not_delay_another() {
     let bound = bind(LOOPBACK, "server.metrics.listen").unwrap();
     let address = bound.address();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());

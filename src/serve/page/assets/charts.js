@@ -70,7 +70,7 @@ export function watch(main, show) {
   });
   document.addEventListener("pointermove", (event) => {
     const group = charts();
-    // Browsers also tell that something else is below a pointer that rests, which must not end what the keys began.
+    // Browsers also send this event if the element below a resting pointer changes. That must not end a selection by keys.
     const place = `${event.clientX} ${event.clientY}`;
     if (!group || place === pointer) return;
     pointer = place;

@@ -1,4 +1,4 @@
-// Tells when there are newer values, by the stream of the server. Without it, asks for them less and less often.
+// Shows when there are newer values, by the stream of the server. Without it, requests them less and less often.
 
 const FIRST_WAIT = 2_000;
 const LONGEST_WAIT = 60_000;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_stream_tells_of_snapshots_and_their_number_is_bounded() {
+async fn a_stream_announces_snapshots_and_their_number_is_bounded() {
     let (router, publisher) = served(every_state());
     let mut open = Vec::new();
     for _ in 0..MAX_STREAMS {
@@ -30,7 +30,7 @@ async fn a_stream_tells_of_snapshots_and_their_number_is_bounded() {
         "its place is free"
     );
     drop(publisher);
-    // Without a publisher there is nothing more to tell.
+    // Without a publisher there are no more snapshots.
     let mut last = open.pop().unwrap();
     next(&mut last).await;
     while let Some(frame) = last.frame().await {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::serve::history::HISTORY_STEP;
 
-/// Many HPAs, each with a group of its own on 36 partitions.
+/// Many HPAs, each with a separate group on 36 partitions.
 fn crowd(count: usize) -> LagSnapshot {
     let rows: Vec<_> = (0..36).map(|n| ok(0, n)).collect();
     let names = || (0..count).map(|n| (format!("h{n:04}"), format!("g{n:04}")));
@@ -51,7 +51,7 @@ async fn many_hpas_are_on_several_pages() {
     );
 }
 
-/// A page does not grow with the number of HPAs. Prints what an overview of many of them costs beside one of few.
+/// A page does not grow with the number of HPAs. Prints the cost of an overview of many HPAs and of few.
 #[tokio::test]
 #[allow(clippy::print_stdout, reason = "a figure for whoever runs it")]
 async fn an_overview_of_a_thousand_hpas() {

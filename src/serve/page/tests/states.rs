@@ -1,4 +1,4 @@
-//! HPAs in every state: the page has the numbers of `explain` and `status`, and tells the states apart.
+//! HPAs in every state: the page has the numbers of `explain` and `status`, and distinguishes the states.
 
 use super::*;
 
@@ -240,7 +240,7 @@ fn shown_numbers(page: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn every_state_is_what_its_name_says() {
+async fn every_state_of_the_fixture_matches_its_name() {
     let (router, _publisher) = served(every_state());
     let one = async |name: &str| {
         let view = json(&router, &format!("/api/hpas/shop/{name}")).await;
@@ -309,7 +309,7 @@ async fn every_state_is_what_its_name_says() {
 }
 
 #[tokio::test]
-async fn states_are_told_apart() {
+async fn states_are_distinguished() {
     let (router, _publisher) = served(every_state());
     let overview = json(&router, "/api/hpas").await;
     let lines = overview["hpas"].as_array().unwrap().iter().map(|row| {

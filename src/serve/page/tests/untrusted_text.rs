@@ -42,7 +42,7 @@ async fn hostile_names_are_shown_as_text() {
     ];
     for (place, name) in names.iter().enumerate() {
         let (code, html) = get(&router, &format!("/hpas/shop/h{place}")).await;
-        // A group with a control character cannot be asked for. Of others the member is found, whatever their name.
+        // A group with a control character cannot be requested. Other groups are found whatever their name.
         let has_owner = !name.contains(char::is_control);
         let shows_owner = html.contains("<small>/10.0.0.1</small>");
         assert_eq!(shows_owner, has_owner, "{name:?}: {html}");
@@ -53,7 +53,7 @@ async fn hostile_names_are_shown_as_text() {
     for (code, html) in &pages {
         assert!(*code == 200 || *code == 404, "{html}");
         assert!(html.chars().all(|c| c == '\n' || is_safe(c)), "{html:?}");
-        // The only script is our own, and no element has a handler or a style of its own.
+        // The only script is our own, and no element has an inline handler or style.
         assert_eq!(html.matches("<script").count(), 1, "{html}");
         for forbidden in [
             "<img",
@@ -67,7 +67,7 @@ async fn hostile_names_are_shown_as_text() {
     }
     let of_topic = format!("Topic <code>{topic}</code>: 1 partition, lag 5");
     let has_topic = pages.iter().filter(|(_, html)| html.contains(&of_topic));
-    // All but the group that cannot be asked for.
+    // All but the group that cannot be requested.
     assert_eq!(has_topic.count(), names.len() - 1);
     let shown: String = pages.into_iter().map(|(_, html)| html).collect();
     for expected in [
@@ -81,7 +81,7 @@ async fn hostile_names_are_shown_as_text() {
 }
 
 #[tokio::test]
-async fn everything_comes_from_here_and_nothing_is_inline() {
+async fn the_page_loads_only_its_own_files_and_has_nothing_inline() {
     let (router, _publisher) = served(every_state());
     for path in [
         "/",

@@ -81,7 +81,7 @@ fn series_of_exporters_become_samples() {
 }
 
 #[test]
-fn errors_say_what_is_missing() {
+fn errors_name_what_is_missing() {
     let (a, b) = (
         committed("a", json!([[1, "1"]])),
         committed("b", json!([[1, "1"]])),

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::k8s::write_guard::testing::refusal;
 use crate::model::decisions::zero_ledger::ZeroRecord;
 
-/// One HPA `orders` in `shop` that scales a Deployment, and what was asked about them.
+/// One HPA `orders` in `shop` that scales a Deployment, and the requests for them.
 pub(super) struct FakeApiServer {
     pub(super) hpa: Value,
     pub(super) replicas: u64,
     pub(super) scale_version: u64,
     pub(super) requests: Vec<String>,
-    /// Somebody else writes the HPA right after it was read.
+    /// Another client writes the HPA right after it was read.
     pub(super) hpa_is_contested: bool,
-    /// Somebody else scales the workload right after its scale was read.
+    /// Another client scales the workload right after its scale was read.
     pub(super) scale_is_contested: bool,
     /// The API server refuses to have `spec` changed.
     pub(super) refuses_spec: bool,

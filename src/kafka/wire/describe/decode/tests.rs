@@ -131,7 +131,7 @@ fn share_groups_decode() {
     assert_eq!(entries[0].description, expected);
 }
 
-/// What a client of this version leaves for the other members.
+/// The partitions that a client of this version leaves to the other members.
 fn left(version: i16) -> (Bytes, Bytes) {
     let subscription = ConsumerProtocolSubscription::default().with_topics(vec![text("t")]);
     let topic = consumer_protocol_assignment::TopicPartition::default()
@@ -202,7 +202,7 @@ fn classic_groups_decode_in_every_version() {
 }
 
 #[test]
-fn a_dead_classic_group_is_not_found() {
+fn a_dead_classic_group_counts_as_not_found() {
     for (version, code, expected) in [(0, 0, 69), (5, 0, 69), (6, 69, 69), (5, 30, 30)] {
         let described = DescribedGroup::default()
             .with_error_code(code)

@@ -24,7 +24,7 @@ const HPA_BYTES: usize = 2_000;
 const POINT_BYTES: usize = 160;
 const MARKER_BYTES: usize = 80;
 
-/// A history that was handed over goes on without a break if the last part came this recently.
+/// A history that was handed over continues without a gap if the last part came this recently.
 const FRESH: Duration = Duration::from_secs(120);
 
 /// A part of the histories of a process.
@@ -39,7 +39,7 @@ pub struct HistoryPart {
     pub is_last: bool,
 }
 
-/// What is handed over of one HPA.
+/// The part of one HPA's history that is handed over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandedHpa {
     pub namespace: String,
@@ -71,8 +71,8 @@ enum MarkerDetail {
 }
 
 impl HistoryPart {
-    /// Removes what is later than `latest`, in seconds since 1970. A leader whose clock is ahead would hand it on, and a
-    /// history takes no point that is earlier than its last.
+    /// Removes points and markers that are later than `latest`, in seconds since 1970. A leader whose clock is ahead
+    /// would hand it over, and a history accepts no point that is earlier than its last.
     pub fn drop_later_than(&mut self, latest: u32) {
         for hpa in &mut self.hpas {
             hpa.points.retain(|row| row.0.at <= latest);
@@ -118,7 +118,7 @@ impl HandedHpa {
 }
 
 impl HistoryRecorder {
-    /// The histories of the HPAs after this one, with what is known since `since`, in seconds since 1970; as many as fit.
+    /// The histories of the HPAs after this one, since `since` in seconds since 1970; as many as fit.
     #[must_use]
     pub fn part(&self, after: Option<&HpaKey>, since: u32) -> HistoryPart {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn points_of_a_clock_that_is_ahead_are_not_taken() {
+    fn points_in_the_future_are_rejected() {
         let mut part = leader(2, 4).part(None, 0);
         part.drop_later_than(15);
         assert!(part.hpas.iter().all(|hpa| hpa.latest() == Some(15)));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_has_all_points_and_markers_and_goes_on() {
+    fn the_next_leader_has_all_points_and_markers_and_continues() {
         let mut leader = leader(3, 200);
         let resolution = leader.resolution;
         let kinds = [
@@ -355,7 +355,7 @@ mod tests {
         let key = HpaKey::new("shop", "h0000");
         let taken: Vec<_> = next.history(&key).unwrap().markers().copied().collect();
         assert_eq!(taken, markers);
-        // What is known is not told again as a change.
+        // State that was handed over is not recorded again as a change.
         assert!(next.hpas[&key].is_paused && next.hpas[&key].findings.len() == 1);
         // The rest comes later, with an overlap.
         let second = leader.hpas.get_mut(&HpaKey::new("shop", "h0001")).unwrap();
@@ -363,7 +363,7 @@ mod tests {
         hand_over(&leader, &mut next, 2_900);
         assert_eq!(points(&next, "h0001"), points(&leader, "h0001"));
         assert_eq!(next.history(&key).unwrap().markers().count(), markers.len());
-        // An HPA that is gone is forgotten.
+        // A deleted HPA is forgotten.
         leader.hpas.remove(&key);
         hand_over(&leader, &mut next, 3_000);
         assert!(next.history(&key).is_none());
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_have_a_bound_and_so_has_what_is_taken() {
+    fn parts_and_the_received_history_are_bounded() {
         let full = u32::try_from(RECENT_POINTS + OLDER_POINTS).unwrap();
         let mut leader = leader(12, full);
         let resolution = leader.resolution;
@@ -407,7 +407,7 @@ mod tests {
         assert!(small.bytes() < 12 * 30_000, "{}", small.bytes());
     }
 
-    /// What another leader handed over, after it was changed as another version might write it.
+    /// A handover of another leader, changed as another version might write it.
     fn taken_over(change: impl Fn(&mut Vec<Value>)) -> Vec<HistoryPoint> {
         let mut json = serde_json::to_value(leader(2, 4).part(None, 0)).unwrap();
         for hpa in json["hpas"].as_array_mut().unwrap() {

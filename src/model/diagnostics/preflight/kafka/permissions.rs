@@ -1,4 +1,4 @@
-//! The rights that lagwise uses in Kafka, each proven by what a sweep has read.
+//! The rights that lagwise uses in Kafka, each proven by the results of a sweep.
 
 use std::collections::BTreeMap;
 
@@ -132,7 +132,7 @@ fn tallies(observation: &Observation) -> [RightTally; 4] {
         fetch.record(name, fault);
         match &group.description {
             Ok(_) => describe.record(name, None),
-            // Not asked, or not known to the broker.
+            // Not requested, or not supported by the broker.
             Err(Fault::Unsupported) => {}
             Err(fault) => describe.record(name, Some(*fault)),
         }

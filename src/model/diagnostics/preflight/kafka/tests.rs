@@ -166,7 +166,7 @@ fn the_stage_at_which_a_connection_fails_is_the_last_line() {
 }
 
 #[test]
-fn a_refused_client_is_all_that_is_said() {
+fn only_the_refused_client_is_reported() {
     let refused = KafkaFacts {
         client: Err("property ssl.ca.location: no such file".into()),
         ..facts()
@@ -205,7 +205,7 @@ fn the_client_is_named_with_the_reason_for_it() {
 }
 
 #[test]
-fn some_brokers_that_cannot_be_reached_are_told_apart() {
+fn some_unreachable_brokers_are_distinguished() {
     let refused = KafkaFacts {
         bootstrap: vec![
             probe("b-1:9096", Ok(session())),
@@ -379,7 +379,7 @@ fn many_names_are_counted() {
 }
 
 #[test]
-fn without_groups_nothing_is_proven() {
+fn without_groups_no_permission_is_proven() {
     let none = KafkaFacts {
         observation: Some(Observation {
             groups: Vec::new(),

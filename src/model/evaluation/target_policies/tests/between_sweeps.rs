@@ -148,7 +148,7 @@ fn an_edited_selector_is_not_served_the_number_of_the_former_one() {
 }
 
 #[test]
-fn a_policy_goes_on_after_an_edit_of_the_selector_if_the_group_is_the_same() {
+fn a_policy_continues_after_an_edit_of_the_selector_if_the_group_is_the_same() {
     let facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
     let mut group = GroupSequence::new(facts.clone());
     assert_eq!(group.run(600), (4, ValueRule::Rate));
@@ -163,7 +163,7 @@ fn a_policy_goes_on_after_an_edit_of_the_selector_if_the_group_is_the_same() {
 }
 
 #[test]
-fn a_hold_goes_on_after_an_edit_of_the_selector() {
+fn a_hold_continues_after_an_edit_of_the_selector() {
     for selector in ["group=g,topic=t", "group=g,cluster=main"] {
         let facts = hpa(DESIRED_METRIC, &[("hold", "both")]);
         let mut group = GroupSequence::new(facts.clone());
@@ -236,7 +236,7 @@ fn outcomes_end_with_their_policies_although_no_state_is_left() {
     group.read().unwrap();
     let now = fixtures::at(Duration::from_secs(group.now));
     let saved = group.policies.export(&"main".into(), &now);
-    // The storage answers late, and the state makes room for the saved one.
+    // The storage answers late, and the saved state replaces the current one.
     group.policies.import(&"main".into(), &saved, 1_714_979_289);
     group.set_hpas(&[hpa(DESIRED_METRIC, &[])]);
     group.set_lag(900);
@@ -306,7 +306,7 @@ fn a_restart_changes_no_number() {
     let restart = |wait: u64, saved: &[SavedPolicy]| {
         let mut next = GroupSequence::new(hpa(DESIRED_METRIC, &annotations));
         next.policies.import(&"main".into(), saved, since_1970);
-        // What is not observed yet is saved again.
+        // State that is not observed yet is saved again.
         let later = next.policies.export(&"main".into(), &now);
         assert_eq!(later.len(), saved.len());
         (next.ends, next.committed, next.now) = (group.ends, group.committed, group.now + wait);

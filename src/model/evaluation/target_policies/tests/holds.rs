@@ -1,4 +1,4 @@
-//! Holds: the number that they keep, with what they begin, and the cooldown before zero.
+//! Holds: the number that they keep, the number with which they begin, and the cooldown before zero.
 
 use super::*;
 

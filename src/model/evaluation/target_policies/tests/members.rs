@@ -1,4 +1,4 @@
-//! Members of the group beside the replicas of the workload.
+//! Groups with members that are not replicas of the workload.
 
 use super::*;
 use crate::model::policy::decision::RateHoldReason;

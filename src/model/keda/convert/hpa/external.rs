@@ -1,4 +1,4 @@
-//! The ScaledObject whose Kafka triggers ask lagwise's external scaler.
+//! Converts the Kafka triggers of a ScaledObject to triggers of lagwise's external scaler.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::model::settings::Settings;
 /// The ClusterTriggerAuthentication with KEDA's client certificate, as the guide names it.
 const AUTHENTICATION: &str = "lagwise";
 
-/// What the API server and kubectl add to an object, which nobody writes.
+/// Fields that the API server and kubectl add to an object.
 const ADDED: [&str; 6] = [
     "creationTimestamp",
     "generation",
@@ -79,7 +79,7 @@ fn replace(place: &mut Value, mut made: Map<String, Value>) {
     *place = Value::Object(made);
 }
 
-/// The trigger that asks lagwise for what a Kafka trigger asked for.
+/// The trigger of lagwise's external scaler for the same group and topic as a Kafka trigger.
 fn trigger(metric: &KafkaMetric, address: &str, cluster: Option<&str>) -> Map<String, Value> {
     let trigger = &metric.trigger;
     let mut metadata: BTreeMap<String, String> = BTreeMap::new();
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_added_is_left_out() {
+    fn metadata_of_other_tools_is_left_out() {
         let object = json!({
             "kind": "ScaledObject",
             "metadata": {

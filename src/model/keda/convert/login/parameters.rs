@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{ClusterLogin, LoginReader};
 use crate::model::keda::convert::note::Notes;
-use crate::model::keda::scaled_object::{
-    EnvRef, KeyRef, ObjectPlace, PodIdentity, TriggerAuthentication,
-};
+use crate::model::keda::manifests::ObjectPlace;
+use crate::model::keda::scaled_object::{EnvRef, KeyRef, PodIdentity, TriggerAuthentication};
 
 /// Folder below which the converted configuration expects Secrets.
 const SECRETS: &str = "/etc/lagwise/keda";
@@ -75,7 +74,7 @@ impl LoginReader<'_> {
                 return (parameters, None);
             }
         };
-        // What a ClusterTriggerAuthentication refers to is in the namespace of KEDA, whose name no manifest has.
+        // The objects of a ClusterTriggerAuthentication are in the namespace of KEDA, which no manifest names.
         let (owner, home) = match namespace {
             "" => ("keda", "KEDA's namespace".to_owned()),
             namespace => (namespace, format!("namespace {namespace}")),

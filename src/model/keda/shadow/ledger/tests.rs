@@ -1,4 +1,4 @@
-//! Recorded series of lags, and what the two numbers add up to.
+//! Recorded series of lags, and the sums of both sides.
 
 use super::*;
 use crate::model::fixtures::{self, at, evaluated, read};
@@ -81,17 +81,18 @@ fn object(spec: &str, annotations: &[(&str, &str)]) -> ShadowObject {
     }
 }
 
-/// One look: seconds after the first, replicas that run, and the lag of each partition; `None` if Kafka did not answer.
-type Look<'a> = (u64, u32, Option<&'a [i64]>);
+/// One sample: seconds after the first, replicas that run, and the lag of each partition; `None` if Kafka did not
+/// answer.
+type Sample<'a> = (u64, u32, Option<&'a [i64]>);
 
-/// The report after these looks.
-fn report(object: &ShadowObject, looks: &[Look<'_>]) -> ShadowReport {
+/// The report after these samples.
+fn report(object: &ShadowObject, samples: &[Sample<'_>]) -> ShadowReport {
     let mut set = ObservedSet::default();
     set.insert(object.clone());
     let mut merge = ShadowMerge::default();
     let mut ledger = ShadowLedger::new(STEP);
     let mut report = ShadowReport::default();
-    for (seconds, replicas, lags) in looks {
+    for (seconds, replicas, lags) in samples {
         let found = HpaFacts {
             namespace: "shop".into(),
             name: "keda-hpa-billing".into(),
@@ -136,10 +137,10 @@ const PLAIN: &str = r#"{"minReplicaCount": 1, "maxReplicaCount": 50}"#;
 fn adds_up_the_replica_beyond_the_partitions() {
     let lags: &[i64] = &[28, 0, 0, 0, 0];
     let running = [1, 4, 6, 6, 6, 6, 6, 6];
-    let looks = (0u64..)
+    let samples = (0u64..)
         .zip(running)
-        .map(|(look, running)| (look * 15, running, Some(lags)));
-    let report = report(&object(PLAIN, &[]), &Vec::from_iter(looks));
+        .map(|(sample, running)| (sample * 15, running, Some(lags)));
+    let report = report(&object(PLAIN, &[]), &Vec::from_iter(samples));
     let row = &report.objects[0];
     assert_eq!(
         (row.running, row.keda, row.lagwise),
@@ -159,11 +160,11 @@ fn adds_up_the_replica_beyond_the_partitions() {
 }
 
 #[test]
-fn adds_up_what_the_tolerance_of_keda_withholds() {
+fn sums_the_replicas_that_the_tolerance_of_keda_withholds() {
     let mut lags = [0; 24];
     lags[0] = 120;
-    let looks = [0, 15, 30, 45].map(|seconds| (seconds, 22, Some(&lags[..])));
-    let report = report(&object(PLAIN, &[]), &looks);
+    let samples = [0, 15, 30, 45].map(|seconds| (seconds, 22, Some(&lags[..])));
+    let report = report(&object(PLAIN, &[]), &samples);
     let row = &report.objects[0];
     assert_eq!((row.keda, row.lagwise), (Some(22), Some(24)));
     assert_eq!(row.reasons, ["within_tolerance"]);
@@ -174,10 +175,10 @@ fn adds_up_what_the_tolerance_of_keda_withholds() {
 }
 
 #[test]
-fn adds_up_what_threads_save() {
+fn sums_the_replicas_that_threads_save() {
     let lags: &[i64] = &[5, 5, 5, 5];
-    let looks = [0, 15, 30].map(|seconds| (seconds, 4, Some(lags)));
-    let report = report(&object(PLAIN, &[("threads-per-replica", "2")]), &looks);
+    let samples = [0, 15, 30].map(|seconds| (seconds, 4, Some(lags)));
+    let report = report(&object(PLAIN, &[("threads-per-replica", "2")]), &samples);
     let row = &report.objects[0];
     assert_eq!((row.keda, row.lagwise), (Some(4), Some(2)));
     assert_eq!(row.reasons, ["threads"]);
@@ -188,16 +189,16 @@ fn adds_up_what_threads_save() {
 #[test]
 fn a_pause_and_an_unknown_lag_are_not_counted() {
     let lags: &[i64] = &[5, 5];
-    let looks = [
+    let samples = [
         (0, 2, Some(lags)),
         (15, 2, Some(lags)),
         (315, 2, Some(lags)),
         (330, 2, None),
         (345, 2, Some(lags)),
     ];
-    let report = report(&object(PLAIN, &[]), &looks);
+    let report = report(&object(PLAIN, &[]), &samples);
     assert_eq!(report.totals.observed_millis, 15_000);
-    let unknown = super::tests::report(&object(PLAIN, &[]), &looks[3..4]);
+    let unknown = super::tests::report(&object(PLAIN, &[]), &samples[3..4]);
     let row = &unknown.objects[0];
     assert_eq!((row.keda, row.lagwise, row.running), (None, None, Some(2)));
     assert!(row.why[0].starts_with("lagwise: "), "{:?}", row.why);
@@ -205,17 +206,17 @@ fn a_pause_and_an_unknown_lag_are_not_counted() {
 }
 
 #[test]
-fn without_work_both_sleep_after_the_cooldown() {
+fn without_work_both_scale_to_zero_after_the_cooldown() {
     let spec = r#"{"minReplicaCount": 0, "maxReplicaCount": 50, "cooldownPeriod": 30}"#;
     let (busy, quiet): (&[i64], &[i64]) = (&[5, 0], &[0, 0]);
-    let looks = [
+    let samples = [
         (0, 1, Some(busy)),
         (15, 1, Some(quiet)),
         (30, 1, Some(quiet)),
         (45, 1, Some(quiet)),
         (60, 0, Some(quiet)),
     ];
-    let report = report(&object(spec, &[]), &looks);
+    let report = report(&object(spec, &[]), &samples);
     let row = &report.objects[0];
     assert_eq!((row.keda, row.lagwise), (Some(0), Some(0)));
     assert_eq!(sums(&report), ([60, 45, 45, 0, 0], [1, 1, 1]));
@@ -287,7 +288,7 @@ fn an_edit_of_the_object_lowers_no_sum() {
 }
 
 #[test]
-fn shows_the_jobs_of_a_scaled_job_and_adds_nothing_up() {
+fn shows_the_jobs_of_a_scaled_job_without_a_sum() {
     let lags: &[i64] = &[28, 0, 0, 0, 0];
     let many: &[i64] = &[900; 5];
     let none: &[i64] = &[0; 5];
@@ -300,8 +301,8 @@ fn shows_the_jobs_of_a_scaled_job_and_adds_nothing_up() {
         ("", Some(none), Some(0), Some(0)),
         ("", None, None, None),
     ] {
-        let looks = [(0, 0, lags), (15, 0, lags)];
-        let report = report(&job(more), &looks);
+        let samples = [(0, 0, lags), (15, 0, lags)];
+        let report = report(&job(more), &samples);
         let row = &report.objects[0];
         assert_eq!(row.hpa, "ScaledJob/billing");
         assert_eq!(
@@ -317,8 +318,8 @@ fn shows_the_jobs_of_a_scaled_job_and_adds_nothing_up() {
         );
         assert_eq!(report.totals.observed_millis, 0);
     }
-    let looks = [(0, 0, Some(lags))];
-    let report = report(&job(""), &looks);
+    let samples = [(0, 0, Some(lags))];
+    let report = report(&job(""), &samples);
     assert_eq!(report.objects[0].reasons, ["one_beyond_partitions"]);
     assert!(report.of_hpa("shop", "ScaledJob/billing").is_some());
 }

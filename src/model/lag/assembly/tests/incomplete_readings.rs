@@ -110,7 +110,7 @@ fn a_recreated_topic_may_have_fewer_partitions() {
     let two: &[Committed] = &[Ok(Some(5)), Ok(Some(5))];
     let cases: [(&[Committed], _); 2] = [
         (&[Ok(None)], (None, Some(Ok(Lag(0))))),
-        // Nor is what was read of the other topic served for this one.
+        // The reading of the other topic is not served for this one.
         (&[Err(Fault::NoAnswer)], (Some(Fault::NoAnswer), None)),
     ];
     for (committed, expected) in cases {

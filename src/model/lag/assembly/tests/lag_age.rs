@@ -17,8 +17,8 @@ fn the_age_is_exact_once_the_samples_reach_back_to_the_first_unread_message() {
     assert_eq!(age(&exact), Some(LagAge::exactly(10_000)));
 }
 
-/// The age by one look that found this record, which is a second old, ten minutes back.
-fn age_by_one_look(committed: i64, found: i64, is_first_unread: bool) -> LagAge {
+/// The age by a single reading that found this record, which is a second old, ten minutes back.
+fn age_by_one_reading(committed: i64, found: i64, is_first_unread: bool) -> LagAge {
     let mut read = observe(1000, "g", &[Ok(Some(committed))], &[105]);
     let mut offsets = (**read.topics["t"].as_ref().unwrap()).clone();
     let record = PastRecord {
@@ -37,21 +37,21 @@ fn age_by_one_look(committed: i64, found: i64, is_first_unread: bool) -> LagAge 
 }
 
 #[test]
-fn one_look_tells_an_age_exactly_only_by_the_timestamp_of_the_record() {
+fn a_single_reading_gives_an_exact_age_only_with_the_timestamp_of_the_record() {
     for (what, age, expected) in [
         (
             "the record that was found",
-            age_by_one_look(100, 100, true),
+            age_by_one_reading(100, 100, true),
             LagAge::exactly(1000),
         ),
         (
             "one behind it",
-            age_by_one_look(101, 100, false),
+            age_by_one_reading(101, 100, false),
             LagAge::at_least(0),
         ),
         (
             "one before it",
-            age_by_one_look(99, 100, false),
+            age_by_one_reading(99, 100, false),
             LagAge::at_least(600_000),
         ),
     ] {

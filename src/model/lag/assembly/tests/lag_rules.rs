@@ -167,7 +167,7 @@ fn topics_with_new_commits_of_an_empty_group_are_read_as_well() {
         after(15, None, &[("new", 0), ("old", 4), ("t", 6)]),
         "new old t"
     );
-    // What the next members read replaces all of it.
+    // The subscription of the next members replaces all of it.
     assert_eq!(
         after(20, Some(&["t"]), &[("new", 0), ("old", 4), ("t", 6)]),
         "t"
@@ -198,7 +198,7 @@ fn a_residue_outlives_its_consumer_until_an_offset_moves() {
             rules(&mut history, asleep(4000, commit, end)).0,
             ["residual"]
         );
-        // A new record with its own marker: what is behind it does not matter.
+        // A new record with its own marker, whatever follows it.
         let lag = u64::try_from(end + 2 - commit).unwrap();
         let woken = history.apply(asleep(4005, commit, end + 2), Scope::Whole);
         assert_eq!(super::rules(&woken), (vec!["measured"], Ok(Lag(lag))));
@@ -213,7 +213,7 @@ fn a_residue_outlives_its_consumer_until_an_offset_moves() {
 
 #[test]
 fn a_residue_outlives_its_commit() {
-    let look = |history: &mut ClusterHistory, seconds, commit, end| {
+    let read = |history: &mut ClusterHistory, seconds, commit, end| {
         let mut read = observe(seconds, "g", &[Ok(commit)], &[end]);
         read.groups[0].description = Ok(description(GroupState::Empty, &[]));
         let snapshot = history.apply(read, Scope::Whole);
@@ -225,8 +225,8 @@ fn a_residue_outlives_its_commit() {
     let residual = || (vec!["residual"], Ok(Lag(0)));
     for (commit, end) in [(98, 100), (3, 4)] {
         let mut unjudged = ClusterHistory::default();
-        let _ = look(&mut unjudged, 0, Some(commit), end);
-        let found = look(&mut unjudged, 5, None, end);
+        let _ = read(&mut unjudged, 0, Some(commit), end);
+        let found = read(&mut unjudged, 5, None, end);
         assert_eq!(found, (forgotten(end - commit), true));
 
         let mut history = ClusterHistory::default();
@@ -241,11 +241,11 @@ fn a_residue_outlives_its_commit() {
             (4005, Some(commit)),
             (4010, None),
         ] {
-            let found = look(&mut history, seconds, commit, end);
+            let found = read(&mut history, seconds, commit, end);
             assert_eq!(found, (residual(), commit.is_none()), "{seconds}");
         }
         // A new record with its own marker.
-        let found = look(&mut history, 4015, None, end + 2);
+        let found = read(&mut history, 4015, None, end + 2);
         assert_eq!(found, (forgotten(end + 2 - commit), true));
     }
 }

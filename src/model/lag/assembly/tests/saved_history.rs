@@ -39,7 +39,7 @@ fn stuck_and_residual_partitions_stay_so_after_a_restart() {
 }
 
 #[test]
-fn residues_of_a_sleeping_group_stay_so_after_a_restart() {
+fn residues_of_a_group_at_zero_stay_so_after_a_restart() {
     let asleep = |seconds, end| {
         let mut read = observe(seconds, "g", &[Ok(Some(98)), Ok(Some(7))], &[end, 7]);
         read.groups[0].description = Ok(description(GroupState::Empty, &[]));
@@ -74,7 +74,7 @@ fn forgotten_commits_and_recreated_topics_are_recognised_after_a_restart() {
     let read = |seconds, commit| with_id(observe(seconds, "g", &[Ok(commit)], &[10]), 1);
     let mut history = ClusterHistory::default();
     history.apply(read(1000, Some(4)), Scope::Whole);
-    // The whole sweeps before anybody has asked for the group do not lose it.
+    // Whole sweeps before the first request for the group do not drop it.
     let mut nobody = observe(1060, "g", &[], &[]);
     nobody.groups.clear();
     let mut vanished = restarted(&mut history, 1000);
@@ -110,7 +110,7 @@ fn history_of_unplanned_groups_and_topics_is_dropped_in_the_end() {
 }
 
 #[test]
-fn of_many_groups_that_nobody_asks_for_any_more_the_latest_are_kept() {
+fn of_many_unrequested_groups_the_latest_are_kept() {
     let mut history = ClusterHistory::default();
     let partitions = vec![Ok(Some(1)); 1000];
     // Each sweep has another group, as when an HPA is changed again and again.
@@ -125,7 +125,7 @@ fn of_many_groups_that_nobody_asks_for_any_more_the_latest_are_kept() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_group_that_is_over_budget() {
+fn data_of_a_group_over_budget_is_dropped() {
     let mut history = ClusterHistory::default();
     history.apply(observe(0, "g", &[Ok(Some(1))], &[2]), Scope::Whole);
     let mut refused = observe(5, "g", &[Ok(Some(1))], &[2]);

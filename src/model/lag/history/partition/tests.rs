@@ -127,7 +127,7 @@ fn a_commit_beyond_the_end_is_unknown_until_the_next_commit() {
     assert_eq!(
         one.read(15, Some(70), 60),
         BEYOND,
-        "and again, with no ID to tell"
+        "and again, without an ID"
     );
     assert_eq!(one.read(20, Some(70), 80), REPLACED);
 }
@@ -388,7 +388,7 @@ fn saved_state_counts_where_it_agrees_with_this_process() {
         ),
     ] {
         let mut found = present;
-        found.recall(earlier, now);
+        found.restore(earlier, now);
         assert_eq!(found, expected, "{present:?} {earlier:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Namespace `c` may ask for group `g` only.
+/// Namespace `c` may only use group `g`.
 fn tenancy() -> Tenancy {
     let globs = |names: &[&str]| names.iter().copied().map(Glob::new).collect();
     Tenancy(vec![
@@ -38,7 +38,7 @@ pub(super) fn configuration() -> (Vec<ClusterName>, TargetOptions) {
     (clusters(&["main", "down"]), options)
 }
 
-/// What all HPAs and requests come to, found by scanning all of them.
+/// The targets of all HPAs and requests, computed by scanning all of them.
 pub(super) struct Scan {
     pub(super) targets: Vec<Arc<Target>>,
     pub(super) denied: Vec<(HpaKey, DeniedQuery)>,
@@ -113,7 +113,7 @@ impl Scan {
         targets.chain(&self.requests)
     }
 
-    /// Whether the configuration asks for everything that is asked of a group.
+    /// Whether the configuration covers everything that is needed of a group.
     fn is_unlimited(&self, cluster: &str, group: &GroupId) -> bool {
         let is_of_group = |key: &&WatchKey| key.cluster.as_str() == cluster && key.group == *group;
         let configured = self.targets.iter().filter(|target| target.hpa().is_none());
@@ -134,9 +134,9 @@ impl Scan {
     pub(super) fn plan(&self, cluster: &str) -> Vec<GroupPlan> {
         let unset = Settings::unset();
         let targets = self.targets.iter().map(|t| (&*t.key, &t.settings));
-        let asked = targets.chain(self.requests.iter().map(|key| (key, &unset)));
+        let all = targets.chain(self.requests.iter().map(|key| (key, &unset)));
         let mut groups: BTreeMap<GroupId, GroupPlan> = BTreeMap::new();
-        for (key, settings) in asked.filter(|(key, _)| key.cluster.as_str() == cluster) {
+        for (key, settings) in all.filter(|(key, _)| key.cluster.as_str() == cluster) {
             let plan = groups.entry(key.group.clone()).or_insert_with(|| {
                 let mut plan = GroupPlan::new(key.group.clone(), BTreeSet::new());
                 plan.discover = false;

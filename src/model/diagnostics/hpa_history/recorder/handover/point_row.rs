@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::diagnostics::hpa_history::HistoryPoint;
 
-/// A point whose values are written in the order of the fields. Another version may write more or fewer: what is missing
-/// is unknown, and what follows is ignored. So new fields are added at the end.
+/// A point whose values are written in the order of the fields. Another version may write more or fewer: missing values
+/// are unknown, and additional ones are ignored. So new fields are added at the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct PointRow(pub(super) HistoryPoint);
 

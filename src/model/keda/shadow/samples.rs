@@ -1,4 +1,4 @@
-//! What both make of each trigger at one look, and why they differ.
+//! Samples of triggers: KEDA's and lagwise's values of each trigger at one time, and why they differ.
 
 use super::objects::ComparedObject;
 use super::report::ShadowRow;
@@ -16,8 +16,8 @@ use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::GroupId;
 
-/// One trigger at one look.
-pub(super) struct TriggerLook<'a> {
+/// Values of one trigger at one time.
+pub(super) struct TriggerSample<'a> {
     pub(super) of: &'a ObservedTrigger,
     pub(super) group: Option<&'a GroupSnapshot>,
     /// KEDA's reading; `None` if lagwise has not read what KEDA reads.
@@ -25,15 +25,15 @@ pub(super) struct TriggerLook<'a> {
     pub(super) lagwise: Result<MetricValue, String>,
 }
 
-/// Reads each trigger as both do.
+/// Evaluates each trigger as KEDA and lagwise do.
 pub(super) fn read_triggers<'a>(
     compared: &'a ComparedObject,
     hpa: &HpaKey,
     evaluations: EvaluationsAt<'a>,
     previous: &mut [PreviousOffsets],
-) -> Vec<TriggerLook<'a>> {
+) -> Vec<TriggerSample<'a>> {
     let triggers = compared.triggers.iter().zip(previous).enumerate();
-    let looks = triggers.map(|(index, (of, previous))| {
+    let samples = triggers.map(|(index, (of, previous))| {
         let group = of.trigger.group.as_deref().map(GroupId::from);
         let cluster = evaluations.clusters().get(&of.cluster);
         let group = group.and_then(|group| cluster?.groups.get(&group));
@@ -54,35 +54,35 @@ pub(super) fn read_triggers<'a>(
             }
             None => Err("lagwise does not read this group".to_owned()),
         };
-        TriggerLook {
+        TriggerSample {
             of,
             group,
             keda,
             lagwise,
         }
     });
-    looks.collect()
+    samples.collect()
 }
 
-/// Why the two differ, in the words of [`Difference`].
+/// Adds the reasons for which the two values differ, as texts and labels of [`Difference`].
 pub(super) fn explain(
-    looks: &[TriggerLook<'_>],
+    samples: &[TriggerSample<'_>],
     current: u32,
     tolerances: (u64, u64),
     row: &mut ShadowRow,
 ) {
-    for (index, look) in looks.iter().enumerate() {
-        let prefix = prefix(index, looks.len());
-        if let Err(reason) = &look.lagwise {
+    for (index, sample) in samples.iter().enumerate() {
+        let prefix = prefix(index, samples.len());
+        if let Err(reason) = &sample.lagwise {
             row.why.push(format!("{prefix}lagwise: {reason}"));
         }
-        let differences = match (&look.keda, look.group) {
+        let differences = match (&sample.keda, sample.group) {
             (Some(keda), Some(group)) => {
                 let comparison = Comparison {
-                    trigger: &look.of.trigger,
+                    trigger: &sample.of.trigger,
                     version: KedaVersion::NEWEST,
                     keda: keda.as_ref(),
-                    lagwise: look.lagwise.as_ref().ok(),
+                    lagwise: sample.lagwise.as_ref().ok(),
                     topics: &group.topics,
                     current,
                     tolerances,
@@ -90,7 +90,7 @@ pub(super) fn explain(
                 comparison.differences()
             }
             (None, Some(_)) => {
-                let text = match look.of.trigger.topics.is_empty() {
+                let text = match sample.of.trigger.topics.is_empty() {
                     true => {
                         "the trigger names no topic: KEDA reads every topic of the Kafka cluster, lagwise only those of the group"
                     }
@@ -114,11 +114,11 @@ pub(super) fn explain(
     row.reasons.dedup();
 }
 
-/// The Jobs that both ask for. Those that run are not read, so that nothing is added up.
-pub(super) fn compare_jobs(rules: &JobRules, looks: &[TriggerLook<'_>], row: &mut ShadowRow) {
-    let readings = looks.iter().map(|look| {
-        let reading = look.keda.as_ref()?;
-        Some((&look.of.trigger, reading.as_ref().ok()))
+/// Computes how many Jobs KEDA and lagwise want. Running Jobs are not read, so there are no sums.
+pub(super) fn compare_jobs(rules: &JobRules, samples: &[TriggerSample<'_>], row: &mut ShadowRow) {
+    let readings = samples.iter().map(|sample| {
+        let reading = sample.keda.as_ref()?;
+        Some((&sample.of.trigger, reading.as_ref().ok()))
     });
     let readings = readings.collect::<Option<Vec<_>>>();
     row.keda = readings.map(|readings| {
@@ -127,18 +127,20 @@ pub(super) fn compare_jobs(rules: &JobRules, looks: &[TriggerLook<'_>], row: &mu
         let read = read.filter_map(|(trigger, reading)| Some((*trigger, (*reading)?)));
         rules.jobs(rules.demand(&Vec::from_iter(read)))
     });
-    let desired = looks.iter().map(|look| look.lagwise.as_ref().ok()?.desired);
+    let desired = samples
+        .iter()
+        .map(|sample| sample.lagwise.as_ref().ok()?.desired);
     let most = desired.collect::<Option<Vec<_>>>();
     let most = most.and_then(|desired| desired.into_iter().max());
     row.lagwise = most.map(|most| most.clamp(rules.min(), rules.max()));
     // KEDA rounds up, without any tolerance.
-    explain(looks, 1, (0, 0), row);
+    explain(samples, 1, (0, 0), row);
     row.remarks.push(format!(
         "the numbers are Jobs: KEDA starts its number {rules}; lagwise does not read Jobs, and says how many of them can have work"
     ));
 }
 
-/// Says how both log in to the Kafka cluster of each trigger.
+/// Describes how KEDA and lagwise log in to the Kafka cluster of each trigger.
 pub(super) fn describe_logins(
     compared: &ComparedObject,
     authentications: &Authentications,
@@ -153,7 +155,7 @@ pub(super) fn describe_logins(
     }
 }
 
-/// What stands before a sentence about one of several triggers.
+/// Prefix of a sentence about one of several triggers.
 fn prefix(index: usize, triggers: usize) -> String {
     match triggers {
         1 => String::new(),

@@ -1,4 +1,4 @@
-//! Many idle or slow connections, beside a client that must get its responses.
+//! Many idle or slow connections, and a client that must get its responses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::BASE;
+use crate::background::apart;
+use crate::bystander::Bystander;
 use crate::daemon::{Daemon, Options};
 use crate::latencies::Latencies;
 use crate::testbed::Testbed;
@@ -22,7 +24,7 @@ const SLOW: usize = 200;
 const REQUESTS: usize = 300;
 
 /// 500 idle connections, and 200 that send a header byte by byte: another client still gets every response.
-pub(super) fn does_not_hold_up_a_good_client(testbed: &Testbed) -> Result<()> {
+pub(super) fn many_clients_do_not_delay_another_one(testbed: &Testbed) -> Result<()> {
     let authority = Authority::new("the daemon's authority")?;
     let folder = testbed.folder("crowd")?;
     let (cert, key) = authority
@@ -35,7 +37,10 @@ pub(super) fn does_not_hold_up_a_good_client(testbed: &Testbed) -> Result<()> {
 }
 
 async fn ask_in_a_crowd(daemon: &Daemon, authority: &Authority) -> Result<()> {
+    let usual = latencies(daemon).await?;
+    let bystander = Bystander::start(usual.p50())?;
     let alone = latencies(daemon).await?;
+    let bystander_alone = bystander.take();
     let mut roots = rustls::RootCertStore::empty();
     use rustls::pki_types::pem::PemObject;
     roots.add(rustls::pki_types::CertificateDer::from_pem_slice(
@@ -51,7 +56,7 @@ async fn ask_in_a_crowd(daemon: &Daemon, authority: &Authority) -> Result<()> {
     let mut idle = Vec::new();
     for _ in 0..IDLE {
         let mut stream = connect(&connector, daemon.api_port).await?;
-        // Asked once, so that it is idle and not new.
+        // It sent one request, so that it is idle and not new.
         stream
             .write_all(format!("GET {BASE} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
             .await?;
@@ -75,10 +80,11 @@ async fn ask_in_a_crowd(daemon: &Daemon, authority: &Authority) -> Result<()> {
     }
     let open = open_connections(daemon)?;
     ensure!(open >= IDLE + SLOW, "{open} connections are open");
-    let crowded = latencies(daemon).await?;
+    bystander.take();
+    let crowded = apart(latencies(daemon))?;
     println!(
         "{REQUESTS} requests beside {open} connections: {}",
-        crowded.beside(&alone)?
+        crowded.beside_bystander(&alone, (&bystander.take(), &bystander_alone))?
     );
     // They are cut after their time, and the places come free.
     let cut = tokio::time::timeout(Duration::from_secs(90), async {

@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::Scene;
-use crate::background::BackgroundTasks;
+use crate::background::{BackgroundTasks, apart};
 use crate::bystander::Bystander;
 use crate::latencies::Latencies;
 use crate::testbed::Testbed;
@@ -25,10 +25,10 @@ const FLOOD: usize = 150;
 /// Pause between two requests of one caller. The test is about the limits of the daemon, not about the speed of the
 /// machine.
 const PAUSE: Duration = Duration::from_millis(100);
-const FOR: Duration = Duration::from_secs(6);
+const FLOOD_DURATION: Duration = Duration::from_secs(12);
 
 /// With many idle TLS connections without a certificate, a restarted API server can still connect.
-pub(super) fn do_not_keep_the_api_server_out(testbed: &Testbed) -> Result<()> {
+pub(super) fn unauthorized_clients_do_not_block_the_api_server(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let runtime = tokio::runtime::Runtime::new()?;
     let idle = runtime.block_on(open_tls(&scene, None, IDLE_OF_ONE))?;
@@ -56,7 +56,7 @@ pub(super) fn do_not_keep_the_api_server_out(testbed: &Testbed) -> Result<()> {
 
 /// With many silent connections from several addresses, and some with an untrusted certificate, a new connection of the
 /// front proxy still gets a response.
-pub(super) fn do_not_keep_the_front_proxy_out(testbed: &Testbed) -> Result<()> {
+pub(super) fn unauthorized_clients_do_not_block_the_front_proxy(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let runtime = tokio::runtime::Runtime::new()?;
     let unknown = Authority::new("an authority that nobody knows")?;
@@ -152,12 +152,16 @@ fn connector(identity: Option<&Identity>) -> Result<TlsConnector> {
 }
 
 /// Requests for random paths, which do not exist.
-pub(super) fn on_random_paths_hold_nobody_up(testbed: &Testbed) -> Result<()> {
+pub(super) fn unauthorized_clients_on_random_paths_do_not_delay_others(
+    testbed: &Testbed,
+) -> Result<()> {
     flood(testbed, |n, _| (format!("/{n}/{n:x}"), None))
 }
 
 /// Requests for random namespaces with random tokens, each of which would need reviews by the API server.
-pub(super) fn in_random_namespaces_hold_nobody_up(testbed: &Testbed) -> Result<()> {
+pub(super) fn unauthorized_clients_in_random_namespaces_do_not_delay_others(
+    testbed: &Testbed,
+) -> Result<()> {
     flood(testbed, |n, metric| {
         let path = metric.replace("/namespaces/", &format!("/namespaces/n{n}-"));
         (path, (n % 2 == 0).then(|| format!("token-{n}")))
@@ -183,12 +187,12 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
     let reader = scene.token("reader")?;
     let metric = scene.metric(&scene.namespace);
     let runtime = tokio::runtime::Runtime::new()?;
-    let usual = runtime.block_on(questions(&scene, &reader, Duration::from_secs(1)))?;
+    let usual = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(1)))?;
     let bystander = Bystander::start(usual.answers.p50())?;
-    let alone = runtime.block_on(questions(&scene, &reader, Duration::from_secs(2)))?;
+    let alone = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(4)))?;
     let bystander_alone = bystander.take();
-    let before = sent_reviews(&scene)?;
-    let (crowded, asked, bystander_crowded) = runtime.block_on(async {
+    let (before, cpu) = (sent_reviews(&scene)?, scene.daemon.process.cpu()?);
+    let (crowded, sent, bystander_crowded) = runtime.block_on(async {
         let strangers = BackgroundTasks::start(FLOOD, |_, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             async move {
@@ -211,81 +215,84 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
             }
         });
         bystander.take();
-        // On threads of its own: the tasks of the flood must not hold up whoever is measured.
-        let noticed = tokio::task::block_in_place(|| {
-            tokio::runtime::Runtime::new()?.block_on(questions(&scene, &reader, FOR))
-        });
+        let noticed = apart(probe_requests(&scene, &reader, FLOOD_DURATION));
         let bystander_crowded = bystander.take();
-        let asked = strangers.stop().await?;
-        anyhow::Ok((noticed?, asked, bystander_crowded))
+        let sent = strangers.stop().await?;
+        anyhow::Ok((noticed?, sent, bystander_crowded))
     })?;
     let reviews = sent_reviews(&scene)?;
     let reviews = reviews.checked_sub(before).context("fewer than before")?;
     println!(
-        "{asked} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: {} alone, \
-         {} beside them; {}; a bystander {}",
-        alone.asked,
-        crowded.asked,
-        crowded.answers.beside(&alone.answers)?,
-        bystander_crowded.beside(&bystander_alone)?
+        "{sent} requests of strangers in {FLOOD_DURATION:?}, {reviews} reviews, {:.1} s of CPU; requests of others: \
+         {} alone, {} beside them; {}",
+        (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
+        alone.sent,
+        crowded.sent,
+        crowded
+            .answers
+            .beside_bystander(&alone.answers, (&bystander_crowded, &bystander_alone))?
     );
     ensure!(
         crowded.refused == 0,
-        "{} of {} questions refused",
+        "{} of {} requests refused",
         crowded.refused,
-        crowded.asked
+        crowded.sent
     );
     // The reviews of the valid requests, and a bounded number for the flood.
-    let most = u64::try_from(crowded.asked)? * 2 + 300;
+    let most = u64::try_from(crowded.sent)? * 2 + 300;
     ensure!(reviews <= most, "{reviews} reviews, at most {most}");
     Ok(())
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Questions {
-    pub(super) asked: usize,
+pub(super) struct ProbeRequests {
+    pub(super) sent: usize,
     pub(super) refused: usize,
     pub(super) answers: Latencies,
 }
 
 /// Sends requests that no cache can answer, with a token, and through the API server as an administrator.
-pub(super) async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Questions> {
-    static QUESTION: AtomicUsize = AtomicUsize::new(0);
+pub(super) async fn probe_requests(
+    scene: &Scene<'_>,
+    token: &str,
+    time: Duration,
+) -> Result<ProbeRequests> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let client = reqwest::Client::builder()
         .danger_accept_invalid_certs(true)
         .timeout(Duration::from_secs(30))
         .build()?;
     let until = Instant::now() + time;
     let metric = scene.metric(&scene.namespace);
-    let mut questions = Questions::default();
+    let mut probes = ProbeRequests::default();
     while Instant::now() < until {
-        let n = QUESTION.fetch_add(1, Ordering::Relaxed);
+        let n = NUMBER.fetch_add(1, Ordering::Relaxed);
         // In another namespace the API server refuses the reader, so the expected status is 403.
         let other = metric.replace("/namespaces/", &format!("/namespaces/q{n}-"));
         for (path, expected) in [(&other, 403), (&metric, 200)] {
             let began = Instant::now();
             let answer = client.get(scene.daemon.url(path)).bearer_auth(token).send();
             let code = answer.await.map(|answer| answer.status().as_u16());
-            questions.asked += 1;
+            probes.sent += 1;
             if !matches!(code, Ok(code) if code == expected) {
                 println!("{path}: {code:?}, not {expected}");
-                questions.refused += 1;
+                probes.refused += 1;
             }
-            questions.answers.add(began.elapsed());
+            probes.answers.add(began.elapsed());
         }
         let plane = scene.plane;
         let body = tokio::task::block_in_place(|| plane.get_raw(&metric));
-        questions.asked += 1;
+        probes.sent += 1;
         if body.is_err() {
             println!("by the API server: {body:?}");
-            questions.refused += 1;
+            probes.refused += 1;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(questions)
+    Ok(probes)
 }
 
-/// Accepts every certificate: the server is not what is tested here.
+/// Accepts every certificate, because the server is not tested here.
 #[derive(Debug)]
 pub(super) struct AnyServer;
 

@@ -1,0 +1,47 @@
+//! Runs work on threads for blocking tasks, if it takes too long for a thread of the async runtime, such as work that
+//! grows with the objects of tenants.
+
+use std::panic::resume_unwind;
+
+use tokio::task::JoinError;
+
+/// Runs `work` on a thread for blocking tasks, and returns its result.
+///
+/// # Errors
+/// The work panicked, or the runtime is shutting down.
+pub(crate) async fn try_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    tokio::task::spawn_blocking(work).await
+}
+
+/// Runs `work` on a thread for blocking tasks. A panic of the work is resumed here. `None` if the runtime is shutting
+/// down.
+///
+/// # Panics
+/// If `work` panics: a panic is a defect that must be noticed, so it ends the caller, too.
+pub(crate) async fn do_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    match try_blocking(work).await {
+        Ok(result) => Some(result),
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn gives_the_result() {
+        assert_eq!(do_blocking(|| 7).await, Some(7));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a defect")]
+    async fn a_panic_is_propagated() {
+        let _: Option<()> = do_blocking(|| panic!("a defect")).await;
+    }
+}

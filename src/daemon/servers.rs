@@ -1,0 +1,65 @@
+//! Serves each listener on the threads for its kind, until the daemon closes.
+
+use std::io;
+
+use axum::Router;
+use tokio::sync::watch;
+
+use super::{Tasks, wait_for_stop};
+use crate::serve::listen::{BoundListener, ListenerKind};
+use crate::serve::tls::ServerTls;
+use crate::worker_threads::WorkerThreads;
+
+/// Threads for answers of the external metrics API.
+const ANSWER_THREADS: usize = 2;
+
+/// A listener and its endpoints: the name of the part of the daemon, the kind of listener, the listener, the endpoints,
+/// and TLS if it has any.
+pub(super) type Server = (
+    &'static str,
+    ListenerKind,
+    BoundListener,
+    Router,
+    Option<ServerTls>,
+);
+
+/// The threads of listeners that do not wait for other parts.
+#[derive(Debug)]
+pub(super) struct ServerThreads {
+    /// Answers the HPA controller, whatever tenants make the other parts do.
+    answers: WorkerThreads,
+    /// Does the TLS handshakes of all listeners.
+    handshakes: WorkerThreads,
+}
+
+impl ServerThreads {
+    pub(super) fn start() -> io::Result<Self> {
+        Ok(Self {
+            answers: WorkerThreads::start("answers", ANSWER_THREADS)?,
+            handshakes: WorkerThreads::start("handshakes", 1)?,
+        })
+    }
+
+    /// Serves until shortly after `closing` becomes true.
+    pub(super) fn serve(
+        &self,
+        (part, kind, listener, router, tls): Server,
+        closing: watch::Receiver<bool>,
+        tasks: &mut Tasks,
+    ) {
+        let stopped = wait_for_stop(closing);
+        let listener = listener.with_handshakes_on(self.handshakes.handle());
+        let serving = async move {
+            let served = match tls {
+                Some(tls) => listener.serve_tls(kind, router, &tls, stopped).await,
+                None => listener.serve_plain(kind, router, stopped).await,
+            };
+            (part, served.map_err(Into::into))
+        };
+        // The probes stay with the other parts, so that they fail when these hang.
+        match kind {
+            ListenerKind::Api => tasks.spawn_on(serving, &self.answers.handle()),
+            _ => tasks.spawn(serving),
+        };
+    }
+}

@@ -1,0 +1,80 @@
+//! Events of several namespaces: one with many findings does not keep the others waiting.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::WITHIN;
+use crate::daemon::{Daemon, Options};
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// HPAs with a finding each. At most 50 events are written at once, and then one in a second.
+const MANY: usize = 220;
+/// Events of these after which the others come.
+const BURST: usize = 50;
+
+/// In the order of their names, the events of the others would come after all of these.
+pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let many = plane.namespace("aaa")?;
+    let late = [plane.namespace("zzy")?, plane.namespace("zzz")?];
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 1)?;
+    kafka.commit(&group, &topic, &[(0, 0)])?;
+    let hpa = |name: &str, annotations: Value| -> Result<Value> {
+        let selector = [("group", &*group), ("topic", &*topic)];
+        let mut list: Value = serde_json::from_str(&workload(name, &selector))?;
+        let mut hpa = list["items"][1].take();
+        hpa["metadata"]["annotations"] = annotations;
+        Ok(hpa)
+    };
+    let hpas = (0..MANY).map(|i| hpa(&format!("h{i}"), json!({"lagwise.dev/evn": i.to_string()})));
+    let hpas = hpas.collect::<Result<Vec<_>>>()?;
+    for some in hpas.chunks(110) {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": some}).to_string();
+        plane.kubectl_with_input(&["create", "-n", &many, "-f", "-"], &list)?;
+    }
+    let options = Options {
+        namespaces: vec![many.clone(), late[0].clone(), late[1].clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (_daemon, _api) = Daemon::registered(testbed, plane, &many, &options)?;
+    poll_until(WITHIN, "the first events", || {
+        let count = count(plane, &many)?;
+        ensure!(count >= BURST, "{count}");
+        Ok(())
+    })?;
+    for (namespace, annotations) in late.iter().zip([
+        json!({"lagwise.dev/evn": "true"}),
+        json!({"lagwise.dev/threads-per-replica": "many"}),
+    ]) {
+        let begun = Instant::now();
+        plane.apply(namespace, &hpa("billing", annotations)?.to_string())?;
+        poll_until(WITHIN, "an event of another namespace", || {
+            ensure!(count(plane, namespace)? > 0, "there is none");
+            Ok(())
+        })?;
+        let so_far = count(plane, &many)?;
+        println!(
+            "an event of another namespace after {:.1?}, and meanwhile {so_far} of the one with {MANY} findings",
+            begun.elapsed()
+        );
+        ensure!(so_far < MANY, "it has waited for all of the others");
+    }
+    Ok(())
+}
+
+/// Number of lagwise's events in a namespace.
+fn count(plane: &ControlPlane, namespace: &str) -> Result<usize> {
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+    let all = plane.get_raw(&path)?;
+    let all = all["items"].as_array().context("no items")?;
+    let ours = all
+        .iter()
+        .filter(|event| event["reportingController"] == "lagwise.dev/lagwise");
+    Ok(ours.count())
+}
