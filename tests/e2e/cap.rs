@@ -98,7 +98,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     ),
 ];
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 const POLICY: &str = include_str!("../../charts/lagwise/files/cap-policy.yaml");
 const PARTITIONS: i32 = 6;
 
@@ -195,7 +196,7 @@ impl<'a> Scene<'a> {
         let api = self
             .plane
             .register_api(&self.namespace, "lagwise", daemon.api_port, ca)?;
-        api.wait_available(WITHIN)?;
+        api.wait_available(WAIT_TIMEOUT)?;
         Ok((daemon, adapter, api))
     }
 
@@ -250,7 +251,7 @@ impl<'a> Scene<'a> {
     }
 
     fn wait_until_max(&self, expected: i64) -> Result<()> {
-        poll_until(WITHIN, &format!("maxReplicas {expected}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("maxReplicas {expected}"), || {
             let max = self.max()?;
             ensure!(
                 max == expected,
@@ -262,16 +263,20 @@ impl<'a> Scene<'a> {
     }
 
     fn wait_until_user_max(&self, expected: &str) -> Result<()> {
-        poll_until(WITHIN, &format!("the user's {expected} to be kept"), || {
-            let user = self.user_max()?;
-            ensure!(user == expected, "{user}");
-            Ok(())
-        })
+        poll_until(
+            WAIT_TIMEOUT,
+            &format!("the user's {expected} to be kept"),
+            || {
+                let user = self.user_max()?;
+                ensure!(user == expected, "{user}");
+                Ok(())
+            },
+        )
     }
 
     /// Waits until the HPA has no annotation of lagwise.
     fn wait_until_unmarked(&self) -> Result<()> {
-        poll_until(WITHIN, "the annotations to be removed", || {
+        poll_until(WAIT_TIMEOUT, "the annotations to be removed", || {
             let annotations = self.hpa()?["metadata"]["annotations"].clone();
             let keys = ["lagwise.dev/ceiling", "lagwise.dev/user-max-replicas"];
             let gone = keys.iter().all(|key| annotations[*key].is_null());
@@ -323,7 +328,7 @@ impl<'a> Policy<'a> {
             "metadata": {"name": "probe", "annotations": {"lagwise.dev/ceiling": "2"}},
             "spec": {"maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"}},
         });
-        poll_until(WITHIN, "the admission policy to act", || {
+        poll_until(WAIT_TIMEOUT, "the admission policy to act", || {
             let args = [
                 "create",
                 "--dry-run=server",

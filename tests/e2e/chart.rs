@@ -91,7 +91,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     ),
 ];
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) const RELEASE: &str = "lagwise";
 
 fn chart() -> PathBuf {
@@ -247,7 +248,7 @@ fn an_installed_chart_scales_and_is_removed_completely(testbed: &Testbed) -> Res
     list["items"][1]["metadata"]["annotations"] = json!({"lagwise.dev/cap": "enforce"});
     plane.apply(&namespace, &list.to_string())?;
     let series = ReplicaSeries::record(plane, &namespace, "billing")?;
-    poll_until(WITHIN, "six replicas of at most six", || {
+    poll_until(WAIT_TIMEOUT, "six replicas of at most six", || {
         let hpa = plane.get("hpa", "billing", Some(&namespace))?;
         let max = &hpa["spec"]["maxReplicas"];
         ensure!(
@@ -270,7 +271,7 @@ fn an_installed_chart_scales_and_is_removed_completely(testbed: &Testbed) -> Res
     plane.kubectl(&args)?;
     let ends: Vec<_> = (0..).zip(kafka.end_offsets(&topic)?).collect();
     kafka.commit(&group, &topic, &ends)?;
-    poll_until(WITHIN, "the workload to fall asleep", || {
+    poll_until(WAIT_TIMEOUT, "the workload to fall asleep", || {
         ensure!(series.now() == 0, "{:?}", series.values());
         Ok(())
     })?;
@@ -309,7 +310,7 @@ fn an_installed_chart_scales_and_is_removed_completely(testbed: &Testbed) -> Res
         "jsonpath={.spec.maxReplicas}",
     ])?;
     ensure!(max == "20", "maxReplicas {max} after the uninstallation");
-    poll_until(WITHIN, "the workload to be woken", || {
+    poll_until(WAIT_TIMEOUT, "the workload to be woken", || {
         ensure!(series.now() > 0, "{:?}", series.values());
         Ok(())
     })?;
@@ -415,7 +416,7 @@ impl Installed<'_> {
         }
         let logs = testbed.folder("chart-daemon")?;
         let mut process = testbed.start_lagwise(&logs, &config.to_string(), Some(kubeconfig))?;
-        poll_until(WITHIN, "lagwise to be ready", || {
+        poll_until(WAIT_TIMEOUT, "lagwise to be ready", || {
             process.expect_running()?;
             let (code, body) = http_get(probe_port, "/readyz")?;
             ensure!(code == 200, "{code}: {body}");
@@ -443,7 +444,7 @@ impl Installed<'_> {
     }
 
     pub(crate) fn wait_until_available(&self) -> Result<()> {
-        poll_until(WITHIN, "the API to be available", || {
+        poll_until(WAIT_TIMEOUT, "the API to be available", || {
             let service = self.plane.get("apiservice", EXTERNAL_METRICS_API, None)?;
             let available = condition(&service, "Available").context("no condition yet")?;
             ensure!(available["status"] == "True", "{available}");

@@ -33,7 +33,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 const PARTITIONS: i32 = 6;
 
 /// An HPA with a metric of another server, up to 20 replicas, and with an unknown annotation.
@@ -119,13 +120,13 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
             .map(|reason| (reason.to_owned(), count))
             .into()
     };
-    poll_until(WITHIN, "the events", || {
+    poll_until(WAIT_TIMEOUT, "the events", || {
         let events = events(plane, &namespace)?;
         ensure!(events == expected(1), "{events:?}");
         Ok(())
     })?;
     let before = sweeps(&daemon)?;
-    poll_until(WITHIN, "many sweeps", || {
+    poll_until(WAIT_TIMEOUT, "many sweeps", || {
         let swept = sweeps(&daemon)?;
         ensure!(swept >= before + 20, "{swept} after {before}");
         Ok(())
@@ -141,7 +142,7 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     // The next daemon finds them.
     drop((daemon, api));
     let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
-    poll_until(WITHIN, "the events to be counted up", || {
+    poll_until(WAIT_TIMEOUT, "the events to be counted up", || {
         let again = written(&daemon, "repeated")?;
         ensure!(again == 2, "{again}");
         Ok(())
@@ -157,13 +158,13 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     };
     patch(6)?;
     let before = sweeps(&daemon)?;
-    poll_until(WITHIN, "a sweep that finds nothing", || {
+    poll_until(WAIT_TIMEOUT, "a sweep that finds nothing", || {
         let swept = sweeps(&daemon)?;
         ensure!(swept >= before + 4, "{swept} after {before}");
         Ok(())
     })?;
     patch(20)?;
-    poll_until(WITHIN, "it to be counted up", || {
+    poll_until(WAIT_TIMEOUT, "it to be counted up", || {
         let again = written(&daemon, "repeated")?;
         ensure!(again == 3, "{again}");
         Ok(())
@@ -209,7 +210,7 @@ fn lag_above_the_ceiling_is_one_event(
         );
         Ok(())
     };
-    poll_until(WITHIN, "the event AtCeiling", is_one_event)?;
+    poll_until(WAIT_TIMEOUT, "the event AtCeiling", is_one_event)?;
     let status = daemon.status_of(namespace, "billing")?;
     ensure!(
         status["desired"] == PARTITIONS && status["uncapped"] == 21,
@@ -348,7 +349,7 @@ fn unrecognized_hpas_have_findings_and_events(testbed: &Testbed) -> Result<()> {
     };
     let (_daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-    poll_until(WITHIN, "an event on each", || {
+    poll_until(WAIT_TIMEOUT, "an event on each", || {
         let events = plane.get_raw(&path)?["items"].take();
         let events = events.as_array().context("no items")?;
         for hpa in &unrecognized {
@@ -409,7 +410,7 @@ fn left_by_its_members(
         },
     );
     fleet.scale_to(1)?;
-    poll_until(WITHIN, "a commit of the member", || {
+    poll_until(WAIT_TIMEOUT, "a commit of the member", || {
         let committed = kafka.committed(group, topic)?;
         ensure!(committed.first() == Some(&Some(5)), "{committed:?}");
         Ok(())

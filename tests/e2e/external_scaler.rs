@@ -44,7 +44,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[(
     waiting::requests_that_wait_keep_little,
 )];
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 const GUIDE: &str = include_str!("../../docs/src/guides/coming-from-keda.md");
 
@@ -88,7 +89,7 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
 
     let _defined = KedaKinds::define(plane)?;
     let yaml = scaled_object(&namespace, &group, &topic)?;
-    poll_until(WITHIN, "the API server to know ScaledObjects", || {
+    poll_until(WAIT_TIMEOUT, "the API server to know ScaledObjects", || {
         plane.apply(&namespace, &yaml)
     })?;
     let object = plane.get("scaledobject", "billing", Some(&namespace))?;
@@ -100,7 +101,7 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     };
     let keda = Keda::start(&certificate, address, &object)?;
     let api = plane.register_api(&namespace, "lagwise", keda.port, &certificate.ca_pem)?;
-    api.wait_available(WITHIN)?;
+    api.wait_available(WAIT_TIMEOUT)?;
 
     let mut activity = keda.stream()?;
     ensure!(
@@ -118,7 +119,7 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     plane.apply(&namespace, &hpa.to_string())?;
     let series = ReplicaSeries::record(plane, &namespace, "billing")?;
     let wait_until_five = || {
-        poll_until(WITHIN, "5 replicas", || {
+        poll_until(WAIT_TIMEOUT, "5 replicas", || {
             let now = series.now();
             ensure!(now == 5, "{now}: {:?}", series.values());
             let hpa = plane.get("hpa", "keda-hpa-billing", Some(&namespace))?;
@@ -131,13 +132,13 @@ fn the_hpa_of_keda_scales_to_the_partitions(testbed: &Testbed) -> Result<()> {
     kafka.produce_to(&topic, &[(1, 1000), (2, 1000)])?;
     daemon.wait_for_sweeps(2)?;
     // lagwise sees the HPA of KEDA, and shows its metrics.
-    poll_until(WITHIN, "the status of KEDA's HPA", || {
+    poll_until(WAIT_TIMEOUT, "the status of KEDA's HPA", || {
         let status = daemon.status_of(&namespace, "keda-hpa-billing")?;
         ensure!(status["desired"] == 5, "{status}");
         Ok(())
     })?;
     // One more sync of the HPA controller with the larger lag, which its status shows.
-    poll_until(WITHIN, "the HPA to see the larger lag", || {
+    poll_until(WAIT_TIMEOUT, "the HPA to see the larger lag", || {
         let hpa = plane.get("hpa", "keda-hpa-billing", Some(&namespace))?;
         let average = &hpa["status"]["currentMetrics"][0]["external"]["current"]["averageValue"];
         ensure!(*average == "5", "{hpa}");

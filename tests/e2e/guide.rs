@@ -41,7 +41,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     ),
 ];
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// As the pages say.
 const NAMESPACE: &str = "lagwise";
@@ -54,7 +55,7 @@ const DEFAULT: &str = "default";
 fn the_readme(testbed: &Testbed) -> Result<()> {
     let mut user = User::new(testbed, testbed.kafka()?, DEFAULT)?;
     user.follow("README.md")?;
-    poll_until(WITHIN, "six replicas, as many as partitions", || {
+    poll_until(WAIT_TIMEOUT, "six replicas, as many as partitions", || {
         let deployment = user.plane.get("deployment", "billing", Some("default"))?;
         let replicas = &deployment["spec"]["replicas"];
         ensure!(*replicas == 6, "{replicas} replicas");
@@ -262,7 +263,7 @@ impl<'a> User<'a> {
         };
         if ensure_code(&output, wanted).is_err() && line.starts_with("lagwise ") {
             // Just after a change, the daemon may not have read the group yet. A user would repeat the command.
-            poll_until(WITHIN, "an answer", || {
+            poll_until(WAIT_TIMEOUT, "an answer", || {
                 ensure_code(&self.shell(&line).output()?, wanted)
             })?;
         } else {
@@ -321,7 +322,7 @@ impl<'a> User<'a> {
             &config.to_string(),
             Some(&account),
         )?;
-        poll_until(WITHIN, "lagwise to be ready", || {
+        poll_until(WAIT_TIMEOUT, "lagwise to be ready", || {
             daemon.expect_running()?;
             let (code, body) = http_get(probes, "/readyz")?;
             ensure!(code == 200, "{code}: {body}");
@@ -355,7 +356,7 @@ impl<'a> User<'a> {
     /// In place of the pod of `helm test`: its command, with its account and the configuration of the daemon.
     fn run_check_pod(&self) -> Result<()> {
         let name = format!("{RELEASE}-check");
-        let pod = poll_until(WITHIN, "the pod of helm test", || {
+        let pod = poll_until(WAIT_TIMEOUT, "the pod of helm test", || {
             self.plane.get("pod", &name, Some(NAMESPACE))
         })?;
         let container = &pod["spec"]["containers"][0];
@@ -402,7 +403,7 @@ impl<'a> User<'a> {
     fn look_at_page(&self, line: &str) -> Result<()> {
         let folder = self.testbed.folder("page")?;
         let mut page = Process::start("page", &folder, &self.shell(&format!("exec {line}")))?;
-        poll_until(WITHIN, "the address of the page", || {
+        poll_until(WAIT_TIMEOUT, "the address of the page", || {
             page.expect_running()?;
             let log = page.log();
             ensure!(log.contains("http://127.0.0.1:"), "{log}");

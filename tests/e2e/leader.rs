@@ -39,7 +39,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[(
     odd_leases::are_taken_over,
 )];
 
-const WITHIN: Duration = Duration::from_secs(90);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The rights that the chart gives, here in this namespace only.
 pub(crate) fn allow(plane: &ControlPlane, namespace: &str) -> Result<()> {
@@ -121,17 +122,21 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         Daemon::start(testbed, &options, json!({}), watched, Some(&kubeconfig))
     };
     let first = start()?;
-    poll_until(WITHIN, "the first to lead", || {
+    poll_until(WAIT_TIMEOUT, "the first to lead", || {
         ensure!(leads(&first)?, "it does not");
         Ok(())
     })?;
     let mut second = start()?;
-    poll_until(WITHIN, "the second to say that it does not lead", || {
-        let metrics = second.metrics()?;
-        let follows = metrics.lines().any(|line| line == "lagwise_leader 0");
-        ensure!(follows, "it does not say so");
-        Ok(())
-    })?;
+    poll_until(
+        WAIT_TIMEOUT,
+        "the second to say that it does not lead",
+        || {
+            let metrics = second.metrics()?;
+            let follows = metrics.lines().any(|line| line == "lagwise_leader 0");
+            ensure!(follows, "it does not say so");
+            Ok(())
+        },
+    )?;
     let mut list: Value = serde_json::from_str(&workload(
         "billing",
         &[("group", &group), ("topic", &topic)],
@@ -144,7 +149,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
             .context("no maxReplicas")
     };
     let wait_until_max = |expected: i64| {
-        poll_until(WITHIN, &format!("maxReplicas {expected}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("maxReplicas {expected}"), || {
             let max = max()?;
             ensure!(max == expected, "{max}");
             Ok(())
@@ -153,7 +158,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
     wait_until_max(6)?;
     ensure!(!leads(&second)? && !writes(&second)?, "both lead");
     let wait_until_epoch = || {
-        poll_until(WITHIN, "the HPA to carry the leader's term", || {
+        poll_until(WAIT_TIMEOUT, "the HPA to carry the leader's term", || {
             let hpa = plane.get("hpa", "billing", Some(&namespace))?;
             let lease = plane.get("lease", "lagwise", Some(&namespace))?;
             let epoch = &hpa["metadata"]["annotations"]["lagwise.dev/epoch"];
@@ -166,7 +171,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
 
     // Suspended for longer than its Lease: the other leads, and the first stops leading as soon as it resumes.
     first.process.signal("STOP")?;
-    poll_until(WITHIN, "the second to lead", || {
+    poll_until(WAIT_TIMEOUT, "the second to lead", || {
         ensure!(leads(&second)?, "it does not");
         Ok(())
     })?;
@@ -176,7 +181,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
     plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
     wait_until_max(6)?;
     // It counts a write when it has the answer, which may be later than the write is seen.
-    poll_until(WITHIN, "the second to have written", || {
+    poll_until(WAIT_TIMEOUT, "the second to have written", || {
         ensure!(writes(&second)?, "it has not");
         Ok(())
     })?;
@@ -189,7 +194,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
     };
     first.process.signal("CONT")?;
     let before = written(&first)?;
-    poll_until(WITHIN, "the first to have noticed", || {
+    poll_until(WAIT_TIMEOUT, "the first to have noticed", || {
         ensure!(!leads(&first)?, "it still leads");
         Ok(())
     })?;
@@ -220,14 +225,14 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         "jsonpath={.spec.holderIdentity}",
     ])?;
     println!("holder after SIGTERM: {lease:?}");
-    poll_until(WITHIN, "the first to lead again", || {
+    poll_until(WAIT_TIMEOUT, "the first to lead again", || {
         ensure!(leads(&first)?, "it does not");
         Ok(())
     })?;
     // Killed: another leads once the Lease has ended.
     let third = start()?;
     first.process.signal("KILL")?;
-    poll_until(WITHIN, "the third to lead", || {
+    poll_until(WAIT_TIMEOUT, "the third to lead", || {
         ensure!(leads(&third)?, "it does not");
         Ok(())
     })?;
@@ -278,7 +283,7 @@ fn the_next_leader_loads_the_saved_history(testbed: &Testbed) -> Result<()> {
         Daemon::start(testbed, &options, json!({}), watched, Some(&kubeconfig))
     };
     let shows = |daemon: &Daemon, rule: &str| {
-        poll_until(WITHIN, &format!("a lag that is {rule}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("a lag that is {rule}"), || {
             let metrics = daemon.metrics()?;
             let line = format!(
                 "lagwise_consumergroup_partitions{{cluster=\"main\",consumergroup=\"{group}\",topic=\"{topic}\",rule=\"{rule}\"}} 1"

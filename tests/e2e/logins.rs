@@ -48,7 +48,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 const TRYING: Duration = Duration::from_secs(5);
 
 /// Time for the right credentials to work.
-const WITHIN: Duration = Duration::from_secs(30);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that one client may try in that time.
 const TRIES: usize = 12;
 /// A password that no user has.
@@ -116,7 +116,9 @@ fn right(kafka: &KafkaCluster, login: &Login, topic: &str, group: &str) -> Resul
     let expected = format!("{group} {topic}: 1 2\n{topic}: 0..4 0..9");
     match connect(&login.right, &bootstrap)? {
         // All logins begin at once, and the broker shares its cores with other scenarios.
-        Some(mut sources) => sources.wait_for(WITHIN, "the lag", &plan(group, &[topic]), &expected),
+        Some(mut sources) => {
+            sources.wait_for(LOGIN_TIMEOUT, "the lag", &plan(group, &[topic]), &expected)
+        }
         None => Ok(()),
     }
 }

@@ -30,7 +30,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[(
     a_collector_gets_the_figures_of_the_metrics,
 )];
 
-const WITHIN: Duration = Duration::from_secs(60);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A sample: the name, the labels and the value.
 type Sample = (String, BTreeMap<String, String>, String);
@@ -48,7 +49,7 @@ fn exporting(testbed: &Testbed, port: u16) -> Result<Daemon> {
         ..Options::main(&kafka.bootstrap())
     };
     let daemon = Daemon::alone(testbed, &options)?;
-    poll_until(WITHIN, "the lag", || {
+    poll_until(WAIT_TIMEOUT, "the lag", || {
         let metrics = daemon.metrics()?;
         let is_read = metrics.contains("kafka_consumergroup_lag_sum{");
         ensure!(is_read, "no lag: {metrics}");
@@ -78,7 +79,7 @@ fn a_collector_gets_the_figures_of_the_metrics(testbed: &Testbed) -> Result<()> 
     let mut collector = Process::start("collector", &folder, &command)?;
     let daemon = exporting(testbed, port)?;
     let family = Regex::new(r"(?m)^# TYPE (\S+) ")?;
-    poll_until(WITHIN, "the figures at the collector", || {
+    poll_until(WAIT_TIMEOUT, "the figures at the collector", || {
         collector.expect_running()?;
         let metrics = daemon.metrics()?;
         let log = collector.log();
@@ -160,7 +161,7 @@ fn a_collector_that_hangs_disturbs_no_sweep(testbed: &Testbed) -> Result<()> {
         let line = metrics.lines().find_map(|line| line.strip_prefix(failed));
         line.map_or(Ok(0), |count| Ok(count.parse()?))
     };
-    poll_until(WITHIN, "three exports to fail", || {
+    poll_until(WAIT_TIMEOUT, "three exports to fail", || {
         let count = failures()?;
         ensure!(count >= 3, "{count}");
         Ok(())
@@ -174,7 +175,7 @@ fn a_collector_that_hangs_disturbs_no_sweep(testbed: &Testbed) -> Result<()> {
     ensure!(lines.count() == 1, "not one line: {log}");
     // Then nothing listens there.
     drop(silent);
-    poll_until(WITHIN, "the other reason in the log", || {
+    poll_until(WAIT_TIMEOUT, "the other reason in the log", || {
         let log = daemon.process.log();
         let is_logged = log.contains("cannot connect to the collector");
         ensure!(is_logged, "{log}");

@@ -53,7 +53,7 @@ const BY_LIBRDKAFKA: [(&str, &str, (Fault, &str)); 6] = [
 ];
 
 /// How long librdkafka may take to report a connection that fails.
-const WITHIN: Duration = Duration::from_secs(45);
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(45);
 
 fn error_of_a_wrong_protocol_has_the_remedy(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.secured_kafka()?;
@@ -104,7 +104,7 @@ fn pair(kafka: &KafkaCluster, protocol: &str, listener: &str, own: &str) -> Resu
     let by_librdkafka = errors.find(|(of, on, _)| (*of, *on) == (protocol, listener));
     let plan = plan("nobody", &["nothing"]);
     let mut sources = Sources::with(&clients()?, &properties)?;
-    poll_until(WITHIN, "the reason", || {
+    poll_until(FAILURE_TIMEOUT, "the reason", || {
         for (client, observation) in sources.sweep(&plan)? {
             let fault = observation.connection.context("no connection fault")?;
             let expected = match client {

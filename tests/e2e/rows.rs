@@ -81,7 +81,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 ];
 
 /// Timeout until the clients see a change. They refresh metadata every ten seconds, and groups every thirty.
-const WITHIN: Duration = Duration::from_secs(75);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// A group on one topic, read by every client.
 pub(crate) struct Row<'a> {
@@ -169,7 +169,7 @@ impl<'a> Row<'a> {
 
     /// Sweeps until the reading of every client is `expected`.
     pub(crate) fn wait_for(&mut self, expected: &str) -> Result<()> {
-        poll_until(WITHIN, expected, || self.expect(expected))
+        poll_until(CHANGE_TIMEOUT, expected, || self.expect(expected))
     }
 
     /// Like [`Self::wait_for`], with a different reading for each client.
@@ -178,7 +178,7 @@ impl<'a> Row<'a> {
         what: &str,
         expected: impl Fn(ClientKind) -> &'e str,
     ) -> Result<()> {
-        poll_until(WITHIN, what, || self.expect_each(&expected))
+        poll_until(CHANGE_TIMEOUT, what, || self.expect_each(&expected))
     }
 
     /// The last reading of each client; an unknown one is an error.

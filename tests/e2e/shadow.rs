@@ -28,7 +28,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-const WITHIN: Duration = Duration::from_secs(150);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(150);
 const RELEASE: &str = "lagwise";
 const READS: [&str; 2] = ["list", "watch"];
 
@@ -103,11 +104,11 @@ fn replicas_of_keda_and_lagwise_are_compared_without_writes(testbed: &Testbed) -
     let certificate = plane.serving_certificate(&namespace, "keda-metrics")?;
     let keda = KafkaTriggerServer::start(&certificate, 28)?;
     let api = plane.register_api(&namespace, "keda-metrics", keda.port, &certificate.ca_pem)?;
-    api.wait_available(WITHIN)?;
+    api.wait_available(WAIT_TIMEOUT)?;
 
     let mut daemon = Observer::install(testbed, plane, &namespace, &kafka.bootstrap())?;
     // KEDA's kinds are missing as yet, which is a finding and no error.
-    poll_until(WITHIN, "a report about missing kinds", || {
+    poll_until(WAIT_TIMEOUT, "a report about missing kinds", || {
         let report = daemon.report()?;
         let problems = report["problems"].to_string();
         ensure!(
@@ -154,7 +155,7 @@ fn replicas_of_keda_and_lagwise_are_compared_without_writes(testbed: &Testbed) -
         "metadata": {"name": "import"},
         "spec": {"triggers": [trigger], "maxReplicaCount": 20},
     });
-    poll_until(WITHIN, "the API server to know KEDA's kinds", || {
+    poll_until(WAIT_TIMEOUT, "the API server to know KEDA's kinds", || {
         plane.apply(&namespace, &authentication.to_string())?;
         plane.apply(&namespace, &scaled_object.to_string())?;
         plane.apply(&namespace, &scaled_job.to_string())
@@ -167,7 +168,7 @@ fn replicas_of_keda_and_lagwise_are_compared_without_writes(testbed: &Testbed) -
     let hpa = KafkaTriggerServer::hpa(&known, &format!("s0-kafka-{topic}"));
     plane.apply(&namespace, &hpa.to_string())?;
 
-    poll_until(WITHIN, "both numbers", || {
+    poll_until(WAIT_TIMEOUT, "both numbers", || {
         let report = daemon.report()?;
         let objects = report["objects"].as_array().context("no objects")?;
         ensure!(
@@ -314,7 +315,7 @@ impl<'a> Observer<'a> {
         }
         let logs = testbed.folder("shadow-daemon")?;
         let mut process = testbed.start_lagwise(&logs, &config.to_string(), Some(&kubeconfig))?;
-        poll_until(WITHIN, "lagwise to be ready", || {
+        poll_until(WAIT_TIMEOUT, "lagwise to be ready", || {
             process.expect_running()?;
             let (code, body) = http_get(probe_port, "/readyz")?;
             ensure!(code == 200, "{code}: {body}");

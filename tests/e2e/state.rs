@@ -24,7 +24,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-const WITHIN: Duration = Duration::from_secs(60);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The commits are deleted while the daemon is down, so that it knows them only from its state file.
 fn a_deleted_commit_is_remembered_after_a_restart(testbed: &Testbed) -> Result<()> {
@@ -41,7 +42,7 @@ fn a_deleted_commit_is_remembered_after_a_restart(testbed: &Testbed) -> Result<(
     };
     let labels = format!("{{cluster=\"main\",consumergroup=\"{group}\",topic=\"{topic}\"");
     let shows = |daemon: &Daemon, rule: &str| {
-        poll_until(WITHIN, &format!("a lag that is {rule}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("a lag that is {rule}"), || {
             let metrics = daemon.metrics()?;
             let line = format!("lagwise_consumergroup_partitions{labels},rule=\"{rule}\"}} 1");
             ensure!(metrics.contains(&line), "no {line}");

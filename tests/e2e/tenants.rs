@@ -77,7 +77,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
 
 const PARTITIONS: i32 = 6;
 const LAG: usize = 450;
-const WITHIN: Duration = Duration::from_secs(60);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Two HPAs of another namespace name the group of `owner`: one in its selector, one in an annotation. Both ask for an
 /// enforced cap, and for thresholds with which less lag counts.
@@ -123,7 +124,7 @@ fn barred_hpas_read_and_write_nothing(testbed: &Testbed) -> Result<()> {
         let labels: Vec<_> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
         metric_path(namespace, &labels.join(","))
     };
-    poll_until(WITHIN, "the owner's lag and the findings", || {
+    poll_until(WAIT_TIMEOUT, "the owner's lag and the findings", || {
         let body = plane.get_raw(&path(&owner, &by_selector))?;
         ensure!(value_of(&body)? == LAG as u64, "{body}");
         let metrics = daemon.metrics()?;
@@ -190,7 +191,7 @@ fn what_others_set_on_a_shared_group_counts_no_less_lag(testbed: &Testbed) -> Re
         scene.owner_is_served()?;
     }
     // One for each HPA, and one about the group.
-    poll_until(WITHIN, "the findings", || {
+    poll_until(WAIT_TIMEOUT, "the findings", || {
         let found = scene.findings("conflicting_settings")?;
         ensure!(found >= 2, "{found} findings");
         scene.owner_is_served()
@@ -302,7 +303,7 @@ fn a_namespace_that_comes_later_gets_its_share(testbed: &Testbed) -> Result<()> 
         Ok(served)
     };
     let expect = |what: &str, paths: &[String], count: usize| {
-        poll_until(WITHIN, what, || {
+        poll_until(WAIT_TIMEOUT, what, || {
             let served = served(paths)?;
             ensure!(served == count, "{served} are served");
             Ok(())

@@ -20,7 +20,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
     replicas_of_a_misspelled_group_are_kept,
 )];
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
@@ -64,12 +65,12 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         series("idle")?,
     );
     // A group that is known to have no lag scales down at once.
-    poll_until(WITHIN, "the idle workload to go down", || {
+    poll_until(WAIT_TIMEOUT, "the idle workload to go down", || {
         ensure!(idle.now() == 1, "{:?}", idle.timed());
         Ok(())
     })?;
     for (name, meant) in [("group", true), ("topic", false), ("alone", false)] {
-        poll_until(WITHIN, &format!("the reason at {name}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("the reason at {name}"), || {
             let hpa = plane.get("hpa", name, Some(&namespace))?;
             let active = condition(&hpa, "ScalingActive").context("no condition yet")?;
             let message = active["message"].as_str().unwrap_or_default();
@@ -100,7 +101,7 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
     }
     daemon.wait_for_sweeps(40)?;
     // Two minutes after the start the findings are events, too.
-    poll_until(WITHIN * 2, "the events", || {
+    poll_until(WAIT_TIMEOUT * 2, "the events", || {
         let found = events(plane, &namespace)?;
         let meant = format!("did you mean group {group}?");
         for (name, words) in [

@@ -105,7 +105,8 @@ pub(crate) const RECORDS: &[(&str, Test)] = &[
 
 const PARTITIONS: i32 = 4;
 const COOLDOWN: Duration = Duration::from_secs(4);
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 const ZEROED_SINCE: &str = "lagwise.dev/zeroed-since";
 /// The ConfigMap of the ledger.
 const LEDGER: &str = "lagwise-zero";
@@ -226,7 +227,7 @@ impl<'a> Scene<'a> {
     /// Scales a Deployment to zero as a user does. The HPA controller may still write a number that it computed before,
     /// so this waits until the controller reports that scaling is disabled.
     fn switch_off(&self, deployment: &str) -> Result<()> {
-        poll_until(WITHIN, "the HPA controller to see the zero", || {
+        poll_until(WAIT_TIMEOUT, "the HPA controller to see the zero", || {
             let found = self
                 .plane
                 .get("deployment", deployment, Some(&self.namespace))?;
@@ -264,7 +265,7 @@ impl<'a> Scene<'a> {
 
     fn wait_until_wanted(&self, replicas: i64, annotated: bool) -> Result<()> {
         let shown = format!("{replicas} replicas wanted, annotated: {annotated}");
-        poll_until(WITHIN, &shown, || {
+        poll_until(WAIT_TIMEOUT, &shown, || {
             let now = (self.wanted()?, self.is_annotated()?);
             ensure!(now == (replicas, annotated), "{now:?}");
             Ok(())
@@ -330,7 +331,7 @@ fn sleeps_and_wakes<'a>(
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     let mut fleet = scene.fleet(testbed, &scene.topic, &[])?;
     let mut wait_until = |what: &str, is: &dyn Fn() -> Result<()>| {
-        poll_until(WITHIN, what, || {
+        poll_until(WAIT_TIMEOUT, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
             is()
         })
@@ -375,12 +376,16 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     scene.switch_off("billing")?;
     // The finding says that the workload is off, and why lagwise does not start it.
     let is_reported = |expected: bool| {
-        poll_until(WITHIN, "what is said of a workload that is off", || {
-            let status = daemon.status_of(&scene.namespace, "billing")?;
-            let findings = status["findings"].as_array().context("no findings")?;
-            ensure!(findings.contains(&json!("LW054")) == expected, "{status}");
-            Ok(())
-        })
+        poll_until(
+            WAIT_TIMEOUT,
+            "what is said of a workload that is off",
+            || {
+                let status = daemon.status_of(&scene.namespace, "billing")?;
+                let findings = status["findings"].as_array().context("no findings")?;
+                ensure!(findings.contains(&json!("LW054")) == expected, "{status}");
+                Ok(())
+            },
+        )
     };
     is_reported(true)?;
     wait_for_zero_in_status(testbed, &scene, &daemon, false)?;
@@ -421,7 +426,7 @@ fn wait_for_zero_in_status(
         ensure!(done.status.success(), "{done:?}");
         Ok(String::from_utf8(done.stdout)?)
     };
-    poll_until(WITHIN, "the status of a workload at zero", || {
+    poll_until(WAIT_TIMEOUT, "the status of a workload at zero", || {
         let status: Value = serde_json::from_str(&run("json")?)?;
         let hpa = &status[0];
         ensure!(
@@ -446,7 +451,7 @@ fn an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown(testbed: &Testbed) -> 
     let selector = format!("group={},topic={}", scene.group, scene.topic);
     let path = crate::daemon::metric_path(&scene.namespace, &selector);
     let value = || crate::daemon::value_of(&scene.plane.get_raw(&path)?);
-    poll_until(WITHIN, "one replica's worth, in the cooldown", || {
+    poll_until(WAIT_TIMEOUT, "one replica's worth, in the cooldown", || {
         let now = value()?;
         ensure!(now == 100, "{now}");
         Ok(())

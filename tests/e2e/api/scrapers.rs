@@ -26,7 +26,7 @@ const FOR: Duration = Duration::from_secs(6);
 /// Pause of a scraper after its connection was cut.
 const BEFORE_RECONNECT: Duration = Duration::from_secs(2);
 /// Time after [`FOR`] within which a scraper that reads must have a complete response.
-const SCRAPE_WITHIN: Duration = Duration::from_secs(60);
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bound of the API's median response time during the scrapes. Other scenarios share the cores, so it only shows that
 /// requests are not blocked; the figures are printed with those of the API alone.
 const P50_MAX: Duration = Duration::from_secs(1);
@@ -83,7 +83,7 @@ pub(super) fn that_never_rest(testbed: &Testbed) -> Result<()> {
         let crowded = apart(scene.beside(FOR))?;
         let (bystander, cpu) = (bystander.take(), scene.daemon.process.cpu()? - cpu);
         // On a busy machine no scrape may be complete by now.
-        poll_until_async(SCRAPE_WITHIN, "a scrape to be complete", || async {
+        poll_until_async(SCRAPE_TIMEOUT, "a scrape to be complete", || async {
             ensure!(scrapers.rounds() > 0, "none is");
             Ok(())
         })
@@ -303,7 +303,7 @@ impl Scene {
                     slowest = slowest.max(took);
                 }
                 // On a busy machine, one may wait too long for its turns and be cut.
-                Err(error) if Instant::now() > until + SCRAPE_WITHIN => return Err(error),
+                Err(error) if Instant::now() > until + SCRAPE_TIMEOUT => return Err(error),
                 Err(error) => println!("a scrape: {error:#}"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -22,7 +22,8 @@ use crate::testbed::kubernetes::EXTERNAL_METRICS_API;
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const SECRET: &str = "lagwise-tls";
 const SERVICE: &str = "lagwise";
@@ -118,7 +119,7 @@ impl Shared<'_> {
         what: &str,
         fits: impl Fn(&SecretData) -> bool,
     ) -> Result<SecretData> {
-        poll_until(WITHIN, what, || {
+        poll_until(WAIT_TIMEOUT, what, || {
             let (secret, bundle) = (self.secret()?, self.bundle()?);
             ensure!(fits(&secret), "not in the Secret");
             ensure!(secret["ca.crt"] == bundle, "not in the APIService");
@@ -144,11 +145,11 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
     let first = start(testbed, &kubeconfig)?;
     let api = plane.register_api(&shared.namespace, SERVICE, first.api_port, "")?;
     // Only the daemon has written a bundle to the APIService.
-    api.wait_available(WITHIN)?;
+    api.wait_available(WAIT_TIMEOUT)?;
     let second = start(testbed, &kubeconfig)?;
     let made = shared.wait_until_published("the first certificate", |_| true)?;
     for daemon in [&first, &second] {
-        poll_until(WITHIN, "both to serve with the same", || {
+        poll_until(WAIT_TIMEOUT, "both to serve with the same", || {
             ensure!(ends(daemon)? == ends(&first)?, "another certificate");
             ensure!(serves(daemon, &made, &shared)?, "not with the Secret's");
             Ok(())
@@ -161,7 +162,7 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
     let followed = follow_bundle(&shared, bundle_in, &stop, || {
         let wait_for_more_answers = || {
             let reached = answers.load(Ordering::Relaxed) + 2 * READERS as u64;
-            poll_until(WITHIN, "more answers", || {
+            poll_until(WAIT_TIMEOUT, "more answers", || {
                 ensure!(answers.load(Ordering::Relaxed) >= reached, "not yet");
                 Ok(())
             })
@@ -221,10 +222,10 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
         SystemTime::now(),
     )?)?;
     shared.wait_until_published("the bundle to be corrected", |_| true)?;
-    api.wait_available(WITHIN)?;
+    api.wait_available(WAIT_TIMEOUT)?;
     theirs_is_left_alone(&shared, &first)?;
     another_takes_over(&shared, first, &second)?;
-    api.wait_available(WITHIN)
+    api.wait_available(WAIT_TIMEOUT)
 }
 
 fn start(testbed: &Testbed, kubeconfig: &Path) -> Result<Daemon> {
@@ -365,23 +366,27 @@ fn theirs_is_left_alone(shared: &Shared<'_>, leader: &Daemon) -> Result<()> {
     let ours = shared.bundle()?;
     let change = json!({"spec": {"service": {"name": "adapter"}, "caBundle": null}});
     shared.patch(&["apiservice", EXTERNAL_METRICS_API], &change)?;
-    poll_until(WITHIN, "the leader to say that it is another's", || {
-        let log = leader.process.log();
-        ensure!(
-            log.contains("it belongs to another Service"),
-            "it says nothing"
-        );
-        Ok(())
-    })?;
+    poll_until(
+        WAIT_TIMEOUT,
+        "the leader to say that it is another's",
+        || {
+            let log = leader.process.log();
+            ensure!(
+                log.contains("it belongs to another Service"),
+                "it says nothing"
+            );
+            Ok(())
+        },
+    )?;
     ensure!(shared.bundle()?.is_empty(), "it was given our bundle");
-    poll_until(WITHIN, "a finding about the slot", || {
+    poll_until(WAIT_TIMEOUT, "a finding about the slot", || {
         let series = "lagwise_findings_total{kind=\"slot_lost\"} 1\n";
         ensure!(leader.metrics()?.contains(series), "there is none");
         Ok(())
     })?;
     let change = json!({"spec": {"service": {"name": SERVICE}}});
     shared.patch(&["apiservice", EXTERNAL_METRICS_API], &change)?;
-    let bundle = poll_until(WITHIN, "the bundle to be set again", || {
+    let bundle = poll_until(WAIT_TIMEOUT, "the bundle to be set again", || {
         let bundle = shared.bundle()?;
         ensure!(!bundle.is_empty(), "it is not");
         Ok(bundle)

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{PARTITIONS, Policy, Scene, WITHIN, enforced};
+use super::{PARTITIONS, Policy, Scene, WAIT_TIMEOUT, enforced};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 
@@ -144,7 +144,7 @@ fn bind<'a>(scene: &'a Scene<'a>) -> Result<BindPolicy<'a>> {
     };
     let max = |max: u32| json!({"spec": {"maxReplicas": max}});
     let annotation = |key: &str, value: Value| json!({"metadata": {"annotations": {key: value}}});
-    poll_until(WITHIN, "the policy to act", || {
+    poll_until(WAIT_TIMEOUT, "the policy to act", || {
         ensure!(
             patched(&bob, &max(50)).is_err(),
             "bob may still raise maxReplicas"

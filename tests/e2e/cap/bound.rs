@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{PARTITIONS, Policy, Scene, WITHIN, enforced};
+use super::{PARTITIONS, Policy, Scene, WAIT_TIMEOUT, enforced};
 use crate::daemon::{Daemon, Options, cluster, metric_path};
 use crate::testbed::adapter::METRIC;
 use crate::testbed::broker::SASL_PASSWORD;
@@ -49,12 +49,12 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
     let wanted = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     let running = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
     // With `advise` the other metric determines the replicas, and a finding says that this is possible.
-    poll_until(WITHIN, "the other metric's number", || {
+    poll_until(WAIT_TIMEOUT, "the other metric's number", || {
         ensure!(wanted.now() == 20, "{:?}", wanted.timed());
         Ok(())
     })?;
     let finding = "lagwise_findings_total{kind=\"tolerance_above\"}";
-    poll_until(WITHIN, "the finding", || {
+    poll_until(WAIT_TIMEOUT, "the finding", || {
         ensure!(daemon.metrics()?.contains(finding), "no {finding}");
         Ok(())
     })?;
@@ -63,7 +63,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
     scene.annotate("cap=enforce")?;
     scene.wait_until_max(6)?;
     let before = wanted.values().len();
-    poll_until(WITHIN, "the HPA to cut it", || {
+    poll_until(WAIT_TIMEOUT, "the HPA to cut it", || {
         ensure!(wanted.now() == PARTITIONS, "{:?}", wanted.timed());
         Ok(())
     })?;
@@ -79,13 +79,13 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
         "-p",
         &template.to_string(),
     ])?;
-    poll_until(WITHIN, "the surge", || {
+    poll_until(WAIT_TIMEOUT, "the surge", || {
         ensure!(running.now() > PARTITIONS, "{:?}", running.timed());
         Ok(())
     })?;
     let surge = running.now();
     let requests_before = adapter.request_count();
-    poll_until(WITHIN, "the HPA to see the surge", || {
+    poll_until(WAIT_TIMEOUT, "the HPA to see the surge", || {
         let more = adapter.request_count() - requests_before;
         ensure!(more >= 3, "{more} syncs");
         Ok(())
@@ -98,7 +98,7 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
     let _ready = ReadyPods::keep(scene.plane, &scene.namespace)?;
     scene.kubectl(&["rollout", "status", "deployment/billing", "--timeout=60s"])?;
     let requests_before = adapter.request_count();
-    poll_until(WITHIN, "two more syncs", || {
+    poll_until(WAIT_TIMEOUT, "two more syncs", || {
         ensure!(adapter.request_count() >= requests_before + 2, "not yet");
         Ok(())
     })?;
@@ -117,14 +117,14 @@ pub(crate) fn holds_against_another_metric_and_follows_new_partitions(
         .topics_tool(&["--alter", "--topic", &scene.topic, "--partitions", "12"])?;
     scene.wait_until_max(12)?;
     let followed = altered.elapsed();
-    poll_until(WITHIN, "the new ceiling to be reached", || {
+    poll_until(WAIT_TIMEOUT, "the new ceiling to be reached", || {
         ensure!(wanted.now() == 12, "{:?}", wanted.timed());
         Ok(())
     })?;
     let reached = altered.elapsed();
     // A user scales above it by hand: the next sync scales back, whatever the metrics are.
     scene.kubectl(&["scale", "deployment", "billing", "--replicas=15"])?;
-    poll_until(WITHIN, "the HPA to cut it", || {
+    poll_until(WAIT_TIMEOUT, "the HPA to cut it", || {
         ensure!(wanted.now() == 12, "{:?}", wanted.timed());
         Ok(())
     })?;
@@ -157,7 +157,7 @@ pub(crate) fn nothing_changes_while_anything_is_unknown(testbed: &Testbed) -> Re
     let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "billing")?;
     scene.wait_until_max(6)?;
     let wait_until = |daemon: &Daemon, what: &str| {
-        poll_until(WITHIN, what, || {
+        poll_until(WAIT_TIMEOUT, what, || {
             let metrics = daemon.metrics()?;
             ensure!(
                 metrics.lines().any(|line| line.starts_with(what)),
@@ -168,7 +168,7 @@ pub(crate) fn nothing_changes_while_anything_is_unknown(testbed: &Testbed) -> Re
     };
     let outages = || -> Result<()> {
         scene.kafka.stop_broker(2)?;
-        poll_until(WITHIN, "its partitions to be unknown", || {
+        poll_until(WAIT_TIMEOUT, "its partitions to be unknown", || {
             let faults = daemon.faults()?;
             ensure!(faults > 0, "none is");
             Ok(())
@@ -240,7 +240,7 @@ pub(crate) fn a_forbidden_topic_changes_nothing(testbed: &Testbed) -> Result<()>
             .get_raw(&path)
             .map_err(|error| error.to_string())
     };
-    poll_until(WITHIN, "the topic to be unknown", || {
+    poll_until(WAIT_TIMEOUT, "the topic to be unknown", || {
         let answer = answer();
         let refused = answer.as_ref().is_err_and(|text| text.contains("Describe"));
         ensure!(refused, "{answer:?}");
@@ -248,7 +248,7 @@ pub(crate) fn a_forbidden_topic_changes_nothing(testbed: &Testbed) -> Result<()>
     })?;
     daemon.wait_for_sweeps(10)?;
     kafka.allow_describe(&[&scene.topic], &[])?;
-    poll_until(WITHIN, "the topic to be known again", || {
+    poll_until(WAIT_TIMEOUT, "the topic to be known again", || {
         answer().map(drop).map_err(anyhow::Error::msg)
     })?;
     daemon.wait_for_sweeps(8)?;
@@ -286,12 +286,12 @@ pub(crate) fn advise_writes_nothing(testbed: &Testbed) -> Result<()> {
         .plane
         .apply(&scene.namespace, &scene.manifest(greedy)?)?;
     let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, "the larger ceiling to be reached", || {
+    poll_until(WAIT_TIMEOUT, "the larger ceiling to be reached", || {
         ensure!(series.now() >= 8, "{:?}", series.timed());
         Ok(())
     })?;
     let finding = "lagwise_findings_total{kind=\"tolerance_above\"}";
-    poll_until(WITHIN, "the finding", || {
+    poll_until(WAIT_TIMEOUT, "the finding", || {
         ensure!(daemon.metrics()?.contains(finding), "no {finding}");
         Ok(())
     })?;

@@ -21,7 +21,8 @@ const GROUPS: u32 = 20;
 /// Factor by which the CPU time for each HPA may be larger if there are many.
 const FACTOR: u32 = 2;
 
-const WITHIN: Duration = Duration::from_secs(180);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(180);
 
 pub(super) fn cost_the_same_each(testbed: &Testbed) -> Result<()> {
     let few = cost_per_hpa(testbed, FEW)?;
@@ -57,7 +58,7 @@ fn cost_per_hpa(testbed: &Testbed, count: u32) -> Result<Duration> {
         ..Options::main(&scene.kafka.bootstrap())
     };
     let (daemon, _api) = Daemon::registered(testbed, plane, namespace, &options)?;
-    poll_until(WITHIN, "a ceiling for each HPA", || {
+    poll_until(WAIT_TIMEOUT, "a ceiling for each HPA", || {
         let known = ceilings(&daemon)?;
         ensure!(known == count, "{known} of {count}");
         Ok(())
@@ -67,7 +68,7 @@ fn cost_per_hpa(testbed: &Testbed, count: u32) -> Result<Duration> {
     let switch = ["lagwise.dev/cap=enforce", "-n", namespace];
     plane.kubectl(&[&["annotate", "hpa", "--all"], &switch[..]].concat())?;
     let annotated = begun.elapsed();
-    poll_until(WITHIN, "each HPA to be capped", || {
+    poll_until(WAIT_TIMEOUT, "each HPA to be capped", || {
         let written = written(&daemon)?;
         ensure!(written >= count, "{written} of {count}");
         Ok(())

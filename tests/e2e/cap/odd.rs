@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{PARTITIONS, Policy, Scene, WITHIN, enforced};
+use super::{PARTITIONS, Policy, Scene, WAIT_TIMEOUT, enforced};
 use crate::daemon::{Daemon, Options};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
@@ -29,11 +29,15 @@ fn max_of(scene: &Scene<'_>, name: &str) -> Result<i64> {
 }
 
 pub(super) fn wait_until_max_of(scene: &Scene<'_>, name: &str, expected: i64) -> Result<()> {
-    poll_until(WITHIN, &format!("maximum {expected} of {name}"), || {
-        let max = max_of(scene, name)?;
-        ensure!(max == expected, "{max}");
-        Ok(())
-    })
+    poll_until(
+        WAIT_TIMEOUT,
+        &format!("maximum {expected} of {name}"),
+        || {
+            let max = max_of(scene, name)?;
+            ensure!(max == expected, "{max}");
+            Ok(())
+        },
+    )
 }
 
 pub(crate) fn unusual_hpas_are_capped_or_skipped(testbed: &Testbed) -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{PARTITIONS, Scene, WITHIN, enforced};
+use super::{PARTITIONS, Scene, WAIT_TIMEOUT, enforced};
 use crate::daemon::cluster;
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
@@ -31,11 +31,15 @@ pub(crate) fn an_older_cluster_gets_the_advice_that_it_can_follow(testbed: &Test
         "{behavior}"
     );
     let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, "replicas by the lag, up to the partitions", || {
-        ensure!(series.now() == PARTITIONS, "{:?}", series.timed());
-        Ok(())
-    })?;
-    let of_cluster = poll_until(WITHIN, "lint of the cluster to find it", || {
+    poll_until(
+        WAIT_TIMEOUT,
+        "replicas by the lag, up to the partitions",
+        || {
+            ensure!(series.now() == PARTITIONS, "{:?}", series.timed());
+            Ok(())
+        },
+    )?;
+    let of_cluster = poll_until(WAIT_TIMEOUT, "lint of the cluster to find it", || {
         let found = lint(testbed, &scene)?;
         let fixes = fixes(&found, &["LW018", "LW037"])?;
         ensure!(!fixes.is_empty(), "{found}");
@@ -52,7 +56,7 @@ pub(crate) fn an_older_cluster_gets_the_advice_that_it_can_follow(testbed: &Test
     )?;
     let of_file = fixes(&found, &["LW037"])?;
     ensure!(of_file == [ADVICE], "{found}");
-    poll_until(WITHIN, "the event with the advice", || {
+    poll_until(WAIT_TIMEOUT, "the event with the advice", || {
         let events = scene.kubectl(&["get", "events.v1.events.k8s.io", "-o", "json"])?;
         ensure!(
             events.contains("ToleranceAbove") && events.contains(ADVICE),
@@ -108,7 +112,7 @@ pub(crate) fn an_older_cluster_is_capped_by_patches(testbed: &Testbed) -> Result
     })?;
     scene.plane.apply(&scene.namespace, &manifest)?;
     let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, "22 replicas", || {
+    poll_until(WAIT_TIMEOUT, "22 replicas", || {
         ensure!(series.now() == 22, "{:?}", series.timed());
         Ok(())
     })?;
@@ -116,7 +120,7 @@ pub(crate) fn an_older_cluster_is_capped_by_patches(testbed: &Testbed) -> Result
     scene.wait_until_user_max("48")?;
     // From here the tolerance of 10 % would keep a clamped value from reaching the ceiling.
     scene.kafka.produce_to(&scene.topic, &[(0, 800)])?;
-    poll_until(WITHIN, "the ceiling", || {
+    poll_until(WAIT_TIMEOUT, "the ceiling", || {
         ensure!(series.now() == ceiling, "{:?}", series.timed());
         Ok(())
     })?;

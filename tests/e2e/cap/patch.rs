@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::odd::{another, wait_until_max_of};
 use super::users::{owners, write_repeatedly};
-use super::{PARTITIONS, Scene, WITHIN, enforced, release};
+use super::{PARTITIONS, Scene, WAIT_TIMEOUT, enforced, release};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 
@@ -21,7 +21,7 @@ pub(crate) fn without_the_policy_a_patch_applies_the_cap(testbed: &Testbed) -> R
     ensure!(scene.user_max()? == "20", "the user's number is lost");
     // Nothing changes while nothing is known, or without the daemon.
     scene.kafka.stop_all()?;
-    let held = poll_until(WITHIN, "the outage to be seen", || {
+    let held = poll_until(WAIT_TIMEOUT, "the outage to be seen", || {
         ensure!(
             daemon
                 .metrics()?
@@ -143,7 +143,7 @@ fn removed_annotations_are_written_again(scene: &Scene<'_>) -> Result<()> {
     wait_until_max_of(scene, "bare", 6)?;
     let bare = ["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"];
     scene.kubectl(&[&["annotate", "hpa", "bare"], &bare[..]].concat())?;
-    poll_until(WITHIN, "the user's 20 to be kept", || {
+    poll_until(WAIT_TIMEOUT, "the user's 20 to be kept", || {
         let hpa = scene.plane.get("hpa", "bare", Some(&scene.namespace))?;
         let user = &hpa["metadata"]["annotations"]["lagwise.dev/user-max-replicas"];
         ensure!(*user == "20", "{user}");

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Policy, Scene, WITHIN, enforced};
+use super::{Policy, Scene, WAIT_TIMEOUT, enforced};
 use crate::scale::workload;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
@@ -55,7 +55,7 @@ fn reach_the_ceiling(
         .plane
         .apply(&scene.namespace, &scene.manifest(default)?)?;
     let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, &format!("{from} replicas"), || {
+    poll_until(WAIT_TIMEOUT, &format!("{from} replicas"), || {
         ensure!(series.now() == from, "{:?}", series.timed());
         Ok(())
     })?;
@@ -63,10 +63,14 @@ fn reach_the_ceiling(
     scene
         .kafka
         .produce_to(&scene.topic, &[(0, 2 * lag(ceiling - from)?)])?;
-    poll_until(WITHIN, &format!("{ceiling} replicas from {from}"), || {
-        ensure!(series.now() == ceiling, "{:?}", series.timed());
-        Ok(())
-    })?;
+    poll_until(
+        WAIT_TIMEOUT,
+        &format!("{ceiling} replicas from {from}"),
+        || {
+            ensure!(series.now() == ceiling, "{:?}", series.timed());
+            Ok(())
+        },
+    )?;
     ensure!(series.max() == ceiling, "{:?}", series.timed());
     println!("status.replicas with tolerance 0.1: {:?}", series.timed());
     Ok(())
@@ -107,13 +111,17 @@ pub(crate) fn several_topics_cap_as_they_are_assigned(testbed: &Testbed) -> Resu
         lists.push((name, series));
     }
     for ((name, series), ceiling) in lists.iter().zip([12, 16]) {
-        poll_until(WITHIN, &format!("{ceiling} replicas of {name}"), || {
-            let hpa = range.plane.get("hpa", name, Some(&range.namespace))?;
-            let max = hpa["spec"]["maxReplicas"].as_i64().context("no maximum")?;
-            let now = (max, series.now());
-            ensure!(now == (ceiling.into(), ceiling), "{now:?}");
-            Ok(())
-        })?;
+        poll_until(
+            WAIT_TIMEOUT,
+            &format!("{ceiling} replicas of {name}"),
+            || {
+                let hpa = range.plane.get("hpa", name, Some(&range.namespace))?;
+                let max = hpa["spec"]["maxReplicas"].as_i64().context("no maximum")?;
+                let now = (max, series.now());
+                ensure!(now == (ceiling.into(), ceiling), "{now:?}");
+                Ok(())
+            },
+        )?;
         ensure!(series.max() == ceiling, "{name}: {:?}", series.timed());
     }
     Ok(())

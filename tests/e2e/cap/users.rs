@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::odd::{another, wait_until_max_of};
-use super::{PARTITIONS, Policy, Scene, WITHIN, enforced, release};
+use super::{PARTITIONS, Policy, Scene, WAIT_TIMEOUT, enforced, release};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
@@ -52,7 +52,7 @@ pub(crate) fn the_users_maximum_is_never_lost(testbed: &Testbed) -> Result<()> {
         .topics_tool(&["--alter", "--topic", &scene.topic, "--partitions", "12"])?;
     let more: Vec<_> = (PARTITIONS..12).map(|partition| (partition, 0)).collect();
     scene.kafka.commit(&scene.group, &scene.topic, &more)?;
-    poll_until(WITHIN, "the ceiling of twelve", || {
+    poll_until(WAIT_TIMEOUT, "the ceiling of twelve", || {
         let ceiling = scene.hpa()?["metadata"]["annotations"]["lagwise.dev/ceiling"].clone();
         ensure!(ceiling == "12" && scene.max()? == 6, "{ceiling}");
         Ok(())
@@ -159,7 +159,7 @@ pub(crate) fn every_way_to_write_max_replicas_keeps_the_users_maximum(
         &["lagwise.dev/user-max-replicas=many"],
     ] {
         scene.kubectl(&[&["annotate", "--overwrite", "hpa", "billing"], removed].concat())?;
-        poll_until(WITHIN, "the cap to be whole again", || {
+        poll_until(WAIT_TIMEOUT, "the cap to be whole again", || {
             let hpa = scene.hpa()?;
             let of = &hpa["metadata"]["annotations"];
             let now = (
@@ -265,7 +265,7 @@ fn the_admission_policy_ends_a_write_conflict(scene: &Scene<'_>) -> Result<()> {
             .get("hpa", "contested", Some(&scene.namespace))?;
         Ok(hpa["metadata"]["annotations"]["lagwise.dev/user-max-replicas"].clone())
     };
-    poll_until(WITHIN, "the user's 50 to be kept", || {
+    poll_until(WAIT_TIMEOUT, "the user's 50 to be kept", || {
         let user = user()?;
         ensure!(user == "50", "{user}");
         Ok(())

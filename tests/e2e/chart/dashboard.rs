@@ -135,7 +135,8 @@ const OF_KMINION: &[(&str, &str)] = &[
     ),
 ];
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The titles of panels and names of variables, each with a query.
 fn queries() -> Result<Vec<(String, String)>> {
@@ -226,7 +227,7 @@ pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
     let of_others = OF_KAFKA_EXPORTER.iter().chain(OF_KMINION);
     queries.extend(of_others.map(|(place, query)| ((*place).to_owned(), (*query).to_owned())));
     let instance = format!("127.0.0.1:{}", daemon.http_port);
-    poll_until(WITHIN, "data for every query", || {
+    poll_until(WAIT_TIMEOUT, "data for every query", || {
         prometheus.expect_running()?;
         let mut missing = Vec::new();
         for (place, query) in &queries {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Installed, InstalledDaemon, RELEASE, WITHIN, chart, rights};
+use super::{Installed, InstalledDaemon, RELEASE, WAIT_TIMEOUT, chart, rights};
 use crate::scale::workload;
 use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::kafka::KafkaCluster;
@@ -104,7 +104,7 @@ impl<'a> Scene<'a> {
 
     /// Waits until the daemon has sent this request.
     fn wait_until_requested(&self, verb: &str, resource: &str) -> Result<()> {
-        poll_until(WITHIN, &format!("{verb} {resource}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("{verb} {resource}"), || {
             let requests = self.plane.requests(&self.own, RELEASE)?;
             let mut requests = requests.iter();
             let is_requested =
@@ -116,7 +116,7 @@ impl<'a> Scene<'a> {
 
     /// Waits until a number of the workload or its HPA is this.
     fn wait_until_number(&self, of: &str, path: &str, expected: u64) -> Result<()> {
-        poll_until(WITHIN, &format!("{path} {expected} of {of}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("{path} {expected} of {of}"), || {
             let found = self.plane.get(of, "billing", Some(&self.team))?;
             let number = found.pointer(path).and_then(Value::as_u64);
             ensure!(number == Some(expected), "{number:?}");

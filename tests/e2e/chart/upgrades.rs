@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::neighbours::printed_command;
-use super::{Installed, RELEASE, WITHIN, chart, copy_folder, may};
+use super::{Installed, RELEASE, WAIT_TIMEOUT, chart, copy_folder, may};
 use crate::daemon::metric_path;
 use crate::scale::workload;
 use crate::testbed::control_plane::ControlPlane;
@@ -58,7 +58,7 @@ impl Upgraded<'_> {
         let mut daemon = self
             .testbed
             .start_lagwise(&logs, &config.to_string(), kubeconfig)?;
-        poll_until(WITHIN, "lagwise to be ready", || {
+        poll_until(WAIT_TIMEOUT, "lagwise to be ready", || {
             daemon.expect_running()?;
             let (code, body) = http_get(probe_port, "/readyz")?;
             ensure!(code == 200, "{code}: {body}");
@@ -96,7 +96,7 @@ impl Upgraded<'_> {
     }
 
     fn until_max(&self, expected: u32) -> Result<()> {
-        poll_until(WITHIN, "maxReplicas to change", || {
+        poll_until(WAIT_TIMEOUT, "maxReplicas to change", || {
             let namespace = Some(self.installed.namespace);
             let hpa = self.plane.get("hpa", "billing", namespace)?;
             let max = &hpa["spec"]["maxReplicas"];
@@ -178,7 +178,7 @@ pub(super) fn upgrades_and_rollbacks_follow_the_values(testbed: &Testbed) -> Res
     list["items"][1]["metadata"]["annotations"] = json!({"lagwise.dev/cap": "enforce"});
     plane.apply(&namespace, &list.to_string())?;
     let path = metric_path(&namespace, &format!("group={group},topic={topic}"));
-    poll_until(WITHIN, "the lag", || plane.get_raw(&path).map(drop))?;
+    poll_until(WAIT_TIMEOUT, "the lag", || plane.get_raw(&path).map(drop))?;
     release.until_max(20)?;
     ensure!(!release.may_patch() && !release.has_policy(), "it enforces");
     let first = release.pods()?;
@@ -212,7 +212,7 @@ pub(super) fn upgrades_and_rollbacks_follow_the_values(testbed: &Testbed) -> Res
     ensure!(notes.contains("was switched off"), "{notes}");
     ensure!(!release.may_patch() && !release.has_policy(), "it enforces");
     let mut daemon = release.start()?;
-    poll_until(WITHIN, "the lag", || plane.get_raw(&path).map(drop))?;
+    poll_until(WAIT_TIMEOUT, "the lag", || plane.get_raw(&path).map(drop))?;
     release.until_max(6)?;
     release.run_printed(&notes)?;
     release.until_max(20)?;
@@ -235,7 +235,7 @@ pub(super) fn upgrades_and_rollbacks_follow_the_values(testbed: &Testbed) -> Res
     ensure!(release.pods()? == first, "{:?}", release.pods()?);
     ensure!(!release.may_patch() && !release.has_policy(), "it enforces");
     let mut daemon = release.start()?;
-    poll_until(WITHIN, "the lag", || plane.get_raw(&path).map(drop))?;
+    poll_until(WAIT_TIMEOUT, "the lag", || plane.get_raw(&path).map(drop))?;
     release.until_max(20)?;
     daemon.stop(STOP)?;
 

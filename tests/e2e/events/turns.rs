@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::WITHIN;
+use super::WAIT_TIMEOUT;
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::control_plane::ControlPlane;
@@ -43,7 +43,7 @@ pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
         ..Options::main(&kafka.bootstrap())
     };
     let (_daemon, _api) = Daemon::registered(testbed, plane, &many, &options)?;
-    poll_until(WITHIN, "the first events", || {
+    poll_until(WAIT_TIMEOUT, "the first events", || {
         let count = count(plane, &many)?;
         ensure!(count >= BURST, "{count}");
         Ok(())
@@ -54,7 +54,7 @@ pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
     ]) {
         let begun = Instant::now();
         plane.apply(namespace, &hpa("billing", annotations)?.to_string())?;
-        poll_until(WITHIN, "an event of another namespace", || {
+        poll_until(WAIT_TIMEOUT, "an event of another namespace", || {
             ensure!(count(plane, namespace)? > 0, "there is none");
             Ok(())
         })?;

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::WITHIN;
+use super::WAIT_TIMEOUT;
 use crate::daemon::{Daemon, Options};
 use crate::testbed::pki::Authority;
 use crate::testbed::poll::poll_until;
@@ -75,7 +75,7 @@ impl Grpcurl<'_> {
 
 /// Waits until a stream has printed messages that are these.
 fn wait_for(stream: &mut Process, expected: &[Value]) -> Result<()> {
-    poll_until(WITHIN, &format!("{expected:?} of a stream"), || {
+    poll_until(WAIT_TIMEOUT, &format!("{expected:?} of a stream"), || {
         let log = stream.log();
         let messages = serde_json::Deserializer::from_str(&log).into_iter::<Value>();
         let messages: Vec<_> = messages.map_while(Result::ok).collect();
@@ -150,7 +150,7 @@ pub(super) fn grpcurl_finds_and_calls_everything(testbed: &Testbed) -> Result<()
 
     let before = daemon.sweeps()?;
     kafka.produce_to(&topic, &[(0, 28)])?;
-    poll_until(WITHIN, "the activation", || {
+    poll_until(WAIT_TIMEOUT, "the activation", || {
         activity.expect_running()?;
         ensure!(activity.log().contains("\"result\": true"), "not yet");
         Ok(())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::WITHIN;
+use super::WAIT_TIMEOUT;
 use crate::daemon::{Daemon, Options};
 use crate::leader::allow;
 use crate::testbed::keda::{ScalerAddress, ScalerConnection};
@@ -18,7 +18,7 @@ use crate::testbed::{Testbed, unique};
 const STREAMS: usize = 100;
 
 /// Time in which a stream has to send what it knows: longer than a Lease, on a busy machine.
-const SENT_WITHIN: Duration = Duration::from_secs(90);
+const NEXT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn is_leader(daemon: &Daemon) -> Result<bool> {
     let metrics = daemon.metrics()?;
@@ -62,7 +62,7 @@ pub(super) fn streams_outlast_the_leader(testbed: &Testbed) -> Result<()> {
         anyhow::Ok((daemon, address))
     };
     let (mut first, of_first) = start()?;
-    poll_until(WITHIN, "the first to lead", || {
+    poll_until(WAIT_TIMEOUT, "the first to lead", || {
         ensure!(is_leader(&first)?, "it does not");
         Ok(())
     })?;
@@ -84,7 +84,7 @@ pub(super) fn streams_outlast_the_leader(testbed: &Testbed) -> Result<()> {
     let mut kept = open(&follower, "b")?;
     for (connection, streams) in [(&leader, &mut broken), (&follower, &mut kept)] {
         for stream in streams {
-            let sent = connection.next(stream, SENT_WITHIN)?;
+            let sent = connection.next(stream, NEXT_MESSAGE_TIMEOUT)?;
             ensure!(sent == Some(false), "{sent:?}");
         }
     }
@@ -93,14 +93,14 @@ pub(super) fn streams_outlast_the_leader(testbed: &Testbed) -> Result<()> {
     let killed = Instant::now();
     first.process.kill();
     for stream in &mut broken {
-        let sent = leader.next(stream, SENT_WITHIN);
+        let sent = leader.next(stream, NEXT_MESSAGE_TIMEOUT);
         ensure!(sent.is_err(), "a stream of a killed daemon sent {sent:?}");
     }
     // As KEDA does, which reaches another replica by the Service.
     let again = ScalerConnection::open(of_second, &object)?;
     let mut reopened = open(&again, "a")?;
     for stream in &mut reopened {
-        let sent = again.next(stream, SENT_WITHIN)?;
+        let sent = again.next(stream, NEXT_MESSAGE_TIMEOUT)?;
         ensure!(sent == Some(false), "{sent:?}");
     }
     println!("answered {:?} after the kill", killed.elapsed());
@@ -109,7 +109,7 @@ pub(super) fn streams_outlast_the_leader(testbed: &Testbed) -> Result<()> {
     let produced = Instant::now();
     for (connection, streams) in [(&again, &mut reopened), (&follower, &mut kept)] {
         for stream in streams {
-            let sent = connection.next(stream, SENT_WITHIN)?;
+            let sent = connection.next(stream, NEXT_MESSAGE_TIMEOUT)?;
             ensure!(sent == Some(true), "{sent:?}");
         }
     }

@@ -32,7 +32,8 @@ const CONNECTIONS: usize = 12;
 const REQUESTS: usize = 2300;
 /// Nearly as large as the headers of a call may be.
 const HEADER_BYTES: usize = 14 * 1024;
-const WITHIN: Duration = Duration::from_secs(60);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Sender = SendRequest<Body>;
 
@@ -97,7 +98,7 @@ fn flood(port: u16, authority: &Authority) -> Result<usize> {
                 });
             }
         }
-        let ended = tokio::time::timeout(WITHIN, async {
+        let ended = tokio::time::timeout(WAIT_TIMEOUT, async {
             // A connection may be closed for lack of room.
             while sending.join_next().await.is_some() {}
         });

@@ -22,7 +22,8 @@ mod fake;
 const ITERATIONS: u32 = 1_000_000;
 const BROKERS: i32 = 8;
 const FLOOD_DURATION: Duration = Duration::from_secs(10);
-const WITHIN: Duration = Duration::from_secs(30);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 const LAG: usize = 7;
 /// How old a reading may be. It is served until it is eight seconds old.
 const FRESH: f64 = 8.0;
@@ -61,7 +62,7 @@ pub(crate) fn a_million_iterations_affect_only_their_cluster(testbed: &Testbed) 
     let daemon = Daemon::alone(testbed, &options)?;
     let selector = format!("group={group},topic={topic},cluster=main");
     let of_hostile = "group=ga,topic=a,cluster=hostile";
-    poll_until(WITHIN, "the lag beside it", || {
+    poll_until(WAIT_TIMEOUT, "the lag beside it", || {
         let lag = daemon.lag(&selector)?;
         ensure!(lag == LAG as u64, "{lag}");
         daemon.refusal(of_hostile, 503).map(drop)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{WITHIN, allow, leads};
+use super::{WAIT_TIMEOUT, allow, leads};
 use crate::daemon::{Daemon, Options, metric_path, value_of};
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
@@ -61,7 +61,7 @@ impl Traffic {
     /// Waits for this number of further responses.
     fn more(&self, answers: usize) -> Result<()> {
         let enough = self.count.load(Ordering::Relaxed) + answers;
-        poll_until(WITHIN, "more answers", || {
+        poll_until(WAIT_TIMEOUT, "more answers", || {
             let count = self.count.load(Ordering::Relaxed);
             ensure!(count >= enough, "{count} of {enough}");
             Ok(())
@@ -146,7 +146,7 @@ fn connections(pid: u32, ports: &BTreeSet<u16>) -> Result<usize> {
 }
 
 fn wait_until_leads(daemon: &Daemon) -> Result<()> {
-    poll_until(WITHIN, "it to lead", || {
+    poll_until(WAIT_TIMEOUT, "it to lead", || {
         ensure!(leads(daemon)?, "it does not");
         Ok(())
     })
@@ -200,7 +200,7 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     let asker = Asker::new(token)?;
     let ask = |daemon: &Daemon| asker.ask(&daemon.url(&path));
     let wait_until_value = |daemon: &Daemon, expected: u64| {
-        poll_until(WITHIN, &format!("the lag {expected}"), || {
+        poll_until(WAIT_TIMEOUT, &format!("the lag {expected}"), || {
             let value = ask(daemon);
             ensure!(value == Ok(expected), "{value:?}");
             Ok(())
@@ -333,12 +333,12 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
         .filter_map(|a| a.value.clone().ok())
         .collect();
     ensure!(values == BTreeSet::from([total + 20]), "{values:?}");
-    poll_until(WITHIN, "the one held up to leave Kafka", || {
+    poll_until(WAIT_TIMEOUT, "the one held up to leave Kafka", || {
         let open = of(&third)?;
         ensure!(open == 0, "{open} connections");
         Ok(())
     })?;
-    poll_until(WITHIN, "one to lead", || {
+    poll_until(WAIT_TIMEOUT, "one to lead", || {
         ensure!(leads(&fourth)? && !leads(&third)?, "not one");
         Ok(())
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{WITHIN, allow, leads};
+use super::{WAIT_TIMEOUT, allow, leads};
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::http::http_get;
@@ -45,25 +45,29 @@ pub(super) fn is_handed_over(testbed: &Testbed) -> Result<()> {
         Ok(history)
     };
     let mut first = start()?;
-    let before = poll_until(WITHIN, "a point of the history", || history(&first))?;
+    let before = poll_until(WAIT_TIMEOUT, "a point of the history", || history(&first))?;
     let second = start()?;
-    poll_until(WITHIN, "the other replica to ask for the history", || {
-        let metrics = first.metrics()?;
-        let is_requested = metrics.lines().any(|line| {
-            line.starts_with("lagwise_api_requests_total{")
-                && line.contains("request=\"history\"")
-                && line.contains("code=\"200\"")
-        });
-        ensure!(is_requested, "not requested yet");
-        Ok(())
-    })?;
+    poll_until(
+        WAIT_TIMEOUT,
+        "the other replica to ask for the history",
+        || {
+            let metrics = first.metrics()?;
+            let is_requested = metrics.lines().any(|line| {
+                line.starts_with("lagwise_api_requests_total{")
+                    && line.contains("request=\"history\"")
+                    && line.contains("code=\"200\"")
+            });
+            ensure!(is_requested, "not requested yet");
+            Ok(())
+        },
+    )?;
     first.process.stop(Duration::from_secs(10))?;
-    poll_until(WITHIN, "the other replica to lead", || {
+    poll_until(WAIT_TIMEOUT, "the other replica to lead", || {
         ensure!(leads(&second)?, "it does not");
         Ok(())
     })?;
     let known = |history: &Value| history["known_since"].clone();
-    let after = poll_until(WITHIN, "the history of the next leader", || {
+    let after = poll_until(WAIT_TIMEOUT, "the history of the next leader", || {
         let after = history(&second)?;
         ensure!(known(&after).is_string(), "{after}");
         Ok(after)

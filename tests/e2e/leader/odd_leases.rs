@@ -11,8 +11,8 @@ use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 
 /// How long a daemon respects any Lease, and some time for a busy machine.
-const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(300 + 90);
-const SAID_WITHIN: Duration = Duration::from_secs(90);
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(300 + 90);
+const WARNING_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A Lease that claims to be valid for decades, and one that claims a day and was renewed in the future: the daemon says
 /// so at once, and leads after the longest time that a Lease can have.
@@ -44,7 +44,7 @@ pub(super) fn are_taken_over(testbed: &Testbed) -> Result<()> {
         daemons.push((seconds, daemon));
     }
     for (seconds, daemon) in &daemons {
-        poll_until(SAID_WITHIN, "the warning", || {
+        poll_until(WARNING_TIMEOUT, "the warning", || {
             let log = daemon.process.log();
             let said = log.contains("the Lease claims a longer duration than lagwise ever writes");
             ensure!(said, "nothing is said of {seconds} s");
@@ -53,7 +53,7 @@ pub(super) fn are_taken_over(testbed: &Testbed) -> Result<()> {
         })?;
     }
     for (seconds, daemon) in &daemons {
-        poll_until(TAKEN_OVER_WITHIN, "the daemon to lead", || {
+        poll_until(TAKEOVER_TIMEOUT, "the daemon to lead", || {
             ensure!(leads(daemon)?, "it does not");
             Ok(())
         })?;

@@ -22,7 +22,8 @@ use crate::testbed::{Testbed, is_full_tier, unique};
 
 const PARTITIONS: i32 = 12;
 const RECORDS: i64 = 60;
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Commands that run at the same time.
 const AT_ONCE: usize = 3;
@@ -154,7 +155,7 @@ pub(super) fn the_explanation_matches_the_live_controller(testbed: &Testbed) -> 
             explain(testbed, plane, &daemon, &namespace, lag, one)
         })?;
         let before = syncs_of(&plane.controllers_log(), &namespace);
-        poll_until(WITHIN, "four syncs of every HPA", || {
+        poll_until(WAIT_TIMEOUT, "four syncs of every HPA", || {
             let now = syncs_of(&plane.controllers_log(), &namespace);
             for one in &series {
                 let count =
@@ -301,10 +302,10 @@ fn explain(
             .get(&one.name)
             .map_or(0, Vec::len)
     };
-    let found = poll_until(WITHIN, &format!("{hpa} to be explained"), || {
+    let found = poll_until(WAIT_TIMEOUT, &format!("{hpa} to be explained"), || {
         // Right after a sync there is the most time until the next.
         let seen = count();
-        poll_until(WITHIN, "a sync", || {
+        poll_until(WAIT_TIMEOUT, "a sync", || {
             ensure!(count() > seen, "{seen} so far");
             Ok(())
         })?;

@@ -60,7 +60,7 @@ pub(super) fn a_topic_recreated_between_two_sweeps_is_detected(kafka: &KafkaClus
             _ => "never_ran",
         }
     };
-    poll_until(super::WITHIN, "the new topic", || {
+    poll_until(super::CHANGE_TIMEOUT, "the new topic", || {
         for (client, seen) in row.readings()? {
             if seen != by("!no_answer")(client) {
                 // One unknown partition, and the sum is unknown.

@@ -10,7 +10,7 @@ use lagwise::model::evaluation::topic_selection::whole_parallelism;
 use lagwise::model::kafka::group::{GroupState, Member};
 
 use super::work::Worker;
-use super::{Row, WITHIN};
+use super::{CHANGE_TIMEOUT, Row};
 use crate::sources::{Sources, Subject, plan};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::{at_once, poll_until};
@@ -44,7 +44,7 @@ fn wait_for(
     expected: impl Fn(ClientKind) -> &'static str,
 ) -> Result<()> {
     let plan = plan(group, topics);
-    poll_until(WITHIN, "the group's parallelism", || {
+    poll_until(CHANGE_TIMEOUT, "the group's parallelism", || {
         sources.sweep(&plan)?;
         for subject in &sources.each {
             let seen = read_parallelism(subject, group)?;
@@ -153,7 +153,7 @@ fn have_work(
 ) -> Result<()> {
     let mut sources = Sources::new(kafka)?;
     let plan = plan(group, topics);
-    poll_until(WITHIN, "all members to be described", || {
+    poll_until(CHANGE_TIMEOUT, "all members to be described", || {
         sources.sweep(&plan)?;
         for subject in sources.each.iter().filter(|s| s.client == ClientKind::Wire) {
             let read = subject.known.groups.get(group).context("no reading")?;
@@ -234,7 +234,7 @@ pub(super) fn a_streams_group_has_its_tasks(kafka: &KafkaCluster) -> Result<()> 
     let mut application = kafka.start_streams(&group, &topic)?;
     let repartition = format!("{group}-halves-repartition");
     // It begins with what comes once it runs.
-    poll_until(WITHIN, "a commit of the application", || {
+    poll_until(CHANGE_TIMEOUT, "a commit of the application", || {
         kafka.produce(&topic, 0, 1)?;
         let committed = kafka.committed(&group, &topic)?;
         ensure!(committed[0].is_some(), "there is none");

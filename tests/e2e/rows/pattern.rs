@@ -9,7 +9,7 @@ use lagwise::kafka::ClientKind;
 use lagwise::model::evaluation::topic_selection::{pick, whole_parallelism};
 use lagwise::model::lag::cluster_snapshot::GroupSnapshot;
 
-use super::WITHIN;
+use super::CHANGE_TIMEOUT;
 use super::work::Worker;
 use crate::sources::{Sources, plan_of};
 use crate::testbed::kafka::KafkaCluster;
@@ -77,7 +77,7 @@ fn wait_for(kafka: &KafkaCluster, group: &str, lags: &[(&str, u64)], members: u3
         &[ClientKind::Wire],
         &[("bootstrap.servers", &kafka.bootstrap())],
     )?;
-    poll_until(WITHIN, "what the patterns match", || {
+    poll_until(CHANGE_TIMEOUT, "what the patterns match", || {
         sources.sweep(&plan)?;
         let known = &sources.each[0].known;
         let read = known.groups.get(group).context("no reading")?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::ClientKind;
 
-use super::{WITHIN, reading};
+use super::{CHANGE_TIMEOUT, reading};
 use crate::sources::{Sources, plan_of};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
@@ -26,7 +26,7 @@ pub(super) fn lag_is_what_the_broker_reports(kafka: &KafkaCluster) -> Result<()>
         let expected = lags.iter().map(|lag| format!("reported {lag}"));
         let expected = expected.collect::<Vec<_>>().join(", ");
         // Kafka's own tool says the same.
-        let by_tool = poll_until(WITHIN, "the lag by Kafka's tool", || {
+        let by_tool = poll_until(CHANGE_TIMEOUT, "the lag by Kafka's tool", || {
             let by_tool = kafka.share_lags(&group)?;
             let by_tool: Vec<_> = by_tool
                 .into_iter()
@@ -80,7 +80,7 @@ fn wait_for(
         &[("bootstrap.servers", &kafka.bootstrap())],
     )?;
     let plan = plan_of(&[(group, topics)]);
-    poll_until(WITHIN, expected, || {
+    poll_until(CHANGE_TIMEOUT, expected, || {
         sources.sweep(&plan)?;
         let known = &sources.each[0].known;
         let seen = reading(known.groups.get(group).context("no reading")?, topic);

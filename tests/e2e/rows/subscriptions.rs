@@ -11,7 +11,7 @@ use lagwise::model::kafka::group::GroupState;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 
-use super::WITHIN;
+use super::CHANGE_TIMEOUT;
 use super::work::Worker;
 use crate::sources::{Sources, plan};
 use crate::testbed::kafka::KafkaCluster;
@@ -77,7 +77,7 @@ impl<'a> Left<'a> {
                 return Ok(());
             }
             ensure!(
-                (may_change || topics == expected) && started.elapsed() < WITHIN,
+                (may_change || topics == expected) && started.elapsed() < CHANGE_TIMEOUT,
                 "{now:?}: {topics:?} instead of {expected:?}"
             );
             std::thread::sleep(Duration::from_millis(200));
@@ -95,7 +95,7 @@ fn busy_member(kafka: &KafkaCluster, group: &str, topic: &str) -> Result<BaseCon
         .set("session.timeout.ms", "45000");
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&[topic])?;
-    poll_until(WITHIN, "the first message", || {
+    poll_until(CHANGE_TIMEOUT, "the first message", || {
         let record = consumer.poll(Duration::from_millis(200));
         let record = record.context("no message yet")??;
         ensure!(record.topic() == topic, "{}", record.topic());

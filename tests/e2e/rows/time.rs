@@ -76,7 +76,7 @@ pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()
         };
         row.wait_for_each("the residue", expected(residual))?;
         worker.leave()?;
-        poll_until(super::WITHIN, "the group to be empty", || {
+        poll_until(super::CHANGE_TIMEOUT, "the group to be empty", || {
             row.sweep()?;
             let described = wire_group(&row)?.map(|group| group.description.as_deref());
             let is_empty = described.is_none_or(|d| d.is_some_and(|d| d.members.is_empty()));
@@ -96,7 +96,7 @@ pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()
 
 /// Waits until the member of the group is seen to have all partitions, by the client that can see members.
 fn wait_until_described(row: &mut Row<'_>) -> Result<()> {
-    poll_until(super::WITHIN, "the member to be described", || {
+    poll_until(super::CHANGE_TIMEOUT, "the member to be described", || {
         row.sweep()?;
         let Some(group) = wire_group(row)? else {
             return Ok(());
@@ -134,7 +134,7 @@ pub(super) fn a_residue_outlives_its_commit(kafka: &KafkaCluster) -> Result<()> 
     row.expect_each(by("residual 1, measured 0", "measured 1, measured 0"))?;
     worker.leave()?;
     let delete = ["--delete-offsets", "--group", &row.group, "--topic"];
-    poll_until(super::WITHIN, "the commits to be deleted", || {
+    poll_until(super::CHANGE_TIMEOUT, "the commits to be deleted", || {
         kafka.consumer_groups_tool(&[&delete[..], &[&row.topic]].concat())?;
         ensure!(
             kafka.committed(&row.group, &row.topic)? == [None; 2],

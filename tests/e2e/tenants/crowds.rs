@@ -17,7 +17,8 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::topics::blocking;
 use crate::testbed::{Testbed, unique};
 
-const WITHIN: Duration = Duration::from_secs(120);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// As large as the API server lets an HPA be.
 const HUGE_BYTES: usize = 1_400_000;
@@ -165,7 +166,7 @@ fn a_group_of_many_topics(attack: &AttackScene<'_>, kafka: &KafkaCluster) -> Res
     let age = format!("consumergroup=\"{group}\"");
     attack.scene.check_during(&what, 40, || {
         attack.write("create", &few)?;
-        poll_until(WITHIN, "the group to be read", || {
+        poll_until(WAIT_TIMEOUT, "the group to be read", || {
             let metrics = attack.scene.daemon.metrics()?;
             let mut lags = metrics
                 .lines()
@@ -193,7 +194,7 @@ fn a_group_of_many_topics(attack: &AttackScene<'_>, kafka: &KafkaCluster) -> Res
 
 fn create_and_commit(kafka: &KafkaCluster, group: &str, topics: &[String]) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = kafka.client_config().create()?;
-    let options = AdminOptions::new().operation_timeout(Some(WITHIN));
+    let options = AdminOptions::new().operation_timeout(Some(WAIT_TIMEOUT));
     for some in topics.chunks(100) {
         let new: Vec<_> = some
             .iter()
@@ -212,13 +213,13 @@ fn create_and_commit(kafka: &KafkaCluster, group: &str, topics: &[String]) -> Re
     for topic in topics {
         offsets.add_partition_offset(topic, 0, Offset::Offset(0))?;
     }
-    poll_until(WITHIN, "the commits", || {
+    poll_until(WAIT_TIMEOUT, "the commits", || {
         Ok(consumer.commit(&offsets, CommitMode::Sync)?)
     })
 }
 
 fn wait_until_over_budget(attack: &AttackScene<'_>, hpas: u64) -> Result<()> {
-    poll_until(WITHIN, "the findings", || {
+    poll_until(WAIT_TIMEOUT, "the findings", || {
         let found = attack.scene.findings("over_budget")?;
         ensure!(found >= hpas, "{found} of {hpas}");
         attack.scene.owner_is_served()
@@ -262,13 +263,13 @@ pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Res
             let (plane, begun) = (attack.scene.plane, Instant::now());
             let before = attack.written()?;
             plane.apply(&owner.namespace, &list.to_string())?;
-            poll_until(WITHIN, "the owner's HPA to be capped", || {
+            poll_until(WAIT_TIMEOUT, "the owner's HPA to be capped", || {
                 let hpa: Value = plane.get("hpa", &name, Some(&owner.namespace))?;
                 ensure!(hpa["spec"]["maxReplicas"] == 6, "{}", hpa["spec"]);
                 Ok(())
             })?;
             println!(
-                "the owner's HPA was capped after {:.1?}, and meanwhile {} of bob's (limit {WITHIN:?})",
+                "the owner's HPA was capped after {:.1?}, and meanwhile {} of bob's (limit {WAIT_TIMEOUT:?})",
                 begun.elapsed(),
                 attack.written()? - before
             );

@@ -12,7 +12,8 @@ use crate::daemon::Options;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-const WITHIN: Duration = Duration::from_secs(60);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The owner of a group, whose metric must not be affected, and the attacker bob, who may write HPAs in another
 /// namespace.
@@ -205,7 +206,7 @@ pub(super) fn annotations_without_end_disturb_nobody(testbed: &Testbed) -> Resul
         attack.scene.check_during(what, 60, || {
             for round in 0..3 {
                 // Retried, because a write of the status by the HPA controller causes a conflict.
-                poll_until(WITHIN, "bob's write", || {
+                poll_until(WAIT_TIMEOUT, "bob's write", || {
                     attack.write("replace", &[hpa(round)])
                 })?;
                 attack.scene.daemon.wait_for_sweeps(1)?;
@@ -247,7 +248,7 @@ pub(super) fn groups_without_end_leave_memory_to_others(testbed: &Testbed) -> Re
         let before = attack.scene.findings("over_budget")?;
         attack.scene.check_during(what, 100, || {
             attack.write("create", &hpas)?;
-            poll_until(WITHIN, "a finding about it", || {
+            poll_until(WAIT_TIMEOUT, "a finding about it", || {
                 let found = attack.scene.findings("over_budget")?;
                 ensure!(found >= before + refused, "{found}");
                 attack.scene.owner_is_served()
@@ -279,7 +280,7 @@ pub(super) fn two_thousand_hpas_of_one_namespace_leave_room_for_others(
             attack.scene.owner_is_served()?;
         }
         // 200 partitions each: the budget of a namespace has room for 1000.
-        poll_until(WITHIN, "findings about half of them", || {
+        poll_until(WAIT_TIMEOUT, "findings about half of them", || {
             let metrics = attack.scene.daemon.metrics()?;
             let sample = "lagwise_over_budget{scope=\"namespace\",resource=\"partitions\"} 1000";
             ensure!(metrics.contains(sample), "no {sample}");

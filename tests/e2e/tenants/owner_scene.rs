@@ -25,7 +25,8 @@ const MEMORY_LIMIT_KB: u64 = 256 * 1024;
 const FRESH: f64 = 5.0;
 const LAG: usize = 450;
 const PARTITIONS: i32 = 6;
-const WITHIN: Duration = Duration::from_secs(60);
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the latency of the owner's metric is measured before an attack.
 const UNDISTURBED: Duration = Duration::from_secs(4);
 /// Pause between two requests for the owner's metric.
@@ -84,7 +85,7 @@ impl<'a> OwnerScene<'a> {
             api: Some(api),
             owner,
         };
-        poll_until(WITHIN, "the owner's lag", || scene.owner_is_served())?;
+        poll_until(WAIT_TIMEOUT, "the owner's lag", || scene.owner_is_served())?;
         Ok(scene)
     }
 
@@ -96,7 +97,7 @@ impl<'a> OwnerScene<'a> {
         let namespace = &self.owner.namespace;
         let (daemon, api) = Daemon::registered(testbed, self.plane, namespace, options)?;
         (self.daemon, self.api) = (daemon, Some(api));
-        poll_until(WITHIN, "the owner's lag", || self.owner_is_served())
+        poll_until(WAIT_TIMEOUT, "the owner's lag", || self.owner_is_served())
     }
 
     /// Checks that the owner's metric has the correct value, from a recent reading.

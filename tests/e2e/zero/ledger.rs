@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{COOLDOWN, LEDGER, Scene, WITHIN, ZEROED_SINCE, has_scaled};
+use super::{COOLDOWN, LEDGER, Scene, WAIT_TIMEOUT, ZEROED_SINCE, has_scaled};
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::Testbed;
@@ -70,13 +70,17 @@ impl Scene<'_> {
             "/apis/events.k8s.io/v1/namespaces/{}/events",
             self.namespace
         );
-        poll_until(WITHIN, &format!("the event {reason} on {hpa}"), || {
-            let events = self.plane.get_raw(&path)?;
-            let mut events = events["items"].as_array().into_iter().flatten();
-            let found = events.find(|e| e["regarding"]["name"] == hpa && e["reason"] == reason);
-            let note = found.and_then(|event| event["note"].as_str());
-            note.map(str::to_owned).context("there is none")
-        })
+        poll_until(
+            WAIT_TIMEOUT,
+            &format!("the event {reason} on {hpa}"),
+            || {
+                let events = self.plane.get_raw(&path)?;
+                let mut events = events["items"].as_array().into_iter().flatten();
+                let found = events.find(|e| e["regarding"]["name"] == hpa && e["reason"] == reason);
+                let note = found.and_then(|event| event["note"].as_str());
+                note.map(str::to_owned).context("there is none")
+            },
+        )
     }
 
     /// The records, by the UID of their HPA.
@@ -173,14 +177,18 @@ pub(crate) fn a_forged_annotation_wakes_no_workload(testbed: &Testbed) -> Result
     let command: Vec<_> = command.split_whitespace().collect();
     println!("kubectl {}", command.join(" "));
     scene.plane.kubectl(&command)?;
-    poll_until(WITHIN, "the annotation to be gone once it runs", || {
-        let hpa = scene.plane.get("hpa", "advised", Some(&scene.namespace))?;
-        let replicas = scene.replicas_of("advised")?;
-        ensure!(replicas > 0, "not started");
-        let annotation = &hpa["metadata"]["annotations"][ZEROED_SINCE];
-        ensure!(annotation.is_null(), "still annotated: {annotation}");
-        Ok(())
-    })
+    poll_until(
+        WAIT_TIMEOUT,
+        "the annotation to be gone once it runs",
+        || {
+            let hpa = scene.plane.get("hpa", "advised", Some(&scene.namespace))?;
+            let replicas = scene.replicas_of("advised")?;
+            ensure!(replicas > 0, "not started");
+            let annotation = &hpa["metadata"]["annotations"][ZEROED_SINCE];
+            ensure!(annotation.is_null(), "still annotated: {annotation}");
+            Ok(())
+        },
+    )
 }
 
 /// A record is for one HPA object and one workload object, not for later ones of the same names. If the ledger is
@@ -258,7 +266,7 @@ pub(crate) fn a_record_is_for_one_hpa_and_one_workload(testbed: &Testbed) -> Res
     let before = unrecorded(&daemon)?;
     let args = [&["delete", "configmap", LEDGER][..], &namespace].concat();
     scene.plane.kubectl(&args)?;
-    poll_until(WITHIN, "the finding to be there", || {
+    poll_until(WAIT_TIMEOUT, "the finding to be there", || {
         let count = unrecorded(&daemon)?;
         ensure!(count > before, "{count}");
         Ok(())
@@ -308,7 +316,7 @@ pub(crate) fn the_next_leader_wakes_workloads_at_zero(testbed: &Testbed) -> Resu
     scene.add_work()?;
     scene.wait_until_wanted(3, false)?;
     // Counted once the API server has answered, which may be after the scale is seen here.
-    poll_until(WITHIN, "the second to count the wake", || {
+    poll_until(WAIT_TIMEOUT, "the second to count the wake", || {
         ensure!(has_scaled(&second.metrics()?), "it is not counted");
         Ok(())
     })?;
@@ -334,7 +342,7 @@ pub(crate) fn only_listed_namespaces_are_written_to(testbed: &Testbed) -> Result
     let args = ["annotate", "hpa", "billing", "lagwise.dev/cap=enforce"];
     let args = [&args[..], &["-n", &scene.namespace]].concat();
     scene.plane.kubectl(&args)?;
-    poll_until(WITHIN, "both findings", || {
+    poll_until(WAIT_TIMEOUT, "both findings", || {
         let metrics = daemon.metrics()?;
         let findings = "lagwise_findings_total{kind=\"writes_not_enabled\"} 2";
         ensure!(metrics.contains(findings), "no {findings}");

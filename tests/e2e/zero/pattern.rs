@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{COOLDOWN, Scene, WITHIN};
+use super::{COOLDOWN, Scene, WAIT_TIMEOUT};
 use crate::daemon::Daemon;
 use crate::scale::workload;
 use crate::testbed::Testbed;
@@ -35,7 +35,7 @@ fn wake_by_a_new_topic(
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     let mut fleet = scene.fleet(testbed, &subscribed(&scene.topic), &[])?;
     let mut wait_until = |what: &str, is: &dyn Fn(i32) -> bool| {
-        poll_until(WITHIN, what, || {
+        poll_until(WAIT_TIMEOUT, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
             ensure!(is(series.now()), "{:?}", series.timed());
             Ok(())
@@ -47,7 +47,7 @@ fn wake_by_a_new_topic(
         "kafka_consumergroup_members{{cluster=\"main\",consumergroup=\"{}\"}} 0\n",
         scene.group
     );
-    poll_until(WITHIN, "the consumers to be gone", || {
+    poll_until(WAIT_TIMEOUT, "the consumers to be gone", || {
         ensure!(daemon.metrics()?.contains(&no_members), "not yet");
         Ok(())
     })?;

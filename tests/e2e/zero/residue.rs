@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::{COOLDOWN, Scene, WITHIN};
+use super::{COOLDOWN, Scene, WAIT_TIMEOUT};
 use crate::daemon::{Daemon, Options};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
@@ -46,7 +46,7 @@ pub(crate) fn transaction_markers_do_not_wake_the_workload(testbed: &Testbed) ->
         ],
     )?;
     let mut wait_until = |what: &str, is: &dyn Fn(i32) -> bool| {
-        poll_until(WITHIN, what, || {
+        poll_until(WAIT_TIMEOUT, what, || {
             fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
             ensure!(is(series.now()), "{:?}", series.timed());
             Ok(())
@@ -99,7 +99,7 @@ pub(crate) fn offsets_that_kafka_deleted_do_not_wake_the_workload(testbed: &Test
     let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     scene.wait_until_wanted(0, true)?;
     // The HPA reports that it has no replicas any more.
-    poll_until(WITHIN, "the HPA to see the zero", || {
+    poll_until(WAIT_TIMEOUT, "the HPA to see the zero", || {
         let hpa = scene.get("hpa")?;
         // Zero is left out.
         let current = hpa["status"]["currentReplicas"].as_i64().unwrap_or(0);
@@ -114,7 +114,7 @@ pub(crate) fn offsets_that_kafka_deleted_do_not_wake_the_workload(testbed: &Test
     daemon.wait_for_sweeps(40)?;
     ensure!(series.values().len() == asleep, "{:?}", series.timed());
     scene.kafka.produce_batch(&scene.topic, 0, 250)?;
-    poll_until(WITHIN, "the workload to wake", || {
+    poll_until(WAIT_TIMEOUT, "the workload to wake", || {
         ensure!(series.now() > 0, "{:?}", series.timed());
         Ok(())
     })

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{COOLDOWN, Scene, WITHIN};
+use super::{COOLDOWN, Scene, WAIT_TIMEOUT};
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::Testbed;
@@ -65,7 +65,7 @@ pub(crate) fn a_missing_right_is_reported_and_a_pause_holds_no_replicas(
     scene.allow()?;
     scene.catch_up()?;
     scene.wait_until_wanted(0, true)?;
-    poll_until(WITHIN, "the finding to end", || {
+    poll_until(WAIT_TIMEOUT, "the finding to end", || {
         ensure!(!is_forbidden()?, "still there");
         Ok(())
     })

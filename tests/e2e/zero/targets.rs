@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use kube::api::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use super::{COOLDOWN, PARTITIONS, Scene, WITHIN, ZEROED_SINCE};
+use super::{COOLDOWN, PARTITIONS, Scene, WAIT_TIMEOUT, ZEROED_SINCE};
 use crate::daemon::Daemon;
 use crate::scale::workload;
 use crate::testbed::Testbed;
@@ -178,7 +178,7 @@ pub(crate) fn any_scale_subresource_is_capped_and_scaled_to_zero(testbed: &Testb
         ("rollout", series(GROUP, "v1alpha1", "Rollout", "rollout")?),
     ];
     let wait_until = |what: &str, replicas: i32, annotated: bool| {
-        poll_until(WITHIN, what, || {
+        poll_until(WAIT_TIMEOUT, what, || {
             follow(&scene, all[1].1.now())?;
             for (name, series) in &all {
                 let hpa = scene.plane.get("hpa", name, Some(&scene.namespace))?;

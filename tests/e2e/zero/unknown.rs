@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::{COOLDOWN, Scene, WITHIN};
+use super::{COOLDOWN, Scene, WAIT_TIMEOUT};
 use crate::daemon::{Daemon, MAX_STALENESS, Options};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
@@ -33,7 +33,7 @@ pub(crate) fn nothing_scales_to_zero_while_kafka_is_unknown(testbed: &Testbed) -
         Ok(())
     };
     let wait_until_reported = |start: &str| {
-        poll_until(WITHIN, start, || {
+        poll_until(WAIT_TIMEOUT, start, || {
             let metrics = daemon.metrics()?;
             ensure!(
                 metrics.lines().any(|line| line.starts_with(start)),
@@ -45,7 +45,7 @@ pub(crate) fn nothing_scales_to_zero_while_kafka_is_unknown(testbed: &Testbed) -
     // A partition makes no progress while another does.
     scene.kafka.produce_to(&scene.topic, &[(0, 50), (1, 1)])?;
     scene.apply(1, COOLDOWN)?;
-    poll_until(WITHIN, "the partition to be stuck", || {
+    poll_until(WAIT_TIMEOUT, "the partition to be stuck", || {
         scene.kafka.produce(&scene.topic, 1, 1)?;
         let ends = scene.kafka.end_offsets(&scene.topic)?;
         scene
@@ -61,7 +61,7 @@ pub(crate) fn nothing_scales_to_zero_while_kafka_is_unknown(testbed: &Testbed) -
     let held = (|| -> Result<()> {
         scene.catch_up()?;
         scene.kafka.stop_broker(3)?;
-        poll_until(WITHIN, "its partition to be unknown", || {
+        poll_until(WAIT_TIMEOUT, "its partition to be unknown", || {
             let faults = daemon.faults()?;
             ensure!(faults > 0, "none is");
             Ok(())
