@@ -198,7 +198,7 @@ impl ExternalScaler {
         let response = match method {
             "IsActive" => call!(unary, request, |object| Arc::clone(&self).is_active(object)),
             "GetMetricSpec" => call!(unary, request, |object| async move { spec(&object) }),
-            "GetMetrics" => call!(unary, request, |asked| Arc::clone(&self).metrics(asked)),
+            "GetMetrics" => call!(unary, request, |message| Arc::clone(&self).metrics(message)),
             "StreamIsActive" => {
                 let open = |object| Arc::clone(&self).stream_activity(object, peer.clone());
                 call!(server_streaming, request, open)
@@ -207,7 +207,7 @@ impl ExternalScaler {
                 let open = |object| Arc::clone(&self).stream_spec(object, peer.clone());
                 call!(server_streaming, request, open)
             }
-            _ => call!(unary, request, |asked| Arc::clone(&self).health(asked)),
+            _ => call!(unary, request, |message| Arc::clone(&self).health(message)),
         };
         Ok(response.map(Body::new))
     }
@@ -231,25 +231,25 @@ impl ExternalScaler {
         object: ScaledObjectRef,
     ) -> Result<IsActiveResponse, Status> {
         let trigger = parse(&object)?;
-        let answer = self.answers.ask(&trigger).await.answer?;
+        let answer = self.answers.answer(&trigger).await.result?;
         let result = answer.is_active;
         Ok(IsActiveResponse { result })
     }
 
     async fn metrics(
         self: Arc<Self>,
-        asked: GetMetricsRequest,
+        request: GetMetricsRequest,
     ) -> Result<GetMetricsResponse, Status> {
-        let object = asked.scaled_object_ref.unwrap_or_default();
+        let object = request.scaled_object_ref.unwrap_or_default();
         let trigger = parse(&object)?;
         let name = &trigger.external.name;
-        if *name != asked.metric_name && !asked.metric_name.is_empty() {
+        if *name != request.metric_name && !request.metric_name.is_empty() {
             return Err(Status::invalid_argument(format!(
                 "the metric of this trigger is {name:?}, and not {:?}; ask for its metric spec again",
-                Printable::name(&asked.metric_name).to_string()
+                Printable::name(&request.metric_name).to_string()
             )));
         }
-        let answer = self.answers.ask(&trigger).await.answer?;
+        let answer = self.answers.answer(&trigger).await.result?;
         Ok(GetMetricsResponse {
             metric_values: vec![ScalerMetricValue {
                 metric_name: name.clone(),
@@ -313,10 +313,10 @@ impl ExternalScaler {
 
     async fn health(
         self: Arc<Self>,
-        asked: HealthCheckRequest,
+        request: HealthCheckRequest,
     ) -> Result<HealthCheckResponse, Status> {
         let own = messages::SERVICE.trim_matches('/');
-        if !asked.service.is_empty() && asked.service != own {
+        if !request.service.is_empty() && request.service != own {
             return Err(Status::not_found("lagwise has no such service"));
         }
         let serving = match self.readiness.check(std::time::Instant::now()) {

@@ -175,8 +175,9 @@ impl Forwarder {
             .map_err(|(why, _)| why)
     }
 
-    /// Status and body of the leader's response to a question of this replica itself, which is not counted and not logged.
-    pub(super) async fn ask(
+    /// Fetches status and body of the leader's response to a request of this replica's own, which is neither counted nor
+    /// logged.
+    pub(super) async fn fetch(
         &self,
         leader: &Leader,
         path: &str,

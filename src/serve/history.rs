@@ -1,5 +1,5 @@
-//! Keeps the history of HPAs in memory: one task owns it, records a point at each step, and answers the questions of
-//! the endpoints. Nothing is shared and nothing is copied but the answers.
+//! Keeps the history of HPAs in memory. One task owns it, records a point at each step, and runs the queries of the
+//! endpoints on it, so that no lock is needed and only the results are copied.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -16,28 +16,29 @@ use crate::snapshot_channel::SnapshotReader;
 /// Time between two points of the history.
 pub const HISTORY_STEP: Duration = Duration::from_secs(15);
 
-/// Questions that wait at most; further ones wait at their endpoint.
-const MAX_QUESTIONS: usize = 16;
+/// Maximum number of queued queries. The endpoints of further ones wait until there is room.
+const MAX_QUEUED: usize = 16;
 
-type Question = Box<dyn FnOnce(&mut HistoryRecorder) + Send>;
+/// A query or change that the task runs on the history.
+type HistoryJob = Box<dyn FnOnce(&mut HistoryRecorder) + Send>;
 
-/// Handle of the task that has the history. Cheap to clone.
+/// Handle of the task that owns the history. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct HpaHistoryHandle(mpsc::Sender<Question>);
+pub struct HpaHistoryHandle(mpsc::Sender<HistoryJob>);
 
 impl HpaHistoryHandle {
-    /// For a process without a history: every question stays without an answer.
+    /// A handle for a process without a history: every query returns `None`.
     #[must_use]
     pub fn none() -> Self {
         Self(mpsc::channel(1).0)
     }
 
     /// Runs a query on the history; `None` if the task has ended.
-    pub async fn ask<T: Send + 'static>(
+    pub async fn query<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&HistoryRecorder) -> T + Send + 'static,
+        query: impl FnOnce(&HistoryRecorder) -> T + Send + 'static,
     ) -> Option<T> {
-        self.change(move |recorder| question(recorder)).await
+        self.change(move |recorder| query(recorder)).await
     }
 
     /// Changes the history; `None` if the task has ended.
@@ -45,25 +46,25 @@ impl HpaHistoryHandle {
         &self,
         change: impl FnOnce(&mut HistoryRecorder) -> T + Send + 'static,
     ) -> Option<T> {
-        let (answer, answered) = oneshot::channel();
-        let question: Question = Box::new(move |recorder| {
+        let (sender, result) = oneshot::channel();
+        let job: HistoryJob = Box::new(move |recorder| {
             // The endpoint may have timed out.
-            let _ = answer.send(change(recorder));
+            let _ = sender.send(change(recorder));
         });
-        self.0.send(question).await.ok()?;
-        answered.await.ok()
+        self.0.send(job).await.ok()?;
+        result.await.ok()
     }
 }
 
-/// A history with a point at each `step`, and the task that records it.
+/// Creates a history with a point at each `step`: its handle, and the task that records it.
 pub fn history(
     reader: SnapshotReader,
     leadership: Leadership,
     step: Duration,
 ) -> (HpaHistoryHandle, impl Future<Output = ()>) {
-    let (sender, questions) = mpsc::channel(MAX_QUESTIONS);
+    let (sender, jobs) = mpsc::channel(MAX_QUEUED);
     let recorder = HistoryRecorder::new(step);
-    let recording = record(reader, leadership, step, recorder, questions);
+    let recording = record(reader, leadership, step, recorder, jobs);
     (HpaHistoryHandle(sender), recording)
 }
 
@@ -72,7 +73,7 @@ async fn record(
     leadership: Leadership,
     step: Duration,
     mut recorder: HistoryRecorder,
-    mut questions: mpsc::Receiver<Question>,
+    mut jobs: mpsc::Receiver<HistoryJob>,
 ) {
     let mut ticks = tokio::time::interval(step);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,33 +89,33 @@ async fn record(
                         let now = Moment::now();
                         recorder.record(snapshot.at(&now), snapshot.all_findings(), snapshot.term);
                     };
-                    let Some(recorded) = work_on(recorder, work).await else {
+                    let Some(returned) = run_blocking(recorder, work).await else {
                         return;
                     };
-                    recorder = recorded;
+                    recorder = returned;
                 }
             }
-            Some(question) = questions.recv() => {
-                let Some(asked) = work_on(recorder, question).await else {
+            Some(job) = jobs.recv() => {
+                let Some(returned) = run_blocking(recorder, job).await else {
                     return;
                 };
-                recorder = asked;
+                recorder = returned;
             }
         }
     }
 }
 
-/// Works on the histories on a thread for blocking work: with thousands of HPAs, to record them and also to search
-/// them takes longer than a task may keep a thread of the runtime. `None` if the runtime is shutting down.
-async fn work_on(
+/// Runs `work` on a thread for blocking tasks and returns the recorder: with thousands of HPAs, both recording and
+/// searching take longer than a task may block a thread of the runtime. `None` if the runtime is shutting down.
+async fn run_blocking(
     mut recorder: HistoryRecorder,
     work: impl FnOnce(&mut HistoryRecorder) + Send + 'static,
 ) -> Option<HistoryRecorder> {
-    let worked = do_blocking(move || {
+    do_blocking(move || {
         work(&mut recorder);
         recorder
-    });
-    worked.await
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -128,7 +129,7 @@ mod tests {
     use crate::snapshot_channel;
 
     #[tokio::test]
-    async fn records_while_it_leads_and_answers_questions() {
+    async fn records_while_it_leads_and_runs_queries() {
         let target = MetricTarget::AverageValue(Milli::from_units(10));
         let hpa = fixtures::hpa("billing", "group=g,topic=orders", target);
         let row = (0, Ok(Some(1)), Ok(8));
@@ -141,9 +142,9 @@ mod tests {
         let key = HpaKey::new("shop", "billing");
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
-            let of = key.clone();
-            let known = handle.ask(move |recorder| recorder.history(&of).is_some());
-            if known.await == Some(true) {
+            let hpa = key.clone();
+            let is_recorded = handle.query(move |recorder| recorder.history(&hpa).is_some());
+            if is_recorded.await == Some(true) {
                 break;
             }
             assert!(
@@ -160,25 +161,25 @@ mod tests {
         let (_publisher, reader) = snapshot_channel::channel(fixtures::snapshot());
         let (handle, recording) = history(reader, Leadership::alone(), HISTORY_STEP);
         let recording = tokio::spawn(recording);
-        let (begins, begun) = oneshot::channel();
-        let (end, ended) = std::sync::mpsc::channel();
-        let asked = tokio::spawn(async move {
-            let question = move |_: &HistoryRecorder| {
-                begins.send(()).unwrap();
-                ended.recv_timeout(Duration::from_secs(10)).is_ok()
+        let (start, started) = oneshot::channel();
+        let (finish, may_finish) = std::sync::mpsc::channel();
+        let query = tokio::spawn(async move {
+            let slow = move |_: &HistoryRecorder| {
+                start.send(()).unwrap();
+                may_finish.recv_timeout(Duration::from_secs(10)).is_ok()
             };
-            handle.ask(question).await
+            handle.query(slow).await
         });
-        // This test has one thread. If the question had it, the answer could not be allowed to end.
-        begun.await.unwrap();
-        end.send(()).unwrap();
-        assert_eq!(asked.await.unwrap(), Some(true));
+        // This test's runtime has one thread. If the query blocked it, the next lines would not run before its timeout.
+        started.await.unwrap();
+        finish.send(()).unwrap();
+        assert_eq!(query.await.unwrap(), Some(true));
         recording.abort();
     }
 
     #[tokio::test]
-    async fn without_a_history_there_is_no_answer() {
+    async fn a_query_without_a_history_returns_none() {
         let handle = HpaHistoryHandle::none();
-        assert_eq!(handle.ask(HistoryRecorder::bytes).await, None);
+        assert_eq!(handle.query(HistoryRecorder::bytes).await, None);
     }
 }

@@ -25,7 +25,7 @@ use crate::model::units::hpa_key::HpaKey;
 /// Time between two fetches. A new leader lacks at most this much of the history.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Time until the next question while no leader is known.
+/// Time until the next attempt while no leader is known.
 const UNKNOWN_LEADER: Duration = Duration::from_secs(2);
 
 /// Overlap of two fetches, in seconds: the last points may have been merged with others since.
@@ -65,7 +65,7 @@ pub(super) async fn answer(
     let after = value(NAMESPACE).zip(value(NAME));
     let after = after.map(|(namespace, name)| HpaKey::new(namespace, name));
     let since = value(SINCE).and_then(|since| since.parse().ok());
-    let body = history.ask(move |recorder| {
+    let body = history.query(move |recorder| {
         let part = recorder.part(after.as_ref(), since.unwrap_or(0));
         // Before its first point of this term, the leader may have less history than the requesting replica, which
         // would then drop the rest.
@@ -125,7 +125,9 @@ async fn take_over(
     let mut hpas = BTreeSet::new();
     let mut after = None;
     for _ in 0..MAX_PARTS {
-        let (code, body) = forwarder.ask(leader, &path(after.as_ref(), since)).await?;
+        let (code, body) = forwarder
+            .fetch(leader, &path(after.as_ref(), since))
+            .await?;
         if code != StatusCode::OK {
             return Err(HandoverError::Status(code));
         }

@@ -107,10 +107,10 @@ impl HpaView {
         hpa: &HpaKey,
         span: TimeSpan,
     ) -> Result<Self, NoView> {
-        let asked = hpa.clone();
-        let recorded = options.history.ask(move |recorder| {
-            let rates = recorder.rates(&asked);
-            (HistoryView::new(recorder, &asked, span), rates)
+        let key = hpa.clone();
+        let recorded = options.history.query(move |recorder| {
+            let rates = recorder.rates(&key);
+            (HistoryView::new(recorder, &key, span), rates)
         });
         let recorded = recorded.await.unwrap_or_default();
         let snapshot = leading_snapshot(options).ok_or(NoView::Follower)?;

@@ -52,7 +52,7 @@ pub(super) async fn list(State(options): State<Arc<AdminEndpointOptions>>) -> Re
     // As text, too, where the history is: there may be thousands of HPAs.
     let peaks =
         |recorder: &HistoryRecorder| json_response(StatusCode::OK, &HpaPeaks::new(recorder));
-    let response = options.history.ask(peaks).await;
+    let response = options.history.query(peaks).await;
     // It ends with the daemon.
     response.unwrap_or_else(|| (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response())
 }

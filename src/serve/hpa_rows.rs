@@ -134,7 +134,7 @@ pub(super) fn leading_snapshot(options: &AdminEndpointOptions) -> Option<Arc<Lag
 impl HpaOverview {
     /// Of the latest snapshot; `None` if this process does not lead.
     pub(super) async fn read(options: &AdminEndpointOptions) -> Option<Self> {
-        let summary = options.history.ask(HistorySummary::new).await;
+        let summary = options.history.query(HistorySummary::new).await;
         let snapshot = leading_snapshot(options)?;
         let leader = options.instance.to_string();
         let summary = summary.unwrap_or_default();

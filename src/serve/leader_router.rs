@@ -80,7 +80,7 @@ impl LeaderRouter {
             if let Some(answer) = self.answer_as_leader(request).await {
                 return Routed::Answered(answer);
             }
-            let why = match self.ask_leader(request.path_at_leader()).await {
+            let why = match self.forward_to_leader(request.path_at_leader()).await {
                 Ok(response) => return Routed::Forwarded(response),
                 Err(why) => why,
             };
@@ -127,7 +127,10 @@ impl LeaderRouter {
             .then_some(answered)
     }
 
-    async fn ask_leader(&self, path: Option<Cow<'_, str>>) -> Result<Response, LeaderUnavailable> {
+    async fn forward_to_leader(
+        &self,
+        path: Option<Cow<'_, str>>,
+    ) -> Result<Response, LeaderUnavailable> {
         if self.leading.own.term(Instant::now()).is_some() {
             return Err(LeaderUnavailable::Starting);
         }

@@ -80,7 +80,7 @@ pub(super) async fn show_overview(
     };
     let sparklines = options
         .history
-        .ask(move |recorder| Sparklines::new(recorder, hpas));
+        .query(move |recorder| Sparklines::new(recorder, hpas));
     let sparklines = sparklines.await.unwrap_or_default();
     respond_off_runtime(move || {
         let found = query.find(&overview.hpas);

@@ -46,7 +46,7 @@ const MAX_CONCURRENT_TRUSTED: usize = 64;
 /// The same for all other callers, so that they leave room for the front proxy.
 const MAX_CONCURRENT_OTHERS: usize = 16;
 
-/// How long the upstream's list of resources is used.
+/// How long the upstream's list of resources is cached.
 const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
 
 /// Timeout for its list of resources.
@@ -61,7 +61,7 @@ const DISCOVERY_RESOURCES_MAX: usize = 500;
 /// Maximum length of a metric's name, in bytes.
 const NAME_BYTES_MAX: usize = 253;
 
-/// What stays as it is in a segment of a path.
+/// Characters to escape in a segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -92,15 +92,15 @@ pub(super) enum UpstreamUnavailable {
          server.external_metrics.upstream cannot be used"
     )]
     NoToken,
-    /// It names another place.
+    /// It redirects to another URL.
     #[error(
         "the upstream server of external metrics redirects: set server.external_metrics.upstream.url to the server itself"
     )]
     Redirected,
-    /// The request has come from a lagwise.
+    /// The request was already passed on by lagwise.
     #[error("the upstream server of external metrics is lagwise itself")]
     Itself,
-    /// Too many requests are in progress, in all or for the namespace.
+    /// Too many requests are in progress, in all or for one namespace.
     #[error("too many requests to the upstream server of external metrics are in progress")]
     Busy,
 }
@@ -137,7 +137,8 @@ pub struct Upstream {
 
 #[derive(Debug)]
 struct Discovery {
-    asked: Option<Instant>,
+    /// When the list was last requested.
+    requested: Option<Instant>,
     documents: Arc<DiscoveryDocuments>,
 }
 
@@ -153,7 +154,7 @@ impl Upstream {
             other_permits: HolderPermits::new(MAX_CONCURRENT_OTHERS),
             failures: RequestFailureLog::default(),
             discovery: tokio::sync::Mutex::new(Discovery {
-                asked: None,
+                requested: None,
                 documents: Arc::new(DiscoveryDocuments::new(&[])),
             }),
         })
@@ -178,7 +179,7 @@ impl Upstream {
         request: &UpstreamRequest<'_>,
     ) -> Result<Response, UpstreamUnavailable> {
         let began = Instant::now();
-        let answer = self.ask(request).await;
+        let answer = self.send(request).await;
         let outcome = match &answer {
             Ok(_) => "answered",
             Err((why, _)) => why.label(),
@@ -192,7 +193,8 @@ impl Upstream {
         answer.map_err(|(why, _)| why)
     }
 
-    async fn ask(
+    /// Sends the request, unless the upstream is this daemon or has too many requests in progress.
+    async fn send(
         &self,
         request: &UpstreamRequest<'_>,
     ) -> Result<Response, (UpstreamUnavailable, String)> {
@@ -259,14 +261,15 @@ impl Upstream {
     /// The discovery documents, with the list of the upstream.
     pub(super) async fn discovery(&self) -> Arc<DiscoveryDocuments> {
         let mut discovery = self.discovery.lock().await;
-        let is_current = |asked: Instant| asked.elapsed() < DISCOVERY_MAX_AGE;
-        if !discovery.asked.is_some_and(is_current) {
+        let is_current = |requested: Instant| requested.elapsed() < DISCOVERY_MAX_AGE;
+        if !discovery.requested.is_some_and(is_current) {
             // While it does not answer, its last list is used.
             if let Ok(Some(resources)) = timeout(DISCOVERY_TIMEOUT, self.resources()).await {
                 discovery.documents = Arc::new(DiscoveryDocuments::new(&resources));
             }
-            // Not before, since the caller may leave while it waits.
-            discovery.asked = Some(Instant::now());
+            // Set after the request: if the caller disconnects meanwhile, this future is dropped, and the next caller must
+            // request the list again.
+            discovery.requested = Some(Instant::now());
         }
         Arc::clone(&discovery.documents)
     }
@@ -287,7 +290,7 @@ impl Upstream {
 
     /// Logs when the upstream starts to fail and when it works again.
     fn log_transition(&self, failed: Option<&(UpstreamUnavailable, String)>) {
-        // These two say nothing about it.
+        // These two say nothing about the state of the upstream.
         let is_own = |why| matches!(why, UpstreamUnavailable::Busy | UpstreamUnavailable::Itself);
         let why = failed.map(|(why, _)| *why);
         if why.is_some_and(is_own) || !self.failures.record(why, Instant::now().into_std()) {
@@ -313,7 +316,7 @@ pub(super) struct UpstreamRequest<'a> {
     pub(super) metric: &'a str,
     pub(super) query: Option<&'a str>,
     pub(super) headers: &'a HeaderMap,
-    /// Of the caller.
+    /// Rank of the caller's connection.
     pub(super) rank: PeerRank,
 }
 
@@ -322,7 +325,7 @@ struct ResourceList {
     resources: Vec<ApiResource>,
 }
 
-/// Whether it can be the name of a metric of another server.
+/// Whether the name can be that of another server's metric.
 fn is_foreign_metric(name: &str) -> bool {
     let changes_path = name
         .chars()

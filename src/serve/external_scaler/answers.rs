@@ -1,4 +1,4 @@
-//! Answers about triggers, from the snapshot of the leader.
+//! Answers requests about triggers, from the snapshot of the leader.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,40 +25,40 @@ use crate::serve::forward::Forwarder;
 use crate::serve::leader_router::{LeaderRouter, Routed, SnapshotRequest};
 use crate::snapshot_channel::SnapshotReader;
 
-/// How long a request waits until a new trigger is taken in and its group is read.
+/// How long a request about a new trigger waits until the poller has added the trigger and read its group.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum requests that wait for that; half of them for one namespace.
+/// Maximum number of requests that wait for that; one namespace may have half of them.
 const MAX_WAITING: usize = 512;
 
 /// Maximum size of the leader's response.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// Answers what KEDA asks about triggers, or has the leader answer.
+/// Answers KEDA's requests about triggers, or forwards them to the leader.
 #[derive(Debug)]
 pub struct TriggerAnswers {
     pub(super) router: LeaderRouter,
-    /// Receives the triggers that are asked for, for as long as this daemon leads.
-    asked: mpsc::Sender<Arc<ExternalTrigger>>,
+    /// Receives the requested triggers while this daemon leads.
+    requested: mpsc::Sender<Arc<ExternalTrigger>>,
     waiting: WaitingPermits,
 }
 
-/// The answer about a trigger.
+/// The answer to a request about a trigger.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) answer: Result<ExternalAnswer, Status>,
-    /// Whether this daemon has answered, as the leader.
+pub(super) struct TriggerAnswer {
+    pub(super) result: Result<ExternalAnswer, Status>,
+    /// Whether this daemon answered as the leader, instead of forwarding the request.
     pub(super) is_leader: bool,
 }
 
 impl TriggerAnswers {
-    /// Answers from the snapshots of `reader` while this daemon leads. Sending to `asked` never blocks.
+    /// Answers from the snapshots of `reader` while this daemon leads. Sending to `requested` never blocks.
     #[must_use]
     pub fn new(
         reader: SnapshotReader,
         leading: Leading,
         forwarder: Option<Arc<Forwarder>>,
-        asked: mpsc::Sender<Arc<ExternalTrigger>>,
+        requested: mpsc::Sender<Arc<ExternalTrigger>>,
     ) -> Self {
         Self {
             router: LeaderRouter {
@@ -66,24 +66,24 @@ impl TriggerAnswers {
                 leading,
                 forwarder,
             },
-            asked,
+            requested,
             waiting: WaitingPermits::new(MAX_WAITING),
         }
     }
 
-    /// The answer about a trigger, by this daemon or by the leader.
-    pub(super) async fn ask(&self, trigger: &Arc<ExternalTrigger>) -> Asked {
+    /// Answers a request of KEDA about a trigger, from this daemon's snapshot or by the leader.
+    pub(super) async fn answer(&self, trigger: &Arc<ExternalTrigger>) -> TriggerAnswer {
         match self.route(trigger, false).await {
-            Routed::Answered(answer) => Asked {
-                answer: answer.map_err(|failure| status::from_failure(&failure)),
+            Routed::Answered(answer) => TriggerAnswer {
+                result: answer.map_err(|failure| status::from_failure(&failure)),
                 is_leader: true,
             },
-            Routed::Forwarded(response) => Asked {
-                answer: read_response(response).await,
+            Routed::Forwarded(response) => TriggerAnswer {
+                result: read_response(response).await,
                 is_leader: false,
             },
-            Routed::Unanswered(why) => Asked {
-                answer: Err(Status::unavailable(why.to_string())),
+            Routed::Unanswered(why) => TriggerAnswer {
+                result: Err(Status::unavailable(why.to_string())),
                 is_leader: false,
             },
         }
@@ -103,6 +103,7 @@ impl TriggerAnswers {
         self.router.route(&request).await
     }
 
+    /// Waits until the trigger is added and its group is read.
     async fn first_read(
         &self,
         trigger: &Arc<ExternalTrigger>,
@@ -128,7 +129,7 @@ impl TriggerAnswers {
     }
 }
 
-/// Whether the answer is known as soon as the group is read.
+/// Whether there will be an answer once the group is read.
 fn is_to_come(why: &NoAnswer) -> bool {
     matches!(
         why,
@@ -157,14 +158,15 @@ impl SnapshotRequest for TriggerRequest<'_> {
         now: &Moment,
     ) -> Result<ExternalAnswer, ApiFailure> {
         let answered = self.trigger.answer(snapshot.at(now));
-        let asked = &self.answers.asked;
-        // What is known leaves half of the channel to new triggers. The next request keeps it.
+        let requested = &self.answers.requested;
+        // Known triggers leave half of the channel to new ones. A known trigger that is not sent now is sent with its next
+        // request, long before it expires.
         let has_room = matches!(answered, Err(NoAnswer::NotTakenIn))
-            || asked.capacity() > asked.max_capacity() / 2;
-        let is_sent = has_room && asked.try_send(Arc::clone(self.trigger)).is_ok();
+            || requested.capacity() > requested.max_capacity() / 2;
+        let is_sent = has_room && requested.try_send(Arc::clone(self.trigger)).is_ok();
         match answered {
             Err(NoAnswer::NotTakenIn) if !is_sent => Err(too_many_new()),
-            // Rare and large.
+            // Boxed, because this future is large and rarely needed.
             Err(why) if is_to_come(&why) => {
                 let read = self.answers.first_read(self.trigger, self.is_forwarded);
                 Box::pin(read).await
@@ -188,7 +190,7 @@ impl From<NoAnswer> for ApiFailure {
     }
 }
 
-/// Reads what the leader has answered.
+/// Parses the leader's response.
 async fn read_response(response: Response) -> Result<ExternalAnswer, Status> {
     #[derive(Deserialize)]
     struct Failure {

@@ -107,7 +107,7 @@ impl Catalog {
             let bytes = name.and_then(|name| self.files.get(name)).cloned();
             bytes.map(|bytes| ReflectionAnswer::File(FileDescriptorResponse { files: vec![bytes] }))
         };
-        let (answer, asked) = match question {
+        let (answer, requested) = match question {
             None => {
                 return error(
                     Code::InvalidArgument,
@@ -118,8 +118,8 @@ impl Catalog {
             Some(ReflectionQuestion::FileContainingSymbol(name)) => {
                 (file(self.symbols.get(name.trim_start_matches('.'))), name)
             }
-            Some(ReflectionQuestion::FileContainingExtension(asked)) => {
-                (None, &asked.containing_type)
+            Some(ReflectionQuestion::FileContainingExtension(requested)) => {
+                (None, &requested.containing_type)
             }
             Some(ReflectionQuestion::AllExtensionNumbersOfType(name)) => {
                 let numbers = self.messages.contains(name).then(|| {
@@ -137,7 +137,7 @@ impl Catalog {
             }
         };
         answer.unwrap_or_else(|| {
-            let text = format!("lagwise has no {}", Printable::name(asked));
+            let text = format!("lagwise has no {}", Printable::name(requested));
             error(Code::NotFound, &text)
         })
     }
@@ -220,12 +220,12 @@ fn answer_all(
 mod tests {
     use super::*;
 
-    fn asked(question: ReflectionQuestion) -> ReflectionAnswer {
+    fn answer(question: ReflectionQuestion) -> ReflectionAnswer {
         CATALOG.answer(Some(&question))
     }
 
     fn file(question: ReflectionQuestion) -> Option<String> {
-        match asked(question) {
+        match answer(question) {
             ReflectionAnswer::File(FileDescriptorResponse { files }) => {
                 assert_eq!(files.len(), 1);
                 Some(DescribedFile::decode(&*files[0]).unwrap().name)
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn lists_every_service_that_is_served() {
-        let ReflectionAnswer::Services(list) = asked(ReflectionQuestion::ListServices("*".into()))
+        let ReflectionAnswer::Services(list) = answer(ReflectionQuestion::ListServices("*".into()))
         else {
             panic!("no list");
         };
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn extensions_do_not_exist() {
         let numbers =
-            |name: &str| asked(ReflectionQuestion::AllExtensionNumbersOfType(name.into()));
+            |name: &str| answer(ReflectionQuestion::AllExtensionNumbersOfType(name.into()));
         assert!(matches!(
             numbers("externalscaler.MetricSpec"),
             ReflectionAnswer::ExtensionNumbers(found) if found.extension_number.is_empty()

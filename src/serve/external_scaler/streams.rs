@@ -16,14 +16,14 @@ use crate::model::keda::external_trigger::ExternalTrigger;
 /// evaluate each change.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 
-/// Sends whether a trigger is active, now and at every change. Unknown lag changes nothing. It ends at shutdown, and when
-/// this daemon no longer leads; KEDA then opens another one.
+/// Sends whether a trigger is active, now and at every change. Unknown lag changes nothing. The stream ends at shutdown,
+/// and when this daemon no longer leads; KEDA then opens another one.
 pub(super) struct ActivityStream {
     pub(super) answers: Arc<TriggerAnswers>,
     pub(super) trigger: Arc<ExternalTrigger>,
     pub(super) poll_interval: Duration,
     pub(super) closing: watch::Receiver<bool>,
-    /// What was sent last.
+    /// Activity that was sent last.
     pub(super) last: Option<bool>,
     /// Whether this daemon gave the last answer, as the leader.
     pub(super) was_leader: bool,
@@ -61,12 +61,12 @@ impl ActivityStream {
                     return None;
                 }
             }
-            let asked = self.answers.ask(&self.trigger).await;
-            if self.was_leader && !asked.is_leader {
+            let answer = self.answers.answer(&self.trigger).await;
+            if self.was_leader && !answer.is_leader {
                 return None;
             }
-            self.was_leader = asked.is_leader;
-            match asked.answer {
+            self.was_leader = answer.is_leader;
+            match answer.result {
                 Ok(answer) => {
                     let result = answer.is_active;
                     if self.last.replace(result) != Some(result) {

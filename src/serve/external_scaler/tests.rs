@@ -99,7 +99,7 @@ impl TestScaler {
         let (leaders, others) = watch::channel(None);
         let own = Leadership::new(own);
         let leading = Leading { own, others };
-        let (triggers, asked) = mpsc::channel(64);
+        let (triggers, requested) = mpsc::channel(64);
         let forwarder = Arc::new(Forwarder::new(&tls, Credential::None).unwrap());
         let answers = TriggerAnswers::new(
             reader.clone(),
@@ -111,7 +111,7 @@ impl TestScaler {
         // The poller of a term publishes before it has read anything.
         publisher.of_term(term).publish(LagSnapshot::default());
         let (lag, lag_in) = watch::channel(None);
-        tokio::spawn(poll(publisher.of_term(term), asked, lag_in));
+        tokio::spawn(poll(publisher.of_term(term), requested, lag_in));
         let (draining_in, draining) = watch::channel(false);
         let readiness = Readiness::new(reader.clone(), Instant::now(), draining)
             .with_leadership(leading.clone());
@@ -234,16 +234,16 @@ impl TestScaler {
     }
 }
 
-/// Plays the poller: publishes a snapshot when another trigger is asked for and when the lag changes.
+/// Stands in for the poller: publishes a snapshot when a trigger is requested and when the lag changes.
 async fn poll(
     publisher: Publisher,
-    mut asked: mpsc::Receiver<Arc<ExternalTrigger>>,
+    mut requested: mpsc::Receiver<Arc<ExternalTrigger>>,
     mut lag: watch::Receiver<Option<i64>>,
 ) {
     let mut triggers = ExternalTriggers::default();
     loop {
         let is_changed = tokio::select! {
-            trigger = asked.recv() => match trigger {
+            trigger = requested.recv() => match trigger {
                 Some(trigger) => triggers.insert(trigger, Instant::now()),
                 None => return,
             },
@@ -352,11 +352,11 @@ impl TestConnection {
     }
 
     async fn metrics(&self, object: ScaledObjectRef) -> Result<ScalerMetricValue, Status> {
-        let asked = GetMetricsRequest {
+        let request = GetMetricsRequest {
             scaled_object_ref: Some(object),
             metric_name: "kafka_lag".to_owned(),
         };
-        let mut answer: GetMetricsResponse = self.call(&path_of("GetMetrics"), asked).await?;
+        let mut answer: GetMetricsResponse = self.call(&path_of("GetMetrics"), request).await?;
         Ok(answer.metric_values.remove(0))
     }
 }

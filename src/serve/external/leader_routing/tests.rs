@@ -202,7 +202,7 @@ async fn the_history_is_for_replicas_only_and_the_next_leader_takes_it_over() {
     let (history, _reader) = recorded(Leadership::alone());
     let points = async |handle: &HpaHistoryHandle| {
         let key = HpaKey::new("shop", "billing");
-        let count = handle.ask(move |recorder| Some(recorder.history(&key)?.points().count()));
+        let count = handle.query(move |recorder| Some(recorder.history(&key)?.points().count()));
         count.await.flatten().unwrap_or(0)
     };
     let deadline = Instant::now() + Duration::from_secs(20);

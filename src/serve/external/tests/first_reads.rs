@@ -160,7 +160,7 @@ async fn rejected_requests_cause_no_read() {
 }
 
 /// Requests of `shop` about a group that is never read, and how many of them may wait.
-async fn ask_beside_many(headers: HeaderMap, requests: usize, max: usize) {
+async fn request_beside_many(headers: HeaderMap, requests: usize, max: usize) {
     let mut snapshot = fixtures::snapshot();
     let targets = snapshot
         .targets
@@ -196,14 +196,14 @@ async fn ask_beside_many(headers: HeaderMap, requests: usize, max: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn requests_of_a_namespace_leave_waits_to_others() {
-    ask_beside_many(HeaderMap::new(), MAX_WAITING, MAX_WAITING).await;
+    request_beside_many(HeaderMap::new(), MAX_WAITING, MAX_WAITING).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn forwarded_requests_leave_most_of_a_connection_to_others() {
     let forwarded = [(forward::FORWARDED, "1".parse().unwrap())];
     let requests = usize::try_from(MAX_API_STREAMS).unwrap();
-    ask_beside_many(
+    request_beside_many(
         forwarded.into_iter().collect(),
         requests,
         MAX_FORWARDED_WAITING,

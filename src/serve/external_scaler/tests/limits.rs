@@ -163,11 +163,11 @@ async fn known_triggers_leave_the_queue_to_new_ones() {
         let (asked_in, mut asked) = mpsc::channel(capacity);
         let answers = TriggerAnswers::new(reader.clone(), Leading::alone(), None, asked_in);
         for _ in 0..20 {
-            assert!(answers.ask(&known).await.answer.unwrap().is_active);
+            assert!(answers.answer(&known).await.result.unwrap().is_active);
         }
-        // It is never taken in, since nobody receives it.
+        // It is never added, because this test does not receive from the channel.
         let new = trigger("new");
-        let refused = answers.ask(&new).await.answer.unwrap_err();
+        let refused = answers.answer(&new).await.result.unwrap_err();
         assert!(
             refused.message().contains("has not read the group"),
             "{refused}"

@@ -57,7 +57,7 @@ async fn many_hpas_are_on_several_pages() {
 async fn an_overview_of_a_thousand_hpas() {
     let mut spent = Vec::new();
     for count in [10, 100, 1_000] {
-        // As seldom as in a daemon: a question waits while a point is recorded.
+        // As seldom as in a daemon: a query waits while a point is recorded.
         let (router, _publisher) = served_with_points(crowd(count), HISTORY_STEP);
         let mut cost = Vec::new();
         for path in ["/", "/hpas/shop/h0007"] {
