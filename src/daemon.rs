@@ -156,10 +156,10 @@ impl App {
             false => None,
         };
         let scaler = external_scaler::bind(&config.server.external_scaler, &tls, &mut tasks)?;
-        let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
+        let (publisher, reader) = snapshot_channel::channel(terms::unknown_snapshot(config));
         let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
-        let (write_findings_in, mut write_findings) = watch::channel(Arc::default());
+        let (reported_findings_in, mut reported_findings) = watch::channel(Arc::default());
         if let Some(client) = writer.cloned() {
             let guard = WriteGuard {
                 client,
@@ -169,7 +169,7 @@ impl App {
                 policy: options::serving_policy(config),
                 from: Arc::default(),
             };
-            writers::spawn(guard, config, write_findings_in, &mut tasks);
+            writers::spawn(guard, config, reported_findings_in, &mut tasks);
         }
         // The writers above see the HPAs as they are.
         let (hpas, triggers) = match scaler.is_some() {
@@ -185,14 +185,14 @@ impl App {
         let hpas = match client.clone().filter(|_| observes) {
             Some(client) => {
                 let observed = shadow::observe(config, client, hpas, &reader, &mut tasks);
-                (reports, write_findings) = (observed.reports, observed.findings);
+                (reports, reported_findings) = (observed.reports, observed.findings);
                 observed.hpas
             }
             None => hpas,
         };
-        let (upstream, write_findings) =
-            findings::open_upstream(config, write_findings, &mut tasks)?;
-        let write_findings = findings::join(write_findings, slot, &mut tasks);
+        let (upstream, reported_findings) =
+            findings::open_upstream(config, reported_findings, &mut tasks)?;
+        let reported_findings = findings::join(reported_findings, slot, &mut tasks);
         let polling = terms::TermInputs {
             config: config.clone(),
             leadership: leading.own.clone(),
@@ -202,7 +202,7 @@ impl App {
                 hpas,
                 watch_keys: interests_in,
                 queries: queries_in,
-                write_findings,
+                reported_findings,
             },
             stop: stopping.clone(),
         };

@@ -21,7 +21,7 @@ use self::saved_state::{HistoryEvent, HistoryHandle};
 use self::state::MAX_AD_HOC;
 use self::sweeps::Sweeps;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -60,8 +60,8 @@ pub struct Inputs {
     pub watch_keys: mpsc::Receiver<WatchKey>,
     /// Queries that were answered and that are not of an HPA. Bounded as well.
     pub queries: mpsc::Receiver<AdHocQuery>,
-    /// Findings of the reconciler of HPAs, which are published with those of the next whole sweep.
-    pub write_findings: watch::Receiver<WriteFindings>,
+    /// Findings of other components, which are published with those of the next whole sweep.
+    pub reported_findings: watch::Receiver<ReportedFindings>,
 }
 
 /// How often to poll, and for how long.
@@ -171,10 +171,10 @@ impl<S: OffsetSource> Poller<S> {
                     let has_finished = !finished.is_empty();
                     let sweeping = sweeps.sweeping();
                     state.set_busy(sweeps.busy());
-                    let write_findings = inputs.write_findings.borrow().clone();
+                    let reported_findings = inputs.reported_findings.borrow().clone();
                     let planned;
                     (state, planned) = change(state, move |state| {
-                        state.apply_finished(finished, write_findings);
+                        state.apply_finished(finished, reported_findings);
                         state.expire();
                         state.plan_sweeps(&sweeping)
                     }).await?;
@@ -231,11 +231,11 @@ impl<S: OffsetSource> Poller<S> {
                 }
                 Some(done) = sweeps.next() => {
                     let finished = vec![done?];
-                    let write_findings = inputs.write_findings.borrow().clone();
+                    let reported_findings = inputs.reported_findings.borrow().clone();
                     state.set_busy(sweeps.busy());
                     let new;
                     (state, new) = change(state, move |state| {
-                        state.apply_finished(finished, write_findings);
+                        state.apply_finished(finished, reported_findings);
                         state.replan()
                     }).await?;
                     state = save_if_due(state, &mut saved_state).await?;

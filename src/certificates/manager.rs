@@ -12,7 +12,7 @@ use super::rotation::{self, Publication, RotationStep};
 use super::set::{CertificateProblem, CertificateSet, SecretData};
 use crate::leader_election::Leadership;
 use crate::model::diagnostics::preflight::registration::find_lost_slot;
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::telemetry::certificates::{
     BundlePublished, BundleUnpublished, CertificatesChanged, CertificatesUnread,
     CertificatesUnusable, CertificatesUnwritten,
@@ -108,7 +108,7 @@ pub struct CertificateManagerOptions<S, R> {
     /// Receives the certificates to serve with.
     pub served: watch::Sender<Option<Arc<CertificateSet>>>,
     /// Receives a finding for as long as the APIService names another Service. Only the leader checks that.
-    pub findings: watch::Sender<WriteFindings>,
+    pub findings: watch::Sender<ReportedFindings>,
 }
 
 /// Maintains the certificates forever. `clock` is the wall clock.

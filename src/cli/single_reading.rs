@@ -86,7 +86,7 @@ pub(super) async fn read_once(
         watch_keys: interests_in,
         // Queries are reported for later sweeps only.
         queries: mpsc::channel(1).1,
-        write_findings: watch::channel(Arc::default()).1,
+        reported_findings: watch::channel(Arc::default()).1,
     };
     let polling = tokio::spawn(poller.run(inputs));
     let deadline = Instant::now() + within;

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::k8s;
 use crate::k8s::certificates::{CertificateSecret, ServiceRegistration};
 use crate::leader_election::Leadership;
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::serve::tls::{ServerTls, TlsError};
 
 /// Default name of the Secret.
@@ -27,8 +27,8 @@ pub(super) fn server_tls(
     client: Option<&k8s::client::Client>,
     leadership: &Leadership,
     tasks: &mut Tasks,
-) -> Result<(ServerTls, watch::Receiver<WriteFindings>), TlsError> {
-    let (findings_in, findings) = watch::channel(WriteFindings::default());
+) -> Result<(ServerTls, watch::Receiver<ReportedFindings>), TlsError> {
+    let (findings_in, findings) = watch::channel(ReportedFindings::default());
     let external = &config.server.external_metrics;
     if let Some(files) = &external.tls {
         let tls = ServerTls::from_files(&files.cert_file, &files.key_file)?;

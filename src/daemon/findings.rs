@@ -1,4 +1,4 @@
-//! Joins what several parts of the daemon have found.
+//! Joins the findings that components report to the poller.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use tokio::sync::watch;
 
 use super::{Tasks, options};
 use crate::config::Config;
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::serve::upstream::Upstream;
 
-/// The upstream, if one is configured, and the findings about its files merged with other findings.
+/// Opens the upstream, if one is configured, and joins the findings about its files with `others`.
 ///
 /// # Errors
 /// Unusable certificates.
 pub(super) fn open_upstream(
     config: &Config,
-    others: watch::Receiver<WriteFindings>,
+    others: watch::Receiver<ReportedFindings>,
     tasks: &mut Tasks,
-) -> anyhow::Result<(Option<Upstream>, watch::Receiver<WriteFindings>)> {
+) -> anyhow::Result<(Option<Upstream>, watch::Receiver<ReportedFindings>)> {
     let Some(options) = options::upstream(config) else {
         return Ok((None, others));
     };
@@ -26,12 +26,12 @@ pub(super) fn open_upstream(
     Ok((Some(upstream), findings))
 }
 
-/// What both have found, as it changes.
+/// Joins two sources of findings, and follows their changes.
 pub(super) fn join(
-    first: watch::Receiver<WriteFindings>,
-    second: watch::Receiver<WriteFindings>,
+    first: watch::Receiver<ReportedFindings>,
+    second: watch::Receiver<ReportedFindings>,
     tasks: &mut Tasks,
-) -> watch::Receiver<WriteFindings> {
+) -> watch::Receiver<ReportedFindings> {
     let (joined, receiver) = watch::channel(both(&first, &second));
     tasks.spawn(async move {
         publish(first, second, joined).await;
@@ -41,9 +41,9 @@ pub(super) fn join(
 }
 
 fn both(
-    first: &watch::Receiver<WriteFindings>,
-    second: &watch::Receiver<WriteFindings>,
-) -> WriteFindings {
+    first: &watch::Receiver<ReportedFindings>,
+    second: &watch::Receiver<ReportedFindings>,
+) -> ReportedFindings {
     let (first, second) = (first.borrow().clone(), second.borrow().clone());
     match (first.is_empty(), second.is_empty()) {
         (_, true) => first,
@@ -53,9 +53,9 @@ fn both(
 }
 
 async fn publish(
-    mut first: watch::Receiver<WriteFindings>,
-    mut second: watch::Receiver<WriteFindings>,
-    joined: watch::Sender<WriteFindings>,
+    mut first: watch::Receiver<ReportedFindings>,
+    mut second: watch::Receiver<ReportedFindings>,
+    joined: watch::Sender<ReportedFindings>,
 ) {
     let (mut first_open, mut second_open) = (true, true);
     loop {
@@ -75,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_are_published_whichever_changes_and_after_one_has_ended() {
-        let found = |keys: &[&str]| -> WriteFindings {
+        let found = |keys: &[&str]| -> ReportedFindings {
             let keys = keys.iter().map(|key| Some(*key));
             let findings = keys.map(|key| find_unusable_upstream_file(key, "it is empty"));
             Arc::new(findings.collect())

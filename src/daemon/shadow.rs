@@ -10,7 +10,7 @@ use crate::blocking_work::do_blocking;
 use crate::config::Config;
 use crate::k8s::client::Client;
 use crate::k8s::keda_objects::{self, KedaState};
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::keda::authentications::LoginKind;
 use crate::model::keda::convert::observed::KnownCluster;
@@ -40,7 +40,7 @@ pub(super) struct ShadowParts {
     pub(super) hpas: HpaReceiver,
     pub(super) reports: ShadowReader,
     /// Which of KEDA's objects cannot be read.
-    pub(super) findings: watch::Receiver<WriteFindings>,
+    pub(super) findings: watch::Receiver<ReportedFindings>,
 }
 
 /// Watches KEDA's objects, merges them with the HPAs, and compares KEDA's replicas with lagwise's.
@@ -60,7 +60,7 @@ pub(super) fn observe(
     });
     let (merged, merged_hpas) = watch::channel(hpas.borrow().clone());
     let (objects_in, objects) = watch::channel((ObservedSet::default(), Vec::new()));
-    let (findings_in, findings) = watch::channel(WriteFindings::default());
+    let (findings_in, findings) = watch::channel(ReportedFindings::default());
     let outputs = ShadowOutputs {
         merged,
         objects: objects_in,
@@ -86,7 +86,7 @@ pub(super) fn observe(
 struct ShadowOutputs {
     merged: watch::Sender<Option<HpaMap>>,
     objects: watch::Sender<(ObservedSet, Vec<String>)>,
-    findings: watch::Sender<WriteFindings>,
+    findings: watch::Sender<ReportedFindings>,
 }
 
 impl ShadowOutputs {
@@ -146,7 +146,7 @@ mod tests {
         let (state_in, state) = watch::channel(KedaState::default());
         let (merged, mut merged_hpas) = watch::channel(None);
         let (objects, _objects) = watch::channel((ObservedSet::default(), Vec::new()));
-        let (findings, mut found) = watch::channel(WriteFindings::default());
+        let (findings, mut found) = watch::channel(ReportedFindings::default());
         let outputs = ShadowOutputs {
             merged,
             objects,

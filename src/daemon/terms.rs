@@ -34,8 +34,7 @@ impl TermInputs {
     /// Polls in every term until shutdown; returns once the poller's last state is saved.
     ///
     /// # Errors
-    /// A sweep that panicked, which is a bug that must not go unnoticed; a client that cannot be
-    /// created any more.
+    /// A sweep panicked, which is a bug that must not go unnoticed, or a client could not be created in a later term.
     pub(super) async fn poll(mut self) -> anyhow::Result<()> {
         let mut stop = self.stop.clone();
         loop {
@@ -49,14 +48,14 @@ impl TermInputs {
                 polled = self.poll_in(term, sources.clone()) => polled.context("a sweep panicked")?,
                 () = leadership.wait_for_end(term.number) => {}
             }
-            // librdkafka's clients take long to close.
+            // Closing librdkafka's clients blocks for a while.
             tokio::task::spawn_blocking(move || drop(sources));
             if *stop.borrow_and_update() {
                 return Ok(());
             }
             self.publisher
                 .of_term(term.number)
-                .publish(unknown(&self.config));
+                .publish(unknown_snapshot(&self.config));
         }
     }
 
@@ -92,8 +91,8 @@ impl TermInputs {
             histories,
             stop: self.stop.clone(),
         });
-        // The state is loaded now and not before, since until now another leader may have saved it. The
-        // store ends after the poller, so that the poller's last history is saved.
+        // The state is loaded at the start of the term, because the previous leader may have saved until then. The
+        // store ends after the poller, so that it saves the poller's last history.
         let storing = store.run(loaded_sender, received, self.leadership.clone());
         let (polled, ()) = tokio::join!(poller.run_on(&mut self.inputs), storing);
         polled
@@ -101,7 +100,7 @@ impl TermInputs {
 }
 
 /// The snapshot of a process that does not poll: nothing is known, not even the HPAs.
-pub(super) fn unknown(config: &Config) -> LagSnapshot {
+pub(super) fn unknown_snapshot(config: &Config) -> LagSnapshot {
     let snapshot = LagSnapshot {
         targets: Arc::new(Targets::default().with_hpas_unlisted()),
         ..LagSnapshot::default()

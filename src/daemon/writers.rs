@@ -8,7 +8,7 @@ use crate::k8s;
 use crate::k8s::reconciler::ReconcilerOptions;
 use crate::k8s::write_guard::WriteGuard;
 use crate::k8s::zero_ledger::LedgerConfigMap;
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 
 /// Default name of the ConfigMap with the ledger of scale to zero.
 pub(super) const LEDGER_CONFIG_MAP: &str = "lagwise-zero";
@@ -17,7 +17,7 @@ pub(super) const LEDGER_CONFIG_MAP: &str = "lagwise-zero";
 pub(super) fn spawn(
     guard: WriteGuard,
     config: &Config,
-    findings: watch::Sender<WriteFindings>,
+    findings: watch::Sender<ReportedFindings>,
     tasks: &mut Tasks,
 ) {
     let zero = &config.scale_to_zero;

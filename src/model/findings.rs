@@ -25,8 +25,8 @@ pub struct Finding {
     pub code: FindingCode,
     pub subject: FindingSubject,
     /// What is wrong, as a sentence about the subject without a full stop. A finding is reported once while it
-    /// lasts, so the message must not contain anything that changes from sweep to sweep. Long ones are cut: many
-    /// findings may quote the same name of 16 KiB.
+    /// lasts, so the message must not contain anything that changes from sweep to sweep. Long messages are cut, because
+    /// many findings may quote the same name of 16 KiB.
     pub message: String,
 }
 
@@ -51,19 +51,19 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What other parts of the daemon than the poller have found, which publishes it with its own findings: the writer of
-/// HPAs, or what observes KEDA, and the upstream server of external metrics.
-pub type WriteFindings = Arc<BTreeSet<Finding>>;
+/// Findings that other components report to the poller, which publishes them together with its own. They come from the
+/// HPA reconciler, the KEDA observer, the upstream server of external metrics and the certificate manager.
+pub type ReportedFindings = Arc<BTreeSet<Finding>>;
 
-/// Findings about one HPA. The author of an HPA decides how many mistakes it has, so only some of each kind are
-/// kept, and the others counted.
+/// Findings about one HPA. Its author decides how many mistakes it has, so only some findings of each kind are kept, and
+/// the others are counted.
 #[derive(Debug, Default)]
 pub struct BoundedFindings {
     kept: BTreeSet<Finding>,
     omitted: BTreeMap<FindingCode, usize>,
 }
 
-/// Findings of one kind that are kept of an HPA.
+/// Maximum number of findings with the same code that are kept for an HPA.
 const KEPT_PER_CODE: usize = 8;
 
 impl BoundedFindings {
@@ -81,7 +81,7 @@ impl BoundedFindings {
         }
     }
 
-    /// The findings, with one for those omitted of each kind.
+    /// Returns the findings, and for each code with omitted findings one that counts them.
     pub fn into_findings(self, hpa: &HpaKey) -> impl Iterator<Item = Finding> {
         let omitted = self.omitted.into_iter().map(move |(code, count)| {
             let message = format!("{count} more findings of this kind are omitted");
@@ -160,7 +160,7 @@ impl From<(&ClusterName, &GroupId)> for FindingSubject {
     }
 }
 
-/// The words ` (did you mean X?)` to end a message with, or nothing without a suggestion.
+/// The end ` (did you mean X?)` of a message, or an empty text without a suggestion.
 #[must_use]
 pub fn suggestion(prefix: &str, meant: Option<&str>) -> String {
     meant.map_or_else(String::new, |meant| {

@@ -12,7 +12,7 @@ use crate::model::diagnostics::current_findings::{
 use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
 use crate::model::diagnostics::policy_findings::find_in_policy;
 use crate::model::evaluation::hpa_ceiling;
-use crate::model::findings::{Finding, WriteFindings};
+use crate::model::findings::{Finding, ReportedFindings};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::{HpaTargets, Targets};
@@ -20,10 +20,10 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::finding_log::FindingLog;
 
-/// How long a group may be without members while messages wait.
+/// How long a group may have no members while it has lag, before that is a finding.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(120);
 
-/// The findings as of the last whole sweep. All sweeps have one policy.
+/// The findings as of the last whole sweep, updated incrementally. The serving policy never changes.
 #[derive(Debug, Default)]
 pub(super) struct FindingsTracker {
     latest: Arc<BTreeSet<Finding>>,
@@ -31,24 +31,25 @@ pub(super) struct FindingsTracker {
     targets: Arc<Targets>,
     /// Its HPAs, in the order of their keys.
     hpas: Vec<TrackedHpa>,
-    /// Those about lag that is worth more replicas than the ceiling allows. They outlast the moment.
+    /// Findings about lag that is worth more replicas than the ceiling allows. They last some minutes longer than that.
     at_ceiling: AtCeilingFindings,
-    /// The findings about HPAs that scale the same.
+    /// Findings about HPAs with the same scale target.
     shared: BTreeSet<Finding>,
-    /// The findings that follow from readings.
+    /// Findings that follow from readings of Kafka.
     others: BTreeSet<Finding>,
-    /// Findings of the reconciler of HPAs.
-    of_writes: WriteFindings,
-    has_write_news: bool,
+    /// Findings of other components.
+    reported: ReportedFindings,
+    /// Whether `reported` has changed since the last update.
+    has_new_reports: bool,
 }
 
-/// An HPA with all that a sweep needs of it, so that nothing is looked up by its key.
+/// An HPA with its facts, targets and findings, so that an update needs no lookups by key.
 #[derive(Debug)]
 struct TrackedHpa {
     key: HpaKey,
     facts: Arc<HpaFacts>,
     targets: Option<Arc<HpaTargets>>,
-    /// `None` if the HPA is not as it was in the sweep before.
+    /// `None` if the HPA has changed since the previous sweep.
     own: Option<OwnFindings>,
 }
 
@@ -65,13 +66,13 @@ impl FindingsTracker {
         Arc::clone(&self.latest)
     }
 
-    /// Records the findings of the reconciler. They are published with the next sweep.
-    pub(super) fn set_write_findings(&mut self, found: WriteFindings) {
-        self.has_write_news |= found != self.of_writes;
-        self.of_writes = found;
+    /// Replaces the findings of other components. They are published with the next sweep.
+    pub(super) fn set_reported_findings(&mut self, found: ReportedFindings) {
+        self.has_new_reports |= found != self.reported;
+        self.reported = found;
     }
 
-    /// Looks for findings in a snapshot and gives those that are new to the log.
+    /// Finds mistakes and risks in a snapshot, and logs those that are new.
     pub(super) fn update(&mut self, snapshot: &LagSnapshot, log: &mut FindingLog) {
         let now = Moment::now();
         let evaluations = snapshot.at(&now);
@@ -80,20 +81,21 @@ impl FindingsTracker {
             members_within: MEMBERS_WITHIN,
         };
         let mut is_changed = self.update_targets(&snapshot.targets);
-        is_changed |= std::mem::take(&mut self.has_write_news);
+        is_changed |= std::mem::take(&mut self.has_new_reports);
         let mut others = find_in_groups(&snapshot.evaluations, options);
         for hpa in &mut self.hpas {
             let facts = &hpa.facts;
             let targets = hpa.targets.as_ref();
             let targets = targets.map_or(&[][..], |group| &group.targets);
-            // Of one HPA after the other, since a list of all metrics is large.
+            // Metrics are collected for one HPA at a time, because a list of all of them is large.
             let metrics = evaluations.metrics_of_targets(targets);
             others.extend(metrics.iter().filter_map(find_in_outcome));
             others.extend(metrics.iter().flat_map(find_wide_patterns));
             others.extend(metrics.iter().flat_map(find_in_policy));
-            let of_hpa = metrics.iter();
             let all = &snapshot.targets;
-            others.extend(of_hpa.flat_map(|m| find_unseen_groups(m, all, MEMBERS_WITHIN)));
+            let unseen = metrics.iter();
+            let unseen = unseen.flat_map(|metric| find_unseen_groups(metric, all, MEMBERS_WITHIN));
+            others.extend(unseen);
             let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets);
             let at_ceiling =
                 self.at_ceiling
@@ -130,7 +132,7 @@ impl FindingsTracker {
         });
         let mut known = std::mem::take(&mut self.hpas).into_iter().peekable();
         let track = |(key, facts): (&HpaKey, &Arc<HpaFacts>)| {
-            // Both are in the order of keys.
+            // Both are sorted by key.
             while known.next_if(|known| known.key < *key).is_some() {}
             let known = known.next_if(|known| known.key == *key);
             let same = known.filter(|known| Arc::ptr_eq(&known.facts, facts));
@@ -149,12 +151,12 @@ impl FindingsTracker {
         is_changed
     }
 
-    /// Joins all findings and gives those that are new to the log.
+    /// Joins all findings, and logs those that are new.
     fn replace_latest(&mut self, log: &mut FindingLog, now: Instant) {
         let of_hpas = self.hpas.iter().filter_map(|hpa| hpa.own.as_ref());
         let of_hpas = of_hpas.flat_map(|own| &own.findings);
         let all = of_hpas.chain(&self.shared).chain(&self.others);
-        let all = all.chain(&*self.of_writes);
+        let all = all.chain(&*self.reported);
         let found = BTreeSet::from_iter(all.cloned());
         for finding in found.difference(&self.latest) {
             log.record(finding, now);
@@ -184,7 +186,7 @@ mod tests {
         }
     }
 
-    /// The findings without anything known from before.
+    /// The findings of a full scan.
     fn expected(snapshot: &LagSnapshot) -> BTreeSet<Finding> {
         let now = fixtures::at(Duration::ZERO);
         let evaluations = snapshot.at(&now);
@@ -194,11 +196,11 @@ mod tests {
             members_within: MEMBERS_WITHIN,
         };
         let metrics = evaluations.hpa_metrics();
-        of_this_moment(&findings(&snapshot.evaluations, &metrics, &hpas, options))
+        without_lasting(&findings(&snapshot.evaluations, &metrics, &hpas, options))
     }
 
-    /// Without those that outlast the moment.
-    fn of_this_moment(found: &BTreeSet<Finding>) -> BTreeSet<Finding> {
+    /// Leaves out findings that last longer than their cause.
+    fn without_lasting(found: &BTreeSet<Finding>) -> BTreeSet<Finding> {
         let lasting = |finding: &&Finding| finding.code != FindingCode::AtCeiling;
         found.iter().filter(lasting).cloned().collect()
     }
@@ -260,21 +262,21 @@ mod tests {
             snapshot.clusters.insert("main".into(), Arc::clone(cluster));
             let evaluated = snapshot.clone().evaluated(&policy());
             tracker.update(&evaluated, &mut FindingLog::default());
-            assert_eq!(of_this_moment(&tracker.latest()), expected(&evaluated));
+            assert_eq!(without_lasting(&tracker.latest()), expected(&evaluated));
             counts.push(tracker.latest().len());
             let before = tracker.latest();
             tracker.update(&evaluated, &mut FindingLog::default());
             assert!(Arc::ptr_eq(&before, &tracker.latest()));
-            // The findings of the reconciler are added.
-            let written = Finding::new(
+            // Findings of other components are added.
+            let reported = Finding::new(
                 FindingCode::ZeroNotRecorded,
                 HpaKey::new("n", "a"),
-                "of the writer",
+                "of the reconciler",
             );
-            tracker.set_write_findings(Arc::new([written.clone()].into()));
+            tracker.set_reported_findings(Arc::new([reported.clone()].into()));
             tracker.update(&evaluated, &mut FindingLog::default());
-            assert!(tracker.latest().contains(&written));
-            tracker.set_write_findings(Arc::default());
+            assert!(tracker.latest().contains(&reported));
+            tracker.set_reported_findings(Arc::default());
             tracker.update(&evaluated, &mut FindingLog::default());
             assert_eq!(*tracker.latest(), *before);
         }

@@ -14,7 +14,7 @@ use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::target_policies::TargetPolicies;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::Scope;
@@ -196,13 +196,13 @@ impl PollerState {
         planned
     }
 
-    /// Applies what sweeps have read. With a whole sweep the findings of the HPA writer are published too.
+    /// Applies the observations of finished sweeps. A whole sweep also publishes the findings of other components.
     pub(super) fn apply_finished(
         &mut self,
         finished: Vec<FinishedSweep>,
-        write_findings: WriteFindings,
+        reported_findings: ReportedFindings,
     ) {
-        self.findings.set_write_findings(write_findings);
+        self.findings.set_reported_findings(reported_findings);
         for (observation, scope) in finished {
             self.apply(observation, scope);
         }

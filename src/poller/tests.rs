@@ -152,7 +152,7 @@ fn inputs(hpas: watch::Receiver<Option<HpaMap>>, watch_keys: mpsc::Receiver<Watc
         hpas,
         watch_keys,
         queries: mpsc::channel(1).1,
-        write_findings: watch::channel(Arc::default()).1,
+        reported_findings: watch::channel(Arc::default()).1,
     }
 }
 
@@ -165,7 +165,7 @@ fn start(held: Option<watch::Receiver<bool>>) -> Running {
         hpas: hpas_in,
         watch_keys: watch_keys_in,
         queries: queries_in,
-        write_findings: watch::channel(Arc::default()).1,
+        reported_findings: watch::channel(Arc::default()).1,
     }));
     Running {
         reader,

@@ -30,7 +30,7 @@ use super::discovery::{ApiResource, DiscoveryDocuments};
 use super::forward::describe_causes;
 use super::holder_permits::HolderPermits;
 use super::route::{GROUP, VERSION};
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
 use crate::telemetry::failure_log::RequestFailureLog;
@@ -162,7 +162,7 @@ impl Upstream {
 
     /// Receives the problem with its files whenever it changes.
     #[must_use]
-    pub fn findings(&self) -> watch::Receiver<WriteFindings> {
+    pub fn findings(&self) -> watch::Receiver<ReportedFindings> {
         self.client.findings()
     }
 

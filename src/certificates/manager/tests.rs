@@ -64,7 +64,7 @@ impl FakeCertificateStore {
             names: [HOST, "localhost"].map(str::to_owned).into(),
             leadership,
             served: watch::channel(None).0,
-            findings: watch::channel(WriteFindings::default()).0,
+            findings: watch::channel(ReportedFindings::default()).0,
         })
     }
 

@@ -10,7 +10,7 @@ use crate::k8s::api_error::ApiError;
 use crate::k8s::write_guard::WriteGuard;
 use crate::k8s::zero_ledger::{LedgerHandle, LedgerView};
 use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRefusal};
-use crate::model::findings::{Finding, WriteFindings};
+use crate::model::findings::{Finding, ReportedFindings};
 use crate::model::hpa::facts::{HpaFacts, has_zeroed_annotation};
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
@@ -34,7 +34,7 @@ pub(super) struct LedgerFollower {
     findings: BTreeMap<HpaKey, BTreeSet<Finding>>,
     /// Whether the findings are others than published.
     is_changed: bool,
-    published: watch::Sender<WriteFindings>,
+    published: watch::Sender<ReportedFindings>,
 }
 
 /// The HPAs that the ledger says something else about than before.
@@ -46,7 +46,7 @@ pub(super) enum LedgerNews {
 impl LedgerFollower {
     pub(super) fn new(
         handle: Option<LedgerHandle>,
-        published: watch::Sender<WriteFindings>,
+        published: watch::Sender<ReportedFindings>,
     ) -> Self {
         Self {
             handle,
@@ -144,7 +144,7 @@ impl LedgerFollower {
 
     /// The findings as they were last published.
     #[cfg(test)]
-    pub(super) fn findings(&self) -> WriteFindings {
+    pub(super) fn findings(&self) -> ReportedFindings {
         self.published.borrow().clone()
     }
 

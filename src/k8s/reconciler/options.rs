@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use crate::k8s::zero_ledger::LedgerConfigMap;
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 
 /// Options of the reconciler.
 #[derive(Debug)]
@@ -13,5 +13,5 @@ pub struct ReconcilerOptions {
     /// The ledger of scale to zero; `None` scales nothing to zero.
     pub ledger: Option<LedgerConfigMap>,
     /// Receives the findings about writes that are not made.
-    pub findings: watch::Sender<WriteFindings>,
+    pub findings: watch::Sender<ReportedFindings>,
 }

@@ -1,10 +1,10 @@
-//! Findings of the reconciler of HPAs.
+//! Findings that other components report.
 
 use super::*;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::units::hpa_key::HpaKey;
 
-fn write_findings(number: usize) -> WriteFindings {
+fn reported_findings(number: usize) -> ReportedFindings {
     let hpa = HpaKey::new("n", "h");
     let message = format!("number {number}");
     Arc::new([Finding::new(FindingCode::ZeroNotRecorded, hpa, message)].into())
@@ -19,9 +19,10 @@ async fn settle(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// While the poller applies HPAs, a sweep ends and the next tick is due. The poller then handles one of them at random.
+/// While the poller applies HPAs, a sweep ends and the next tick becomes due. `select!` then picks one of the two at
+/// random, and the findings must be published in either case.
 #[test]
-fn each_whole_sweep_publishes_the_findings_of_the_reconciler() {
+fn each_whole_sweep_publishes_the_reported_findings() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -32,17 +33,17 @@ fn each_whole_sweep_publishes_the_findings_of_the_reconciler() {
         let (poller, reader, _plans) = poller(Some(held));
         let interval = poller.interval;
         let (hpas, hpas_in) = watch::channel(listed([]));
-        let (found, write_findings_in) = watch::channel(WriteFindings::default());
+        let (found, reported_findings_in) = watch::channel(ReportedFindings::default());
         let running = tokio::spawn(poller.run(Inputs {
-            write_findings: write_findings_in,
+            reported_findings: reported_findings_in,
             ..inputs(hpas_in, mpsc::channel(1).1)
         }));
-        // The source has a receiver, and each of its sweeps another one.
+        // The source holds one receiver, and each sweep in progress another.
         let is_sweeping = || open.receiver_count() == 2;
         for number in 0..20 {
             settle("a sweep is under way", is_sweeping).await;
-            found.send_replace(write_findings(number));
-            // The poller is busy as long as this thread is.
+            found.send_replace(reported_findings(number));
+            // Occupies the only blocking thread, and so holds up the poller.
             let (free, freed) = std::sync::mpsc::channel::<()>();
             let busy = tokio::task::spawn_blocking(move || freed.recv());
             tokio::time::advance(2 * HPA_CHANGE_INTERVAL).await;
@@ -57,7 +58,7 @@ fn each_whole_sweep_publishes_the_findings_of_the_reconciler() {
             free.send(()).unwrap();
             busy.await.unwrap().unwrap();
             settle("the next sweep is under way", is_sweeping).await;
-            assert_eq!(reader.latest().findings, write_findings(number));
+            assert_eq!(reader.latest().findings, reported_findings(number));
         }
         running.abort();
     });

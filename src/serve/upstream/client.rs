@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::authentication::Credential;
 use crate::model::diagnostics::setting_findings::find_unusable_upstream_file;
-use crate::model::findings::WriteFindings;
+use crate::model::findings::ReportedFindings;
 use crate::serve::bearer_token::BearerToken;
 use crate::serve::forward::describe_causes;
 use crate::telemetry::failure_log::FailureLog;
@@ -104,7 +104,7 @@ pub(super) struct UpstreamClient {
     options: UpstreamOptions,
     token: BearerToken,
     made: Mutex<Made>,
-    findings: watch::Sender<WriteFindings>,
+    findings: watch::Sender<ReportedFindings>,
 }
 
 /// There is no token, although one is configured.
@@ -134,7 +134,7 @@ impl UpstreamClient {
     }
 
     /// The problem with the files.
-    pub(super) fn findings(&self) -> watch::Receiver<WriteFindings> {
+    pub(super) fn findings(&self) -> watch::Receiver<ReportedFindings> {
         self.findings.subscribe()
     }
 

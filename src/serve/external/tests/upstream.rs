@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::model::findings::{FindingCode, WriteFindings};
+use crate::model::findings::{FindingCode, ReportedFindings};
 use crate::serve::tls::ServerTls;
 use crate::serve::upstream::{UpstreamIdentity, UpstreamOptions, UpstreamTrust};
 
@@ -409,7 +409,7 @@ async fn files_that_cannot_be_used_leave_the_former_ones() {
 }
 
 /// Findings of an upstream about its files.
-fn found(findings: &watch::Receiver<WriteFindings>) -> Vec<String> {
+fn found(findings: &watch::Receiver<ReportedFindings>) -> Vec<String> {
     let findings = findings.borrow();
     let shown = findings.iter().map(|finding| {
         assert_eq!(finding.code, FindingCode::UpstreamFileUnusable);
