@@ -362,7 +362,7 @@ impl App {
     }
 
     /// Waits for these parts to end, up to a timeout.
-    async fn wait_for(&mut self, parts: &[&'static str], within: Duration) {
+    async fn wait_for(&mut self, parts: &[&'static str], timeout: Duration) {
         let mut left = parts.to_vec();
         let ending = async {
             while !left.is_empty() {
@@ -372,7 +372,7 @@ impl App {
                 left.retain(|part| !matches!(&ended, Ok((ended, _)) if ended == part));
             }
         };
-        if tokio::time::timeout(within, ending).await.is_err() {
+        if tokio::time::timeout(timeout, ending).await.is_err() {
             tracing::warn!(parts = left.join(", "), "these parts did not stop in time");
         }
     }

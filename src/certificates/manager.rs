@@ -59,7 +59,7 @@ pub trait CertificateStore: Send + Sync + 'static {
     /// Loads the certificates; `None` if there are none.
     fn load(
         &self,
-        within: Duration,
+        timeout: Duration,
     ) -> impl Future<Output = Result<Option<Stored>, CertificateStoreError>> + Send;
 
     /// Replaces the stored certificates, if they are still `over`; `None` if there were none.
@@ -67,7 +67,7 @@ pub trait CertificateStore: Send + Sync + 'static {
         &self,
         data: &SecretData,
         over: Option<&Stored>,
-        within: Duration,
+        timeout: Duration,
     ) -> impl Future<Output = Result<(), CertificateStoreError>> + Send;
 }
 
@@ -90,7 +90,7 @@ pub trait Registration: Send + Sync + 'static {
     fn publish(
         &self,
         bundle: &str,
-        within: Duration,
+        timeout: Duration,
     ) -> impl Future<Output = Result<Registered, CertificateStoreError>> + Send;
 }
 
@@ -253,10 +253,10 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
                 return self.report_unwritten(CertificateStoreError::Failed(error.to_string()));
             }
         };
-        let Some(within) = self.request_timeout() else {
+        let Some(timeout) = self.request_timeout() else {
             return;
         };
-        match self.with.store.save(&data, found, within).await {
+        match self.with.store.save(&data, found, timeout).await {
             Ok(()) => {
                 self.failures.write.record_success();
                 CertificatesChanged {
@@ -284,11 +284,11 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         let (Some(registration), Some(known)) = (&self.with.registration, &self.known) else {
             return;
         };
-        let Some(within) = self.request_timeout() else {
+        let Some(timeout) = self.request_timeout() else {
             return;
         };
         let bundle = known.bundle();
-        let outcome = registration.publish(&bundle, within).await;
+        let outcome = registration.publish(&bundle, timeout).await;
         match &outcome {
             Ok(Registered::OtherService(service)) => self.report_slot_holder(Some(service)),
             // A failed request does not show which Service holds the slot.

@@ -243,9 +243,9 @@ async fn check_cluster(
             return vec![check_unreachable(problem, &error.to_string())];
         }
     };
-    let within = args.timeout;
+    let timeout = args.timeout;
     let listing = async {
-        let hpas = list(&client, &config.kubernetes.namespaces, within).await;
+        let hpas = list(&client, &config.kubernetes.namespaces, timeout).await;
         let facts = hpas
             .as_ref()
             .map_or_else(|_| Vec::new(), |h| h.facts.clone());
@@ -253,13 +253,13 @@ async fn check_cluster(
         hpas
     };
     let (version, hpas, account, registered, answer, policy, monitors) = futures::join!(
-        server_version(&client, within),
+        server_version(&client, timeout),
         listing,
         cluster::account(&client),
-        cluster::registered(&client, within),
-        cluster::request_api(&client, within),
-        cluster::policy(&client, within),
-        cluster::monitors(&client, within),
+        cluster::registered(&client, timeout),
+        cluster::request_api(&client, timeout),
+        cluster::policy(&client, timeout),
+        cluster::monitors(&client, timeout),
     );
     let version = match version {
         Ok(version) => version,
@@ -280,7 +280,7 @@ async fn check_cluster(
         is_before_install: args.pre,
         version,
         account,
-        rights: cluster::review_rights(&client, rights, within).await,
+        rights: cluster::review_rights(&client, rights, timeout).await,
         enforces: scope.enforced.is_some(),
         policy,
         hpas: hpas

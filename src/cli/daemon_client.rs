@@ -12,7 +12,6 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
 
 use super::kube_args::KubeArgs;
 use crate::config::AdminConfig;
@@ -91,9 +90,9 @@ impl DaemonArgs {
         path: &str,
         kube: &KubeArgs,
         max_bytes: usize,
-        within: Duration,
+        timeout: Duration,
     ) -> anyhow::Result<T> {
-        let response = self.get(path, kube, max_bytes, within);
+        let response = self.get(path, kube, max_bytes, timeout);
         response.await?.parse(path)
     }
 
@@ -111,11 +110,11 @@ impl DaemonArgs {
         path: &str,
         kube: &KubeArgs,
         max_bytes: usize,
-        within: Duration,
+        timeout: Duration,
     ) -> anyhow::Result<DaemonResponse> {
         let (origin, result) = match &self.daemon {
             Some(Some(url)) => {
-                let result = timeout(within, get_url(url, path, max_bytes)).await;
+                let result = tokio::time::timeout(timeout, get_url(url, path, max_bytes)).await;
                 (url.clone(), result)
             }
             _ => {
@@ -123,19 +122,20 @@ impl DaemonArgs {
                 let client = connect(&kube.options()).await?;
                 let pod = match &self.deployment {
                     Some(deployment) => {
-                        LeaderPod::find_in_deployment(&client, deployment, within).await?
+                        LeaderPod::find_in_deployment(&client, deployment, timeout).await?
                     }
-                    None => LeaderPod::find(&client, self.lease.as_ref(), within).await?,
+                    None => LeaderPod::find(&client, self.lease.as_ref(), timeout).await?,
                 };
-                let stream = pod.connect(&client, port, within).await?;
+                let stream = pod.connect(&client, port, timeout).await?;
                 let origin = format!("port {port} of pod {}/{}", pod.namespace, pod.name);
-                let result = timeout(within, get_from_stream(stream, path, max_bytes)).await;
+                let result =
+                    tokio::time::timeout(timeout, get_from_stream(stream, path, max_bytes)).await;
                 (origin, result)
             }
         };
-        let within = humantime::format_duration(within);
+        let timeout = humantime::format_duration(timeout);
         let (code, body) = result
-            .map_err(|_| anyhow!("no response within {within}"))
+            .map_err(|_| anyhow!("no response within {timeout}"))
             .flatten()
             .with_context(|| {
                 format!("cannot read from {origin}; check that the admin endpoints of lagwise listen there (server.admin.listen)")

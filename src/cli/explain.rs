@@ -199,9 +199,9 @@ async fn with_outcome(
     derived: Explanation,
     client: &Client,
     hpa: &HpaKey,
-    within: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<Explanation> {
-    let found = live_hpa::read(client, hpa, within).await;
+    let found = live_hpa::read(client, hpa, timeout).await;
     let found = found.with_context(|| format!("cannot read HPA {hpa}"))?;
     let live = found.with_context(|| format!("HPA {hpa} does not exist"))?;
     Ok(outcome(derived, &live))

@@ -41,7 +41,7 @@ pub(super) async fn read_hpas(
     config: &Config,
     kube: &KubeArgs,
     namespace: Option<&str>,
-    within: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<HpaReading> {
     let client = connect(&kube.options_over(&config.kubernetes)).await?;
     let own = namespace.map(str::to_owned);
@@ -49,12 +49,12 @@ pub(super) async fn read_hpas(
         Some(namespace) => std::slice::from_ref(namespace),
         None => &config.kubernetes.namespaces,
     };
-    let hpas = list(&client, namespaces, within).await;
+    let hpas = list(&client, namespaces, timeout).await;
     let hpas = hpas.with_context(|| match namespace {
         Some(namespace) => format!("cannot list the HPAs of namespace {namespace}"),
         None => "cannot list the HPAs".to_owned(),
     })?;
-    let snapshot = read_once(config, hpas.facts.clone(), Vec::new(), within).await?;
+    let snapshot = read_once(config, hpas.facts.clone(), Vec::new(), timeout).await?;
     Ok(HpaReading {
         client,
         hpas,
@@ -71,7 +71,7 @@ pub(super) async fn read_once(
     config: &Config,
     hpas: Vec<Arc<HpaFacts>>,
     groups: Vec<WatchKey>,
-    within: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<Arc<LagSnapshot>> {
     let sources = clusters::sources(config)?;
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
@@ -89,7 +89,7 @@ pub(super) async fn read_once(
         reported_findings: watch::channel(Arc::default()).1,
     };
     let polling = tokio::spawn(poller.run(inputs));
-    let deadline = Instant::now() + within;
+    let deadline = Instant::now() + timeout;
     while !is_complete(&reader.latest(), &groups) {
         match timeout_at(deadline, reader.changed()).await {
             Ok(true) => {}

@@ -128,9 +128,9 @@ pub(super) struct StatusRows {
 pub(super) async fn query_statuses(
     daemon: &DaemonArgs,
     kube: &KubeArgs,
-    within: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<StatusRows> {
-    let rows = daemon.get_json("/status", kube, RESPONSE_BYTES_MAX, within);
+    let rows = daemon.get_json("/status", kube, RESPONSE_BYTES_MAX, timeout);
     rows.await
 }
 

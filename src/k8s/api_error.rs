@@ -54,9 +54,9 @@ impl From<Error> for ApiError {
 
 /// Sends a request with a timeout.
 pub(super) async fn in_time<T>(
-    within: Duration,
+    timeout: Duration,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
-    let answer = tokio::time::timeout(within, request).await;
+    let answer = tokio::time::timeout(timeout, request).await;
     Ok(answer.map_err(|_| ApiError::NoAnswer)??)
 }

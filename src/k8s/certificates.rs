@@ -51,8 +51,8 @@ impl CertificateStore for CertificateSecret {
         format!("Secret {}/{}", self.namespace, self.name)
     }
 
-    async fn load(&self, within: Duration) -> Result<Option<Stored>, CertificateStoreError> {
-        let found = in_time(within, self.api.get_opt(&self.name)).await;
+    async fn load(&self, timeout: Duration) -> Result<Option<Stored>, CertificateStoreError> {
+        let found = in_time(timeout, self.api.get_opt(&self.name)).await;
         Ok(found.map_err(to_store_error)?.map(stored))
     }
 
@@ -60,7 +60,7 @@ impl CertificateStore for CertificateSecret {
         &self,
         data: &SecretData,
         over: Option<&Stored>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<(), CertificateStoreError> {
         let bytes = |text: &String| ByteString(text.clone().into_bytes());
         let data: BTreeMap<_, _> = data.iter().map(|(k, v)| (k.clone(), bytes(v))).collect();
@@ -71,7 +71,7 @@ impl CertificateStore for CertificateSecret {
                     "data": data,
                 }));
                 let params = PatchParams::default();
-                in_time(within, self.api.patch(&self.name, &params, &patch)).await
+                in_time(timeout, self.api.patch(&self.name, &params, &patch)).await
             }
             None => {
                 let (label, manager) = MANAGED_BY;
@@ -85,7 +85,7 @@ impl CertificateStore for CertificateSecret {
                     data: Some(data),
                     ..Secret::default()
                 };
-                in_time(within, self.api.create(&PostParams::default(), &secret)).await
+                in_time(timeout, self.api.create(&PostParams::default(), &secret)).await
             }
         };
         written.map(drop).map_err(to_store_error)
@@ -131,9 +131,9 @@ impl Registration for ServiceRegistration {
     async fn publish(
         &self,
         bundle: &str,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Registered, CertificateStoreError> {
-        let found = in_time(within, self.api.get_opt(API_SERVICE)).await;
+        let found = in_time(timeout, self.api.get_opt(API_SERVICE)).await;
         let Some(found) = found.map_err(to_store_error)? else {
             return Ok(Registered::Absent);
         };
@@ -157,7 +157,7 @@ impl Registration for ServiceRegistration {
             "spec": {"caBundle": wanted, "insecureSkipTLSVerify": null},
         }));
         let params = PatchParams::default();
-        let patched = in_time(within, self.api.patch(API_SERVICE, &params, &patch)).await;
+        let patched = in_time(timeout, self.api.patch(API_SERVICE, &params, &patch)).await;
         patched.map(|_| Registered::Updated).map_err(to_store_error)
     }
 }

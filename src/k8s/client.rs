@@ -103,9 +103,9 @@ pub async fn check(options: &ClientOptions) -> Result<Option<String>, ClientErro
 /// The API server's, or a version that cannot be read.
 pub async fn server_version(
     client: &Client,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<KubernetesVersion, ApiError> {
-    let info = in_time(within, client.apiserver_version()).await?;
+    let info = in_time(timeout, client.apiserver_version()).await?;
     let version = format!("{}.{}", info.major, info.minor);
     let parsed = version.parse();
     parsed.map_err(|error: InvalidKubernetesVersion| {

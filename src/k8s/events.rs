@@ -47,8 +47,8 @@ pub(super) async fn publish_event(
     let api: Api<Event> = Api::namespaced(guard.client.clone(), &hpa.namespace);
     let event = event(hpa, published, version, Timestamp::now());
     let name = event.metadata.name.clone().unwrap_or_default();
-    let within = guard.time_in_term()?;
-    match in_time(within, api.create(&PostParams::default(), &event)).await {
+    let timeout = guard.time_in_term()?;
+    match in_time(timeout, api.create(&PostParams::default(), &event)).await {
         Ok(_) => return Ok(WrittenEvent::Created),
         // The only conflict of a creation is that the object exists.
         Err(ApiError::Changed) => {}
@@ -59,8 +59,8 @@ pub(super) async fn publish_event(
         "count": 2,
         "lastObservedTime": MicroTime(Timestamp::now()),
     }}));
-    let within = guard.time_in_term()?;
-    in_time(within, api.patch(&name, &PatchParams::default(), &again)).await?;
+    let timeout = guard.time_in_term()?;
+    in_time(timeout, api.patch(&name, &PatchParams::default(), &again)).await?;
     Ok(WrittenEvent::Incremented)
 }
 

@@ -18,7 +18,7 @@ pub(super) const POLICY: &str = "lagwise-cap";
 /// The API server's, except that it does not know the kind.
 pub(super) async fn find_field_owner(
     client: &Client,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<FieldOwner, ApiError> {
     for (kind, plural) in [
         ("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
@@ -30,7 +30,7 @@ pub(super) async fn find_field_owner(
         let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
         let resource = ApiResource::from_gvk_with_plural(&kind, plural);
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        if in_time(within, api.get_metadata_opt(POLICY))
+        if in_time(timeout, api.get_metadata_opt(POLICY))
             .await?
             .is_none()
         {

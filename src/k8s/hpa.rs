@@ -92,13 +92,13 @@ pub struct CurrentReplicas {
 pub async fn list(
     client: &Client,
     namespaces: &[String],
-    within: Duration,
+    timeout: Duration,
 ) -> Result<HpaList, ApiError> {
     let mut all = Vec::new();
     for api in apis::<HorizontalPodAutoscaler>(client, namespaces).1 {
         let mut page = ListParams::default().limit(PAGE);
         loop {
-            let listed = in_time(within, api.list(&page)).await?;
+            let listed = in_time(timeout, api.list(&page)).await?;
             all.extend(listed.items);
             match listed.metadata.continue_ {
                 Some(rest) if !rest.is_empty() => page = page.continue_token(&rest),

@@ -26,7 +26,7 @@ pub(super) async fn patch_hpa(
     api: &Api<HorizontalPodAutoscaler>,
     read: &ObjectMeta,
     patch: &HpaPatch,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<HorizontalPodAutoscaler, ApiError> {
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -34,7 +34,7 @@ pub(super) async fn patch_hpa(
     };
     let name = read.name.as_deref().unwrap_or_default();
     let patch = Patch::Merge(merge_patch(read, patch));
-    in_time(within, api.patch(name, &params, &patch)).await
+    in_time(timeout, api.patch(name, &params, &patch)).await
 }
 
 fn merge_patch(read: &ObjectMeta, patch: &HpaPatch) -> Value {

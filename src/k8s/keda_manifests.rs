@@ -31,23 +31,23 @@ pub struct KedaListing {
 pub async fn list_keda_objects(
     client: &Client,
     namespace: Option<&str>,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<KedaListing, ApiError> {
     let mut listing = KedaListing {
-        documents: list(client, "ScaledObject", namespace, within).await?,
+        documents: list(client, "ScaledObject", namespace, timeout).await?,
         unread: Vec::new(),
     };
     for kind in ["ScaledJob", "TriggerAuthentication"] {
-        let listed = list(client, kind, namespace, within).await;
+        let listed = list(client, kind, namespace, timeout).await;
         listing.add(kind, listed);
     }
     let kind = "ClusterTriggerAuthentication";
-    let listed = list(client, kind, None, within).await;
+    let listed = list(client, kind, None, timeout).await;
     listing.add(kind, listed);
     for (namespace, name) in config_maps(&listing.documents) {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
         // Without it, the conversion says that the ConfigMap is missing.
-        if let Ok(Some(map)) = in_time(within, api.get_opt(&name)).await {
+        if let Ok(Some(map)) = in_time(timeout, api.get_opt(&name)).await {
             listing.documents.push(json!({
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
@@ -78,12 +78,12 @@ pub async fn get_object(
     client: &Client,
     (api_version, kind): (&str, &str),
     (namespace, name): (&str, &str),
-    within: Duration,
+    timeout: Duration,
 ) -> Result<Option<Value>, ApiError> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let found = in_time(within, api.get_opt(name)).await?;
+    let found = in_time(timeout, api.get_opt(name)).await?;
     Ok(found.and_then(|found| serde_json::to_value(found).ok()))
 }
 
@@ -91,7 +91,7 @@ async fn list(
     client: &Client,
     kind: &str,
     namespace: Option<&str>,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<Vec<Value>, ApiError> {
     let (group, version) = KEDA;
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
@@ -102,7 +102,7 @@ async fn list(
     let mut page = ListParams::default().limit(PAGE);
     let mut documents = Vec::new();
     loop {
-        let listed = match in_time(within, api.list(&page)).await {
+        let listed = match in_time(timeout, api.list(&page)).await {
             Ok(listed) => listed,
             // The path of an unknown kind is 404, with or without a message.
             Err(ApiError::Gone(_)) => return Err(no_kind(kind)),

@@ -136,14 +136,14 @@ impl LeaderPod {
     pub async fn find(
         client: &Client,
         lease: Option<&LeaseKey>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Self, LeaderPodError> {
         let lease = match lease {
             Some(lease) => lease.clone(),
-            None => registered(client, within).await?,
+            None => registered(client, timeout).await?,
         };
         let api: Api<Lease> = Api::namespaced(client.clone(), &lease.namespace);
-        let found = match in_time(within, api.get_opt(&lease.name)).await {
+        let found = match in_time(timeout, api.get_opt(&lease.name)).await {
             Ok(found) => found,
             Err(source) => return Err(LeaderPodError::Lease { lease, source }),
         };
@@ -168,20 +168,20 @@ impl LeaderPod {
     pub async fn find_in_deployment(
         client: &Client,
         deployment: &DeploymentKey,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Self, LeaderPodError> {
         let failed = |source| LeaderPodError::Deployment {
             deployment: deployment.clone(),
             source,
         };
         let api: Api<Deployment> = Api::namespaced(client.clone(), &deployment.namespace);
-        let found = in_time(within, api.get(&deployment.name)).await;
+        let found = in_time(timeout, api.get(&deployment.name)).await;
         let labels = found.map_err(failed)?.spec.selector.match_labels;
         let required = labels.unwrap_or_default().into_iter();
         let required = required.map(|(key, value)| format!("{key}={value}"));
         let chosen = ListParams::default().labels(&Vec::from_iter(required).join(","));
         let api: Api<Pod> = Api::namespaced(client.clone(), &deployment.namespace);
-        let pods = in_time(within, api.list(&chosen)).await.map_err(failed)?;
+        let pods = in_time(timeout, api.list(&chosen)).await.map_err(failed)?;
         let is_running = |pod: &Pod| {
             let phase = pod
                 .status
@@ -207,10 +207,10 @@ impl LeaderPod {
         &self,
         client: &Client,
         port: u16,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, LeaderPodError> {
         let api: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
-        let forwarded = in_time(within, api.portforward(&self.name, &[port])).await;
+        let forwarded = in_time(timeout, api.portforward(&self.name, &[port])).await;
         let stream = match forwarded {
             Ok(mut ports) => ports.take_stream(port).ok_or(ApiError::NoAnswer),
             Err(source) => Err(source),
@@ -226,10 +226,10 @@ impl LeaderPod {
 
 pub(super) async fn registered(
     client: &Client,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<LeaseKey, LeaderPodError> {
     let api: Api<APIService> = Api::all(client.clone());
-    let found = in_time(within, api.get_opt(API_SERVICE)).await;
+    let found = in_time(timeout, api.get_opt(API_SERVICE)).await;
     let found = found.map_err(LeaderPodError::Registration)?;
     let service = found.and_then(|found| found.spec?.service);
     let named = service.and_then(|service| Some((service.namespace?, service.name?)));

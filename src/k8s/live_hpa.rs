@@ -32,20 +32,20 @@ const ATTEMPTS: u32 = 5;
 pub async fn read(
     client: &Client,
     key: &HpaKey,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<Option<LiveHpa>, ApiError> {
     let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), &key.namespace);
     let scales = Scales::new(client.clone());
-    let Some(mut hpa) = in_time(within, api.get_opt(&key.name)).await? else {
+    let Some(mut hpa) = in_time(timeout, api.get_opt(&key.name)).await? else {
         return Ok(None);
     };
     let mut attempts = 1u32;
     loop {
         let facts = facts_of(&hpa);
         let scale = scales
-            .read(&key.namespace, &facts.scale_target, within)
+            .read(&key.namespace, &facts.scale_target, timeout)
             .await;
-        let Some(after) = in_time(within, api.get_opt(&key.name)).await? else {
+        let Some(after) = in_time(timeout, api.get_opt(&key.name)).await? else {
             return Ok(None);
         };
         let is_same = after.metadata.resource_version == hpa.metadata.resource_version;

@@ -49,10 +49,10 @@ pub async fn account(client: &Client) -> Option<String> {
 pub async fn review_rights(
     client: &Client,
     rights: BTreeSet<AccessRight>,
-    within: Duration,
+    timeout: Duration,
 ) -> Vec<(AccessRight, Result<bool, String>)> {
     let reviews = stream::iter(rights).map(|right| async move {
-        let answer = review_right(client, &right, within).await;
+        let answer = review_right(client, &right, timeout).await;
         (right, answer.map_err(|error| error.to_string()))
     });
     reviews.buffered(REVIEWS).collect().await
@@ -61,7 +61,7 @@ pub async fn review_rights(
 async fn review_right(
     client: &Client,
     right: &AccessRight,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<bool, ApiError> {
     let (resource, subresource) = match right.resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -83,7 +83,7 @@ async fn review_right(
         ..SelfSubjectAccessReview::default()
     };
     let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let answer = in_time(within, api.create(&PostParams::default(), &review)).await?;
+    let answer = in_time(timeout, api.create(&PostParams::default(), &review)).await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
@@ -91,8 +91,8 @@ async fn review_right(
 ///
 /// # Errors
 /// The API server's.
-pub async fn policy(client: &Client, within: Duration) -> Result<FieldOwner, String> {
-    let found = find_field_owner(client, within).await;
+pub async fn policy(client: &Client, timeout: Duration) -> Result<FieldOwner, String> {
+    let found = find_field_owner(client, timeout).await;
     found.map_err(|error| error.to_string())
 }
 
@@ -102,10 +102,10 @@ pub async fn policy(client: &Client, within: Duration) -> Result<FieldOwner, Str
 /// The API server's.
 pub async fn registered(
     client: &Client,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<Option<RegisteredApi>, String> {
     let api: Api<APIService> = Api::all(client.clone());
-    let found = in_time(within, api.get_opt(API_SERVICE)).await;
+    let found = in_time(timeout, api.get_opt(API_SERVICE)).await;
     let found = found.map_err(|error| error.to_string())?;
     Ok(found.map(registered_api))
 }
@@ -130,16 +130,16 @@ fn registered_api(found: APIService) -> RegisteredApi {
 ///
 /// # Errors
 /// The error of the API server, or of the server behind it.
-pub async fn request_api(client: &Client, within: Duration) -> Result<(), String> {
+pub async fn request_api(client: &Client, timeout: Duration) -> Result<(), String> {
     let version = "external.metrics.k8s.io/v1beta1";
-    let listed = in_time(within, client.list_api_group_resources(version)).await;
+    let listed = in_time(timeout, client.list_api_group_resources(version)).await;
     listed.map(drop).map_err(|error| error.to_string())
 }
 
 /// The kinds of the Prometheus operator for scrape targets that the cluster has.
-pub async fn monitors(client: &Client, within: Duration) -> Vec<String> {
+pub async fn monitors(client: &Client, timeout: Duration) -> Vec<String> {
     let version = "monitoring.coreos.com/v1";
-    let Ok(listed) = in_time(within, client.list_api_group_resources(version)).await else {
+    let Ok(listed) = in_time(timeout, client.list_api_group_resources(version)).await else {
         return Vec::new();
     };
     let mut kinds: Vec<_> = listed.resources.into_iter().map(|kind| kind.kind).collect();

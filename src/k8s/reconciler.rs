@@ -348,7 +348,7 @@ impl Reconciler {
         let guard = self.guard.clone();
         self.running.spawn(async move {
             let found = match guard.time_for_write() {
-                Ok(within) => find_field_owner(&guard.client, within).await,
+                Ok(timeout) => find_field_owner(&guard.client, timeout).await,
                 Err(error) => Err(error),
             };
             TaskResult::FieldOwner(found)

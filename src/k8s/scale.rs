@@ -54,10 +54,10 @@ impl Scales {
         &self,
         namespace: &str,
         target: &ScaleTarget,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Scale, ApiError> {
-        let api = self.api(namespace, target, within).await?;
-        let scale = in_time(within, api.get_scale(&target.name)).await?;
+        let api = self.api(namespace, target, timeout).await?;
+        let scale = in_time(timeout, api.get_scale(&target.name)).await?;
         let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
         let status = scale.status.map_or(0, |status| status.replicas);
         Ok(Scale {
@@ -78,23 +78,23 @@ impl Scales {
         target: &ScaleTarget,
         read: &Scale,
         replicas: u32,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<(), ApiError> {
-        let api = self.api(namespace, target, within).await?;
+        let api = self.api(namespace, target, timeout).await?;
         let patch = Patch::Merge(json!({
             "metadata": {"resourceVersion": read.version},
             "spec": {"replicas": replicas},
         }));
         let params = PatchParams::default();
         let patched = api.patch_scale(&target.name, &params, &patch);
-        in_time(within, patched).await.map(drop)
+        in_time(timeout, patched).await.map(drop)
     }
 
     async fn api(
         &self,
         namespace: &str,
         target: &ScaleTarget,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Api<DynamicObject>, ApiError> {
         target.check().map_err(ApiError::Refused)?;
         let key = (target.api_version.to_string(), target.kind.to_string());
@@ -107,7 +107,7 @@ impl Scales {
         let resource = match known {
             Some(resource) => resource,
             None => {
-                let found = self.find(target, within).await?;
+                let found = self.find(target, timeout).await?;
                 resources().insert(key, found.clone());
                 found
             }
@@ -119,7 +119,7 @@ impl Scales {
         ))
     }
 
-    async fn find(&self, target: &ScaleTarget, within: Duration) -> Result<ApiResource, ApiError> {
+    async fn find(&self, target: &ScaleTarget, timeout: Duration) -> Result<ApiResource, ApiError> {
         let (group, version) = target
             .api_version
             .split_once('/')
@@ -129,7 +129,7 @@ impl Scales {
             api_version: target.api_version.to_string(),
             kind: target.kind.to_string(),
         };
-        let found = tokio::time::timeout(within, pinned_kind(&self.client, &kind)).await;
+        let found = tokio::time::timeout(timeout, pinned_kind(&self.client, &kind)).await;
         match found.map_err(|_| ApiError::NoAnswer)? {
             Ok((resource, _)) => Ok(resource),
             Err(Error::Discovery(_)) => Err(unknown()),

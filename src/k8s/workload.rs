@@ -89,17 +89,17 @@ fn replicas_owner(metadata: &ObjectMeta) -> Option<String> {
 pub async fn fetch(
     client: &Client,
     hpas: &[&HpaFacts],
-    within: Duration,
+    timeout: Duration,
 ) -> (Vec<WorkloadFacts>, BTreeSet<String>) {
     let mut found = Vec::new();
     let mut unread = BTreeSet::new();
     for hpa in hpas {
         let target = &hpa.scale_target;
         let shown = format!("{} {}/{}", target.kind, hpa.namespace, target.name);
-        match fetch_one(client, hpa, within).await {
+        match fetch_one(client, hpa, timeout).await {
             Ok(None) => {}
             Ok(Some((mut facts, selector))) => {
-                match pods(client, &hpa.namespace, &selector, within).await {
+                match pods(client, &hpa.namespace, &selector, timeout).await {
                     Ok(pods) => facts.pods = pods,
                     Err(error) => {
                         unread.insert(format!("pods of {shown}: {error}"));
@@ -119,7 +119,7 @@ pub async fn fetch(
 async fn fetch_one(
     client: &Client,
     hpa: &HpaFacts,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<Option<(WorkloadFacts, LabelSelector)>, ApiError> {
     let target = &hpa.scale_target;
     target.check().map_err(ApiError::Refused)?;
@@ -127,13 +127,13 @@ async fn fetch_one(
     match (&*target.api_version, &*target.kind) {
         ("apps/v1", "Deployment") => {
             let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-            let read = in_time(within, api.get(name)).await?;
+            let read = in_time(timeout, api.get(name)).await?;
             let selector = read.spec.selector.clone();
             Ok(Some((facts_from_deployment(&read), selector)))
         }
         ("apps/v1", "StatefulSet") => {
             let api: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
-            let read = in_time(within, api.get(name)).await?;
+            let read = in_time(timeout, api.get(name)).await?;
             let selector = read.spec.selector.clone();
             Ok(Some((facts_from_stateful_set(&read), selector)))
         }
@@ -146,7 +146,7 @@ async fn pods(
     client: &Client,
     namespace: &str,
     selector: &LabelSelector,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<Option<BTreeSet<IpAddr>>, ApiError> {
     let refused = |error: kube::core::ParseExpressionError| ApiError::Refused(error.to_string());
     let picks: Selector = selector.clone().try_into().map_err(refused)?;
@@ -155,7 +155,7 @@ async fn pods(
     }
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels_from(&picks);
-    let listed = in_time(within, api.list(&params)).await?;
+    let listed = in_time(timeout, api.list(&params)).await?;
     let statuses = listed.items.into_iter().filter_map(|pod| pod.status);
     let texts = statuses.flat_map(|status| {
         let all = status.pod_ips.into_iter().flatten().map(|ip| ip.ip);

@@ -109,9 +109,9 @@ impl LedgerHandle {
     pub(super) async fn read(
         &self,
         term: u64,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Arc<ZeroLedger>, ApiError> {
-        match self.send(term, within, None).await {
+        match self.send(term, timeout, None).await {
             Err(RecordError::Api(error)) => Err(error),
             // Nothing is written, so that nothing is missing room.
             Err(RecordError::Full) => Err(ApiError::Changed),
@@ -123,23 +123,23 @@ impl LedgerHandle {
     pub(super) async fn write(
         &self,
         term: u64,
-        within: Duration,
+        timeout: Duration,
         hpa_uid: &Arc<str>,
         record: Option<ZeroRecord>,
     ) -> Result<(), RecordError> {
         let change = Some((Arc::clone(hpa_uid), record));
-        self.send(term, within, change).await.map(drop)
+        self.send(term, timeout, change).await.map(drop)
     }
 
     async fn send(
         &self,
         term: u64,
-        within: Duration,
+        timeout: Duration,
         change: Option<(Arc<str>, Option<ZeroRecord>)>,
     ) -> Result<Arc<ZeroLedger>, RecordError> {
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
-        let until = now.checked_add(within).unwrap_or(now);
+        let until = now.checked_add(timeout).unwrap_or(now);
         let request = LedgerRequest {
             bounds: RequestBounds { term, until },
             change,
@@ -150,7 +150,7 @@ impl LedgerHandle {
             answer.await.ok()
         };
         let no_answer = RecordError::Api(ApiError::NoAnswer);
-        match tokio::time::timeout(within, answer).await {
+        match tokio::time::timeout(timeout, answer).await {
             Ok(Some(answer)) => answer,
             Ok(None) | Err(_) => Err(no_answer),
         }
@@ -245,8 +245,8 @@ impl LedgerTask {
             if update.changes.is_empty() {
                 return Ok((stored.ledger, update.refused));
             }
-            let within = time_left(bounds)?;
-            match self.map.write(&stored, &update.changes, within).await {
+            let timeout = time_left(bounds)?;
+            match self.map.write(&stored, &update.changes, timeout).await {
                 Ok(written) => {
                     let ledger = Arc::clone(&written.ledger);
                     self.stored = Some((bounds.term, Instant::now(), written));

@@ -19,7 +19,7 @@ pub async fn collect(
     settings: ClientSettings,
     groups: impl Future<Output = Vec<GroupPlan>>,
     interval: Duration,
-    within: Duration,
+    timeout: Duration,
 ) -> KafkaFacts {
     let mut facts = KafkaFacts {
         cluster: settings.name.clone(),
@@ -41,7 +41,7 @@ pub async fn collect(
             return facts;
         }
     };
-    let deadline = Instant::now() + within;
+    let deadline = Instant::now() + timeout;
     let probing = async {
         match source.0.active().as_ref() {
             ActiveClient::Wire(wire) => wire.probe(deadline).await,
@@ -58,24 +58,24 @@ pub async fn collect(
         groups = vec![GroupPlan::new(first.clone(), [].into())];
     }
     facts.listed = Some(listed_groups(listed));
-    let first = sweep(&source, &groups, within).await;
+    let first = sweep(&source, &groups, timeout).await;
     if first.connection.is_none() {
         // The first sweep also finds coordinators and describes groups. Later ones are cheaper.
-        let second = sweep(&source, &groups, within).await;
+        let second = sweep(&source, &groups, timeout).await;
         facts.cost = cost(&first, &second);
     }
     facts.observation = Some(first);
     facts
 }
 
-async fn sweep(source: &KafkaSource, groups: &[GroupPlan], within: Duration) -> Observation {
+async fn sweep(source: &KafkaSource, groups: &[GroupPlan], timeout: Duration) -> Observation {
     let plan = SweepPlan {
         groups: groups.to_vec(),
         max_partitions: None,
         max_listed_partitions: None,
         is_partial: false,
     };
-    source.observe(plan, Instant::now() + within).await
+    source.observe(plan, Instant::now() + timeout).await
 }
 
 fn cost(first: &Observation, second: &Observation) -> Option<PollCost> {

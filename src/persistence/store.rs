@@ -74,10 +74,10 @@ pub async fn run<S: StateLocation>(
 
 /// Waits for an attempt to read or write the state, up to a timeout.
 async fn in_time<T>(
-    within: Duration,
+    timeout: Duration,
     attempt: impl Future<Output = Result<T, StorageError>>,
 ) -> Result<T, StorageError> {
-    let done = tokio::time::timeout(within, attempt).await;
+    let done = tokio::time::timeout(timeout, attempt).await;
     done.unwrap_or_else(|_| Err(StorageError("no response in time".to_owned())))
 }
 

@@ -168,12 +168,12 @@ impl Sources {
     /// Sweeps until every client sees exactly this in the same round.
     pub(crate) fn wait_for(
         &mut self,
-        within: Duration,
+        timeout: Duration,
         what: &str,
         plan: &SweepPlan,
         expected: &str,
     ) -> Result<()> {
-        poll_until(within, what, || self.expect(plan, expected))
+        poll_until(timeout, what, || self.expect(plan, expected))
     }
 
     /// The groups that each client finds.

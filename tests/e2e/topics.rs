@@ -209,8 +209,8 @@ fn past_demand_is_remembered(testbed: &Testbed) -> Result<()> {
         &namespace,
         &workload("billing", &[("group", &group), ("topic", &topic)]),
     )?;
-    let within = Duration::from_secs(60);
-    let peak = poll_until(within, "the history to have the lag", || {
+    let timeout = Duration::from_secs(60);
+    let peak = poll_until(timeout, "the history to have the lag", || {
         let (_, peaks) = http_get(daemon.admin_port, "/api/peaks")?;
         let peaks: Value = serde_json::from_str(&peaks)?;
         let peak = peaks["hpas"][0]["uncapped"].as_u64();
@@ -218,7 +218,7 @@ fn past_demand_is_remembered(testbed: &Testbed) -> Result<()> {
             .with_context(|| peaks.to_string())
     })?;
     kafka.commit(&group, &topic, &[(0, 600), (1, 600)])?;
-    poll_until(within, "no lag", || {
+    poll_until(timeout, "no lag", || {
         let status = daemon.status_of(&namespace, "billing")?;
         ensure!(status["uncapped"] == 0, "{status}");
         Ok(())

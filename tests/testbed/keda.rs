@@ -249,9 +249,9 @@ impl ScalerConnection {
     pub(crate) fn next(
         &self,
         stream: &mut Streaming<IsActiveResponse>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Option<bool>> {
-        let next = async { tokio::time::timeout(within, stream.message()).await };
+        let next = async { tokio::time::timeout(timeout, stream.message()).await };
         let next = self.runtime.block_on(next).context("nothing was sent")?;
         Ok(next?.map(|active| active.result))
     }

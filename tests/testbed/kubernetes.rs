@@ -41,8 +41,8 @@ impl RegisteredApi<'_> {
     }
 
     /// Waits until the API server reports the API as Available.
-    pub(crate) fn wait_available(&self, within: Duration) -> Result<()> {
-        poll_until(within, "the APIService to be Available", || {
+    pub(crate) fn wait_available(&self, timeout: Duration) -> Result<()> {
+        poll_until(timeout, "the APIService to be Available", || {
             let (status, message) = self.available()?;
             ensure!(status == "True", "{status}: {message}");
             Ok(())

@@ -27,18 +27,18 @@ impl std::error::Error for Hopeless {}
 /// Repeats `probe` until it gives `Ok`, for [`DEADLINE_FACTOR`] times `within`. At the deadline its last error becomes the
 /// reason: `what` names the state waited for, as in "waited 30s for the topic to have leaders: ...".
 pub(crate) fn poll_until<T>(
-    within: Duration,
+    timeout: Duration,
     what: &str,
     mut probe: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let within = within * DEADLINE_FACTOR;
-    let deadline = Instant::now() + within;
+    let timeout = timeout * DEADLINE_FACTOR;
+    let deadline = Instant::now() + timeout;
     loop {
         match probe() {
             Ok(value) => return Ok(value),
             Err(error) if error.is::<Hopeless>() => bail!("while waiting for {what}: {error:#}"),
             Err(error) if Instant::now() >= deadline => {
-                bail!("waited {within:?} for {what}: {error:#}")
+                bail!("waited {timeout:?} for {what}: {error:#}")
             }
             Err(_) => std::thread::sleep(PAUSE),
         }
@@ -47,16 +47,16 @@ pub(crate) fn poll_until<T>(
 
 /// As [`poll_until`], for an asynchronous probe. A probe that hangs is cut off at the deadline.
 pub(crate) async fn poll_until_async<T, F>(
-    within: Duration,
+    timeout: Duration,
     what: &str,
     mut probe: impl FnMut() -> F,
 ) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    let within = within * DEADLINE_FACTOR;
+    let timeout = timeout * DEADLINE_FACTOR;
     let mut last = anyhow::anyhow!("the first probe did not answer");
-    let polled = tokio::time::timeout(within, async {
+    let polled = tokio::time::timeout(timeout, async {
         loop {
             match probe().await {
                 Ok(value) => return Ok(value),
@@ -70,7 +70,7 @@ where
     match polled {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => bail!("while waiting for {what}: {error:#}"),
-        Err(_) => bail!("waited {within:?} for {what}: {last:#}"),
+        Err(_) => bail!("waited {timeout:?} for {what}: {last:#}"),
     }
 }
 

@@ -124,13 +124,13 @@ impl Process {
 
     /// Ends the process by SIGTERM and waits. After [`DEADLINE_FACTOR`] times `within` it is killed, and that is an
     /// error.
-    pub(crate) fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
-        let within = within * DEADLINE_FACTOR;
+    pub(crate) fn stop(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        let timeout = timeout * DEADLINE_FACTOR;
         if let Some(status) = self.exited()? {
             return Ok(status);
         }
         self.signal("TERM")?;
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if let Some(status) = self.exited()? {
                 return Ok(status);
@@ -139,7 +139,7 @@ impl Process {
         }
         self.kill();
         bail!(
-            "{} did not end within {within:?} of SIGTERM\n{}",
+            "{} did not end within {timeout:?} of SIGTERM\n{}",
             self.name,
             self.log_tail(20)
         )

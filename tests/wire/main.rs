@@ -72,13 +72,13 @@ async fn observe(source: &KafkaSource, groups: &[GroupPlan]) -> Observation {
 async fn observe_within(
     source: &KafkaSource,
     groups: &[GroupPlan],
-    within: Duration,
+    timeout: Duration,
 ) -> Observation {
     let plan = SweepPlan {
         groups: groups.to_vec(),
         ..SweepPlan::default()
     };
-    source.observe(plan, Instant::now() + within).await
+    source.observe(plan, Instant::now() + timeout).await
 }
 
 /// Sweeps until all is known.

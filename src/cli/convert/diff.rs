@@ -18,7 +18,7 @@ use crate::model::units::untrusted_text::Printable;
 pub(super) async fn diff(
     conversion: &Conversion,
     kube: &KubeArgs,
-    within: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<String> {
     let client = connect(&kube.options()).await?;
     let mut text = String::new();
@@ -36,7 +36,7 @@ pub(super) async fn diff(
         let name = part("/metadata/name").unwrap_or_default();
         let of_kind = (part("/apiVersion").unwrap_or_default(), kind);
         let place = (object.namespace.as_str(), name);
-        let found = get_object(&client, of_kind, place, within).await?;
+        let found = get_object(&client, of_kind, place, timeout).await?;
         let title = format!("{kind} {}/{name}", object.namespace);
         text += &render(
             &Printable::unbounded(&title).to_string(),

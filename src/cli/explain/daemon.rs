@@ -22,13 +22,13 @@ pub(in crate::cli) async fn fetch_explanation(
     daemon: &DaemonArgs,
     kube: &KubeArgs,
     query: &[(&str, String)],
-    within: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<Explanation> {
     let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(query)
         .finish();
     let path = format!("/explain?{query}");
-    let response = daemon.get(&path, kube, RESPONSE_BYTES_MAX, within).await?;
+    let response = daemon.get(&path, kube, RESPONSE_BYTES_MAX, timeout).await?;
     let (code, origin) = (response.code, &response.origin);
     if code.is_success() {
         return serde_json::from_slice(&response.body).with_context(|| {

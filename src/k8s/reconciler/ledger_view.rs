@@ -158,10 +158,10 @@ impl LedgerFollower {
         if self.is_reading || is_recent {
             return None;
         }
-        let within = guard.time_for_write().ok()?;
+        let timeout = guard.time_for_write().ok()?;
         self.is_reading = true;
         let term = guard.from.term;
-        Some(async move { handle.read(term, within).await.map(drop) })
+        Some(async move { handle.read(term, timeout).await.map(drop) })
     }
 
     /// Records whether the ledger could be read.

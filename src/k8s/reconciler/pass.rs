@@ -104,8 +104,8 @@ impl Pass {
         &self,
         api: &Api<HorizontalPodAutoscaler>,
     ) -> Result<(HorizontalPodAutoscaler, HpaFacts), ApiError> {
-        let within = self.guard.time_for_write()?;
-        let object = in_time(within, api.get(&self.hpa.name)).await?;
+        let timeout = self.guard.time_for_write()?;
+        let object = in_time(timeout, api.get(&self.hpa.name)).await?;
         let facts = facts_of(&object);
         if facts.uid != self.hpa.uid || is_paused(&facts) {
             return Err(ApiError::Changed);
@@ -202,8 +202,8 @@ impl Pass {
         if patch.is_empty() {
             return Ok(None);
         }
-        let within = self.guard.time_for_write()?;
-        let written = patch_hpa(api, metadata, patch, within).await?;
+        let timeout = self.guard.time_for_write()?;
+        let written = patch_hpa(api, metadata, patch, timeout).await?;
         let fields = HpaFields::of(&facts_of(&written));
         *metadata = written.metadata;
         Ok(Some(fields))
@@ -215,9 +215,9 @@ impl Pass {
         read: &Scale,
         replicas: u32,
     ) -> Result<(), ApiError> {
-        let within = self.guard.time_for_write()?;
+        let timeout = self.guard.time_for_write()?;
         let (namespace, target) = (&facts.namespace, &facts.scale_target);
-        let set = self.scales.set(namespace, target, read, replicas, within);
+        let set = self.scales.set(namespace, target, read, replicas, timeout);
         set.await
     }
 

@@ -70,8 +70,8 @@ impl LedgerConfigMap {
         }
     }
 
-    pub(in crate::k8s) async fn read(&self, within: Duration) -> Result<StoredLedger, ApiError> {
-        let Some(found) = in_time(within, self.api.get_opt(&self.name)).await? else {
+    pub(in crate::k8s) async fn read(&self, timeout: Duration) -> Result<StoredLedger, ApiError> {
+        let Some(found) = in_time(timeout, self.api.get_opt(&self.name)).await? else {
             return Ok(StoredLedger::default());
         };
         let data = found.data.unwrap_or_default();
@@ -86,9 +86,9 @@ impl LedgerConfigMap {
     pub(in crate::k8s) async fn is_current(
         &self,
         stored: &StoredLedger,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<bool, ApiError> {
-        let found = in_time(within, self.api.get_metadata_opt(&self.name)).await?;
+        let found = in_time(timeout, self.api.get_metadata_opt(&self.name)).await?;
         let version = found.and_then(|found| found.metadata.resource_version);
         Ok(version == stored.version)
     }
@@ -101,7 +101,7 @@ impl LedgerConfigMap {
         &self,
         stored: &StoredLedger,
         changes: &LedgerChanges,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<StoredLedger, ApiError> {
         let version = match &stored.version {
             Some(version) => {
@@ -116,7 +116,7 @@ impl LedgerConfigMap {
                 let params = PatchParams::default();
                 // Only the metadata is sent back, however large the ledger is.
                 let patched = self.api.patch_metadata(&self.name, &params, &patch);
-                match in_time(within, patched).await {
+                match in_time(timeout, patched).await {
                     Ok(patched) => patched.metadata.resource_version,
                     // It was deleted.
                     Err(ApiError::Gone(_)) => return Err(ApiError::Changed),
@@ -126,7 +126,7 @@ impl LedgerConfigMap {
             None => {
                 let new = new_config_map(&self.name, changes);
                 let params = PostParams::default();
-                let created = in_time(within, self.api.create(&params, &new)).await?;
+                let created = in_time(timeout, self.api.create(&params, &new)).await?;
                 created.metadata.resource_version
             }
         };

@@ -25,11 +25,11 @@ impl Pass {
     /// Reads the workload's scale, and whether lagwise has scaled it to zero.
     async fn read_scale(&self, facts: &HpaFacts) -> Result<(Scale, LedgerMatch), ApiError> {
         let (namespace, target) = (&facts.namespace, &facts.scale_target);
-        let within = self.guard.time_for_write()?;
-        let scale = self.scales.read(namespace, target, within).await?;
-        let within = self.guard.time_for_write()?;
+        let timeout = self.guard.time_for_write()?;
+        let scale = self.scales.read(namespace, target, timeout).await?;
+        let timeout = self.guard.time_for_write()?;
         let ledger = self.ledger.as_ref().ok_or(ApiError::Changed)?;
-        let ledger = ledger.read(self.guard.from.term, within).await?;
+        let ledger = ledger.read(self.guard.from.term, timeout).await?;
         let found = ledger.find(&facts.uid, scale.uid.as_deref());
         Ok((scale, found))
     }
@@ -130,10 +130,10 @@ impl Pass {
         facts: &HpaFacts,
         record: Option<ZeroRecord>,
     ) -> Result<(), RecordError> {
-        let within = self.guard.time_for_write().map_err(RecordError::Api)?;
+        let timeout = self.guard.time_for_write().map_err(RecordError::Api)?;
         let ledger = self.ledger.as_ref();
         let ledger = ledger.ok_or(RecordError::Api(ApiError::Changed))?;
         let term = self.guard.from.term;
-        ledger.write(term, within, &facts.uid, record).await
+        ledger.write(term, timeout, &facts.uid, record).await
     }
 }
