@@ -15,8 +15,8 @@ use rustls::sign::CertifiedKey;
 
 pub use authority::{CertificateAuthority, SignedCertificate, validity_of};
 pub use manager::{
-    CertificateManagerOptions, CertificateStore, CertificateStoreError, Registered, Registration,
-    Stored, maintain,
+    CertificateManagerOptions, CertificateStore, CertificateStoreError, PublishOutcome,
+    Registration, StoredCertificates, maintain,
 };
 pub use set::{CertificateProblem, CertificateSet, SecretData};
 

@@ -19,8 +19,8 @@ use crate::telemetry::certificates::{
 };
 use crate::telemetry::failure_log::FailureLog;
 
-/// How often the certificates are read: a third of [`rotation::SPREAD`], the time that rotation allows for the other
-/// replicas to read them.
+/// Interval at which the certificates are read: a third of [`rotation::SPREAD`], the time that rotation allows for the
+/// other replicas to read them.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// First interval. It is doubled until there is a usable certificate.
@@ -32,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The stored certificates.
 #[derive(Clone, Default)]
 #[allow(missing_debug_implementations, reason = "it holds keys")]
-pub struct Stored {
+pub struct StoredCertificates {
     /// Precondition of the next write (resourceVersion).
     pub version: Option<String>,
     /// Whether lagwise created the Secret, and so may change it.
@@ -60,23 +60,23 @@ pub trait CertificateStore: Send + Sync + 'static {
     fn load(
         &self,
         timeout: Duration,
-    ) -> impl Future<Output = Result<Option<Stored>, CertificateStoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<StoredCertificates>, CertificateStoreError>> + Send;
 
-    /// Replaces the stored certificates, if they are still `over`; `None` if there were none.
+    /// Replaces the stored certificates if they are still `expected`; `None` = if there are none.
     fn save(
         &self,
         data: &SecretData,
-        over: Option<&Stored>,
+        expected: Option<&StoredCertificates>,
         timeout: Duration,
     ) -> impl Future<Output = Result<(), CertificateStoreError>> + Send;
 }
 
 /// Outcome of publishing the CA bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Registered {
-    /// It was already published.
+pub enum PublishOutcome {
+    /// The bundle was already published.
     Unchanged,
-    /// It was written.
+    /// The bundle was written.
     Updated,
     /// There is no APIService.
     Absent,
@@ -84,14 +84,14 @@ pub enum Registered {
     OtherService(String),
 }
 
-/// Publication of the CA bundle, in the APIService.
+/// Publishes the CA bundle, in the APIService.
 pub trait Registration: Send + Sync + 'static {
     /// Makes clients trust exactly this bundle.
     fn publish(
         &self,
         bundle: &str,
         timeout: Duration,
-    ) -> impl Future<Output = Result<Registered, CertificateStoreError>> + Send;
+    ) -> impl Future<Output = Result<PublishOutcome, CertificateStoreError>> + Send;
 }
 
 /// Options of the manager.
@@ -128,13 +128,13 @@ pub async fn maintain<S: CertificateStore, R: Registration>(
 }
 
 struct CertificateManager<S, R> {
-    with: CertificateManagerOptions<S, R>,
+    options: CertificateManagerOptions<S, R>,
     place: String,
     /// The last usable certificates, which are served.
     known: Option<Arc<CertificateSet>>,
-    /// The published bundle, and since when it is published.
+    /// The published bundle, and when it was first seen to be published.
     published: Option<(String, Instant)>,
-    /// Whether publication cannot be observed: there is no APIService of ours.
+    /// Whether publication cannot be observed, because no APIService of lagwise's is written or found.
     is_unseen: bool,
     failures: Failures,
 }
@@ -150,11 +150,11 @@ struct Failures {
 }
 
 impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
-    fn new(with: CertificateManagerOptions<S, R>) -> Self {
+    fn new(options: CertificateManagerOptions<S, R>) -> Self {
         Self {
-            place: with.store.place(),
-            is_unseen: with.registration.is_none(),
-            with,
+            place: options.store.place(),
+            is_unseen: options.registration.is_none(),
+            options,
             known: None,
             published: None,
             failures: Failures::default(),
@@ -162,7 +162,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
     }
 
     async fn reconcile(&mut self, now: SystemTime) {
-        let found = match self.with.store.load(REQUEST_TIMEOUT).await {
+        let found = match self.options.store.load(REQUEST_TIMEOUT).await {
             Ok(found) => found,
             Err(error) => return self.report_unread(error),
         };
@@ -198,11 +198,11 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         data: &SecretData,
         now: SystemTime,
     ) -> (CertificateSet, Option<CertificateProblem>) {
-        let host = self.with.names.first().map_or("", String::as_str);
+        let host = self.options.names.first().map_or("", String::as_str);
         CertificateSet::read(data, host, now)
     }
 
-    /// Starts serving these certificates.
+    /// Starts serving these certificates, unless they are already served.
     fn serve(&mut self, set: CertificateSet) -> Arc<CertificateSet> {
         if let Some(known) = self
             .known
@@ -213,14 +213,14 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         }
         let set = Arc::new(set);
         self.known = Some(Arc::clone(&set));
-        self.with.served.send_replace(Some(Arc::clone(&set)));
+        self.options.served.send_replace(Some(Arc::clone(&set)));
         set
     }
 
     /// Performs the next rotation step, if any.
     async fn renew(
         &mut self,
-        found: Option<&Stored>,
+        found: Option<&StoredCertificates>,
         kept: Option<&CertificateSet>,
         now: SystemTime,
     ) {
@@ -244,7 +244,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
                 let Some(step) = rotation::next_step(&usable, self.publication(set), now) else {
                     return;
                 };
-                (Some(step), set.apply(step, &self.with.names, now))
+                (Some(step), set.apply(step, &self.options.names, now))
             }
         };
         let data = match data {
@@ -256,7 +256,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         let Some(timeout) = self.request_timeout() else {
             return;
         };
-        match self.with.store.save(&data, found, timeout).await {
+        match self.options.store.save(&data, found, timeout).await {
             Ok(()) => {
                 self.failures.write.record_success();
                 CertificatesChanged {
@@ -281,7 +281,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
 
     /// Publishes the CA bundle of the served certificates.
     async fn publish(&mut self) {
-        let (Some(registration), Some(known)) = (&self.with.registration, &self.known) else {
+        let (Some(registration), Some(known)) = (&self.options.registration, &self.known) else {
             return;
         };
         let Some(timeout) = self.request_timeout() else {
@@ -290,18 +290,18 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         let bundle = known.bundle();
         let outcome = registration.publish(&bundle, timeout).await;
         match &outcome {
-            Ok(Registered::OtherService(service)) => self.report_slot_holder(Some(service)),
+            Ok(PublishOutcome::OtherService(service)) => self.report_slot_holder(Some(service)),
             // A failed request does not show which Service holds the slot.
             Err(_) => {}
             Ok(_) => self.report_slot_holder(None),
         }
         self.is_unseen = matches!(
             &outcome,
-            Ok(Registered::Absent | Registered::OtherService(_))
+            Ok(PublishOutcome::Absent | PublishOutcome::OtherService(_))
         );
         let unpublished = match outcome {
-            Ok(Registered::Unchanged | Registered::Updated) => {
-                if outcome == Ok(Registered::Updated) {
+            Ok(PublishOutcome::Unchanged | PublishOutcome::Updated) => {
+                if outcome == Ok(PublishOutcome::Updated) {
                     BundlePublished.emit();
                 }
                 self.failures.publish.record_success();
@@ -314,9 +314,9 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
                 }
                 return;
             }
-            Ok(Registered::Absent) => "it does not exist".to_owned(),
-            Ok(Registered::OtherService(service)) => {
-                format!("it belongs to another Service, {service}")
+            Ok(PublishOutcome::Absent) => "the APIService does not exist".to_owned(),
+            Ok(PublishOutcome::OtherService(service)) => {
+                format!("the APIService belongs to another Service, {service}")
             }
             Err(CertificateStoreError::Changed) => return,
             Err(CertificateStoreError::Failed(reason)) => reason,
@@ -329,7 +329,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
 
     fn report_slot_holder(&self, holder: Option<&str>) {
         let found = holder.into_iter().map(find_lost_slot).collect();
-        self.with.findings.send_if_modified(|known| {
+        self.options.findings.send_if_modified(|known| {
             let is_other = **known != found;
             if is_other {
                 *known = Arc::new(found);
@@ -350,7 +350,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
     /// may.
     fn request_timeout(&self) -> Option<Duration> {
         let now = std::time::Instant::now();
-        let left = self.with.leadership.term(now)?.time_left(now)?;
+        let left = self.options.leadership.term(now)?.time_left(now)?;
         Some(left.min(REQUEST_TIMEOUT))
     }
 
@@ -375,7 +375,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         }
         let reason = match reason {
             Some(reason) => reason.to_string(),
-            None => "it was not created by lagwise: delete it, or set another name in \
+            None => "lagwise did not create this Secret: delete it, or set another name in \
                      server.external_metrics.secret"
                 .to_owned(),
         };

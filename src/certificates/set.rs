@@ -25,7 +25,7 @@ const SIGNER_KEY: &str = "ca.key";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-/// Maximum authorities in a bundle; only reached if the Secret is deleted again and again.
+/// Maximum number of authorities in a bundle; only reached if the Secret is deleted again and again.
 const AUTHORITIES_MAX: usize = 4;
 
 /// Content of the Secret: `ca.crt` (all authorities, newest first), `ca.key` (the newest one's
@@ -52,30 +52,30 @@ struct ServerCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     validity: Validity,
-    /// Index of its authority in the bundle.
+    /// Index in the bundle of the authority that signed it.
     authority: usize,
 }
 
-/// Why the stored certificates cannot be used, in words that stay the same while the cause does.
+/// Why the stored certificates cannot be used. The text stays the same while the cause does, so that it is logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateProblem {
     /// A missing entry.
-    #[error("it has no {0}")]
+    #[error("{0} is missing")]
     Missing(&'static str),
     /// An entry that is not PEM.
-    #[error("its {0} is not valid PEM")]
+    #[error("{0} is not valid PEM")]
     Unreadable(&'static str),
     /// A key of another certificate.
-    #[error("its tls.key does not belong to its tls.crt")]
+    #[error("tls.key does not belong to tls.crt")]
     WrongKey,
     /// Expired or not yet valid.
-    #[error("its tls.crt has expired or is not valid yet")]
+    #[error("tls.crt has expired or is not valid yet")]
     WrongTime,
     /// A certificate for other names.
-    #[error("its tls.crt is not for the configured Service")]
+    #[error("tls.crt is not valid for the configured Service")]
     WrongName,
     /// Not signed by an authority of the bundle.
-    #[error("its tls.crt is not signed by a valid authority in its ca.crt")]
+    #[error("tls.crt is not signed by a valid authority in ca.crt")]
     Untrusted,
 }
 
@@ -94,7 +94,7 @@ impl fmt::Debug for CertificateSet {
 
 impl CertificateSet {
     /// Parses the stored certificates and verifies them as a client at `now` that connects to
-    /// `host`. Also returns why they cannot be used, if so.
+    /// `host`. Also returns the problem, if they cannot be used.
     #[must_use]
     pub fn read(
         data: &SecretData,
@@ -107,13 +107,13 @@ impl CertificateSet {
             CertificateAuthority::from_pem(&newest.pem, key)
         });
         let leaf = leaf(data, &authorities, host, now);
-        let reason = leaf.as_ref().err().copied();
+        let problem = leaf.as_ref().err().copied();
         let set = Self {
             authorities,
             signer,
             leaf: leaf.ok(),
         };
-        (set, reason)
+        (set, problem)
     }
 
     /// The CA bundle (PEM).
@@ -122,7 +122,7 @@ impl CertificateSet {
         self.authorities.iter().map(|a| a.pem.as_str()).collect()
     }
 
-    /// Server certificate chain, key and validity; `None` if there is none.
+    /// Chain, key and validity of the server certificate; `None` if there is none.
     #[must_use]
     pub fn served(
         &self,
@@ -173,10 +173,11 @@ impl CertificateSet {
             .map(CertificateAuthority::certificate_pem)
             .into_iter()
             .collect();
-        let vouching = self.leaf.as_ref().map(|leaf| leaf.authority);
-        for (place, authority) in self.authorities.iter().enumerate() {
-            let has_room = bundle.len() < AUTHORITIES_MAX || vouching == Some(place);
-            if has_room && !authority.validity.is_expired(now) {
+        let leaf_authority = self.leaf.as_ref().map(|leaf| leaf.authority);
+        for (index, authority) in self.authorities.iter().enumerate() {
+            // The authority of the served certificate stays, even in a full bundle.
+            let is_kept = bundle.len() < AUTHORITIES_MAX || leaf_authority == Some(index);
+            if is_kept && !authority.validity.is_expired(now) {
                 bundle.push(&authority.pem);
             }
         }
@@ -236,6 +237,7 @@ fn authorities(bundle: &str) -> Vec<BundledAuthority> {
     bundle.split_inclusive(END).filter_map(read).collect()
 }
 
+/// Parses and verifies the server certificate.
 fn leaf(
     data: &SecretData,
     authorities: &[BundledAuthority],
@@ -263,18 +265,19 @@ fn leaf(
     if validity.is_expired(now) || now < validity.begins {
         return Err(CertificateProblem::WrongTime);
     }
-    let mut reason = CertificateProblem::Untrusted;
-    let mut of_authority = None;
-    for (place, authority) in authorities.iter().enumerate() {
+    let mut problem = CertificateProblem::Untrusted;
+    let mut signed_by = None;
+    for (index, authority) in authorities.iter().enumerate() {
         if authority.validity.is_expired(now) {
             continue;
         }
         match verify_chain(&authority.der, &chain, host, now) {
             Ok(()) => {
-                of_authority = Some(place);
+                signed_by = Some(index);
                 break;
             }
-            Err(unusable) if reason == CertificateProblem::Untrusted => reason = unusable,
+            // Any other problem says more than that this authority did not sign the certificate.
+            Err(found) if problem == CertificateProblem::Untrusted => problem = found,
             Err(_) => {}
         }
     }
@@ -284,7 +287,7 @@ fn leaf(
         chain,
         key,
         validity,
-        authority: of_authority.ok_or(reason)?,
+        authority: signed_by.ok_or(problem)?,
     })
 }
 

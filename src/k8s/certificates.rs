@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::api_error::{ApiError, in_time};
 use crate::certificates::{
-    CertificateStore, CertificateStoreError, Registered, Registration, SecretData, Stored,
+    CertificateStore, CertificateStoreError, PublishOutcome, Registration, SecretData,
+    StoredCertificates,
 };
 
 /// The label that marks a Secret as lagwise's.
@@ -51,23 +52,26 @@ impl CertificateStore for CertificateSecret {
         format!("Secret {}/{}", self.namespace, self.name)
     }
 
-    async fn load(&self, timeout: Duration) -> Result<Option<Stored>, CertificateStoreError> {
+    async fn load(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<StoredCertificates>, CertificateStoreError> {
         let found = in_time(timeout, self.api.get_opt(&self.name)).await;
-        Ok(found.map_err(to_store_error)?.map(stored))
+        Ok(found.map_err(to_store_error)?.map(read_secret))
     }
 
     async fn save(
         &self,
         data: &SecretData,
-        over: Option<&Stored>,
+        expected: Option<&StoredCertificates>,
         timeout: Duration,
     ) -> Result<(), CertificateStoreError> {
         let bytes = |text: &String| ByteString(text.clone().into_bytes());
         let data: BTreeMap<_, _> = data.iter().map(|(k, v)| (k.clone(), bytes(v))).collect();
-        let written = match over {
-            Some(over) => {
+        let written = match expected {
+            Some(expected) => {
                 let patch = Patch::Merge(json!({
-                    "metadata": {"resourceVersion": over.version},
+                    "metadata": {"resourceVersion": expected.version},
                     "data": data,
                 }));
                 let params = PatchParams::default();
@@ -92,11 +96,11 @@ impl CertificateStore for CertificateSecret {
     }
 }
 
-fn stored(secret: Secret) -> Stored {
+fn read_secret(secret: Secret) -> StoredCertificates {
     let (label, manager) = MANAGED_BY;
     let labels = secret.metadata.labels.unwrap_or_default();
     let data = secret.data.unwrap_or_default().into_iter();
-    Stored {
+    StoredCertificates {
         version: secret.metadata.resource_version,
         is_ours: labels.get(label).is_some_and(|by| by == manager),
         // Bytes that are not UTF-8 are not PEM either, which is reported where the PEM is parsed.
@@ -116,7 +120,7 @@ pub struct ServiceRegistration {
 }
 
 impl ServiceRegistration {
-    /// That of the Service of this name.
+    /// The registration of the Service of this name.
     #[must_use]
     pub fn new(client: Client, service: String) -> Self {
         Self {
@@ -132,10 +136,10 @@ impl Registration for ServiceRegistration {
         &self,
         bundle: &str,
         timeout: Duration,
-    ) -> Result<Registered, CertificateStoreError> {
+    ) -> Result<PublishOutcome, CertificateStoreError> {
         let found = in_time(timeout, self.api.get_opt(API_SERVICE)).await;
         let Some(found) = found.map_err(to_store_error)? else {
-            return Ok(Registered::Absent);
+            return Ok(PublishOutcome::Absent);
         };
         let spec = found.spec.unwrap_or_default();
         let reference = spec.service.unwrap_or_default();
@@ -144,11 +148,11 @@ impl Registration for ServiceRegistration {
             reference.name.unwrap_or_default(),
         );
         if namespace != self.namespace || name != self.service {
-            return Ok(Registered::OtherService(format!("{namespace}/{name}")));
+            return Ok(PublishOutcome::OtherService(format!("{namespace}/{name}")));
         }
         let wanted = ByteString(bundle.as_bytes().to_vec());
         if spec.ca_bundle.as_ref() == Some(&wanted) && spec.insecure_skip_tls_verify != Some(true) {
-            return Ok(Registered::Unchanged);
+            return Ok(PublishOutcome::Unchanged);
         }
         // With the version, the write fails if the registration was changed in between. The API server rejects caBundle
         // together with insecureSkipTLSVerify.
@@ -158,7 +162,9 @@ impl Registration for ServiceRegistration {
         }));
         let params = PatchParams::default();
         let patched = in_time(timeout, self.api.patch(API_SERVICE, &params, &patch)).await;
-        patched.map(|_| Registered::Updated).map_err(to_store_error)
+        patched
+            .map(|_| PublishOutcome::Updated)
+            .map_err(to_store_error)
     }
 }
 

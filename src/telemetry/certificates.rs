@@ -10,7 +10,7 @@ use super::{counter, register};
 pub(super) static CHANGES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_certificate_changes_total",
-        "Changes that this daemon made to the certificates that all replicas share, by kind: made, renewed, restored",
+        "Changes that this daemon made to the certificates that all replicas share, by change: begin, new_authority, new_certificate, drop_authority or restore",
         &["change"],
     )
 });

@@ -16,7 +16,7 @@ struct FakeCertificateStore(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    secret: Option<Stored>,
+    secret: Option<StoredCertificates>,
     version: u32,
     writes: usize,
     bundle: String,
@@ -47,7 +47,7 @@ impl FakeCertificateStore {
     fn set_data(&self, data: SecretData, is_ours: bool) {
         let mut state = self.lock();
         state.version += 1;
-        state.secret = Some(Stored {
+        state.secret = Some(StoredCertificates {
             version: Some(state.version.to_string()),
             is_ours,
             data,
@@ -89,7 +89,7 @@ impl CertificateStore for FakeCertificateStore {
         "Secret shop/lagwise-tls".into()
     }
 
-    async fn load(&self, _: Duration) -> Result<Option<Stored>, CertificateStoreError> {
+    async fn load(&self, _: Duration) -> Result<Option<StoredCertificates>, CertificateStoreError> {
         self.refused()?;
         Ok(self.lock().secret.clone())
     }
@@ -97,13 +97,13 @@ impl CertificateStore for FakeCertificateStore {
     async fn save(
         &self,
         data: &SecretData,
-        over: Option<&Stored>,
+        expected: Option<&StoredCertificates>,
         _: Duration,
     ) -> Result<(), CertificateStoreError> {
         self.refused()?;
         {
             let mut state = self.lock();
-            let known = over.map(|over| over.version.clone());
+            let known = expected.map(|expected| expected.version.clone());
             let is_as_found = known == state.secret.as_ref().map(|s| s.version.clone());
             if std::mem::take(&mut state.races) || !is_as_found {
                 return Err(CertificateStoreError::Changed);
@@ -120,17 +120,17 @@ impl Registration for FakeCertificateStore {
         &self,
         bundle: &str,
         _: Duration,
-    ) -> Result<Registered, CertificateStoreError> {
+    ) -> Result<PublishOutcome, CertificateStoreError> {
         self.refused()?;
         let mut state = self.lock();
         if state.is_foreign {
-            return Ok(Registered::OtherService("other/adapter".into()));
+            return Ok(PublishOutcome::OtherService("other/adapter".into()));
         }
         if state.bundle == bundle {
-            return Ok(Registered::Unchanged);
+            return Ok(PublishOutcome::Unchanged);
         }
         state.bundle = bundle.to_owned();
-        Ok(Registered::Updated)
+        Ok(PublishOutcome::Updated)
     }
 }
 
@@ -140,13 +140,13 @@ fn is_trusted(
     bundle: &str,
     now: SystemTime,
 ) -> bool {
-    let mut data = manager.with.served.borrow().clone().unwrap().data();
+    let mut data = manager.options.served.borrow().clone().unwrap().data();
     data.insert("ca.crt".into(), bundle.into());
     CertificateSet::read(&data, HOST, now).1.is_none()
 }
 
 fn leaf(manager: &CertificateManager<FakeCertificateStore, FakeCertificateStore>) -> String {
-    manager.with.served.borrow().clone().unwrap().data()["tls.crt"].clone()
+    manager.options.served.borrow().clone().unwrap().data()["tls.crt"].clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +155,7 @@ async fn leader_creates_and_followers_serve() {
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
     follower.reconcile(now).await;
-    assert!(follower.with.served.borrow().is_none() && cluster.lock().secret.is_none());
+    assert!(follower.options.served.borrow().is_none() && cluster.lock().secret.is_none());
     leader.reconcile(now).await;
     follower.reconcile(now).await;
     assert_eq!(leaf(&leader), leaf(&follower));
@@ -287,13 +287,13 @@ async fn secrets_of_other_owners_are_not_changed() {
     cluster.set_data(other.data(), false);
     let mut leader = cluster.leader();
     leader.reconcile(now).await;
-    assert!(leader.with.served.borrow().is_none());
+    assert!(leader.options.served.borrow().is_none());
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (0, ""));
     // An APIService of another Service is left alone too.
     let cluster = FakeCertificateStore::default();
     cluster.lock().is_foreign = true;
     let mut leader = cluster.leader();
-    let findings = leader.with.findings.subscribe();
+    let findings = leader.options.findings.subscribe();
     leader.reconcile(now).await;
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (1, ""));
     let lost = find_lost_slot("other/adapter");
@@ -315,10 +315,10 @@ async fn keeps_certificates_through_outages_and_conflicts() {
     let mut leader = cluster.leader();
     cluster.lock().races = true;
     leader.reconcile(now).await;
-    assert!(cluster.lock().secret.is_none() && leader.with.served.borrow().is_none());
+    assert!(cluster.lock().secret.is_none() && leader.options.served.borrow().is_none());
     leader.reconcile(now).await;
     let first = leaf(&leader);
-    let mut changes = leader.with.served.subscribe();
+    let mut changes = leader.options.served.subscribe();
     changes.mark_unchanged();
     cluster.lock().fails = true;
     for _ in 0..3 {

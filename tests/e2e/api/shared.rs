@@ -372,7 +372,7 @@ fn theirs_is_left_alone(shared: &Shared<'_>, leader: &Daemon) -> Result<()> {
         || {
             let log = leader.process.log();
             ensure!(
-                log.contains("it belongs to another Service"),
+                log.contains("the APIService belongs to another Service"),
                 "it says nothing"
             );
             Ok(())
