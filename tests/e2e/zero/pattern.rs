@@ -7,17 +7,35 @@ use super::{COOLDOWN, Scene, WAIT_TIMEOUT};
 use crate::daemon::Daemon;
 use crate::scale::workload;
 use crate::testbed::Testbed;
+use crate::testbed::http::http_get;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 
+/// Waits until `explain` says this about the topics that match the topic regex.
+fn wait_until_explained(scene: &Scene<'_>, daemon: &Daemon, expected: &str) -> Result<()> {
+    let path = format!("/explain?namespace={}&hpa=billing", scene.namespace);
+    poll_until(WITHIN, expected, || {
+        let (code, body) = http_get(daemon.admin_port, &path)?;
+        ensure!(code == 200, "{code}: {body}");
+        let explained: Value = serde_json::from_str(&body)?;
+        let listing = explained["metrics"][0]["groups"][0]["listing"].as_str();
+        ensure!(
+            listing.is_some_and(|listing| listing.contains(expected)),
+            "{listing:?}"
+        );
+        Ok(())
+    })
+}
+
 /// A workload on the topics that match `regex`, whose consumers subscribe to `subscribed`, begins asleep. Then a topic
-/// of that name appears, with 150 messages. Returns the replicas wanted since then, once it sleeps again and this number
-/// of sweeps has passed.
+/// of that name appears, with 150 messages. Returns the replicas wanted since then, once it sleeps again, this number of
+/// sweeps has passed, and `explain` says that the new topic does not count, if it `is_ignored`.
 fn wake_by_a_new_topic(
     testbed: &Testbed,
     regex: impl Fn(&str) -> String,
     subscribed: impl Fn(&str) -> String,
     sweeps: u64,
+    is_ignored: bool,
 ) -> Result<Vec<i32>> {
     let scene = Scene::set(testbed, "pattern")?;
     let options = scene.options();
@@ -53,6 +71,8 @@ fn wake_by_a_new_topic(
     })?;
     // The topics are listed now, and again after half a minute: not while some of the messages are missing.
     daemon.wait_for_sweeps(4)?;
+    let none = "no topic without a commit matches the topic regex";
+    wait_until_explained(&scene, &daemon, none)?;
     let slept = series.values().len();
     let new = format!("{}-new", scene.topic);
     scene.kafka.create_topic(&new, 2)?;
@@ -61,6 +81,10 @@ fn wake_by_a_new_topic(
     wait_until("the workload to fall asleep again", &|now| now == 0)?;
     scene.wait_until_wanted(0, true)?;
     daemon.wait_for_sweeps(sweeps)?;
+    if is_ignored {
+        let ignored = format!("do not count, since members did not read them: {new}");
+        wait_until_explained(&scene, &daemon, &ignored)?;
+    }
     println!("spec.replicas: {:?}", series.timed());
     Ok(series.values().split_off(slept))
 }
@@ -72,6 +96,7 @@ pub(crate) fn a_new_topic_wakes_a_pattern_subscriber(testbed: &Testbed) -> Resul
         |topic| format!("{topic}.*"),
         |topic| format!("^{topic}.*"),
         0,
+        false,
     )?;
     ensure!(replicas.first() == Some(&2), "{replicas:?}");
     ensure!(replicas.last() == Some(&0), "{replicas:?}");
@@ -85,7 +110,7 @@ pub(crate) fn a_new_topic_without_a_reader_wakes_the_workload_once(
     // Longer than until the topics are listed again, which is when it could wake once more.
     let sweeps = 70;
     let regex = |topic: &str| format!("{topic}.*");
-    let replicas = wake_by_a_new_topic(testbed, regex, str::to_owned, sweeps)?;
+    let replicas = wake_by_a_new_topic(testbed, regex, str::to_owned, sweeps, true)?;
     let wakes = replicas.split(|replicas| *replicas == 0);
     let wakes = wakes.filter(|woken| !woken.is_empty()).count();
     ensure!(wakes == 1, "{replicas:?}");

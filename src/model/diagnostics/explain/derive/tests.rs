@@ -1,4 +1,5 @@
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -6,6 +7,11 @@ use crate::model::evaluation::Ceiling;
 use crate::model::evaluation::parallelism::Parallelism;
 use crate::model::findings::FindingCode;
 use crate::model::fixtures;
+use crate::model::hpa::facts::{HpaFacts, MetricTarget};
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+use crate::model::kafka::observation::Observation;
+use crate::model::kafka::topic_listing::Unlisted;
+use crate::model::kafka::topic_listing::testing::listing;
 use crate::model::lag::assembly::Scope;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas, TopicName};
@@ -97,4 +103,80 @@ fn a_group_is_explained_by_the_topics_that_a_target_reads() {
     }
     let other = explained_group(false, &["payments"]);
     assert!(other.is_unknown(), "{other:?}");
+}
+
+/// A sweep of group `g`, which has one member on topic `orders-eu`.
+fn working() -> Observation {
+    let rows = [(0, Ok(Some(5)), Ok(5))];
+    let mut sweep = fixtures::read(Duration::ZERO, "g", "orders-eu", &rows);
+    sweep.groups[0].description = Ok(Arc::new(fixtures::member_of("orders-eu")));
+    sweep
+}
+
+/// The same group without members, for which these topics of the cluster were listed.
+fn asleep(listed: Result<&[&str], Unlisted>) -> Observation {
+    let mut sweep = working();
+    let empty = GroupDescription::memberless(GroupKind::Classic, GroupState::Empty);
+    sweep.groups[0].description = Ok(Arc::new(empty));
+    sweep.listings = [("g".into(), Arc::new(listing("orders-.*", listed)))].into();
+    sweep
+}
+
+/// What is said, after these sweeps, about the topics that match the topic regex of an HPA.
+fn explained_listing(sweeps: Vec<Observation>) -> Option<String> {
+    let target = MetricTarget::AverageValue(Milli::from_units(10));
+    let regex = ("lagwise.dev/topic-regex".to_owned(), "orders-.*".to_owned());
+    let hpa = HpaFacts {
+        annotations: [regex].into(),
+        ..fixtures::hpa("billing", "group=g", target)
+    };
+    let snapshot = fixtures::evaluated(&[hpa], sweeps, Scope::Whole);
+    let now = fixtures::at(Duration::ZERO);
+    let subject = Subject::Hpa(HpaKey::new("shop", "billing"));
+    let explanation = derive(&subject, snapshot.at(&now), [].into_iter()).unwrap();
+    explanation.metrics[0].groups[0].listing.clone()
+}
+
+#[test]
+fn topics_that_match_a_regex_are_named_while_the_group_has_no_members() {
+    let new = || asleep(Ok(&["orders-new"]));
+    let newer = || asleep(Ok(&["orders-new", "orders-newer"]));
+    for (sweeps, expected) in [
+        (vec![working()], None),
+        (
+            vec![working(), asleep(Ok(&[]))],
+            Some("no topic without a commit matches the topic regex"),
+        ),
+        (
+            vec![working(), new()],
+            Some(
+                "topics without a commit count that match the topic regex, since the group has no members: orders-new",
+            ),
+        ),
+        (
+            vec![working(), asleep(Err(Unlisted::Failed(Fault::TopicDenied)))],
+            Some(
+                "topics without a commit do not count: the topics of the cluster could not be listed: not authorized: \
+                 the principal lacks Describe on the topic",
+            ),
+        ),
+        // Members came because of it, and did not read it.
+        (
+            vec![working(), new(), working(), new()],
+            Some(
+                "topics without a commit that match the topic regex do not count, since members did not read them: orders-new",
+            ),
+        ),
+        (
+            vec![working(), new(), working(), newer()],
+            Some(
+                "topics without a commit count that match the topic regex, since the group has no members: orders-newer; \
+                 these do not, since members did not read them: orders-new",
+            ),
+        ),
+        // While it has members, they report what they read.
+        (vec![working(), new(), working()], None),
+    ] {
+        assert_eq!(explained_listing(sweeps).as_deref(), expected);
+    }
 }
