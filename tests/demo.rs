@@ -123,6 +123,9 @@ fn an_interrupt_ends_it_with_a_summary() {
     let html = get(address, "/");
     assert!(html.contains("<title>HPAs – lagwise</title>"), "{html}");
     assert!(html.contains("/hpas/demo/orders-workers"), "{html}");
+    let explained = get(address, "/explain?namespace=demo&hpa=orders-workers");
+    // Eight more than there are partitions.
+    assert!(explained.contains("\"max_replicas\":20,"), "{explained}");
     let interrupted = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status()

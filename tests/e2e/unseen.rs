@@ -119,6 +119,11 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
         ensure!(found.len() == 3, "{found:?}");
         Ok(())
     })?;
+    for name in ["group", "new", "alone"] {
+        let status = daemon.status_of(&namespace, name)?;
+        let findings = status["findings"].as_array().context("no findings")?;
+        ensure!(findings.contains(&json!("LW056")), "{status}");
+    }
     for (series, kept) in [(&by_group, 5), (&by_topic, 3), (&other_topic, 3), (&new, 1)] {
         ensure!(
             series.values().iter().all(|now| *now == kept),
