@@ -1,5 +1,5 @@
-//! Runs work on threads for blocking tasks, if it takes too long for a thread of the async runtime, such as work that
-//! grows with the objects of tenants.
+//! Runs work on threads for blocking tasks that would block a thread of the async runtime for too long, such as work
+//! that grows with the number and size of tenants' objects.
 
 use std::panic::resume_unwind;
 
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn gives_the_result() {
+    async fn returns_the_result() {
         assert_eq!(do_blocking(|| 7).await, Some(7));
     }
 

@@ -1,4 +1,4 @@
-//! Report of a run: ticks so far and summary, also as JSON. Pure.
+//! Report of a demo run: the ticks so far and a summary, as text and as JSON. Does no I/O.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) struct Report {
 const NEXT: &str = "\
 Next, on your own Kafka and Kubernetes:
   lagwise lag --bootstrap HOST:9092    the lag of your consumer groups
-  lagwise lint -f hpa.yaml             what lagwise thinks of your HPAs
+  lagwise lint -f hpa.yaml             mistakes in your HPAs
   helm install lagwise charts/lagwise  the daemon; see docs/src/install.md
   lagwise page                         this page for your HPAs
 ";
@@ -96,9 +96,9 @@ impl Report {
         let lag = reading.lag.map(|lag| lag.0);
         self.lag_last = lag.or(self.lag_last);
         self.lag_peak = self.lag_peak.max(lag.unwrap_or(0));
-        let of_rows = reading.rows.iter().filter_map(|row| row.lag);
-        let highest = of_rows.map(|lag| lag.0).max().unwrap_or(0);
-        // Keeps a handful of records from filling a bar.
+        let known = reading.rows.iter().filter_map(|row| row.lag);
+        let highest = known.map(|lag| lag.0).max().unwrap_or(0);
+        // The scale of the bars has a minimum, so that a few records do not fill a bar.
         let floor = u64::from(LAG_PER_REPLICA);
         self.partition_peak = self.partition_peak.max(highest).max(floor);
         let uncapped = hpa::desired(&spec, lag.map(Milli::from_units), replicas);
@@ -128,7 +128,6 @@ impl Report {
         }
     }
 
-    /// Returns the summary.
     pub(super) fn summary(&self, produced: u64, consumed: u64, rebalances: u64) -> Summary {
         Summary {
             partitions: self.plan.partitions,
@@ -193,13 +192,13 @@ impl Summary {
             self.lag_peak,
             self.produced,
             self.consumed,
-            self.repeats(),
+            self.difference(),
             self.rebalances,
         )
     }
 
-    /// Explains a difference between the records produced and handled.
-    fn repeats(&self) -> String {
+    /// Explains the difference between the records produced and handled, if there is one.
+    fn difference(&self) -> String {
         match self.consumed.checked_sub(self.produced) {
             None => " before the end".to_owned(),
             Some(0) => String::new(),
@@ -281,7 +280,7 @@ mod tests {
 
         Next, on your own Kafka and Kubernetes:
           lagwise lag --bootstrap HOST:9092    the lag of your consumer groups
-          lagwise lint -f hpa.yaml             what lagwise thinks of your HPAs
+          lagwise lint -f hpa.yaml             mistakes in your HPAs
           helm install lagwise charts/lagwise  the daemon; see docs/src/install.md
           lagwise page                         this page for your HPAs
         ");

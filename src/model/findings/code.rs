@@ -1,4 +1,4 @@
-//! Texts and severity of a finding's code, from its row of the table.
+//! Properties of finding codes, from their rows in the table.
 
 use super::severity::Severity;
 use super::table::FindingCode;
@@ -10,11 +10,11 @@ impl FindingCode {
         let text = text.trim().to_ascii_lowercase().replace('-', "_");
         let digits = text.strip_prefix("lw").unwrap_or(&text);
         let number: Option<usize> = digits.parse().ok();
-        let is_meant = |code: &Self| {
-            let own = code.code().get(2..).and_then(|own| own.parse().ok());
+        let matches = |code: &Self| {
+            let own = code.code().get(2..).and_then(|digits| digits.parse().ok());
             code.label() == text || (number.is_some() && number == own)
         };
-        Self::ALL.iter().copied().find(is_meant)
+        Self::ALL.iter().copied().find(matches)
     }
 
     /// The stable code, such as `LW004`. A code is never reused, even when its finding is removed.
@@ -29,7 +29,7 @@ impl FindingCode {
         self.properties().label
     }
 
-    /// The reason of a Kubernetes event about it.
+    /// Reason of the Kubernetes event.
     #[must_use]
     pub fn event_reason(self) -> &'static str {
         self.properties().event_reason
@@ -40,15 +40,15 @@ impl FindingCode {
         self.properties().severity
     }
 
-    /// Whether it is published as an event on the HPAs that it is about: whatever is more than informational, what begins
-    /// and ends with the lag, and a hold.
+    /// Whether findings with this code are also published as events on their HPAs. These are warnings and errors, and of the
+    /// informational ones those that begin and end by themselves.
     #[must_use]
     pub fn is_event(self) -> bool {
-        let is_passing = matches!(self, FindingCode::AtCeiling | FindingCode::ReplicasHeld);
-        self.severity() > Severity::Info || is_passing
+        let is_temporary = matches!(self, FindingCode::AtCeiling | FindingCode::ReplicasHeld);
+        self.severity() > Severity::Info || is_temporary
     }
 
-    /// What was found, in general.
+    /// What is wrong, without the details of one finding.
     #[must_use]
     pub fn what(self) -> &'static str {
         self.properties().what

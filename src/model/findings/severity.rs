@@ -1,10 +1,10 @@
-//! How bad findings are.
+//! Severity of findings.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How bad a finding is, from harmless to bad.
+/// Severity of a finding, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {

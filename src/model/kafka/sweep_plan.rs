@@ -12,27 +12,27 @@ use crate::model::units::topic_pattern::TopicPattern;
 pub struct SweepPlan {
     /// Groups, without duplicates.
     pub groups: Vec<GroupPlan>,
-    /// Group-partitions to read at the most, without those of unlimited groups; `None` = all. Groups that come later in
-    /// the plan and have more are reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
+    /// Maximum number of group-partitions to read, not counting those of unlimited groups; `None` = no maximum. Groups
+    /// that do not fit, in the order of the plan, are reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
     pub max_partitions: Option<u64>,
-    /// Group-partitions of topics that are only listed by patterns, to read at the most; `None` = all. The patterns that
-    /// match more are refused.
+    /// Maximum number of group-partitions of topics that only patterns list; `None` = no maximum. Patterns that match
+    /// more are refused.
     pub max_listed_partitions: Option<u64>,
-    /// Whether it is about single groups, between the sweeps of all.
+    /// Whether the plan has only some of the groups, for a sweep between two whole sweeps.
     pub is_partial: bool,
 }
 
 /// Known topics of the members of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownTopics {
-    /// The topics that they read, or were last known to read.
+    /// Topics that the members read, or were last known to read.
     pub topics: BTreeSet<TopicName>,
     /// Whether the group is known to have no members.
     pub is_empty: bool,
 }
 
 impl From<BTreeSet<TopicName>> for KnownTopics {
-    /// Of a group that has members.
+    /// The topics of a group with members.
     fn from(topics: BTreeSet<TopicName>) -> Self {
         Self {
             topics,
@@ -46,31 +46,30 @@ impl From<BTreeSet<TopicName>> for KnownTopics {
 pub struct GroupPlan {
     /// Group ID.
     pub group: GroupId,
-    /// Topics to read, whether or not the group has committed offsets on them. Shared by the copies of the
-    /// plan that each sweep is given.
+    /// Topics to read, whether or not the group has committed offsets on them. All copies of the plan share the set.
     pub topics: Arc<BTreeSet<TopicName>>,
     /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
-    /// Patterns by which the topics of the cluster are listed, because the group has no members whose subscription is
-    /// known. Usually empty. The listed topics are read as well.
+    /// Patterns that list topics of the Kafka cluster to read as well, for a group without members whose subscription is
+    /// known. Usually empty.
     pub patterns: Vec<TopicPattern>,
-    /// Whether it is read however many partitions it has.
+    /// Whether the group is read regardless of its number of partitions.
     pub is_unlimited: bool,
-    /// Partitions of it to read at the most, unless it is unlimited; `None` = all that the plan allows.
+    /// Maximum number of its partitions to read, unless it is unlimited; `None` = as many as the plan allows.
     pub max_partitions: Option<u64>,
-    /// Whether its members may change now, so that they are read in this sweep even if they were read shortly before.
+    /// Whether its members may be changing, so that this sweep describes the group even if that was done shortly before.
     pub is_changing: bool,
-    /// Where consumers start without a committed offset.
+    /// Where consumers start on a partition without a committed offset.
     pub reset: OffsetReset,
-    /// Up to which offset consumers read.
+    /// Whether consumers read up to the high watermark or to the last stable offset.
     pub isolation: Isolation,
     /// Thresholds that classify lag.
     pub thresholds: LagThresholds,
 }
 
 impl GroupPlan {
-    /// Plan for these topics, or for all topics with a committed offset if there are none, with the
-    /// defaults of Kafka clients.
+    /// Plan for `topics`, or for all topics with a committed offset if `topics` is empty, with the defaults of Kafka
+    /// clients.
     pub fn new(group: impl Into<GroupId>, topics: BTreeSet<TopicName>) -> Self {
         Self {
             group: group.into(),
@@ -87,27 +86,27 @@ impl GroupPlan {
     }
 }
 
-/// Group-partitions that a sweep may still read, without those of unlimited groups.
+/// Number of group-partitions that a sweep may still read, not counting those of unlimited groups.
 #[derive(Debug)]
 pub struct PartitionAllowance(Option<u64>);
 
 impl PartitionAllowance {
-    /// An allowance of this many; `None` = any number.
+    /// Creates an allowance of this many partitions; `None` = no limit.
     #[must_use]
     pub fn new(partitions: Option<u64>) -> Self {
         Self(partitions)
     }
 
-    /// Takes this many for a group.
+    /// Takes this many partitions for a group.
     ///
     /// # Errors
-    /// Their number, if fewer are left.
+    /// The number of partitions, if the group may not have so many or fewer are left.
     pub fn take(&mut self, group: &GroupPlan, partitions: usize) -> Result<(), u64> {
         let Some(left) = self.0.filter(|_| !group.is_unlimited) else {
             return Ok(());
         };
         let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
-        // The remaining partitions are not for a group that could not keep them.
+        // Nothing is taken for a group that exceeds its own maximum, since it would not be read anyway.
         if group.max_partitions.is_some_and(|max| partitions > max) {
             return Err(partitions);
         }

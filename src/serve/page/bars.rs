@@ -1,4 +1,4 @@
-//! Small pictures in a line of the overview: the lag of the last hour, and replicas on one axis.
+//! Inline charts of a row of the overview: a sparkline of the lag of the last hour, and a bar of the replicas.
 
 use super::format;
 use super::html::Html;
@@ -6,16 +6,16 @@ use crate::model::diagnostics::attention::is_at_ceiling;
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 
-/// Size of a sparkline, in units of its picture.
+/// Width and height of a sparkline, in SVG units.
 const SPARK: (usize, u64) = (120, 24);
 
-/// The lag of the last hour as a line. Where it is unknown, there is a gap.
+/// Draws the lag of the last hour as a line, with gaps where it is unknown.
 pub(super) fn sparkline(html: &mut Html, lags: &[Option<u64>]) {
     let (width, height) = SPARK;
     let most = lags.iter().flatten().copied().max().unwrap_or(0).max(1);
     let label = match lags.iter().flatten().next_back() {
         Some(_) => format!("lag of the last hour, at most {}", format::count(most)),
-        None => "no lag is known of the last hour".to_owned(),
+        None => "the lag of the last hour is unknown".to_owned(),
     };
     let mut path = String::new();
     let mut is_drawing = false;
@@ -26,7 +26,7 @@ pub(super) fn sparkline(html: &mut Html, lags: &[Option<u64>]) {
                 let y = height - 1 - scaled(*lag, most, height - 2);
                 let command = if is_drawing { 'L' } else { 'M' };
                 path.push_str(&format!("{command}{x} {y}"));
-                // A point alone would not be seen.
+                // A single point would be invisible, so every line starts with a short horizontal stroke.
                 if !is_drawing {
                     path.push_str("h1");
                 }
@@ -50,18 +50,18 @@ pub(super) fn sparkline(html: &mut Html, lags: &[Option<u64>]) {
     );
 }
 
-/// `value` of `whole`, in this number of parts.
+/// Scales `value` from the range 0 to `whole` to the range 0 to `parts`.
 pub(super) fn scaled(value: u64, whole: u64, parts: u64) -> u64 {
     let scaled = u128::from(value.min(whole)) * u128::from(parts) / u128::from(whole.max(1));
     u64::try_from(scaled).unwrap_or(parts)
 }
 
-/// Current and desired replicas, ceiling and maximum as one bar, with the same numbers as text.
+/// Draws current and desired replicas, ceiling and maximum as one bar, with the same numbers as its label.
 pub(super) fn replica_bar(html: &mut Html, status: &HpaStatus) {
     let ceiling = status.ceiling.and_then(Limit::bounded);
     let shown = [status.replicas, status.desired, ceiling];
     let largest = shown.into_iter().flatten().max().unwrap_or(1).max(1);
-    // A maximum that is far away would make everything else too small to see.
+    // A much larger maximum is left out, because it would make everything else too small to see.
     let end = match status.max_replicas {
         Some(most) if most <= largest.saturating_mul(2) => most.max(largest),
         _ => largest.saturating_add(largest / 4).saturating_add(1),
@@ -128,7 +128,7 @@ fn description(status: &HpaStatus) -> String {
     )
 }
 
-/// The numbers of a bar, short.
+/// Writes the numbers of a bar in short form.
 pub(super) fn replica_numbers(html: &mut Html, status: &HpaStatus) {
     html.element("span", &[("class", &"numbers")], |html| {
         html.text_element("b", &[], format::number(status.replicas));

@@ -95,7 +95,7 @@ preflight_problems! {
         "Allow Describe on the cluster; without it lagwise cannot list groups, which it needs for suggestions only."
         "guides/kafka-logins.html#rights-in-kafka"
     KafkaNothingProven "kafka_nothing_proven" Warning
-        "Name a group that lagwise shall read: --group GROUP, a target in the configuration, or an HPA."
+        "Name a group for lagwise to read: --group GROUP, a target in the configuration, or an HPA."
         "guides/scale-on-lag.html"
     KafkaGroupDenied "kafka_group_denied" Failed
         "Allow it: kafka-acls --bootstrap-server HOST:PORT --add --allow-principal User:NAME --operation Describe --group GROUP"
@@ -137,7 +137,7 @@ preflight_problems! {
         "Decide who serves external metrics: remove the owner first, let lagwise replace it and pass its metrics on, or install lagwise with apiService.create=false."
         "install.html#the-slot-for-external-metrics"
     SlotUnregistered "slot_unregistered" Warning
-        "If HPAs shall scale on lagwise, register it: helm upgrade with apiService.create=true."
+        "If HPAs are to scale on lagwise, register it: helm upgrade with apiService.create=true."
         "install.html#the-slot-for-external-metrics"
     ApiNoEndpoints "api_no_endpoints" Failed
         "Make the pods of lagwise ready: kubectl get pods shows their state, and kubectl logs the reason."

@@ -1,4 +1,4 @@
-//! Demands of HPAs beyond the limits and budgets.
+//! HPAs that exceed limits and budgets.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,11 @@ fn names(count: usize) -> String {
     names.join(",")
 }
 
-fn ask(targets: &Targets, selector: &str) -> Result<usize, NoValueReason> {
-    ask_in("shop", targets, selector)
+fn resolve_groups(targets: &Targets, selector: &str) -> Result<usize, NoValueReason> {
+    resolve_in("shop", targets, selector)
 }
 
-fn ask_in(namespace: &str, targets: &Targets, selector: &str) -> Result<usize, NoValueReason> {
+fn resolve_in(namespace: &str, targets: &Targets, selector: &str) -> Result<usize, NoValueReason> {
     let query = MetricQuery {
         namespace,
         metric: LAG_METRIC,
@@ -40,7 +40,7 @@ fn messages(targets: &Targets) -> Vec<(&'static str, &str)> {
 }
 
 #[test]
-fn a_metric_is_planned_up_to_the_limit_up_to_which_it_is_answered() {
+fn metrics_are_planned_up_to_the_same_limit_as_they_are_served() {
     let groups = |count| (format!("group in ({})", names(count)), count);
     let topics = |count| (format!("group=g,topic in ({})", names(count)), 1);
     for ((selector, count), too_large) in [
@@ -61,8 +61,8 @@ fn a_metric_is_planned_up_to_the_limit_up_to_which_it_is_answered() {
                     (count, 0),
                     "{selector}"
                 );
-                assert_eq!(ask(&targets, &selector), Ok(count));
-                assert_eq!(ask(&ad_hoc, &selector), Ok(count));
+                assert_eq!(resolve_groups(&targets, &selector), Ok(count));
+                assert_eq!(resolve_groups(&ad_hoc, &selector), Ok(count));
             }
             Some(too_large) => {
                 let message = format!("its Kafka metric is not read: {too_large}");
@@ -71,8 +71,8 @@ fn a_metric_is_planned_up_to_the_limit_up_to_which_it_is_answered() {
                     (0, vec![("LW042", &*message)])
                 );
                 let refused = Err(NoValueReason::SelectorTooLarge(too_large));
-                assert_eq!(ask(&targets, &selector), refused);
-                assert_eq!(ask(&ad_hoc, &selector), refused);
+                assert_eq!(resolve_groups(&targets, &selector), refused);
+                assert_eq!(resolve_groups(&ad_hoc, &selector), refused);
             }
         }
     }
@@ -90,7 +90,7 @@ fn an_hpa_that_is_too_large_is_refused_with_one_finding() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].1.contains("1500 annotations"), "{found:?}");
     assert_eq!(targets.all().count(), 0);
-    let refused = ask(&targets, "group=g").unwrap_err();
+    let refused = resolve_groups(&targets, "group=g").unwrap_err();
     assert_eq!(refused.to_string(), found[0].1);
 }
 
@@ -102,12 +102,12 @@ fn an_hpa_whose_only_selector_is_too_large_has_a_finding_too() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].1.contains("16384"), "{found:?}");
     let refused = SelectorTooLarge::Groups(20_000);
-    let answer = ask(&targets, &format!("group in ({})", names(20_000)));
+    let answer = resolve_groups(&targets, &format!("group in ({})", names(20_000)));
     assert_eq!(answer, Err(NoValueReason::SelectorTooLarge(refused)));
 }
 
 #[test]
-fn annotations_for_names_that_no_metric_has_are_one_finding_and_not_parsed() {
+fn annotations_for_unknown_names_are_one_finding_and_not_parsed() {
     let mut facts = hpa("a", "group=g", ONE);
     for (key, value) in [
         ("topic-regex.a", "("),
@@ -127,18 +127,18 @@ fn annotations_for_names_that_no_metric_has_are_one_finding_and_not_parsed() {
     assert_eq!(target.settings.pattern().unwrap().as_str(), "orders-.*");
 }
 
-/// Budgets of groups; of everything else there is enough.
+/// Budgets with these numbers of groups, and enough of everything else.
 fn budgets(hpa: u64, namespace: u64, total: u64) -> Budgets {
-    let of = |groups| Amounts {
+    let amounts = |groups| Amounts {
         groups,
         topics: 1000,
         pattern_bytes: 1_000_000,
         partitions: 1000,
     };
     Budgets {
-        hpa: of(hpa),
-        namespace: of(namespace),
-        total: of(total),
+        hpa: amounts(hpa),
+        namespace: amounts(namespace),
+        total: amounts(total),
         partition_series: 0,
     }
 }
@@ -176,7 +176,7 @@ fn a_namespace_has_only_its_budget_and_older_hpas_come_first() {
     let exceeded: Vec<_> = targets.exceeded_budgets().into_iter().collect();
     assert_eq!(exceeded.len(), 1);
     assert_eq!(exceeded[0].1, 6);
-    let refused = ask(&targets, "group=shop-h0-0").unwrap_err();
+    let refused = resolve_groups(&targets, "group=shop-h0-0").unwrap_err();
     assert_eq!(
         refused.to_string(),
         "nothing is read for the HPA: with it, the HPAs of its namespace would ask for more than 4 consumer groups (budgets.namespace.groups in the configuration of lagwise)"
@@ -192,7 +192,7 @@ fn a_namespace_has_only_its_budget_and_older_hpas_come_first() {
     let mut fewer = map.clone();
     fewer.remove(&HpaKey::new("shop", "h9"));
     let after = targets.with_hpas(&fewer, None);
-    assert_eq!(ask(&after, "group=shop-h5-0"), Ok(1));
+    assert_eq!(resolve_groups(&after, "group=shop-h5-0"), Ok(1));
     assert_eq!(after.of_hpa(&HpaKey::new("shop", "h5")).len(), 1);
     assert_eq!(messages(&after).len(), 5);
 }
@@ -210,11 +210,11 @@ fn the_largest_namespace_makes_room_for_others_and_gets_it_back() {
     assert_eq!(messages(&both), [("LW042", refused); 2]);
     for name in ["h8", "h9"] {
         assert!(both.of_hpa(&HpaKey::new("large", name)).is_empty());
-        let answer = ask_in("large", &both, &format!("group=large-{name}-0"));
+        let answer = resolve_in("large", &both, &format!("group=large-{name}-0"));
         assert_eq!(answer.unwrap_err().to_string(), refused);
     }
-    assert_eq!(ask_in("small", &both, "group=small-h-0"), Ok(1));
-    // Other changes of those that wait, or have, change nothing.
+    assert_eq!(resolve_in("small", &both, "group=small-h-0"), Ok(1));
+    // A change of something else in a refused or an admitted HPA changes nothing.
     let mut touched = HpaFacts::clone(&sized("large", "h9", 1, 9));
     touched.max_replicas = 99;
     map.insert(touched.key(), Arc::new(touched));
@@ -226,7 +226,7 @@ fn the_largest_namespace_makes_room_for_others_and_gets_it_back() {
         (without.of_hpas().count(), messages(&without).len()),
         (10, 0)
     );
-    // As after a restart, all of them at once are shared in the same way.
+    // After a restart, when all HPAs come at once, the budget is shared in the same way.
     map.insert(small.key(), small);
     let restarted = empty(budgets(5, 10, 10)).with_hpas(&map, None);
     assert_eq!(messages(&restarted), messages(&both));
@@ -273,12 +273,12 @@ proptest! {
                 prop_assert!(targets.of_hpa(key).len() <= 6);
                 let is_same = before.facts().get(key).is_some_and(|before| before.metrics == facts.metrics);
                 let was_in = !before.of_hpa(key).is_empty();
-                // It loses HPAs to namespaces with a smaller share, until there is none.
+                // An HPA is evicted only to make room for a namespace with a smaller share.
                 let demand = before.of_hpa(key).len() as u64;
                 let has_room = used.values().sum::<u64>() + demand <= in_all
                     && used.get(&key.namespace).copied().unwrap_or(0) + demand <= of_namespace;
-                let is_put_out = was_in && is_same && !is_admitted;
-                prop_assert!(!(is_put_out && has_room), "{} was put out", key);
+                let is_evicted = was_in && is_same && !is_admitted;
+                prop_assert!(!(is_evicted && has_room), "{} was evicted", key);
             }
         }
     }

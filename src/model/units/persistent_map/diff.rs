@@ -1,4 +1,4 @@
-//! What differs between two versions of a map.
+//! Differences between two versions of a map.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use super::PersistentMap;
 use super::node::{Items, TreeNode};
 
 impl<K: Ord, V> PersistentMap<K, V> {
-    /// Reports each key whose value differs in `after`, in the order of keys, with its value here and there. Costs
-    /// as much as the two maps differ: nodes that they share are not visited.
+    /// Reports each key whose value differs in `after`, in key order, with its value in `self` and in `after`. The cost
+    /// grows with the number of differences, because nodes that both maps share are not visited.
     pub fn diff(&self, after: &Self, report: impl FnMut(&K, Option<&V>, Option<&V>))
     where
         V: PartialEq,
@@ -16,7 +16,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
         self.diff_by(after, V::eq, report);
     }
 
-    /// As [`diff`](Self::diff), where `is_same` decides which values differ.
+    /// Like [`diff`](Self::diff), but `is_same` decides whether two values are equal.
     pub fn diff_by(
         &self,
         after: &Self,
@@ -35,7 +35,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
                     }
                     let are_versions = Arc::ptr_eq(&node.keys, &other.keys);
                     match (&node.items, &other.items) {
-                        // Of two versions of a node, what differs has the same place in both.
+                        // Two versions of one node with the same keys: compare their values by index.
                         (Items::Values(values), Items::Values(others)) if are_versions => {
                             for (key, (value, other)) in
                                 node.keys.iter().zip(values.iter().zip(others))
@@ -57,7 +57,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
                             }
                         }
                         _ => {
-                            // The higher one may have the other among its children.
+                            // The other node may be a descendant of the higher one.
                             if height >= other_height {
                                 old.enter();
                             }
@@ -82,7 +82,8 @@ impl<K: Ord, V> PersistentMap<K, V> {
                         new.skip();
                     }
                 }
-                // A node is entered only when its turn has come: another version may share it.
+                // Report entries before the node on the other side, and do not enter that node yet: the two sides may share
+                // it.
                 (Some(Part::Entry(key, value)), other) if other.is_none_or(|o| o.is_after(key)) => {
                     report(key, Some(value), None);
                     old.skip();
@@ -93,7 +94,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
                 }
                 (Some(Part::Node(..)), _) => old.enter(),
                 (_, Some(Part::Node(..))) => new.enter(),
-                // A part that is there is an entry or a node.
+                // Unreachable, since the arms above match every entry; needed for exhaustiveness.
                 (Some(Part::Entry(..)), None) => old.skip(),
                 (None, Some(Part::Entry(..))) => new.skip(),
             }
@@ -101,7 +102,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
     }
 }
 
-/// A part of a map: a node that was not entered, with its height, or an entry.
+/// A part of a map: a node that was not entered yet, with its height, or an entry.
 enum Part<'a, K, V> {
     Node(&'a Arc<TreeNode<K, V>>, u32),
     Entry(&'a K, &'a V),
@@ -116,7 +117,7 @@ impl<K, V> Clone for Part<'_, K, V> {
 impl<K, V> Copy for Part<'_, K, V> {}
 
 impl<K: Ord, V> Part<'_, K, V> {
-    /// Whether all its keys are after `key` for sure.
+    /// Whether all its keys are certainly greater than `key`.
     fn is_after(self, key: &K) -> bool {
         match self {
             Part::Node(node, _) => node.bound().is_some_and(|bound| key < bound),
@@ -125,7 +126,7 @@ impl<K: Ord, V> Part<'_, K, V> {
     }
 }
 
-/// The parts of a map that come later, the next one last.
+/// A walk through a map in key order: the stack of remaining parts, with the next one last.
 struct Walk<'a, K, V>(Vec<Part<'a, K, V>>);
 
 impl<'a, K, V> Walk<'a, K, V> {
@@ -141,12 +142,12 @@ impl<'a, K, V> Walk<'a, K, V> {
         self.0.pop();
     }
 
-    /// Adds a child of a node of this height, before everything else.
+    /// Pushes a child of a node of this height as the next part.
     fn push(&mut self, child: &'a Arc<TreeNode<K, V>>, height: u32) {
         self.0.push(Part::Node(child, height.saturating_sub(1)));
     }
 
-    /// Replaces the next node by its parts.
+    /// Replaces the next part, a node, by its children or entries.
     fn enter(&mut self) {
         let Some(Part::Node(node, height)) = self.0.pop() else {
             return;

@@ -3,23 +3,23 @@
 use std::iter;
 use std::sync::Arc;
 
-/// The most values or children of a node.
+/// Maximum number of values or children of a node.
 pub(super) const MAX_LEN: usize = 16;
 
 #[derive(Clone)]
 pub(super) struct TreeNode<K, V> {
-    /// The key of each value. Of each child a bound: at most every key of the child, and more than every key of the
-    /// child before.
+    /// In a leaf, the key of each value. In an inner node, a lower bound for the keys of each child, which is greater than
+    /// every key of the previous child.
     ///
-    /// Versions of a node that differ in values alone share it. Copying the keys would touch each of them, since most
-    /// hold shared texts, and few of those are in the processor's cache.
+    /// Versions of a node that differ only in values share the keys. Copying them would access the reference count of each
+    /// shared text, and few of these are in the processor's cache.
     pub(super) keys: Arc<[K]>,
     pub(super) items: Items<K, V>,
 }
 
 #[derive(Clone)]
 pub(super) enum Items<K, V> {
-    /// Those of a leaf.
+    /// Values of a leaf.
     Values(Vec<V>),
     Children(Vec<Arc<TreeNode<K, V>>>),
 }
@@ -38,7 +38,7 @@ impl<K, V> TreeNode<K, V> {
         self.keys.len()
     }
 
-    /// At most every key of this node; `None` if it has none.
+    /// A lower bound for the keys of this node; `None` if the node is empty.
     pub(super) fn bound(&self) -> Option<&K> {
         self.keys.first()
     }
