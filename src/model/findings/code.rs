@@ -40,8 +40,8 @@ impl FindingCode {
         self.properties().severity
     }
 
-    /// Whether findings with this code are also published as events on their HPAs. These are warnings and errors, and of the
-    /// informational ones those that begin and end by themselves.
+    /// Whether findings with this code are also published as events on their HPAs. These are warnings and errors, and
+    /// of the informational ones those that begin and end by themselves.
     #[must_use]
     pub fn is_event(self) -> bool {
         let is_temporary = matches!(self, FindingCode::AtCeiling | FindingCode::ReplicasHeld);

@@ -13,7 +13,8 @@ pub struct SweepPlan {
     /// Groups, without duplicates.
     pub groups: Vec<GroupPlan>,
     /// Maximum number of group-partitions to read, not counting those of unlimited groups; `None` = no maximum. Groups
-    /// that do not fit, in the order of the plan, are reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
+    /// that do not fit, in the order of the plan, are reported as
+    /// [`Fault::OverBudget`](super::fault::Fault::OverBudget).
     pub max_partitions: Option<u64>,
     /// Maximum number of group-partitions of topics that only patterns list; `None` = no maximum. Patterns that match
     /// more are refused.
@@ -50,14 +51,15 @@ pub struct GroupPlan {
     pub topics: Arc<BTreeSet<TopicName>>,
     /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
-    /// Patterns that list topics of the Kafka cluster to read as well, for a group without members whose subscription is
-    /// known. Usually empty.
+    /// Patterns that list topics of the Kafka cluster to read as well, for a group without members whose subscription
+    /// is known. Usually empty.
     pub patterns: Vec<TopicPattern>,
     /// Whether the group is read regardless of its number of partitions.
     pub is_unlimited: bool,
     /// Maximum number of its partitions to read, unless it is unlimited; `None` = as many as the plan allows.
     pub max_partitions: Option<u64>,
-    /// Whether its members may be changing, so that this sweep describes the group even if that was done shortly before.
+    /// Whether its members may be changing, so that this sweep describes the group even if that was done shortly
+    /// before.
     pub is_changing: bool,
     /// Where consumers start on a partition without a committed offset.
     pub reset: OffsetReset,

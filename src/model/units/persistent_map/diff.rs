@@ -82,8 +82,8 @@ impl<K: Ord, V> PersistentMap<K, V> {
                         new.skip();
                     }
                 }
-                // Report entries before the node on the other side, and do not enter that node yet: the two sides may share
-                // it.
+                // Report entries before the node on the other side, and do not enter that node yet: the two sides may
+                // share it.
                 (Some(Part::Entry(key, value)), other) if other.is_none_or(|o| o.is_after(key)) => {
                     report(key, Some(value), None);
                     old.skip();

@@ -8,11 +8,11 @@ pub(super) const MAX_LEN: usize = 16;
 
 #[derive(Clone)]
 pub(super) struct TreeNode<K, V> {
-    /// In a leaf, the key of each value. In an inner node, a lower bound for the keys of each child, which is greater than
-    /// every key of the previous child.
+    /// In a leaf, the key of each value. In an inner node, a lower bound for the keys of each child, which is greater
+    /// than every key of the previous child.
     ///
-    /// Versions of a node that differ only in values share the keys. Copying them would access the reference count of each
-    /// shared text, and few of these are in the processor's cache.
+    /// Versions of a node that differ only in values share the keys. Copying them would access the reference count of
+    /// each shared text, and few of these are in the processor's cache.
     pub(super) keys: Arc<[K]>,
     pub(super) items: Items<K, V>,
 }
