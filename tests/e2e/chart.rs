@@ -282,7 +282,7 @@ fn an_installed_chart_scales_and_is_removed_completely(testbed: &Testbed) -> Res
 
     // The daemon ends first, as its pods would; it has kept its state and given back its Lease.
     daemon.stop(Duration::from_secs(10))?;
-    rights::are_those_in_use(plane, &namespace, RELEASE, rights::UNUSED_BY_WRITERS)?;
+    rights::check_granted_are_used(plane, &namespace, RELEASE, rights::UNUSED_BY_WRITERS)?;
     let holder = "jsonpath={.spec.holderIdentity}";
     let holder = plane.kubectl(&["get", "lease", RELEASE, "-n", &namespace, "-o", holder])?;
     ensure!(holder.is_empty(), "the Lease is held by {holder}");

@@ -1,4 +1,5 @@
-//! Runs the same sweep plan with every client of one Kafka cluster, and formats the observations as text for comparison.
+//! Runs the same sweep plan with every client of one Kafka cluster, and formats the observations as text for
+//! comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -16,7 +17,7 @@ use lagwise::model::lag::cluster_snapshot::ClusterSnapshot;
 use lagwise::model::units::newtypes::{Isolation, Offset, TopicName};
 use lagwise::poller::OffsetSource;
 
-use crate::conformance::capabilities::{adapted, known_of};
+use crate::conformance::capabilities::{describe_blind_spots, visible_to};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 
@@ -155,11 +156,11 @@ impl Sources {
     pub(crate) fn expect(&mut self, plan: &SweepPlan, expected: &str) -> Result<()> {
         for (client, observation) in self.sweep(plan)? {
             let seen = seen(&observation);
-            let expected = sorted(&adapted(client, expected));
+            let expected = sorted(&visible_to(client, expected));
             ensure!(
                 seen == expected,
                 "{client:?} sees\n{seen}\ninstead of\n{expected}{}",
-                known_of(client)
+                describe_blind_spots(client)
             );
         }
         Ok(())

@@ -135,7 +135,7 @@ fn serve(testbed: &Testbed) -> Result<()> {
     scene.apply_workload(&json!({"lagwise.dev/consumer-grup": "billing"}))?;
     scene.wait_until_requested("create", "events")?;
     daemon.process.stop(Duration::from_secs(10))?;
-    rights::are_those_in_use(scene.plane, &scene.own, RELEASE, rights::UNUSED_BY_SERVERS)
+    rights::check_granted_are_used(scene.plane, &scene.own, RELEASE, rights::UNUSED_BY_SERVERS)
 }
 
 /// The cap and scale to zero, in listed namespaces or in all, and the job that undoes both.
@@ -159,7 +159,7 @@ fn write(testbed: &Testbed, lists: bool) -> Result<()> {
     scene.kafka.commit(&scene.group, &scene.topic, &ends)?;
     scene.wait_until_number("deployment", "/spec/replicas", 0)?;
     daemon.process.stop(Duration::from_secs(10))?;
-    rights::are_those_in_use(scene.plane, &scene.own, RELEASE, rights::UNUSED_BY_WRITERS)?;
+    rights::check_granted_are_used(scene.plane, &scene.own, RELEASE, rights::UNUSED_BY_WRITERS)?;
     let _job = JobAccount::create(&scene, &values)?;
     let kubeconfig = scene.plane.account_kubeconfig(&scene.own, JOB)?;
     let ledger = format!("{}/lagwise-zero", scene.own);
@@ -170,7 +170,7 @@ fn write(testbed: &Testbed, lists: bool) -> Result<()> {
     let stderr = String::from_utf8_lossy(&released.stderr);
     ensure!(released.status.success(), "{stderr}");
     scene.wait_until_number("hpa", "/spec/maxReplicas", 20)?;
-    rights::are_those_in_use(scene.plane, &scene.own, JOB, rights::UNUSED_BY_RELEASE)
+    rights::check_granted_are_used(scene.plane, &scene.own, JOB, rights::UNUSED_BY_RELEASE)
 }
 
 /// The account of the job with its rights, without the job, since no pod can run here.
@@ -217,5 +217,5 @@ fn observe(testbed: &Testbed) -> Result<()> {
         scene.wait_until_requested("watch", resource)?;
     }
     daemon.process.stop(Duration::from_secs(10))?;
-    rights::are_those_in_use(scene.plane, &scene.own, RELEASE, &[])
+    rights::check_granted_are_used(scene.plane, &scene.own, RELEASE, &[])
 }

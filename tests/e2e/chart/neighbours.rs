@@ -1,5 +1,5 @@
-//! Installation in a cluster with another owner of the external metrics API, with another release, with narrow rights,
-//! and without a node that could run a pod.
+//! Installation beside another owner of the external metrics API, beside another release, with rights in one namespace,
+//! and in a cluster without nodes.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::testbed::Testbed;
 use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, external_metrics_api};
 
-/// Runs Helm for a release in a namespace, with the default values and these.
+/// Installs a release in a namespace, with the default values and those in `set`.
 fn install(plane: &ControlPlane, release: &str, namespace: &str, set: &str) -> Result<String> {
     install_with(plane, release, namespace, set, &[])
 }
@@ -44,13 +44,13 @@ fn install_with(
 }
 
 /// A release that is uninstalled when dropped.
-struct Uninstalled<'a> {
+struct UninstallOnDrop<'a> {
     plane: &'a ControlPlane,
     release: &'a str,
     namespace: &'a str,
 }
 
-impl Drop for Uninstalled<'_> {
+impl Drop for UninstallOnDrop<'_> {
     fn drop(&mut self) {
         let _ = self.plane.helm(&[
             "uninstall",
@@ -63,10 +63,10 @@ impl Drop for Uninstalled<'_> {
     }
 }
 
-/// A registration that is deleted when dropped.
-struct Registration<'a>(&'a ControlPlane);
+/// Deletes the APIService when dropped.
+struct DeleteApiServiceOnDrop<'a>(&'a ControlPlane);
 
-impl Drop for Registration<'_> {
+impl Drop for DeleteApiServiceOnDrop<'_> {
     fn drop(&mut self) {
         let args = [
             "delete",
@@ -78,8 +78,8 @@ impl Drop for Registration<'_> {
     }
 }
 
-/// The message of a refusal, which names all of these.
-fn refused(outcome: Result<String>, named: &[&str]) -> Result<()> {
+/// Checks that Helm refused the installation, with an error that names all of these.
+fn expect_refusal(outcome: Result<String>, named: &[&str]) -> Result<()> {
     let error = outcome.err().context("it was installed")?.to_string();
     for name in named {
         ensure!(error.contains(name), "no {name} in {error}");
@@ -91,9 +91,9 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
     let plane = testbed.control_plane()?;
     let (first, second) = (plane.namespace("first")?, plane.namespace("second")?);
     let registration = external_metrics_api("keda", "keda-operator-metrics-apiserver", 443);
-    let _deleted = Registration(plane);
+    let _deleted = DeleteApiServiceOnDrop(plane);
     plane.kubectl_with_input(&["apply", "-f", "-"], &registration.to_string())?;
-    refused(
+    expect_refusal(
         install(plane, "lagwise", &first, "replicaCount=1"),
         &[
             "belongs to KEDA",
@@ -102,12 +102,12 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
             "apiService.takeOver=true",
         ],
     )?;
-    let _uninstalled = Uninstalled {
+    let _uninstalled = UninstallOnDrop {
         plane,
         release: "lagwise",
         namespace: &first,
     };
-    // Both ways out.
+    // Both ways out that the error names work.
     install(plane, "lagwise", &first, "apiService.create=false")?;
     plane.helm(&["uninstall", "lagwise", "--namespace", &first])?;
     install_with(
@@ -125,15 +125,15 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
 
     // A second release.
     let owner = format!("release lagwise in namespace {first}");
-    refused(
+    expect_refusal(
         install(plane, "other", &second, "replicaCount=1"),
         &[&owner, "config.clusters"],
     )?;
-    refused(
+    expect_refusal(
         install(plane, "lagwise", &second, "apiService.create=false"),
         &[&owner, "fullnameOverride"],
     )?;
-    refused(
+    expect_refusal(
         install(
             plane,
             "other",
@@ -142,7 +142,7 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
         ),
         &[&owner, "lagwise-cap"],
     )?;
-    let _uninstalled = Uninstalled {
+    let _uninstalled = UninstallOnDrop {
         plane,
         release: "other",
         namespace: &second,
@@ -156,7 +156,7 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
 pub(super) fn rights_in_one_namespace_suffice(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("team")?;
-    let _uninstalled = Uninstalled {
+    let _uninstalled = UninstallOnDrop {
         plane,
         release: "lagwise",
         namespace: &namespace,
@@ -182,7 +182,7 @@ pub(super) fn rights_in_one_namespace_suffice(testbed: &Testbed) -> Result<()> {
             ensure!(!may(plane, &kubeconfig, &right), "it may {right}");
         }
     }
-    // The command of the uninstallation.
+    // The command that the chart's notes print.
     let command = printed_command(&notes)?;
     ensure!(command.contains(&namespace.as_str()), "{command:?}");
     let kubeconfig = kubeconfig.to_string_lossy();
@@ -202,7 +202,7 @@ pub(super) fn rights_in_one_namespace_suffice(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// The arguments of the command that the notes print for the emergency.
+/// Arguments of the `lagwise release` command in the chart's notes.
 pub(super) fn printed_command(notes: &str) -> Result<Vec<&str>> {
     let mut lines = notes.lines().map(str::trim);
     let line = lines.find_map(|line| line.strip_prefix("lagwise release"));
@@ -212,12 +212,12 @@ pub(super) fn printed_command(notes: &str) -> Result<Vec<&str>> {
         .collect())
 }
 
-/// Without a node the hook's job fails at its deadline. Nothing of the release is left, and the printed command
-/// restores the HPA.
+/// Without nodes, the job of the uninstall hook fails at its deadline. Helm still deletes everything of the release,
+/// and the printed command restores the HPA.
 pub(super) fn uninstallation_ends_where_no_pod_can_run(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("pods")?;
-    let _uninstalled = Uninstalled {
+    let _uninstalled = UninstallOnDrop {
         plane,
         release: "lagwise",
         namespace: &namespace,

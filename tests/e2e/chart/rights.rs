@@ -1,4 +1,4 @@
-//! Compares the rights that the chart grants with those that the audit log shows in use.
+//! Compares the rights that the chart grants with those that were used according to the audit log.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use super::RELEASE;
 use crate::testbed::audit::Request;
 use crate::testbed::control_plane::ControlPlane;
 
-/// Rights that a scenario need not use, each with the reason.
-pub(super) type Unused = &'static [(&'static str, &'static str)];
+/// Rights that a scenario does not use, each with the reason.
+pub(super) type UnusedRights = &'static [(&'static str, &'static str)];
 
-/// Those of a daemon that serves.
-pub(super) const UNUSED_BY_SERVERS: Unused = &[
+/// Rights that a daemon that serves does not use.
+pub(super) const UNUSED_BY_SERVERS: UnusedRights = &[
     ("patch events of events.k8s.io []", "an event may not recur"),
     (
         "patch secrets of core [lagwise-tls]",
@@ -21,40 +21,41 @@ pub(super) const UNUSED_BY_SERVERS: Unused = &[
     ),
 ];
 
-/// Those of a daemon that scales a Deployment to zero.
-pub(super) const UNUSED_BY_WRITERS: Unused = &[
+/// Rights that a daemon that scales a Deployment to zero does not use.
+pub(super) const UNUSED_BY_WRITERS: UnusedRights = &[
     UNUSED_BY_SERVERS[0],
     UNUSED_BY_SERVERS[1],
     UNUSED_BY_RELEASE[0],
     UNUSED_BY_RELEASE[1],
 ];
 
-/// Those of the job that undoes what such a daemon wrote.
-pub(super) const UNUSED_BY_RELEASE: Unused = &[
+/// Rights that the job that undoes the writes of such a daemon does not use.
+pub(super) const UNUSED_BY_RELEASE: UnusedRights = &[
     (
         "get statefulsets/scale of apps []",
-        "only a Deployment falls asleep",
+        "only a Deployment is scaled to zero",
     ),
     (
         "patch statefulsets/scale of apps []",
-        "only a Deployment falls asleep",
+        "only a Deployment is scaled to zero",
     ),
 ];
 
 /// A rule of a role.
 #[derive(Debug)]
 pub(super) struct GrantedRule {
-    /// Where it applies; `None` = in all namespaces.
+    /// Namespace in which the rule applies; `None` = all.
     namespace: Option<String>,
     pub(super) rule: Value,
 }
 
-/// Checks that no request of an account of the chart was refused, and that it used every right that the chart gave it.
-pub(super) fn are_those_in_use(
+/// Checks that no request of an account of the chart was refused, and that the account used every right that the chart
+/// grants to it.
+pub(super) fn check_granted_are_used(
     plane: &ControlPlane,
     namespace: &str,
     account: &str,
-    may_be_unused: Unused,
+    may_be_unused: UnusedRights,
 ) -> Result<()> {
     let requests = plane.requests(namespace, account)?;
     let refused: Vec<_> = requests.iter().filter(|r| r.is_forbidden).collect();
@@ -71,7 +72,7 @@ pub(super) fn are_those_in_use(
 }
 
 impl GrantedRule {
-    /// What none of these requests needed.
+    /// Rights of the rule that none of these requests needed.
     fn unused(&self, requests: &BTreeSet<Request>) -> Vec<String> {
         let names = texts(&self.rule["resourceNames"]);
         let is_used = |group: &str, resource: &str, verb: &str| {
@@ -107,7 +108,7 @@ fn texts(list: &Value) -> Vec<String> {
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The rules of the roles of the chart that are bound to an account of it.
+/// Rules of the chart's roles that are bound to this account.
 pub(super) fn granted(
     plane: &ControlPlane,
     namespace: &str,

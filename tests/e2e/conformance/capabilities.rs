@@ -1,5 +1,5 @@
-//! Table of what each client cannot see by design. The expectation of a case is adapted to the client by it, so a case
-//! fails if a client sees more or less than the table says.
+//! Facts that a Kafka client cannot see by design. Before a case compares what a client reads, the expected lines are
+//! reduced to what this table says the client can see. So a case fails if a client sees more or less than that.
 
 use lagwise::kafka::ClientKind;
 
@@ -16,8 +16,8 @@ pub(crate) enum Fact {
     ShareOffsets,
 }
 
-/// A client that cannot see something.
-pub(crate) struct Blind {
+/// A fact that a client cannot see.
+pub(crate) struct BlindSpot {
     pub(crate) client: ClientKind,
     pub(crate) fact: Fact,
     /// The result that it reports instead.
@@ -25,55 +25,55 @@ pub(crate) struct Blind {
     pub(crate) why: &'static str,
 }
 
-pub(crate) const BLIND: &[Blind] = &[
-    Blind {
+pub(crate) const BLIND_SPOTS: &[BlindSpot] = &[
+    BlindSpot {
         client: ClientKind::Librdkafka,
         fact: Fact::AnyNumberOfGroups,
         instead: "too_many_groups for those beyond max_groups",
-        why: "it takes a client for each group",
+        why: "it needs a client for each group",
     },
-    Blind {
+    BlindSpot {
         client: ClientKind::Librdkafka,
         fact: Fact::TopicIds,
-        instead: "no ID: a topic made anew shows by its offsets alone",
-        why: "its metadata has none",
+        instead: "no ID: a recreated topic is only detected by its offsets",
+        why: "its metadata API does not return topic IDs",
     },
-    Blind {
+    BlindSpot {
         client: ClientKind::Librdkafka,
         fact: Fact::Descriptions,
         instead: "unsupported",
-        why: "DescribeConsumerGroups may crash the process; the list of groups with members asks every broker for \
-              every group, fails whole where one broker does, and has groups of the newer protocols as dead",
+        why: "DescribeConsumerGroups may crash the process; listing groups with members asks every broker for every group, \
+              fails if one broker fails, and reports groups of newer protocols as dead",
     },
-    Blind {
+    BlindSpot {
         client: ClientKind::Librdkafka,
         fact: Fact::ShareOffsets,
         instead: "no commit, as brokers answer OffsetFetch for such a group",
-        why: "it has no request for them, and cannot tell what kind a group is",
+        why: "it has no request for them, and does not know the kind of a group",
     },
 ];
 
-/// Note for failures: facts that the client cannot see.
-pub(crate) fn known_of(client: ClientKind) -> String {
-    let of = BLIND.iter().filter(|blind| blind.client == client);
-    let lines = of.map(
-        |Blind {
+/// Describes the facts that the client cannot see, for the message of a failed case.
+pub(crate) fn describe_blind_spots(client: ClientKind) -> String {
+    let spots = BLIND_SPOTS.iter().filter(|spot| spot.client == client);
+    let lines = spots.map(
+        |BlindSpot {
              fact, instead, why, ..
          }| { format!("  {client:?} cannot see {fact:?}: {instead}, since {why}\n") },
     );
     lines.collect()
 }
 
-/// Whether the client sees it.
+/// Whether the client can see this fact.
 pub(crate) fn sees(client: ClientKind, fact: Fact) -> bool {
-    !BLIND
+    !BLIND_SPOTS
         .iter()
-        .any(|blind| blind.client == client && blind.fact == fact)
+        .any(|spot| spot.client == client && spot.fact == fact)
 }
 
-/// The facts that the client has to see if these are true, in the lines of [`crate::sources::seen`].
-pub(crate) fn adapted(client: ClientKind, truth: &str) -> String {
-    let lines = truth.lines().map(str::trim);
+/// Reduces the expected lines, in the format of [`crate::sources::seen`], to what the client can see.
+pub(crate) fn visible_to(client: ClientKind, expected: &str) -> String {
+    let lines = expected.lines().map(str::trim);
     // GROUP is STATE share ...
     let is_share = |line: &&str| line.contains(" is ") && line.contains(" share");
     let shares: Vec<_> = lines
