@@ -211,8 +211,8 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Sends a request directly to the API. Returns the status code and the body.
-    pub(crate) fn ask(&self, path: &str) -> Result<(u16, Value)> {
+    /// Sends a GET request directly to the API. Returns the status code and the body.
+    pub(crate) fn get_json(&self, path: &str) -> Result<(u16, Value)> {
         let answer = self.client.get(self.url(path)).send()?;
         let code = answer.status().as_u16();
         let text = answer.text()?;
@@ -272,14 +272,14 @@ impl Daemon {
 
     /// The value that the API serves, in messages.
     pub(crate) fn lag(&self, selector: &str) -> Result<u64> {
-        let (code, body) = self.ask(&metric_path("default", selector))?;
+        let (code, body) = self.get_json(&metric_path("default", selector))?;
         ensure!(code == 200, "{code}: {body}");
         value_of(&body)
     }
 
     /// The message of the API's refusal, which must have this status code.
     pub(crate) fn refusal(&self, selector: &str, expected: u16) -> Result<String> {
-        let (code, body) = self.ask(&metric_path("default", selector))?;
+        let (code, body) = self.get_json(&metric_path("default", selector))?;
         ensure!(
             code == expected && body["kind"] == "Status",
             "{code}: {body}"

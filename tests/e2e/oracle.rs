@@ -77,7 +77,7 @@ fn compare_series(
     let seed = given("LAGWISE_ORACLE_SEED").unwrap_or(now.as_secs());
     println!("{count} {kind} series from seed {seed}");
     let all: Vec<Series> = (0..count).map(|i| make(seed + i)).collect();
-    let decided = ask(testbed, kind, &all)?;
+    let decided = run_controller(testbed, kind, &all)?;
     ensure!(decided.len() == all.len(), "{} answers", decided.len());
     let (mut syncs, mut moved, mut exact) = (0, 0, 0);
     for ((series, decided), number) in all.iter().zip(&decided).zip(seed..) {
@@ -98,8 +98,8 @@ fn compare_series(
     Ok(())
 }
 
-/// The real controller's decisions, series by series.
-fn ask(testbed: &Testbed, kind: &str, all: &[Series]) -> Result<Vec<Vec<Sync>>> {
+/// Runs the real HPA controller on the series, and returns its decisions for each.
+fn run_controller(testbed: &Testbed, kind: &str, all: &[Series]) -> Result<Vec<Vec<Sync>>> {
     let folder = testbed.folder(&format!("oracle-{kind}"))?;
     let (input, output) = (folder.join("series.jsonl"), folder.join("syncs.jsonl"));
     let mut text = String::new();

@@ -1,4 +1,5 @@
-//! Access to the endpoints that show all namespaces: admin endpoints through a port-forward, metrics with authorization.
+//! Access to the endpoints that show all namespaces: admin endpoints through a port-forward, metrics with
+//! authorization.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,7 +137,7 @@ pub(super) fn metrics_with_authorization(testbed: &Testbed) -> Result<()> {
     let role = format!("--clusterrole={name}");
     plane.kubectl(&["create", "clusterrolebinding", &name, &role, &subject])?;
     let url = format!("https://127.0.0.1:{}/metrics", scene.daemon.http_port);
-    let ask = |token: Option<String>| -> Result<(u16, String)> {
+    let scrape = |token: Option<String>| -> Result<(u16, String)> {
         let mut request = client(None)?.get(&url);
         if let Some(token) = token {
             request = request.bearer_auth(token);
@@ -150,7 +151,7 @@ pub(super) fn metrics_with_authorization(testbed: &Testbed) -> Result<()> {
         (Some("nonsense".to_owned()), 401),
         (None, 403),
     ] {
-        let (code, body) = ask(token)?;
+        let (code, body) = scrape(token)?;
         ensure!(code == expected, "{code}, not {expected}: {body}");
         let has_metrics = body.contains("lagwise_build_info");
         ensure!(has_metrics == (code == 200), "{code}: {body}");

@@ -57,7 +57,7 @@ impl Caller {
             .header("x-remote-group", "system:masters")
     }
 
-    pub(super) fn ask(&self, method: &str, url: &str) -> Result<(u16, String)> {
+    pub(super) fn send(&self, method: &str, url: &str) -> Result<(u16, String)> {
         let request = self.client.request(method.parse()?, url);
         let with = |request: RequestBuilder, (name, value): &(&'static str, String)| {
             request.header(*name, value)

@@ -17,16 +17,16 @@ pub(super) fn rights_are_revoked_and_granted_again(testbed: &Testbed) -> Result<
     let scene = Scene::set(testbed, |_| {})?;
     let (plane, token) = (scene.plane, scene.token("reader")?);
     let client = client(None)?;
-    let ask = || -> Result<(u16, String)> {
+    let read_metric = || -> Result<(u16, String)> {
         let url = scene.daemon.url(&scene.metric(&scene.namespace));
         let answer = client.get(url).bearer_auth(&token).send()?;
         Ok((answer.status().as_u16(), answer.text()?))
     };
-    ensure!(ask()?.0 == 200, "{:?}", ask()?);
+    ensure!(read_metric()?.0 == 200, "{:?}", read_metric()?);
     let binding = format!("lagwise-{}-auth-delegator", scene.namespace);
     plane.kubectl(&["delete", "clusterrolebinding", &binding])?;
     let body = poll_until(Duration::from_secs(60), "a refusal that says why", || {
-        let (code, body) = ask()?;
+        let (code, body) = read_metric()?;
         ensure!(
             code == 503 && body.contains("system:auth-delegator"),
             "{code}: {body}"
@@ -48,7 +48,7 @@ pub(super) fn rights_are_revoked_and_granted_again(testbed: &Testbed) -> Result<
         Duration::from_secs(60),
         "the reader to be let in again",
         || {
-            let (code, body) = ask()?;
+            let (code, body) = read_metric()?;
             ensure!(code == 200, "{code}: {body}");
             Ok(())
         },

@@ -38,7 +38,7 @@ pub(super) fn every_caller_on_every_path(testbed: &Testbed) -> Result<()> {
     let mut wrong = Vec::new();
     let mut cells = 0;
     let mut check = |caller: &Caller, method: &str, url: &str, expected: u16| -> Result<()> {
-        let (code, body) = caller.ask(method, url)?;
+        let (code, body) = caller.send(method, url)?;
         cells += 1;
         let is_status =
             body.contains("\"kind\":\"Status\"") || body.contains("\"kind\": \"Status\"");

@@ -142,13 +142,13 @@ fn one_item_and_one_of_two(testbed: &Testbed, scene: &Scene<'_>, master: &Client
         (format!("group={group},topic in ({other},{topic})"), 11),
         (format!("group={group}"), 11),
     ];
-    let ask = |url: &str| -> Result<Value> { Ok(master.get(url).send()?.json()?) };
+    let get = |url: &str| -> Result<Value> { Ok(master.get(url).send()?.json()?) };
     // The first read of a group that only requests use may take longer than a request waits, and the poll after a
     // commit longer than its interval.
     poll_until(Duration::from_secs(60), "all topics to be read", || {
         for (selector, expected) in &selectors {
             let url = scene.daemon.url(&metric_path(&scene.namespace, selector));
-            let body = ask(&url)?;
+            let body = get(&url)?;
             ensure!(value_of(&body)? == *expected, "{url}: {body}");
         }
         Ok(())
@@ -156,7 +156,7 @@ fn one_item_and_one_of_two(testbed: &Testbed, scene: &Scene<'_>, master: &Client
     for (selector, expected) in &selectors {
         let path = metric_path(&scene.namespace, selector);
         for url in [scene.daemon.url(&path), scene.through(&path)] {
-            let body = ask(&url)?;
+            let body = get(&url)?;
             ensure!(value_of(&body)? == *expected, "{url}: {body}");
             ensure!(body["items"][0]["metricName"] == "kafka_lag", "{body}");
             ensure!(body["kind"] == "ExternalMetricValueList", "{body}");
@@ -178,7 +178,7 @@ fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
             "{body}"
         );
     }
-    let ask = |tag: Option<&str>| {
+    let get_unless = |tag: Option<&str>| {
         let request = master
             .get(scene.daemon.url("/apis"))
             .header("accept", AGGREGATED);
@@ -187,16 +187,19 @@ fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
             .fold(request, |request, tag| request.header("if-none-match", tag));
         request.send()
     };
-    let first = ask(None)?;
+    let first = get_unless(None)?;
     let tag = first.headers()["etag"].to_str()?.to_owned();
     ensure!(
         first.headers()["content-type"] == AGGREGATED,
         "{:?}",
         first.headers()
     );
-    ensure!(ask(Some(&tag))?.status() == 304, "no 304 for what is known");
     ensure!(
-        ask(Some("\"other\""))?.status() == 200,
+        get_unless(Some(&tag))?.status() == 304,
+        "no 304 for what is known"
+    );
+    ensure!(
+        get_unless(Some("\"other\""))?.status() == 200,
         "304 for what is not known"
     );
     // The aggregated discovery of the API server for the whole cluster, and its response when nothing has changed.

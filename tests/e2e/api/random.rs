@@ -28,7 +28,7 @@ pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
             .map(|seed| {
                 scope.spawn({
                     let (scene, master) = (&scene, &master);
-                    move || ask(scene, master, seed, requests / THREADS)
+                    move || send_requests(scene, master, seed, requests / THREADS)
                 })
             })
             .collect();
@@ -48,7 +48,7 @@ pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
 }
 
 /// Sends the requests of one client.
-fn ask(scene: &Scene<'_>, master: &Client, seed: usize, rounds: usize) -> Result<Codes> {
+fn send_requests(scene: &Scene<'_>, master: &Client, seed: usize, rounds: usize) -> Result<Codes> {
     let mut random = fastrand::Rng::with_seed(u64::try_from(seed)?);
     let mut codes = Codes::new();
     for round in 0..rounds {
@@ -73,7 +73,7 @@ fn ask(scene: &Scene<'_>, master: &Client, seed: usize, rounds: usize) -> Result
                 ensure!(value == 7, "{url}: {value}");
             }
         }
-        // Unless the one was one new group too many, and the other not yet or no longer.
+        // The limit of new groups may have refused one of the two.
         ensure!(
             seen[0] == seen[1] || seen.contains(&429),
             "{path}: {seen:?}"

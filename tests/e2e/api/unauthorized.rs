@@ -69,7 +69,7 @@ pub(super) fn unauthorized_clients_do_not_block_the_front_proxy(testbed: &Testbe
     let proxy = proxy.context("no such caller")?;
     let began = Instant::now();
     let url = scene.daemon.url(&scene.metric(&scene.namespace));
-    let (code, body) = proxy.ask("GET", &url)?;
+    let (code, body) = proxy.send("GET", &url)?;
     println!("the front proxy was answered after {:?}", began.elapsed());
     ensure!(code == 200, "{code}: {body}");
     check_reports(&scene)?;
@@ -180,9 +180,10 @@ pub(super) fn sent_reviews(scene: &Scene<'_>) -> Result<u64> {
     Ok(sent)
 }
 
-type Ask = fn(usize, &str) -> (String, Option<String>);
+/// Makes the path and the token of a request, from its number and the path of the metric.
+type MakeRequest = fn(usize, &str) -> (String, Option<String>);
 
-fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
+fn flood(testbed: &Testbed, make_request: MakeRequest) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let reader = scene.token("reader")?;
     let metric = scene.metric(&scene.namespace);
@@ -202,7 +203,7 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
                     .build()?;
                 while !control.is_stopped() {
                     let n = control.count_round();
-                    let (path, token) = ask(n, &metric);
+                    let (path, token) = make_request(n, &metric);
                     let mut request = client.get(format!("{base}{path}"));
                     if let Some(token) = token {
                         request = request.bearer_auth(token);

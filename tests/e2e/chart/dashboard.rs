@@ -24,8 +24,8 @@ const QUIET: &[&str] = &[
     "lagwise_zero_scales_total",
 ];
 
-/// Queries of kafka_exporter's dashboard (7589 at grafana.com), which people already have: its panels and its variables.
-/// It selects one instance by its address.
+/// Queries of kafka_exporter's dashboard (7589 at grafana.com), which people already have: its panels and its
+/// variables. It selects one instance by its address.
 const OF_KAFKA_EXPORTER: &[(&str, &str)] = &[
     (
         "messages in per second",
@@ -215,7 +215,7 @@ pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
         .arg(format!("--web.listen-address=127.0.0.1:{port}"));
     let mut prometheus = Process::start("prometheus", &folder, &command)?;
     let client = reqwest::blocking::Client::new();
-    let ask = |query: &str| -> Result<Value> {
+    let run_query = |query: &str| -> Result<Value> {
         let encoded: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
         let url = format!("http://127.0.0.1:{port}/api/v1/query?query={encoded}");
         let answer: Value = serde_json::from_str(&client.get(url).send()?.text()?)?;
@@ -233,7 +233,7 @@ pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
         for (place, query) in &queries {
             let sent = as_sent(query, &instance)?;
             let is_quiet = QUIET.iter().any(|metric| sent.contains(metric));
-            let found = ask(&sent)?;
+            let found = run_query(&sent)?;
             if !is_quiet && found.as_array().is_none_or(Vec::is_empty) {
                 missing.push(format!("{place}: {sent}"));
             }
@@ -242,7 +242,7 @@ pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
         Ok(())
     })?;
     // The rules are loaded, and none fires.
-    let firing = ask("ALERTS{alertstate=\"firing\"}")?;
+    let firing = run_query("ALERTS{alertstate=\"firing\"}")?;
     ensure!(firing == json!([]), "{firing}");
     Ok(())
 }

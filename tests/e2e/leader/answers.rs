@@ -22,7 +22,7 @@ const LEASE: Duration = Duration::from_secs(6);
 struct Traffic {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
-    asking: JoinHandle<Vec<Answer>>,
+    requests: JoinHandle<Vec<Answer>>,
 }
 
 #[derive(Debug)]
@@ -34,15 +34,15 @@ struct Answer {
 
 impl Traffic {
     fn start(url: String, token: &str) -> Result<Self> {
-        let asker = Asker::new(token)?;
+        let client = TokenClient::new(token)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
-        let asking = thread::spawn(move || {
+        let requests = thread::spawn(move || {
             let mut answers = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                let value = asker.ask(&url);
+                let value = client.get_value(&url);
                 let at = Instant::now();
                 answers.push(Answer { at, value });
                 counted.fetch_add(1, Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl Traffic {
         Ok(Self {
             stop,
             count,
-            asking,
+            requests,
         })
     }
 
@@ -70,18 +70,18 @@ impl Traffic {
 
     fn end(self) -> Result<Vec<Answer>> {
         self.stop.store(true, Ordering::Relaxed);
-        let answers = self.asking.join();
-        answers.map_err(|_| anyhow::anyhow!("the asking panicked"))
+        let answers = self.requests.join();
+        answers.map_err(|_| anyhow::anyhow!("the thread that sends requests panicked"))
     }
 }
 
 /// Sends requests with a token.
-struct Asker {
+struct TokenClient {
     client: reqwest::blocking::Client,
     token: String,
 }
 
-impl Asker {
+impl TokenClient {
     fn new(token: &str) -> Result<Self> {
         let client = reqwest::blocking::Client::builder()
             .danger_accept_invalid_certs(true)
@@ -93,7 +93,7 @@ impl Asker {
         })
     }
 
-    fn ask(&self, url: &str) -> Result<u64, String> {
+    fn get_value(&self, url: &str) -> Result<u64, String> {
         let request = self.client.get(url).bearer_auth(&self.token);
         let answer = request.send().map_err(|error| format!("{error:?}"))?;
         let code = answer.status().as_u16();
@@ -197,11 +197,11 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     };
     let selector = format!("cluster=main,group={group},topic={topic}");
     let path = metric_path(&namespace, &selector);
-    let asker = Asker::new(token)?;
-    let ask = |daemon: &Daemon| asker.ask(&daemon.url(&path));
+    let client = TokenClient::new(token)?;
+    let get_value = |daemon: &Daemon| client.get_value(&daemon.url(&path));
     let wait_until_value = |daemon: &Daemon, expected: u64| {
         poll_until(WAIT_TIMEOUT, &format!("the lag {expected}"), || {
-            let value = ask(daemon);
+            let value = get_value(daemon);
             ensure!(value == Ok(expected), "{value:?}");
             Ok(())
         })
@@ -217,22 +217,22 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     let of = |daemon: &Daemon| connections(daemon.process.pid(), &ports);
     ensure!(of(&first)? > 0, "the leader has no connection to Kafka");
     ensure!(of(&second)? == 0, "a follower is connected to Kafka");
-    let refused = Asker::new("nobody")?.ask(&second.url(&path));
+    let refused = TokenClient::new("nobody")?.get_value(&second.url(&path));
     ensure!(
         refused.as_ref().is_err_and(|text| text.starts_with("401")),
-        "a follower lets in whom nobody knows: {refused:?}"
+        "a follower admits a caller with an invalid token: {refused:?}"
     );
     let stranger = metric_path("default", &selector);
-    let refused = asker.ask(&second.url(&stranger));
+    let refused = client.get_value(&second.url(&stranger));
     ensure!(
         refused.as_ref().is_err_and(|text| text.starts_with("403")),
-        "a follower lets somebody do what they may not: {refused:?}"
+        "a follower answers a caller without the right: {refused:?}"
     );
     // The leader's refusals are passed on with their text.
     let unknown = metric_path(&namespace, "cluster=other,group=g,topic=t");
     let (by_leader, by_follower) = (
-        asker.ask(&first.url(&unknown)),
-        asker.ask(&second.url(&unknown)),
+        client.get_value(&first.url(&unknown)),
+        client.get_value(&second.url(&unknown)),
     );
     ensure!(
         by_leader == by_follower && by_leader.as_ref().is_err_and(|t| t.starts_with("404")),
@@ -245,7 +245,7 @@ pub(super) fn one_answers_for_all(testbed: &Testbed) -> Result<()> {
     while began.elapsed() < Duration::from_secs(5) {
         kafka.produce(&topic, 1, 1)?;
         for daemon in [&first, &second] {
-            let (at, value) = (Instant::now(), ask(daemon));
+            let (at, value) = (Instant::now(), get_value(daemon));
             answers.push(Answer { at, value });
         }
     }
