@@ -42,7 +42,7 @@ pub struct ExternalMetricsConfig {
     #[schemars(schema_with = "address_schema")]
     pub listen: SocketAddr,
     /// Certificate of the server; read again when its files change. Default: a self-signed certificate,
-    /// which the leader creates and renews for all replicas in the Secret below. Without a Secret, each
+    /// which the leader creates and renews for all replicas in the Secret of `secret`. Without a Secret, each
     /// process creates one of its own at start and renews it.
     pub tls: Option<TlsFiles>,
     /// Name of the Secret in lagwise's own namespace with the self-signed certificate and its CA (needs get

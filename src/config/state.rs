@@ -9,13 +9,13 @@ use super::kubernetes::KubernetesMode;
 use super::section::Section;
 use crate::model::units::names;
 
-/// Storage of the state that survives a restart: the last known commits, and since when they have not
-/// moved.
+/// Storage of the state that survives a restart: the last known commits, since when they have not moved, and what
+/// policies and holds have decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct StateConfig {
-    /// A file. It is replaced as a whole, so its directory must be writable. Default: the ConfigMap below if
-    /// there is one, otherwise nothing is saved.
+    /// A file. It is replaced as a whole, so its directory must be writable. Default: the ConfigMap of `config_map`
+    /// if there is one, otherwise nothing is saved.
     #[schemars(with = "Option<String>")]
     pub file: Option<PathBuf>,
     /// Name of a ConfigMap in lagwise's own namespace. Used if no file is set. Default: `lagwise-state` in a

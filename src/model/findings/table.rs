@@ -371,7 +371,7 @@ finding_codes! {
     }
     UpstreamFileUnusable "LW066" "upstream_file_unusable" Warning {
         what: "A file for the upstream server of external metrics cannot be used.",
-        why: "lagwise continues with the former content. A token or certificate in it expires some time, and then the HPAs that use metrics of the upstream get no value. Without a former token they get none already.",
+        why: "lagwise continues with the former content. Once a token or certificate in it expires, the HPAs that use metrics of the upstream get no value. If there was no usable token before, they get no value now.",
         fix: "Restore the file that the message names: a token in one line, or certificates and keys in PEM, readable for the user of lagwise. lagwise reads it again every 10 seconds.",
     }
     SlotLost "LW067" "slot_lost" Warning {

@@ -221,7 +221,7 @@ pub(super) const KAFKA_THROTTLED_SECONDS_TOTAL: Family = Family {
 pub(super) const GROUP_USEFUL_PARALLELISM: Family = Family {
     name: "lagwise_consumergroup_useful_parallelism",
     kind: GAUGE,
-    help: "Most members of the group that can have work, by the rule that decided it; +Inf without a limit",
+    help: "Largest number of members of the group that can have work, by the rule that decided it; +Inf without a limit",
     labels: Cow::Borrowed(&["cluster", "consumergroup", "rule"]),
 };
 pub(super) const TARGET_VALUE: Family = Family {
@@ -245,7 +245,7 @@ pub(super) const TARGET_UNCAPPED_REPLICAS: Family = Family {
 pub(super) const TARGET_CEILING: Family = Family {
     name: "lagwise_target_ceiling",
     kind: GAUGE,
-    help: "Most replicas that can have work for the HPA's metric, by the rule of its useful parallelism; +Inf without a limit",
+    help: "Largest number of replicas that can have work for the HPA's metric, by the rule of its useful parallelism; +Inf without a limit",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector", "rule"]),
 };
 pub(super) const TARGET_FALLBACK: Family = Family {
