@@ -1,9 +1,9 @@
 //! Rules for rotating the shared certificates.
 //!
-//! Clients trust authorities, not the server certificate itself, so that one may be replaced at any
-//! time by another of the same authority. An authority is replaced in two steps: first it joins the
-//! bundle that clients trust, next to the old one; only once clients are known to have that bundle
-//! does it sign the server certificate. The old one stays in the bundle until it expires.
+//! Clients trust authorities, not the server certificate itself. So the server certificate may be replaced at any time
+//! by another one of the same authority. An authority is replaced in two steps. First the new authority joins the old
+//! one in the bundle that clients trust. Once clients are known to have this bundle, the new authority signs the server
+//! certificate. The old authority stays in the bundle until it expires.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 /// certificate: longer than the API server and the other replicas take to read it.
 pub const SPREAD: Duration = Duration::from_secs(15);
 
-/// The same if publication cannot be observed: the time for people or tools to pass the bundle on.
+/// The same if publication cannot be observed: the time that people or tools have to publish the bundle.
 pub const SPREAD_UNSEEN: Duration = Duration::from_secs(24 * 3600);
 
 /// Validity period of a certificate.

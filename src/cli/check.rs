@@ -58,7 +58,8 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
 pub struct PreflightArgs {
     #[command(flatten)]
     file: ConfigFileArg,
-    /// Check before the installation: the rights to install, and that no other server is registered for external metrics
+    /// Check before the installation: the rights to install, and that no other server is registered for external
+    /// metrics
     #[arg(long)]
     pre: bool,
     /// Namespace of lagwise [default: that of the pod, otherwise of the kubeconfig]
@@ -89,7 +90,7 @@ pub async fn run(args: PreflightArgs) -> anyhow::Result<ExitCode> {
     match args.output.serialize(&lines)? {
         Some(text) => print_output(args.output, &text)?,
         None => {
-            // Escapes what others have written, so it must not be escaped again with its colors.
+            // `render` escapes untrusted text itself. `print_output` would also escape the color sequences.
             let text = render(&lines, args.docs_url.as_deref(), is_colored());
             write_stdout(text.as_bytes())?;
             ExitCode::SUCCESS
@@ -116,7 +117,7 @@ async fn check_file(args: &PreflightArgs) -> Vec<CheckLine> {
 /// The requested targets; `None` until the HPAs are listed, or listing them has failed.
 type TargetsReceiver = watch::Receiver<Option<Arc<RequestedTargets>>>;
 
-/// The HPAs, and the targets that they and the configuration make.
+/// The HPAs, and the targets of these HPAs and of the configuration.
 struct RequestedTargets {
     hpas: Vec<Arc<HpaFacts>>,
     targets: Targets,
@@ -132,7 +133,7 @@ impl RequestedTargets {
         }
     }
 
-    /// What to read of a cluster.
+    /// What to read of a Kafka cluster.
     fn plans(&self, cluster: &ClusterName) -> Vec<GroupPlan> {
         let groups = self.targets.groups().iter();
         let groups = groups.filter(|((of, _), _)| of == cluster);
@@ -162,7 +163,7 @@ async fn check_all(args: &PreflightArgs, config: &Config) -> Vec<CheckLine> {
         let progress = &progress;
         async move {
             let settings = ClientSettings::from(cluster);
-            let groups = groups_of(args, &cluster.name, receiver);
+            let groups = requested_groups(args, &cluster.name, receiver);
             let interval = config.poll.interval;
             let facts = preflight::collect(settings, groups, interval, args.timeout).await;
             progress.finish(cluster.name.as_str());
@@ -197,7 +198,8 @@ async fn check_all(args: &PreflightArgs, config: &Config) -> Vec<CheckLine> {
     lines
 }
 
-async fn groups_of(
+/// The groups to read of a Kafka cluster: those of targets, and those of `--group`.
+async fn requested_groups(
     args: &PreflightArgs,
     cluster: &ClusterName,
     receiver: TargetsReceiver,
@@ -213,7 +215,7 @@ async fn groups_of(
     plans
 }
 
-/// The findings of a single reading of Kafka, and those about the configuration.
+/// Reads Kafka once, and collects the findings and the facts about the configuration.
 async fn lint(
     args: &PreflightArgs,
     config: &Config,
@@ -221,7 +223,7 @@ async fn lint(
 ) -> ConfigurationFacts {
     let requested = wait_for_targets(receiver).await;
     let hpas = requested.map_or_else(Vec::new, |requested| requested.hpas.clone());
-    // A client that cannot be set up is a line of its Kafka cluster.
+    // If a client cannot be created, the lines about its Kafka cluster say so.
     let snapshot = read_once(config, hpas, Vec::new(), args.timeout).await.ok();
     ConfigurationFacts {
         clusters: config.clusters.len(),
@@ -302,8 +304,8 @@ async fn check_cluster(
     lines
 }
 
-/// Whether the configuration leaves external metrics to another server: to KEDA, which uses the external scaler or is
-/// only observed, or to any other with `apiService.create=false` in the chart, with which the leader publishes no CA.
+/// Whether the configuration leaves external metrics to another server. This is so if lagwise only observes KEDA, or
+/// serves it as an external scaler, or if the chart has `apiService.create=false`, which sets `ca_bundle: false`.
 fn leaves_slot(config: &Config) -> bool {
     let server = &config.server;
     let external = &server.external_metrics;
@@ -312,13 +314,14 @@ fn leaves_slot(config: &Config) -> bool {
         || (external.tls.is_none() && !external.ca_bundle)
 }
 
-/// The namespace of lagwise, if it is known: outside of a pod the kubeconfig names any.
+/// The namespace of lagwise, if it is known. Outside of a pod, that of the kubeconfig may be any.
 fn own_namespace(args: &PreflightArgs, client: &Client) -> Option<String> {
     let pod = in_pod().then(|| client.default_namespace().to_owned());
     args.namespace.clone().or(pod)
 }
 
-/// The scale subresources of the workloads that lagwise is to scale to zero. The plural of other kinds is unknown.
+/// The scale subresources of the workloads that lagwise is to scale to zero. Other kinds are left out, because their
+/// plural is unknown.
 fn scaled_resources(hpas: &HpaList) -> Vec<&'static str> {
     let key = format!("{PREFIX}scale-to-zero");
     let scaled_to_zero = hpas.facts.iter();

@@ -17,15 +17,15 @@ pub(super) struct PolledCluster {
     pub(super) history: ClusterHistory,
     pub(super) latest: Arc<ClusterSnapshot>,
     plan: BTreeMap<GroupId, GroupPlan>,
-    /// The groups that the sweep of all groups under way leaves out, because they exceed a budget.
+    /// Groups that the whole sweep in progress leaves out because they exceed a budget.
     pub(super) left_out: Vec<GroupObservation>,
-    /// The groups whose plan may be out of date.
+    /// Groups whose plan may be out of date.
     pub(super) outdated: BTreeSet<GroupId>,
     pub(super) broker_log: BrokerLog,
 }
 
 impl PolledCluster {
-    /// Brings the plan up to date and returns the groups of it that are new or read differently.
+    /// Updates the plans of outdated groups. Returns a partial plan with those that are new or have changed.
     pub(super) fn replan(&mut self, name: &ClusterName, targets: &Targets) -> SweepPlan {
         let mut changed = SweepPlan {
             is_partial: true,
@@ -47,7 +47,7 @@ impl PolledCluster {
         changed
     }
 
-    /// The plan of a sweep of all groups, of which some are changing.
+    /// The plan of a whole sweep. `is_changing` says which groups may be changing.
     pub(super) fn whole_plan(&self, is_changing: impl Fn(&GroupId) -> bool) -> SweepPlan {
         let plans = self.plan.values().map(|plan| GroupPlan {
             is_changing: is_changing(&plan.group),

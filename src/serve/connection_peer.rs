@@ -15,7 +15,7 @@ use tower::Service;
 use super::auth::PresentedChain;
 use super::connections::{Connection, ConnectionSlot};
 
-/// Maximum requests of a connection whose bodies are being read.
+/// Maximum number of requests of a connection whose bodies are being read.
 const MAX_UNREAD_REQUESTS: usize = 64;
 
 /// Facts about the connection of a request.
@@ -38,7 +38,7 @@ impl ConnectionPeer {
     }
 }
 
-/// A connection of which something is known.
+/// A connection that can describe its peer.
 pub(super) trait PeerConnection {
     fn peer(&self) -> ConnectionPeer;
 }

@@ -15,11 +15,11 @@ use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::units::metric::Metric;
 use crate::model::units::token_bucket::{KeyedTokenBuckets, RateExceeded, RateLimit};
 
-/// Maximum requests waiting for a first read; half of them for one namespace.
+/// Maximum number of requests that wait for a first read; one namespace may have half of them.
 pub(super) const MAX_WAITING: usize = 256;
 
-/// The same for requests that other replicas forward, about metrics and about triggers each. A replica sends all of its
-/// requests on one connection, where those that are answered at once need room, too.
+/// The same for requests that other replicas forward: so many about metrics, and as many about triggers. A replica
+/// sends all of its requests on one connection, which must also have streams for requests that are answered at once.
 pub(super) const MAX_FORWARDED_WAITING: usize = MAX_API_STREAMS as usize / 3;
 
 /// Rate of new groups per namespace: a burst, then one every ten seconds. Low enough that one
@@ -45,12 +45,12 @@ const MAX_NAMESPACE_BYTES: usize = 63;
 #[derive(Debug)]
 pub(super) struct WaitingPermits {
     direct: HolderPermits,
-    /// Of requests that other replicas forward.
+    /// Permits for requests that other replicas forward.
     forwarded: HolderPermits,
 }
 
 impl WaitingPermits {
-    /// Permits for so many requests beside those that are forwarded.
+    /// Creates permits for `max` requests, and separate ones for forwarded requests.
     pub(super) fn new(max: usize) -> Self {
         Self {
             direct: HolderPermits::new(max),
@@ -160,7 +160,7 @@ impl FirstReadLimiter {
 
     /// Reports an answered query that belongs to no HPA, so that the poller evaluates it from now on.
     pub(super) fn keep_evaluated(&self, query: &MetricQuery<'_>, metric: Metric) {
-        // Full or closed: the next request evaluates the query itself and sends it again.
+        // If the channel is full or closed, the next request evaluates the query itself and sends it again.
         let _ = self.queries.try_send(query.to_ad_hoc(metric));
     }
 }

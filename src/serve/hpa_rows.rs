@@ -23,7 +23,7 @@ pub(super) struct HpaRow {
     pub(super) status: HpaStatus,
     /// How urgently the HPA needs attention.
     pub(super) urgency: AttentionLevel,
-    /// What decides on its replicas, as a phrase.
+    /// What determines its replicas, as a phrase.
     pub(super) because: String,
     pub(super) what_would_change: String,
     pub(super) produced_per_second: Option<f64>,
@@ -58,7 +58,7 @@ pub(super) struct ClusterRow {
     pub(super) name: ClusterName,
     /// Age of the last complete sweep; `None` before the first.
     pub(super) swept_seconds_ago: Option<u64>,
-    /// Why it does not answer, if it does not.
+    /// Why it does not answer; `None` if it does.
     pub(super) problem: Option<String>,
     pub(super) unreachable_brokers: usize,
     pub(super) groups: usize,
@@ -132,7 +132,7 @@ pub(super) fn leading_snapshot(options: &AdminEndpointOptions) -> Option<Arc<Lag
 }
 
 impl HpaOverview {
-    /// Of the latest snapshot; `None` if this process does not lead.
+    /// Reads the latest snapshot and the history; `None` if this process does not lead.
     pub(super) async fn read(options: &AdminEndpointOptions) -> Option<Self> {
         let summary = options.history.query(HistorySummary::new).await;
         let snapshot = leading_snapshot(options)?;

@@ -56,7 +56,7 @@ impl ApiKey {
         ApiKey::CreatePartitions,
     ];
 
-    /// The requests of a sweep, and whether lagwise cannot do without.
+    /// The requests of a sweep, and whether lagwise cannot work without them.
     pub(super) const OF_SWEEPS: [(Self, &'static str, bool); 8] = [
         (ApiKey::Metadata, "Metadata", true),
         (ApiKey::FindCoordinator, "FindCoordinator", true),

@@ -1,5 +1,5 @@
-//! Offsets and incidents of all groups at an earlier time, to compare later readings with. Whole snapshots would take three
-//! times the memory.
+//! Offsets and incidents of all groups at an earlier time, for comparison with later readings. Keeping whole snapshots
+//! instead would take three times the memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ struct EarlierOffsets {
 }
 
 impl EarlierReadings {
-    /// Keeps what later readings are compared with.
+    /// Copies the offsets and incidents of a snapshot.
     #[must_use]
     pub fn new(clusters: &Clusters) -> Self {
         let clusters = clusters.iter().map(|(name, cluster)| {
@@ -93,6 +93,7 @@ impl EarlierTopic {
             log: Arc::clone(&lag.offsets),
             committed: lag.committed.clone(),
         });
+        // Few topics have an incident, so look for them only where a summary says that there is one.
         let readings = || topic.latest.iter().chain(&topic.complete);
         let has_trouble = |lag: &Arc<TopicLag>| lag.summary.has_trouble;
         let partitions = match readings().any(has_trouble) {

@@ -20,7 +20,7 @@ const TOTAL_LIMIT: RateLimit = RateLimit {
     interval: Duration::from_secs(1),
 };
 
-/// How many one-time events may wait to be published.
+/// Maximum number of one-time events that wait to be published.
 const QUEUE_MAX: usize = 500;
 
 /// How long nothing is published in a namespace after an event in it could not be published: its quota may be used up,
@@ -30,22 +30,22 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// Decides which event is published next.
 #[derive(Clone, Debug)]
 pub struct EventThrottle {
-    /// The events that wait, by namespace; only namespaces with any.
+    /// Events that wait, by namespace. Namespaces without any are removed.
     pending: BTreeMap<Arc<str>, PendingEvents>,
-    /// How many one-time events wait.
+    /// Number of one-time events that wait.
     queued: usize,
     /// Lasting events that were published.
     published: BTreeSet<HpaEvent>,
-    /// The namespace of the last event; the next one comes from another, if any has one.
+    /// The namespace of the last event. The next one comes from another namespace, if one waits there.
     last: Option<Arc<str>>,
-    /// The namespaces in which nothing is published for now, until when.
+    /// The namespaces in which nothing is published, with the end of the pause.
     paused: BTreeMap<Arc<str>, Instant>,
     total_bucket: TokenBucket,
     /// Buckets per HPA; full ones are dropped.
     buckets: BTreeMap<HpaKey, TokenBucket>,
 }
 
-/// The events of one namespace that wait.
+/// Events of one namespace that wait.
 #[derive(Clone, Debug, Default)]
 struct PendingEvents {
     /// One-time events.
@@ -69,9 +69,9 @@ impl PendingEvents {
     }
 }
 
-/// An event that was chosen among those of a namespace.
+/// The event of a namespace that is published next.
 enum NextEvent {
-    /// By its place in the queue.
+    /// Index in the queue.
     Queued(usize),
     Lasting(HpaEvent),
 }
@@ -112,8 +112,8 @@ impl EventThrottle {
         }
     }
 
-    /// Adds a one-time event. If too many wait, the newest one of the namespace with the most is dropped, whichever that
-    /// is. Returns `false` if one was dropped.
+    /// Adds a one-time event. If too many wait, the newest event of the namespace with the most is dropped, which may
+    /// be this one. Returns `false` if an event was dropped.
     pub fn enqueue(&mut self, event: HpaEvent) -> bool {
         let namespace = Arc::clone(&event.hpa.namespace);
         let has_room = self.queued < QUEUE_MAX;
@@ -126,7 +126,7 @@ impl EventThrottle {
         has_room
     }
 
-    /// Drops an event of the namespace with the most, if these are more than the given one would have.
+    /// Drops the newest event of the namespace with the most, unless `namespace` would then have as many.
     fn drop_queued_of_another(&mut self, namespace: &Arc<str>) -> bool {
         let len = |pending: &PendingEvents| pending.queue.len();
         let own = self.pending.get(namespace).map_or(0, len);
@@ -183,7 +183,8 @@ impl EventThrottle {
         Some(event)
     }
 
-    /// Chooses from the namespaces after the last one, and then from the others.
+    /// Chooses the next event: in the order of names, first from the namespaces after the last one, then from the
+    /// others.
     fn choose(&self, now: Instant) -> Option<(Arc<str>, NextEvent)> {
         let last = self.last.as_deref().unwrap_or_default();
         let (after, up_to) = (Bound::Excluded(last), Bound::Included(last));

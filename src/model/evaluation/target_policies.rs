@@ -1,4 +1,4 @@
-//! The policies and holds of targets, from sweep to sweep. Targets without either have no state here.
+//! State of policies and holds from sweep to sweep. Targets without either have no state.
 
 mod group_reading;
 mod observed_target;
@@ -27,28 +27,30 @@ use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment};
 use crate::model::units::persistent_map::PersistentMap;
 
-/// Longest time between two sweeps that counts as the usual one.
+/// Maximum time between two sweeps that enters the average. Longer times count as this one.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(60);
-/// Time between two sweeps before two were seen.
+/// Assumed time between two sweeps until two were seen.
 const FIRST_POLL: Duration = Duration::from_secs(5);
 
 /// The policies and holds of all targets that have one. Owned by the poller.
 #[derive(Debug, Default)]
 pub struct TargetPolicies {
     states: BTreeMap<PolicyKey, TargetState>,
-    /// What earlier processes have saved about metrics that were not seen since, by HPA and position in it.
+    /// State that an earlier process saved of metrics that were not seen since, by HPA and position of the metric in
+    /// it.
     restored: BTreeMap<(HpaKey, usize), RestoredPolicy>,
     outcomes: PolicyOutcomes,
-    /// The targets at the last search for changes.
+    /// The targets when changes were last searched for.
     seen: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
-    /// New or changed metrics that have no outcome yet, because their group is not read yet.
+    /// New or changed metrics without an outcome, because their group was not read yet.
     awaited: BTreeSet<PolicyKey>,
     timeline: Timeline,
+    /// Start of the last sweep of each Kafka cluster, and the average time between its sweeps.
     polls: BTreeMap<ClusterName, (Moment, Duration)>,
     buffers: Buffers,
     /// Number of the present or last sweep.
     sweep: u64,
-    /// Whether a policy has decided for another number since the last export.
+    /// Whether a number or a hold has changed since the last export.
     is_unsaved: bool,
 }
 
@@ -60,7 +62,7 @@ struct Buffers {
 }
 
 impl TargetPolicies {
-    /// Observes the reading of a sweep of a cluster, and decides. Returns the evaluations with the outcomes.
+    /// Lets the policies observe a sweep of a Kafka cluster and decide. Returns the evaluations with the outcomes.
     pub fn observe_sweep(
         &mut self,
         cluster: &ClusterName,
@@ -76,13 +78,13 @@ impl TargetPolicies {
         if wanted.peek().is_none() && self.states.is_empty() && self.outcomes.is_empty() {
             return Arc::clone(evaluations);
         }
-        let time = self.time(cluster, started);
+        let time = self.record_sweep(cluster, started);
         self.sweep = self.sweep.wrapping_add(1);
         let mut outcomes = Vec::with_capacity(self.outcomes.len());
-        // The metrics of the present HPA that were seen. A metric has a target for each of its groups.
+        // Metrics of the current HPA that were handled. A metric has a target for each of its groups.
         let mut hpa = None;
         let mut seen = BTreeSet::new();
-        // Partitions that policies of a namespace observe, by group.
+        // Number of partitions of each group that policies of a namespace observe.
         let mut in_use: HashMap<(&str, &GroupId), usize> = HashMap::new();
         for (target, evaluation) in evaluations.with_evaluations(wanted) {
             let Some(key) = policy_key(target) else {
@@ -145,7 +147,8 @@ impl TargetPolicies {
         }
     }
 
-    /// Observes one target. Returns the outcome, and of how many partitions its policy has estimates.
+    /// Lets the policy of one target observe and decide. Returns the outcome, and the number of partitions of which the
+    /// policy has estimates.
     fn observe(
         &mut self,
         key: &PolicyKey,
@@ -172,8 +175,8 @@ impl TargetPolicies {
         (outcome, state.partition_count())
     }
 
-    /// Makes sure that a target has a state.
-    fn find_state(&mut self, key: &PolicyKey, target: &Target, targets: &Targets, now: f64) {
+    /// Creates the state of a target, unless it has one.
+    fn ensure_state(&mut self, key: &PolicyKey, target: &Target, targets: &Targets, now: f64) {
         if let Some(state) = self.states.get_mut(key) {
             state.follow_target(target);
             return;
@@ -183,8 +186,8 @@ impl TargetPolicies {
         self.states.insert(key.clone(), state);
     }
 
-    /// Returns the first state of a target: the state of the metric that was at its place in the HPA before its query was
-    /// edited, or else the state that an earlier process saved.
+    /// Returns the first state of a target: the state of the metric that was at its place in the HPA before its query
+    /// was edited, or else the state that an earlier process saved.
     fn begin_state(
         &mut self,
         key: &PolicyKey,
@@ -209,13 +212,13 @@ impl TargetPolicies {
         states.take_while(move |((of, _), _)| of == hpa)
     }
 
-    /// Whether a policy has decided for another number since the last export.
+    /// Whether a number or a hold has changed since the last export.
     #[must_use]
     pub fn is_unsaved(&self) -> bool {
         self.is_unsaved
     }
 
-    /// The groups of a cluster that change, or are about to: their members should be read in every sweep.
+    /// Groups of a Kafka cluster whose members change or are about to, so that every sweep should describe them.
     pub fn changing_groups<'a>(
         &'a self,
         cluster: &'a ClusterName,
@@ -228,12 +231,13 @@ impl TargetPolicies {
         changing.map(|state| &state.group.1)
     }
 
-    /// A moment in seconds on the timeline of the policies.
+    /// Converts a moment to seconds on the timeline of the policies.
     fn seconds(&mut self, moment: &Moment) -> f64 {
         Duration::from_millis(self.timeline.at(moment).0).as_secs_f64()
     }
 
-    fn time(&mut self, cluster: &ClusterName, started: &Moment) -> SweepTime {
+    /// Records the start of a sweep, and returns its times. The average time between sweeps is exponentially smoothed.
+    fn record_sweep(&mut self, cluster: &ClusterName, started: &Moment) -> SweepTime {
         let last = self.polls.get(cluster).copied();
         let poll = match last {
             None => FIRST_POLL,

@@ -1,8 +1,8 @@
-//! Triggers of type `external` and `external-push` that name lagwise as their scaler: their metadata, as metrics of the
-//! HPA that KEDA keeps for the ScaledObject.
+//! Triggers of type `external` and `external-push` that name lagwise as their scaler. Their metadata is translated into
+//! a metric of the HPA that KEDA keeps for the ScaledObject.
 //!
-//! Metadata has the settings of annotations, read by the same table, with keys as KEDA spells them: `threads-per-replica`
-//! is `threadsPerReplica`. It is written by every user who may write ScaledObjects.
+//! Metadata has the same settings as annotations, parsed by the same table, with keys in KEDA's spelling:
+//! `threads-per-replica` is `threadsPerReplica`. It is untrusted: every user who may write ScaledObjects sets it.
 
 mod metadata;
 
@@ -33,22 +33,22 @@ pub struct ExternalTrigger {
     pub scaled_object: String,
     /// The HPA that KEDA keeps for it.
     pub hpa: HpaKey,
-    /// The metric of lagwise that the trigger stands for.
+    /// The metric of lagwise that the trigger requests.
     pub metric: Metric,
-    /// The HPA as if it used the metric itself.
+    /// The metric that the HPA would have if it used lagwise directly.
     pub external: ExternalMetric,
     /// Lag up to which the trigger is not active.
     pub activation: Lag,
     /// The settings of the metric, as annotations of the HPA.
     annotations: BTreeMap<String, String>,
-    /// The group or configured target, which is `.NAME` of these annotations.
+    /// The group or configured target: the `.NAME` in the keys of these annotations.
     name: String,
-    /// The metadata that was read, for another replica.
+    /// The original metadata, for forwarding the request to another replica.
     metadata: BTreeMap<String, String>,
 }
 
 impl ExternalTrigger {
-    /// Reads the metadata of a trigger of the ScaledObject `name` in `namespace`.
+    /// Parses the metadata of a trigger of the ScaledObject `name` in `namespace`.
     ///
     /// # Errors
     /// The first mistake, with its key, its value and what to do.
@@ -188,7 +188,7 @@ impl ExternalTrigger {
         this == that && self.external.selector == other.external.selector
     }
 
-    /// Whether both are about the same group or configured target, with other settings.
+    /// Whether both are for the same group or configured target, but with different settings.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
         self.name == other.name && self.annotations != other.annotations

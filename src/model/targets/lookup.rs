@@ -22,7 +22,7 @@ use crate::model::units::short_list::short_list;
 /// A group that a query is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupQuery {
-    /// The metric.
+    /// Kafka cluster, group and topics.
     pub key: Arc<WatchKey>,
     /// The selector's name for the group.
     pub label: String,
@@ -51,7 +51,7 @@ pub struct ResolvedQuery {
     /// HPAs that send this query and have scale to zero enabled. They share one value, so 0 is served only after every
     /// one of them has had no demand for its cooldown.
     pub scale_to_zero_hpas: Vec<HpaKey>,
-    /// The bounds of the HPAs that send this query.
+    /// Caps of the HPAs that send this query.
     pub caps: Vec<HpaCap>,
 }
 

@@ -30,7 +30,7 @@ impl Filter {
         Self::Paused,
     ];
 
-    /// In the address.
+    /// Value of the parameter `filter`; empty for the default.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::All => "",
@@ -68,7 +68,7 @@ impl Filter {
     }
 }
 
-/// In which order.
+/// Order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Urgency,
@@ -98,7 +98,7 @@ impl Order {
     ];
 }
 
-/// HPAs on one page: more would keep a browser busy with every update.
+/// Number of HPAs on one page. More would keep a browser busy at every update.
 pub(super) const ROWS_PER_PAGE: usize = 100;
 
 /// The part of a list that is shown on a page.
@@ -108,7 +108,7 @@ pub(super) struct PageSlice<'a, T> {
     /// Number of the page, from 1.
     pub(super) page: usize,
     pub(super) pages: usize,
-    /// Place of the first row in the list, from 1.
+    /// Position of the first row in the list, from 1.
     pub(super) first: usize,
     /// Rows on all pages.
     pub(super) total: usize,
@@ -147,7 +147,7 @@ impl ViewQuery {
         }
     }
 
-    /// The address for this.
+    /// The address with these parameters.
     pub(super) fn address(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (key, value) in [
@@ -169,7 +169,7 @@ impl ViewQuery {
         }
     }
 
-    /// The same at the first page, for a link that changes the listed rows.
+    /// The same parameters with the first page, for a link that changes which rows are listed.
     pub(super) fn at_first_page(&self) -> Self {
         Self {
             page: 1,
@@ -177,7 +177,7 @@ impl ViewQuery {
         }
     }
 
-    /// The HPAs that are searched, whatever the filter.
+    /// The HPAs that match the namespace and the search, regardless of the filter.
     pub(super) fn find<'a>(&self, rows: &'a [HpaRow]) -> Vec<&'a HpaRow> {
         let search = self.search.to_lowercase();
         let is_found = |row: &&HpaRow| {
@@ -191,7 +191,7 @@ impl ViewQuery {
         rows.iter().filter(is_found).collect()
     }
 
-    /// The HPAs to show of those found, in order.
+    /// The found HPAs that the filter accepts, in order.
     pub(super) fn select<'a>(&self, found: &[&'a HpaRow]) -> Vec<&'a HpaRow> {
         let found = found.iter().copied();
         let mut shown: Vec<_> = found.filter(|row| self.filter.accepts(row)).collect();
@@ -210,7 +210,7 @@ impl ViewQuery {
         shown
     }
 
-    /// The rows of the page; of the last one if there are fewer pages.
+    /// The rows of the page, or of the last page if there are fewer.
     pub(super) fn slice<'a, T>(&self, rows: &'a [T]) -> PageSlice<'a, T> {
         let pages = rows.len().div_ceil(ROWS_PER_PAGE).max(1);
         let page = self.page.clamp(1, pages);

@@ -8,16 +8,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::evaluation::ValueRule;
 
-/// The rule that made a value, as the history keeps it.
+/// The rule by which a value was computed, as recorded in the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordedRule {
     Known(ValueRule),
-    /// A rule that only another version knows. There was a value, but not how it was made.
+    /// A rule that only another version knows: there was a value, but this version cannot say how it was computed.
     Foreign,
 }
 
 impl RecordedRule {
-    /// Any rule that this version does not know.
+    /// Name of every rule that this version does not know.
     const FOREIGN: &str = "of_another_version";
 
     /// The name of the rule in JSON.
@@ -42,7 +42,7 @@ impl Serialize for RecordedRule {
     }
 }
 
-/// Accepts any text, and keeps nothing of a name that it does not know.
+/// Accepts any text. Names that this version does not know are not kept, so that a peer cannot fill the memory.
 impl<'de> Deserialize<'de> for RecordedRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(RuleName)

@@ -71,7 +71,7 @@ impl TargetPolicies {
         });
         for target in &changed {
             if let Some(key) = policy_key(target) {
-                self.find_state(&key, target, targets, now);
+                self.ensure_state(&key, target, targets, now);
                 self.awaited.insert(key);
             }
         }
