@@ -19,7 +19,7 @@ const HEADINGS: [(Option<Order>, &str, &str); 9] = [
     (
         Some(Order::Lag),
         "Lag",
-        "Unread messages, now and in the last hour",
+        "Unread messages, now and in the last hour, and how fast they change",
     ),
     (
         Some(Order::Behind),
@@ -44,6 +44,9 @@ const HEADINGS: [(Option<Order>, &str, &str); 9] = [
     ),
     (None, "Cap", "What lagwise does about the ceiling"),
 ];
+
+/// Smallest change of the lag, in messages per second, that is shown as growing or shrinking.
+const TREND_MIN: f64 = 1.0;
 
 /// Writes the table of these HPAs.
 pub(super) fn write(html: &mut Html, rows: &[&HpaRow], query: &ViewQuery, sparklines: &Sparklines) {
@@ -121,6 +124,9 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
         html.element("td", &[("class", &"lag"), ("data-label", &"lag")], |html| {
             bars::sparkline(html, lags);
             html.text_element("b", &[], format::or_unknown(status.lag.map(format::count)));
+            if let Some(trend) = trend(row) {
+                html.text_element("small", &[("class", &"trend")], trend);
+            }
         });
         let cell = |html: &mut Html, class: &str, label: &str, text: String| {
             html.text_element("td", &[("class", &class), ("data-label", &label)], text);
@@ -151,6 +157,17 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
         });
         cell(html, "cap", "cap", cap(status));
     });
+}
+
+/// Whether the lag grows or shrinks, and how fast, at the rates of the last two readings; `None` if that is unknown.
+fn trend(row: &HpaRow) -> Option<String> {
+    row.status.lag?;
+    let change = row.produced_per_second? - row.consumed_per_second?;
+    Some(match change {
+        change if change >= TREND_MIN => format!("growing {}", format::rate(Some(change))),
+        change if change <= -TREND_MIN => format!("shrinking {}", format::rate(Some(-change))),
+        _ => "steady".to_owned(),
+    })
 }
 
 /// The SLO, and in words whether it is missed.
@@ -226,5 +243,39 @@ pub(super) fn cap(status: &HpaStatus) -> String {
     match status.paused {
         true => format!("{mode}, paused"),
         false => mode.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::diagnostics::hpa_rates::HpaRates;
+
+    #[test]
+    fn the_trend_is_the_change_of_the_lag() {
+        let trend_of = |lag: Option<u64>, rates: Option<(f64, f64)>| {
+            let status = HpaStatus {
+                lag,
+                ..HpaStatus::default()
+            };
+            let rates = rates.map(|(produced_per_second, consumed_per_second)| HpaRates {
+                produced_per_second,
+                consumed_per_second,
+                time_to_drain: None,
+            });
+            trend(&HpaRow::new(status, rates))
+        };
+        for (lag, rates, expected) in [
+            (Some(40), Some((100.0, 20.0)), Some("growing 80/s")),
+            (Some(40), Some((3.0, 5.5)), Some("shrinking 2.5/s")),
+            (Some(40), Some((100.4, 100.0)), Some("steady")),
+            (Some(0), Some((50.0, 50.0)), Some("steady")),
+            // Rates of earlier readings say nothing about a lag that is unknown now.
+            (None, Some((100.0, 20.0)), None),
+            (Some(40), None, None),
+        ] {
+            let trend = trend_of(lag, rates);
+            assert_eq!(trend.as_deref(), expected, "{lag:?} {rates:?}");
+        }
     }
 }
