@@ -1,5 +1,6 @@
 //! The page over snapshots: filters, followers, objectives and partitions.
 
+mod documentation;
 mod history;
 mod many_hpas;
 mod states;
