@@ -108,6 +108,10 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     browser.wait_for(&format!(
         "location.search === '' && ({names}).includes('billing')"
     ))?;
+    // Nobody produces, and nobody reads.
+    browser.wait_for(&format!(
+        "document.querySelector('tr[data-href=\"{row}\"] small.trend')?.textContent === 'steady'"
+    ))?;
     browser.evaluate(
         "[...document.querySelectorAll('th a')].find(a => a.textContent === 'HPA').click()",
     )?;
@@ -318,7 +322,7 @@ fn keep_pictures(browser: &mut Browser, pages: &[(&str, &str)]) -> Result<()> {
     for (name, address) in pages {
         browser.open(address)?;
         // The part of the page that a large monitor shows.
-        for (width, height) in [(360, 3600), (1280, 2400), (2560, 1800)] {
+        for (width, height) in [(360, 3600), (1280, 2400), (2560, 1800), (3840, 2160)] {
             for scheme in ["light", "dark", "print"] {
                 browser.set_window(width, height, scheme)?;
                 let wide = browser.evaluate("document.documentElement.scrollWidth")?;

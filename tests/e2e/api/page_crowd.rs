@@ -26,8 +26,11 @@ const COMMITTERS: usize = 8;
 /// Times that each page is opened.
 const OPENED: usize = 7;
 
-/// The browser must have painted within this time, also in a build without optimization.
+/// The browser must have painted within this time, in milliseconds, also in a build without optimization.
 const PAINT_MAX: f64 = 1_000.0;
+/// The server must have answered within this time, in milliseconds, in a build with optimization. (`cargo bench --bench
+/// page` has the same bound.)
+const SERVER_MAX: f64 = 50.0;
 /// Maximum memory of the daemon per HPA, in kB: the figure in the guide for its history.
 const MEMORY_PER_HPA: u64 = 100;
 
@@ -89,6 +92,8 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
         "memory: {memory_of_few} kB with {FEW} HPAs, {memory_of_many} kB with {MANY}: {growth} kB for each"
     );
     ensure!(many.paint < PAINT_MAX, "{many:?}");
+    let is_optimized = !cfg!(debug_assertions);
+    ensure!(!is_optimized || many.server < SERVER_MAX, "{many:?}");
     ensure!(growth < MEMORY_PER_HPA, "{growth} kB for each HPA");
     keep_picture(&mut browser, "thousand-hpas")?;
 

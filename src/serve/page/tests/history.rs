@@ -1,5 +1,8 @@
 //! History, the charts of it, and the stream of new values.
 
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -112,4 +115,37 @@ async fn charts_show_the_time_that_the_address_asks_for() {
     let (from, to) = span_of(&html);
     assert_eq!(to - from, 21_600);
     assert!(!html.contains("id=\"latest\""), "{html}");
+}
+
+/// While nobody looks, the page costs nothing but a point of the history at each step: new snapshots wake no task.
+#[tokio::test]
+async fn new_snapshots_wake_no_task_while_nobody_looks() {
+    const SNAPSHOTS: usize = 500;
+    let latest = every_state();
+    let (publisher, reader) = snapshot_channel::channel(latest.clone());
+    let step = Duration::from_secs(3600);
+    let (handle, recording) = history(reader.clone(), Leadership::alone(), step);
+    let polls = Arc::new(AtomicUsize::new(0));
+    let (counted, mut recording) = (Arc::clone(&polls), Box::pin(recording));
+    tokio::spawn(poll_fn(move |context| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        recording.as_mut().poll(context)
+    }));
+    let options = AdminEndpointOptions::new(reader, Leadership::alone());
+    let router = router(options.with_history(handle, "lagwise-0"));
+    // Somebody has looked, and left.
+    assert_eq!(get(&router, "/hpas/shop/capped").await.0, 200);
+    let mut stream = response(&router, "/api/stream").await.into_body();
+    assert!(stream.frame().await.is_some());
+    drop(stream);
+    let before = polls.load(Ordering::Relaxed);
+    for _ in 0..SNAPSHOTS {
+        publisher.publish(latest.clone());
+        tokio::task::yield_now().await;
+    }
+    // The end of the last query may be among them.
+    let woken = polls.load(Ordering::Relaxed) - before;
+    assert!(woken < 5, "{woken} times by {SNAPSHOTS} snapshots");
+    let tasks = tokio::runtime::Handle::current().metrics();
+    assert_eq!(tasks.num_alive_tasks(), 1, "besides the recording");
 }
