@@ -190,15 +190,15 @@ impl HistoryResolution {
         self.step.saturating_mul(OLDER_STEPS)
     }
 
-    /// Memory that one history takes at most, in bytes.
+    /// Maximum memory of one history, in bytes.
     #[must_use]
     pub fn bytes_per_hpa(self) -> usize {
-        let points = self.share_of(RECENT_POINTS);
-        let points = points.saturating_add(self.share_of(OLDER_POINTS));
-        let markers = self.share_of(MARKERS).saturating_mul(MARKER_BYTES);
-        let points = points.saturating_mul(POINT_BYTES);
-        points
-            .saturating_add(markers)
+        let recent = self.share_of(RECENT_POINTS);
+        let points = recent.saturating_add(self.share_of(OLDER_POINTS));
+        let marker_bytes = self.share_of(MARKERS).saturating_mul(MARKER_BYTES);
+        let point_bytes = points.saturating_mul(POINT_BYTES);
+        point_bytes
+            .saturating_add(marker_bytes)
             .saturating_add(size_of::<HpaHistory>())
     }
 }
@@ -215,8 +215,8 @@ pub struct HpaHistory {
 }
 
 impl HpaHistory {
-    /// Adds a point. Points of the same step become one; one that is earlier than the last, as after a change of the clock,
-    /// is left out.
+    /// Adds a point. Points of the same step become one; one that is earlier than the last, as after a change of the
+    /// clock, is left out.
     pub fn add(&mut self, point: HistoryPoint, resolution: HistoryResolution) {
         if self.recent.back().is_some_and(|last| point.at < last.at) {
             return;

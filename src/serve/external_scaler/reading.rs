@@ -1,4 +1,4 @@
-//! Reads the message of a request, for which requests of one connection wait in turn.
+//! Reads the messages of requests. Each connection may have a bounded number of unread messages; further requests wait.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::serve::connection_peer::ConnectionPeer;
 use crate::serve::connections::network;
 use crate::serve::holder_permits::HolderPermits;
 
-/// Time for the arrival of a request whose headers are there. KEDA sends both at once.
+/// Timeout for the message of a request, from the arrival of its headers on. KEDA sends both at once.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Size of what precedes a message of gRPC.
+/// Size of the prefix of a gRPC message: a flag and the length.
 const FRAME_BYTES: usize = 5;
 
 /// Maximum number of requests that wait until their message may be read. KEDA opens all of its streams at once when it
-/// starts, so there may be as many as streams. One address may have half of them, as of the streams.
+/// starts, so as many may wait as there may be streams. One address may have half of them, as with streams.
 pub(super) const MAX_WAITING: usize = MAX_STREAMS;
 
-/// The turns of requests whose message is to be read.
+/// Lets requests wait until their message may be read.
 #[derive(Debug)]
 pub(super) struct MessageTurns {
     waiting: HolderPermits,
@@ -36,8 +36,8 @@ impl MessageTurns {
         }
     }
 
-    /// The message of a request. A connection may have few that have not arrived in full, since each takes memory; the
-    /// others wait, up to a number.
+    /// Reads the message of a request. An incomplete message takes memory, so a connection may have few of them.
+    /// Further requests wait, at most [`MAX_WAITING`] of all connections.
     pub(super) async fn read(
         &self,
         body: Body,
@@ -55,7 +55,7 @@ impl MessageTurns {
                         "at most {MAX_WAITING} requests may wait, and half of them from one address"
                     ))
                 })?;
-                // It is never closed.
+                // An error would mean that the semaphore is closed, which never happens.
                 unread.acquire().await.ok()
             }
         };
@@ -65,13 +65,13 @@ impl MessageTurns {
     }
 }
 
-/// The network of a connection, as the holder of permits.
+/// The network of a connection, as text: the holder of its permits.
 pub(super) fn network_of(peer: Option<&ConnectionPeer>) -> String {
     let network = peer.map(|peer| network(peer.slot.peer()).to_string());
     network.unwrap_or_default()
 }
 
-/// Refuses what tonic would refuse by the headers, which it does not get.
+/// Refuses compressed messages. tonic would do so, but does not get the headers.
 pub(super) fn refuse_compression(headers: &HeaderMap) -> Result<(), Status> {
     match headers.get("grpc-encoding") {
         Some(encoding) if encoding != "identity" => Err(Status::unimplemented(
@@ -81,16 +81,16 @@ pub(super) fn refuse_compression(headers: &HeaderMap) -> Result<(), Status> {
     }
 }
 
-/// The message of a request.
+/// Reads the message of a request, within [`MESSAGE_TIMEOUT`].
 pub(super) async fn read_message(body: Body) -> Result<Bytes, Status> {
     let limited = Limited::new(body, FRAME_BYTES + MAX_REQUEST_BYTES);
-    let read = timeout(MESSAGE_TIMEOUT, limited.collect());
-    let read = read.await.map_err(|_| {
+    let collected = timeout(MESSAGE_TIMEOUT, limited.collect()).await;
+    let collected = collected.map_err(|_| {
         Status::deadline_exceeded("the message of the request did not arrive in time")
     })?;
-    let read = read.map_err(|error| match error.is::<LengthLimitError>() {
+    let body = collected.map_err(|error| match error.is::<LengthLimitError>() {
         true => Status::out_of_range(format!("a request has at most {MAX_REQUEST_BYTES} bytes")),
         false => Status::cancelled("the request ended before its message was complete"),
     })?;
-    Ok(read.to_bytes())
+    Ok(body.to_bytes())
 }

@@ -165,14 +165,13 @@ impl<'a> ObjectReader<'a> {
             let own = &mut metric.settings;
             (own.fallback_replicas, own.fallback_after) = fallback.unzip();
         }
-        let metrics = Vec::from_iter(self.kafka.iter().map(|(metric, _)| metric));
-        annotations.extend(print_metrics(&metrics, &mut self.notes));
-        let metrics = self.kafka.iter().map(|(metric, login)| {
+        let kafka = Vec::from_iter(self.kafka.iter().map(|(metric, _)| metric));
+        annotations.extend(print_metrics(&kafka, &mut self.notes));
+        let kafka_specs = self.kafka.iter().map(|(metric, login)| {
             let cluster = login.as_ref().and_then(&label);
             metric.spec(cluster)
         });
-        let metrics = metrics.chain(self.resources.iter().cloned());
-        let metrics = Vec::from_iter(metrics);
+        let metrics = Vec::from_iter(kafka_specs.chain(self.resources.iter().cloned()));
         let (min, max) = self.bounds();
         let target = &spec.scale_target_ref;
         let behavior = self.behavior();
@@ -277,11 +276,11 @@ impl<'a> ObjectReader<'a> {
             "scale to zero needs scaleToZero.enabled in the values of lagwise's chart",
         );
         if self.object.is_held_above_zero() {
-            let printed = print_settings(&settings, SettingScope::Hpa, None);
-            let printed = printed
+            let annotations = print_settings(&settings, SettingScope::Hpa, None);
+            let lines = annotations
                 .iter()
                 .map(|(key, value)| format!("{key}: {value:?}"));
-            let printed = Vec::from_iter(printed).join(" and ");
+            let printed = Vec::from_iter(lines).join(" and ");
             self.notes.todo("minReplicaCount", format!("the workload is not scaled to zero while it is paused: annotate the HPA with {printed} to end the pause"));
             return Settings::default();
         }

@@ -9,7 +9,7 @@ use super::login::ClusterLogin;
 use super::{ConvertOptions, ConvertedForm};
 use crate::model::keda::authentications::{AuthenticationKey, LoginKind, ObservedLogin};
 use crate::model::keda::manifests::KedaManifests;
-use crate::model::keda::scaled_object::{ScaledObject, TargetRef};
+use crate::model::keda::scaled_object::{ScaledObject, TargetRef, Trigger};
 use crate::model::keda::trigger::{KafkaTrigger, TriggerKind};
 use crate::model::units::names;
 use crate::model::units::newtypes::ClusterName;
@@ -133,13 +133,13 @@ pub fn observe(
             .map(|cluster| cluster.name.as_str())
     };
     let (hpa, notes) = reader.finish(label);
-    // A trigger that KEDA refuses, or whose group is not written in it, would be missing on one side.
-    let of_kafka = spec.triggers.iter();
-    let of_kafka = of_kafka.filter(|trigger| TriggerKind::find(&trigger.trigger_type).is_some());
-    let of_kafka = Vec::from_iter(of_kafka);
-    let is_whole = triggers.len() == of_kafka.len();
+    // The object is not compared if a Kafka trigger was not converted, because KEDA refuses it or its group is not in
+    // the trigger: that trigger would be missing on one side.
+    let is_kafka = |trigger: &&Trigger| TriggerKind::find(&trigger.trigger_type).is_some();
+    let kafka_triggers = Vec::from_iter(spec.triggers.iter().filter(is_kafka));
+    let is_whole = triggers.len() == kafka_triggers.len();
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    for (observed, written) in triggers.iter_mut().zip(of_kafka) {
+    for (observed, written) in triggers.iter_mut().zip(kafka_triggers) {
         let reference = written.authentication_ref.as_ref();
         observed.login.authentication =
             reference.map(|reference| AuthenticationKey::new(reference, namespace));
@@ -176,10 +176,9 @@ fn find_cluster<'c>(
 ) -> Result<&'c KnownCluster, String> {
     let servers = login.map(|login| split_servers(&login.servers));
     let servers = servers.unwrap_or_default();
-    let matching = clusters.iter();
-    let matching = matching.filter(|known| !known.servers.is_disjoint(&servers));
-    let matching = Vec::from_iter(matching);
-    // Of several with the same servers, the one with the same kind of login.
+    let shares_server = |known: &&KnownCluster| !known.servers.is_disjoint(&servers);
+    let matching = Vec::from_iter(clusters.iter().filter(shares_server));
+    // Of several with such a server, prefer the one with the same kind of login.
     let kind = login.map(login_kind);
     let alike = matching
         .iter()

@@ -34,10 +34,9 @@ pub(super) fn read_triggers<'a>(
 ) -> Vec<TriggerSample<'a>> {
     let triggers = compared.triggers.iter().zip(previous).enumerate();
     let samples = triggers.map(|(index, (of, previous))| {
-        let group = of.trigger.group.as_deref().map(GroupId::from);
+        let group_id = of.trigger.group.as_deref().map(GroupId::from);
         let cluster = evaluations.clusters().get(&of.cluster);
-        let group = group.and_then(|group| cluster?.groups.get(&group));
-        let group = group.map(|group| &**group);
+        let group = group_id.and_then(|id| cluster?.groups.get(&id).map(|group| &**group));
         let offsets = group.and_then(|group| {
             let description = group.description.as_deref();
             let has_members = description.is_some_and(GroupDescription::has_members);
