@@ -73,9 +73,16 @@ const STEPS: &[Step] = &[
         ceiling: "1",
         rule: "clamped",
     },
-    // What cannot be used is as if it were not there.
+    // What cannot be used is as if it were not there, also where it is a number or a time beyond its bounds.
     Step {
-        annotations: &["by=lag", "evenn=true", "threads-per-replica=0"],
+        annotations: &[
+            "by=lag",
+            "evenn=true",
+            "threads-per-replica=10001",
+            "threads-per-replica.billing=0",
+            "residual-max=18446744073709551615",
+            "stuck-after=1ns",
+        ],
         replicas: 6,
         ceiling: "13",
         rule: "as_measured",
@@ -108,8 +115,8 @@ fn replicas_follow_what_is_set_on_the_hpa(testbed: &Testbed) -> Result<()> {
     let most = series.max();
     ensure!(most <= PARTITIONS, "{:?}", series.values());
     let metrics = daemon.metrics()?;
-    for kind in ["bad_annotation", "unknown_annotation"] {
-        let counted = format!("lagwise_findings_total{{kind=\"{kind}\"}}");
+    for finding in ["bad_annotation\"} 5", "unknown_annotation\"} 1"] {
+        let counted = format!("lagwise_findings_total{{kind=\"{finding}");
         ensure!(metrics.contains(&counted), "no {counted}");
     }
     println!(

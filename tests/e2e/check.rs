@@ -20,10 +20,16 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
 )];
 
 /// Scenarios with Kafka alone.
-pub(crate) const KAFKA: &[(&str, Test)] = &[(
-    "check::logins_and_rights_in_kafka_are_proven",
-    logins_and_rights_in_kafka_are_proven,
-)];
+pub(crate) const KAFKA: &[(&str, Test)] = &[
+    (
+        "check::logins_and_rights_in_kafka_are_proven",
+        logins_and_rights_in_kafka_are_proven,
+    ),
+    (
+        "check::a_secret_in_the_place_of_a_path_is_not_shown",
+        a_secret_in_the_place_of_a_path_is_not_shown,
+    ),
+];
 
 /// The lines of `lagwise check -o json`, and whether it succeeded.
 fn check(testbed: &Testbed, config: &Value, more: &[&str]) -> Result<(Vec<Value>, bool)> {
@@ -118,6 +124,18 @@ fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
             .any(|line| line["check"] == right && line["status"] == "passed");
         ensure!(is_proven, "{right} is not proven: {passed:#?}");
     }
+    // What is insecure is said, and is no failure.
+    let security = passed.iter().filter(|line| line["check"] == "security");
+    let warnings: Vec<_> = security
+        .filter_map(|line| line["message"].as_str())
+        .collect();
+    for words in [
+        "the password for Kafka cluster \"main\" is sent unencrypted",
+        "to every host that a broker of Kafka cluster \"main\" advertises",
+    ] {
+        let is_said = warnings.iter().any(|warning| warning.contains(words));
+        ensure!(is_said, "no {words:?} in {warnings:?}");
+    }
     let cost = passed.iter().find(|line| line["check"] == "cost");
     let cost = cost.context("no cost")?["message"]
         .as_str()
@@ -136,6 +154,53 @@ fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
         found.contains(&"reach: kafka_unreachable".to_owned()),
         "{found:?}"
     );
+    Ok(())
+}
+
+/// Secrets where the configuration wants the path of a file: neither the check nor the daemon shows them.
+fn a_secret_in_the_place_of_a_path_is_not_shown(testbed: &Testbed) -> Result<()> {
+    let login = |protocol: &str| {
+        json!({
+            "bootstrap.servers": "127.0.0.1:1",
+            "security.protocol": protocol,
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": READER,
+            "sasl.password": SASL_PASSWORD,
+        })
+    };
+    let file = testbed.folder("check")?.join("lagwise.json");
+    let path = file.to_string_lossy();
+    for secret in [
+        "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJsYWcifQ.c2lnbmF0dXJl",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    ] {
+        let mut password = json!({"name": "main", "properties": login("SASL_PLAINTEXT")});
+        password["properties"]["sasl.password"] = json!(format!("${{file:{secret}}}"));
+        let mut authority = json!({"name": "main", "properties": login("SASL_SSL")});
+        authority["properties"]["ssl.ca.location"] = json!(secret);
+        let token = json!({
+            "name": "main",
+            "token": {"file": {"path": secret}},
+            "properties": {"bootstrap.servers": "127.0.0.1:1", "security.protocol": "SASL_SSL"},
+        });
+        for cluster in [password, authority, token] {
+            let config = json!({
+                "clusters": [cluster],
+                "kubernetes": {"enabled": false},
+                "server": {"external_metrics": {"listen": "127.0.0.1:0", "auth": "none"}},
+            });
+            std::fs::write(&file, config.to_string())?;
+            for command in [["config", "check", &*path], ["run", "--config", &*path]] {
+                let output = testbed.lagwise(&command).output()?;
+                let text = [output.stdout, output.stderr].concat();
+                let text = String::from_utf8_lossy(&text);
+                ensure!(!output.status.success(), "{command:?}: {text}");
+                ensure!(!text.contains(secret), "{command:?}: {text}");
+                let is_explained = text.contains("not look like a path");
+                ensure!(is_explained, "{command:?}: {text}");
+            }
+        }
+    }
     Ok(())
 }
 

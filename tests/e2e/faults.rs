@@ -4,6 +4,7 @@
 mod iterations;
 mod network;
 mod restarts;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "faults::a_million_iterations_affect_only_their_cluster",
         iterations::a_million_iterations_affect_only_their_cluster,
+    ),
+    (
+        "faults::texts_of_brokers_and_groups_are_only_text",
+        texts::of_brokers_and_groups_are_only_text,
     ),
 ];
 

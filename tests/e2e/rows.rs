@@ -11,7 +11,7 @@ mod pattern;
 mod share;
 mod subscriptions;
 mod time;
-mod work;
+pub(crate) mod work;
 
 use std::time::Duration;
 

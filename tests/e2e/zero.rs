@@ -51,6 +51,10 @@ pub(crate) const UNUSUAL: &[(&str, Test)] = &[
         targets::any_scale_subresource_is_capped_and_scaled_to_zero,
     ),
     (
+        "zero::names_that_would_change_a_url_are_refused",
+        targets::names_that_would_change_a_url_are_refused,
+    ),
+    (
         "zero::a_missing_right_is_reported_and_a_pause_holds_no_replicas",
         rights::a_missing_right_is_reported_and_a_pause_holds_no_replicas,
     ),

@@ -16,7 +16,7 @@ use crate::testbed::{Testbed, unique};
 
 #[path = "../../wire/fake.rs"]
 #[allow(dead_code, reason = "the scripted brokers of other tests")]
-mod fake;
+pub(super) mod fake;
 
 /// Maximum number of iterations that lagwise computes for a login.
 const ITERATIONS: u32 = 1_000_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::owner_scene::{Owner, OwnerScene};
+use super::owner_scene::{Owner, OwnerScene, let_the_daemon_write};
 use crate::daemon::Options;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
@@ -109,24 +109,8 @@ impl<'a> AttackScene<'a> {
     /// Lets the daemon write to the HPAs of both namespaces.
     pub(super) fn let_the_daemon_write(&self) -> Result<()> {
         let OwnerScene { plane, owner, .. } = &self.scene;
-        let account = format!("--serviceaccount={}:lagwise", owner.namespace);
-        for namespace in [&owner.namespace, &self.bob] {
-            let hpas = "--resource=horizontalpodautoscalers.autoscaling";
-            for args in [
-                ["create", "role", "cap", "--verb=get,patch", hpas],
-                ["create", "rolebinding", "cap", "--role=cap", &*account],
-            ] {
-                plane.kubectl(&[&args[..], &["--namespace", namespace.as_str()]].concat())?;
-            }
-        }
-        // Whether the admission policy of the cap is installed.
-        let name = format!("cap-{}", owner.namespace);
-        let role = format!("--clusterrole={name}");
-        let policies = "--resource=mutatingadmissionpolicies.admissionregistration.k8s.io,mutatingadmissionpolicybindings.admissionregistration.k8s.io";
-        let only = "--resource-name=lagwise-cap";
-        plane.kubectl(&["create", "clusterrole", &name, "--verb=get", policies, only])?;
-        plane.kubectl(&["create", "clusterrolebinding", &name, &role, &account])?;
-        Ok(())
+        let namespaces = [&*owner.namespace, &*self.bob];
+        let_the_daemon_write(plane, &owner.namespace, &namespaces)
     }
 
     /// Number of ceilings that the daemon has written.

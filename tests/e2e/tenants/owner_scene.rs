@@ -246,6 +246,32 @@ impl<'a> OwnerScene<'a> {
     }
 }
 
+/// Lets the daemon of a namespace write to the HPAs of these namespaces.
+pub(super) fn let_the_daemon_write(
+    plane: &ControlPlane,
+    daemon: &str,
+    namespaces: &[&str],
+) -> Result<()> {
+    let account = format!("--serviceaccount={daemon}:lagwise");
+    for namespace in namespaces {
+        let hpas = "--resource=horizontalpodautoscalers.autoscaling";
+        for args in [
+            ["create", "role", "cap", "--verb=get,patch", hpas],
+            ["create", "rolebinding", "cap", "--role=cap", &*account],
+        ] {
+            plane.kubectl(&[&args[..], &["--namespace", *namespace]].concat())?;
+        }
+    }
+    // Whether the admission policy of the cap is installed.
+    let name = format!("cap-{daemon}");
+    let role = format!("--clusterrole={name}");
+    let policies = "--resource=mutatingadmissionpolicies.admissionregistration.k8s.io,mutatingadmissionpolicybindings.admissionregistration.k8s.io";
+    let only = "--resource-name=lagwise-cap";
+    plane.kubectl(&["create", "clusterrole", &name, "--verb=get", policies, only])?;
+    plane.kubectl(&["create", "clusterrolebinding", &name, &role, &account])?;
+    Ok(())
+}
+
 /// The result of a thread.
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     let result = thread.join();

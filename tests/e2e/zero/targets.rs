@@ -5,11 +5,11 @@ use kube::api::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
 use super::{COOLDOWN, PARTITIONS, Scene, WAIT_TIMEOUT, ZEROED_SINCE};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::Testbed;
 use crate::testbed::control_plane::ControlPlane;
-use crate::testbed::poll::poll_until;
+use crate::testbed::poll::{Hopeless, poll_until};
 use crate::testbed::replicas::ReplicaSeries;
 
 const GROUP: &str = "rollouts.example.com";
@@ -203,4 +203,45 @@ pub(crate) fn any_scale_subresource_is_capped_and_scaled_to_zero(testbed: &Testb
         println!("{name}: {:?}", series.timed());
     }
     Ok(())
+}
+
+/// Names of scale targets that the API server accepts, and that would change the URL of a request. lagwise makes no
+/// request for them, and says why.
+pub(crate) fn names_that_would_change_a_url_are_refused(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "urls")?;
+    let options = Options {
+        namespaces: vec![scene.namespace.clone()],
+        ..scene.options()
+    };
+    let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
+    scene.allow()?;
+    let names = [("query", "billing?dryRun=All&x="), ("fragment", "billing#")];
+    for (hpa, target) in names {
+        let labels = [("group", &*scene.group), ("topic", &*scene.topic)];
+        let mut list: Value = serde_json::from_str(&workload(hpa, &labels))?;
+        let hpa = &mut list["items"][1];
+        hpa["spec"]["scaleTargetRef"]["name"] = json!(target);
+        hpa["metadata"]["annotations"] = json!({
+            "lagwise.dev/scale-to-zero": "true",
+            "lagwise.dev/cooldown": humantime::format_duration(COOLDOWN).to_string(),
+        });
+        let create = ["create", "-n", &scene.namespace, "-f", "-"];
+        scene.plane.kubectl_with_input(&create, &hpa.to_string())?;
+    }
+    poll_until(WAIT_TIMEOUT, "both to be refused", || {
+        let requests = scene.plane.requests(&scene.namespace, "lagwise")?;
+        let of_workloads = requests.iter().filter(|request| request.group == "apps");
+        let of_workloads = Vec::from_iter(of_workloads);
+        if !of_workloads.is_empty() {
+            return Err(Hopeless(format!("{of_workloads:?}")).into());
+        }
+        let log = daemon.process.log();
+        for (hpa, _) in names {
+            let hpa = format!("{}/{hpa}", scene.namespace);
+            let mut lines = log.lines().filter(|line| line.contains(&hpa));
+            let is_refused = lines.any(|line| line.contains("scaleTargetRef.name"));
+            ensure!(is_refused, "{hpa} is not");
+        }
+        Ok(())
+    })
 }

@@ -117,6 +117,18 @@ fn group_suffix_overrides_the_plain_key() {
 }
 
 #[test]
+fn a_value_for_a_name_that_the_hpa_does_not_select_is_not_parsed() {
+    for key in ["topic-regex.other", "residual-after.other"] {
+        let (annotations, findings) = read(&[(&format!("{PREFIX}{key}"), "(")]);
+        let [finding] = findings.as_slice() else {
+            panic!("{key}: {findings:?}");
+        };
+        assert!(finding.contains("has no effect"), "{finding}");
+        assert_eq!(annotations.for_name(Some("other")), Settings::default());
+    }
+}
+
+#[test]
 fn unusable_value_is_a_finding_and_the_default_applies() {
     for (key, value) in [
         ("threads-per-replica", "0"),
