@@ -28,7 +28,7 @@ pub(super) fn exporter(config: &Config) -> Result<Option<OtlpExporter>, OtlpErro
 /// Starts to export what `/metrics` shows, if a collector is configured.
 ///
 /// # Errors
-/// Those of [`exporter`].
+/// The same as [`exporter`]'s.
 pub(super) fn start(
     config: &Config,
     figures: &MetricsOptions,

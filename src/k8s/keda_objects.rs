@@ -1,4 +1,5 @@
-//! Watches KEDA's ScaledObjects and ScaledJobs with Kafka triggers, and TriggerAuthentications, where the cluster has them.
+//! Watches KEDA's ScaledObjects and ScaledJobs with Kafka triggers, and TriggerAuthentications, where the cluster has
+//! them.
 
 /// Implements `kube::Resource` for an object of KEDA with a field `metadata`.
 macro_rules! is_keda_resource {
@@ -98,7 +99,7 @@ impl<'de> Deserialize<'de> for WatchedKedaObject {
         struct AnyObject {
             #[serde(default)]
             metadata: ObjectMeta,
-            /// Of any form, so that a wrong one of a single object does not fail the whole listing.
+            /// Accepts any value, so that one malformed object does not fail the whole listing.
             #[serde(default)]
             spec: Value,
         }

@@ -49,7 +49,7 @@ pub(super) struct HistoryView {
 }
 
 impl HistoryView {
-    /// Of the points and markers of this time.
+    /// The points and markers of an HPA in this span of time.
     pub(super) fn new(recorder: &HistoryRecorder, hpa: &HpaKey, span: TimeSpan) -> Self {
         let history = recorder.history(hpa);
         let points = history.into_iter().flat_map(|history| history.points());
@@ -119,7 +119,7 @@ impl HpaView {
         made.map_err(NoView::Failed)?.ok_or(NoView::NoHpa)
     }
 
-    /// Of a snapshot; `None` if it has no such HPA.
+    /// Derives the view from a snapshot; `None` if the snapshot has no such HPA.
     fn new(
         snapshot: Arc<LagSnapshot>,
         leader: String,

@@ -257,7 +257,7 @@ fn recipes_create_the_secrets_that_their_values_read() {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-/// Of commands that no test runs: subcommands and options of lagwise, annotations, and what is passed to Helm.
+/// Checks commands that no test runs: subcommands and options of lagwise, annotations, and values for Helm.
 #[test]
 fn names_in_shown_commands_exist() {
     let annotation = Regex::new(r"lagwise\.dev/[a-z-]+[a-z]").unwrap();

@@ -74,14 +74,14 @@ pub(crate) struct KafkaCluster {
     pub(super) name: String,
     pub(super) artifacts: Artifacts,
     folder: PathBuf,
-    /// Of the brokers, which may be older or newer than the tools.
+    /// Folder with the jars of the brokers, which may be older or newer than the tools.
     pub(super) jars: PathBuf,
     heap_mb: u32,
     java: Vec<String>,
     authority: Authority,
     issuer: Issuer,
     brokers: Vec<Broker>,
-    /// Of brokers that need one.
+    /// ZooKeeper, for versions of Kafka that need it.
     zookeeper: Option<Process>,
 }
 

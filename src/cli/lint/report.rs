@@ -58,7 +58,7 @@ impl FindingReport {
 pub(super) struct CheckedObjects {
     /// HPAs with a metric of lagwise.
     pub(super) hpas: usize,
-    /// Those of them with a selector that the HPA controller rejects.
+    /// HPAs among these with a selector that the HPA controller rejects.
     pub(super) invalid_hpas: usize,
     /// Other HPAs.
     pub(super) other_hpas: usize,

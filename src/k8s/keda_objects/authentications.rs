@@ -1,5 +1,5 @@
-//! Watches TriggerAuthentications. Where they have logins from is kept, and nothing else: some of their sources may hold a
-//! token in plain text.
+//! Watches TriggerAuthentications. Where they have logins from is kept, and nothing else: some of their sources may
+//! hold a token in plain text.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for WatchedAuthentication {
         struct AnyAuthentication {
             #[serde(default)]
             metadata: ObjectMeta,
-            /// Of any form, so that a wrong one of a single object does not fail the whole listing.
+            /// Accepts any value, so that one malformed object does not fail the whole listing.
             #[serde(default)]
             spec: Value,
         }

@@ -30,9 +30,9 @@ pub(super) struct LedgerFollower {
     read_at: Option<Instant>,
     is_reading: bool,
     failures: FailureLog<ApiError>,
-    /// Of HPAs with any.
+    /// Findings by HPA, without empty entries.
     findings: BTreeMap<HpaKey, BTreeSet<Finding>>,
-    /// Whether the findings are others than published.
+    /// Whether the findings differ from the published ones.
     is_changed: bool,
     published: watch::Sender<ReportedFindings>,
 }

@@ -38,8 +38,8 @@ impl<'a> AtCeiling<'a> {
         })
     }
 
-    /// Of the metric of an HPA that desires the most replicas, which the HPA follows. `None` also if `maxReplicas` is
-    /// below its ceiling: then the HPA itself reports its limit.
+    /// The same for the metric that the HPA follows: the one with the most desired replicas. Also `None` if
+    /// `maxReplicas` is below the ceiling, because then the HPA itself reports its limit.
     #[must_use]
     pub fn of_hpa(metrics: &'a [HpaMetric<'a>], max_replicas: u32) -> Option<Self> {
         let desired = |metric: &&HpaMetric<'_>| {

@@ -26,7 +26,7 @@ pub enum AttentionLevel {
 }
 
 impl AttentionLevel {
-    /// Of an HPA.
+    /// Classifies an HPA.
     #[must_use]
     pub fn new(status: &HpaStatus) -> Self {
         let worst = findings(status).map(FindingCode::severity).max();
@@ -91,12 +91,12 @@ pub fn is_at_ceiling(status: &HpaStatus) -> bool {
 pub enum SloState {
     Met,
     Missed,
-    /// The age is unknown, or only a lower bound of it is known, which is within the objective.
+    /// The age is unknown, or only a lower bound is known, which is within the SLO.
     Unknown,
 }
 
 impl SloState {
-    /// Of an HPA; `None` if it has no objective.
+    /// Compares the age of an HPA's oldest unread message with its SLO; `None` if it has no SLO.
     #[must_use]
     pub fn new(status: &HpaStatus) -> Option<Self> {
         let slo = status.slo_seconds?.saturating_mul(1000);

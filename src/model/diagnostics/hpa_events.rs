@@ -210,14 +210,14 @@ impl fmt::Display for EventReason {
     }
 }
 
-/// Events for the findings that are to have one, on every HPA that each is about. Follows the findings and
-/// the targets from snapshot to snapshot at the cost of what changed.
+/// Makes the events of findings, on every HPA that a finding is about. Follows the findings and the targets from
+/// snapshot to snapshot, with work in proportion to the changes.
 #[derive(Clone, Debug, Default)]
 pub struct FindingEvents {
     targets: Arc<Targets>,
     /// The findings other than those of the targets.
     findings: Arc<BTreeSet<Finding>>,
-    /// Those about groups: they concern other HPAs when the targets change.
+    /// Findings about groups, which concern other HPAs when the targets change.
     by_group: BTreeMap<GroupKey, BTreeSet<Finding>>,
 }
 

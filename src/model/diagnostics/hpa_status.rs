@@ -35,8 +35,8 @@ pub struct HpaStatus {
     /// Age of the oldest unread message.
     pub lag_millis: Option<u64>,
     pub lag_millis_is_lower_bound: bool,
-    /// The age that messages may reach before they are processed, in seconds: the shortest of its metrics that set one or
-    /// use the rate policy. `None` if none does.
+    /// The age that messages may reach before they are processed, in seconds: the shortest of its metrics that set one
+    /// or use the rate policy. `None` if none does.
     #[serde(default)]
     pub slo_seconds: Option<u64>,
     /// Current replicas from the HPA's status.
@@ -55,7 +55,7 @@ pub struct HpaStatus {
     pub max_replicas: Option<u32>,
     /// Partitions that count, over all its groups and topics.
     pub partitions: Option<u32>,
-    /// Those of them on which the group makes no progress.
+    /// Partitions of these on which the group makes no progress.
     #[serde(default)]
     pub stuck_partitions: Option<u32>,
     pub cap: CapMode,

@@ -43,7 +43,7 @@ pub struct PastEnds {
     pub ago: Duration,
     /// By partition: the first offset whose record is not older, or the log end; `None` if unknown.
     pub ends: Vec<Option<Offset>>,
-    /// Those of the records found that are the first that a group has not read.
+    /// The found records that are the first unread ones of a group.
     pub records: Vec<PastRecord>,
 }
 

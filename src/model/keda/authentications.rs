@@ -79,7 +79,7 @@ impl fmt::Display for AuthenticationKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedLogin {
     pub keda: LoginKind,
-    /// That of lagwise to the same Kafka cluster.
+    /// Login of lagwise to the same Kafka cluster.
     pub lagwise: LoginKind,
     pub authentication: Option<AuthenticationKey>,
 }

@@ -259,8 +259,7 @@ impl ClusterHistory {
             .retain(|topic, _| named.contains(topic) || read.contains_key(topic));
     }
 
-    /// Of the groups that are no longer part of the sweep, drops those that were so the longest ago, if there are too
-    /// many.
+    /// Limits the number of groups that are no longer part of the sweep, by dropping those that left it first.
     fn drop_excess_unused(&mut self, now: Now) {
         let unused = self.groups.iter();
         let unused = unused.filter(|(id, _)| !self.current.groups.contains_key(*id));

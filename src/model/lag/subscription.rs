@@ -46,8 +46,9 @@ impl Subscription {
     }
 }
 
-/// Of the topics with commits of a group that no target names, those that are not in its `subscription`, which is only
-/// called if there are any. None if the subscription is not completely known.
+/// Returns the topics that a group has left: of `unnamed`, its topics with commits that no target names, those that are
+/// not in its `subscription`. Calls `subscription` only if there are unnamed topics. Empty if the subscription is not
+/// completely known.
 pub(super) fn left_topics<'a>(
     unnamed: impl Iterator<Item = &'a TopicName>,
     subscription: impl FnOnce() -> Subscription,

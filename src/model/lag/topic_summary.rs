@@ -7,11 +7,11 @@ use crate::model::units::newtypes::{Lag, Offset};
 /// The partitions of one topic that count, as an assignor sees them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicWork {
-    /// All of them.
+    /// All partitions that count.
     pub partitions: u32,
-    /// Those with a commit of the group.
+    /// Partitions with a commit of the group.
     pub committed: u32,
-    /// Those with lag.
+    /// Partitions with lag.
     pub lagging: u32,
 }
 

@@ -111,10 +111,10 @@ impl fmt::Display for ReplicaHold {
     }
 }
 
-/// A time in seconds since 1970 as text; the latest that has one at the most.
+/// Formats a time in seconds since 1970. Later times than the last one of RFC 3339 are printed as that one.
 #[must_use]
 pub fn rfc3339(seconds: u64) -> String {
-    /// 9999-12-31T23:59:59Z, beyond which there is no text.
+    /// 9999-12-31T23:59:59Z, the last time of RFC 3339.
     const LAST: u64 = 253_402_300_799;
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.min(LAST)));
     humantime::format_rfc3339_seconds(time.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()

@@ -9,7 +9,7 @@ pub fn did_you_mean<'a>(
     closest(given, candidates, 1).pop()
 }
 
-/// The candidates close to `given`, ignoring case and separators, the closest first, and `most` of them at the most.
+/// Returns at most `most` candidates that are close to `given`, ignoring case and separators, the closest first.
 #[must_use]
 pub fn closest<'a>(
     given: &str,

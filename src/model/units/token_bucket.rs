@@ -78,9 +78,9 @@ pub struct KeyedTokenBuckets<K> {
 /// Which limit has no tokens left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateExceeded {
-    /// That of the key.
+    /// The limit of the key.
     Own,
-    /// That of all keys, or the number of keys.
+    /// The limit of all keys together, or the maximum number of keys.
     All,
 }
 

@@ -103,11 +103,11 @@ pub fn printable_json(json: &str) -> String {
     })
 }
 
-/// YAML without unsafe characters: as it is if it has none, otherwise `json`, the same value as JSON, which is YAML too.
-/// Only there every text is in double quotes, where YAML has escapes.
+/// Returns `yaml` if it has no unsafe characters, otherwise the same value as JSON, which is also YAML. In JSON every
+/// text is in double quotes, the only form in which YAML has escapes.
 ///
 /// # Errors
-/// Those of `json`.
+/// `json` failed.
 pub fn printable_yaml<E>(
     yaml: String,
     json: impl FnOnce() -> Result<String, E>,
@@ -136,7 +136,7 @@ fn escape_json(json: &str, write_escape: impl Fn(&mut String, char)) -> String {
 /// Writes a character, escaped if it is unsafe.
 ///
 /// # Errors
-/// Those of the writer.
+/// The writer failed.
 pub fn write_escaped(to: &mut impl fmt::Write, character: char) -> fmt::Result {
     if is_safe(character) {
         to.write_char(character)

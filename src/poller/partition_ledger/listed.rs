@@ -36,9 +36,9 @@ struct ListedEntry {
 #[derive(Clone, Debug)]
 struct RefusedPattern {
     pattern: TopicPattern,
-    /// Those of its topics that no other pattern lists; `None` if they were not read.
+    /// Partitions of its topics that no other pattern lists; `None` if they were not read.
     partitions: Option<u64>,
-    /// How many plans have left it out since then.
+    /// Number of plans that have left it out since then.
     left_out: u32,
 }
 

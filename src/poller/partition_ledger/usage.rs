@@ -36,18 +36,18 @@ impl BudgetOwner {
     }
 }
 
-/// What HPAs, namespaces and all of them use.
+/// Number of partitions that HPAs, namespaces and all of them together use.
 #[derive(Debug, Default)]
 pub(super) struct PartitionUse {
     hpas: BTreeMap<HpaKey, u64>,
     namespaces: BTreeMap<Arc<str>, SharedUse>,
     /// Groups that only requests use.
     requests: SharedUse,
-    /// Of HPAs and requests.
+    /// Use of all HPAs and requests.
     total: u64,
-    /// How many groups were admitted so far.
+    /// Number of groups that were admitted so far.
     admissions: u64,
-    /// The demands of namespaces since the use last changed. The budgets stay the same.
+    /// Demands of namespaces that did not fit since the use last changed.
     without_room: DemandsWithoutRoom,
 }
 

@@ -150,10 +150,10 @@ fn error(code: Code, text: &str) -> ReflectionAnswer {
     })
 }
 
-/// The service.
+/// The reflection service.
 #[derive(Debug)]
 pub(super) struct Reflection {
-    /// Of open reflections, by address.
+    /// Permits of open reflections, by address.
     permits: HolderPermits,
     /// Becomes true at shutdown, which ends all reflections.
     closing: watch::Receiver<bool>,

@@ -16,9 +16,9 @@ use crate::serve::hpa_rows::{ClusterRow, HpaOverview, HpaRow};
 pub(super) struct OverviewView<'a> {
     pub(super) overview: &'a HpaOverview,
     pub(super) query: &'a ViewQuery,
-    /// The HPAs that are searched, whatever the filter.
+    /// The HPAs that match the namespace and the search, regardless of the filter.
     pub(super) found: &'a [&'a HpaRow],
-    /// Those of this page.
+    /// The rows of this page.
     pub(super) slice: &'a PageSlice<'a, &'a HpaRow>,
     pub(super) sparklines: &'a Sparklines,
 }

@@ -45,9 +45,9 @@ pub struct UpstreamOptions {
 /// Which certificates of the upstream are trusted.
 #[derive(Clone, Debug)]
 pub enum UpstreamTrust {
-    /// Those of the CAs in this PEM file.
+    /// Certificates of the CAs in this PEM file.
     CaFile(PathBuf),
-    /// All.
+    /// All certificates.
     Any,
 }
 

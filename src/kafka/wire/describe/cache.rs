@@ -45,7 +45,7 @@ struct CachedDescriptions {
 #[derive(Debug, Default)]
 struct MemberMemory {
     total: usize,
-    /// Of each group that has members.
+    /// The memory of each group with members, in ascending order.
     by_size: BTreeSet<(usize, GroupId)>,
 }
 

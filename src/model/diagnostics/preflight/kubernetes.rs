@@ -30,11 +30,11 @@ pub struct KubernetesFacts {
     pub monitors: Vec<String>,
 }
 
-/// How many HPAs there are.
+/// Numbers of HPAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HpaCounts {
     pub all: usize,
-    /// Those with a metric of lagwise.
+    /// HPAs with a metric of lagwise.
     pub lagwise: usize,
 }
 

@@ -37,7 +37,7 @@ pub struct ComparedObject {
     pub facts: Arc<HpaFacts>,
     /// Limits, metrics and behavior of KEDA's HPA.
     pub keda: HpaSpec,
-    /// Those of lagwise's.
+    /// Limits, metrics and behavior of lagwise's HPA.
     pub lagwise: HpaSpec,
     /// `minReplicaCount`.
     pub min: u32,
@@ -47,7 +47,7 @@ pub struct ComparedObject {
     pub sleeps: bool,
     /// `cooldownPeriod`.
     pub cooldown: Duration,
-    /// Of a ScaledJob: how many Jobs KEDA starts.
+    /// Rules by which KEDA starts Jobs; `None` for a ScaledObject.
     pub jobs: Option<JobRules>,
     pub remarks: Vec<String>,
 }
