@@ -54,18 +54,17 @@ fn manifest(group: &str, topic: &str) -> Result<Value> {
     Ok(list)
 }
 
+/// lagwise's events in a namespace.
+fn own_events(plane: &ControlPlane, namespace: &str) -> Result<Vec<Value>> {
+    let mut events = plane.events(namespace)?;
+    events.retain(|event| event["reportingController"] == "lagwise.dev/lagwise");
+    Ok(events)
+}
+
 /// lagwise's events on the HPA: reason, and how often it was counted up.
 fn events(plane: &ControlPlane, namespace: &str) -> Result<BTreeMap<String, i64>> {
-    let all = plane.get_raw(&format!(
-        "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
-    ))?;
-    let all = all["items"].as_array().context("no items")?;
-    let ours: Vec<_> = all
-        .iter()
-        .filter(|event| event["reportingController"] == "lagwise.dev/lagwise")
-        .collect();
     let mut found = BTreeMap::new();
-    for event in &ours {
+    for event in &own_events(plane, namespace)? {
         let regarding = &event["regarding"];
         ensure!(
             regarding["kind"] == "HorizontalPodAutoscaler" && regarding["name"] == "billing",
@@ -191,11 +190,9 @@ fn lag_above_the_ceiling_is_one_event(
         "lag 2050 is worth 21 replicas, capped at {PARTITIONS} (useful parallelism {PARTITIONS}: {limit})"
     );
     let at_ceiling = || -> Result<Vec<Value>> {
-        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-        let events = plane.get_raw(&path)?["items"].take();
-        let events = events.as_array().context("no items")?;
-        let ours = events.iter().filter(|event| event["reason"] == "AtCeiling");
-        Ok(ours.cloned().collect())
+        let mut events = plane.events(namespace)?;
+        events.retain(|event| event["reason"] == "AtCeiling");
+        Ok(events)
     };
     let is_one_event = || {
         let events = at_ceiling()?;
@@ -348,10 +345,8 @@ fn unrecognized_hpas_have_findings_and_events(testbed: &Testbed) -> Result<()> {
         ..Options::main(&kafka.bootstrap())
     };
     let (_daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
-    let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
     poll_until(WAIT_TIMEOUT, "an event on each", || {
-        let events = plane.get_raw(&path)?["items"].take();
-        let events = events.as_array().context("no items")?;
+        let events = plane.events(&namespace)?;
         for hpa in &unrecognized {
             let mut of_hpa = events.iter().filter(|e| e["regarding"]["name"] == hpa.name);
             let found = of_hpa.find(|event| event["reason"] == hpa.reason);

@@ -136,9 +136,7 @@ fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
 
 /// The HPAs of the namespace with an event about an unseen group, and its note.
 fn events(plane: &ControlPlane, namespace: &str) -> Result<Vec<(String, String)>> {
-    let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-    let all = plane.get_raw(&path)?;
-    let all = all["items"].as_array().context("no items")?;
+    let all = plane.events(namespace)?;
     let ours = all.iter().filter(|e| e["reason"] == "UnseenGroup");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Ok(ours

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::api_client::collection;
@@ -204,6 +204,16 @@ impl ControlPlane {
         self.api
             .get(path)
             .map_err(|error| anyhow::anyhow!("{error:#}"))
+    }
+
+    /// The events in a namespace.
+    pub(crate) fn events(&self, namespace: &str) -> Result<Vec<Value>> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+        let mut list = self.get_raw(&path)?;
+        match list["items"].take() {
+            Value::Array(events) => Ok(events),
+            _ => bail!("no list of events: {list}"),
+        }
     }
 
     /// One object as JSON.

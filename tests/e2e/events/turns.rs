@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::WAIT_TIMEOUT;
+use super::{WAIT_TIMEOUT, own_events};
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
-use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
@@ -44,7 +43,7 @@ pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
     };
     let (_daemon, _api) = Daemon::registered(testbed, plane, &many, &options)?;
     poll_until(WAIT_TIMEOUT, "the first events", || {
-        let count = count(plane, &many)?;
+        let count = own_events(plane, &many)?.len();
         ensure!(count >= BURST, "{count}");
         Ok(())
     })?;
@@ -55,10 +54,11 @@ pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
         let begun = Instant::now();
         plane.apply(namespace, &hpa("billing", annotations)?.to_string())?;
         poll_until(WAIT_TIMEOUT, "an event of another namespace", || {
-            ensure!(count(plane, namespace)? > 0, "there is none");
+            let events = own_events(plane, namespace)?;
+            ensure!(!events.is_empty(), "there is none");
             Ok(())
         })?;
-        let so_far = count(plane, &many)?;
+        let so_far = own_events(plane, &many)?.len();
         println!(
             "an event of another namespace after {:.1?}, and meanwhile {so_far} of the one with {MANY} findings",
             begun.elapsed()
@@ -66,15 +66,4 @@ pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
         ensure!(so_far < MANY, "it has waited for all of the others");
     }
     Ok(())
-}
-
-/// Number of lagwise's events in a namespace.
-fn count(plane: &ControlPlane, namespace: &str) -> Result<usize> {
-    let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-    let all = plane.get_raw(&path)?;
-    let all = all["items"].as_array().context("no items")?;
-    let ours = all
-        .iter()
-        .filter(|event| event["reportingController"] == "lagwise.dev/lagwise");
-    Ok(ours.count())
 }

@@ -66,16 +66,12 @@ impl Scene<'_> {
 
     /// Waits for the event with the reason of the finding about an HPA. Returns its note.
     pub(super) fn wait_until_event(&self, hpa: &str, reason: &str) -> Result<String> {
-        let path = format!(
-            "/apis/events.k8s.io/v1/namespaces/{}/events",
-            self.namespace
-        );
         poll_until(
             WAIT_TIMEOUT,
             &format!("the event {reason} on {hpa}"),
             || {
-                let events = self.plane.get_raw(&path)?;
-                let mut events = events["items"].as_array().into_iter().flatten();
+                let events = self.plane.events(&self.namespace)?;
+                let mut events = events.iter();
                 let found = events.find(|e| e["regarding"]["name"] == hpa && e["reason"] == reason);
                 let note = found.and_then(|event| event["note"].as_str());
                 note.map(str::to_owned).context("there is none")
