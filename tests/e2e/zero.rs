@@ -437,11 +437,12 @@ fn wait_for_zero_in_status(
             hpa["replicas"] == 0 && hpa["asleep_since"].is_string() == is_asleep,
             "{status}"
         );
-        let (table, words) = (
-            run("table")?,
-            ["switched off, not by lagwise", "asleep since"],
-        );
-        ensure!(table.contains(words[usize::from(is_asleep)]), "{table}");
+        let words = match is_asleep {
+            true => "asleep since",
+            false => "switched off, not by lagwise",
+        };
+        let table = run("table")?;
+        ensure!(table.contains(words), "{table}");
         Ok(())
     })
 }
