@@ -131,6 +131,16 @@ impl<'a> DirectClients<'a> {
         })
     }
 
+    /// Waits until the cached review of a token has expired, while the API server answers no new one.
+    fn wait_until_review_expires(&self, token: &str) -> Result<()> {
+        let timeout = Duration::from_secs(60);
+        poll_until(timeout, "the cached review to expire", || {
+            let (code, body) = self.bearer(token)?;
+            ensure!(code == 503, "{code}: {body}");
+            Ok(())
+        })
+    }
+
     /// Checks that the daemon runs, and has not panicked.
     fn check_daemon(&self) -> Result<()> {
         let log = self.scene.daemon.process.log();
@@ -173,15 +183,7 @@ pub(super) fn errors_of_the_api_server_are_tolerated(testbed: &Testbed) -> Resul
         ensure!(!body.contains(&unseen), "the error contains the token");
         clients.check_reading_of_kafka(testbed)?;
         ensure!(clients.is_known(&known)?, "{fault:?}: the HPA is forgotten");
-        poll_until(
-            Duration::from_secs(60),
-            "the cached review to expire",
-            || {
-                let (code, body) = clients.bearer(&token)?;
-                ensure!(code == 503, "{code}: {body}");
-                Ok(())
-            },
-        )?;
+        clients.wait_until_review_expires(&token)?;
         ensure!(clients.is_known(&known)?, "{fault:?}: the HPA is forgotten");
         let new = unique("new");
         clients.create_hpa(&new)?;
@@ -350,15 +352,7 @@ pub(super) fn the_api_server_is_restarted(testbed: &Testbed) -> Result<()> {
     ensure!(code == 503, "{code}: {body}");
     clients.check_reading_of_kafka(testbed)?;
     ensure!(clients.is_known(&before)?, "the HPA is forgotten");
-    poll_until(
-        Duration::from_secs(60),
-        "the cached review to expire",
-        || {
-            let (code, body) = clients.bearer(&token)?;
-            ensure!(code == 503, "{code}: {body}");
-            Ok(())
-        },
-    )?;
+    clients.wait_until_review_expires(&token)?;
     // Requests of the front proxy are still trusted: its CA was read before.
     let proxy = client(Some(
         plane.pki.front_proxy.client("front-proxy-client", None)?,
