@@ -5,6 +5,7 @@ mod access;
 mod callers;
 mod certificates;
 mod faults;
+mod flood_measurement;
 mod floods;
 mod many_clients;
 mod matrix;

@@ -12,18 +12,14 @@ use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use super::Scene;
-use super::unauthorized::{AnyServer, probe_requests, sent_reviews};
-use crate::background::{BackgroundTasks, apart};
-use crate::bystander::Bystander;
+use super::flood_measurement::{FLOOD_DURATION, FloodMeasurement};
+use super::unauthorized::{AnyServer, sent_reviews};
+use crate::background::BackgroundTasks;
 use crate::testbed::Testbed;
 use crate::testbed::pki::Authority;
 
 /// Memory limit of the chart.
 const MEMORY_LIMIT_KB: u64 = 256 * 1024;
-/// How long other callers are measured during the flood.
-const FLOOD_DURATION: Duration = Duration::from_secs(12);
-/// How long other callers are measured before the flood.
-const ALONE: Duration = Duration::from_secs(4);
 
 const TOKENS: usize = 40;
 /// Concurrent tasks of the flood of requests, and of that of handshakes.
@@ -42,13 +38,9 @@ pub(super) fn floods_of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Res
     let reader = scene.token("reader")?;
     let metric = scene.metric(&scene.namespace);
     let runtime = tokio::runtime::Runtime::new()?;
-    let usual = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(1)))?;
-    let bystander = Bystander::start(usual.answers.p50())?;
-    let alone = runtime.block_on(probe_requests(&scene, &reader, ALONE))?;
-    let bystander_alone = bystander.take();
+    let measurement = FloodMeasurement::begin(&runtime, &scene, &reader)?;
     let (before, begun) = (sent_reviews(&scene)?, Instant::now());
-    let cpu = scene.daemon.process.cpu()?;
-    let (crowded, sent, bystander_crowded) = runtime.block_on(async {
+    let effect = runtime.block_on(async {
         let flood = BackgroundTasks::start(ASKING, |task, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             let token = tokens[task % TOKENS].clone();
@@ -67,32 +59,17 @@ pub(super) fn floods_of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Res
                 Ok(())
             }
         });
-        bystander.take();
-        let noticed = apart(probe_requests(&scene, &reader, FLOOD_DURATION));
-        let bystander_crowded = bystander.take();
-        let sent = flood.stop().await?;
-        anyhow::Ok((noticed?, sent, bystander_crowded))
+        measurement.end(flood).await
     })?;
     let reviews = sent_reviews(&scene)? - before;
     // Those of both kinds for the tokens, and those for the others.
     let of_tokens = 2 * (BURST + PER_SECOND * begun.elapsed().as_secs().saturating_add(1));
-    let most = of_tokens + u64::try_from(crowded.sent)? * 2;
+    let most = of_tokens + u64::try_from(effect.sent)? * 2;
     println!(
-        "{sent} requests with {TOKENS} tokens of one namespace in {FLOOD_DURATION:?}, {reviews} reviews (limit {most}), {:.1} s of \
-         CPU; requests of others: {} alone, {} beside them; {}",
-        (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
-        alone.sent,
-        crowded.sent,
-        crowded
-            .answers
-            .beside_bystander(&alone.answers, (&bystander_crowded, &bystander_alone))?
+        "{} requests with {TOKENS} tokens of one namespace in {FLOOD_DURATION:?}, {reviews} reviews (limit {most}), {}",
+        effect.rounds, effect.figures
     );
-    let refused = crowded.refused;
-    ensure!(
-        refused == 0,
-        "{refused} of {} requests refused",
-        crowded.sent
-    );
+    effect.check()?;
     ensure!(reviews <= most, "{reviews} reviews, at most {most}");
     Ok(())
 }
@@ -106,13 +83,9 @@ pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Res
     let connectors = [connector(short, short_key)?, connector(long, long_key)?];
     let addresses = [2, 3, 4, 5].map(|last| SocketAddr::from(([127, 0, 0, last], 0)));
     let runtime = tokio::runtime::Runtime::new()?;
-    let usual = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(1)))?;
-    let bystander = Bystander::start(usual.answers.p50())?;
-    let alone = runtime.block_on(probe_requests(&scene, &reader, ALONE))?;
-    let bystander_alone = bystander.take();
-    let cpu = scene.daemon.process.cpu()?;
+    let measurement = FloodMeasurement::begin(&runtime, &scene, &reader)?;
     let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
-    let (crowded, done, bystander_crowded) = runtime.block_on(async {
+    let effect = runtime.block_on(async {
         let flood = BackgroundTasks::start(HANDSHAKING, |task, control| {
             let connector = connectors[task % connectors.len()].clone();
             let address = addresses[task % addresses.len()];
@@ -133,29 +106,14 @@ pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Res
                 Ok(())
             }
         });
-        bystander.take();
-        let noticed = apart(probe_requests(&scene, &reader, FLOOD_DURATION));
-        let bystander_crowded = bystander.take();
-        let done = flood.stop().await?;
-        anyhow::Ok((noticed?, done, bystander_crowded))
+        measurement.end(flood).await
     })?;
     let memory = scene.daemon.process.memory("VmHWM")?;
     println!(
-        "{done} handshakes with long chains in {FLOOD_DURATION:?}, {:.1} s of CPU; memory at most {memory} kB (limit \
-         {MEMORY_LIMIT_KB} kB); requests of others: {} alone, {} beside them; {}",
-        (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
-        alone.sent,
-        crowded.sent,
-        crowded
-            .answers
-            .beside_bystander(&alone.answers, (&bystander_crowded, &bystander_alone))?
+        "{} handshakes with long chains in {FLOOD_DURATION:?}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {}",
+        effect.rounds, effect.figures
     );
-    let refused = crowded.refused;
-    ensure!(
-        refused == 0,
-        "{refused} of {} requests refused",
-        crowded.sent
-    );
+    effect.check()?;
     ensure!(memory < MEMORY_LIMIT_KB, "{memory} kB");
     Ok(())
 }

@@ -3,7 +3,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,9 +10,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::Scene;
-use crate::background::{BackgroundTasks, apart};
-use crate::bystander::Bystander;
-use crate::latencies::Latencies;
+use super::flood_measurement::{FLOOD_DURATION, FloodMeasurement};
+use crate::background::BackgroundTasks;
 use crate::testbed::Testbed;
 use crate::testbed::pki::{Authority, Identity};
 use crate::testbed::poll::poll_until;
@@ -25,7 +23,6 @@ const FLOOD: usize = 150;
 /// Pause between two requests of one caller. The test is about the limits of the daemon, not about the speed of the
 /// machine.
 const PAUSE: Duration = Duration::from_millis(100);
-const FLOOD_DURATION: Duration = Duration::from_secs(12);
 
 /// With many idle TLS connections without a certificate, a restarted API server can still connect.
 pub(super) fn unauthorized_clients_do_not_block_the_api_server(testbed: &Testbed) -> Result<()> {
@@ -188,12 +185,9 @@ fn flood(testbed: &Testbed, make_request: MakeRequest) -> Result<()> {
     let reader = scene.token("reader")?;
     let metric = scene.metric(&scene.namespace);
     let runtime = tokio::runtime::Runtime::new()?;
-    let usual = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(1)))?;
-    let bystander = Bystander::start(usual.answers.p50())?;
-    let alone = runtime.block_on(probe_requests(&scene, &reader, Duration::from_secs(4)))?;
-    let bystander_alone = bystander.take();
-    let (before, cpu) = (sent_reviews(&scene)?, scene.daemon.process.cpu()?);
-    let (crowded, sent, bystander_crowded) = runtime.block_on(async {
+    let measurement = FloodMeasurement::begin(&runtime, &scene, &reader)?;
+    let before = sent_reviews(&scene)?;
+    let effect = runtime.block_on(async {
         let strangers = BackgroundTasks::start(FLOOD, |_, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             async move {
@@ -215,82 +209,19 @@ fn flood(testbed: &Testbed, make_request: MakeRequest) -> Result<()> {
                 Ok(())
             }
         });
-        bystander.take();
-        let noticed = apart(probe_requests(&scene, &reader, FLOOD_DURATION));
-        let bystander_crowded = bystander.take();
-        let sent = strangers.stop().await?;
-        anyhow::Ok((noticed?, sent, bystander_crowded))
+        measurement.end(strangers).await
     })?;
     let reviews = sent_reviews(&scene)?;
     let reviews = reviews.checked_sub(before).context("fewer than before")?;
     println!(
-        "{sent} requests of strangers in {FLOOD_DURATION:?}, {reviews} reviews, {:.1} s of CPU; requests of others: \
-         {} alone, {} beside them; {}",
-        (scene.daemon.process.cpu()? - cpu).as_secs_f64(),
-        alone.sent,
-        crowded.sent,
-        crowded
-            .answers
-            .beside_bystander(&alone.answers, (&bystander_crowded, &bystander_alone))?
+        "{} requests of strangers in {FLOOD_DURATION:?}, {reviews} reviews, {}",
+        effect.rounds, effect.figures
     );
-    ensure!(
-        crowded.refused == 0,
-        "{} of {} requests refused",
-        crowded.refused,
-        crowded.sent
-    );
+    effect.check()?;
     // The reviews of the valid requests, and a bounded number for the flood.
-    let most = u64::try_from(crowded.sent)? * 2 + 300;
+    let most = u64::try_from(effect.sent)? * 2 + 300;
     ensure!(reviews <= most, "{reviews} reviews, at most {most}");
     Ok(())
-}
-
-#[derive(Debug, Default)]
-pub(super) struct ProbeRequests {
-    pub(super) sent: usize,
-    pub(super) refused: usize,
-    pub(super) answers: Latencies,
-}
-
-/// Sends requests that no cache can answer, with a token, and through the API server as an administrator.
-pub(super) async fn probe_requests(
-    scene: &Scene<'_>,
-    token: &str,
-    time: Duration,
-) -> Result<ProbeRequests> {
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let client = reqwest::Client::builder()
-        .danger_accept_invalid_certs(true)
-        .timeout(Duration::from_secs(30))
-        .build()?;
-    let until = Instant::now() + time;
-    let metric = scene.metric(&scene.namespace);
-    let mut probes = ProbeRequests::default();
-    while Instant::now() < until {
-        let n = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // In another namespace the API server refuses the reader, so the expected status is 403.
-        let other = metric.replace("/namespaces/", &format!("/namespaces/q{n}-"));
-        for (path, expected) in [(&other, 403), (&metric, 200)] {
-            let began = Instant::now();
-            let answer = client.get(scene.daemon.url(path)).bearer_auth(token).send();
-            let code = answer.await.map(|answer| answer.status().as_u16());
-            probes.sent += 1;
-            if !matches!(code, Ok(code) if code == expected) {
-                println!("{path}: {code:?}, not {expected}");
-                probes.refused += 1;
-            }
-            probes.answers.add(began.elapsed());
-        }
-        let plane = scene.plane;
-        let body = tokio::task::block_in_place(|| plane.get_raw(&metric));
-        probes.sent += 1;
-        if body.is_err() {
-            println!("by the API server: {body:?}");
-            probes.refused += 1;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(probes)
 }
 
 /// Accepts every certificate, because the server is not tested here.
