@@ -1,9 +1,10 @@
 //! Readings of one group, and why KEDA and lagwise make different numbers of replicas of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::model::fixtures::{PartitionReading, evaluated, hpa, read};
+use crate::model::fixtures::{PartitionReading, evaluated, hpa, member_of, read};
 use crate::model::hpa::facts::{HpaFacts, MetricTarget};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
@@ -11,6 +12,7 @@ use crate::model::keda::arithmetic;
 use crate::model::keda::arithmetic::KedaOffsets;
 use crate::model::keda::trigger::TriggerKind;
 use crate::model::lag::assembly::Scope;
+use crate::model::units::newtypes::{Isolation, Offset};
 use crate::model::units::quantity::Milli;
 
 /// The replicas that KEDA (with these options and a threshold of 10) and lagwise (with these annotations) propose, and
@@ -33,6 +35,18 @@ fn compare(
     observations: Vec<Observation>,
     current: u32,
 ) -> BothNumbers {
+    let previous = PreviousOffsets::new();
+    compare_after(previous, options, annotations, observations, current)
+}
+
+/// The same with the committed offsets that KEDA remembers of its reading before.
+fn compare_after(
+    mut previous: PreviousOffsets,
+    options: &[(&str, &str)],
+    annotations: &[(&str, &str)],
+    observations: Vec<Observation>,
+    current: u32,
+) -> BothNumbers {
     let text = |(key, value): &(&str, &str)| (format!("lagwise.dev/{key}"), (*value).to_owned());
     let target = MetricTarget::AverageValue(Milli::from_units(10));
     let facts = HpaFacts {
@@ -45,7 +59,6 @@ fn compare(
     let group = &snapshot.clusters["main"].groups["g"];
     let trigger = trigger(TriggerKind::Kafka, options);
     let offsets = KedaOffsets::from_topics(&trigger, &group.topics, true).unwrap();
-    let mut previous = PreviousOffsets::new();
     let reading = arithmetic::read(&trigger, &offsets, &mut previous, KedaVersion::NEWEST);
     let comparison = Comparison {
         trigger: &trigger,
@@ -244,4 +257,72 @@ fn a_fault_of_lagwises_own_reading_is_no_number_of_kedas() {
         let read = KedaOffsets::from_topics(&trigger, &topics, true);
         assert_eq!(read.is_some(), is_known, "{fault:?}");
     }
+}
+
+/// A reading of topic `t` every five seconds for five minutes, while one member owns both partitions.
+fn readings(rows: impl Fn(i64) -> [PartitionReading; 2]) -> Vec<Observation> {
+    let mut owner = member_of("t");
+    owner.members[0].assigned = vec![("t".into(), vec![0, 1])];
+    let owner = Arc::new(owner);
+    let reading = |number: i64| {
+        let after = Duration::from_secs(5 * number.unsigned_abs());
+        let mut observation = read(after, "g", "t", &rows(number));
+        observation.groups[0].description = Ok(Arc::clone(&owner));
+        observation
+    };
+    (0..=60).map(reading).collect()
+}
+
+#[test]
+fn keda_counts_what_no_consumer_can_read() {
+    let residue = readings(|_| [(0, Ok(Some(98)), Ok(100)), (0, Ok(Some(100)), Ok(100))]);
+    let outcome = compare(&[TOPIC], &[], residue, 1);
+    assert_eq!(outcome.keda, Some(1));
+    assert_eq!(outcome.why, [Difference::Residual { messages: 2 }]);
+    // It stays active, so KEDA never scales the workload to zero.
+    let activation = ("activationLagThreshold", "1");
+    let residue = readings(|_| [(0, Ok(Some(98)), Ok(100)), (0, Ok(Some(5)), Ok(6))]);
+    let outcome = compare(&[TOPIC, activation], &[], residue, 1);
+    assert_eq!(outcome.keda, Some(1));
+    assert_eq!(outcome.why, [Difference::Residual { messages: 3 }]);
+}
+
+#[test]
+fn keda_counts_stuck_partitions() {
+    let stuck = |counts: bool| {
+        let moving = |number: i64| (0, Ok(Some(number)), Ok(number + 20));
+        let mut readings = readings(|number| [(0, Ok(Some(5)), Ok(40)), moving(number)]);
+        for observation in &mut readings {
+            observation.groups[0].plan.thresholds.stuck_counts = counts;
+        }
+        readings
+    };
+    let outcome = compare(&[TOPIC], &[], stuck(false), 1);
+    assert_eq!((outcome.keda, outcome.lagwise), (Some(2), Some(2)));
+    assert_eq!(outcome.why, [Difference::Stuck { messages: 35 }]);
+    assert_eq!(compare(&[TOPIC], &[], stuck(true), 1).why, []);
+}
+
+#[test]
+fn keda_counts_records_of_open_transactions() {
+    let rows = [(0, Ok(Some(10)), Ok(50)), (0, Ok(Some(20)), Ok(20))];
+    let mut observation = read(Duration::ZERO, "g", "t", &rows);
+    observation.groups[0].plan.isolation = Isolation::ReadCommitted;
+    for offsets in observation.topics.values_mut().flatten() {
+        Arc::make_mut(offsets).stable = Some(vec![Ok(Offset(30)), Ok(Offset(20))]);
+    }
+    let outcome = compare(&[TOPIC], &[], vec![observation], 1);
+    assert_eq!((outcome.keda, outcome.lagwise), (Some(2), Some(2)));
+    assert_eq!(outcome.why, [Difference::OpenTransactions { messages: 20 }]);
+}
+
+#[test]
+fn keda_may_leave_out_lag_that_persists() {
+    let rows = [(0, Ok(Some(10)), Ok(40)), (0, Ok(Some(5)), Ok(20))];
+    let observation = read(Duration::ZERO, "g", "t", &rows);
+    let previous = PreviousOffsets::from([(("t".into(), 0), 10), (("t".into(), 1), 4)]);
+    let exclude = ("excludePersistentLag", "true");
+    let outcome = compare_after(previous, &[TOPIC, exclude], &[], vec![observation], 1);
+    assert_eq!((outcome.keda, outcome.lagwise), (Some(2), Some(2)));
+    assert_eq!(outcome.why, [Difference::Persistent { messages: 30 }]);
 }

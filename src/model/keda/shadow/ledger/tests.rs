@@ -87,6 +87,15 @@ type Sample<'a> = (u64, u32, Option<&'a [i64]>);
 
 /// The report after these samples.
 fn report(object: &ShadowObject, samples: &[Sample<'_>]) -> ShadowReport {
+    report_with_members(object, samples, |_| None)
+}
+
+/// The same, with the description of the group at these seconds.
+fn report_with_members(
+    object: &ShadowObject,
+    samples: &[Sample<'_>],
+    described: impl Fn(u64) -> Option<GroupDescription>,
+) -> ShadowReport {
     let mut set = ObservedSet::default();
     set.insert(object.clone());
     let mut merge = ShadowMerge::default();
@@ -105,7 +114,11 @@ fn report(object: &ShadowObject, samples: &[Sample<'_>]) -> ShadowReport {
         let after = Duration::from_secs(*seconds);
         let reading = lags.map(|lags| {
             let rows: Vec<_> = lags.iter().map(|lag| (0, Ok(Some(0)), Ok(*lag))).collect();
-            read(after, "g", "t", &rows)
+            let mut reading = read(after, "g", "t", &rows);
+            if let Some(description) = described(*seconds) {
+                reading.groups[0].description = Ok(Arc::new(description));
+            }
+            reading
         });
         let snapshot = evaluated(&facts, reading, Scope::Whole);
         let now = at(after);
@@ -270,6 +283,31 @@ fn a_rebalance_is_counted_once() {
             "{before:?} {now:?}"
         );
     }
+}
+
+#[test]
+fn rebalances_are_added_up() {
+    let lags: &[i64] = &[28, 0, 0, 0, 0];
+    let samples = [0, 15, 30, 45, 60, 75].map(|seconds| (seconds, 2, Some(lags)));
+    let described = |seconds: u64| {
+        let mut group = fixtures::member_of("t");
+        match seconds {
+            0 | 15 => {}
+            30 => group.state = GroupState::Rebalancing,
+            45 | 60 => group.members.push(Member {
+                id: "another".into(),
+                ..group.members[0].clone()
+            }),
+            // It left between two samples.
+            _ => {}
+        }
+        Some(group)
+    };
+    let report = report_with_members(&object(PLAIN, &[]), &samples, described);
+    assert_eq!(report.totals.rebalances, 2);
+    assert_eq!(report.objects[0].totals.rebalances, 2);
+    let unseen = super::tests::report(&object(PLAIN, &[]), &samples);
+    assert_eq!(unseen.totals.rebalances, 0);
 }
 
 #[test]
