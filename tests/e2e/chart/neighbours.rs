@@ -98,8 +98,11 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
         &[
             "belongs to KEDA",
             "keda/keda-operator-metrics-apiserver",
+            "mode=observe",
             "apiService.create=false",
+            "external scaler",
             "apiService.takeOver=true",
+            "config.server.external_metrics.upstream",
         ],
     )?;
     let _uninstalled = UninstallOnDrop {
