@@ -84,7 +84,7 @@ impl DaemonArgs {
     /// Requests `path` and parses the response.
     ///
     /// # Errors
-    /// As [`get`](Self::get), and a response that is an error or of another form.
+    /// The same as [`get`](Self::get)'s, or the response is an error or cannot be parsed.
     pub(super) async fn get_json<T: DeserializeOwned>(
         &self,
         path: &str,

@@ -27,9 +27,9 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum ScalarValue {
     Null,
-    /// With the spelling, as in `True`.
+    /// The value, and its spelling such as `True`.
     Bool(bool, String),
-    /// With the spelling, as in `0x10` or `1.50`; whole numbers with their value.
+    /// The value of a whole number, and the spelling such as `0x10` or `1.50`.
     Number(Option<i128>, String),
     Text(String),
     List(Vec<Node>),

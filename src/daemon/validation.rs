@@ -1,6 +1,6 @@
 //! Checks of a configuration that need more than its text: what [`App::start`](super::App::start) rejects, found
-//! without listening, without contacting Kafka, a token source or the API server, and without running the program that a
-//! kubeconfig names for the login.
+//! without listening, without contacting Kafka, a token source or the API server, and without running the program that
+//! a kubeconfig names for the login.
 
 use super::{in_pod, kubernetes, options, otlp};
 use crate::config::{Config, Problem};
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// With files and secrets that need not be there.
+    /// Files and secrets of the recipes are replaced by ones that the test creates.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_daemon_starts_with_the_values_of_the_recipes() {
         let folder = tempfile::tempdir().unwrap();

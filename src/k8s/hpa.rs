@@ -80,8 +80,8 @@ pub struct HpaList {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrentReplicas {
     pub count: u32,
-    /// Since when the workload is at zero, by lagwise's annotation or by the HPA's condition `ScaledToZero`; `None` if
-    /// it has replicas, or neither is known.
+    /// Time since which the workload is at zero, by lagwise's annotation or by the HPA's condition `ScaledToZero`;
+    /// `None` if it has replicas, or neither is known.
     pub asleep_since: Option<String>,
 }
 

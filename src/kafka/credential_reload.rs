@@ -36,14 +36,14 @@ const FILES: [&str; 6] = [
 
 /// A client that follows changes of its credentials.
 pub(super) struct ReloadingClient {
-    /// As configured: the input of every reload.
+    /// The configured settings, the input of every reload.
     settings: ClientSettings,
     current: Mutex<CurrentClient>,
 }
 
 struct CurrentClient {
     client: Arc<ActiveClient>,
-    /// As the client uses them now.
+    /// The settings with the current content of the files, as the client uses them.
     settings: ClientSettings,
 }
 

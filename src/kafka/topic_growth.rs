@@ -10,7 +10,7 @@ use crate::model::units::newtypes::TopicName;
 /// Why partitions were not added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrowError {
-    /// In the broker's own words.
+    /// With the message of the broker.
     #[error("the broker refused it with error code {code}: {message}")]
     Refused { code: i16, message: String },
     #[error("{0}")]

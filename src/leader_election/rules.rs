@@ -19,7 +19,7 @@ pub struct LeaseRecord {
     pub transitions: u32,
     /// The holder's wall clock when it last renewed the Lease. Compared for equality only.
     pub renewed: Option<String>,
-    /// For how long it is valid unless it is renewed.
+    /// How long the Lease is valid unless it is renewed.
     pub duration: Duration,
     /// The host and port of the holder's external metrics API, if it published them.
     pub address: Option<String>,

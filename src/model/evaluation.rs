@@ -1,8 +1,8 @@
-//! From the brokers' reports and the targets to one evaluation per metric, which every reader uses: the external
+//! Evaluates each metric once, from the cluster snapshots and the targets. All readers use the result: the external
 //! metrics API, Prometheus, `status`, `explain`, findings, the cap and scale to zero.
 //!
-//! A [`GroupEvaluation`] measures one group, a [`MetricEvaluation`] sums groups and makes the value,
-//! [`Evaluations`] are those of a snapshot, and [`EvaluationsAt`] are those as they read at one moment.
+//! A [`GroupEvaluation`] measures one group. A [`MetricEvaluation`] sums groups and computes the value. [`Evaluations`]
+//! has all of a snapshot, and [`EvaluationsAt`] applies to them what depends on the time of reading, such as staleness.
 
 pub mod evaluations;
 pub mod evaluations_at;

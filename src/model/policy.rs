@@ -64,7 +64,7 @@ pub struct RatePolicy {
     burst: Option<ArrivalBurst>,
     /// Time of the last complete reading in seconds, and the messages that had arrived by then since the start.
     arrived: Option<(f64, f64)>,
-    /// Since when something else keeps more replicas than the policy wants, in seconds.
+    /// Time since which something else keeps more replicas than the policy wants, in seconds.
     kept_since: Option<f64>,
     /// Age of the oldest unprocessed message at the reading before, in seconds.
     last_age: f64,
@@ -134,7 +134,7 @@ impl RatePolicy {
         self.learned.output = Some(replicas);
     }
 
-    /// For how many seconds readings were observed since the start.
+    /// Seconds since the first observed reading.
     #[must_use]
     pub fn observed_seconds(&self, now: f64) -> f64 {
         self.started.map_or(0.0, |started| now - started)

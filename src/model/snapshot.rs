@@ -25,7 +25,7 @@ pub struct LagSnapshot {
     pub clusters: BTreeMap<ClusterName, Arc<ClusterSnapshot>>,
     /// The evaluation of each target.
     pub evaluations: Arc<Evaluations>,
-    /// Since when HPAs that may be scaled to zero have had no demand.
+    /// Time since which HPAs that may be scaled to zero have had no demand.
     pub idle: Arc<IdleSince>,
     /// Findings as of the last whole sweep. Those about targets alone are in [`Targets::findings`].
     pub findings: Arc<BTreeSet<Finding>>,

@@ -216,7 +216,7 @@ impl Targets {
         group.is_some_and(|group| group.targets().iter().any(|target| *target.key == *key))
     }
 
-    /// Since when a key is watched. A key that was never read is unknown since then.
+    /// Time since which a key is watched. A key that was never read is unknown since then.
     #[must_use]
     pub fn watched_since(&self, key: &WatchKey) -> Option<Moment> {
         self.group(&key.cluster, &key.group)?.watched_since(key)
@@ -227,16 +227,16 @@ impl Targets {
         self.findings.keys().map(|finding| &**finding)
     }
 
-    /// Calls `on_change` for each finding that only one of the two versions has: with `true` if it is new in `after`, with
-    /// `false` if it is gone.
+    /// Calls `on_change` for each finding that only one of the two versions has: with `true` if it is new in `after`,
+    /// with `false` if it is gone.
     pub fn diff_findings(&self, after: &Self, mut on_change: impl FnMut(&Arc<Finding>, bool)) {
         self.findings.diff(&after.findings, |finding, _, new| {
             on_change(finding, new.is_some());
         });
     }
 
-    /// Calls `on_change` for each HPA whose targets differ in `after`, possibly several times. Costs as much as there are
-    /// differences, not HPAs.
+    /// Calls `on_change` for each HPA whose targets differ in `after`, possibly several times. Costs as much as there
+    /// are differences, not HPAs.
     pub fn diff_hpas(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
         self.by_query
             .diff_by(&after.by_query, Arc::ptr_eq, |_, old, new| {

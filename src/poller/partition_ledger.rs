@@ -47,11 +47,11 @@ pub(super) struct PartitionLedger {
 /// A group that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LedgerEntry {
-    /// As last read or refused.
+    /// Number of its partitions when it was last read or refused.
     partitions: u64,
     /// Whose budget it uses, and the number of its admission, or which one it exceeds.
     admission: Result<(BudgetOwner, u64), BudgetExceeded>,
-    /// How many plans have left it out since then.
+    /// Number of plans that have left it out since then.
     left_out: u32,
 }
 

@@ -91,7 +91,7 @@ pub(super) fn group_document() -> Response {
 }
 
 impl DiscoveryDocuments {
-    /// With the placeholder and the resources of another server.
+    /// Creates documents with the placeholder and the resources of another server.
     pub(super) fn new(others: &[ApiResource]) -> Self {
         let mut resources = vec![ApiResource::placeholder()];
         for other in others {

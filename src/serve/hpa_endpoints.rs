@@ -37,7 +37,7 @@ pub(crate) struct MarkerRow {
 /// The history of one HPA.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct HistoryView {
-    /// Since when it is known without a break, in RFC 3339.
+    /// Time since which it is known without a break, in RFC 3339.
     pub(super) known_since: Option<String>,
     /// Time of the first point that is kept, in seconds since 1970.
     #[serde(skip)]

@@ -14,7 +14,7 @@ use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
 /// The peaks of all HPAs that have one.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct HpaPeaks {
-    /// Since when there is a history without a break, in RFC 3339.
+    /// Time since which there is a history without a break, in RFC 3339.
     pub(crate) known_since: Option<String>,
     pub(crate) hpas: Vec<HpaPeak>,
 }

@@ -89,7 +89,7 @@ pub(super) struct HpaOverview {
     pub(super) sequence: u64,
     /// The replica that answers, which leads.
     pub(super) leader: String,
-    /// Since when there is a history without a break, in RFC 3339.
+    /// Time since which there is a history without a break, in RFC 3339.
     pub(super) known_since: Option<String>,
     /// Seconds between the latest points of the history.
     pub(super) step_seconds: Option<u32>,

@@ -124,11 +124,11 @@ pub struct OtlpExporter {
     client: Mutex<CollectorClient>,
 }
 
-/// Since when counters count. Counters of the snapshot restart when another term begins, or this replica leads again.
+/// Start times of counters. Counters of the snapshot restart when another term begins, or this replica leads again.
 #[derive(Debug)]
 struct CounterStarts {
     process: u64,
-    /// The term of the last export, and since when its counters count.
+    /// The term of the last export, and the start time of its counters.
     term: (u64, u64),
     last_export: u64,
 }

@@ -17,10 +17,11 @@ const FEW_REPLICAS: f64 = 0.85;
 /// Maximum share of the replicas of each HPA on lag that has at most this many times the late messages.
 const REPLICA_RATIO_MAX: f64 = 0.85;
 const COMPARABLE_LATE: f64 = 2.0;
-/// Most changes in a run, and the largest part of the rebalances of `lag-1000`.
+/// Maximum number of changes in a run, and maximum ratio of rebalances to those of `lag-1000`.
 const CHANGES_MAX: f64 = 6.0;
 const REBALANCE_RATIO_MAX: f64 = 0.125;
-/// In no scenario more late messages than the best other policy: by this factor, or by this many percent of all.
+/// In each scenario, the late messages may exceed those of the best other policy by this factor, or by this many
+/// percent of all messages.
 const WORST_LATE: (f64, f64) = (1.1, 1.0);
 /// The scenario that is measured by its recovery in seconds instead: more arrives at once than any policy can foresee.
 const JUDGED_BY_RECOVERY: (&str, f64) = ("dumps", 120.0);

@@ -51,7 +51,7 @@ pub(super) struct ZeroInput {
     pub(super) candidate: Option<ZeroCandidate>,
     /// How long there has been no demand.
     pub(super) idle: Option<Duration>,
-    /// Since when it has replicas, as far as was seen.
+    /// Time since which it has replicas, as far as was seen.
     pub(super) up_since: Option<Instant>,
     /// When this process set it to zero.
     pub(super) zeroed_at: Option<Instant>,
@@ -81,7 +81,7 @@ pub(super) struct CapWrite {
 /// State of a workload, and the action taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ZeroReport {
-    /// Since when it has replicas, as far as was seen.
+    /// Time since which it has replicas, as far as was seen.
     pub(super) up_since: Option<Instant>,
     /// The action that was taken, even if a later step failed.
     pub(super) done: Option<ZeroAction>,

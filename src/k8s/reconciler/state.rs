@@ -297,7 +297,7 @@ impl CapState {
     }
 }
 
-/// Without a metric of lagwise's there is no ceiling, and never will be.
+/// Whether the cap is enforced. An HPA without a metric of lagwise has no ceiling.
 fn is_enforced(hpa: &HpaFacts, mode: CapMode) -> bool {
     mode == CapMode::Enforce && has_lagwise_metric(hpa)
 }

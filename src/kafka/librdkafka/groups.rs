@@ -45,7 +45,7 @@ struct GroupClient {
     discovered: Option<(Instant, BTreeSet<TopicName>)>,
     /// The fault with which a broker denied access to the group.
     refused: Option<Fault>,
-    /// Since when the client gets no answer.
+    /// Time since which the client gets no answer.
     silent: Option<Instant>,
 }
 

@@ -48,12 +48,12 @@ struct CommitOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Retry {
     No,
-    /// At the same broker, after a pause.
+    /// Ask the same broker again, after a pause.
     SameBroker,
-    /// At the group's new coordinator.
+    /// Ask the group's new coordinator.
     NewCoordinator,
-    /// At the group's coordinator, but only once: until the cluster notices that a broker has failed, it still names
-    /// that broker.
+    /// Look up the group's coordinator and ask it, but only once: until the cluster notices that a broker has failed,
+    /// it still names that broker.
     NewCoordinatorOnce,
 }
 

@@ -160,7 +160,7 @@ impl Encodable for OffsetFetchBody<'_> {
         Ok(())
     }
 
-    /// At least the size of the body, and hardly more.
+    /// Upper bound of the size of the body, and close to it.
     fn compute_size(&self, _version: i16) -> EncodeResult<usize> {
         const GROUP_BYTES_MAX: usize = 4 * COUNT_BYTES_MAX;
         const TOPIC_BYTES_MAX: usize = 3 * COUNT_BYTES_MAX;

@@ -111,7 +111,7 @@ fn demand(value: &MetricValue, is_current: bool) -> Demand {
     }
 }
 
-/// Since when each candidate has had no demand, as of `now`. Unknown demand also restarts the time.
+/// Time since which each candidate has had no demand, as of `now`. Unknown demand also restarts the time.
 #[must_use]
 pub fn idle_since(
     before: &IdleSince,

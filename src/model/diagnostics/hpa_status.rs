@@ -41,7 +41,7 @@ pub struct HpaStatus {
     pub slo_seconds: Option<u64>,
     /// Current replicas from the HPA's status.
     pub replicas: Option<u32>,
-    /// Since when the workload sleeps, in RFC 3339; `None` if it does not, or that is not known.
+    /// Time since which the workload sleeps, in RFC 3339; `None` if it does not, or that is not known.
     #[serde(default)]
     pub asleep_since: Option<String>,
     /// Desired replicas: the largest over its metrics.

@@ -37,11 +37,11 @@ pub struct Evaluations {
     parallelism: GroupParallelism,
     /// The outcomes of the policies and holds of targets.
     outcomes: PolicyOutcomes,
-    /// How many metrics were evaluated, for these evaluations and those before them.
+    /// Number of metrics that were evaluated for these evaluations and all previous ones.
     metrics_evaluated: Arc<AtomicU64>,
 }
 
-/// As the targets are: [`Targets::by_query`].
+/// Targets and their evaluations by query, in the order of [`Targets::by_query`].
 type ByQuery = PersistentMap<QueryHash, Arc<[EvaluatedTarget]>>;
 
 #[derive(Clone, Debug)]
@@ -96,7 +96,8 @@ impl Evaluations {
         self.with_outcomes(&outcomes)
     }
 
-    /// The same evaluations with other outcomes of policies and holds, at the cost of the queries whose outcomes differ.
+    /// The same evaluations with other outcomes of policies and holds, at the cost of the queries whose outcomes
+    /// differ.
     #[must_use]
     pub(super) fn with_outcomes(self: &Arc<Self>, outcomes: &PolicyOutcomes) -> Arc<Self> {
         let mut changed = BTreeSet::new();

@@ -33,7 +33,7 @@ pub(super) struct FallbackEvaluation {
 struct LagSource {
     /// When the reading that is served until it is stale was made.
     reading: Option<Moment>,
-    /// Since when the lag is unknown without such a reading.
+    /// Time since which the lag is unknown without such a reading.
     unknown_since: Option<Moment>,
 }
 

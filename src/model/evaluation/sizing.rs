@@ -51,8 +51,8 @@ impl ValueRule {
         }
     }
 
-    /// Whether it is the ceiling that leaves only `desired` replicas of those that the lag is worth. The rate policy and
-    /// a hold choose fewer by themselves, too.
+    /// Whether it is the ceiling that leaves only `desired` replicas of those that the lag is worth. The rate policy
+    /// and a hold choose fewer by themselves, too.
     #[must_use]
     pub fn is_cut_by(self, ceiling: Option<Limit>, desired: u32) -> bool {
         match self {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     proptest! {
-        /// As the HPA computes it, from any number of replicas short of the ceiling.
+        /// The number that the HPA computes is the ceiling, from any number of replicas below it.
         #[test]
         #[allow(clippy::cast_precision_loss)]
         fn an_hpa_held_by_its_own_maximum_is_carried_to_the_ceiling(

@@ -36,8 +36,8 @@ pub fn start_replicas(hpa: &HpaFacts) -> u32 {
     min_replicas(hpa).max(1)
 }
 
-/// Whether the HPA has the annotation of scale to zero. Everybody who may write HPAs can set it, so it says nothing about
-/// the workload.
+/// Whether the HPA has the annotation of scale to zero. Everybody who may write HPAs can set it, so it says nothing
+/// about the workload.
 #[must_use]
 pub fn has_zeroed_annotation(hpa: &HpaFacts) -> bool {
     hpa.annotations.contains_key(ZEROED_SINCE)
@@ -165,7 +165,7 @@ pub enum RunningReplicas {
 }
 
 impl RunningReplicas {
-    /// From the number of current replicas, if it is known.
+    /// Classifies the number of current replicas; `None` = unknown.
     #[must_use]
     pub fn new(current: Option<u32>) -> Self {
         match current {
@@ -326,8 +326,8 @@ fn start_command(hpa: &HpaFacts) -> Option<String> {
 }
 
 /// Whether the workload of an HPA is at zero replicas without lagwise: the HPA controller has disabled the HPA, and the
-/// HPA does not say that lagwise has scaled the workload to zero. Everybody who may write the HPA can set this annotation,
-/// so only the ledger of scale to zero is reliable.
+/// HPA does not say that lagwise has scaled the workload to zero. Everybody who may write the HPA can set this
+/// annotation, so only the ledger of scale to zero is reliable.
 #[must_use]
 pub fn is_switched_off(hpa: &HpaFacts) -> bool {
     hpa.is_scaling_disabled && !has_zeroed_annotation(hpa)

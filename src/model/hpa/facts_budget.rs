@@ -140,7 +140,7 @@ mod tests {
         })
     }
 
-    /// As large as one HPA may be, by the texts that take most memory for their length.
+    /// An HPA of the maximum size, with the texts that take the most memory for their length.
     fn large(namespace: &str, name: &str) -> Arc<HpaFacts> {
         let values: Vec<_> = (0..3000).map(|i| format!("{i:x}")).collect();
         let selector = format!("group=g,topic notin ({})", values.join(","));

@@ -42,7 +42,7 @@ pub enum Fault {
     LogReplaced,
     /// The group exceeds the limit of groups of this cluster (`max_groups`).
     TooManyGroups,
-    /// With its partitions a budget would be exceeded, so it is not read.
+    /// The group is not read, because its partitions would exceed a budget.
     OverBudget,
     /// The Kafka client could not be created.
     Client,

@@ -32,7 +32,7 @@ pub enum JobStrategy {
     Default,
     /// Less a number, and a part of those that run.
     Custom { deduction: i32, running_part: f64 },
-    /// Less those that are pending: for queues that show a message no more once a Job has taken it.
+    /// Less those that are pending: for queues in which a message is no longer visible once a Job has taken it.
     Accurate,
     /// As many as may run at the same time, if there is at least one message for each.
     Eager,

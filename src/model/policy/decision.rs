@@ -97,9 +97,9 @@ pub struct RateTerms {
 /// The two requirements that bound a step down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DownRequirement {
-    /// For the arrivals of 180 s.
+    /// Requirement for the mean arrivals of the last 180 s.
     pub mean: ReplicaRequirement,
-    /// For the arrivals of the last minute.
+    /// Requirement for the arrivals of the last minute.
     pub peak: ReplicaRequirement,
 }
 

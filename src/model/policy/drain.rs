@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Shortest expected time that is judged, in seconds: for shorter ones, the time between two polls would dominate.
 const JUDGED_MIN: f64 = 60.0;
-/// By which part the arrivals may change before the expectation says nothing any more.
-const SAME_ARRIVALS: f64 = 0.25;
+/// Relative change of the arrivals above which a backlog is not judged.
+const MAX_ARRIVAL_CHANGE: f64 = 0.25;
 
 /// The last backlog whose end was expected, and how good the expectations were so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ impl DrainJudge {
         let changed = (reading.arrivals - awaited.arrivals).abs();
         let is_other = !reading.is_settled
             || reading.members != awaited.members
-            || changed > SAME_ARRIVALS * awaited.arrivals;
+            || changed > MAX_ARRIVAL_CHANGE * awaited.arrivals;
         if is_other {
             self.awaited = None;
         } else if expected == Some(0.0) {

@@ -55,13 +55,13 @@ pub(super) struct GroupEstimates {
     slots: SlotClock,
     pub(super) gaps: CommitGaps,
     capacities: MemberCapacities,
-    /// Since when the group has not changed, in seconds on the timeline of the readings.
+    /// Time since which the group has not changed, in seconds on the timeline of the readings.
     pub(super) stable_since: f64,
     unstable_since: Option<f64>,
     last_commit: f64,
     /// Whether the changes in the next reading happened over an unknown time.
     is_broken: bool,
-    /// Since when there are commits without a longer break.
+    /// Time since which there are commits without a longer break.
     progress_since: f64,
     /// When the last standstill ended: a time without any commit that says nothing about how often members commit.
     resumed: f64,
@@ -91,7 +91,7 @@ pub(super) struct ObservedGroup {
     pub(super) stuck: usize,
     /// Whether there is lag and no member commits.
     pub(super) is_stalled: bool,
-    /// Since when there are commits without a longer break.
+    /// Time since which there are commits without a longer break.
     pub(super) progress_since: f64,
 }
 

@@ -5,8 +5,8 @@ const RATIO_MIN: f64 = 1.12;
 
 /// The numbers ceil(`ceiling` / k), ascending, with neighbours at least 12 % apart.
 ///
-/// Between two of them another replica does not relieve the most heavily loaded one, which has to process as many
-/// partitions as before.
+/// A number between two of these does not help: the most heavily loaded replica still has to process as many partitions
+/// as with the lower one.
 pub(super) fn build_ladder(ceiling: u32) -> Vec<u32> {
     let mut ladder = Vec::new();
     let mut parts = 1u32;

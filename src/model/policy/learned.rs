@@ -46,7 +46,7 @@ pub struct LastChange {
     pub from: u32,
     /// The output after.
     pub to: u32,
-    /// For a step down: for how many seconds the requirement had been lower.
+    /// For a step down: how long the requirement had been lower, in seconds.
     pub held: f64,
     /// Whether it was a step down to find out the capacity, or a step back.
     pub is_trial: bool,

@@ -37,8 +37,8 @@ impl MemberCapacity {
 }
 
 impl MemberCapacities {
-    /// Without values. If an earlier process measured the capacity, the first samples only correct it: they may be of one
-    /// slow member.
+    /// Starts without values. If an earlier process measured the capacity, the first samples are blended into it and do
+    /// not replace it, because they may come from one slow member.
     pub(super) fn after_restart(knows_capacity: bool) -> Self {
         Self {
             values: Vec::new(),

@@ -84,13 +84,13 @@ impl RequirementScratch {
     }
 }
 
-/// Random orders of partitions, one for each assignment. They depend only on how many partitions there are, and groups have
-/// as many at each poll, so they are made once.
+/// Random orders of partitions, one for each assignment. They depend only on the number of partitions, which rarely
+/// changes, so they are computed once.
 #[derive(Clone, Debug, Default)]
 struct AssignmentOrders {
-    /// By the number of partitions: the orders, one after the other.
+    /// For each number of partitions, its orders, concatenated.
     by_count: BTreeMap<usize, Vec<u32>>,
-    /// Places in all of them.
+    /// Total length of all orders.
     places: usize,
 }
 

@@ -13,7 +13,7 @@ use super::scaling_totals::{CostWeights, ScalingTotals};
 const WINDOW: f64 = 12.0 * 3600.0;
 /// Seconds before the first comparison.
 const COMPARED_AFTER: f64 = 3600.0;
-/// By how much all replicas have to cost less, in percent of their own replica-minutes.
+/// Difference of the costs from which on all replicas count as cheaper, in percent of their own replica-minutes.
 const MARGIN: f64 = 5.0;
 /// Longest time between two readings that counts, in seconds.
 const LONGEST_GAP: f64 = 60.0;
@@ -60,8 +60,8 @@ pub(super) struct GroupProgress {
     /// Unprocessed messages, and the age of the oldest of them in seconds.
     pub(super) backlog: f64,
     pub(super) age: f64,
-    /// Whether late messages are not due to the policy: more replicas would not have helped, or a hold or others keep fewer
-    /// than it says.
+    /// Whether late messages are not due to the policy: more replicas would not have helped, or a hold or others keep
+    /// fewer than it says.
     pub(super) is_limited: bool,
     /// Whether more arrives at once than all replicas could process.
     pub(super) is_dump: bool,

@@ -131,7 +131,7 @@ impl GroupTargets {
         &self.settings
     }
 
-    /// Since when a key of this group is watched.
+    /// Time since which a key of this group is watched.
     #[must_use]
     pub fn watched_since(&self, key: &WatchKey) -> Option<Moment> {
         self.find(key)?.1

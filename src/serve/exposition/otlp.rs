@@ -80,7 +80,7 @@ fn renamed(family: &str) -> Option<(&'static str, &'static str)> {
 pub(in crate::serve) struct PointTimes {
     /// Start of the process, since which its own counters count.
     pub(in crate::serve) process_start: u64,
-    /// Since when the counters of the snapshot count.
+    /// Time since which the counters of the snapshot count.
     pub(in crate::serve) term_start: u64,
     pub(in crate::serve) now: u64,
 }
@@ -141,7 +141,7 @@ async fn write_batches_of(
 struct OtlpSamples {
     /// Maximum number of data points in a batch.
     batch_points: usize,
-    /// Since when counters count.
+    /// Time since which counters count.
     start: u64,
     now: u64,
     /// The current family, if the batch has no metric of it yet.
@@ -366,7 +366,8 @@ fn process_attributes(sample: &ProcessSample) -> Vec<KeyValue> {
     attributes(labels.map(|label| (label.name(), label.value())))
 }
 
-/// A histogram. Prometheus's buckets include the smaller ones, OpenTelemetry's do not, and have one beyond the last bound.
+/// A histogram. Prometheus's buckets include the smaller ones, OpenTelemetry's do not, and have one beyond the last
+/// bound.
 fn histogram_point(sample: &ProcessSample, start: u64, now: u64) -> HistogramDataPoint {
     let histogram = sample.get_histogram();
     let count = histogram.get_sample_count();

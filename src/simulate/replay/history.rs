@@ -13,7 +13,7 @@ pub(super) struct RecordedHistory {
     /// The messages that the group had not processed at the beginning arrive in the first second.
     pub(super) arrivals: Arrivals,
     pub(super) samples: Vec<RecordedSample>,
-    /// By partition: the last sample before it was added to its topic; `None` if it was there from the beginning.
+    /// For each partition, the last sample before it was added to its topic; `None` if it existed from the beginning.
     pub(super) added_after: Vec<Option<u32>>,
     /// When partitions were first added, and how many there were before.
     pub(super) growth: Option<(u32, u32)>,

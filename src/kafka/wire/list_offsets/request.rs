@@ -108,7 +108,7 @@ impl Encodable for ListOffsetsBody<'_> {
         Ok(())
     }
 
-    /// At least the size of the body, and hardly more.
+    /// Upper bound of the size of the body, and close to it.
     fn compute_size(&self, _version: i16) -> Result<usize> {
         const PARTITION_BYTES_MAX: usize = 4 + 4 + 8 + 1;
         let topics = by_topic(self.partitions).map(|items| {

@@ -39,9 +39,10 @@ pub struct HistoryRecorder {
     hpas: BTreeMap<HpaKey, RecordedHpa>,
     /// HPAs without a history, because there are too many.
     left_out: usize,
-    /// Since when it records without a break.
+    /// Time since which it records without a break.
     since: Option<SystemTime>,
-    /// Since when the process recorded without a break that handed its histories over, and when it did so last.
+    /// Of the process that last handed its histories over: the time since which it had recorded without a break, and
+    /// the time of the handover.
     handed_over: Option<(SystemTime, SystemTime)>,
     /// The readings at the last point, for rates and incidents.
     before: EarlierReadings,
@@ -144,7 +145,7 @@ impl HistoryRecorder {
         self.left_out
     }
 
-    /// Since when it records without a break; `None` before the first point.
+    /// Time since which it records without a break; `None` before the first point.
     #[must_use]
     pub fn since(&self) -> Option<SystemTime> {
         self.since

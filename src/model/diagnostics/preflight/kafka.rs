@@ -13,7 +13,7 @@ use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::observation::Observation;
 use crate::model::units::newtypes::ClusterName;
 
-/// From this time before its end on, a certificate is reported.
+/// A certificate is reported if it expires within this time.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// The first version of `OffsetFetch` for several groups in one request (KIP-709).
@@ -106,7 +106,8 @@ fn section(cluster: &ClusterName) -> String {
     format!("Kafka cluster {cluster}")
 }
 
-/// The lines about a cluster, in the order in which a connection is set up. After a failure the later ones are left out.
+/// The lines about a cluster, in the order in which a connection is set up. After a failure the later ones are left
+/// out.
 #[must_use]
 pub fn check_kafka(facts: &KafkaFacts, now: SystemTime) -> Vec<CheckLine> {
     let section = section(&facts.cluster);

@@ -27,11 +27,11 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) last_move: Option<Stamp>,
     /// The current assignment and since when it holds; `None` while the group rebalances.
     pub(in crate::model) steady: Option<Steady>,
-    /// Since when it has had no members; `None` if it has some or was never described.
+    /// Time since which it has had no members; `None` if it has some or was never described.
     pub(in crate::model) empty: Option<Stamp>,
     /// Topics that were listed for it by patterns, until its next members show which of them they read.
     pub(in crate::model) listed: Option<Arc<TopicListing>>,
-    /// Since when nothing has shown that it exists.
+    /// Time since which nothing has shown that it exists.
     pub(in crate::model) unseen: Option<Stamp>,
     /// Facts that an empty group does not report.
     pub(in crate::model) remembered: Arc<RememberedGroup>,

@@ -15,7 +15,7 @@ use crate::model::units::newtypes::{Isolation, Offset, TopicId};
 pub(in crate::model) struct LogHistory {
     /// Last known topic ID.
     pub(in crate::model) id: Option<TopicId>,
-    /// Since when the topic has been missing.
+    /// Time since which the topic has been missing.
     pub(in crate::model) missing: Option<Stamp>,
     pub(in crate::model) partitions: Vec<LogPartition>,
     /// Past log-end offsets. Shared with the snapshots, which compute ages from it; hence copied when it

@@ -17,7 +17,7 @@ const CONFIRMED_AFTER: Duration = Duration::from_secs(120);
 pub(in crate::model) struct PartitionState {
     /// An offset whose meaning depends on `kind`.
     offset: i64,
-    /// Since when the state has been the same.
+    /// Time since which the state has been the same.
     since: Stamp,
     kind: PartitionStateKind,
     /// The log that `offset` belongs to: [`LogPartition::epoch`].
@@ -165,8 +165,8 @@ impl PartitionState {
     }
 
     /// Applies a committed offset within the log that the last one belongs to, as nearly all are: the same as
-    /// [`apply`](Self::apply) at less cost. Returns whether the offset moved; `None` for any other reading, which changes
-    /// nothing here.
+    /// [`apply`](Self::apply) at less cost. Returns whether the offset moved; `None` for any other reading, which
+    /// changes nothing here.
     pub(in crate::model) fn apply_next_commit(
         &mut self,
         at: Offset,

@@ -13,7 +13,7 @@ pub struct SavedPolicy {
     pub(in crate::model) metric: usize,
     /// The consumer group.
     pub(in crate::model) group: String,
-    /// Since when it is not observed, in seconds before the saving; 0 if it is.
+    /// How long the metric had not been observed when this was saved, in seconds; 0 if it was observed then.
     #[serde(default)]
     pub(in crate::model) unused: u32,
     /// Whether the policy had a number.

@@ -30,7 +30,7 @@ const FRESH: Duration = Duration::from_secs(120);
 /// A part of the histories of a process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistoryPart {
-    /// Since when it is known without a break, in seconds since 1970.
+    /// Time since which it is known without a break, in seconds since 1970.
     pub since: Option<u32>,
     /// Number of HPAs in all parts.
     pub total: usize,
@@ -184,7 +184,7 @@ impl HistoryRecorder {
         self.handed_over = since.map(|since| (since, now));
     }
 
-    /// Since when the history is known without a break, if it was handed over shortly before `now`.
+    /// Time since which the history is known without a break, if it was handed over shortly before `now`.
     pub(super) fn since_handover(&mut self, now: SystemTime) -> Option<SystemTime> {
         let (since, handed) = self.handed_over.take()?;
         let is_fresh = now.duration_since(handed).is_ok_and(|age| age <= FRESH);
