@@ -27,7 +27,7 @@ pub fn builtin_scenarios() -> Vec<Scenario> {
         all.extend_from_slice(parts);
         all
     };
-    let mut scenarios = vec![
+    vec![
         Scenario::new("diurnal", "one wave of 200..1600", wave(200.0, 1600.0, DAY)),
         Scenario::new(
             "step",
@@ -140,12 +140,7 @@ pub fn builtin_scenarios() -> Vec<Scenario> {
             deploy: Some(5400),
             ..Scenario::new("deploy", "a rolling deploy at 800", constant(800.0))
         },
-    ];
-    for scenario in &mut scenarios {
-        // So that each policy has to find the right number itself.
-        scenario.start_replicas = StartReplicas::One;
-    }
-    scenarios
+    ]
 }
 
 /// Variants of some built-in scenarios that test robustness.

@@ -1,7 +1,7 @@
 //! Scenarios generated from a seed, for figures on workloads that nothing was tuned on.
 
 use super::numbers::index;
-use super::scenario::{RatePart, RebalanceProtocol, Scenario, StartReplicas};
+use super::scenario::{RatePart, RebalanceProtocol, Scenario};
 
 /// Seed of the published figures. Scenarios of other seeds may be used for tuning, those of this one may not.
 pub const HELD_OUT_SEED: u64 = 20_261_130;
@@ -64,7 +64,6 @@ fn generate(random: &mut fastrand::Rng, seed: u64, number: u32) -> Scenario {
             0 => RebalanceProtocol::Eager,
             _ => RebalanceProtocol::Cooperative,
         },
-        start_replicas: StartReplicas::One,
         ..Scenario::new("", "", rate)
     }
 }

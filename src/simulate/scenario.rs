@@ -137,7 +137,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A scenario of three hours with 24 partitions and 100 messages per second and consumer.
+    /// A scenario of three hours with 24 partitions and 100 messages per second and consumer, which starts with one replica.
     #[must_use]
     pub fn new(name: &'static str, about: &'static str, rate: Vec<RatePart>) -> Self {
         Self {
@@ -161,7 +161,8 @@ impl Scenario {
             missing: 0.0,
             commit_interval: 5,
             commits_on_revoke: true,
-            start_replicas: StartReplicas::Half,
+            // So that each policy has to find the right number itself.
+            start_replicas: StartReplicas::One,
             start_up: (30, 40),
             protocol: RebalanceProtocol::Eager,
             pause: (6, 3),

@@ -7,7 +7,7 @@ use super::engine::run;
 use super::generated::{HELD_OUT_SEED, generate_scenarios};
 use super::outcome::RunOptions;
 use super::scaler::SimulatedPolicy;
-use super::scenario::{RatePart, Scenario};
+use super::scenario::{RatePart, Scenario, StartReplicas};
 use crate::model::policy::decision::RateDecision;
 use crate::model::policy::drain::DrainCalibration;
 use crate::model::policy::scaling_totals::CostWeights;
@@ -15,6 +15,7 @@ use crate::model::policy::scaling_totals::CostWeights;
 fn short(rate: f64) -> Scenario {
     Scenario {
         duration: 1200,
+        start_replicas: StartReplicas::Half,
         ..Scenario::new("short", "", vec![RatePart::Constant(rate)])
     }
 }
