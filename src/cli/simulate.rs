@@ -170,7 +170,7 @@ fn simulate(
         Some(replay) => vec![replay.scenario.clone()],
         None => select_scenarios(args)?,
     };
-    scenarios.iter_mut().for_each(|it| args.start(it));
+    args.set_start_replicas(&mut scenarios);
     let policies = match args.ablation {
         true => ablated_policies(),
         false => select_policies(&args.policy)?,
@@ -219,8 +219,11 @@ fn simulate(
 
 impl SimulateArgs {
     /// Sets the replicas at the beginning, if an argument gives a number.
-    fn start(&self, scenario: &mut Scenario) {
-        if let Some(replicas) = self.start_replicas {
+    fn set_start_replicas(&self, scenarios: &mut [Scenario]) {
+        let Some(replicas) = self.start_replicas else {
+            return;
+        };
+        for scenario in scenarios {
             let most = scenario.partitions_at(0);
             scenario.start_replicas = StartReplicas::Count(replicas.min(most));
         }

@@ -33,9 +33,7 @@ pub(super) fn check(
         ("generated", generate_scenarios(HELD_OUT_SEED, GENERATED)),
     ];
     for (_, scenarios) in &mut sets {
-        scenarios
-            .iter_mut()
-            .for_each(|scenario| args.start(scenario));
+        args.set_start_replicas(scenarios);
     }
     let runs = |scenarios: &Vec<Scenario>| {
         let count = u64::try_from(scenarios.len()).unwrap_or(u64::MAX);
