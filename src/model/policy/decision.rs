@@ -127,7 +127,7 @@ pub enum RateHoldReason {
     Rebalancing,
     /// The requirement has not been lower for long enough to be worth a step down.
     HoldPrice,
-    /// Messages were late before, because there were too few replicas.
+    /// A burst made messages late, and with fewer replicas the next one would again.
     Damage,
     /// Messages are too old to step down.
     Age,

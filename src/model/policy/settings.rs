@@ -55,7 +55,7 @@ pub enum PolicyRule {
     Stuck,
     /// Take back a step up that did not help.
     Ineffective,
-    /// Hold replicas longer after messages were late because there were too few.
+    /// Hold replicas for the next burst after one that made messages late.
     Damage,
     /// Measure the arrivals of steps up over 20 s, instead of 60 s.
     FastRate,
