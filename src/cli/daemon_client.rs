@@ -104,7 +104,7 @@ impl DaemonArgs {
     /// Sends a GET request for `path`, which includes the query.
     ///
     /// # Errors
-    /// A daemon that cannot be found, does not answer `within` that time, or sends more than `max_bytes`.
+    /// A daemon that cannot be found, does not answer within `timeout`, or sends more than `max_bytes`.
     pub(super) async fn get(
         &self,
         path: &str,
