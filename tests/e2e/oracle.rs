@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use lagwise::k8s::live_hpa::past_of;
-use lagwise::model::hpa::controller::outlook::{KnownHistory, Range, outlook};
+use lagwise::model::hpa::controller::outlook::{KnownHistory, Range, predict_sync};
 use lagwise::model::hpa::controller::stage::Verdict;
 use serde::Deserialize;
 use serde_json::json;
@@ -171,20 +171,16 @@ fn compare(series: &Series, decided: &[Sync]) -> Result<usize> {
             shown()
         );
         let at = series.period * u32::try_from(i + 1)?;
-        let outlook_now = outlook(&expected.spec, &expected.seen, &status.past(at)?);
+        let outlook = predict_sync(&expected.spec, &expected.seen, &status.past(at)?);
         ensure!(
-            outlook_now.verdict == expected.sync.verdict,
-            "{outlook_now:?} {}",
+            outlook.verdict == expected.sync.verdict,
+            "{outlook:?} {}",
             shown()
         );
         // The status belongs to the spec before the change.
         if !expected.edited {
-            ensure!(
-                outlook_now.replicas.has(sync.after),
-                "{outlook_now:?} {}",
-                shown()
-            );
-            exact += usize::from(outlook_now.replicas == Range::exactly(sync.after));
+            ensure!(outlook.replicas.has(sync.after), "{outlook:?} {}", shown());
+            exact += usize::from(outlook.replicas == Range::exactly(sync.after));
         }
         status.apply(expected, sync, at);
     }

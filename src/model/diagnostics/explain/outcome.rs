@@ -7,7 +7,7 @@ use super::{Explanation, MetricProposal, Outcome};
 use crate::model::decisions::cap::HpaFields;
 use crate::model::diagnostics::hpa_findings::describe_switched_off;
 use crate::model::findings::FindingCode;
-use crate::model::hpa::controller::outlook::{Outlook, Range, UnknownHistory, outlook};
+use crate::model::hpa::controller::outlook::{Outlook, Range, UnknownHistory, predict_sync};
 use crate::model::hpa::controller::stage::{Proposal, Verdict};
 use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
@@ -97,11 +97,11 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
         readings,
         scaled_to_zero: hpa.conditions.iter().any(is_at_zero),
     };
-    let outlook_now = outlook(spec, &seen, &hpa.past);
+    let outlook = predict_sync(spec, &seen, &hpa.past);
     outcome.spec_replicas = Some(spec_replicas);
     outcome.status_replicas = Some(status_replicas);
     let sources = spec.metrics.iter().zip(&hpa.metrics).zip(&seen.readings);
-    outcome.proposals = outlook_now
+    outcome.proposals = outlook
         .proposals
         .iter()
         .zip(sources)
@@ -114,15 +114,13 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
             because: explain_proposal(*proposal, *source, *reading, metric, &seen),
         })
         .collect();
-    outcome.metric_stage = outlook_now
-        .verdict
-        .map(|verdict| explain_stage(verdict, hpa));
-    outcome.metric_stage_replicas = match outlook_now.verdict {
+    outcome.metric_stage = outlook.verdict.map(|verdict| explain_stage(verdict, hpa));
+    outcome.metric_stage_replicas = match outlook.verdict {
         Some(Verdict::Wants { replicas, .. }) => Some(replicas),
         Some(Verdict::Frozen) | Some(Verdict::AtLeast { .. }) | None => None,
     };
-    outcome.next = Some((outlook_now.replicas.low, outlook_now.replicas.high));
-    outcome.because = explain_next(&outlook_now, hpa);
+    outcome.next = Some((outlook.replicas.low, outlook.replicas.high));
+    outcome.because = explain_next(&outlook, hpa);
     outcome
 }
 
@@ -196,10 +194,10 @@ fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
 }
 
 /// Explains the range of replicas that the next sync may set.
-fn explain_next(outlook_now: &Outlook, hpa: &LiveHpa) -> Vec<String> {
+fn explain_next(outlook: &Outlook, hpa: &LiveHpa) -> Vec<String> {
     let spec = &hpa.spec;
     let plain = |text: &str| vec![text.to_owned()];
-    match outlook_now.case {
+    match outlook.case {
         SyncCase::Disabled => return explain_zero(&hpa.facts),
         SyncCase::AboveMax => {
             return plain("there are more replicas than maxReplicas, so it lowers them at once");
@@ -210,8 +208,8 @@ fn explain_next(outlook_now: &Outlook, hpa: &LiveHpa) -> Vec<String> {
         SyncCase::Metrics => {}
     }
     let mut all = Vec::new();
-    let Range { low, high } = outlook_now.replicas;
-    if let Some(Verdict::Wants { replicas, .. }) = outlook_now.verdict {
+    let Range { low, high } = outlook.replicas;
+    if let Some(Verdict::Wants { replicas, .. }) = outlook.verdict {
         if replicas > high {
             all.push(if high == spec.max {
                 format!("maxReplicas limits it to {high}")
@@ -227,7 +225,7 @@ fn explain_next(outlook_now: &Outlook, hpa: &LiveHpa) -> Vec<String> {
             });
         }
     }
-    all.extend(outlook_now.open.iter().map(|open| open_text(*open, spec)));
+    all.extend(outlook.open.iter().map(|open| open_text(*open, spec)));
     all
 }
 

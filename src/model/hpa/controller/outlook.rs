@@ -92,7 +92,7 @@ pub struct Outlook {
 /// Predicts the next sync from the HPA's spec, the observed replicas and metrics, and what its status reveals about earlier
 /// syncs.
 #[must_use]
-pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Outlook {
+pub fn predict_sync(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Outlook {
     let current = seen.spec_replicas;
     let case = case(spec, seen);
     let plain = |replicas| Outlook {

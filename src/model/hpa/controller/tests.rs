@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::memory::{Limited, Recommendations};
-use super::outlook::{KnownHistory, Outlook, Range, UnknownHistory, outlook};
+use super::outlook::{KnownHistory, Outlook, Range, UnknownHistory, predict_sync};
 use super::stage::Verdict;
 use super::*;
 use crate::model::hpa::facts::MetricTarget;
@@ -206,12 +206,12 @@ fn replica_limits_apply_before_metrics() {
             Recommendations::default().sync(&spec, &seen(replicas, &[units(900)]), Duration::ZERO);
         let found = (sync.case, sync.replicas.unwrap(), sync.limited);
         assert_eq!(found, expected);
-        let outlook_at = outlook(
+        let outlook = predict_sync(
             &spec,
             &seen(replicas, &[units(900)]),
             &KnownHistory::default(),
         );
-        assert_eq!(outlook_at.replicas, Range::exactly(expected.1));
+        assert_eq!(outlook.replicas, Range::exactly(expected.1));
     }
 }
 
@@ -244,7 +244,7 @@ fn outlook_at(
     reading: MetricReading,
     past: KnownHistory,
 ) -> Outlook {
-    outlook(spec, &seen(replicas, &[reading]), &past)
+    predict_sync(spec, &seen(replicas, &[reading]), &past)
 }
 
 #[test]
@@ -344,11 +344,11 @@ proptest! {
             let reading = if what == 1 { MetricReading::Failed } else { units(lag) };
             let seen = seen(current, &[reading]);
             let past = KnownHistory { since_scaled: scaled.map(|at| now - at), highest: None };
-            let outlook_at = outlook(&spec, &seen, &past);
+            let outlook = predict_sync(&spec, &seen, &past);
             let sync = memory.sync(&spec, &seen, now);
             let replicas = sync.replicas.unwrap();
-            prop_assert!(outlook_at.replicas.has(replicas), "{outlook_at:?} {sync:?}");
-            prop_assert_eq!(outlook_at.verdict, sync.verdict);
+            prop_assert!(outlook.replicas.has(replicas), "{outlook:?} {sync:?}");
+            prop_assert_eq!(outlook.verdict, sync.verdict);
             if replicas != current {
                 scaled = Some(now);
             }
