@@ -37,22 +37,22 @@ pub(super) fn distinguish_hpas(objects: &mut [ConvertedObject]) {
             continue;
         }
         let (kind, text) = match names::label_value(&name) {
-            Ok(_) => (
-                NoteKind::Differs,
-                "other HPAs of the namespace read the same, so the selector has the label hpa",
-            ),
+            Ok(_) => {
+                for selector in shared {
+                    if let Some(labels) = selector.pointer_mut("/matchLabels") {
+                        labels[label::HPA] = json!(name);
+                    }
+                }
+                (
+                    NoteKind::Differs,
+                    "other HPAs of the namespace have the same selector, so the label hpa is added to it",
+                )
+            }
             Err(_) => (
                 NoteKind::Todo,
-                "other HPAs of the namespace read the same, and the name of this one is no valid label value: give it a name of at most 63 letters, digits and -, and add it to the selector as the label hpa",
+                "other HPAs of the namespace have the same selector, and the name of this one is no valid label value: give it a name of at most 63 letters, digits and -, and add it to the selector as the label hpa",
             ),
         };
-        if kind == NoteKind::Differs {
-            for selector in shared {
-                if let Some(labels) = selector.pointer_mut("/matchLabels") {
-                    labels[label::HPA] = json!(name);
-                }
-            }
-        }
         object.notes.push(Note {
             kind,
             field: "triggers".to_owned(),
