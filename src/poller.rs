@@ -121,7 +121,7 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    /// Polls until [`HistoryStore::stop`] is set; without a [`HistoryStore`], for ever.
+    /// Polls until [`HistoryStore::stop`] is set; without a [`HistoryStore`], forever.
     ///
     /// # Errors
     /// A sweep or a change of the state panicked.

@@ -90,7 +90,7 @@ struct ShadowOutputs {
 }
 
 impl ShadowOutputs {
-    /// Merges for ever. The HPAs are published as soon as they are listed, so that neither waits for KEDA's objects.
+    /// Merges forever. The HPAs are published as soon as they are listed, so that neither waits for KEDA's objects.
     async fn merge(self, mut hpas: HpaReceiver, mut state: watch::Receiver<KedaState>) {
         let mut merge = ShadowMerge::default();
         hpas.mark_changed();

@@ -21,7 +21,7 @@ use crate::telemetry::TrustUnusable;
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
 
-/// Watches the ConfigMap for ever and publishes its content. The last usable content stays during an outage and while
+/// Watches the ConfigMap forever and publishes its content. The last usable content stays during an outage and while
 /// the ConfigMap is missing or malformed.
 pub async fn watch(client: Client, trust: Sender<Option<ClusterTrust>>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));

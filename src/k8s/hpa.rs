@@ -33,7 +33,7 @@ use crate::model::units::quantity::Milli;
 /// each HPA larger than a megabyte.
 pub(super) const PAGE: u32 = 16;
 
-/// Watches the HPAs of `namespaces` (empty = all) for ever. Publishes them at every change, once all are listed.
+/// Watches the HPAs of `namespaces` (empty = all) forever. Publishes them at every change, once all are listed.
 pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option<HpaMap>>) {
     let (scopes, apis) = apis::<WatchedHpa>(&client, &namespaces);
     let mut watched = WatchedHpas::new(scopes);
@@ -373,11 +373,11 @@ fn condition<'a>(
 }
 
 fn scale_target(hpa: &HorizontalPodAutoscaler) -> ScaleTarget {
-    let of = &hpa.spec.scale_target_ref;
+    let target = &hpa.spec.scale_target_ref;
     ScaleTarget {
-        api_version: of.api_version.as_deref().unwrap_or_default().into(),
-        kind: of.kind.as_str().into(),
-        name: of.name.as_str().into(),
+        api_version: target.api_version.as_deref().unwrap_or_default().into(),
+        kind: target.kind.as_str().into(),
+        name: target.name.as_str().into(),
     }
 }
 

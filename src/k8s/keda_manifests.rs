@@ -141,9 +141,9 @@ fn config_maps(documents: &[Value]) -> BTreeSet<(String, String)> {
     let references = documents.iter().flat_map(|document| {
         let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
         let namespace = text("/metadata/namespace").map(str::to_owned);
-        let of = document.pointer("/spec/configMapTargetRef");
-        let of = of.and_then(Value::as_array).into_iter().flatten();
-        of.filter_map(move |reference| {
+        let references = document.pointer("/spec/configMapTargetRef");
+        let references = references.and_then(Value::as_array).into_iter().flatten();
+        references.filter_map(move |reference| {
             let name = reference.get("name")?.as_str()?;
             Some((namespace.clone()?, name.to_owned()))
         })

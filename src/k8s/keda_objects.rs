@@ -202,7 +202,7 @@ fn convert(object: &ScaledObject, clusters: &[KnownCluster]) -> ConvertedSpecs {
     Ok((observed, facts, spec_of(&own), spec_of(&of_keda)))
 }
 
-/// Watches the objects in `namespaces` (empty = all) for ever, and publishes them at every change. `clusters` are the
+/// Watches the objects in `namespaces` (empty = all) forever, and publishes them at every change. `clusters` are the
 /// configured Kafka clusters.
 pub async fn watch(
     client: Client,

@@ -83,7 +83,7 @@ impl LeaseStore for KubernetesLease {
     }
 }
 
-/// Watches the Lease for ever: publishes which other daemon leads, and passes the Lease on to the loop.
+/// Watches the Lease forever: publishes which other daemon leads, and passes the Lease on to the loop.
 ///
 /// Apart from the loop, since a daemon that has stepped down still needs to know who leads.
 pub async fn watch_lease(

@@ -54,10 +54,8 @@ impl Manifests {
         let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
         let kind = text("/kind").unwrap_or_default();
         let api_version = text("/apiVersion").unwrap_or_default();
-        let is_in = |group: &str| {
-            let of = api_version.split_once('/').map_or("", |(group, _)| group);
-            of == group
-        };
+        let api_group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let is_in = |group: &str| api_group == group;
         match kind {
             "List" | "HorizontalPodAutoscalerList" | "DeploymentList" | "StatefulSetList" => {
                 let items = document.get("items").and_then(Value::as_array);

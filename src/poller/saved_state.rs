@@ -66,7 +66,7 @@ impl HistoryHandle {
         tokio::time::timeout(LOAD_TIMEOUT, event).await.ok()
     }
 
-    /// Waits for the saved history or for the order to stop; for ever where nothing is saved.
+    /// Waits for the saved history or for the signal to stop. Never returns if no history is stored.
     pub(super) async fn next_event(handle: &mut Option<Self>) -> HistoryEvent {
         let Some(Self {
             store, is_loaded, ..
@@ -92,7 +92,7 @@ impl HistoryHandle {
         self.is_loaded
     }
 
-    /// Whether to save now: at times, and at once if a policy has decided for another number of replicas.
+    /// Whether to save now: at intervals, and at once if a policy has changed its number of replicas.
     pub(super) fn is_due(&mut self, has_decisions: bool) -> bool {
         if !self.is_loaded {
             return false;
@@ -102,7 +102,7 @@ impl HistoryHandle {
             || has_decisions && self.decisions.take(1, now)
     }
 
-    /// Saves the history. Does nothing before the saved history is loaded, which would be lost otherwise.
+    /// Saves the history. Does nothing until the saved history is loaded, because that would be overwritten.
     pub(super) fn save(&mut self, history: SavedHistory) {
         if self.is_loaded {
             self.saved_at = Instant::now();

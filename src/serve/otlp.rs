@@ -184,7 +184,7 @@ impl OtlpExporter {
         })
     }
 
-    /// Exports at each interval, for ever.
+    /// Exports at each interval, forever.
     pub async fn run(self, figures: MetricsOptions) {
         let mut starts = CounterStarts::new(unix_nanoseconds(SystemTime::now()));
         let mut ticks = tokio::time::interval(self.options.interval);

@@ -29,8 +29,8 @@ impl SweepResult {
     }
 }
 
-/// Runs all policies in all scenarios with all seeds, on this number of threads. `progress` is called with the number of
-/// finished pairs of scenario and seed.
+/// Runs all policies in all scenarios with all seeds, on this number of threads. `progress` is called with the number
+/// of finished pairs of scenario and seed.
 #[must_use]
 pub fn sweep(
     scenarios: &[Scenario],
@@ -56,7 +56,7 @@ pub fn sweep(
     let mut found: Vec<_> = found.into_iter().flatten().collect();
     // The order of the sums must not depend on the threads.
     found.sort_unstable_by_key(|(policy, scenario, seed, _)| (*policy, *scenario, *seed));
-    let of = |policy: usize, scenario: usize| {
+    let mean_score = |policy: usize, scenario: usize| {
         let all = found
             .iter()
             .filter(|found| (found.0, found.1) == (policy, scenario));
@@ -65,7 +65,7 @@ pub fn sweep(
     let scores = (0..policies.len())
         .map(|policy| {
             (0..scenarios.len())
-                .map(|scenario| of(policy, scenario))
+                .map(|scenario| mean_score(policy, scenario))
                 .collect()
         })
         .collect();

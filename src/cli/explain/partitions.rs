@@ -44,11 +44,11 @@ pub(super) fn partition_lines(topic: &TopicPart, shown: ShownPartitions) -> Vec<
         lines.push(format!("and {omitted} more partitions"));
     }
     if is_folded {
-        let of = match topic.partitions_left_out {
+        let shown = match topic.partitions_left_out {
             0 => format!("all {} partitions", all.len()),
             _ => format!("the {} partitions with the most lag", all.len()),
         };
-        lines.push(format!("{of}, by lag:"));
+        lines.push(format!("{shown}, by lag:"));
         lines.extend(histogram(all));
     }
     lines

@@ -74,22 +74,22 @@ struct AuthenticationWatch {
     listing: Vec<(AuthenticationKey, Arc<str>)>,
 }
 
-/// Watches the TriggerAuthentications in `namespaces` (empty = all) and all ClusterTriggerAuthentications for ever, and
-/// publishes where they have logins from.
+/// Watches the TriggerAuthentications in `namespaces` (empty = all) and all ClusterTriggerAuthentications forever, and
+/// publishes where they get their logins from.
 pub(super) async fn watch(client: &Client, namespaces: &[String], state: &Sender<KedaState>) {
-    let of = |kind, scope| AuthenticationWatch {
+    let new_watch = |kind, scope| AuthenticationWatch {
         kind,
         scope,
         problem: None,
         listing: Vec::new(),
     };
-    let mut watches = vec![of(
+    let mut watches = vec![new_watch(
         KedaKind::ClusterTriggerAuthentication,
         AuthenticationScope::Cluster,
     )];
     watches.extend(scopes(namespaces).map(|namespace| {
         let scope = AuthenticationScope::Namespaced(namespace.map(Arc::from));
-        of(KedaKind::TriggerAuthentication, scope)
+        new_watch(KedaKind::TriggerAuthentication, scope)
     }));
     let streams = watches.iter().enumerate().map(|(index, watch)| {
         let namespace = match &watch.scope {

@@ -119,12 +119,12 @@ impl HpaState {
 
     /// The findings about missing rights for the settings of the HPA.
     pub(super) fn forbidden_writes(&self) -> impl Iterator<Item = Finding> {
-        let of = |write: ForbiddenWrite, reason: &Option<String>| {
+        let finding = |write: ForbiddenWrite, reason: &Option<String>| {
             let reason = reason.as_deref()?;
             Some(write.finding(&self.facts, reason))
         };
-        let cap = of(ForbiddenWrite::Cap, &self.cap.forbidden);
-        let zero = of(ForbiddenWrite::Zero, &self.zero.forbidden);
+        let cap = finding(ForbiddenWrite::Cap, &self.cap.forbidden);
+        let zero = finding(ForbiddenWrite::Zero, &self.zero.forbidden);
         cap.into_iter().chain(zero)
     }
 

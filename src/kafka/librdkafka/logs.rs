@@ -170,11 +170,11 @@ impl<'a> OffsetQuery<'a> {
     fn run(&mut self, client: &OffsetConsumer, deadline: Instant, timeout: Duration) {
         let mut chunks = Vec::new();
         for ((_, spec), partitions) in &self.by_leader {
-            let of = |chunk: &[_]| PartitionChunk {
+            let new_chunk = |chunk: &[_]| PartitionChunk {
                 spec: *spec,
                 partitions: chunk.to_vec(),
             };
-            chunks.extend(partitions.chunks(MAX_PARTITIONS).map(of));
+            chunks.extend(partitions.chunks(MAX_PARTITIONS).map(new_chunk));
         }
         let answers = ffi::list_offsets(client, &chunks, deadline, timeout);
         for (chunk, results) in chunks.iter().zip(answers) {

@@ -139,16 +139,17 @@ impl KnownIncidents for GroupSnapshot {
 }
 
 impl GroupTopic {
-    /// The incident of a partition: by the latest reading if that knows the partition, otherwise by the last complete one.
+    /// The incident of a partition: by the latest reading if that knows the partition, otherwise by the last complete
+    /// one.
     pub(super) fn incident_on(&self, partition: usize) -> Option<IncidentKind> {
-        let of = |reading: &TopicLag| IncidentKind::on_partition(reading, partition);
+        let incident_in = |reading: &TopicLag| IncidentKind::on_partition(reading, partition);
         let latest = self.latest.as_deref().ok();
-        let kind = latest.and_then(of);
+        let kind = latest.and_then(incident_in);
         let is_known = |reading: &TopicLag| reading.lags.get(partition).is_some_and(Result::is_ok);
         if kind.is_some() || latest.is_some_and(is_known) {
             return kind;
         }
-        of(self.complete.as_deref()?)
+        incident_in(self.complete.as_deref()?)
     }
 }
 

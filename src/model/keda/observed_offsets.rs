@@ -24,8 +24,9 @@ pub(super) fn partitions_of(lag: &TopicLag) -> impl Iterator<Item = PartitionOff
 }
 
 impl KedaOffsets {
-    /// What KEDA would have read of a group that lagwise has read; `None` if lagwise did not read all of it: after a fault,
-    /// which is not KEDA's, and for a trigger `apache-kafka` without a topic, which reads every topic of the Kafka cluster.
+    /// What KEDA would have read of a group that lagwise has read; `None` if lagwise did not read all of it: after a
+    /// fault, which is not KEDA's, and for a trigger `apache-kafka` without a topic, which reads every topic of the
+    /// Kafka cluster.
     #[must_use]
     pub fn from_topics(
         trigger: &KafkaTrigger,
@@ -39,9 +40,10 @@ impl KedaOffsets {
             |topic: &TopicName| trigger.topics.is_empty() || trigger.topics.contains(topic);
         let has_fault = |latest: &Result<Arc<TopicLag>, Fault>| match latest {
             Ok(lag) => {
-                // KEDA would take an unknown offset for 0 there.
+                // With this kind of trigger, KEDA takes an unknown offset for 0.
                 trigger.kind == TriggerKind::ApacheKafka
-                    && partitions_of(lag).any(|of| of.end.is_err() || of.committed.is_err())
+                    && partitions_of(lag)
+                        .any(|offsets| offsets.end.is_err() || offsets.committed.is_err())
             }
             Err(fault) => *fault != Fault::TopicMissing,
         };

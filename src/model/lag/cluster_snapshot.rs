@@ -53,8 +53,8 @@ impl ClusterSnapshot {
         before.groups.diff_by(&after.groups, Arc::ptr_eq, report);
     }
 
-    /// Describes the cause of a fault. For a connection fault, that is why no broker answers, or why the brokers cannot be
-    /// reached that may have caused it. For any other fault, it is the fault's own text.
+    /// Describes the cause of a fault. For a connection fault, that is why no broker answers, or why the brokers cannot
+    /// be reached that may have caused it. For any other fault, it is the fault's own text.
     #[must_use]
     pub fn cause(&self, fault: Fault) -> String {
         if !fault.is_connection() {
@@ -126,8 +126,8 @@ pub struct GroupSnapshot {
     pub remembered: Arc<RememberedGroup>,
     /// How long it has had no members, as of the last sweep; `None` if it has some or is not described.
     pub empty_for: Option<Duration>,
-    /// Topics of the cluster that match the patterns of its targets, besides those that are read anyway. `None` while it has
-    /// members, and without a pattern: then no topics are listed.
+    /// Topics of the cluster that match the patterns of its targets, besides those that are read anyway. `None` while
+    /// it has members, and without a pattern: then no topics are listed.
     pub listing: Option<Arc<TopicListing>>,
     /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
@@ -165,8 +165,8 @@ impl GroupSnapshot {
         description.is_some_and(|description| !description.has_members())
     }
 
-    /// Whether members, if the group had some, can be expected to read a topic: `pattern` lists it, and earlier members did
-    /// not ignore it.
+    /// Whether members, if the group had some, can be expected to read a topic: `pattern` lists it, and earlier members
+    /// did not ignore it.
     #[must_use]
     pub fn would_read(&self, pattern: &TopicPattern, topic: &TopicName) -> bool {
         let listed = self
@@ -187,14 +187,14 @@ impl GroupSnapshot {
             && self.topics.values().all(is_unread)
     }
 
-    /// Whether the group has left a topic. Its lag there grows for ever, and means nothing.
+    /// Whether the group has left a topic. Its lag there grows forever, and means nothing.
     #[must_use]
     pub fn has_left(&self, topic: &TopicName) -> bool {
         self.left.binary_search(topic).is_ok()
     }
 
-    /// The topics that its members read. During a rebalance and while it has no members, the broker does not report them;
-    /// then these are the last known ones.
+    /// The topics that its members read. During a rebalance and while it has no members, the broker does not report
+    /// them; then these are the last known ones.
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         let description = self.description.as_deref();
@@ -331,8 +331,8 @@ impl TopicLag {
         }
     }
 
-    /// Lag of a partition as `kafka-consumer-groups.sh` shows it: `None` without a committed offset, because the lag then
-    /// depends on where the consumers start, which Kafka does not know.
+    /// Lag of a partition as `kafka-consumer-groups.sh` shows it: `None` without a committed offset, because the lag
+    /// then depends on where the consumers start, which Kafka does not know.
     ///
     /// # Errors
     /// Why the lag is unknown.

@@ -94,14 +94,17 @@ impl DrainJudge {
     fn judge(&mut self, awaited: ExpectedDrain, now: f64) {
         let actual = (now - awaited.at).max(1.0);
         let error = (awaited.seconds - actual).abs() / actual;
-        let before = self.judged.map_or((0, 0.0), |of| (of.count, of.mean_error));
-        let count = before.0.saturating_add(1);
+        let judged = self
+            .judged
+            .map_or((0, 0.0), |last| (last.count, last.mean_error));
+        let (count_before, mean_before) = judged;
+        let count = count_before.saturating_add(1);
         self.judged = Some(DrainCalibration {
             at: now,
             expected: awaited.seconds,
             actual,
             count,
-            mean_error: before.1 + (error - before.1) / f64::from(count),
+            mean_error: mean_before + (error - mean_before) / f64::from(count),
         });
     }
 }

@@ -66,7 +66,7 @@ fn owners<'a>(
     topic: &TopicName,
 ) -> BTreeMap<usize, &'a Member> {
     let members = group.into_iter().flat_map(|group| &group.members);
-    let assigned = members.flat_map(|member| member.assigned.iter().map(move |of| (member, of)));
+    let assigned = members.flat_map(|m| m.assigned.iter().map(move |assigned| (m, assigned)));
     assigned
         .filter(|(_, (name, _))| name == topic)
         .flat_map(|(member, (_, partitions))| partitions.iter().map(move |p| (*p, member)))

@@ -28,8 +28,8 @@ fn wait_until_explained(scene: &Scene<'_>, daemon: &Daemon, expected: &str) -> R
 }
 
 /// A workload on the topics that match `regex`, whose consumers subscribe to `subscribed`, begins asleep. Then a topic
-/// of that name appears, with 150 messages. Returns the replicas wanted since then, once it sleeps again, this number of
-/// sweeps has passed, and `explain` says that the new topic does not count, if it `is_ignored`.
+/// of that name appears, with 150 messages. Returns the replicas wanted since then, once it sleeps again, this number
+/// of sweeps has passed, and `explain` says that the new topic does not count, if it `is_ignored`.
 fn wake_by_a_new_topic(
     testbed: &Testbed,
     regex: impl Fn(&str) -> String,
@@ -103,7 +103,7 @@ pub(crate) fn a_new_topic_wakes_a_pattern_subscriber(testbed: &Testbed) -> Resul
     Ok(())
 }
 
-/// Consumers that do not read the new topic are woken by it once, and not for ever.
+/// Consumers that do not read the new topic are woken by it once, and not forever.
 pub(crate) fn a_new_topic_without_a_reader_wakes_the_workload_once(
     testbed: &Testbed,
 ) -> Result<()> {

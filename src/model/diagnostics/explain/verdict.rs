@@ -7,17 +7,17 @@ use crate::model::units::quantity::Milli;
 /// Sums up an explanation in one sentence.
 #[must_use]
 pub(super) fn verdict(explanation: &Explanation) -> String {
-    let of = &explanation.of;
+    let subject = &explanation.of;
     if explanation.metrics.is_empty() {
-        return format!("{of}: lagwise serves none of its metrics; the findings say why");
+        return format!("{subject}: lagwise serves none of its metrics; the findings say why");
     }
     let is_hpa = explanation.metrics.iter().any(|m| !m.metric.is_empty());
     let groups = explanation.metrics.first();
     let group = groups.and_then(|metric| metric.groups.first());
     match (&explanation.outcome, group) {
-        (None, Some(group)) if !is_hpa => format!("{of} {}", about_group(group)),
-        (None, _) => format!("{of}: {}", about_value(explanation)),
-        (Some(outcome), _) => format!("{of} {}", about_replicas(explanation, outcome)),
+        (None, Some(group)) if !is_hpa => format!("{subject} {}", about_group(group)),
+        (None, _) => format!("{subject}: {}", about_value(explanation)),
+        (Some(outcome), _) => format!("{subject} {}", about_replicas(explanation, outcome)),
     }
 }
 

@@ -163,7 +163,7 @@ impl ObjectLedger {
         let current = row.running.or(self.keda.replicas).unwrap_or(0);
         let readings = samples.iter().map(|sample| {
             let reading = sample.keda.as_ref()?.as_ref().ok()?;
-            Some((&sample.of.trigger, reading))
+            Some((&sample.observed.trigger, reading))
         });
         let readings = readings.collect::<Option<Vec<_>>>();
         let bounds = ReplicaBounds {

@@ -134,7 +134,10 @@ impl ShadowObject {
 
 impl ComparedObject {
     fn bytes(&self) -> usize {
-        let triggers = self.triggers.iter().map(|of| of.trigger.bytes());
+        let triggers = self
+            .triggers
+            .iter()
+            .map(|observed| observed.trigger.bytes());
         let remarks = self.remarks.iter().map(String::len);
         let specs = [&self.keda, &self.lagwise].map(HpaSpec::heap_bytes);
         let facts = [size_of::<HpaFacts>(), memory_of(&self.facts)];

@@ -132,8 +132,8 @@ impl ObservedSet {
 
     /// Replaces the objects of a kind, in one namespace or in all, by those of `listed`.
     pub fn replace(&mut self, kind: &'static str, namespace: Option<&str>, listed: &Self) {
-        let is_elsewhere = |(key, of): &ObjectKey| {
-            *of != kind || namespace.is_some_and(|namespace| namespace != &*key.namespace)
+        let is_elsewhere = |(key, object_kind): &ObjectKey| {
+            *object_kind != kind || namespace.is_some_and(|namespace| namespace != &*key.namespace)
         };
         Arc::make_mut(&mut self.objects)
             .retain(|key| is_elsewhere(key) || listed.objects.by_key.contains_key(key));

@@ -18,7 +18,7 @@ use crate::model::units::newtypes::GroupId;
 
 /// Values of one trigger at one time.
 pub(super) struct TriggerSample<'a> {
-    pub(super) of: &'a ObservedTrigger,
+    pub(super) observed: &'a ObservedTrigger,
     pub(super) group: Option<&'a GroupSnapshot>,
     /// KEDA's reading; `None` if lagwise has not read what KEDA reads.
     pub(super) keda: Option<Result<KedaReading, KedaFailure>>,
@@ -33,17 +33,18 @@ pub(super) fn read_triggers<'a>(
     previous: &mut [PreviousOffsets],
 ) -> Vec<TriggerSample<'a>> {
     let triggers = compared.triggers.iter().zip(previous).enumerate();
-    let samples = triggers.map(|(index, (of, previous))| {
-        let group_id = of.trigger.group.as_deref().map(GroupId::from);
-        let cluster = evaluations.clusters().get(&of.cluster);
+    let samples = triggers.map(|(index, (observed, previous))| {
+        let group_id = observed.trigger.group.as_deref().map(GroupId::from);
+        let cluster = evaluations.clusters().get(&observed.cluster);
         let group = group_id.and_then(|id| cluster?.groups.get(&id).map(|group| &**group));
         let offsets = group.and_then(|group| {
             let description = group.description.as_deref();
             let has_members = description.is_some_and(GroupDescription::has_members);
-            KedaOffsets::from_topics(&of.trigger, &group.topics, has_members)
+            KedaOffsets::from_topics(&observed.trigger, &group.topics, has_members)
         });
-        let keda = offsets
-            .map(|offsets| arithmetic::read(&of.trigger, &offsets, previous, KedaVersion::NEWEST));
+        let keda = offsets.map(|offsets| {
+            arithmetic::read(&observed.trigger, &offsets, previous, KedaVersion::NEWEST)
+        });
         let mut targets = evaluations.targets_of(hpa);
         let evaluation = targets.find(|(target, _)| target.index == index);
         let lagwise = match evaluation {
@@ -54,7 +55,7 @@ pub(super) fn read_triggers<'a>(
             None => Err("lagwise does not read this group".to_owned()),
         };
         TriggerSample {
-            of,
+            observed,
             group,
             keda,
             lagwise,
@@ -78,7 +79,7 @@ pub(super) fn explain(
         let differences = match (&sample.keda, sample.group) {
             (Some(keda), Some(group)) => {
                 let comparison = Comparison {
-                    trigger: &sample.of.trigger,
+                    trigger: &sample.observed.trigger,
                     version: KedaVersion::NEWEST,
                     keda: keda.as_ref(),
                     lagwise: sample.lagwise.as_ref().ok(),
@@ -89,7 +90,7 @@ pub(super) fn explain(
                 comparison.differences()
             }
             (None, Some(_)) => {
-                let text = match sample.of.trigger.topics.is_empty() {
+                let text = match sample.observed.trigger.topics.is_empty() {
                     true => {
                         "the trigger names no topic: KEDA reads every topic of the Kafka cluster, lagwise only those of the group"
                     }
@@ -117,7 +118,7 @@ pub(super) fn explain(
 pub(super) fn compare_jobs(rules: &JobRules, samples: &[TriggerSample<'_>], row: &mut ShadowRow) {
     let readings = samples.iter().map(|sample| {
         let reading = sample.keda.as_ref()?;
-        Some((&sample.of.trigger, reading.as_ref().ok()))
+        Some((&sample.observed.trigger, reading.as_ref().ok()))
     });
     let readings = readings.collect::<Option<Vec<_>>>();
     row.keda = readings.map(|readings| {
@@ -145,9 +146,9 @@ pub(super) fn describe_logins(
     authentications: &Authentications,
     row: &mut ShadowRow,
 ) {
-    for (index, of) in compared.triggers.iter().enumerate() {
+    for (index, observed) in compared.triggers.iter().enumerate() {
         let prefix = prefix(index, compared.triggers.len());
-        let (text, problem) = authentications.describe(&of.login, of.cluster.as_str());
+        let (text, problem) = authentications.describe(&observed.login, observed.cluster.as_str());
         row.logins.push(format!("{prefix}{text}"));
         let problem = problem.map(|problem| format!("{prefix}{problem}"));
         row.remarks.extend(problem);

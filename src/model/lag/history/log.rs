@@ -68,20 +68,20 @@ impl LogPartition {
         partition: usize,
         isolation: Isolation,
     ) -> Result<Log, Fault> {
-        let of = |column: &OffsetColumn| -> Result<Offset, Fault> {
+        let offset_in = |column: &OffsetColumn| -> Result<Offset, Fault> {
             column
                 .get(partition)
                 .copied()
                 .unwrap_or(Err(Fault::NoAnswer))
         };
-        let (read, start) = (of(&offsets.ends)?, of(&offsets.starts)?);
+        let (read, start) = (offset_in(&offsets.ends)?, offset_in(&offsets.starts)?);
         let high = match self.end() {
             Some(end) if self.is_held() => end.max(read),
             _ => read,
         };
         let end = match (isolation, &offsets.stable) {
             (Isolation::ReadUncommitted, _) => high,
-            (Isolation::ReadCommitted, Some(stable)) => of(stable)?.min(high),
+            (Isolation::ReadCommitted, Some(stable)) => offset_in(stable)?.min(high),
             (Isolation::ReadCommitted, None) => return Err(Fault::Unsupported),
         };
         Ok(Log { start, high, end })

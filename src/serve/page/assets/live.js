@@ -21,7 +21,7 @@ export function follow(onNews, onState) {
     });
     stream.addEventListener("snapshot", onNews);
     stream.addEventListener("error", () => {
-      // By itself the browser would try every few seconds for ever, or never again if the stream was refused.
+      // By itself the browser would try every few seconds forever, or never again if the stream was refused.
       stream.close();
       const wait = Math.min(FIRST_WAIT * 2 ** failures, LONGEST_WAIT) * (0.75 + Math.random() / 2);
       failures += 1;
