@@ -63,8 +63,8 @@ pub(super) async fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
             args.daemon
                 .get_json("/api/peaks", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
         let peaks = peaks.await;
-        let peaks: HpaPeaks =
-            peaks.context("cannot read the history, which is needed with --daemon only")?;
+        let peaks: HpaPeaks = peaks
+            .context("cannot read the history of the daemon; without --daemon it is not needed")?;
         for peak in peaks.hpas {
             let now = known
                 .entry(HpaKey::new(peak.namespace, peak.hpa))
