@@ -89,7 +89,8 @@ fn lag_in_seconds_is_true_after_a_restart(testbed: &Testbed) -> Result<()> {
         for (topic, age_at_first) in [(&new, now), (&old, 20 * MINUTE)] {
             let labels =
                 format!("{{cluster=\"main\",consumergroup=\"{group}\",topic=\"{topic}\"}} ");
-            poll_until(WITHIN, &format!("the age of the lag on {topic}"), || {
+            let what = format!("the age of the lag on {topic}");
+            poll_until(WAIT_TIMEOUT, &what, || {
                 let metrics = daemon.metrics()?;
                 let sample = |family: &str| -> Result<f64> {
                     let start = format!("{family}{labels}");

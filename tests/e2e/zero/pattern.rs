@@ -14,7 +14,7 @@ use crate::testbed::replicas::ReplicaSeries;
 /// Waits until `explain` says this about the topics that match the topic regex.
 fn wait_until_explained(scene: &Scene<'_>, daemon: &Daemon, expected: &str) -> Result<()> {
     let path = format!("/explain?namespace={}&hpa=billing", scene.namespace);
-    poll_until(WITHIN, expected, || {
+    poll_until(WAIT_TIMEOUT, expected, || {
         let (code, body) = http_get(daemon.admin_port, &path)?;
         ensure!(code == 200, "{code}: {body}");
         let explained: Value = serde_json::from_str(&body)?;
