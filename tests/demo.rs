@@ -159,6 +159,34 @@ fn a_length_that_is_too_short_or_too_long_is_refused() {
 }
 
 #[test]
+fn a_manifest_is_converted_from_standard_input() {
+    let manifest = "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: billing, namespace: shop}\nspec:\n  \
+         scaleTargetRef: {name: billing}\n  minReplicaCount: 1\n  maxReplicaCount: 20\n  triggers:\n    - type: kafka\n      \
+         metadata: {bootstrapServers: \"kafka:9092\", consumerGroup: billing, topic: orders, lagThreshold: \"5\"}\n";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lagwise"))
+        .args(["convert", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(manifest.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{}\n{errors}", output.status);
+    for expected in [
+        "kind: HorizontalPodAutoscaler",
+        "maxReplicas: 20",
+        "group: billing",
+    ] {
+        assert!(text.contains(expected), "no {expected} in {text}");
+    }
+}
+
+#[test]
 fn watching_ends_when_the_reader_is_gone() {
     // Nothing listens there, so there are no rows, but an empty list is printed.
     let mut child = Command::new(env!("CARGO_BIN_EXE_lagwise"))
