@@ -139,6 +139,7 @@ async fn filters_search_and_order_choose_the_rows() {
     assert_eq!(get("/?filter=late").await, ["late"]);
     assert_eq!(get("/?q=STA").await, ["stale"]);
     assert_eq!(get("/?namespace=other").await, Vec::<String>::new());
+    assert_eq!(get("/?namespace=shop").await.len(), STATES);
     let by_name = get("/?sort=name").await;
     assert!(
         by_name.is_sorted() && by_name.len() == STATES,
@@ -151,6 +152,19 @@ async fn filters_search_and_order_choose_the_rows() {
         unknown,
         "unknown ones come first"
     );
+    let overview = json(&router, "/api/hpas").await;
+    let number = |name: &str, key: &str| {
+        let mut rows = overview["hpas"].as_array().unwrap().iter();
+        rows.find(|row| row["hpa"] == name).unwrap()[key].as_u64()
+    };
+    let by_lag = get("/?sort=lag").await;
+    let lags = by_lag
+        .iter()
+        .map(|name| number(name, "lag").unwrap_or(u64::MAX));
+    assert!(lags.is_sorted_by(|a, b| a >= b), "{by_lag:?}");
+    let by_replicas = get("/?sort=replicas").await;
+    let replicas = by_replicas.iter().map(|name| number(name, "replicas"));
+    assert!(replicas.is_sorted_by(|a, b| a >= b), "{by_replicas:?}");
     let ceiling = get("/?filter=ceiling&sort=name").await;
     assert_eq!(ceiling[..2], ["capped", "enforced"]);
     assert!(!ceiling.contains(&"empty".to_owned()), "{ceiling:?}");
