@@ -70,7 +70,7 @@ async fn merge(
         let found = {
             let found = hpas.borrow_and_update();
             hpas_changed |= found.has_changed();
-            // Cloned, so that the watch can go on meanwhile.
+            // Cloned, so that the watch is not blocked.
             found.clone()
         };
         // With thousands of ScaledObjects this takes longer than a task may keep a thread of the runtime.
@@ -87,10 +87,8 @@ async fn merge(
             let all = found.map(|hpas| triggers.add_to(&hpas));
             (triggers, is_changed, all)
         });
-        let Some((used, is_changed, all)) = merging.await else {
-            return std::future::pending().await;
-        };
-        triggers = used;
+        let (is_changed, all);
+        (triggers, is_changed, all) = merging.await;
         if all.is_some() {
             merged.send_replace(all);
         }

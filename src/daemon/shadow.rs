@@ -110,10 +110,8 @@ impl ShadowOutputs {
                     let all = merge.add_to(&set, &found);
                     (merge, all)
                 });
-                let Some((used, all)) = merging.await else {
-                    return std::future::pending().await;
-                };
-                merge = used;
+                let all;
+                (merge, all) = merging.await;
                 self.merged.send_replace(Some(all));
             }
             self.findings

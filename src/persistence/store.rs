@@ -44,9 +44,7 @@ pub async fn run<S: StateLocation>(
         // With thousands of groups and policies this takes longer than a task may keep a thread of the runtime.
         let max_bytes = location.max_bytes();
         let encoding = do_blocking(move || encode(&history, max_bytes));
-        let Some((text, dropped)) = encoding.await else {
-            return;
-        };
+        let (text, dropped) = encoding.await;
         // Do not overwrite the state of another leader, or of one that leads before this save ends.
         let now = Instant::now();
         let term = leadership.term(now);

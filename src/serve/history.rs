@@ -89,28 +89,20 @@ async fn record(
                         let now = Moment::now();
                         recorder.record(snapshot.at(&now), snapshot.all_findings(), snapshot.term);
                     };
-                    let Some(returned) = run_blocking(recorder, work).await else {
-                        return;
-                    };
-                    recorder = returned;
+                    recorder = run_blocking(recorder, work).await;
                 }
             }
-            Some(job) = jobs.recv() => {
-                let Some(returned) = run_blocking(recorder, job).await else {
-                    return;
-                };
-                recorder = returned;
-            }
+            Some(job) = jobs.recv() => recorder = run_blocking(recorder, job).await,
         }
     }
 }
 
 /// Runs `work` on a thread for blocking tasks and returns the recorder: with thousands of HPAs, both recording and
-/// searching take longer than a task may block a thread of the runtime. `None` if the runtime is shutting down.
+/// searching take longer than a task may block a thread of the runtime.
 async fn run_blocking(
     mut recorder: HistoryRecorder,
     work: impl FnOnce(&mut HistoryRecorder) + Send + 'static,
-) -> Option<HistoryRecorder> {
+) -> HistoryRecorder {
     do_blocking(move || {
         work(&mut recorder);
         recorder

@@ -79,10 +79,8 @@ async fn sample(
             let report = ledger.record(&set, snapshot.at(&now), problems);
             (ledger, report)
         });
-        let Some((used, report)) = sampled.await else {
-            return;
-        };
-        ledger = used;
+        let report;
+        (ledger, report) = sampled.await;
         reports.send_replace(Arc::new(report));
     }
 }
