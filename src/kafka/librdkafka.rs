@@ -30,6 +30,7 @@ use super::reachability::{
     Reachability, classify_answers, lacks_connection, unreachable_observation,
 };
 use super::{ClientSettings, GroupList, SettingError, SetupError};
+use crate::blocking_work::do_blocking;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -96,11 +97,7 @@ impl LibrdkafkaClient {
         work: impl FnOnce(&LibrdkafkaInner) -> T + Send + 'static,
     ) -> T {
         let inner = Arc::clone(&self.0);
-        match tokio::task::spawn_blocking(move || work(&inner)).await {
-            Ok(done) => done,
-            // Blocking tasks are never cancelled, so the task panicked: propagate the panic.
-            Err(died) => std::panic::resume_unwind(died.into_panic()),
-        }
+        do_blocking(move || work(&inner)).await
     }
 }
 

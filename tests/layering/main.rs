@@ -21,7 +21,7 @@ const DIRECTION: &str = "
     persistence: blocking_work leader_election model telemetry
     certificates: crypto leader_election model telemetry
     poller: leader_election model snapshot_channel telemetry
-    kafka: crypto model poller snapshot_channel telemetry
+    kafka: blocking_work crypto model poller snapshot_channel telemetry
     k8s: authentication certificates leader_election model persistence snapshot_channel telemetry
     serve: authentication blocking_work certificates crypto leader_election model snapshot_channel telemetry
     daemon: authentication blocking_work certificates config k8s kafka leader_election model persistence poller \

@@ -12,6 +12,7 @@ use super::connection::ResponseLimit;
 use super::responses::{self, MetadataLimits};
 use super::sweep::is_user_topic;
 use super::versions::ApiKey;
+use crate::blocking_work::do_blocking;
 use crate::kafka::codes;
 use crate::kafka::topic_listing::{self, CachedListing, Listings, MATCH_TIME, MAX_NAMES};
 use crate::model::kafka::fault::Fault;
@@ -41,13 +42,7 @@ impl WireInner {
             ),
         };
         // Many names and patterns take a while, and the threads of the runtime serve requests.
-        let listing =
-            tokio::task::spawn_blocking(move || CachedListing::new(query, names, last, MATCH_TIME));
-        let listing = match listing.await {
-            Ok(listing) => listing,
-            // Blocking tasks are never cancelled, so the task panicked: propagate the panic.
-            Err(died) => std::panic::resume_unwind(died.into_panic()),
-        };
+        let listing = do_blocking(move || CachedListing::new(query, names, last, MATCH_TIME)).await;
         self.topic_names.insert(listing.clone());
         listing.into_listings()
     }
