@@ -146,10 +146,11 @@ impl HpaView {
 /// Serves all HPAs.
 pub(super) async fn list(State(options): State<Arc<AdminEndpointOptions>>) -> Response {
     match HpaOverview::read(&options).await {
-        Some(overview) => {
+        Ok(Some(overview)) => {
             respond_off_runtime(move || json_response(StatusCode::OK, &overview)).await
         }
-        None => failure(StatusCode::SERVICE_UNAVAILABLE, FOLLOWER),
+        Ok(None) => failure(StatusCode::SERVICE_UNAVAILABLE, FOLLOWER),
+        Err(response) => *response,
     }
 }
 

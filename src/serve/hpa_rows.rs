@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use axum::response::Response;
 use serde::Serialize;
 
-use super::admin::AdminEndpointOptions;
+use super::admin::{AdminEndpointOptions, off_runtime};
 use crate::model::diagnostics::attention::{AttentionLevel, SloState, phrase, what_would_change};
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
 use crate::model::diagnostics::hpa_rates::HpaRates;
@@ -133,16 +134,20 @@ pub(super) fn leading_snapshot(options: &AdminEndpointOptions) -> Option<Arc<Lag
 
 impl HpaOverview {
     /// Reads the latest snapshot and the history; `None` if this process does not lead.
-    pub(super) async fn read(options: &AdminEndpointOptions) -> Option<Self> {
+    ///
+    /// # Errors
+    /// The response to give if the work failed.
+    pub(super) async fn read(
+        options: &AdminEndpointOptions,
+    ) -> Result<Option<Self>, Box<Response>> {
         let summary = options.history.query(HistorySummary::new).await;
-        let snapshot = leading_snapshot(options)?;
+        let Some(snapshot) = leading_snapshot(options) else {
+            return Ok(None);
+        };
         let leader = options.instance.to_string();
         let summary = summary.unwrap_or_default();
-        // With thousands of HPAs this takes longer than a task may keep a thread of the runtime.
-        let made = tokio::task::spawn_blocking(move || {
-            Self::new(&snapshot, &Moment::now(), leader, &summary)
-        });
-        made.await.ok()
+        let make = move || Self::new(&snapshot, &Moment::now(), leader, &summary);
+        off_runtime(make).await.map(Some)
     }
 
     fn new(snapshot: &LagSnapshot, now: &Moment, leader: String, summary: &HistorySummary) -> Self {

@@ -60,11 +60,15 @@ pub(super) async fn show_overview(
     RawQuery(query): RawQuery,
 ) -> Response {
     let query = ViewQuery::parse(query.as_deref().unwrap_or_default());
-    let Some(overview) = HpaOverview::read(&options).await else {
-        return as_html(
-            StatusCode::SERVICE_UNAVAILABLE,
-            layout::message("No data here", FOLLOWER),
-        );
+    let overview = match HpaOverview::read(&options).await {
+        Ok(Some(overview)) => overview,
+        Ok(None) => {
+            return as_html(
+                StatusCode::SERVICE_UNAVAILABLE,
+                layout::message("No data here", FOLLOWER),
+            );
+        }
+        Err(response) => return *response,
     };
     let chosen = off_runtime(move || {
         let found = query.find(&overview.hpas);
