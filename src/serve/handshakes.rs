@@ -1,5 +1,5 @@
-//! TLS handshakes on separate threads. A handshake takes some hundred microseconds of CPU time: peers that open very many
-//! connections keep these threads busy, and not those that answer requests.
+//! TLS handshakes on separate threads. A handshake takes some hundred microseconds of CPU time. So peers that open very
+//! many connections keep these threads busy instead of those that answer requests.
 
 use std::io;
 
@@ -7,12 +7,13 @@ use axum_server::accept::Accept;
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 /// Accepts connections on other threads.
 #[derive(Clone, Debug)]
 pub(super) struct HandshakeAcceptor<A> {
     acceptor: A,
-    /// Where handshakes run; `None` for the threads of the caller.
+    /// Threads for handshakes; `None`: those of the caller.
     threads: Option<Handle>,
 }
 
@@ -37,8 +38,14 @@ where
         let accepting = self.acceptor.accept(stream, service);
         match &self.threads {
             Some(threads) => {
-                let accepted = threads.spawn(accepting);
-                Box::pin(async move { accepted.await.map_err(io::Error::other)? })
+                // Cancels the handshake if the server drops this future, as it does at shutdown.
+                let mut handshake = JoinSet::new();
+                handshake.spawn_on(accepting, threads);
+                Box::pin(async move {
+                    let accepted = handshake.join_next().await;
+                    let accepted = accepted.ok_or(io::ErrorKind::ConnectionAborted)?;
+                    accepted.map_err(io::Error::other)?
+                })
             }
             None => Box::pin(accepting),
         }
@@ -50,6 +57,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::worker_threads::WorkerThreads;
@@ -74,10 +83,33 @@ mod tests {
         }
     }
 
-    async fn accept(acceptor: &HandshakeAcceptor<LongHandshake>) -> io::Result<()> {
+    /// A handshake that waits for ever.
+    #[derive(Clone)]
+    struct EndlessHandshake;
+
+    impl Accept<TcpStream, ()> for EndlessHandshake {
+        type Stream = TcpStream;
+        type Service = ();
+        type Future = BoxFuture<'static, io::Result<(TcpStream, ())>>;
+
+        fn accept(&self, stream: TcpStream, (): ()) -> Self::Future {
+            Box::pin(async move {
+                std::future::pending::<()>().await;
+                Ok((stream, ()))
+            })
+        }
+    }
+
+    /// Both ends of a connection: the client's, and the server's.
+    async fn connect() -> io::Result<(TcpStream, TcpStream)> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-        let _client = TcpStream::connect(listener.local_addr()?).await?;
+        let client = TcpStream::connect(listener.local_addr()?).await?;
         let (stream, _) = listener.accept().await?;
+        Ok((client, stream))
+    }
+
+    async fn accept(acceptor: &HandshakeAcceptor<LongHandshake>) -> io::Result<()> {
+        let (_client, stream) = connect().await?;
         acceptor.accept(stream, ()).await.map(|_| ())
     }
 
@@ -94,6 +126,22 @@ mod tests {
         };
         let (accepted, ()) = tokio::join!(accept(&acceptor), others);
         accepted.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_handshake_ends_when_the_server_drops_it() {
+        let threads = WorkerThreads::start("handshakes", 1).unwrap();
+        for threads in [None, Some(threads.handle())] {
+            let acceptor = HandshakeAcceptor::new(EndlessHandshake, threads);
+            let (mut client, stream) = connect().await.unwrap();
+            let mut accepting = acceptor.accept(stream, ());
+            let waited = tokio::time::timeout(Duration::from_millis(20), &mut accepting).await;
+            assert!(waited.is_err());
+            drop(accepting);
+            let mut byte = [0; 1];
+            let read = tokio::time::timeout(Duration::from_secs(20), client.read(&mut byte)).await;
+            assert_eq!(read.unwrap().unwrap(), 0);
+        }
     }
 
     #[tokio::test]

@@ -134,7 +134,7 @@ impl ListenerKind {
 pub struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
-    /// Threads for TLS handshakes; `None` for those that serve.
+    /// Threads for TLS handshakes; `None`: those that serve requests.
     handshakes: Option<runtime::Handle>,
 }
 
