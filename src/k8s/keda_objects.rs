@@ -274,12 +274,11 @@ fn note_problem(known: &mut Option<String>, why: Option<String>, kind: KedaKind)
     is_new
 }
 
-/// Several namespaces have the same problem with one cause.
+/// The problems without repetitions: one cause can lead to the same problem in several namespaces.
 fn distinct<'a>(problems: impl Iterator<Item = &'a Option<String>>) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    let mut problems = Vec::from_iter(problems.flatten().cloned());
-    problems.retain(|problem| seen.insert(problem.clone()));
-    problems
+    let new = problems.flatten().filter(|problem| seen.insert(*problem));
+    new.cloned().collect()
 }
 
 /// One watch: a kind, in one namespace or in all.
