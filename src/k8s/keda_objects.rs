@@ -244,8 +244,8 @@ async fn watch_objects(
             KedaEvent::Unlistable(why) => note_problem(&mut watch.problem, why, watch.kind),
             KedaEvent::Listable => watch.problem.take().is_some(),
             KedaEvent::Watch(event) => {
-                // Converted before the state is locked: its readers must not wait for the objects of tenants.
-                if let Some(change) = watch.apply_event(*event, clusters) {
+                // Converted before the state is locked, so that its readers do not wait for that.
+                if let Some(change) = watch.convert_event(*event, clusters) {
                     state.send_modify(|state| watch.apply(change, &mut state.objects));
                 }
                 false
@@ -291,8 +291,8 @@ struct KedaWatch {
 }
 
 impl KedaWatch {
-    /// Applies an event. Returns what it changes.
-    fn apply_event(
+    /// Converts an event to a change of the objects. Collects those of a listing until it is complete.
+    fn convert_event(
         &mut self,
         event: Event<WatchedKedaObject>,
         clusters: &[KnownCluster],
@@ -332,9 +332,9 @@ impl KedaWatch {
     }
 }
 
-/// What changes in the objects of a watch.
+/// A change of the objects of a watch.
 enum ObjectChange {
-    /// These are all.
+    /// These are all objects.
     Listed(ObservedSet),
     Present(Arc<ShadowObject>),
     Gone(HpaKey),
@@ -501,7 +501,7 @@ mod tests {
         let spec = json!({"scaleTargetRef": {"name": "billing"}, "triggers": [kafka()]});
         let (mut set, known) = (ObservedSet::default(), clusters());
         let mut names = |event| {
-            if let Some(change) = watch.apply_event(event, &known) {
+            if let Some(change) = watch.convert_event(event, &known) {
                 watch.apply(change, &mut set);
             }
             Vec::from_iter(set.iter().map(|object| object.key.name.to_string()))
