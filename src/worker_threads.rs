@@ -1,5 +1,5 @@
-//! Threads for one part of the daemon, so that its tasks never wait for those of other parts: where there are more
-//! threads than processors, the operating system shares these fairly.
+//! Threads for one part of the daemon, so that its tasks do not wait for tasks of other parts. If there are more
+//! threads than processors, the operating system shares the processors fairly.
 
 use std::io;
 

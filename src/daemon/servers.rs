@@ -1,4 +1,4 @@
-//! Serves each listener on the threads for its kind, until the daemon closes.
+//! Serves each listener on the threads for its kind until shutdown.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::serve::listen::{BoundListener, ListenerKind};
 use crate::serve::tls::ServerTls;
 use crate::worker_threads::WorkerThreads;
 
-/// Threads for answers of the external metrics API.
+/// Number of threads that answer requests to the external metrics API.
 const ANSWER_THREADS: usize = 2;
 
 /// A listener and its endpoints: the name of the part of the daemon, the kind of listener, the listener, the endpoints,
@@ -23,12 +23,12 @@ pub(super) type Server = (
     Option<ServerTls>,
 );
 
-/// The threads of listeners that do not wait for other parts.
+/// Separate threads of listeners, which do not wait for other parts.
 #[derive(Debug)]
 pub(super) struct ServerThreads {
-    /// Answers the HPA controller, whatever tenants make the other parts do.
+    /// Answer the HPA controller, however busy tenants make the other parts.
     answers: WorkerThreads,
-    /// Does the TLS handshakes of all listeners.
+    /// One thread for the TLS handshakes of all listeners.
     handshakes: WorkerThreads,
 }
 
@@ -56,7 +56,7 @@ impl ServerThreads {
             };
             (part, served.map_err(Into::into))
         };
-        // The probes stay with the other parts, so that they fail when these hang.
+        // The probes run on the threads of the other parts, so that they fail if those hang.
         match kind {
             ListenerKind::Api => tasks.spawn_on(serving, &self.answers.handle()),
             _ => tasks.spawn(serving),

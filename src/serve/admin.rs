@@ -89,15 +89,15 @@ pub fn router(options: AdminEndpointOptions) -> Router {
         .with_state(Arc::new(options))
 }
 
-/// Makes a response on a thread for blocking work. With thousands of objects, or partitions of one, this takes longer than
-/// a task may keep a thread of the runtime.
+/// Makes a response on a thread for blocking work. With thousands of objects, or of partitions of one object, this
+/// takes longer than a task may keep a thread of the runtime.
 pub(super) async fn respond_off_runtime(
     make: impl FnOnce() -> Response + Send + 'static,
 ) -> Response {
     off_runtime(make).await.unwrap_or_else(|response| *response)
 }
 
-/// The result of such work; the response to give if it panicked.
+/// Runs `work` on a thread for blocking work. The error is the response to give if it panicked.
 pub(super) async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Box<Response>> {

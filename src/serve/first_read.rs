@@ -41,9 +41,10 @@ const MAX_NAMESPACES: usize = 1024;
 /// Maximum length of a namespace name in Kubernetes.
 const MAX_NAMESPACE_BYTES: usize = 63;
 
-/// Permits to wait for a first read, of which one namespace has at most half.
+/// Permits to wait for a first read. One namespace has at most half of each kind.
 #[derive(Debug)]
 pub(super) struct WaitingPermits {
+    /// For requests of other callers than replicas.
     direct: HolderPermits,
     /// Permits for requests that other replicas forward.
     forwarded: HolderPermits,
@@ -150,10 +151,10 @@ impl FirstReadLimiter {
         }
     }
 
-    /// Renewals leave half of the channel to new groups.
+    /// Renews the interest in a group, unless the channel is half full: the other half is for new groups.
     fn renew(&self, interest: &WatchKey) {
         if self.interests.capacity() > self.interests.max_capacity() / 2 {
-            // If the channel is full or closed, the next request renews it.
+            // On an error, the next request renews it.
             let _ = self.interests.try_send(interest.clone());
         }
     }

@@ -142,8 +142,8 @@ impl CounterStarts {
         }
     }
 
-    /// The times of an export in this term. A term that is new has begun after the last export. No start is later than
-    /// `now`, even if the clock was set back.
+    /// The times of an export in this term. A new term began after the last export, so its counters start there. No
+    /// start is later than `now`, even if the clock was set back.
     fn times(&mut self, term: u64, now: u64) -> PointTimes {
         if self.term.0 != term {
             self.term = (term, self.last_export);

@@ -47,10 +47,11 @@ impl<E: PartialEq> FailureLog<E> {
     }
 }
 
-/// How requests to another server fail, as logged last. Some may fail while others succeed, as whoever causes them
-/// likes, so that a change is logged at most once a minute.
+/// The last logged outcome of requests to another server. Callers may cause requests that fail and succeed in turn, so
+/// a change is logged at most once a minute.
 #[derive(Debug)]
 pub struct RequestFailureLog<E> {
+    /// The failure that was logged last; `None` after a success.
     logged: Mutex<Option<E>>,
     interval: LogInterval,
 }
@@ -65,8 +66,8 @@ impl<E> Default for RequestFailureLog<E> {
 }
 
 impl<E: PartialEq> RequestFailureLog<E> {
-    /// Records a request at `now`, and how it failed, if it did. Returns whether to log that.
-    #[must_use = "log the request"]
+    /// Records the outcome of a request at `now`; `None` for a success. Returns whether to log it.
+    #[must_use = "log the outcome"]
     pub fn record(&self, failed: Option<E>, now: Instant) -> bool {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = *logged != failed && self.interval.is_due(now);

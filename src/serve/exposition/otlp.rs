@@ -78,7 +78,7 @@ fn renamed(family: &str) -> Option<(&'static str, &'static str)> {
 /// Times of the data points of an export, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::serve) struct PointTimes {
-    /// Start of the process, since which its own counters count.
+    /// Start of the counters of the process.
     pub(in crate::serve) process_start: u64,
     /// Time since which the counters of the snapshot count.
     pub(in crate::serve) term_start: u64,

@@ -27,7 +27,7 @@ pub(super) trait SampleSink {
 
 /// A sink that passes samples on in batches.
 pub(super) trait SampleStream: SampleSink + Send {
-    /// Hands on the samples if they make a part, and waits while the reader is slower than the writer. To be called after
+    /// Passes on the samples if they fill a batch, and waits while the reader is slower than the writer. Call it after
     /// each sample.
     fn flush_if_full(&mut self) -> impl Future<Output = Result<(), ReaderGone>> + Send;
 

@@ -159,7 +159,8 @@ async fn rejected_requests_cause_no_read() {
     assert_eq!(read, MAX_WAITING / 2);
 }
 
-/// Requests of `shop` about a group that is never read, and how many of them may wait.
+/// Sends `requests` of `shop` about a group that is never read, then some others. Of the first, half of `max` may wait;
+/// none of the others may be refused.
 async fn request_beside_many(headers: HeaderMap, requests: usize, max: usize) {
     let mut snapshot = fixtures::snapshot();
     let targets = snapshot
