@@ -122,7 +122,7 @@ fn count_rules(metrics: &str) -> BTreeMap<&str, usize> {
     rules
 }
 
-/// Creates an HPA for each group, and waits until they are as the HPA controller leaves them. Returns a kubeconfig for
+/// Creates an HPA for each group, and waits for the first write of the HPA controller to each. Returns a kubeconfig for
 /// the daemon.
 fn create_hpas(
     testbed: &Testbed,
@@ -138,7 +138,8 @@ fn create_hpas(
     plane.daemon_kubeconfig(&namespace)
 }
 
-/// Waits until the HPA controller has written the first status of each HPA: what the daemon watches, but no sweep of it.
+/// Waits until the HPA controller has written the first status of each HPA, so that these changes do not count as cost of
+/// sweeps.
 fn wait_for_statuses(plane: &ControlPlane, namespace: &str) -> Result<()> {
     let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers");
     poll_until(Duration::from_secs(120), "a status of each HPA", || {
@@ -151,8 +152,8 @@ fn wait_for_statuses(plane: &ControlPlane, namespace: &str) -> Result<()> {
     })
 }
 
-/// Starts the daemon with this configuration besides what all have, and waits until it is ready. Returns it with the port
-/// of its metrics.
+/// Starts the daemon with this configuration in addition to the common one, and waits until it is ready. Returns it with
+/// the port of its metrics.
 fn start_daemon(
     testbed: &Testbed,
     workload: Workload,

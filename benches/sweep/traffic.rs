@@ -1,4 +1,4 @@
-//! Groups with members, which read messages that arrive all the time: what the rate policy observes.
+//! Groups with members that read a steady stream of messages, as input of the rate policy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -30,7 +30,7 @@ use crate::raw::{Connection, topic_name};
 /// Members of each group.
 const MEMBERS: usize = 3;
 
-/// Groups that join at once, and connections that commits are sent on.
+/// Number of groups that join at the same time, and of connections for commits.
 const AT_ONCE: usize = 200;
 
 /// Time between two rounds of messages and commits: each sweep finds new ones.
@@ -109,7 +109,7 @@ impl GroupTraffic {
     }
 }
 
-/// What the thread of [`GroupTraffic`] needs.
+/// Inputs of the thread of [`GroupTraffic`].
 struct Writer {
     connections: Vec<Connection>,
     groups: Vec<Group>,
@@ -142,7 +142,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits the messages of so many rounds in each group.
+    /// Commits the messages of this number of rounds in each group.
     fn commit(&mut self, rounds: u32) -> Result<()> {
         let partition = |index| {
             OffsetCommitRequestPartition::default()
@@ -204,7 +204,7 @@ fn produce_request(topics: &[String], partitions: i32) -> Result<ProduceRequest>
         .with_topic_data(topics.iter().map(topic).collect()))
 }
 
-/// A batch of so many messages.
+/// A batch of this number of messages.
 fn batch(messages: i32) -> Result<Bytes> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let timestamp = i64::try_from(now.as_millis())?;
@@ -234,7 +234,8 @@ fn batch(messages: i32) -> Result<Bytes> {
     Ok(batch.freeze())
 }
 
-/// Lets the members of these groups join, each on a connection of its own: an answer to one waits for the others.
+/// Lets the members of these groups join. Each has a separate connection, because the response to one waits for the
+/// others.
 fn join(bootstrap: &str, groups: &[(String, Vec<String>)], partitions: i32) -> Result<Vec<Group>> {
     let mut connections: Vec<Vec<Connection>> = Vec::with_capacity(groups.len());
     for (group, topics) in groups {
@@ -306,7 +307,7 @@ fn join_request(group: &str, topics: &[String]) -> Result<JoinGroupRequest> {
         .with_protocols(vec![protocol]))
 }
 
-/// Gives each member as many partitions of each topic.
+/// Distributes the partitions of each topic evenly among the members.
 fn assign(
     members: &[JoinGroupResponseMember],
     topics: &[String],
@@ -327,7 +328,7 @@ fn assign(
     members.iter().zip(0..).map(assignment).collect()
 }
 
-/// Version 0 of a message of the consumer protocol, behind its version.
+/// A message of the consumer protocol in version 0, with the version before it.
 fn versioned(message: &impl Encodable) -> Result<Bytes> {
     let mut encoded = BytesMut::from(&0i16.to_be_bytes()[..]);
     message.encode(&mut encoded, 0)?;
