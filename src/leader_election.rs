@@ -5,8 +5,7 @@
 //! - [`term`]: the view of the other parts;
 //! - [`identity`]: how the Lease names its holder.
 //!
-//! That a leader which was suspended writes nothing after its term is the matter of
-//! [`fencing`](crate::model::decisions::fencing).
+//! [`fencing`](crate::model::decisions::fencing) keeps a leader that was suspended from writing after its term.
 
 pub mod identity;
 pub mod lease_loop;

@@ -247,8 +247,9 @@ impl<S: OffsetSource> Poller<S> {
     }
 }
 
-/// Changes the state on a thread that may block: a change takes as long as what tenants have written makes it take, and
-/// the threads of the runtime serve requests. It must not publish, since it continues after its poller is dropped.
+/// Changes the state on a thread for blocking tasks. A change may take long, because it depends on the HPAs that
+/// tenants write, and must not block the threads that serve requests. A change must not publish, because it continues
+/// after its poller is dropped.
 async fn change<T: Send + 'static>(
     mut state: PollerState,
     change: impl FnOnce(&mut PollerState) -> T + Send + 'static,
@@ -263,7 +264,7 @@ async fn change<T: Send + 'static>(
 /// Publishes the latest evaluations.
 fn publish(state: &PollerState) {
     let replaced = state.publish();
-    // Freed like a change: unless a reader still has it, that takes as long as the snapshot is large.
+    // Freeing a large snapshot takes long, so this happens on a thread for blocking tasks, too.
     tokio::task::spawn_blocking(move || drop(replaced));
 }
 
@@ -280,7 +281,7 @@ async fn save_if_due(
     }
 }
 
-/// Saves the history, if that of earlier processes is loaded.
+/// Saves the history, if the history of earlier processes is loaded.
 async fn save(
     state: PollerState,
     saved_state: &mut Option<HistoryHandle>,

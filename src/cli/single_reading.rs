@@ -62,8 +62,8 @@ pub(super) async fn read_hpas(
     })
 }
 
-/// Reads the lag that the HPAs, the configured targets and `groups` need. What does not answer `within`
-/// that time is unknown in the snapshot.
+/// Reads the lag that the HPAs, the configured targets and `groups` need. What is not answered before the timeout is
+/// unknown in the snapshot.
 ///
 /// # Errors
 /// Settings that a Kafka client does not support.

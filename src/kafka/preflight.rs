@@ -14,7 +14,7 @@ use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::poller::OffsetSource;
 
 /// Collects the facts about a cluster. `groups` are those of HPAs, the configuration and the command line; without any,
-/// the first listed one is read. Each step ends `within` that time.
+/// the first listed one is read. Each step ends after `timeout` at the latest.
 pub async fn collect(
     settings: ClientSettings,
     groups: impl Future<Output = Vec<GroupPlan>>,

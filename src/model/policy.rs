@@ -1,12 +1,14 @@
 //! The rate policy: the number of consumers from rates and capacity, with few rebalances.
 //!
 //! Replicas in proportion to lag swing: lag drains, replicas fall, lag returns, and each change stops the group for a
-//! rebalance. This policy needs only what Kafka shows: log ends, committed offsets over time, owners of partitions
-//! and members. It scales up if messages will be too old by the time a change takes effect ([`up`]), to what carries
-//! the arrivals and drains the backlog ([`requirement`]), in steps that share the partitions evenly ([`ladder`]). It
+//! rebalance. This policy needs only what Kafka shows: log ends, committed offsets over time, owners of partitions, and
+//! members.
+//!
+//! It scales up if messages will be too old by the time a change takes effect ([`up`]). The new number is enough to
+//! process the arrivals and to drain the backlog ([`requirement`]), and shares the partitions evenly ([`ladder`]). It
 //! scales down if fewer replicas have been enough for so long that the step is worth its rebalances ([`down`]).
 //!
-//! [`RatePolicy::observe`] is a function of the readings only: time is a part of them. The daemon and `lagwise
+//! [`RatePolicy::observe`] is a function of the readings only, which include the time. The daemon and `lagwise
 //! simulate` run the same policy.
 
 mod burst;
@@ -75,7 +77,7 @@ pub struct RatePolicy {
     ladder: Vec<u32>,
     ceiling: u32,
     bounds: (u32, u32),
-    /// Most replicas without a hold.
+    /// Maximum number of replicas without a hold.
     all: u32,
     /// Time of the first reading since the start, in seconds; `None` before it.
     started: Option<f64>,
@@ -140,7 +142,7 @@ impl RatePolicy {
         self.started.map_or(0.0, |started| now - started)
     }
 
-    /// Whether the members of the last step up are awaited.
+    /// Whether members of the last step up have not joined yet.
     #[must_use]
     pub fn awaits_members(&self) -> bool {
         self.reaction.is_pending()

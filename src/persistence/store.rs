@@ -83,8 +83,8 @@ async fn closed(histories: &mut watch::Receiver<Option<Arc<SavedHistory>>>) {
     while histories.changed().await.is_ok() {}
 }
 
-/// Loads the history, however long the location cannot be read. A text that is no state is reported and
-/// taken for none.
+/// Loads the history, and retries as long as the location cannot be read. An invalid text is logged and treated as no
+/// history.
 async fn load<S: StateLocation>(location: &S, place: &str) -> SavedHistory {
     let mut pause = RETRY.0;
     let mut failures = FailureLog::<StorageError>::default();

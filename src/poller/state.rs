@@ -33,9 +33,9 @@ pub(super) const MAX_AD_HOC: usize = 200;
 
 /// The state of a poller, without the tasks that read from Kafka.
 ///
-/// A change of the HPAs costs as much as what changed, up to the published snapshot. Users who may write HPAs decide
-/// what changes, so all of this is done on a thread where it may take long; only [`publish`](Self::publish) is instant,
-/// and what records requests, of which there are few.
+/// The work for a change of HPAs, up to the published snapshot, is proportional to the change. Users who may write HPAs
+/// decide how large that is, so changes are made on threads for blocking tasks. Only [`publish`](Self::publish) and the
+/// recording of requests are quick enough for the runtime.
 #[derive(Debug)]
 pub struct PollerState {
     publisher: Publisher,
@@ -55,7 +55,7 @@ pub struct PollerState {
 }
 
 impl PollerState {
-    /// The state before anything was read and the HPAs were listed.
+    /// Creates the state before anything was read and the HPAs were listed.
     #[must_use]
     pub fn new(
         clusters: &[ClusterName],

@@ -1,4 +1,4 @@
-//! The sweeps under way, each a task.
+//! Sweeps in progress, each in a separate task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -13,11 +13,11 @@ use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::lag::assembly::Scope;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
-/// Maximum sweeps of some groups of one cluster at a time. Users who may write HPAs cause one by each change, and each
-/// takes as long as a slow cluster does.
+/// Maximum number of partial sweeps of one Kafka cluster at a time. Every change of an HPA may cause one, and a slow
+/// cluster makes each of them slow.
 pub(super) const PARTIAL_SWEEPS_MAX: usize = 4;
 
-/// A source that its owner keeps a hold on.
+/// Lets the owner of a source share it with the sweeps.
 impl<S: OffsetSource> OffsetSource for Arc<S> {
     fn observe(
         &self,
@@ -43,9 +43,9 @@ pub(super) struct Sweeps<S> {
     /// The longest time that a sweep may take.
     deadline: Duration,
     running: JoinSet<FinishedSweep>,
-    /// The clusters of which all groups are being read.
+    /// The clusters with a whole sweep in progress.
     whole: BTreeSet<ClusterName>,
-    /// How many sweeps of some groups of each cluster are under way.
+    /// Number of partial sweeps of each cluster that are in progress.
     partial: BTreeMap<ClusterName, usize>,
 }
 
@@ -64,8 +64,7 @@ impl<S: OffsetSource> Sweeps<S> {
         }
     }
 
-    /// The clusters of which all groups are being read. At most one such sweep runs at a time: a slow cluster is swept
-    /// less often.
+    /// The clusters with a whole sweep in progress. At most one runs at a time, so a slow cluster is swept less often.
     pub(super) fn sweeping(&self) -> BTreeSet<ClusterName> {
         self.whole.clone()
     }
@@ -108,7 +107,7 @@ impl<S: OffsetSource> Sweeps<S> {
         }
     }
 
-    /// Waits for the next sweep to end; `None` if none is under way.
+    /// Waits for the next sweep to end; `None` if none is in progress.
     pub(super) async fn next(&mut self) -> Option<Result<FinishedSweep, JoinError>> {
         let done = self.running.join_next().await?;
         Some(self.finish(done))

@@ -8,8 +8,8 @@ use anyhow::{Result, bail};
 /// Pause between two probes. Shorter pauses cost CPU time, since probes take most of the CPU time of a wait.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Factor by which deadlines are extended: they are chosen for an idle machine, but several lanes of scenarios share two
-/// cores.
+/// Factor by which deadlines are extended: they are chosen for an idle machine, but several lanes of scenarios share
+/// two cores.
 pub(super) const DEADLINE_FACTOR: u32 = 3;
 
 /// An error that waiting cannot resolve. A probe that returns it ends the wait at once.
@@ -24,8 +24,8 @@ impl fmt::Display for Hopeless {
 
 impl std::error::Error for Hopeless {}
 
-/// Repeats `probe` until it gives `Ok`, for [`DEADLINE_FACTOR`] times `within`. At the deadline its last error becomes the
-/// reason: `what` names the state waited for, as in "waited 30s for the topic to have leaders: ...".
+/// Repeats `probe` until it returns `Ok`, for at most [`DEADLINE_FACTOR`] times `timeout`. The error then quotes the
+/// last error of `probe`. `what` names the awaited state, as in "waited 30s for the topic to have leaders: ...".
 pub(crate) fn poll_until<T>(
     timeout: Duration,
     what: &str,

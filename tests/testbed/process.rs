@@ -122,7 +122,7 @@ impl Process {
         }
     }
 
-    /// Ends the process by SIGTERM and waits. After [`DEADLINE_FACTOR`] times `within` it is killed, and that is an
+    /// Ends the process by SIGTERM and waits. After [`DEADLINE_FACTOR`] times `timeout` it is killed, and that is an
     /// error.
     pub(crate) fn stop(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let timeout = timeout * DEADLINE_FACTOR;

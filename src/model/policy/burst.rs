@@ -1,4 +1,4 @@
-//! Bursts: messages that arrive faster than new replicas can be there, and how long to be ready for the next ones.
+//! Bursts: messages that arrive faster than new replicas can start, and how long to stay ready for the next burst.
 
 use super::learned::BURST_HALF_LIFE;
 use super::settings::{DAMAGE_PRICE, PolicyRule};
@@ -14,12 +14,13 @@ pub(super) struct ArrivalBurst {
     began: f64,
     /// Messages that had arrived by then and were processed.
     processed: f64,
-    /// Messages that all replicas could not have processed in time, from when they would have been there.
+    /// Messages that even all replicas could not have processed in time, counted from when they would have been
+    /// running.
     excess: f64,
 }
 
 impl RatePolicy {
-    /// Takes the arrivals since the last complete reading into the long mean.
+    /// Adds the arrivals since the last complete reading to the long-term mean.
     pub(super) fn average_arrivals(&mut self, now: f64) {
         let total = self.estimates.arrivals.total();
         if let Some((at, before)) = self.arrived.replace((now, total)) {
@@ -27,7 +28,7 @@ impl RatePolicy {
         }
     }
 
-    /// Watches a burst from a step up until no message is old any more, and remembers it.
+    /// Watches a burst from a step up until no message is too old any more, and remembers it.
     pub(super) fn watch_burst(&mut self, situation: &Situation) {
         if !self.settings.has(PolicyRule::Damage) {
             return;
@@ -76,7 +77,7 @@ impl RatePolicy {
         if late <= 0.0 {
             return 0.0;
         }
-        // The burst has arrived too, though a mean that was saved may be rounded to nothing.
+        // The mean includes the burst itself, but a saved mean may have been rounded to zero.
         let mean = self.learned.mean_arrivals.max(burst / BURST_HALF_LIFE);
         DAMAGE_PRICE * f64::from(self.all) * late / mean
     }

@@ -5,7 +5,7 @@ use super::up::UpTrial;
 use super::{RatePolicy, Situation};
 
 impl RatePolicy {
-    /// Records a step up, and what follows if it undoes a step down.
+    /// Records a step up. If it undoes a step down, records that the probe failed, or doubles the hold.
     pub(super) fn raise(&mut self, situation: &Situation, replicas: u32, needed: f64) {
         let Situation {
             now, terms, output, ..

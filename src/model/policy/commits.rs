@@ -1,8 +1,8 @@
 //! Commits: how often members commit, from the gaps between changes of committed offsets.
 
-/// Gaps that are kept.
+/// Maximum number of gaps that are kept.
 const GAPS_MAX: usize = 60;
-/// Gaps from which an interval is taken seriously.
+/// Number of gaps from which on the interval counts as measured.
 const GAPS_MIN: usize = 8;
 /// Interval between commits assumed before any were seen, in seconds: Kafka's `auto.commit.interval.ms`.
 const INTERVAL_PRIOR: f64 = 5.0;

@@ -16,9 +16,9 @@ use super::settings::{PolicyRule, RatePolicySettings};
 /// Shortest time without a commit after which a partition is stuck, and the group stalled, in seconds.
 const STUCK_MIN: f64 = 30.0;
 const STALL_MIN: f64 = 15.0;
-/// Shortest time without a commit that is no interval between two commits, in seconds.
+/// Shortest time without a commit that counts as a standstill and not as an interval between two commits, in seconds.
 const STANDSTILL_MIN: f64 = 120.0;
-/// Shortest time with commits before it.
+/// A standstill only counts after the group has committed for this long, in seconds.
 const COMMITTING_MIN: f64 = 60.0;
 /// Shortest pause of a rebalance that is learned, in seconds.
 const PAUSE_MIN: f64 = 2.5;
@@ -242,7 +242,8 @@ impl GroupEstimates {
         }
         let is_gradual = !is_broken && self.unstable_since.is_none();
         let standstill = (6.0 * self.gaps.interval()).max(STANDSTILL_MIN);
-        // A group that commits that seldom has not committed for longer than a moment before.
+        // A long gap is a standstill only if the group had been committing for a while. With rare commits, every gap is
+        // long, and is the usual interval.
         let stood_still = now - self.last_commit > standstill
             && self.last_commit - self.resumed >= COMMITTING_MIN;
         let base = self.stable_since.max(self.resumed);
@@ -258,7 +259,7 @@ impl GroupEstimates {
                 continue;
             }
             let messages = messages_between(state.committed, *committed);
-            // A gap counts if there was something to commit all the time, and others committed.
+            // A gap counts only if there was something to commit all the time, and the group did not stand still.
             let is_usual = state.committed_at >= base && is_gradual && !stood_still;
             if state.backlog >= 1.0 && is_usual {
                 self.gaps.add(moment.since(state.committed_at));

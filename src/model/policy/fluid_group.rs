@@ -10,7 +10,7 @@ pub(super) struct FluidGroup {
     pub(super) age: f64,
 }
 
-/// What happens in some seconds.
+/// Result of letting some seconds pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FluidProgress {
     /// Messages processed.
@@ -20,8 +20,8 @@ pub(super) struct FluidProgress {
 }
 
 impl FluidGroup {
-    /// Lets `elapsed` seconds pass, of which the members work `works`. `arrivals` and `capacity` of a member are messages
-    /// per second.
+    /// Lets `elapsed` seconds pass, of which the members work `works`. `arrivals` and `capacity` of a member are
+    /// messages per second.
     pub(super) fn advance(
         &mut self,
         (elapsed, works): (f64, f64),
