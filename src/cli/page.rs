@@ -20,7 +20,7 @@ use crate::k8s::client::{Client, connect};
 use crate::k8s::leader_pod::{LeaderPod, LeaderPodError, LeaseKey};
 use crate::model::units::hpa_key::HpaKey;
 
-/// Connections at the same time at most: as many as the listener of the leader takes.
+/// Maximum number of concurrent connections: as many as the listener of the leader takes.
 const MAX_CONNECTIONS: usize = 32;
 
 /// How long the leader is not looked up again.

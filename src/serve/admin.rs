@@ -1,5 +1,6 @@
 //! The admin endpoints for people, over plain HTTP: the page, `/api`, `/status` and `/explain`. They show the groups,
-//! topics and offsets of all namespaces, so they are served on loopback only, and not to web pages that claim to be there.
+//! topics and offsets of all namespaces, so they are served on loopback only, and only if the `Host` header is a local
+//! one: a web page whose name resolves to a loopback address cannot read them.
 
 use std::sync::Arc;
 

@@ -58,13 +58,13 @@ const MAX_REQUEST_BYTES: usize = 4 * MAX_METADATA_BYTES;
 /// Time for reading and answering one request. A first read takes up to 2 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of open streams. KEDA opens two for each trigger of type `external-push`. One address may have half of
-/// them, and so may all addresses of an IPv6 network together. The listener allows more concurrent requests on a
+/// Maximum number of open streams. KEDA opens two for each trigger of type `external-push`. One address may have half
+/// of them, and so may all addresses of an IPv6 network together. The listener allows more concurrent requests on a
 /// connection than that, so that streams leave room for other calls.
 const MAX_STREAMS: usize = 2 * MAX_SCALER_STREAMS_OF_ADDRESS as usize;
 
-/// Maximum number of health checks in progress. They need no certificate, and each takes memory until its message is
-/// read.
+/// Maximum number of health checks in progress. Their callers are not authenticated, and each takes memory until its
+/// message is read.
 const MAX_HEALTH_CHECKS: usize = 64;
 
 /// Dependencies and settings of the external scaler.

@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// A handshake that waits for ever.
+    /// A handshake that never ends.
     #[derive(Clone)]
     struct EndlessHandshake;
 

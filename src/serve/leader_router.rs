@@ -41,7 +41,7 @@ pub(super) enum Routed<A> {
 }
 
 impl<A> Routed<A> {
-    /// Makes something else of this daemon's own answer.
+    /// Converts an answer of this daemon with `make`. What the leader answered stays as it is.
     pub(super) fn and_then<B>(self, make: impl FnOnce(A) -> Result<B, ApiFailure>) -> Routed<B> {
         match self {
             Self::Answered(answer) => Routed::Answered(answer.and_then(make)),

@@ -16,7 +16,7 @@ use super::hpa_rows::{leading_snapshot, rfc3339};
 use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 
-/// Streams at the same time at most. The listener allows some more connections, for everything else.
+/// Maximum number of open streams. The listener allows more connections than that, for other requests.
 pub(super) const MAX_STREAMS: usize = 16;
 
 /// Shortest time between two events of a stream.

@@ -355,7 +355,7 @@ pub fn incident_events(incidents: &[LagIncident], targets: &Targets) -> Vec<HpaE
     events.collect()
 }
 
-/// The HPAs that scale on a group, each for every target of it.
+/// The HPAs that scale on a group, once for each of their targets on it.
 fn hpas_of_group<'a>(
     targets: &'a Targets,
     cluster: &ClusterName,

@@ -136,7 +136,7 @@ impl ClusterHistory {
         };
         let unreachable_brokers = match scope {
             Scope::Whole => unreachable_brokers,
-            // The others were not needed. Of a broker that failed before, the new reason counts.
+            // Brokers that this sweep did not need stay listed. One that failed again is listed with its new reason.
             Scope::Partial => {
                 let known = before.unreachable_brokers.iter().cloned();
                 let all = known.chain(unreachable_brokers);

@@ -89,7 +89,7 @@ impl ConnectionSlot {
         self.rank() == PeerRank::Trusted
     }
 
-    /// Records how far the peer is known; it does not become less.
+    /// Raises the rank of the peer; a lower rank than the current one changes nothing.
     pub(in crate::serve) fn raise_rank(&self, rank: PeerRank) {
         // Nearly always known already; a read leaves the cache line to other cores.
         if self.rank() < rank {

@@ -46,7 +46,7 @@ const MAX_REQUEST_BYTES: usize = 4096;
 /// Maximum number of open reflections, half of them for one address. A client needs one for a moment.
 pub(super) const MAX_REFLECTIONS: usize = 16;
 
-/// A reflection without a request for so long ends. A client opens another one when it needs it.
+/// A reflection ends after this time without a request. Clients open another one when they need it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A `FileDescriptorSet` of the proto files.

@@ -11,10 +11,10 @@ const HEIGHT: f64 = 100.0;
 /// Length of the dash for a point without neighbours, in units of the picture.
 const ALONE: u32 = 5;
 
-/// How many times as long as for its leading lines an axis may be for the others.
+/// How many times as long as its leading lines need an axis may become to make room for the other lines.
 const ROOM_FOR_OTHERS: f64 = 4.0;
 
-/// The place of a time in a picture of this span, in units of the picture.
+/// The horizontal position of a time in a picture of this span, in units of the picture.
 fn place(span: TimeSpan, at: u32) -> f64 {
     (f64::from(at) - f64::from(span.from)) / f64::from(span.seconds().max(1)) * f64::from(WIDTH)
 }
@@ -98,7 +98,7 @@ impl Chart<'_> {
 
     /// The end of the axis.
     fn top(&self) -> f64 {
-        let most = |is_leading: bool| {
+        let max_value = |is_leading: bool| {
             let lines = self
                 .lines
                 .iter()
@@ -106,8 +106,8 @@ impl Chart<'_> {
             let values = lines.flat_map(|line| &line.points);
             values.filter_map(|(_, value)| *value).fold(0.0, f64::max)
         };
-        let leading = most(true).max(self.smallest_top);
-        round_up(most(false).min(leading * ROOM_FOR_OTHERS).max(leading))
+        let leading = max_value(true).max(self.smallest_top);
+        round_up(max_value(false).min(leading * ROOM_FOR_OTHERS).max(leading))
     }
 
     fn picture(&self, html: &mut Html, top: f64) {
@@ -184,7 +184,7 @@ impl Line<'_> {
                 Some((next, Some(_))) if joins(*at, *next)
             );
             path.push_str(&match (is_joined, self.is_stepped) {
-                // A point alone would not be seen.
+                // A single point has no length and would be invisible.
                 (false, _) if is_last => format!("M{x:.1} {y:.1}h{ALONE}"),
                 (false, _) => format!("M{x:.1} {y:.1}"),
                 (true, true) => format!("H{x:.1}V{y:.1}"),
@@ -196,7 +196,7 @@ impl Line<'_> {
     }
 }
 
-/// The next number of one, two or five and zeros.
+/// Rounds up to a number with one significant digit that is easy to read on an axis.
 pub(crate) fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;

@@ -14,13 +14,14 @@ const MAX_SIMILAR: usize = 16;
 /// About how many pairs of names are compared in one sweep. It takes some 50 ms.
 const COMPARISONS: usize = 100_000;
 
-/// Compares the names of unseen groups with those of the groups of a cluster. Where these are many, a part of the unseen
-/// groups has its turn each time that the names were listed.
+/// Compares the names of unseen groups with those of the groups of a cluster. Where there are too many pairs, each
+/// listing of the names is compared with only some of the unseen groups, which take turns.
 #[derive(Debug)]
 pub(super) struct NameComparison<'a> {
     names: &'a [GroupId],
+    /// Each listing is compared with one in this many unseen groups.
     turns: usize,
-    /// Groups to skip until the next one that has its turn.
+    /// How many unseen groups to skip before the next one that is compared.
     skip: Cell<usize>,
 }
 
@@ -33,7 +34,7 @@ pub(super) struct ComparedName {
 }
 
 impl From<&Unseen> for ComparedName {
-    /// The name as compared before.
+    /// The result of the previous comparison.
     fn from(before: &Unseen) -> Self {
         Self {
             exists: before.exists,
@@ -43,7 +44,8 @@ impl From<&Unseen> for ComparedName {
 }
 
 impl<'a> NameComparison<'a> {
-    /// For at most `unseen` groups that were never seen, with names that were listed `times_listed` times before.
+    /// Compares at most `unseen` groups with `names`. `times_listed`, the number of earlier listings, decides which
+    /// unseen groups have their turn.
     pub(super) fn new(names: &'a [GroupId], unseen: usize, times_listed: usize) -> Self {
         let turns = names.len().saturating_mul(unseen);
         let turns = turns.div_ceil(COMPARISONS).max(1);
@@ -55,8 +57,7 @@ impl<'a> NameComparison<'a> {
         }
     }
 
-    /// Whether an unseen group exists, and otherwise the names most similar to its own; `None` if it does not have its
-    /// turn.
+    /// Whether an unseen group exists, and otherwise the names most similar to its own; `None` if it is not its turn.
     pub(super) fn compare(&self, group: &GroupId) -> Option<ComparedName> {
         if let Some(fewer) = self.skip.get().checked_sub(1) {
             self.skip.set(fewer);

@@ -22,8 +22,8 @@ pub(in crate::model) struct PartitionState {
     kind: PartitionStateKind,
     /// The log that `offset` belongs to: [`LogPartition::epoch`].
     epoch: u8,
-    /// How many messages beyond the committed offset are known to be none for consumers; 0 if none is.
-    /// Known until the committed offset moves, also when it disappears.
+    /// How many offsets beyond the committed one are known to hold nothing that consumers receive, such as transaction
+    /// markers; 0 if none is known. Kept until the committed offset changes; also while it is gone.
     residue: u16,
 }
 
