@@ -100,6 +100,16 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     let refused = plane.helm(&[&command[..], &default_mode].concat());
     let refused = refused.err().context("rendered without the right")?;
     ensure!(refused.to_string().contains("enforce.enabled"), "{refused}");
+    // Whoever may view one namespace could read the metrics of all groups without tenancy.
+    let tenants = chart.join("ci/multi-tenant-values.yaml");
+    let tenants = tenants.to_string_lossy();
+    let with_tenancy = plane.helm(&["template", "lw", &folder, "--values", &tenants])?;
+    for (rendered, may_view) in [(rendered, false), (with_tenancy, true)] {
+        ensure!(
+            rendered.contains("aggregate-to-view") == may_view,
+            "{rendered}"
+        );
+    }
     // A configuration without a Kafka cluster is rejected.
     let missing = plane.helm(&["template", "lw", &folder]);
     let error = missing
