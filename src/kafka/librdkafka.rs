@@ -13,6 +13,7 @@ mod ffi;
 mod groups;
 pub(super) mod kerberos;
 mod logs;
+mod record_keys;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use super::reachability::{
 };
 use super::{ClientSettings, GroupList, SettingError, SetupError};
 use crate::blocking_work::do_blocking;
+use crate::model::diagnostics::topic_growth::RecordKeys;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -105,6 +107,20 @@ impl OffsetSource for LibrdkafkaClient {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         self.blocking(move |inner| inner.sweep(plan, deadline))
             .await
+    }
+}
+
+/// Reads the latest records of some partitions of a topic, to see whether they have keys. Blocks until the deadline at
+/// most.
+pub(super) fn sample_record_keys(
+    settings: ClientSettings,
+    topic: &TopicName,
+    partitions: u32,
+    deadline: Instant,
+) -> RecordKeys {
+    match check_extensions(&settings) {
+        Ok(()) => record_keys::sample(settings, topic, partitions, deadline),
+        Err(error) => RecordKeys::Unknown(error.reason.to_string()),
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
-use super::{ActiveClient, KafkaSource};
-use crate::model::diagnostics::topic_growth::TopicToGrow;
+use super::{
+    ActiveClient, ClientKind, ClientSettings, KafkaSource, librdkafka, prepare_login, with_client,
+};
+use crate::blocking_work::do_blocking;
+use crate::model::diagnostics::topic_growth::{RecordKeys, TopicToGrow};
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
 
@@ -76,4 +79,29 @@ impl KafkaSource {
             ActiveClient::Librdkafka(_) => None,
         }
     }
+}
+
+/// Reads the latest records of some partitions of the topic, to see whether they have keys. Whatever client the cluster
+/// has, librdkafka reads them: lagwise's own client reads no records.
+pub async fn sample_record_keys(
+    settings: ClientSettings,
+    topic: TopicName,
+    partitions: u32,
+    deadline: Instant,
+) -> RecordKeys {
+    if !settings.allowed_hosts.is_empty() {
+        let reason = "with allowed_broker_hosts lagwise does not read them";
+        return RecordKeys::Unknown(reason.to_owned());
+    }
+    let settings = ClientSettings {
+        client: ClientKind::Librdkafka,
+        ..settings
+    };
+    let prepared = with_client(settings).and_then(|settings| prepare_login(settings, None));
+    let settings = match prepared {
+        Ok(settings) => settings,
+        Err(error) => return RecordKeys::Unknown(error.reason.to_string()),
+    };
+    do_blocking(move || librdkafka::sample_record_keys(settings, &topic, partitions, deadline))
+        .await
 }

@@ -53,8 +53,11 @@ fn text_of(output: &Output) -> String {
 
 fn grow_adds_and_never_removes(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
-    let (topic, compacted) = (unique("orders"), unique("state"));
-    kafka.create_topics(&[&topic, &compacted], 2)?;
+    let (topic, compacted, keyed) = (unique("orders"), unique("state"), unique("carts"));
+    kafka.create_topics(&[&topic, &compacted, &keyed], 2)?;
+    kafka.produce_to(&topic, &[(0, 3), (1, 30)])?;
+    kafka.produce_to(&keyed, &[(1, 3)])?;
+    kafka.produce_keys(&keyed, &["a"])?;
     let entity = ["--entity-type", "topics", "--entity-name", &compacted];
     let change = ["--alter", "--add-config", "cleanup.policy=compact"];
     kafka.tool(
@@ -76,6 +79,7 @@ fn grow_adds_and_never_removes(testbed: &Testbed) -> Result<()> {
     };
     let dry = grow(&topic, &["--partitions", "5", "--dry-run"])?;
     expect(&dry, true, "2 -> 5 partitions (3 more)")?;
+    expect(&dry, true, "has a key (13 were read)")?;
     expect(&dry, true, "nothing was changed")?;
     ensure!(
         kafka.end_offsets(&topic)?.len() == 2,
@@ -102,6 +106,10 @@ fn grow_adds_and_never_removes(testbed: &Testbed) -> Result<()> {
     let forced = ["--partitions", "4", "--yes", "--force"];
     expect(&grow(&compacted, &forced)?, true, "done")?;
     kafka.wait_for_leaders(&compacted, 4)?;
+    expect(&grow(&keyed, &kept)?, false, "have keys")?;
+    ensure!(kafka.end_offsets(&keyed)?.len() == 2, "it has grown");
+    expect(&grow(&keyed, &forced)?, true, "done")?;
+    kafka.wait_for_leaders(&keyed, 4)?;
     let missing = unique("nowhere");
     expect(&grow(&missing, &kept)?, false, "the topic does not exist")
 }
@@ -148,6 +156,16 @@ fn a_missing_right_is_reported(testbed: &Testbed) -> Result<()> {
         );
     }
     ensure!(kafka.end_offsets(&topic)?.len() == 2, "it has grown");
+    // It may see the configuration now, but not read records.
+    kafka.allow_describe_configs(&topic)?;
+    let refused = testbed
+        .lagwise(&[&args[..], &["--yes"]].concat())
+        .output()?;
+    let text = text_of(&refused);
+    ensure!(
+        text.contains("it needs Read on the topic") && text.contains("error code 29"),
+        "{text}"
+    );
     Ok(())
 }
 

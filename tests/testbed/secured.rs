@@ -160,6 +160,15 @@ impl KafkaCluster {
             .map(drop)
     }
 
+    /// Lets [`READER`] see the configuration of this topic.
+    pub(crate) fn allow_describe_configs(&self, topic: &str) -> Result<()> {
+        let principal = format!("User:{READER}");
+        let mut args = vec!["--add", "--allow-principal", &principal];
+        args.extend(["--operation", "DescribeConfigs", "--topic", topic]);
+        self.tool("org.apache.kafka.tools.AclCommand", &args)
+            .map(drop)
+    }
+
     /// Revokes the right on a topic that [`Self::allow_describe`] gave.
     pub(crate) fn forbid_describe(&self, topic: &str) -> Result<()> {
         let principal = format!("User:{READER}");

@@ -10,9 +10,11 @@ use clap::{ArgGroup, Args};
 
 use crate::cli::{Output, print_error, write_output};
 use crate::config::{ClusterConfig, Config};
-use crate::kafka::topic_growth::GrowError;
+use crate::kafka::topic_growth::{GrowError, sample_record_keys};
 use crate::kafka::{ClientSettings, KafkaSource};
-use crate::model::diagnostics::topic_growth::{MAX_PARTITIONS, plan_growth, service_command};
+use crate::model::diagnostics::topic_growth::{
+    MAX_PARTITIONS, needs_growth, plan_growth, service_command,
+};
 use crate::model::units::newtypes::TopicName;
 
 /// The arguments of `lagwise topics grow`.
@@ -21,6 +23,9 @@ use crate::model::units::newtypes::TopicName;
 #[command(after_help = "Examples:\n  \
     lagwise topics grow orders --partitions 18 --config lagwise.yaml --dry-run\n  \
     lagwise topics grow orders --for-replicas 6 --threads-per-replica 3 --config lagwise.yaml --yes\n\n\
+    A compacted topic, and one whose latest records have keys, is refused without --force: new records of a key may go \
+    to another partition than the old ones. To see keys, the command reads up to ten records of up to 16 partitions, \
+    for which the login needs Read on the topic. If it cannot read them, it says so and does not refuse.\n\n\
     With --dry-run the broker checks the request and changes nothing. Where a service of a cloud provider refuses it, \
     the command says what to run there.\n\n\
     Exit code: 0 if the topic has as many partitions, or would have, 1 if it is refused or fails, 2 for wrong usage.")]
@@ -48,7 +53,7 @@ pub(super) struct GrowArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// Also grow a compacted topic, or one whose configuration cannot be read
+    /// Also grow a topic that is compacted, whose records have keys, or whose configuration cannot be read
     #[arg(long)]
     force: bool,
     /// Timeout of Kafka
@@ -74,19 +79,25 @@ pub(super) async fn run(args: GrowArgs) -> anyhow::Result<ExitCode> {
     let settings = ClientSettings::from(pick_cluster(&config, args.cluster.as_deref())?);
     let bootstrap = settings.properties.get("bootstrap.servers").cloned();
     let bootstrap = bootstrap.unwrap_or_default();
-    let source = KafkaSource::connect(settings)?;
+    let source = KafkaSource::connect(settings.clone())?;
     let topic = TopicName::from(args.topic.as_str());
     let deadline = || Instant::now() + args.timeout;
     let found = match source.topic_to_grow(&topic, deadline()).await {
         Ok(found) => found,
         Err(error) => bail!("topic {topic}: {}", explain(&source, &error)),
     };
-    let Some(plan) = plan_growth(&found, total, args.force)? else {
+    if !needs_growth(&found, total, args.force)? {
         let text = format!("topic {topic} has {total} partitions already\n");
         write_output(Output::Table, &text)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    let keys = match args.force {
+        true => None,
+        false => {
+            Some(sample_record_keys(settings, topic.clone(), found.partitions, deadline()).await)
+        }
     };
-    write_output(Output::Table, &plan)?;
+    write_output(Output::Table, &plan_growth(&found, total, keys.as_ref())?)?;
     if !args.dry_run && !args.yes && !confirm()? {
         print_error("nothing was changed");
         return Ok(ExitCode::FAILURE);

@@ -178,6 +178,17 @@ pub struct TopicToGrow {
     pub is_compacted: Option<bool>,
 }
 
+/// Whether the latest records of a topic have keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordKeys {
+    /// At least one has.
+    Found,
+    /// None of those that were read, which may be no records at all.
+    NoneFound { records: u32 },
+    /// Why it is unknown.
+    Unknown(String),
+}
+
 /// The most partitions to grow a topic to: beyond that a typing mistake is more likely.
 pub const MAX_PARTITIONS: u32 = 10_000;
 
@@ -204,17 +215,23 @@ pub enum GrowRefusal {
          DescribeConfigs on the topic, or use --force if it is not compacted"
     )]
     UnknownPolicy { topic: String },
+    #[error(
+        "records of topic {topic} have keys: after new partitions are added, new records of a key may go to another \
+         partition than the old ones, and are then processed out of order. Stop the producers and let the consumers \
+         read everything before, or create a new topic; or use --force if consumers can live with that"
+    )]
+    Keyed { topic: String },
 }
 
-/// What growing a topic changes, in sentences; an error if it is refused. `None` if it has as many partitions already.
+/// Whether partitions are missing; an error if the topic is not grown, whatever its records are.
 ///
 /// # Errors
 /// Why it is not grown.
-pub fn plan_growth(
+pub fn needs_growth(
     topic: &TopicToGrow,
     wanted: u32,
     is_forced: bool,
-) -> Result<Option<String>, GrowRefusal> {
+) -> Result<bool, GrowRefusal> {
     let (name, partitions) = (topic.topic.clone(), topic.partitions);
     if wanted < partitions {
         return Err(GrowRefusal::Shrinks {
@@ -223,21 +240,45 @@ pub fn plan_growth(
             wanted,
         });
     }
-    if wanted == partitions {
-        return Ok(None);
-    }
     match topic.is_compacted {
-        Some(true) if !is_forced => return Err(GrowRefusal::Compacted { topic: name }),
-        None if !is_forced => return Err(GrowRefusal::UnknownPolicy { topic: name }),
-        _ => {}
+        _ if wanted == partitions => Ok(false),
+        Some(true) if !is_forced => Err(GrowRefusal::Compacted { topic: name }),
+        None if !is_forced => Err(GrowRefusal::UnknownPolicy { topic: name }),
+        _ => Ok(true),
     }
+}
+
+/// What growing a topic changes, in sentences. `keys` is `None` if it is forced, so that no records were read.
+///
+/// # Errors
+/// [`GrowRefusal::Keyed`].
+pub fn plan_growth(
+    topic: &TopicToGrow,
+    wanted: u32,
+    keys: Option<&RecordKeys>,
+) -> Result<String, GrowRefusal> {
+    let (name, partitions) = (topic.topic.clone(), topic.partitions);
+    let keys = match keys {
+        None => String::new(),
+        Some(RecordKeys::Found) => return Err(GrowRefusal::Keyed { topic: name }),
+        Some(RecordKeys::NoneFound { records: 0 }) => {
+            "It has no records that would show whether producers set keys.\n".to_owned()
+        }
+        Some(RecordKeys::NoneFound { records }) => {
+            format!("None of its latest records has a key ({records} were read).\n")
+        }
+        Some(RecordKeys::Unknown(reason)) => {
+            format!("Whether its records have keys is unknown: {reason}.\n")
+        }
+    };
     let added = wanted.saturating_sub(partitions);
-    Ok(Some(format!(
+    Ok(format!(
         "topic {name}: {partitions} -> {wanted} partitions ({added} more)\n\
-         New records of a key may go to another partition than the old ones. So if producers set keys, records of one \
+         {keys}\
+         If producers set keys, new records of a key may go to another partition than the old ones, and records of one \
          key are out of order while consumers still read the old ones.\n\
          Partitions cannot be removed again.\n"
-    )))
+    ))
 }
 
 /// The command or page of a service by which partitions are added there, found by the address of its brokers.
@@ -285,13 +326,13 @@ mod tests {
 
     #[test]
     fn partitions_are_only_added() {
-        let planned = plan_growth(&topic(12, Some(false)), 18, false)
-            .unwrap()
-            .unwrap();
-        insta::assert_snapshot!(planned);
-        assert_eq!(plan_growth(&topic(12, Some(true)), 12, false), Ok(None));
+        let topic = topic(12, Some(false));
+        assert_eq!(needs_growth(&topic, 18, false), Ok(true));
+        assert_eq!(needs_growth(&topic, 12, false), Ok(false));
+        let planned = plan_growth(&topic, 18, Some(&RecordKeys::NoneFound { records: 120 }));
+        insta::assert_snapshot!(planned.unwrap());
         for is_forced in [false, true] {
-            let refused = plan_growth(&topic(12, Some(false)), 6, is_forced).unwrap_err();
+            let refused = needs_growth(&topic, 6, is_forced).unwrap_err();
             let expected = "topic orders has 12 partitions, and Kafka cannot remove any; ask for more than that, or create a new topic with 6";
             assert_eq!(refused.to_string(), expected);
         }
@@ -301,8 +342,9 @@ mod tests {
     fn compacted_topics_are_grown_by_force_only() {
         let refused = |is_compacted| {
             let topic = topic(12, is_compacted);
-            assert!(plan_growth(&topic, 18, true).unwrap().is_some());
-            plan_growth(&topic, 18, false).unwrap_err().to_string()
+            assert_eq!(needs_growth(&topic, 18, true), Ok(true));
+            assert_eq!(needs_growth(&topic, 12, false), Ok(false));
+            needs_growth(&topic, 18, false).unwrap_err().to_string()
         };
         let compacted = refused(Some(true));
         assert!(
@@ -311,6 +353,35 @@ mod tests {
         );
         let unknown = refused(None);
         assert!(unknown.contains("DescribeConfigs"), "{unknown}");
+    }
+
+    #[test]
+    fn topics_whose_records_have_keys_are_grown_by_force_only() {
+        let topic = topic(12, Some(false));
+        let planned = |keys: Option<RecordKeys>| {
+            plan_growth(&topic, 18, keys.as_ref()).map_err(|refusal| refusal.to_string())
+        };
+        let keyed = planned(Some(RecordKeys::Found)).unwrap_err();
+        assert!(
+            keyed.contains("have keys") && keyed.contains("--force"),
+            "{keyed}"
+        );
+        let reason = "the login may not read them".to_owned();
+        for (keys, part) in [
+            (None, "12 -> 18 partitions"),
+            (Some(RecordKeys::NoneFound { records: 0 }), "no records"),
+            (Some(RecordKeys::NoneFound { records: 7 }), "7 were read"),
+            (
+                Some(RecordKeys::Unknown(reason)),
+                "is unknown: the login may not read them.",
+            ),
+        ] {
+            let planned = planned(keys).unwrap();
+            assert!(
+                planned.contains(part) && planned.contains("out of order"),
+                "{planned}"
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,198 @@
+//! Reads the latest records of a topic, to see whether producers set keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::client::{self, code_of};
+use super::faults::fault_of;
+use crate::kafka::ClientSettings;
+use crate::model::diagnostics::topic_growth::RecordKeys;
+use crate::model::kafka::fault::Fault;
+use crate::model::units::newtypes::TopicName;
+
+/// Maximum number of partitions to read.
+const MAX_PARTITIONS: u32 = 16;
+
+/// Number of records to read of each partition.
+const RECORDS_PER_PARTITION: u32 = 10;
+
+/// Longest wait for the next event.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// librdkafka assigns partitions only to a member of a group. No broker hears of the group but for the request that
+/// looks for its coordinator: nothing is committed, and the client does not join.
+const GROUP: &str = "lagwise-topics-grow";
+
+/// librdkafka's code for a codec that is not built in (`RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED`).
+const NOT_IMPLEMENTED: i32 = -170;
+
+/// Properties of the client, besides those of the cluster.
+const PROPERTIES: [(&str, &str); 4] = [
+    // Where fewer records are left than are to be read.
+    ("auto.offset.reset", "earliest"),
+    ("enable.partition.eof", "true"),
+    ("fetch.message.max.bytes", "65536"),
+    // How long a broker waits at the end of a partition before it says so.
+    ("fetch.wait.max.ms", "100"),
+];
+
+/// Reads the latest records of some partitions. Blocks until the deadline at most.
+pub(super) fn sample(
+    mut settings: ClientSettings,
+    topic: &TopicName,
+    partitions: u32,
+    deadline: Instant,
+) -> RecordKeys {
+    let properties = PROPERTIES.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    settings.properties.extend(properties);
+    let consumer = match client::client(&settings, &Arc::default(), Some(GROUP)) {
+        Ok(consumer) => consumer,
+        Err(error) => return RecordKeys::Unknown(error.reason.to_string()),
+    };
+    // Records that are left to read of each partition.
+    let mut unread: BTreeMap<i32, u32> = sampled_partitions(partitions)
+        .map(|partition| (partition, RECORDS_PER_PARTITION))
+        .collect();
+    let mut list = TopicPartitionList::new();
+    let latest = Offset::OffsetTail(i64::from(RECORDS_PER_PARTITION));
+    let assigned = unread
+        .keys()
+        .try_for_each(|partition| list.add_partition_offset(topic.as_str(), *partition, latest))
+        .and_then(|()| consumer.assign(&list));
+    if let Err(error) = assigned {
+        return RecordKeys::Unknown(error.to_string());
+    }
+    let (mut records, mut last) = (0_u32, None);
+    while !unread.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let cause = last.map_or_else(String::new, |fault: Fault| format!(": {fault}"));
+            return RecordKeys::Unknown(format!("they could not be read in time{cause}"));
+        }
+        match consumer.poll(left.min(POLL_INTERVAL)) {
+            None => {}
+            Some(Ok(record)) if record.key().is_some() => return RecordKeys::Found,
+            Some(Ok(record)) => {
+                records = records.saturating_add(1);
+                // A partition that is written to all the time never ends.
+                if let Some(left) = unread.get_mut(&record.partition()) {
+                    *left = left.saturating_sub(1);
+                }
+                unread.retain(|_, left| *left > 0);
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                unread.remove(&partition);
+            }
+            Some(Err(error)) => match failure(code_of(&error)) {
+                Ok(fault) => last = Some(fault),
+                Err(reason) => return RecordKeys::Unknown(reason),
+            },
+        }
+    }
+    RecordKeys::NoneFound { records }
+}
+
+/// Partitions to read, evenly spread.
+fn sampled_partitions(partitions: u32) -> impl Iterator<Item = i32> {
+    let step = partitions.div_ceil(MAX_PARTITIONS).max(1);
+    let step = usize::try_from(step).unwrap_or(usize::MAX);
+    let all = (0..partitions).step_by(step);
+    all.filter_map(|partition| i32::try_from(partition).ok())
+}
+
+/// The fault of an error after which librdkafka tries again; otherwise why the records cannot be read.
+fn failure(code: i32) -> Result<Fault, String> {
+    match fault_of(code) {
+        Fault::TopicDenied => {
+            Err("the login may not read them: it needs Read on the topic".to_owned())
+        }
+        Fault::Code(NOT_IMPLEMENTED) => Err(
+            "they are compressed with a codec that is not built into lagwise, probably zstd"
+                .to_owned(),
+        ),
+        // Only the coordinator of the group is refused, and it is not needed.
+        fault @ Fault::GroupDenied => Ok(fault),
+        fault if fault.is_connection() => Ok(fault),
+        fault => Err(fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+    use crate::kafka::embedded::EmbeddedCluster;
+
+    /// Time for the embedded broker to answer, on busy cores.
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn partitions_are_spread_evenly() {
+        let sampled = |partitions| sampled_partitions(partitions).collect::<Vec<_>>();
+        assert_eq!(sampled(3), [0, 1, 2]);
+        assert_eq!(sampled(16).len(), 16);
+        assert_eq!(sampled(40)[..3], [0, 3, 6]);
+        assert!(sampled(10_000).len() <= 16 && sampled(0).is_empty());
+    }
+
+    #[test]
+    fn one_record_with_a_key_is_enough() {
+        let cluster = EmbeddedCluster::start("main", 1).unwrap();
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap())
+            .create()
+            .unwrap();
+        let sampled = |topic: &str| {
+            let deadline = Instant::now() + TIMEOUT;
+            sample(cluster.settings(), &topic.into(), 2, deadline)
+        };
+        for topic in ["empty", "plain", "keyed"] {
+            cluster.create_topic(topic, 2).unwrap();
+        }
+        for topic in ["plain", "keyed"] {
+            for _ in 0..3 {
+                let record = BaseRecord::<(), _>::to(topic).partition(0).payload("x");
+                producer.send(record).map_err(|(error, _)| error).unwrap();
+            }
+        }
+        let record = BaseRecord::to("keyed").partition(1).key("k").payload("x");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(TIMEOUT).unwrap();
+        assert_eq!(sampled("empty"), RecordKeys::NoneFound { records: 0 });
+        assert_eq!(sampled("plain"), RecordKeys::NoneFound { records: 3 });
+        assert_eq!(sampled("keyed"), RecordKeys::Found);
+    }
+
+    #[test]
+    fn an_unreachable_broker_is_waited_for_until_the_deadline() {
+        let cluster = EmbeddedCluster::start("main", 1).unwrap();
+        let mut settings = cluster.settings();
+        let nowhere = "127.0.0.1:1".to_owned();
+        settings
+            .properties
+            .insert("bootstrap.servers".into(), nowhere);
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let RecordKeys::Unknown(reason) = sample(settings, &"orders".into(), 2, deadline) else {
+            panic!("there is no broker");
+        };
+        assert!(reason.contains("in time"), "{reason}");
+    }
+
+    #[test]
+    fn only_connection_errors_are_waited_out() {
+        // RD_KAFKA_RESP_ERR__TRANSPORT, and the error for a group that is denied.
+        assert!(failure(-195).is_ok() && failure(30).is_ok());
+        let denied = failure(29).unwrap_err();
+        assert!(denied.contains("Read on the topic"), "{denied}");
+        let codec = failure(NOT_IMPLEMENTED).unwrap_err();
+        assert!(codec.contains("zstd"), "{codec}");
+        assert!(failure(-3).is_err());
+    }
+}
