@@ -2,12 +2,17 @@
 #   docker build -t lagwise .
 # With Kerberos in librdkafka (sasl.mechanism GSSAPI), on Debian's slim image:
 #   docker build --target gssapi -t lagwise:gssapi .
+# For another architecture, amd64 or arm64:
+#   docker build --platform linux/arm64 -t lagwise .
+# The compilers are always those of the machine's architecture, and build for the other one. Only the packages of the
+# image gssapi are installed by programs of the image's architecture, for which a machine of another one needs QEMU.
 # The base images can be replaced: the first needs a toolchain, the others glibc of the same or a later version.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 ARG GSSAPI_IMAGE=docker.io/library/debian:bookworm-slim
 
-FROM ${BUILD_IMAGE} AS build
+FROM --platform=$BUILDPLATFORM ${BUILD_IMAGE} AS build
+ARG TARGETARCH
 # Cargo's profile, and further arguments of cargo build.
 ARG PROFILE=release
 ARG CARGO_ARGS=
@@ -15,17 +20,18 @@ WORKDIR /src
 # librdkafka and its OpenSSL are built from source.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --no-install-recommends -y cmake g++ make perl pkg-config \
+    && apt-get install --no-install-recommends -y cmake "crossbuild-essential-$TARGETARCH" g++ make perl pkg-config \
     && rm -rf /var/lib/apt/lists/*
 # Build the dependencies first, so that their layer is reused while the sources change.
 COPY .cargo ./.cargo
+COPY docker ./docker
 COPY Cargo.toml Cargo.lock ./
 # hadolint ignore=SC2086
 RUN mkdir -p src benches/sweep tests/e2e \
     && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/page.rs benches/sweep/main.rs tests/e2e/main.rs; \
         do echo 'fn main() {}' >"$file"; done \
     && touch src/lib.rs \
-    && cargo build --profile "$PROFILE" --locked --bin lagwise $CARGO_ARGS \
+    && docker/build "$TARGETARCH" "$PROFILE" $CARGO_ARGS \
     && rm -rf src benches tests
 COPY src ./src
 # Cargo requires the source files of all targets. The placeholders must be older than the real files.
@@ -33,10 +39,10 @@ COPY benches ./benches
 COPY tests ./tests
 # hadolint ignore=SC2086
 RUN touch src/main.rs src/lib.rs \
-    && cargo build --profile "$PROFILE" --locked --bin lagwise $CARGO_ARGS \
-    && install -D "target/$PROFILE/lagwise" /out/lagwise
+    && docker/build "$TARGETARCH" "$PROFILE" $CARGO_ARGS
 
-FROM ${RUNTIME_IMAGE} AS plain
+# The platform is said here because buildah would take that of the stage above.
+FROM --platform=$TARGETPLATFORM ${RUNTIME_IMAGE} AS plain
 COPY --from=build /out/lagwise /usr/local/bin/lagwise
 USER 65532:65532
 EXPOSE 6443 8080 8081
@@ -44,17 +50,18 @@ ENTRYPOINT ["/usr/local/bin/lagwise"]
 CMD ["run", "--config", "/etc/lagwise/lagwise.yaml"]
 
 FROM build AS build-gssapi
+ARG TARGETARCH
 ARG PROFILE=release
 ARG CARGO_ARGS=
 # hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --no-install-recommends -y libsasl2-dev \
+RUN dpkg --add-architecture "$TARGETARCH" \
+    && apt-get update \
+    && apt-get install --no-install-recommends -y "libsasl2-dev:$TARGETARCH" \
     && rm -rf /var/lib/apt/lists/*
 # hadolint ignore=SC2086
-RUN cargo build --profile "$PROFILE" --locked --bin lagwise --features gssapi $CARGO_ARGS \
-    && install -D "target/$PROFILE/lagwise" /out/lagwise
+RUN docker/build "$TARGETARCH" "$PROFILE" --features gssapi $CARGO_ARGS
 
-FROM ${GSSAPI_IMAGE} AS gssapi
+FROM --platform=$TARGETPLATFORM ${GSSAPI_IMAGE} AS gssapi
 # libsasl2 with its Kerberos plugin, and kinit, which librdkafka runs.
 # hadolint ignore=DL3008
 RUN apt-get update \
