@@ -24,14 +24,14 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 # Build the dependencies first, so that their layer is reused while the sources change.
 COPY .cargo ./.cargo
-COPY docker ./docker
+COPY .ci/cross-build ./.ci/cross-build
 COPY Cargo.toml Cargo.lock ./
 # hadolint ignore=SC2086
 RUN mkdir -p src benches/sweep tests/e2e \
     && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/page.rs benches/sweep/main.rs tests/e2e/main.rs; \
         do echo 'fn main() {}' >"$file"; done \
     && touch src/lib.rs \
-    && docker/build "$TARGETARCH" "$PROFILE" $CARGO_ARGS \
+    && .ci/cross-build "$TARGETARCH" "$PROFILE" $CARGO_ARGS \
     && rm -rf src benches tests
 COPY src ./src
 # Cargo requires the source files of all targets. The placeholders must be older than the real files.
@@ -39,7 +39,7 @@ COPY benches ./benches
 COPY tests ./tests
 # hadolint ignore=SC2086
 RUN touch src/main.rs src/lib.rs \
-    && docker/build "$TARGETARCH" "$PROFILE" $CARGO_ARGS
+    && .ci/cross-build "$TARGETARCH" "$PROFILE" $CARGO_ARGS
 
 # The platform is said here because buildah would take that of the stage above.
 FROM --platform=$TARGETPLATFORM ${RUNTIME_IMAGE} AS plain
@@ -59,7 +59,7 @@ RUN dpkg --add-architecture "$TARGETARCH" \
     && apt-get install --no-install-recommends -y "libsasl2-dev:$TARGETARCH" \
     && rm -rf /var/lib/apt/lists/*
 # hadolint ignore=SC2086
-RUN docker/build "$TARGETARCH" "$PROFILE" --features gssapi $CARGO_ARGS
+RUN .ci/cross-build "$TARGETARCH" "$PROFILE" --features gssapi $CARGO_ARGS
 
 FROM --platform=$TARGETPLATFORM ${GSSAPI_IMAGE} AS gssapi
 # libsasl2 with its Kerberos plugin, and kinit, which librdkafka runs.
