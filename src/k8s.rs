@@ -28,6 +28,7 @@ pub mod leader_pod;
 pub mod lease_store;
 pub mod live_hpa;
 pub mod manifests;
+mod owner;
 pub mod preflight;
 pub mod reconciler;
 pub mod release;

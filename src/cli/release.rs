@@ -74,6 +74,13 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    if args.all
+        && !failed
+        && let Err(error) = release.delete_empty_ledger().await
+    {
+        // Everything is undone all the same, and an empty ledger has no effect.
+        print_error(&format!("the empty ledger of scale to zero stays: {error}"));
+    }
     let printed = print_released(&released, args.output, args.dry_run)?;
     Ok(if failed { ExitCode::FAILURE } else { printed })
 }

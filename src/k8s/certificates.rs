@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::api_error::{ApiError, in_time};
+use super::owner::owner_references;
 use crate::certificates::{
     CertificateStore, CertificateStoreError, PublishOutcome, Registration, SecretData,
     StoredCertificates,
@@ -79,10 +80,12 @@ impl CertificateStore for CertificateSecret {
             }
             None => {
                 let (label, manager) = MANAGED_BY;
+                let client = self.api.clone().into_client();
                 let secret = Secret {
                     metadata: ObjectMeta {
                         name: Some(self.name.clone()),
                         labels: Some(BTreeMap::from([(label.to_owned(), manager.to_owned())])),
+                        owner_references: owner_references(&client).await,
                         ..ObjectMeta::default()
                     },
                     type_: Some(TYPE.to_owned()),

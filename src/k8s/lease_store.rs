@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::api_error::{ApiError, in_time};
+use super::owner::owner_references;
 use super::resilient_watch;
 use crate::leader_election::Leader;
 use crate::leader_election::lease_loop::{LeaseError, LeaseStore, StoredLease, publish_leader};
@@ -68,7 +69,11 @@ impl LeaseStore for KubernetesLease {
         wanted: &LeaseRecord,
         timeout: Duration,
     ) -> Result<StoredLease<Lease>, LeaseError> {
-        let lease = claimed(&self.name, found, wanted, MicroTime(Timestamp::now()));
+        let mut lease = claimed(&self.name, found, wanted, MicroTime(Timestamp::now()));
+        if found.is_none() {
+            let client = self.api.clone().into_client();
+            lease.metadata.owner_references = owner_references(&client).await;
+        }
         self.replace(&lease, timeout).await
     }
 

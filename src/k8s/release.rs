@@ -175,6 +175,17 @@ impl Release {
         }
     }
 
+    /// Deletes the ledger if it has no record left. A dry run deletes nothing.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn delete_empty_ledger(&self) -> Result<(), ApiError> {
+        match &self.ledger.map {
+            Some(map) if !self.dry_run => map.delete_if_empty(REQUEST_TIMEOUT).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Releases one HPA. `None` if it carries nothing of lagwise's.
     ///
     /// # Errors

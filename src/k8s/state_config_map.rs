@@ -8,6 +8,7 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client, Error};
 use serde_json::json;
 
+use super::owner::owner_references;
 use crate::persistence::location::{StateLocation, StorageError};
 
 /// The ConfigMap's only key.
@@ -57,9 +58,11 @@ impl StateLocation for StateConfigMap {
         let params = PatchParams::default();
         let patched = match self.api.patch(&self.name, &params, &patch).await {
             Err(Error::Api(status)) if status.code == 404 => {
+                let client = self.api.clone().into_client();
                 let config_map = ConfigMap {
                     metadata: ObjectMeta {
                         name: Some(self.name.clone()),
+                        owner_references: owner_references(&client).await,
                         ..ObjectMeta::default()
                     },
                     data: Some(BTreeMap::from([(KEY.to_owned(), text)])),

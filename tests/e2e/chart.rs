@@ -314,17 +314,38 @@ fn an_installed_chart_scales_and_is_removed_completely(testbed: &Testbed) -> Res
         ensure!(series.now() > 0, "{:?}", series.values());
         Ok(())
     })?;
-    let ledger = installed.get("configmap", "lagwise-zero")?;
-    let left = ledger["data"].as_object().map_or(0, serde_json::Map::len);
-    ensure!(left == 0, "{ledger}");
-    let gone = plane.kubectl(&["get", "apiservice", EXTERNAL_METRICS_API]);
-    ensure!(gone.is_err(), "the APIService is still there");
+    nothing_is_left(plane, &namespace)?;
     plane.kubectl(&["api-resources"])?;
     plane.kubectl(&["get", "apiservices"])?;
     let raw = plane.kubectl(&["get", "--raw", "/apis/external.metrics.k8s.io/v1beta1"]);
     ensure!(raw.is_err(), "somebody answers after the uninstallation");
     plane.kubectl(&["delete", "namespace", &namespace, "--timeout=60s"])?;
     Ok(())
+}
+
+/// Waits until no object of the release is left, neither of the chart nor of the daemon itself.
+fn nothing_is_left(plane: &ControlPlane, namespace: &str) -> Result<()> {
+    let of_namespace = "leases,configmaps,secrets,serviceaccounts,roles,rolebindings,deployments,services,\
+                        poddisruptionbudgets,networkpolicies,jobs,pods";
+    let of_cluster = "clusterroles,clusterrolebindings,apiservices,mutatingadmissionpolicies,\
+                      mutatingadmissionpolicybindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
+    let label = "app.kubernetes.io/instance=lagwise";
+    let own = ["get", of_namespace, "--namespace", namespace];
+    let labelled = ["get", of_cluster, "--selector", label];
+    let of_system = ["get", "rolebindings", "-n", "kube-system", "-l", label];
+    let names = |command: &[&str]| -> Result<Vec<String>> {
+        let names = plane.kubectl(&[command, &["--output", "name"]].concat())?;
+        Ok(names.lines().map(str::to_owned).collect())
+    };
+    poll_until(WAIT_TIMEOUT, "everything to be deleted", || {
+        let mut left = names(&own)?;
+        // The others are the workload of the test, and what every namespace has.
+        left.retain(|name| name.contains("lagwise"));
+        left.extend(names(&labelled)?);
+        left.extend(names(&of_system)?);
+        ensure!(left.is_empty(), "left: {left:?}");
+        Ok(())
+    })
 }
 
 /// Whether the account of this kubeconfig has a right.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::json;
@@ -38,6 +38,9 @@ impl FromStr for LedgerKey {
         })
     }
 }
+
+/// The label that marks a ConfigMap as one that lagwise has created.
+const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
 
 /// The ledger as it was read: its records, and the version of the ConfigMap; `None` if there is none.
 #[derive(Clone, Debug, Default)]
@@ -136,13 +139,38 @@ impl LedgerConfigMap {
             version,
         })
     }
+
+    /// Deletes the ConfigMap if lagwise has created it and it has no data, not even a record that cannot be read.
+    ///
+    /// # Errors
+    /// [`ApiError::Changed`] if it was changed in the meantime, or the error of the API server.
+    pub(in crate::k8s) async fn delete_if_empty(&self, timeout: Duration) -> Result<(), ApiError> {
+        let Some(found) = in_time(timeout, self.api.get_opt(&self.name)).await? else {
+            return Ok(());
+        };
+        let (label, manager) = MANAGED_BY;
+        let labels = found.metadata.labels.unwrap_or_default();
+        let is_ours = labels.get(label).is_some_and(|by| by == manager);
+        let is_empty = found.data.is_none_or(|data| data.is_empty());
+        if !is_ours || !is_empty {
+            return Ok(());
+        }
+        let params = DeleteParams::default().preconditions(Preconditions {
+            resource_version: found.metadata.resource_version,
+            uid: found.metadata.uid,
+        });
+        match in_time(timeout, self.api.delete(&self.name, &params)).await {
+            Err(ApiError::Gone(_)) => Ok(()),
+            deleted => deleted.map(drop),
+        }
+    }
 }
 
 fn new_config_map(name: &str, changes: &LedgerChanges) -> ConfigMap {
     let records = changes
         .iter()
         .filter_map(|(uid, record)| Some((uid.to_string(), record.as_ref()?.encode())));
-    let label = ("app.kubernetes.io/managed-by", "lagwise");
+    let label = MANAGED_BY;
     ConfigMap {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),

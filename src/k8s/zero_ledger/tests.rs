@@ -33,6 +33,13 @@ impl FakeConfigMap {
             "POST" => self.put(body.clone()),
             _ if !is_there => return refusal(StatusCode::NOT_FOUND, "not found"),
             "GET" => return (StatusCode::OK, self.object.clone()),
+            "DELETE" => {
+                let expected = &body["preconditions"]["resourceVersion"];
+                assert_eq!(*expected, self.object["metadata"]["resourceVersion"]);
+                self.object = Value::Null;
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Success"});
+                return (StatusCode::OK, status);
+            }
             _ if *version != self.object["metadata"]["resourceVersion"] => {
                 return refusal(StatusCode::CONFLICT, "it was changed");
             }
@@ -60,10 +67,8 @@ impl FakeConfigMap {
     }
 }
 
-/// A ledger, and its storage.
-fn start(hpas: Option<HpaMap>) -> (LedgerHandle, SharedConfigMap) {
-    let shared = SharedConfigMap::default();
-    let served = Arc::clone(&shared);
+fn config_map(shared: &SharedConfigMap) -> LedgerConfigMap {
+    let served = Arc::clone(shared);
     let serve = move |request: Request<Body>| {
         let shared = Arc::clone(&served);
         async move {
@@ -78,7 +83,13 @@ fn start(hpas: Option<HpaMap>) -> (LedgerHandle, SharedConfigMap) {
         }
     };
     let client = Client::new(tower::service_fn(serve), "lagwise");
-    let map = LedgerConfigMap::new(client, "lagwise-zero".into());
+    LedgerConfigMap::new(client, "lagwise-zero".into())
+}
+
+/// A ledger, and its storage.
+fn start(hpas: Option<HpaMap>) -> (LedgerHandle, SharedConfigMap) {
+    let shared = SharedConfigMap::default();
+    let map = config_map(&shared);
     let hpas = watch::channel(hpas).1;
     (LedgerHandle::start(map, hpas, Vec::new()), shared)
 }
@@ -163,6 +174,27 @@ async fn requests_without_time_left_write_nothing() {
     assert!(matches!(written, Err(RecordError::Api(_))), "{written:?}");
     write(&ledger, "b", true).await.unwrap();
     assert_eq!(shared.lock().unwrap().keys(), ["b"]);
+}
+
+#[tokio::test]
+async fn only_an_empty_ledger_of_lagwise_is_deleted() {
+    let shared = SharedConfigMap::default();
+    let map = config_map(&shared);
+    // There is none.
+    assert_eq!(map.delete_if_empty(LONG).await, Ok(()));
+    let ours = json!({"labels": {"app.kubernetes.io/managed-by": "lagwise"}});
+    for (metadata, data, is_deleted) in [
+        (&ours, json!({}), true),
+        (&ours, Value::Null, true),
+        (&json!({}), json!({}), false),
+        (&ours, json!({"notes": "of the operator"}), false),
+    ] {
+        let object = json!({"metadata": metadata, "data": data});
+        shared.lock().unwrap().put(object);
+        assert_eq!(map.delete_if_empty(LONG).await, Ok(()));
+        let is_gone = shared.lock().unwrap().object.is_null();
+        assert_eq!(is_gone, is_deleted, "{metadata} {data}");
+    }
 }
 
 #[tokio::test]
