@@ -1,6 +1,7 @@
 //! Brokers that hang, lie, die and come back: nothing that is read is ever wrong, what other brokers hold stays fresh,
 //! and all is well soon after the broker is.
 
+mod hostile;
 mod iterations;
 mod network;
 mod restarts;
@@ -44,6 +45,10 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "faults::every_kind_of_faulty_broker",
         network::every_kind_of_faulty_broker,
+    ),
+    (
+        "faults::long_answers_leave_memory_and_time_to_others",
+        hostile::answers_leave_memory_and_time_to_others,
     ),
     (
         "faults::each_broker_is_killed_in_turn",

@@ -95,7 +95,8 @@ pub(crate) fn a_million_iterations_affect_only_their_cluster(testbed: &Testbed) 
     Ok(())
 }
 
-fn age(daemon: &Daemon, group: &str) -> Result<f64> {
+/// Age of the reading of a group, in seconds.
+pub(super) fn age(daemon: &Daemon, group: &str) -> Result<f64> {
     let metrics = daemon.metrics()?;
     let of_group = format!("consumergroup=\"{group}\"");
     let mut ages = metrics
