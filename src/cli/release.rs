@@ -9,7 +9,7 @@ use super::kube_args::KubeArgs;
 use super::text_table::{TableColumn, TextTable};
 use super::{Output, print_error, print_output};
 use crate::k8s::client::connect;
-use crate::k8s::release::{Release, Released};
+use crate::k8s::release::{LedgerChoice, Release, Released};
 use crate::k8s::zero_ledger::LedgerKey;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -38,6 +38,9 @@ pub struct ReleaseArgs {
     /// metrics API, named as its Service with -zero
     #[arg(long, value_name = "NAMESPACE/CONFIGMAP")]
     ledger: Option<LedgerKey>,
+    /// Wake nothing, and look for no record of what lagwise has scaled to zero
+    #[arg(long, conflicts_with = "ledger")]
+    no_ledger: bool,
     /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
@@ -54,7 +57,12 @@ pub struct ReleaseArgs {
 /// No cluster, or HPAs that cannot be listed.
 pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let client = connect(&args.kube.options()).await?;
-    let release = Release::new(client, args.ledger.clone(), args.dry_run).await;
+    let ledger = match &args.ledger {
+        Some(key) => LedgerChoice::Named(key.clone()),
+        None if args.no_ledger => LedgerChoice::None,
+        None => LedgerChoice::OfRegisteredApi,
+    };
+    let release = Release::new(client, ledger, args.dry_run).await;
     let mut release = release.context("cannot look up the ledger of scale to zero")?;
     let hpas = match args.all {
         true => release

@@ -51,6 +51,17 @@ pub struct Released {
     pub asks_again: bool,
 }
 
+/// Where it is recorded what lagwise has scaled to zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerChoice {
+    /// In the namespace of the registered external metrics API, in a ConfigMap named as its Service with `-zero`, as the
+    /// chart has it. Without such an API nothing is woken.
+    OfRegisteredApi,
+    Named(LedgerKey),
+    /// Nowhere, so that nothing is woken.
+    None,
+}
+
 /// Undoes what lagwise has written.
 #[allow(missing_debug_implementations, reason = "the client has none")]
 pub struct Release {
@@ -97,20 +108,19 @@ impl ReleaseLedger {
 }
 
 impl Release {
-    /// Uses this client, and the ledger of scale to zero in this ConfigMap; by default in the namespace of the
-    /// registered external metrics API, named as its Service with `-zero`, as the chart has it. Without a ledger
-    /// nothing is woken. A dry run writes nothing.
+    /// Uses this client and this ledger of scale to zero. A dry run writes nothing.
     ///
     /// # Errors
     /// The API server does not respond.
     pub async fn new(
         client: Client,
-        ledger: Option<LedgerKey>,
+        ledger: LedgerChoice,
         dry_run: bool,
     ) -> Result<Self, ApiError> {
         let key = match ledger {
-            Some(key) => Some(key),
-            None => match registered(&client, REQUEST_TIMEOUT).await {
+            LedgerChoice::Named(key) => Some(key),
+            LedgerChoice::None => None,
+            LedgerChoice::OfRegisteredApi => match registered(&client, REQUEST_TIMEOUT).await {
                 Ok(service) => Some(LedgerKey {
                     namespace: service.namespace,
                     name: format!("{}-zero", service.name),

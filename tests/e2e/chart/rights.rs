@@ -9,28 +9,34 @@ use super::RELEASE;
 use crate::testbed::audit::Request;
 use crate::testbed::control_plane::ControlPlane;
 
-/// Rights that a scenario does not use, each with the reason.
-pub(super) type UnusedRights = &'static [(&'static str, &'static str)];
+/// A right that a scenario does not use, and the reason.
+pub(super) type UnusedRight = (&'static str, &'static str);
 
 /// Rights that a daemon that serves does not use.
-pub(super) const UNUSED_BY_SERVERS: UnusedRights = &[
+pub(super) const UNUSED_BY_SERVERS: &[UnusedRight] = &[
     ("patch events of events.k8s.io []", "an event may not recur"),
     (
         "patch secrets of core [lagwise-tls]",
         "the certificate is not renewed",
     ),
+    (
+        "create tokenreviews of authentication.k8s.io []",
+        "all callers come through the API server",
+    ),
+    (
+        "get configmaps of core [extension-apiserver-authentication]",
+        "Kubernetes has it in the Role that also grants list and watch",
+    ),
 ];
 
-/// Rights that a daemon that scales a Deployment to zero does not use.
-pub(super) const UNUSED_BY_WRITERS: UnusedRights = &[
-    UNUSED_BY_SERVERS[0],
-    UNUSED_BY_SERVERS[1],
-    UNUSED_BY_RELEASE[0],
-    UNUSED_BY_RELEASE[1],
-];
+/// A right that is not used without the admission policy.
+pub(super) const UNUSED_WITHOUT_POLICY: &[UnusedRight] = &[(
+    "get mutatingadmissionpolicybindings of admissionregistration.k8s.io [lagwise-cap]",
+    "there is no policy",
+)];
 
-/// Rights that the job that undoes the writes of such a daemon does not use.
-pub(super) const UNUSED_BY_RELEASE: UnusedRights = &[
+/// Rights that are not used if only a Deployment is scaled to zero.
+pub(super) const UNUSED_BY_RELEASE: &[UnusedRight] = &[
     (
         "get statefulsets/scale of apps []",
         "only a Deployment is scaled to zero",
@@ -46,6 +52,8 @@ pub(super) const UNUSED_BY_RELEASE: UnusedRights = &[
 pub(super) struct GrantedRule {
     /// Namespace in which the rule applies; `None` = all.
     namespace: Option<String>,
+    /// Whether the role comes with Kubernetes.
+    pub(super) is_built_in: bool,
     pub(super) rule: Value,
 }
 
@@ -55,7 +63,7 @@ pub(super) fn check_granted_are_used(
     plane: &ControlPlane,
     namespace: &str,
     account: &str,
-    may_be_unused: UnusedRights,
+    may_be_unused: &[UnusedRight],
 ) -> Result<()> {
     let requests = plane.requests(namespace, account)?;
     let refused: Vec<_> = requests.iter().filter(|r| r.is_forbidden).collect();
@@ -108,7 +116,7 @@ fn texts(list: &Value) -> Vec<String> {
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Rules of the chart's roles that are bound to this account.
+/// Rules of the roles that the chart binds to this account.
 pub(super) fn granted(
     plane: &ControlPlane,
     namespace: &str,
@@ -128,7 +136,7 @@ pub(super) fn granted(
             });
             let role = &binding["roleRef"];
             let name = role["name"].as_str().context("no role")?;
-            if !is_of_account || !name.starts_with(RELEASE) {
+            if !is_of_account {
                 continue;
             }
             let place = binding["metadata"]["namespace"].as_str();
@@ -139,6 +147,7 @@ pub(super) fn granted(
             let rules = role["rules"].as_array().context("no rules")?;
             granted.extend(rules.iter().map(|rule| GrantedRule {
                 namespace: place.map(str::to_owned),
+                is_built_in: !name.starts_with(RELEASE),
                 rule: rule.clone(),
             }));
         }
