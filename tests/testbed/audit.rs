@@ -73,7 +73,7 @@ impl ControlPlane {
     /// All requests of a service account so far.
     pub(crate) fn requests(&self, namespace: &str, account: &str) -> Result<BTreeSet<Request>> {
         let account = format!("system:serviceaccount:{namespace}:{account}");
-        let mut events = self.events(&account)?;
+        let mut events = self.audited_events(&account)?;
         events.retain(|event| event["user"]["username"] == account);
         let requests = events.iter().map(|event| {
             let of = &event["objectRef"];
@@ -94,7 +94,7 @@ impl ControlPlane {
     }
 
     /// The audit events whose text contains `part`.
-    fn events(&self, part: &str) -> Result<Vec<Value>> {
+    fn audited_events(&self, part: &str) -> Result<Vec<Value>> {
         let log = std::fs::read_to_string(self.folder.join(LOG))?;
         // The last line may be incomplete.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -106,7 +106,7 @@ impl ControlPlane {
     /// The writes to the objects of this name in a namespace, in order.
     pub(crate) fn writes(&self, namespace: &str, name: &str) -> Result<Vec<Write>> {
         let mut writes = Vec::new();
-        for event in self.events(namespace)? {
+        for event in self.audited_events(namespace)? {
             let of = &event["objectRef"];
             let is_write = WRITES.iter().any(|verb| event["verb"] == *verb);
             let is_scalable = matches!(of["apiGroup"].as_str(), Some("autoscaling" | "apps"));
