@@ -2,6 +2,7 @@
 
 mod bind;
 mod bound;
+mod gitops;
 mod many;
 mod odd;
 mod older;
@@ -83,6 +84,10 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "cap::without_the_policy_conflicting_writes_are_bounded",
         patch::without_the_policy_conflicting_writes_are_bounded,
+    ),
+    (
+        "cap::examples_of_gitops_agree_with_the_cap",
+        gitops::examples_of_gitops_agree_with_the_cap,
     ),
     (
         "cap::an_older_cluster_gets_the_advice_that_it_can_follow",
