@@ -184,6 +184,26 @@ fn the_chart_has_the_version_of_the_crate() {
 }
 
 #[test]
+fn versions_in_the_documentation_are_that_of_the_crate() {
+    let version = Regex::new(r"(?:lagwise:|targetRevision: |tag: )(\d+\.\d+\.\d+)").unwrap();
+    let mut paths = crate::repository::markdown_files();
+    paths.extend(
+        ["argo-cd/application.yaml", "flux/kustomization.yaml"]
+            .map(|path| format!("docs/examples/gitops/{path}")),
+    );
+    // It is about all versions.
+    paths.retain(|path| path != "CHANGELOG.md");
+    let mut found = 0;
+    for path in paths {
+        for named in version.captures_iter(&read(&path)) {
+            assert_eq!(&named[1], env!("CARGO_PKG_VERSION"), "{path}");
+            found += 1;
+        }
+    }
+    assert!(found >= 7, "only {found} versions");
+}
+
+#[test]
 fn alerts_and_dashboard_use_metrics_that_exist() {
     let alerts = read_yaml(ALERTS);
     let mut queries: Vec<(String, String)> = rules(&alerts)
