@@ -1,14 +1,19 @@
 //! `lagwise check` on a real Kafka and a real control plane: correct setups pass, and problems are named.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::Test;
+use crate::chart::Installed;
+use crate::testbed::adapter::Adapter;
 use crate::testbed::broker::SASL_PASSWORD;
 use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, external_metrics_api};
+use crate::testbed::pki::Authority;
+use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::secured::READER;
 use crate::testbed::{Testbed, unique};
@@ -26,10 +31,17 @@ pub(crate) const KAFKA: &[(&str, Test)] = &[
         logins_and_rights_in_kafka_are_proven,
     ),
     (
+        "check::each_stage_of_a_connection_is_named",
+        each_stage_of_a_connection_is_named,
+    ),
+    (
         "check::a_secret_in_the_place_of_a_path_is_not_shown",
         a_secret_in_the_place_of_a_path_is_not_shown,
     ),
 ];
+
+/// Timeout of each wait for an expected state.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The lines of `lagwise check -o json`, and whether it succeeded.
 fn check(testbed: &Testbed, config: &Value, more: &[&str]) -> Result<(Vec<Value>, bool)> {
@@ -154,6 +166,89 @@ fn logins_and_rights_in_kafka_are_proven(testbed: &Testbed) -> Result<()> {
         found.contains(&"reach: kafka_unreachable".to_owned()),
         "{found:?}"
     );
+    Ok(())
+}
+
+/// A mistake at each stage of a connection, and the line that names it.
+fn each_stage_of_a_connection_is_named(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.secured_kafka()?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 1)?;
+    kafka.commit(&group, &topic, &[(0, 0)])?;
+    let other = testbed.folder("check")?.join("other-ca.crt");
+    std::fs::write(&other, &Authority::new("somebody else's CA")?.pem)?;
+    let plain = kafka.bootstrap();
+    let tls = |authority: &Path| {
+        json!({
+            "bootstrap.servers": kafka.ssl_bootstrap(),
+            "security.protocol": "SSL",
+            "ssl.ca.location": authority,
+        })
+    };
+    let servers = |servers: &str| json!({"bootstrap.servers": servers});
+    let some_down = format!("{plain},127.0.0.1:{}", free_port()?);
+    let missing = unique("missing");
+    for (properties, topic, hosts, expected, is_failure) in [
+        (servers(&plain), &topic, json!([]), None, false),
+        (tls(&kafka.ca_file()), &topic, json!([]), None, false),
+        (
+            tls(&other),
+            &topic,
+            json!([]),
+            Some("tls: kafka_tls_failed"),
+            true,
+        ),
+        (
+            servers("no-such-host.invalid:9092"),
+            &topic,
+            json!([]),
+            Some("reach: kafka_name_unresolved"),
+            true,
+        ),
+        (
+            servers(&some_down),
+            &topic,
+            json!([]),
+            Some("reach: kafka_bootstrap_unreachable"),
+            false,
+        ),
+        // The broker advertises its address by number.
+        (
+            servers(&plain.replace("127.0.0.1", "localhost")),
+            &topic,
+            json!(["*.example.com"]),
+            Some("reach: kafka_host_not_allowed"),
+            true,
+        ),
+        (
+            servers(&plain),
+            &missing,
+            json!([]),
+            Some("describe topics: kafka_topic_missing"),
+            false,
+        ),
+    ] {
+        let cluster =
+            json!({"name": "main", "properties": properties, "allowed_broker_hosts": hosts});
+        let config = json!({
+            "clusters": [cluster],
+            "targets": [{"name": "billing", "group": group, "topics": [topic]}],
+            "kubernetes": {"enabled": false},
+            "server": {"external_metrics": {"listen": "127.0.0.1:0", "auth": "none"}},
+        });
+        let (lines, succeeded) = check(testbed, &config, &["--timeout", "5s"])?;
+        let found = problems(&lines);
+        let is_named = expected.is_none_or(|expected| found.contains(&expected.to_owned()));
+        ensure!(is_named, "no {expected:?}: {lines:#?}");
+        ensure!(expected.is_some() || found.is_empty(), "{lines:#?}");
+        ensure!(succeeded != is_failure, "{expected:?}: {lines:#?}");
+        if expected.is_none() && cluster["properties"]["security.protocol"] == "SSL" {
+            let tls = lines.iter().find(|line| line["check"] == "tls");
+            let message = tls.context("no line about TLS")?["message"].as_str();
+            let words = "are trusted; the first one expires in";
+            ensure!(message.is_some_and(|m| m.contains(words)), "{message:?}");
+        }
+    }
     Ok(())
 }
 
@@ -284,6 +379,34 @@ fn before_and_after_the_installation(testbed: &Testbed) -> Result<()> {
     let (lines, succeeded) = check(testbed, &config, &after)?;
     let expected = ["API server to lagwise: api_no_endpoints"];
     ensure!(!succeeded && problems(&lines) == expected, "{lines:#?}");
+    // The policy of the cap is missing, and with the rights of an administrator nothing else.
+    let mut enforcing = config.clone();
+    enforcing["cap"]["enforce"] = json!({"enabled": true});
+    let by_administrator = ["--namespace", &namespace, "--kubeconfig", &*administrator];
+    let (lines, _) = check(testbed, &enforcing, &by_administrator)?;
+    let is_named = problems(&lines).contains(&"admission policy: policy_missing".to_owned());
+    ensure!(is_named, "{lines:#?}");
+
+    // Nobody listens where the Service leads to, and then a server with a certificate of another authority.
+    let wait_for = |expected: &str| {
+        poll_until(WAIT_TIMEOUT, expected, || {
+            let (lines, _) = check(testbed, &config, &after)?;
+            ensure!(problems(&lines) == [expected], "{lines:#?}");
+            Ok(())
+        })
+    };
+    let installed = Installed {
+        plane,
+        namespace: &namespace,
+    };
+    installed.reach(free_port()?)?;
+    wait_for("API server to lagwise: api_unreachable")?;
+    let certificate = plane.serving_certificate(&namespace, "lagwise")?;
+    let server = Adapter::start(&certificate, 1)?;
+    installed.reach(server.port())?;
+    wait_for("API server to lagwise: api_untrusted")?;
+    plane.kubectl(&["delete", "apiservice", EXTERNAL_METRICS_API])?;
+    wait_for("external metrics: slot_unregistered")?;
 
     // A verb is missing.
     let patch = r#"[{"op": "replace", "path": "/rules/0/verbs", "value": ["list"]}]"#;

@@ -62,6 +62,10 @@ impl Adapter {
         })
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The section `server.external_metrics.upstream` for it, with its files in `folder`.
     pub(crate) fn upstream(
         &self,
