@@ -95,6 +95,17 @@ impl GroupDescription {
         self.member_count() > 0
     }
 
+    /// Whether its members or what they own have changed since `before`, or a rebalance has begun.
+    #[must_use]
+    pub fn has_rebalanced_since(&self, before: &Self) -> bool {
+        match (before.state, self.state) {
+            // The end of a rebalance belongs to the one that was seen to begin.
+            (GroupState::Rebalancing, _) => false,
+            (_, GroupState::Rebalancing) => true,
+            _ => self.members != before.members || self.omitted_members != before.omitted_members,
+        }
+    }
+
     /// Memory that its members take, in bytes.
     #[must_use]
     pub fn member_bytes(&self) -> usize {
@@ -247,6 +258,28 @@ mod tests {
             assert!(description.member_bytes() <= MAX_MEMBER_BYTES);
             let without = description.without_members();
             assert_eq!((without.member_count(), without.member_bytes()), (count, 0));
+        }
+    }
+
+    #[test]
+    fn a_rebalance_is_seen_once() {
+        let group = |state, members: &[usize]| GroupDescription {
+            members: members.iter().map(|client| member(*client, 1, 1)).collect(),
+            ..GroupDescription::memberless(GroupKind::Classic, state)
+        };
+        let (stable, rebalancing) = (GroupState::Stable, GroupState::Rebalancing);
+        for (before, now, expected) in [
+            (group(stable, &[1]), group(stable, &[1]), false),
+            (group(stable, &[1]), group(stable, &[1, 2]), true),
+            (group(stable, &[1]), group(rebalancing, &[1]), true),
+            (group(rebalancing, &[1]), group(rebalancing, &[1, 2]), false),
+            (group(rebalancing, &[1]), group(stable, &[1, 2]), false),
+        ] {
+            assert_eq!(
+                now.has_rebalanced_since(&before),
+                expected,
+                "{before:?} {now:?}"
+            );
         }
     }
 }

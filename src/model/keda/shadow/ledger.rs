@@ -11,7 +11,7 @@ use super::samples::{TriggerSample, compare_jobs, describe_logins, explain, read
 use super::virtual_scale::{ScaleInputs, VirtualScale};
 use crate::model::evaluation::EvaluationsAt;
 use crate::model::hpa::controller::MetricReading;
-use crate::model::kafka::group::{GroupDescription, GroupState};
+use crate::model::kafka::group::GroupDescription;
 use crate::model::keda::arithmetic::{self, PreviousOffsets, ReplicaBounds};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Lag, Moment};
@@ -224,7 +224,7 @@ impl ObjectLedger {
                 continue;
             };
             if let Some(before) = known.as_ref()
-                && has_rebalanced(before, description)
+                && description.has_rebalanced_since(before)
             {
                 self.totals.rebalances = self.totals.rebalances.saturating_add(1);
             }
@@ -280,19 +280,6 @@ impl ObjectLedger {
 
 fn value_of(units: u64) -> MetricReading {
     MetricReading::Value(Milli::from_units(units))
-}
-
-/// Whether the members of a group or what they own changed, or a rebalance has begun.
-fn has_rebalanced(before: &GroupDescription, now: &GroupDescription) -> bool {
-    let is_rebalancing = |group: &GroupDescription| group.state == GroupState::Rebalancing;
-    match (is_rebalancing(before), is_rebalancing(now)) {
-        (false, true) => true,
-        (false, false) => {
-            before.members != now.members || before.omitted_members != now.omitted_members
-        }
-        // Its end belongs to the rebalance that was counted when it began.
-        (true, _) => false,
-    }
 }
 
 /// The replicas without work, and after which time without it; `None` if the HPA decides on them.

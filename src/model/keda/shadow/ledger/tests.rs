@@ -4,7 +4,7 @@ use super::*;
 use crate::model::fixtures::{self, at, evaluated, read};
 use crate::model::hpa::controller::{Behavior, HpaSpec, MetricSource, ScalingRules};
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
-use crate::model::kafka::group::{GroupKind, Member};
+use crate::model::kafka::group::{GroupState, Member};
 use crate::model::keda::authentications::ObservedLogin;
 use crate::model::keda::convert::observed::{ObservedConversion, ObservedTrigger};
 use crate::model::keda::jobs::{JobRules, ScalingStrategy};
@@ -245,44 +245,6 @@ fn an_object_that_is_not_compared_has_a_reason_and_no_sums() {
         Some("it is paused")
     );
     assert_eq!(report.totals, ShadowTotals::default());
-}
-
-#[test]
-fn a_rebalance_is_counted_once() {
-    let member = |id: &str| Member {
-        id: id.into(),
-        instance: None,
-        client: "c".into(),
-        host: "h".into(),
-        subscribed: None,
-        assigned: Vec::new(),
-    };
-    let group = |state, members: &[&str]| GroupDescription {
-        members: members.iter().map(|id| member(id)).collect(),
-        ..GroupDescription::memberless(GroupKind::Classic, state)
-    };
-    let (stable, rebalancing) = (GroupState::Stable, GroupState::Rebalancing);
-    for (before, now, expected) in [
-        (group(stable, &["a"]), group(stable, &["a"]), false),
-        (group(stable, &["a"]), group(stable, &["a", "b"]), true),
-        (group(stable, &["a"]), group(rebalancing, &["a"]), true),
-        (
-            group(rebalancing, &["a"]),
-            group(rebalancing, &["a", "b"]),
-            false,
-        ),
-        (
-            group(rebalancing, &["a"]),
-            group(stable, &["a", "b"]),
-            false,
-        ),
-    ] {
-        assert_eq!(
-            has_rebalanced(&before, &now),
-            expected,
-            "{before:?} {now:?}"
-        );
-    }
 }
 
 #[test]
