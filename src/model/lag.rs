@@ -1,5 +1,6 @@
 //! The lag of a consumer group on one partition, and everything a snapshot of a cluster is made of.
 
+pub mod activity;
 pub mod assembly;
 pub mod cluster_snapshot;
 pub mod group_summary;

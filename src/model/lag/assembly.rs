@@ -1,6 +1,8 @@
 //! Turns observations into cluster snapshots by the lag rules and the history of earlier sweeps.
 
 mod group;
+mod group_activity;
+mod kept_reading;
 mod similar_groups;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::group::Assembly;
+use self::group_activity::next_activity;
 use self::similar_groups::NameComparison;
 use super::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, Sweep, TopicLag};
 use super::history::clock::{Now, Stamp, Timeline};
@@ -18,7 +21,7 @@ use super::history::partition::{PartitionState, PartitionStateKind};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{Observation, TopicOffsets};
 use crate::model::kafka::sweep_plan::GroupPlan;
-use crate::model::units::newtypes::{GroupId, Moment, TopicName};
+use crate::model::units::newtypes::{GroupId, Lag, Moment, TopicName};
 
 /// How long a topic or partition may be missing from the metadata before it is taken for deleted. A broker
 /// that has just started may leave some out, and a sum without them would be too small.
@@ -115,7 +118,11 @@ impl ClusterHistory {
                 names: names.as_ref(),
             };
             let known = known.map(|known| &**known);
-            assembled.push((id, Arc::new(assembly.group(group, history, known))));
+            let consumed = history.consumed;
+            let mut snapshot = assembly.group(group, history, known);
+            let consumed = Lag(history.consumed.0.saturating_sub(consumed.0));
+            snapshot.activity = next_activity(known, &snapshot, history, consumed, now);
+            assembled.push((id, Arc::new(snapshot)));
         }
         drop(logs);
         let (sweep, groups) = match scope {

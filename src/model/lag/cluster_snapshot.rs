@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::activity::GroupActivity;
 use super::history::clock::Now;
 use super::lag_age::{EndRing, LagAge};
 use super::subscription::{RememberedGroup, Subscription};
@@ -136,7 +137,7 @@ pub struct GroupSnapshot {
     pub left: Box<[TopicName]>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
-    /// Its topics.
+    pub activity: GroupActivity,
     pub topics: TopicMap<GroupTopic>,
 }
 

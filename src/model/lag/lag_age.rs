@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::model::units::newtypes::Offset;
+use crate::model::units::newtypes::{Lag, Offset};
 
 /// An age in milliseconds, exact or a lower bound. Four bytes, also as an `Option`, because there is one
 /// for every group and partition. Ages beyond 24 days are stored as "at least 24 days".
@@ -86,6 +86,8 @@ pub struct EndRing {
     /// [`SAMPLES_MAX`] slots per partition, partition after partition: the samples of one partition are
     /// contiguous, because a scrape computes [`Self::age`] for every group and partition.
     ends: Vec<i64>,
+    /// Messages written to all partitions since the first poll.
+    written: u64,
 }
 
 /// When a message was written.
@@ -163,6 +165,43 @@ impl EndRing {
         if let Err(index) = self.messages.binary_search_by_key(&key, MessageTime::key) {
             self.messages.insert(index, message);
         }
+    }
+
+    /// Adds messages that a poll showed.
+    pub fn add_written(&mut self, messages: Lag) {
+        self.written = self.written.saturating_add(messages.0);
+    }
+
+    /// Messages written to all partitions since the first poll. It never falls, so the difference of two readings is
+    /// what was written between them.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Messages written to each partition between the first of the samples that are at most this much older than the
+    /// last one, and the last one; `None` if there are fewer than three, or one of the partitions is unknown.
+    #[must_use]
+    pub fn growth(&self, over: Duration) -> Option<Vec<Lag>> {
+        let last = self.times.last()?;
+        let over = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
+        let begin = last.saturating_sub(over);
+        let first = self.times.partition_point(|time| *time < begin);
+        let count = self.times.len();
+        if count.saturating_sub(first) < 3 {
+            return None;
+        }
+        let of_partition = |slots: &[i64]| {
+            let ends = (*slots.get(first)?, *slots.get(count.saturating_sub(1))?);
+            let is_known = ends.0 != UNKNOWN && ends.1 != UNKNOWN;
+            Offset(ends.1)
+                .distance_from(Offset(ends.0))
+                .filter(|_| is_known)
+        };
+        self.ends
+            .chunks_exact(SAMPLES_MAX)
+            .map(of_partition)
+            .collect()
     }
 
     fn message_time(&self, partition: usize, offset: Offset) -> Option<u64> {
@@ -354,6 +393,25 @@ mod tests {
             ring.push(*at, ends(&[*end]));
         }
         ring
+    }
+
+    #[test]
+    fn growth_is_that_of_the_last_samples() {
+        let over = Duration::from_secs(10);
+        let mut ring = EndRing::default();
+        for (at, two) in [
+            (0, [0, 0]),
+            (5_000, [10, 100]),
+            (10_000, [20, 300]),
+            (15_000, [40, 300]),
+        ] {
+            ring.push(at, ends(&two));
+        }
+        assert_eq!(ring.growth(over), Some(vec![Lag(30), Lag(200)]));
+        assert_eq!(ring.growth(Duration::from_secs(5)), None, "two samples");
+        let partly = [Some(Offset(50)), None];
+        ring.push(20_000, partly.into_iter());
+        assert_eq!(ring.growth(over), None, "a partition is unknown");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::MISSING_GRACE_PERIOD;
+use super::kept_reading::{group_topic, is_missed};
 use super::similar_groups::{ComparedName, NameComparison};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
@@ -15,6 +15,7 @@ use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
+use crate::model::lag::activity::GroupActivity;
 use crate::model::lag::cluster_snapshot::{
     GroupSnapshot, GroupTopic, LagAgeBasis, TopicLag, Unseen,
 };
@@ -102,6 +103,7 @@ impl<'a> Assembly<'a> {
             unseen: None,
             left: before.map(|b| b.left.clone()).unwrap_or_default(),
             stuck: before.is_some_and(|b| b.stuck),
+            activity: GroupActivity::default(),
             topics: TopicMap::default(),
         };
         let committed = match group.committed {
@@ -249,14 +251,19 @@ impl<'a> Assembly<'a> {
         let mut lags = Vec::with_capacity(partitions);
         let mut first_unread: Option<Box<[Option<Offset>]>> = None;
         let mut moved = false;
+        let mut consumed = Lag(0);
         for ((index, committed), state) in committed.iter().enumerate().zip(&mut states) {
             let known = history_of_log.and_then(|log| log.partitions.get(index));
             let known = known.copied().unwrap_or_default();
             let log = known.as_read(&offsets, index, plan.isolation);
+            let from = state.committed_in(&known);
             if let (Ok(Some(at)), Ok(log)) = (committed, &log)
                 && let Some(has_moved) = state.apply_next_commit(at, log, &known, self.now)
             {
-                moved |= has_moved;
+                if has_moved {
+                    moved = true;
+                    consumed = consumed.plus(messages_between(from, at));
+                }
                 lags.push(Position::Committed(at).lag(log));
                 continue;
             }
@@ -272,6 +279,9 @@ impl<'a> Assembly<'a> {
                 };
                 let step = state.apply(&reading);
                 moved |= step.moved;
+                if let (true, Some(at)) = (step.moved, committed) {
+                    consumed = consumed.plus(messages_between(from, at));
+                }
                 let position = step.position?;
                 let (log, _) = reading.log?;
                 let lag = position.lag(&log)?;
@@ -288,6 +298,7 @@ impl<'a> Assembly<'a> {
         if moved {
             history.last_move = Some(self.now.into());
         }
+        history.consumed = history.consumed.plus(consumed);
         Draft {
             moved,
             log: history_of_log,
@@ -366,35 +377,8 @@ impl<'a> Assembly<'a> {
 
 type Described = Result<Arc<GroupDescription>, Fault>;
 
-/// Whether a topic or partition that is missing now was read so recently that it is not taken for deleted.
-fn is_missed(complete: &TopicLag, now: &Moment) -> bool {
-    now.since(&complete.read) < MISSING_GRACE_PERIOD
-}
-
-/// Whether two readings are of different topics of the same name, as their topic IDs show.
-fn is_recreated(before: &TopicLag, after: &TopicLag) -> bool {
-    let ids = before.offsets.id.zip(after.offsets.id);
-    ids.is_some_and(|(before, after)| before != after)
-}
-
-fn group_topic(latest: Result<Arc<TopicLag>, Fault>, before: Option<Arc<TopicLag>>) -> GroupTopic {
-    // The last reading of a deleted topic must not be served for a new topic of that name.
-    let before = before.filter(|before| match &latest {
-        Ok(lag) => !is_recreated(before, lag),
-        Err(fault) => *fault != Fault::TopicMissing,
-    });
-    let complete = match (&latest, before) {
-        // Kafka never removes partitions from a topic, so this answer is incomplete.
-        (Ok(lag), Some(before))
-            if lag.partitions() < before.partitions() && is_missed(&before, &lag.read) =>
-        {
-            return GroupTopic {
-                latest: Err(Fault::NoAnswer),
-                complete: Some(before),
-            };
-        }
-        (Ok(lag), _) if lag.first_fault().is_none() => Some(Arc::clone(lag)),
-        (_, before) => before,
-    };
-    GroupTopic { latest, complete }
+/// Messages from one commit to the next; none if the first is unknown, or the second is behind it.
+fn messages_between(from: Option<Offset>, to: Offset) -> Lag {
+    let messages = from.and_then(|from| to.distance_from(from));
+    messages.unwrap_or_default()
 }

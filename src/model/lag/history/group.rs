@@ -25,6 +25,10 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) requested_at: Stamp,
     /// When a commit of it was last seen to move.
     pub(in crate::model) last_move: Option<Stamp>,
+    /// Messages that it has consumed since this process began to read it, as its commits show.
+    pub(in crate::model) consumed: Lag,
+    /// Rebalances that this process has seen.
+    pub(in crate::model) rebalances: u32,
     /// The current assignment and since when it holds; `None` while the group rebalances.
     pub(in crate::model) steady: Option<Steady>,
     /// Time since which it has had no members; `None` if it has some or was never described.
@@ -66,6 +70,10 @@ impl GroupHistory {
             .is_some_and(|learned| Arc::ptr_eq(learned, description))
         {
             return;
+        }
+        let before = self.learned.as_ref();
+        if before.is_some_and(|before| description.has_rebalanced_since(before)) {
+            self.rebalances = self.rebalances.saturating_add(1);
         }
         self.remembered = Arc::new(self.remembered.after(description));
         self.learned = Some(Arc::clone(description));

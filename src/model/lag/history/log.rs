@@ -167,10 +167,14 @@ impl LogHistory {
         }
         let ring = Arc::make_mut(&mut self.ring);
         for (index, (log, end)) in self.partitions.iter_mut().zip(&offsets.ends).enumerate() {
-            if let Ok(end) = end
-                && log.apply(*end, self.id.is_some(), now)
-            {
+            let Ok(end) = end else {
+                continue;
+            };
+            let before = log.end();
+            if log.apply(*end, self.id.is_some(), now) {
                 ring.forget(index);
+            } else if let Some((before, after)) = before.zip(log.end()) {
+                ring.add_written(after.distance_from(before).unwrap_or_default());
             }
         }
         let before = |age: Duration| {

@@ -164,6 +164,12 @@ impl PartitionState {
         }
     }
 
+    /// The last committed offset, if it is one of this log.
+    pub(in crate::model) fn committed_in(&self, log: &LogPartition) -> Option<Offset> {
+        let is_of_log = self.kind == PartitionStateKind::Committed && self.epoch == log.epoch;
+        is_of_log.then(|| self.offset())
+    }
+
     /// Applies a committed offset within the log that the last one belongs to, as nearly all are: the same as
     /// [`apply`](Self::apply) at less cost. Returns whether the offset moved; `None` for any other reading, which
     /// changes nothing here.
