@@ -1,6 +1,7 @@
 //! `lagwise explain`: derives the replicas of an HPA from the offsets.
 
 mod daemon;
+mod figures;
 mod partitions;
 mod text;
 

@@ -20,6 +20,7 @@ use super::{Output, error_text, print_error, write_output};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{CurrentReplicas, list};
+use crate::model::diagnostics::hpa_figures::add_figures;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::keda::shadow::ShadowRow;
 use crate::model::units::hpa_key::HpaKey;
@@ -99,6 +100,7 @@ async fn read_clusters(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<H
     let snapshot = reading.snapshot;
     let now = Moment::now();
     let mut hpas = statuses(snapshot.at(&now), snapshot.all_findings());
+    add_figures(&mut hpas, snapshot.at(&now));
     add_replicas(&mut hpas, &reading.hpas.replicas);
     Ok(hpas)
 }

@@ -2,6 +2,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::model::units::short_duration::{from_seconds, short_duration};
 use crate::model::units::untrusted_text::Printable;
 
 /// Spaces between two columns.
@@ -113,6 +114,28 @@ impl TextTable {
 /// The cell of a value; a dash if there is none.
 pub(super) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Titles of the columns of [`rate_texts`].
+pub(super) const RATE_COLUMNS: [&str; 3] = ["PRODUCED/s", "CONSUMED/s", "DRAIN"];
+
+/// The cells of rates: messages per second, and the time until the lag is gone.
+pub(super) fn rate_texts(produced: f64, consumed: f64, drain_seconds: Option<f64>) -> [String; 3] {
+    let drain = drain_seconds.map(|left| short_duration(from_seconds(left)));
+    [
+        rate(produced),
+        rate(consumed),
+        drain.unwrap_or_else(|| "never".to_owned()),
+    ]
+}
+
+/// Formats a rate, with one decimal place below 100.
+pub(super) fn rate(per_second: f64) -> String {
+    match per_second {
+        none if none <= 0.0 => "0".to_owned(),
+        few if few < 100.0 => format!("{few:.1}"),
+        many => format!("{many:.0}"),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod earlier_readings;
 pub mod event_throttle;
 pub mod explain;
 pub mod hpa_events;
+pub mod hpa_figures;
 pub mod hpa_findings;
 pub mod hpa_history;
 pub mod hpa_rates;

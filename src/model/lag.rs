@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod assembly;
 pub mod cluster_snapshot;
+pub mod group_figures;
 pub mod group_summary;
 pub mod history;
 pub mod lag_age;

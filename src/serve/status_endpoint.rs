@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::admin::{AdminEndpointOptions, FOLLOWER, json_response, respond_off_runtime};
+use crate::model::diagnostics::hpa_figures::add_figures;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::keda::shadow::ShadowRow;
 use crate::model::units::newtypes::Moment;
@@ -30,7 +31,8 @@ pub(super) async fn show(State(options): State<Arc<AdminEndpointOptions>>) -> Re
     let report = options.shadow.latest();
     respond_off_runtime(move || {
         let now = Moment::now();
-        let hpas = statuses(snapshot.at(&now), snapshot.all_findings());
+        let mut hpas = statuses(snapshot.at(&now), snapshot.all_findings());
+        add_figures(&mut hpas, snapshot.at(&now));
         let shadow = report
             .as_ref()
             .map_or(&[][..], |report| report.objects.as_slice());
@@ -92,6 +94,8 @@ mod tests {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         let hpas: Vec<HpaStatus> = serde_json::from_value(body["hpas"].clone()).unwrap();
         assert_eq!((&*hpas[0].hpa, hpas[0].lag), ("billing", Some(100)));
+        let figures = &hpas[0].figures.as_ref().unwrap()[0].figures;
+        assert_eq!(figures.retention_used, Some(0.6));
         let follower = Leadership::new(watch::channel(None).1);
         let expected = (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER.to_owned());
         assert_eq!(get_status(follower).await, expected);

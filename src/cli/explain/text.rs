@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::figures::figure_lines;
 use super::partitions::{ShownPartitions, age, partition_lines};
 use crate::model::diagnostics::explain::{
     Cap, Derivation, Explanation, GroupPart, Outcome, TopicPart,
@@ -169,6 +170,13 @@ impl Lines<'_> {
         }
         if let Some(lag) = group.lag {
             self.add(2, &format!("lag that counts: {lag}"));
+        }
+        for line in group
+            .figures
+            .iter()
+            .flat_map(|figures| figure_lines(figures))
+        {
+            self.add(2, &line);
         }
         if let Some(because) = &group.because {
             let useful = value_or(group.useful_parallelism, "no limit");

@@ -15,6 +15,7 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupState, Member};
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
+use crate::model::lag::group_figures::{HotPartition, hot_partitions_of, retention_used_of};
 use crate::model::lag::group_summary::{GroupSummary, latest_reading};
 use crate::model::lag::lag_age::LagAge;
 use crate::model::lag::throughput::Throughput;
@@ -78,16 +79,21 @@ pub(super) struct RateRow {
     pub(super) seconds: f64,
     pub(super) produced_per_second: f64,
     pub(super) consumed_per_second: f64,
+    /// Change of the lag in messages per second: negative while the group catches up.
+    lag_velocity: f64,
     /// Time until the lag is 0 at the rates of each partition; `None` if the lag of a partition does not shrink.
     pub(super) drain_seconds: Option<f64>,
 }
 
 impl RateRow {
     fn new(throughput: Throughput, time_to_drain: Option<Duration>) -> Self {
+        let produced = throughput.produced_per_second();
+        let consumed = throughput.consumed_per_second();
         Self {
             seconds: throughput.elapsed.as_secs_f64(),
-            produced_per_second: throughput.produced_per_second(),
-            consumed_per_second: throughput.consumed_per_second(),
+            produced_per_second: produced,
+            consumed_per_second: consumed,
+            lag_velocity: produced - consumed,
             drain_seconds: time_to_drain.map(|left| left.as_secs_f64()),
         }
     }
@@ -114,6 +120,11 @@ pub(super) struct GroupRow<'a> {
     pub(super) lag_seconds_is_lower_bound: bool,
     /// `None` with one reading, or while unknown.
     pub(super) rates: Option<RateRow>,
+    /// Largest part of a partition's log that the group has yet to read, up to 1.
+    retention_used: Option<f64>,
+    /// Time since a committed offset of the group last moved; `None` before one was seen to move.
+    since_commit_seconds: Option<u64>,
+    hot_partitions: Vec<HotPartition>,
     pub(super) note: Option<String>,
     #[serde(skip)]
     pub(super) is_unknown: bool,
@@ -291,6 +302,9 @@ pub(super) fn group_rows<'a>(
         }
         let description = read.description.as_deref();
         let left = lag_left_behind(read, &topics);
+        let retention_used = retention_used_of(topics.iter().map(|(_, topic)| *topic));
+        let hot_partitions = hot_partitions_of(topics.iter().copied());
+        let since_commit = read.activity.since_commit();
         let summary = GroupSummary::new(topics, earlier);
         let lag = summary.lag().filter(|_| read.fault.is_none());
         let age = summary.age.filter(|_| lag.is_some());
@@ -310,6 +324,9 @@ pub(super) fn group_rows<'a>(
                 .throughput
                 .zip(lag)
                 .map(|(t, _)| RateRow::new(t, summary.time_to_drain)),
+            retention_used,
+            since_commit_seconds: since_commit.map(|since| since.as_secs()),
+            hot_partitions,
             note: group_note(read.fault, &summary, left),
             is_unknown: read.fault.is_some() || summary.unknown > 0 || summary.has_unread(),
             topics: summary.topics,

@@ -1,11 +1,11 @@
 //! Tables of `lagwise lag`.
 
 use super::rows::{GroupRow, LagRow, RateRow, RowLag};
-use crate::cli::text_table::{TableColumn, TextTable, or_dash};
+use crate::cli::text_table::{RATE_COLUMNS, TableColumn, TextTable, or_dash, rate_texts};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::kafka::group::GroupState;
 use crate::model::units::newtypes::Lag;
-use crate::model::units::short_duration::{from_seconds, short_duration, short_lag_age};
+use crate::model::units::short_duration::{from_seconds, short_lag_age};
 use crate::model::units::untrusted_text::Printable;
 
 /// Columns that only some tables have.
@@ -197,32 +197,20 @@ fn age(age: Option<f64>, is_lower_bound: bool) -> String {
 }
 
 fn rate_columns(with_rates: bool) -> impl Iterator<Item = TableColumn> {
-    let columns = ["PRODUCED/s", "CONSUMED/s", "DRAIN"].map(TableColumn::number);
+    let columns = RATE_COLUMNS.map(TableColumn::number);
     columns.into_iter().filter(move |_| with_rates)
 }
 
 fn rate_cells(with_rates: bool, rates: Option<RateRow>) -> impl Iterator<Item = String> {
     let cells = match rates {
         None => ["-", "-", "-"].map(str::to_owned),
-        Some(rates) => [
-            rate(rates.produced_per_second),
-            rate(rates.consumed_per_second),
-            rates.drain_seconds.map_or_else(
-                || "never".to_owned(),
-                |left| short_duration(from_seconds(left)),
-            ),
-        ],
+        Some(rates) => rate_texts(
+            rates.produced_per_second,
+            rates.consumed_per_second,
+            rates.drain_seconds,
+        ),
     };
     cells.into_iter().filter(move |_| with_rates)
-}
-
-/// Formats a rate, with one decimal place below 100.
-fn rate(per_second: f64) -> String {
-    match per_second {
-        none if none <= 0.0 => "0".to_owned(),
-        few if few < 100.0 => format!("{few:.1}"),
-        many => format!("{many:.0}"),
-    }
 }
 
 /// Client ID and host of the first member that owns the partition, and the number of others (only in share groups).

@@ -2,24 +2,32 @@
 
 use std::time::Duration;
 
-use crate::cli::text_table::{TableColumn, TextTable, or_dash};
+use crate::cli::text_table::{RATE_COLUMNS, TableColumn, TextTable, or_dash, rate_texts};
 use crate::model::diagnostics::attention::is_at_ceiling;
+use crate::model::diagnostics::hpa_figures::SummedRates;
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::FindingCode;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::short_duration::{short_duration, short_lag_age};
 
-/// Formats the statuses as a table with one row for each HPA. Unknown values are `-`.
+/// Formats the statuses as a table with one row for each HPA. Unknown values are `-`. Rates have columns if those of an
+/// HPA are known, which takes two readings.
 pub(super) fn table(hpas: &[HpaStatus]) -> String {
     if hpas.is_empty() {
         return "no HPA uses a metric of lagwise\n".to_owned();
     }
-    let mut table = TextTable::new([
+    let with_rates = hpas.iter().any(|hpa| rates(hpa).is_some());
+    let mut columns = vec![
         TableColumn::text("NAMESPACE"),
         TableColumn::text("HPA"),
         TableColumn::number("LAG"),
         TableColumn::number("TIME"),
+    ];
+    if with_rates {
+        columns.extend(RATE_COLUMNS.map(TableColumn::number));
+    }
+    columns.extend([
         TableColumn::number("REPLICAS"),
         TableColumn::number("DESIRED"),
         TableColumn::number("CEILING"),
@@ -30,12 +38,18 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
         // Last, because it is long if it explains why the value is unknown.
         TableColumn::text("REASON"),
     ]);
+    let mut table = TextTable::new(columns);
     for hpa in hpas {
-        table.add_row([
+        let mut cells = vec![
             hpa.namespace.clone(),
             hpa.hpa.clone(),
             or_dash(hpa.lag),
             lag_age(hpa),
+        ];
+        if with_rates {
+            cells.extend(rate_cells(hpa));
+        }
+        cells.extend([
             or_dash(hpa.replicas),
             desired(hpa),
             match hpa.ceiling {
@@ -56,8 +70,24 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
             },
             reason(hpa),
         ]);
+        table.add_row(cells);
     }
     table.render()
+}
+
+fn rates(hpa: &HpaStatus) -> Option<SummedRates> {
+    SummedRates::new(hpa.figures.as_deref()?)
+}
+
+fn rate_cells(hpa: &HpaStatus) -> [String; 3] {
+    match rates(hpa) {
+        None => ["-", "-", "-"].map(str::to_owned),
+        Some(rates) => rate_texts(
+            rates.produced_per_second,
+            rates.consumed_per_second,
+            rates.drain_seconds,
+        ),
+    }
 }
 
 /// The desired replicas; if the ceiling limits them, also the replicas without it, as in `6 of 13`.
@@ -103,6 +133,7 @@ fn cap(hpa: &HpaStatus) -> String {
 mod tests {
     use super::*;
     use crate::cli::Output;
+    use crate::model::lag::group_figures::{GroupFigures, NamedFigures};
     use crate::model::units::newtypes::Replicas;
 
     fn hpas() -> Vec<HpaStatus> {
@@ -180,5 +211,29 @@ mod tests {
         insta::assert_snapshot!("table", table(&hpas()));
         insta::assert_snapshot!("json", Output::Json.serialize(&hpas()).unwrap().unwrap());
         assert_eq!(table(&[]), "no HPA uses a metric of lagwise\n");
+    }
+
+    #[test]
+    fn known_rates_have_columns() {
+        let figures = NamedFigures {
+            cluster: "main".into(),
+            group: "g".into(),
+            figures: GroupFigures {
+                produced_per_second: Some(21.0),
+                consumed_per_second: Some(150.0),
+                drain_seconds: Some(90.0),
+                ..GroupFigures::default()
+            },
+        };
+        let mut hpas = hpas();
+        hpas[0].figures = Some(vec![figures]);
+        let text = table(&hpas);
+        let cells: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().skip(3).take(4).collect())
+            .collect();
+        assert_eq!(cells[0], ["TIME", "PRODUCED/s", "CONSUMED/s", "DRAIN"]);
+        assert_eq!(cells[1], ["1m33s", "21.0", "150", "1m30s"]);
+        assert_eq!(cells[2], ["0s", "-", "-", "-"]);
     }
 }

@@ -21,6 +21,7 @@ pub use policy::PolicyPart;
 
 use crate::model::evaluation::ValueRule;
 use crate::model::keda::shadow::ShadowRow;
+use crate::model::lag::group_figures::GroupFigures;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 use crate::model::units::parallelism_rule::ParallelismRule;
@@ -161,6 +162,9 @@ pub struct GroupPart {
     pub ceiling: Option<u32>,
     /// Why the lag is unknown, if it is.
     pub unknown: Option<String>,
+    /// Rates, state and other figures; `None` if nothing but the offsets of one reading is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Box<GroupFigures>>,
 }
 
 /// One topic of a group.

@@ -16,6 +16,7 @@ use crate::model::findings::{Finding, FindingCode, FindingSubject};
 use crate::model::hpa::facts::{is_paused, zeroed_since};
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
+use crate::model::lag::group_figures::NamedFigures;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::settings::scaling_policy::ScalingPolicy;
@@ -25,7 +26,7 @@ use crate::model::units::newtypes::{Lag, Moment};
 use crate::model::units::partition_filter::PartitionFilter;
 
 /// The status of one HPA. Unknown values are `None`, never zero.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HpaStatus {
     pub namespace: String,
     /// The name of the HPA.
@@ -73,6 +74,9 @@ pub struct HpaStatus {
     pub age_millis: Option<u64>,
     /// Codes of the findings about the HPA and its groups.
     pub findings: Vec<String>,
+    /// Figures of its consumer groups; `None` where they are not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Vec<NamedFigures>>,
 }
 
 /// The status of every HPA with a metric of lagwise, sorted by namespace and name.
@@ -230,6 +234,7 @@ impl HpaParts<'_> {
             rule: self.rule(),
             age_millis: oldest.map(millis),
             findings,
+            figures: None,
         }
     }
 

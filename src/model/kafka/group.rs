@@ -22,7 +22,7 @@ pub enum GroupKind {
 }
 
 /// State of a group. Equivalent states of different protocols are merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupState {
     /// No members; committed offsets may exist.

@@ -20,6 +20,7 @@ use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
+use crate::model::lag::group_figures::GroupFigures;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::{HpaCap, WatchKey};
@@ -220,11 +221,15 @@ impl Deriver<'_> {
             threads: settings.threads_per_replica().get(),
             ceiling: None,
             unknown: None,
+            figures: None,
         };
         let Some(read) = group.group.as_deref() else {
             part.unknown = Some("the group has not been read yet".into());
             return part;
         };
+        part.figures = Some(GroupFigures::new(read))
+            .filter(GroupFigures::has_history)
+            .map(Box::new);
         let description = read.description.as_deref();
         part.members = description.map(GroupDescription::member_count);
         let omitted = description.map(|described| described.omitted_members);

@@ -121,6 +121,7 @@ fn status_has_lag_and_desired_replicas() {
         rule: Some(ValueRule::Clamped),
         age_millis: Some(4000),
         findings: Vec::new(),
+        figures: None,
     };
     assert_eq!(status, expected);
     let text = serde_json::to_string(&status).unwrap();

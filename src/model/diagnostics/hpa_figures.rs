@@ -1,0 +1,131 @@
+//! Figures of the consumer groups of HPAs, and their sums.
+
+use super::hpa_status::HpaStatus;
+use crate::model::evaluation::EvaluationsAt;
+use crate::model::lag::group_figures::{GroupFigures, NamedFigures};
+use crate::model::units::hpa_key::HpaKey;
+
+/// Adds the figures of their groups to the statuses of HPAs.
+pub fn add_figures(statuses: &mut [HpaStatus], evaluations: EvaluationsAt<'_>) {
+    for status in statuses {
+        let hpa = HpaKey::new(status.namespace.as_str(), status.hpa.as_str());
+        status.figures = Some(figures_of(&hpa, evaluations));
+    }
+}
+
+/// The figures of the groups of an HPA, each group once.
+fn figures_of(hpa: &HpaKey, evaluations: EvaluationsAt<'_>) -> Vec<NamedFigures> {
+    let mut found: Vec<NamedFigures> = Vec::new();
+    for (target, evaluation) in evaluations.targets_of(hpa) {
+        let Some(read) = evaluation.group.group.as_deref() else {
+            continue;
+        };
+        let key = &target.key;
+        let is_same =
+            |known: &NamedFigures| known.cluster == key.cluster && known.group == key.group;
+        if !found.iter().any(is_same) {
+            found.push(NamedFigures {
+                cluster: key.cluster.clone(),
+                group: key.group.clone(),
+                figures: GroupFigures::new(read),
+            });
+        }
+    }
+    found
+}
+
+/// Rates of an HPA, over all its groups.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SummedRates {
+    pub produced_per_second: f64,
+    pub consumed_per_second: f64,
+    /// Time until no group has lag; `None` if the lag of one does not shrink.
+    pub drain_seconds: Option<f64>,
+}
+
+impl SummedRates {
+    /// Adds up the rates of groups; `None` if those of one are unknown, or there is no group.
+    #[must_use]
+    pub fn new(groups: &[NamedFigures]) -> Option<Self> {
+        let mut sum: Option<Self> = None;
+        for NamedFigures { figures, .. } in groups {
+            let own = Self {
+                produced_per_second: figures.produced_per_second?,
+                consumed_per_second: figures.consumed_per_second?,
+                drain_seconds: figures.drain_seconds,
+            };
+            sum = Some(sum.map_or(own, |sum| sum.plus(own)));
+        }
+        sum
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let drains = self.drain_seconds.zip(other.drain_seconds);
+        Self {
+            produced_per_second: self.produced_per_second + other.produced_per_second,
+            consumed_per_second: self.consumed_per_second + other.consumed_per_second,
+            drain_seconds: drains.map(|(own, other)| own.max(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::diagnostics::hpa_status::statuses;
+    use crate::model::fixtures::{self, hpa};
+    use crate::model::hpa::facts::MetricTarget;
+    use crate::model::lag::assembly::Scope;
+    use crate::model::units::quantity::Milli;
+
+    #[test]
+    fn statuses_get_the_figures_of_their_groups_once() {
+        let target = MetricTarget::AverageValue(Milli::from_units(10));
+        let mut billing = hpa("billing", "group=g,topic=orders", target);
+        billing.metrics.push(billing.metrics[0].clone());
+        let read = |seconds, end| {
+            let rows = [(0, Ok(Some(end / 2)), Ok(end))];
+            fixtures::read(Duration::from_secs(seconds), "g", "orders", &rows)
+        };
+        let sweeps = [read(0, 100), read(10, 150)];
+        let snapshot = fixtures::evaluated(&[billing], sweeps, Scope::Whole);
+        let now = fixtures::at(Duration::from_secs(11));
+        let mut all = statuses(snapshot.at(&now), std::iter::empty());
+        assert_eq!(all[0].figures, None);
+        add_figures(&mut all, snapshot.at(&now));
+        let figures = all[0].figures.as_deref().unwrap();
+        assert_eq!(figures.len(), 1, "{figures:?}");
+        assert_eq!(figures[0].group, "g".into());
+        assert_eq!(figures[0].figures.produced_per_second, Some(5.0));
+        let text = serde_json::to_string(&all).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<HpaStatus>>(&text).unwrap(), all);
+    }
+
+    #[test]
+    fn rates_are_those_of_all_groups() {
+        let of = |rates: Option<(f64, f64)>, drain_seconds| NamedFigures {
+            cluster: "main".into(),
+            group: "g".into(),
+            figures: GroupFigures {
+                produced_per_second: rates.map(|(produced, _)| produced),
+                consumed_per_second: rates.map(|(_, consumed)| consumed),
+                drain_seconds,
+                ..GroupFigures::default()
+            },
+        };
+        let sum = |drain_seconds| SummedRates {
+            produced_per_second: 3.0,
+            consumed_per_second: 7.0,
+            drain_seconds,
+        };
+        let one = of(Some((1.0, 3.0)), Some(5.0));
+        let both = [one.clone(), of(Some((2.0, 4.0)), Some(9.0))];
+        assert_eq!(SummedRates::new(&both), Some(sum(Some(9.0))));
+        let growing = [one.clone(), of(Some((2.0, 4.0)), None)];
+        assert_eq!(SummedRates::new(&growing), Some(sum(None)));
+        assert_eq!(SummedRates::new(&[one, of(None, None)]), None);
+        assert_eq!(SummedRates::new(&[]), None);
+    }
+}

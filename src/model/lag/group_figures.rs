@@ -1,0 +1,253 @@
+//! Figures of a consumer group beside its lag: how fast it reads, and how close it is to losing messages.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
+use crate::model::kafka::group::GroupState;
+use crate::model::units::newtypes::{ClusterName, GroupId, Lag, TopicName};
+
+/// Figures of a group as of its last reading. What is unknown is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GroupFigures {
+    /// `None` if the coordinator did not describe the group.
+    pub state: Option<GroupState>,
+    /// Rebalances that the process has seen.
+    pub rebalances: u32,
+    /// Messages per second that are written to its topics, averaged over a minute.
+    pub produced_per_second: Option<f64>,
+    /// Messages per second that it consumes, as its commits show, averaged over a minute.
+    pub consumed_per_second: Option<f64>,
+    /// Change of the lag in messages per second: negative while the group catches up.
+    pub lag_velocity: Option<f64>,
+    /// Time until the lag is 0 at these rates; `None` also while the lag does not shrink.
+    pub drain_seconds: Option<f64>,
+    /// Largest part of a partition's log that the group has yet to read, up to 1.
+    pub retention_used: Option<f64>,
+    /// Time since a committed offset last moved; `None` before one was seen to move.
+    pub since_commit_seconds: Option<u64>,
+    /// Partitions that get far more messages than others of their topic.
+    pub hot_partitions: Vec<HotPartition>,
+}
+
+/// Figures of a group with its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedFigures {
+    pub cluster: ClusterName,
+    pub group: GroupId,
+    #[serde(flatten)]
+    pub figures: GroupFigures,
+}
+
+/// A partition that gets far more messages than others of its topic. More members do not help it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HotPartition {
+    pub topic: TopicName,
+    pub partition: usize,
+    /// Its part of the topic's messages, up to 1.
+    pub share: f64,
+}
+
+/// Time over which the messages of partitions are compared.
+const COMPARED_OVER: Duration = Duration::from_secs(600);
+
+/// Fewest partitions that are compared, and fewest messages for each of them: fewer say little.
+const COMPARED_MIN: (usize, u64) = (3, 50);
+
+/// A partition is hot if it gets more than this many times the mean of all partitions.
+const HOT_RATIO: u64 = 2;
+
+impl GroupFigures {
+    #[must_use]
+    pub fn new(group: &GroupSnapshot) -> Self {
+        let activity = &group.activity;
+        let drain = unread(group).and_then(|lag| activity.time_to_drain(lag));
+        Self {
+            state: group.description.as_ref().map(|described| described.state),
+            rebalances: activity.rebalances(),
+            produced_per_second: activity.produced_per_second(),
+            consumed_per_second: activity.consumed_per_second(),
+            lag_velocity: activity.lag_velocity(),
+            drain_seconds: drain.map(|drain| drain.as_secs_f64()),
+            retention_used: retention_used_of(topics(group).map(|(_, topic)| topic)),
+            since_commit_seconds: activity.since_commit().map(|since| since.as_secs()),
+            hot_partitions: hot_partitions_of(topics(group)),
+        }
+    }
+
+    /// Whether more than the offsets of one reading is known.
+    #[must_use]
+    pub fn has_history(&self) -> bool {
+        self.state.is_some()
+            || self.produced_per_second.is_some()
+            || self.since_commit_seconds.is_some()
+    }
+}
+
+/// The topics that a group reads.
+fn topics(group: &GroupSnapshot) -> impl Iterator<Item = (&TopicName, &GroupTopic)> {
+    let topics = group.topics.iter();
+    topics.filter(move |(topic, _)| !group.has_left(topic))
+}
+
+/// Unread messages of a group; `None` while a partition is unknown, or if it reads no topic.
+#[must_use]
+pub fn unread(group: &GroupSnapshot) -> Option<Lag> {
+    if group.fault.is_some() {
+        return None;
+    }
+    let lags: Option<Vec<Lag>> = topics(group)
+        .map(|(_, topic)| topic.latest.as_ref().ok()?.messages().ok())
+        .collect();
+    lags.filter(|lags| !lags.is_empty())
+        .map(|lags| lags.into_iter().sum())
+}
+
+/// As [`retention_used`], over these topics; `None` also without any.
+pub fn retention_used_of<'a>(topics: impl Iterator<Item = &'a GroupTopic>) -> Option<f64> {
+    let used: Option<Vec<f64>> = topics
+        .map(|topic| retention_used(topic.latest.as_ref().ok()?))
+        .collect();
+    used?.into_iter().reduce(f64::max)
+}
+
+/// Largest part of a partition's log that a group has yet to read, up to 1; `None` while a partition is unknown.
+#[must_use]
+pub fn retention_used(lag: &TopicLag) -> Option<f64> {
+    let mut largest = 0.0f64;
+    for (partition, of) in lag.lags.iter().enumerate() {
+        let unread = of.ok()?.messages();
+        let start = lag.offsets.starts.get(partition)?.ok()?;
+        let end = lag.offsets.ends.get(partition)?.ok()?;
+        let kept = end.distance_from(start)?;
+        if kept > Lag(0) {
+            largest = largest.max(part(unread, kept.0));
+        }
+    }
+    Some(largest.min(1.0))
+}
+
+/// The hot partitions of these topics: see [`hot_partition`].
+pub fn hot_partitions_of<'a>(
+    topics: impl Iterator<Item = (&'a TopicName, &'a GroupTopic)>,
+) -> Vec<HotPartition> {
+    let hot = topics.filter_map(|(topic, read)| {
+        let (partition, share) = hot_partition(read.latest.as_ref().ok()?)?;
+        Some(HotPartition {
+            topic: topic.clone(),
+            partition,
+            share,
+        })
+    });
+    hot.collect()
+}
+
+/// The partition that gets far more messages than the others, and its part of all messages; `None` if there is none, or
+/// too few messages were seen.
+#[must_use]
+pub fn hot_partition(lag: &TopicLag) -> Option<(usize, f64)> {
+    let written = lag.age_basis.ends.as_ref()?.growth(COMPARED_OVER)?;
+    let (partitions_min, messages_min) = COMPARED_MIN;
+    let partitions = u64::try_from(written.len()).ok()?;
+    let all: Lag = written.iter().copied().sum();
+    let is_enough =
+        written.len() >= partitions_min && all.0 >= messages_min.saturating_mul(partitions);
+    let (partition, most) = written.iter().enumerate().max_by_key(|(_, lag)| **lag)?;
+    let is_hot = most.0.saturating_mul(partitions) > HOT_RATIO.saturating_mul(all.0);
+    (is_enough && is_hot).then(|| (partition, part(*most, all.0)))
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a part for people needs few digits"
+)]
+fn part(of: Lag, all: u64) -> f64 {
+    of.0 as f64 / all as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures::{self, PartitionReading};
+    use crate::model::kafka::fault::Fault;
+    use crate::model::lag::assembly::{ClusterHistory, Scope};
+
+    /// The figures after these readings, ten seconds apart.
+    fn figures(readings: &[&[PartitionReading]]) -> GroupFigures {
+        let mut history = ClusterHistory::default();
+        let mut found = GroupFigures::default();
+        for (seconds, rows) in (0..).step_by(10).zip(readings) {
+            let mut read = fixtures::read(Duration::from_secs(seconds), "g", "orders", rows);
+            read.groups[0].description = Ok(fixtures::member_of("orders").into());
+            let snapshot = history.apply(read, Scope::Whole);
+            found = GroupFigures::new(&snapshot.groups["g"]);
+        }
+        found
+    }
+
+    fn ok(start: i64, committed: i64, end: i64) -> PartitionReading {
+        (start, Ok(Some(committed)), Ok(end))
+    }
+
+    #[test]
+    fn figures_of_two_readings() {
+        let found = figures(&[
+            &[ok(0, 0, 100), ok(0, 50, 50)],
+            &[ok(40, 60, 140), ok(0, 50, 50)],
+        ]);
+        let expected = GroupFigures {
+            state: Some(GroupState::Stable),
+            rebalances: 0,
+            produced_per_second: Some(4.0),
+            consumed_per_second: Some(6.0),
+            lag_velocity: Some(-2.0),
+            drain_seconds: Some(40.0),
+            retention_used: Some(0.8),
+            since_commit_seconds: Some(0),
+            hot_partitions: Vec::new(),
+        };
+        assert_eq!(found, expected);
+        let text = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<GroupFigures>(&text).unwrap(), found);
+    }
+
+    #[test]
+    fn what_is_unknown_has_no_figure() {
+        let one = figures(&[&[ok(0, 60, 100)]]);
+        assert_eq!((one.produced_per_second, one.drain_seconds), (None, None));
+        assert_eq!(one.retention_used, Some(0.4));
+        let unknown = (0, Ok(Some(1)), Err(Fault::LeaderUnknown));
+        let partly = figures(&[&[ok(0, 0, 9), ok(0, 0, 9)], &[ok(0, 5, 9), unknown]]);
+        let rates = (partly.lag_velocity, partly.consumed_per_second);
+        assert_eq!((rates, partly.retention_used), ((None, None), None));
+        assert_eq!(partly.state, Some(GroupState::Stable));
+    }
+
+    #[test]
+    fn messages_that_retention_deleted_leave_a_whole_log_to_read() {
+        assert_eq!(figures(&[&[ok(50, 10, 100)]]).retention_used, Some(1.0));
+        assert_eq!(figures(&[&[ok(70, 70, 70)]]).retention_used, Some(0.0));
+    }
+
+    #[test]
+    fn a_hot_partition_gets_more_than_twice_the_mean() {
+        let at = |ends: [i64; 4]| ends.map(|end| ok(0, 0, end));
+        let grown = |to: [i64; 4]| {
+            let half = to.map(|end| end / 2);
+            figures(&[&at([0; 4]), &at(half), &at(to)]).hot_partitions
+        };
+        let hot = |partition, share| {
+            vec![HotPartition {
+                topic: "orders".into(),
+                partition,
+                share,
+            }]
+        };
+        assert_eq!(grown([100, 100, 600, 200]), hot(2, 0.6));
+        assert_eq!(grown([100, 100, 500, 300]), [], "just twice the mean");
+        assert_eq!(grown([10, 10, 170, 8]), [], "too few messages");
+        let two = figures(&[&at([0; 4]), &at([0, 0, 999, 0])]);
+        assert_eq!(two.hot_partitions, [], "too few samples");
+    }
+}
