@@ -4,6 +4,7 @@
 //! An unknown reading has no sample, because 0 or -1 would be taken for a lag. A series that ends means that
 //! its value is unknown; `lagwise_partition_faults` has the cause.
 
+mod activity;
 mod clusters;
 mod exported;
 pub(crate) mod families;
@@ -99,6 +100,7 @@ async fn write(
     ages_and_rules(samples, &exported).await?;
     members(samples, &exported).await?;
     topics(samples, &exported).await?;
+    activity::write(samples, &exported).await?;
     targets::parallelism(samples, snapshot, &exported).await?;
     targets::targets(samples, snapshot, now).await?;
     targets::policies(samples, snapshot, now).await?;
@@ -532,13 +534,77 @@ mod tests {
         // The fixture has no member, nothing stuck, nothing over budget, and no policy.
         assert_eq!(
             seen.len(),
-            families::ALL.len() - 3 - POLICY_FAMILIES,
+            families::ALL.len() - 3 - ACTIVITY_FAMILIES - POLICY_FAMILIES,
             "{seen:?}"
         );
     }
 
+    /// Families that only groups have that were read several times, or described.
+    const ACTIVITY_FAMILIES: usize = 8;
+
     /// Families that only targets with a policy or a hold have.
-    const POLICY_FAMILIES: usize = 13;
+    const POLICY_FAMILIES: usize = 14;
+
+    #[test]
+    fn groups_have_their_rates_state_and_rebalances() {
+        use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+        let mut history = ClusterHistory::default();
+        let mut clusters = BTreeMap::new();
+        for (sweep, state) in [
+            (0, GroupState::Stable),
+            (1, GroupState::Rebalancing),
+            (2, GroupState::Stable),
+        ] {
+            // Most messages are written to the last partition, and as many are read of each.
+            let row = |end: i64| (0, Ok(Some(20 * sweep)), Ok(100 + end * sweep));
+            let rows = [row(10), row(10), row(100)];
+            let after = Duration::from_secs(10 * u64::try_from(sweep).unwrap());
+            let mut read = fixtures::read(after, "g", "t", &rows);
+            let description = GroupDescription::memberless(GroupKind::Classic, state);
+            read.groups[0].description = Ok(Arc::new(description));
+            clusters = [("main".into(), history.apply(read, Scope::Whole))].into();
+        }
+        let mut snapshot = LagSnapshot {
+            clusters,
+            ..LagSnapshot::default()
+        };
+        let text = render(&snapshot, &fixtures::at(Duration::from_secs(20)));
+        let names = ["lagwise_consumergroup_", "lagwise_topic_"];
+        let is_shown = |line: &&str| names.iter().any(|name| line.starts_with(name));
+        let of_group = |line: &str| {
+            let line = line.replace("lagwise_consumergroup_", "");
+            line.replace("{cluster=\"main\",consumergroup=\"g\"", "{g")
+        };
+        let lines: Vec<_> = text.lines().filter(is_shown).map(of_group).collect();
+        for expected in [
+            "produced_per_second{g} 12.000",
+            "consumed_per_second{g} 6.000",
+            "lag_velocity{g} 6.000",
+            "since_commit_seconds{g} 0.000",
+            r#"retention_used{g,topic="t"} 0.867"#,
+            r#"state{g,state="stable"} 1"#,
+            "rebalances_total{g} 1",
+            r#"lagwise_topic_hot_partition_share{cluster="main",topic="t",partition="2"} 0.833"#,
+        ] {
+            assert!(
+                lines.iter().any(|line| line == expected),
+                "{expected}: {lines:#?}"
+            );
+        }
+        let drain = |text: &str| {
+            text.lines()
+                .any(|line| line.starts_with("lagwise_consumergroup_drain_seconds{"))
+        };
+        assert!(!drain(&text), "the lag grows");
+        let row = |end: i64| (0, Ok(Some(end)), Ok(end));
+        let rows = [row(120), row(120), row(300)];
+        let read = fixtures::read(Duration::from_secs(30), "g", "t", &rows);
+        snapshot.clusters = [("main".into(), history.apply(read, Scope::Whole))].into();
+        assert!(drain(&render(
+            &snapshot,
+            &fixtures::at(Duration::from_secs(30))
+        )));
+    }
 
     #[test]
     fn policies_and_holds_have_their_numbers() {

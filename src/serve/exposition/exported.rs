@@ -30,7 +30,7 @@ pub(super) struct ExportedGroup<'a> {
 }
 
 impl<'a> ExportedGroup<'a> {
-    fn topics(&self) -> impl Iterator<Item = (&'a TopicName, &'a GroupTopic)> + use<'a> {
+    pub(super) fn topics(&self) -> impl Iterator<Item = (&'a TopicName, &'a GroupTopic)> + use<'a> {
         let group = self.group;
         let topics = group.topics.iter();
         topics.filter(|(topic, _)| !group.has_left(topic))

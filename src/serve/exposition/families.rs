@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::activity;
 use crate::telemetry::family::{COUNTER, Family, GAUGE, UNTYPED};
 
 /// All families.
@@ -19,6 +20,15 @@ pub(crate) const ALL: &[&Family] = &[
     &TOPIC_PARTITIONS,
     &TOPIC_PARTITION_CURRENT_OFFSET,
     &TOPIC_PARTITION_OLDEST_OFFSET,
+    &activity::GROUP_PRODUCED_PER_SECOND,
+    &activity::GROUP_CONSUMED_PER_SECOND,
+    &activity::GROUP_LAG_VELOCITY,
+    &activity::GROUP_DRAIN_SECONDS,
+    &activity::GROUP_SINCE_COMMIT_SECONDS,
+    &activity::GROUP_RETENTION_USED,
+    &activity::GROUP_STATE,
+    &activity::GROUP_REBALANCES_TOTAL,
+    &activity::TOPIC_HOT_PARTITION_SHARE,
     &DATA_AGE_SECONDS,
     &MAX_STALENESS_SECONDS,
     &PRESENT_FINDINGS,
@@ -43,6 +53,7 @@ pub(crate) const ALL: &[&Family] = &[
     &TARGET_HELD_REPLICAS,
     &TARGET_CAPACITY,
     &TARGET_PROJECTED_AGE_SECONDS,
+    &TARGET_COMMIT_INTERVAL_SECONDS,
     &TARGET_COST,
     &TARGET_EXPECTED_DRAIN_SECONDS,
     &TARGET_ACTUAL_DRAIN_SECONDS,
@@ -282,6 +293,12 @@ pub(super) const TARGET_PROJECTED_AGE_SECONDS: Family = Family {
     name: "lagwise_target_projected_age_seconds",
     kind: GAUGE,
     help: "Age that the oldest unprocessed message will have when a change of the replicas would take effect, as the rate policy expects it",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
+};
+pub(super) const TARGET_COMMIT_INTERVAL_SECONDS: Family = Family {
+    name: "lagwise_target_commit_interval_seconds",
+    kind: GAUGE,
+    help: "Usual time between two commits of a partition of the HPA's group, as the rate policy measures it",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
 };
 pub(super) const TARGET_COST: Family = Family {

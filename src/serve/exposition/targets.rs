@@ -122,10 +122,13 @@ pub(super) async fn policies(
         }
     }
     type Estimate = fn(&RateTerms) -> f64;
-    let estimates: [(_, Estimate); 2] = [
+    let estimates: [(_, Estimate); 3] = [
         (&families::TARGET_CAPACITY, |terms| terms.capacity),
         (&families::TARGET_PROJECTED_AGE_SECONDS, |terms| {
             terms.projected_age
+        }),
+        (&families::TARGET_COMMIT_INTERVAL_SECONDS, |terms| {
+            terms.commit_interval
         }),
     ];
     for (family, estimate) in estimates {
