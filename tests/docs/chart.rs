@@ -1,13 +1,14 @@
 //! Checks the chart against the code: its schema of `config` is the daemon's, its README has every value, its admission
 //! policy knows every annotation, and alerts and dashboard use existing metrics.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 
 use lagwise::config::json_schema;
 use lagwise::model::settings::SETTINGS;
 use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
+use lagwise::model::settings::form::Form;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ const VALUES: &str = "charts/lagwise/values.yaml";
 const README: &str = "charts/lagwise/README.md";
 const ALERTS: &str = "charts/lagwise/files/alerts.yaml";
 const KMINION_NAMES: &str = "charts/lagwise/files/kminion-names.yaml";
-const ALLOWED: &str = "charts/lagwise/files/annotations-of-bound-users.txt";
+const ANNOTATIONS: &str = "charts/lagwise/files/annotations.yaml";
 const DASHBOARD: &str = "charts/lagwise/files/dashboard.json";
 
 /// Metrics of the API server, and of the process on Linux only.
@@ -95,26 +96,46 @@ fn allow_empty_sections(schema: &mut Value) {
     }
 }
 
-/// The admission policy that binds users to the cap accepts every annotation but the one that pauses lagwise.
+/// Admission policies of the chart know every annotation, and the form of its values.
 #[test]
-fn the_chart_allows_bound_users_the_known_annotations() {
+fn the_chart_knows_every_annotation() {
     let written = WRITTEN.iter();
-    let written = written.map(|(key, _)| key.strip_prefix(PREFIX).unwrap());
-    let settings = SETTINGS.iter().map(|setting| setting.key);
-    let allowed: BTreeSet<&str> = settings
-        .chain(written)
-        .filter(|key| *key != "paused")
-        .collect();
+    let written = written.map(|(key, _)| (key.strip_prefix(PREFIX).unwrap(), None));
+    let settings = SETTINGS.iter();
+    let settings = settings.map(|setting| (setting.key, Some(&setting.form)));
+    let known: BTreeMap<&str, Option<&Form>> = settings.chain(written).collect();
     let mut made = String::new();
-    for key in allowed {
-        made.push_str(key);
-        made.push('\n');
+    for (key, form) in known {
+        let form = form.and_then(|form| Some((form.allowed(), pattern(form)?)));
+        let value = match form {
+            Some((allowed, pattern)) => json!({"allowed": allowed, "pattern": pattern}),
+            None => json!({}),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(made, "{key}: {value}");
     }
     if is_update() {
-        fs::write(folder().join(ALLOWED), &made).unwrap();
+        fs::write(folder().join(ANNOTATIONS), &made).unwrap();
     } else {
-        assert!(read(ALLOWED) == made, "{ALLOWED}: {UPDATE}=1 rewrites it");
+        assert!(
+            read(ANNOTATIONS) == made,
+            "{ANNOTATIONS}: {UPDATE}=1 rewrites it"
+        );
     }
+}
+
+/// A regular expression that matches every value of this form, and no value of obviously another form.
+fn pattern(form: &Form) -> Option<String> {
+    Some(match form {
+        Form::Flag => "true|false".to_owned(),
+        Form::Number { .. } => r"\+?[0-9]+".to_owned(),
+        Form::Duration { .. } => r" *([0-9][0-9. ]*[^0-9. ]+ *)+|0".to_owned(),
+        Form::Choice(choices) => {
+            let names: Vec<_> = choices().iter().map(|choice| choice.name).collect();
+            names.join("|")
+        }
+        Form::Quantity | Form::Topics | Form::Text { .. } => return None,
+    })
 }
 
 #[test]

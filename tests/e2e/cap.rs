@@ -2,6 +2,7 @@
 
 mod bind;
 mod bound;
+mod checked;
 mod gitops;
 mod many;
 mod odd;
@@ -84,6 +85,10 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "cap::without_the_policy_conflicting_writes_are_bounded",
         patch::without_the_policy_conflicting_writes_are_bounded,
+    ),
+    (
+        "cap::annotations_are_checked_when_written",
+        checked::annotations_are_checked_when_written,
     ),
     (
         "cap::examples_of_gitops_agree_with_the_cap",
