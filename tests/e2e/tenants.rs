@@ -231,6 +231,15 @@ fn what_others_set_on_a_shared_group_counts_no_less_lag(testbed: &Testbed) -> Re
         ensure!(found >= 2, "{found} findings");
         scene.owner_is_served()
     })?;
+    for (namespace, hpa) in [(&scene.owner.namespace, "payments"), (&bob, "bobs")] {
+        poll_until(WAIT_TIMEOUT, "an event on the HPA of each side", || {
+            let events = plane.events(namespace)?;
+            let mut events = events.iter().filter(|e| e["regarding"]["name"] == hpa);
+            let is_there = events.any(|event| event["reason"] == "ConflictingSettings");
+            ensure!(is_there, "there is none on {namespace}/{hpa}");
+            Ok(())
+        })?;
+    }
     member.leave()
 }
 

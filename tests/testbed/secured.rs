@@ -9,6 +9,8 @@ use anyhow::Result;
 pub(crate) const READER: &str = "reader";
 /// The common name of a client certificate whose owner may do everything.
 pub(crate) const CERTIFIED: &str = "certified";
+/// A user who may do everything, by PLAIN only: that of Azure Event Hubs, whose name looks like a variable.
+pub(crate) const EVENT_HUBS_USER: &str = "$ConnectionString";
 /// The scope without which the broker refuses a token.
 pub(crate) const SCOPE: &str = "lag";
 
@@ -85,7 +87,9 @@ pub(super) fn options() -> KafkaOptions {
         // The tests themselves and the brokers among one another come without a login.
         of(
             "super.users",
-            format!("User:ANONYMOUS;User:{SASL_USER};User:{ROTATING};User:CN={CERTIFIED}"),
+            format!(
+                "User:ANONYMOUS;User:{SASL_USER};User:{ROTATING};User:CN={CERTIFIED};User:{EVENT_HUBS_USER}"
+            ),
         ),
     ]);
     let scram =
@@ -123,7 +127,9 @@ fn mechanisms() -> Vec<(&'static str, String)> {
             "plain.sasl.jaas.config",
             module(
                 "plain.PlainLoginModule",
-                &format!("user_{SASL_USER}=\"{SASL_PASSWORD}\" user_{READER}=\"{SASL_PASSWORD}\""),
+                &[SASL_USER, READER, EVENT_HUBS_USER]
+                    .map(|user| format!("user_{user}=\"{SASL_PASSWORD}\""))
+                    .join(" "),
             ),
         ),
         ("scram-sha-256.sasl.jaas.config", scram()),

@@ -16,6 +16,7 @@ use crate::testbed::broker::{SASL_PASSWORD, SASL_USER};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::ports::free_port;
 use crate::testbed::proxy::Proxy;
+use crate::testbed::secured::EVENT_HUBS_USER;
 use crate::testbed::{Testbed, unique};
 
 /// Examples whose tokens any broker can check by the keys of their issuer.
@@ -178,6 +179,8 @@ fn properties(
     let protocol = properties.get("security.protocol").cloned();
     let protocol = protocol.unwrap_or_else(|| "PLAINTEXT".to_owned());
     let has_certificate = properties.contains_key("ssl.certificate.location");
+    // Others name a file with the user.
+    let has_user = properties.get("sasl.username").map(String::as_str) == Some(EVENT_HUBS_USER);
     let listener = match protocol.as_str() {
         "SSL" if has_certificate => "MTLS",
         "SASL_SSL" => "SASLSSL",
@@ -190,7 +193,9 @@ fn properties(
         set("ssl.ca.location", &files.ca);
     }
     if protocol.starts_with("SASL") {
-        set("sasl.username", SASL_USER);
+        if !has_user {
+            set("sasl.username", SASL_USER);
+        }
         set("sasl.password", SASL_PASSWORD);
     }
     if has_certificate {

@@ -120,7 +120,13 @@ fn run(testbed: &Testbed, plane: &ControlPlane, extent: &Extent) -> Result<()> {
         while_served(&scene, || {
             let begun = Instant::now();
             at_once(&mut tenants, |tenant| tenant.create(hpas, pace))?;
-            println!("{} HPAs in {:?}", extent.hpas, begun.elapsed());
+            println!(
+                "{} HPAs of {} namespaces in {:.1?} (meant to be {:?})",
+                extent.hpas,
+                extent.namespaces,
+                begun.elapsed(),
+                extent.over
+            );
             at_once(&mut tenants, |tenant| tenant.disturb(hpas / 2))?;
             scene.daemon.wait_for_sweeps(3)?;
             at_once(&mut tenants, Tenant::delete_all)?;

@@ -87,9 +87,22 @@ mod tests {
     use super::*;
     use crate::model::findings::FindingCode;
 
+    /// Codes of findings about settings.
+    const OF_SETTINGS: [FindingCode; 9] = [
+        FindingCode::LoginUnencrypted,
+        FindingCode::BrokersUnverified,
+        FindingCode::TokenUrlUnencrypted,
+        FindingCode::SecretFileOpen,
+        FindingCode::LoginToAnyHost,
+        FindingCode::ScalerOpen,
+        FindingCode::UpstreamUnverified,
+        FindingCode::UpstreamFileUnusable,
+        FindingCode::SlotLost,
+    ];
+
     fn finding(code: FindingCode, subject: &str) -> Finding {
         let subject = match code {
-            FindingCode::LoginUnencrypted => FindingSubject::Setting(subject.to_owned()),
+            code if OF_SETTINGS.contains(&code) => FindingSubject::Setting(subject.to_owned()),
             _ => FindingSubject::Hpa(crate::model::units::hpa_key::HpaKey::new("shop", subject)),
         };
         Finding::new(code, subject, "something is wrong")
@@ -120,12 +133,13 @@ mod tests {
 
     #[test]
     fn an_insecure_setting_has_the_remedy_of_its_finding() {
-        let code = FindingCode::LoginUnencrypted;
-        let lines = lines(&[finding(code, "clusters[0]")]);
-        let line = &lines[1];
-        assert_eq!(line.code, Some("config_insecure"));
-        assert_eq!(line.remedy, Some(code.fix()));
-        assert_eq!(line.message, "clusters[0]: something is wrong");
+        for code in OF_SETTINGS {
+            let lines = lines(&[finding(code, "clusters[0]")]);
+            let line = &lines[1];
+            assert_eq!(line.code, Some("config_insecure"));
+            assert_eq!(line.remedy, Some(code.fix()), "{code:?}");
+            assert_eq!(line.message, "clusters[0]: something is wrong");
+        }
     }
 
     #[test]
