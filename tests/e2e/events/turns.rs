@@ -49,7 +49,8 @@ pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
     })?;
     for (namespace, annotations) in late.iter().zip([
         json!({"lagwise.dev/evn": "true"}),
-        json!({"lagwise.dev/threads-per-replica": "many"}),
+        // Text that would clear a terminal and forge a line.
+        json!({"lagwise.dev/threads-per-replica": "\u{1b}[2Jmany\r\nforged"}),
     ]) {
         let begun = Instant::now();
         plane.apply(namespace, &hpa("billing", annotations)?.to_string())?;
@@ -58,6 +59,12 @@ pub(super) fn are_left_to_others(testbed: &Testbed) -> Result<()> {
             ensure!(!events.is_empty(), "there is none");
             Ok(())
         })?;
+        let events = own_events(plane, namespace)?;
+        let mut notes = events.iter().filter_map(|event| event["note"].as_str());
+        ensure!(
+            !notes.any(|note| note.contains(char::is_control)),
+            "{events:?}"
+        );
         let so_far = own_events(plane, &many)?.len();
         println!(
             "an event of another namespace after {:.1?}, and meanwhile {so_far} of the one with {MANY} findings",
