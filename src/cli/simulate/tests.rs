@@ -5,6 +5,9 @@ use std::io::Write as _;
 use clap::Parser;
 
 use super::*;
+use crate::model::policy::settings::PolicyRule;
+use crate::simulate::benchmark::SweepResult;
+use crate::simulate::score::RunScore;
 
 #[derive(Debug, Parser)]
 struct SimulateCli {
@@ -218,6 +221,31 @@ fn the_check_is_of_fixed_scenarios_and_policies() {
             clap_error(&args).contains("cannot be used with"),
             "{option:?}"
         );
+    }
+}
+
+#[test]
+fn the_ablation_says_what_each_rule_is_worth() {
+    let scenarios = builtin_scenarios();
+    let policies = ablated_policies();
+    let score = |place: u32| RunScore {
+        cost_percent: 50.0 + f64::from(place),
+        ..RunScore::default()
+    };
+    let scores = (0..).zip(&policies).map(|(place, _)| vec![score(place)]);
+    let result = SweepResult {
+        scores: scores.collect(),
+    };
+    let report = SimulationReport::new(&scenarios[..1], &policies, &result, 0, 1);
+    let text = render_ablation(&report);
+    let rows: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(rows.len(), 1 + PolicyRule::ALL.len(), "{text}");
+    for (place, row) in rows.iter().enumerate() {
+        let worth = format!(" +{place}.0 ");
+        assert!(row.contains(&worth), "{worth}: {text}");
+    }
+    for (row, rule) in rows[1..].iter().zip(PolicyRule::ALL) {
+        assert!(row.contains(&format!("{rule:?}")), "{rule:?}: {text}");
     }
 }
 
