@@ -351,3 +351,6 @@ fn replicas_of(count: u32) -> String {
         count => format!("{count} replicas"),
     }
 }
+
+#[cfg(test)]
+mod tests;
