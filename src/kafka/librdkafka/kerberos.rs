@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::kafka::ClientSettings;
 use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
+use crate::telemetry::failure_log::FailureLog;
 
 /// librdkafka's log facility for the command.
 const FACILITY: &str = "SASLREFRESH";
@@ -73,17 +74,16 @@ impl KinitOutput {
         let (mark, marks) = sync_channel(1);
         let cluster = settings.name.clone();
         let health = Arc::clone(health);
-        let mut last_reason = String::new();
+        let mut failures = FailureLog::default();
         let report = move |words: Option<&str>| {
             let Some(words) = words else {
-                return last_reason.clear();
+                failures.record_success();
+                return;
             };
             let reason = format!("the Kerberos ticket command (kinit) failed: {words}");
             health.report(Fault::Login, &reason, Instant::now());
-            if last_reason != reason {
-                // Log the same failure once.
+            if let Some(reason) = failures.record_failure(reason) {
                 tracing::warn!(cluster = %cluster, "{reason}");
-                last_reason = reason;
             }
         };
         let named = thread::Builder::new().name("kinit".to_owned());
