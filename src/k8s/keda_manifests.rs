@@ -9,6 +9,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::api_error::{ApiError, in_time};
+use crate::model::units::names::split_api_version;
 
 /// Objects in one page of a listing.
 const PAGE: u32 = 100;
@@ -80,7 +81,7 @@ pub async fn get_object(
     (namespace, name): (&str, &str),
     timeout: Duration,
 ) -> Result<Option<Value>, ApiError> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let (group, version) = split_api_version(api_version);
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let found = in_time(timeout, api.get_opt(name)).await?;

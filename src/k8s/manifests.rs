@@ -9,6 +9,7 @@ use super::hpa::facts_of;
 use super::workload::{facts_from_deployment, facts_from_stateful_set};
 use crate::model::diagnostics::workload_findings::WorkloadFacts;
 use crate::model::hpa::facts::HpaFacts;
+use crate::model::units::names::split_api_version;
 
 /// The HPAs and workloads of some manifests.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +55,7 @@ impl Manifests {
         let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
         let kind = text("/kind").unwrap_or_default();
         let api_version = text("/apiVersion").unwrap_or_default();
-        let api_group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let (api_group, _) = split_api_version(api_version);
         let is_in = |group: &str| api_group == group;
         match kind {
             "List" | "HorizontalPodAutoscalerList" | "DeploymentList" | "StatefulSetList" => {

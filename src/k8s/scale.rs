@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::api_error::{ApiError, in_time};
 use crate::model::hpa::facts::ScaleTarget;
+use crate::model::units::names::split_api_version;
 
 /// The scale of a workload as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,10 +121,7 @@ impl Scales {
     }
 
     async fn find(&self, target: &ScaleTarget, timeout: Duration) -> Result<ApiResource, ApiError> {
-        let (group, version) = target
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &target.api_version));
+        let (group, version) = split_api_version(&target.api_version);
         let kind = GroupVersionKind::gvk(group, version, &target.kind);
         let unknown = || ApiError::NoKind {
             api_version: target.api_version.to_string(),

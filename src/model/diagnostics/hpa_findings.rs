@@ -13,6 +13,7 @@ use crate::model::hpa::facts::{
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
+use crate::model::units::names::split_api_version;
 use crate::model::units::newtypes::Replicas;
 use crate::model::units::untrusted_text::Printable;
 
@@ -128,7 +129,7 @@ pub fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding
     for hpa in hpas.iter().map(Borrow::borrow) {
         let target = &hpa.scale_target;
         // The API version does not distinguish workloads.
-        let group = target.api_version.split_once('/').map_or("", |(g, _)| g);
+        let (group, _) = split_api_version(&target.api_version);
         let key = (&*hpa.namespace, group, &*target.kind, &*target.name);
         by_target.entry(key).or_default().push(hpa);
     }

@@ -128,10 +128,7 @@ impl ScaleTarget {
     /// # Errors
     /// The first part that is wrong, and why.
     pub fn check(&self) -> Result<(), String> {
-        let (group, version) = self
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &self.api_version));
+        let (group, version) = names::split_api_version(&self.api_version);
         let alphanumeric = |text: &str| match text {
             "" => Err("it is empty"),
             // As of labels, which the versions and kinds of Kubernetes are.
@@ -313,9 +310,9 @@ fn start_command(hpa: &HpaFacts) -> Option<String> {
     let target = &hpa.scale_target;
     target.check().ok()?;
     let kind = target.kind.to_lowercase();
-    let group = match target.api_version.split_once('/') {
-        Some((group, _)) => format!(".{group}"),
-        None => String::new(),
+    let group = match names::split_api_version(&target.api_version) {
+        ("", _) => String::new(),
+        (group, _) => format!(".{group}"),
     };
     Some(format!(
         "kubectl scale --namespace {} {kind}{group}/{} --replicas={}",

@@ -27,6 +27,12 @@ pub fn split_namespaced(text: &str) -> Option<(&str, &str)> {
     is_one.then_some((namespace, name))
 }
 
+/// The group and the version in an API version of Kubernetes such as `apps/v1`. The core group is empty.
+#[must_use]
+pub fn split_api_version(api_version: &str) -> (&str, &str) {
+    api_version.split_once('/').unwrap_or(("", api_version))
+}
+
 /// Checks a topic name.
 ///
 /// # Errors
@@ -143,6 +149,17 @@ fn within(name: &str, bytes_max: usize) -> Result<&str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn api_versions_have_a_group_and_a_version() {
+        for (text, expected) in [
+            ("apps/v1", ("apps", "v1")),
+            ("v1", ("", "v1")),
+            ("", ("", "")),
+        ] {
+            assert_eq!(split_api_version(text), expected);
+        }
+    }
 
     #[test]
     fn names_follow_kafka_and_kubernetes_rules() {
