@@ -20,7 +20,6 @@ use super::rotation::Validity;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Lifetime of an authority.
 const AUTHORITY_LIFETIME: Duration = DAY.saturating_mul(3650);
 
 /// Lifetime of a server certificate.

@@ -29,7 +29,6 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum duration of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The stored certificates.
 #[derive(Clone, Default)]
 #[allow(missing_debug_implementations, reason = "it holds keys")]
 pub struct StoredCertificates {
@@ -94,7 +93,6 @@ pub trait Registration: Send + Sync + 'static {
     ) -> impl Future<Output = Result<PublishOutcome, CertificateStoreError>> + Send;
 }
 
-/// Options of the manager.
 #[derive(Debug)]
 pub struct CertificateManagerOptions<S, R> {
     /// Storage of the certificates.

@@ -80,7 +80,6 @@ pub enum Publication {
     Unseen,
 }
 
-/// A step of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotationStep {
     /// Create everything: nothing present is usable.

@@ -44,7 +44,6 @@ fn write_scopes(config: &Config) -> WriteScopes {
     }
 }
 
-/// Options of all targets.
 pub(crate) fn target_options(config: &Config) -> TargetOptions {
     TargetOptions {
         configured: config.targets.iter().map(configured_target).collect(),
@@ -55,7 +54,6 @@ pub(crate) fn target_options(config: &Config) -> TargetOptions {
     }
 }
 
-/// Options of the poller.
 pub(crate) fn poller_options(config: &Config) -> PollerOptions {
     PollerOptions {
         targets: target_options(config),

@@ -27,7 +27,6 @@ pub enum ApiError {
     NoKind {
         /// The API group and version.
         api_version: String,
-        /// The kind.
         kind: String,
     },
 }

@@ -50,7 +50,6 @@ pub enum ClientError {
     /// A context was named and there is no kubeconfig to find it in.
     #[error("found no kubeconfig with the context {context:?}: tried {tried}; {HINT}")]
     NoContext {
-        /// The context.
         context: String,
         /// Where a kubeconfig was looked for.
         tried: String,

@@ -120,7 +120,6 @@ pub enum LeaderPodError {
     },
 }
 
-/// The pod of the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderPod {
     pub namespace: String,

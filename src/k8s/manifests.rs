@@ -14,9 +14,7 @@ use crate::model::units::names::split_api_version;
 /// The HPAs and workloads of some manifests.
 #[derive(Clone, Debug, Default)]
 pub struct Manifests {
-    /// The HPAs.
     pub hpas: Vec<HpaFacts>,
-    /// The workloads.
     pub workloads: Vec<WorkloadFacts>,
 }
 
@@ -26,9 +24,7 @@ pub enum ManifestError {
     /// An HPA of an API version that lacks the checked fields.
     #[error("{kind} {name:?} is of {api_version}: write it as autoscaling/v2")]
     OldVersion {
-        /// Its kind.
         kind: String,
-        /// Its name.
         name: String,
         /// Its API group and version.
         api_version: String,
@@ -36,9 +32,7 @@ pub enum ManifestError {
     /// An object that does not match its kind.
     #[error("{kind} {name:?} cannot be read: {reason}")]
     Unreadable {
-        /// Its kind.
         kind: String,
-        /// Its name.
         name: String,
         /// Why.
         reason: String,

@@ -206,7 +206,6 @@ mod tests {
     /// Behaviour of the API server for one request.
     #[derive(Clone, Copy, Debug)]
     enum WatchStep {
-        /// Refuses it.
         Refuse(u16),
         /// Lists one object of this name.
         List(&'static str),

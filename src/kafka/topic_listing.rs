@@ -104,7 +104,6 @@ impl CachedListing {
         is_valid.then_some(&self.listings)
     }
 
-    /// The listings.
     pub(super) fn into_listings(self) -> Listings {
         self.listings
     }

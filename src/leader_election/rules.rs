@@ -90,7 +90,6 @@ impl LeaseCandidate {
         }
     }
 
-    /// Its identity.
     #[must_use]
     pub fn identity(&self) -> &str {
         &self.identity

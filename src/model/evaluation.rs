@@ -126,7 +126,6 @@ impl Ceiling {
 /// A value as it is served at one moment, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricValue {
-    /// The metric.
     pub metric: Metric,
     /// The value to serve.
     pub value: Milli,

@@ -28,7 +28,6 @@ pub trait StateLocation: Send + Sync + 'static {
 #[error("{0}")]
 pub struct StorageError(pub String);
 
-/// A file.
 #[derive(Clone, Debug)]
 pub struct StateFile {
     path: PathBuf,

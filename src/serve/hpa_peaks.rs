@@ -19,7 +19,6 @@ pub(crate) struct HpaPeaks {
     pub(crate) hpas: Vec<HpaPeak>,
 }
 
-/// The peak of an HPA.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HpaPeak {
     pub(crate) namespace: String,

@@ -18,7 +18,6 @@ pub struct SimulatedRun {
     pub records: RunRecords,
 }
 
-/// Options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Whether to record the timeline.

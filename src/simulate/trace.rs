@@ -99,7 +99,6 @@ impl TraceSample {
     }
 }
 
-/// A trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     pub header: TraceHeader,

@@ -19,7 +19,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time until it is sent again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A kind of KEDA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KedaKind {
     ScaledObject,

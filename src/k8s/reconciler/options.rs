@@ -5,7 +5,6 @@ use tokio::sync::watch;
 use crate::k8s::zero_ledger::LedgerConfigMap;
 use crate::model::findings::ReportedFindings;
 
-/// Options of the reconciler.
 #[derive(Debug)]
 pub struct ReconcilerOptions {
     /// Whether only events are written.

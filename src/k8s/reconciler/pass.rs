@@ -70,7 +70,6 @@ pub(super) struct PassReport {
     pub(super) zero: Option<ZeroReport>,
 }
 
-/// A write of the cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CapWrite {
     pub(super) goal: CapGoal,

@@ -27,7 +27,6 @@ const MAX_REPORTED_LIFETIME: Duration = Duration::from_secs(20);
 /// How often to check for the token during that time.
 const TOKEN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Callbacks of a client.
 pub(super) struct ClientCallbacks {
     health: Arc<ConnectionHealth>,
     /// Output of the Kerberos ticket command, if this client runs it.

@@ -116,12 +116,10 @@ pub struct CapPatch {
     pub user: Option<AnnotationChange>,
 }
 
-/// A change of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnnotationChange<T = u32> {
     /// Set it to this value.
     Set(T),
-    /// Remove it.
     Remove,
 }
 
@@ -316,7 +314,6 @@ impl WriteBackoff {
         self.last.is_none_or(|last| since(last) >= self.pause)
     }
 
-    /// Records a write.
     pub fn record_write(&mut self, now: Instant) {
         let since = |last: Instant| now.saturating_duration_since(last);
         let soon = |last| since(last) < self.pause.saturating_mul(3).max(PAUSES.0);

@@ -27,13 +27,10 @@ pub struct EvaluationsAt<'a> {
 /// A metric of an HPA with its evaluation, which does not depend on the moment.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluatedMetric<'a> {
-    /// The HPA.
     pub hpa: &'a HpaKey,
-    /// The metric.
     pub metric: Metric,
     /// The metric's selector.
     pub selector: &'a Selector,
-    /// The evaluation.
     pub evaluation: &'a MetricEvaluation,
 }
 
@@ -44,7 +41,6 @@ pub struct HpaMetric<'a> {
     pub namespace: &'a str,
     /// The HPA's name.
     pub hpa: &'a str,
-    /// The metric.
     pub metric: Metric,
     /// The metric's selector.
     pub selector: &'a Selector,

@@ -66,7 +66,6 @@ pub enum Unmeasured {
 }
 
 impl Unmeasured {
-    /// The reason.
     #[must_use]
     pub fn reason(&self) -> &NoValueReason {
         match self {

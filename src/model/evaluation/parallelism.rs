@@ -63,7 +63,6 @@ impl fmt::Display for Limit {
 pub struct Parallelism {
     /// The number of members.
     pub limit: Limit,
-    /// The rule.
     pub rule: ParallelismRule,
 }
 

@@ -101,7 +101,6 @@ pub struct RecommendationTotals {
 /// The number that a hold keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldReplicas {
-    /// The hold.
     pub hold: ReplicaHold,
     /// The number; `None` while neither the number to serve nor the replicas of the workload are known.
     pub replicas: Option<u32>,

@@ -13,7 +13,6 @@ use crate::model::units::quantity::Milli;
 /// A value to serve, and the rule that produced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedValue {
-    /// The value.
     pub value: Milli,
     /// The rule that produced it.
     pub rule: ValueRule,

@@ -51,7 +51,6 @@ impl GroupState {
     }
 }
 
-/// Description of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupDescription {
     /// Group protocol.

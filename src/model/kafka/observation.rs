@@ -104,7 +104,6 @@ impl GroupObservation {
 /// Responses of one sweep of one cluster.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The cluster.
     pub cluster: ClusterName,
     /// When the sweep was planned. The data is no older than that.
     pub started: Moment,
@@ -136,7 +135,6 @@ pub const MAX_GROUP_NAME_BYTES: usize = 128;
 pub struct Traffic {
     /// Requests sent, without those of logins.
     pub requests: u64,
-    /// Bytes received.
     pub received_bytes: u64,
     /// Open connections.
     pub connections: u64,

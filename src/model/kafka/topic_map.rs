@@ -120,7 +120,6 @@ impl<V> TopicMap<V> {
         self.0.iter().map(|(topic, _)| topic)
     }
 
-    /// The values.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &V> + Clone {
         self.0.iter().map(|(_, value)| value)
     }

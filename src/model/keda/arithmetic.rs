@@ -64,7 +64,6 @@ pub struct KedaReading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KedaRule {
-    /// It is the lag.
     Lag,
     /// It is the bound times the threshold.
     Bounded,

@@ -99,7 +99,6 @@ pub struct Authentications {
 /// Part of the cluster that a listing of TriggerAuthentications covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthenticationScope {
-    /// ClusterTriggerAuthentications.
     Cluster,
     /// TriggerAuthentications of this namespace, or of all.
     Namespaced(Option<Arc<str>>),

@@ -10,7 +10,6 @@ use super::trigger::parse_flag;
 /// Fields that lagwise does not know.
 pub type UnknownFields = BTreeMap<String, Value>;
 
-/// ObjectMetadata of an object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ObjectMetadata {
@@ -22,7 +21,6 @@ pub struct ObjectMetadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A ScaledObject.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ScaledObject {

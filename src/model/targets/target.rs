@@ -64,7 +64,6 @@ pub struct WatchKey {
 pub enum Origin {
     /// A metric of this HPA.
     Hpa(HpaKey),
-    /// The configuration.
     Config {
         /// The target's name.
         name: Arc<str>,

@@ -28,7 +28,6 @@ impl Milli {
     /// The smallest positive amount.
     pub const SMALLEST: Milli = Milli(1);
 
-    /// The thousandths.
     #[must_use]
     pub fn thousandths(self) -> u64 {
         self.0

@@ -39,7 +39,6 @@ pub(super) trait SampleStream: SampleSink + Send {
 #[derive(Debug)]
 pub(in crate::serve) struct ReaderGone;
 
-/// The value of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum SampleValue {
     Unsigned(u64),

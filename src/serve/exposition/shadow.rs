@@ -8,7 +8,6 @@ use crate::model::keda::shadow::report::minutes;
 use crate::model::keda::shadow::{ShadowReport, ShadowRow};
 use crate::telemetry::family::{COUNTER, Family, GAUGE};
 
-/// All families.
 pub(crate) const FAMILIES: &[&Family] = &[
     &REPLICAS,
     &JOBS,

@@ -20,7 +20,6 @@ use crate::serve::route::Route;
 use crate::serve::value_list;
 use crate::telemetry::api::ValueServed;
 
-/// A metric request.
 struct MetricRequest<'a> {
     api: &'a ExternalMetricsApi,
     query: &'a MetricQuery<'a>,

@@ -35,7 +35,6 @@ pub(crate) struct Line<'a> {
     pub(crate) latest: &'a str,
 }
 
-/// A chart.
 pub(crate) struct Chart<'a> {
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,

@@ -23,7 +23,6 @@ const HOT: u64 = 2;
 /// With fewer unread messages than this, no partition is hot.
 const HOT_MIN: u64 = 10;
 
-/// Mark of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PartitionMark {
     Unknown,

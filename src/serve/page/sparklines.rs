@@ -7,7 +7,6 @@ use crate::model::diagnostics::hpa_history::HpaHistory;
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
 use crate::model::units::hpa_key::HpaKey;
 
-/// Points of a sparkline.
 const SPARK_POINTS: usize = 40;
 
 /// Time that a sparkline covers at most.

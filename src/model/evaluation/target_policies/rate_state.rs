@@ -28,7 +28,6 @@ const CHANGING_FOR: f64 = 120.0;
 /// Longest time between two sweeps that counts in totals, in seconds.
 const LONGEST_GAP: f64 = 60.0;
 
-/// Time of a sweep.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SweepTime {
     /// In seconds on the timeline of the policies, which begins in 1970.

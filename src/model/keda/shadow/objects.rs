@@ -57,7 +57,6 @@ pub struct ComparedObject {
 pub type ConvertedSpecs = Result<(ObservedConversion, HpaFacts, HpaSpec, HpaSpec), String>;
 
 impl ShadowObject {
-    /// A ScaledObject.
     #[must_use]
     pub fn scaled_object(object: &ScaledObject, converted: ConvertedSpecs) -> Self {
         let name = object.metadata.name.as_str();

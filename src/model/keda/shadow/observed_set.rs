@@ -33,7 +33,6 @@ pub struct ObservedSet {
 #[derive(Clone, Debug, Default)]
 struct CountedObjects {
     by_key: BTreeMap<ObjectKey, Arc<ShadowObject>>,
-    /// Bytes of all.
     bytes: usize,
     by_namespace: BTreeMap<Arc<str>, usize>,
 }

@@ -32,7 +32,6 @@ pub struct SideTotals {
 }
 
 impl SideTotals {
-    /// Replica-minutes.
     #[must_use]
     pub fn replica_minutes(&self) -> f64 {
         minutes(self.replica_millis)

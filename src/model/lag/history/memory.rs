@@ -32,7 +32,6 @@ pub struct SavedHistory {
 pub struct SavedCluster {
     /// The logs of the topics that the groups read.
     pub topics: BTreeMap<String, SavedTopic>,
-    /// The groups.
     pub groups: BTreeMap<String, SavedGroup>,
     /// The policies and holds of targets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
