@@ -13,6 +13,7 @@ pub mod hpa_history;
 pub mod hpa_rates;
 pub mod hpa_status;
 pub mod incidents;
+pub mod policy_events;
 pub mod policy_findings;
 pub mod preflight;
 pub mod setting_findings;

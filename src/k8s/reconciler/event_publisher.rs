@@ -15,6 +15,7 @@ use crate::model::diagnostics::hpa_events::{
     EventReason, FindingEvents, HpaEvent, incident_events,
 };
 use crate::model::diagnostics::incidents::detect_incidents;
+use crate::model::diagnostics::policy_events::policy_events;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
@@ -128,6 +129,9 @@ impl EventPublisher {
         let Some(seen) = self.seen.replace(Arc::clone(latest)) else {
             return;
         };
+        for event in policy_events(&seen.evaluations, &latest.evaluations) {
+            self.enqueue(event);
+        }
         for (name, after) in &latest.clusters {
             let before = seen.clusters.get(name);
             if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, after)) {

@@ -44,6 +44,19 @@ pub enum EventReason {
     ScaledToZero,
     /// The workload was scaled from zero to this many replicas.
     Woken(u32),
+    /// The rate policy has decided on another number of replicas.
+    ScaleAdvice(RateChange),
+}
+
+/// Another number of replicas of the rate policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RateChange {
+    pub from: u32,
+    pub to: u32,
+    /// Whether the number is served; otherwise it is only recommended.
+    pub is_served: bool,
+    /// Why, as a part of a sentence.
+    pub because: String,
 }
 
 /// A change of `maxReplicas` by the cap.
@@ -118,6 +131,7 @@ impl EventReason {
             EventReason::CapFought => "CapFought",
             EventReason::ScaledToZero => "ScaledToZero",
             EventReason::Woken(_) => "Woken",
+            EventReason::ScaleAdvice(_) => "ScaleAdvice",
         }
     }
 
@@ -149,7 +163,8 @@ impl EventReason {
             | EventReason::CapLowered(_)
             | EventReason::CapReleased { .. }
             | EventReason::ScaledToZero
-            | EventReason::Woken(_) => false,
+            | EventReason::Woken(_)
+            | EventReason::ScaleAdvice(_) => false,
         }
     }
 }
@@ -205,6 +220,11 @@ impl fmt::Display for EventReason {
             EventReason::Woken(1) => f.write_str("scaled from zero to 1 replica"),
             EventReason::Woken(replicas) => {
                 write!(f, "scaled from zero to {replicas} replicas")
+            }
+            EventReason::ScaleAdvice(change) => {
+                let asks = if change.is_served { "asks" } else { "would ask" };
+                let RateChange { from, to, because, .. } = change;
+                write!(f, "the rate policy {asks} for {to} replicas instead of {from}: {because}")
             }
         }
     }

@@ -162,6 +162,18 @@ impl Evaluations {
             });
     }
 
+    /// Calls back for each metric of an HPA whose outcome of the policy and the hold is another one in `after`.
+    pub fn diff_outcomes(
+        &self,
+        after: &Self,
+        mut on_change: impl FnMut(&HpaKey, Option<&PolicyOutcome>, Option<&PolicyOutcome>),
+    ) {
+        self.outcomes
+            .diff_by(&after.outcomes, Arc::ptr_eq, |(hpa, _), old, new| {
+                on_change(hpa, old.map(|old| &**old), new.map(|new| &**new));
+            });
+    }
+
     /// The targets that were evaluated.
     #[must_use]
     pub fn targets(&self) -> &Targets {

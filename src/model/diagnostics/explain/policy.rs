@@ -112,7 +112,8 @@ pub fn rule_label(rule: RateRule) -> &'static str {
     }
 }
 
-fn describe_rule(rule: RateRule) -> &'static str {
+/// Why a rule has decided, as a part of a sentence.
+pub(in crate::model::diagnostics) fn describe_rule(rule: RateRule) -> &'static str {
     match rule {
         RateRule::Start => "it begins with the present number",
         RateRule::Resumed => {

@@ -195,6 +195,18 @@ fn the_text_of_every_event() {
         EventReason::ScaledToZero,
         EventReason::Woken(1),
         EventReason::Woken(3),
+        EventReason::ScaleAdvice(RateChange {
+            from: 4,
+            to: 6,
+            is_served: true,
+            because: "why".into(),
+        }),
+        EventReason::ScaleAdvice(RateChange {
+            from: 6,
+            to: 4,
+            is_served: false,
+            because: "why".into(),
+        }),
     ];
     let lines = findings
         .into_iter()
