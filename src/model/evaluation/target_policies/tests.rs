@@ -305,6 +305,28 @@ fn recommend_serves_lag_and_sums_the_replicas_of_rate() {
 }
 
 #[test]
+fn a_decided_number_is_a_difference_of_outcomes() {
+    let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
+    group.run(120);
+    let before = Arc::clone(&group.evaluations);
+    let changes = |after: &Evaluations| {
+        let replicas = |outcome: Option<&PolicyOutcome>| {
+            outcome.and_then(|outcome| outcome.served_rate().map(|rate| rate.replicas))
+        };
+        let mut changes = Vec::new();
+        before.diff_outcomes(after, |hpa, old, new| {
+            changes.push((hpa.to_string(), replicas(old), replicas(new)));
+        });
+        changes
+    };
+    assert!(changes(&before).is_empty());
+    group.rate = 5000;
+    group.run(60);
+    let expected = ("shop/billing".to_owned(), Some(4), Some(6));
+    assert_eq!(changes(&group.evaluations), [expected]);
+}
+
+#[test]
 fn unknown_stays_unknown() {
     let mut group = GroupSequence::new(hpa(DESIRED_METRIC, &[("policy", "rate")]));
     group.run(120);
