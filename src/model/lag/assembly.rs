@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::group::Assembly;
-use self::group_activity::next_activity;
 use self::similar_groups::NameComparison;
 use super::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, Sweep, TopicLag};
 use super::history::clock::{Now, Stamp, Timeline};
@@ -21,7 +20,7 @@ use super::history::partition::{PartitionState, PartitionStateKind};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{Observation, TopicOffsets};
 use crate::model::kafka::sweep_plan::GroupPlan;
-use crate::model::units::newtypes::{GroupId, Lag, Moment, TopicName};
+use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
 /// How long a topic or partition may be missing from the metadata before it is taken for deleted. A broker
 /// that has just started may leave some out, and a sum without them would be too small.
@@ -118,11 +117,7 @@ impl ClusterHistory {
                 names: names.as_ref(),
             };
             let known = known.map(|known| &**known);
-            let consumed = history.consumed;
-            let mut snapshot = assembly.group(group, history, known);
-            let consumed = Lag(history.consumed.0.saturating_sub(consumed.0));
-            snapshot.activity = next_activity(known, &snapshot, history, consumed, now);
-            assembled.push((id, Arc::new(snapshot)));
+            assembled.push((id, Arc::new(assembly.group(group, history, known))));
         }
         drop(logs);
         let (sweep, groups) = match scope {

@@ -113,7 +113,7 @@ pub(crate) fn annotations_are_checked_when_written(testbed: &Testbed) -> Result<
         let documented = SETTINGS.iter().flat_map(|setting| {
             let values = setting.example.map(str::to_owned).into_iter();
             let values = values.chain(setting.default());
-            values.map(|value| (setting, value))
+            values.map(move |value| (setting, value))
         });
         for (setting, value) in documented {
             // The form of the configuration file: a list.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::group_activity::next_activity;
 use super::kept_reading::{group_topic, is_missed};
 use super::similar_groups::{ComparedName, NameComparison};
 use crate::model::kafka::fault::Fault;
@@ -59,6 +60,8 @@ struct Draft<'a> {
     first_unread: Option<Box<[Option<Offset>]>>,
     /// Whether a committed offset moved since the last reading.
     moved: bool,
+    /// Messages from the offsets committed before to those committed now.
+    consumed: Lag,
 }
 
 impl Draft<'_> {
@@ -131,6 +134,7 @@ impl<'a> Assembly<'a> {
                 }
                 snapshot.fault = Some(fault);
                 snapshot.topics = known;
+                snapshot.activity = next_activity(before, &snapshot, history, Lag(0), self.now);
                 return snapshot;
             }
         };
@@ -157,6 +161,8 @@ impl<'a> Assembly<'a> {
             Some((topic, &draft.committed, draft.moved))
         });
         history.note_commits(commits, before);
+        let read = drafts.iter().filter_map(|(_, draft)| draft.as_ref().ok());
+        let consumed = read.fold(Lag(0), |sum, draft| sum.plus(draft.consumed));
         snapshot.remembered = Arc::clone(&history.remembered);
         let unnamed = drafts.iter().filter_map(|(topic, draft)| {
             let is_unnamed = plan.discover && !plan.topics.contains(topic);
@@ -208,6 +214,7 @@ impl<'a> Assembly<'a> {
         snapshot.listing = listing.filter(|_| snapshot.is_empty()).cloned();
         history.listed = snapshot.listing.clone().or(history.listed.take());
         snapshot.unseen = self.unseen(&plan.group, snapshot.is_unseen(), history, before);
+        snapshot.activity = next_activity(before, &snapshot, history, consumed, self.now);
         snapshot
     }
 
@@ -298,9 +305,9 @@ impl<'a> Assembly<'a> {
         if moved {
             history.last_move = Some(self.now.into());
         }
-        history.consumed = history.consumed.plus(consumed);
         Draft {
             moved,
+            consumed,
             log: history_of_log,
             assignment,
             offsets,

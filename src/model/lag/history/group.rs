@@ -25,8 +25,6 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) requested_at: Stamp,
     /// When a commit of it was last seen to move.
     pub(in crate::model) last_move: Option<Stamp>,
-    /// Messages that it has consumed since this process began to read it, as its commits show.
-    pub(in crate::model) consumed: Lag,
     /// Rebalances that this process has seen.
     pub(in crate::model) rebalances: u32,
     /// The current assignment and since when it holds; `None` while the group rebalances.

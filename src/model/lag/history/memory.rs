@@ -287,7 +287,6 @@ impl SavedGroup {
         GroupHistory {
             requested_at: now.into(),
             last_move: self.last_move.map(|moved| back(moved, saved, now)),
-            consumed: Lag(0),
             rebalances: 0,
             steady: self.steady.map(|(fingerprint, since)| Steady {
                 fingerprint,

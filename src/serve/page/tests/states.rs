@@ -147,8 +147,8 @@ async fn numbers_are_those_of_explain_and_status_in_every_state() {
     for (row, status) in rows.iter().zip(statuses["hpas"].as_array().unwrap()) {
         let name = row["hpa"].as_str().unwrap();
         for (key, value) in status.as_object().unwrap() {
-            // They age between the two requests.
-            if !key.ends_with("millis") {
+            // Ages rise between the two requests. The figures of groups are not in the overview.
+            if !key.ends_with("millis") && key != "figures" {
                 assert_eq!(&row[key], value, "{name}: {key}");
             }
         }
