@@ -28,7 +28,7 @@ COPY .ci/cross-build ./.ci/cross-build
 COPY Cargo.toml Cargo.lock ./
 # hadolint ignore=SC2086
 RUN mkdir -p src benches/sweep tests/e2e \
-    && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/page.rs benches/sweep/main.rs tests/e2e/main.rs; \
+    && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/page.rs benches/simulate.rs benches/sweep/main.rs tests/e2e/main.rs; \
         do echo 'fn main() {}' >"$file"; done \
     && touch src/lib.rs \
     && .ci/cross-build "$TARGETARCH" "$PROFILE" $CARGO_ARGS \
