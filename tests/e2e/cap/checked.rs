@@ -23,7 +23,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "cap",
         "enforced",
-        "lagwise.dev/cap: lagwise cannot use this value; allowed: advise, enforce",
+        "lagwise.dev/cap: invalid value; allowed: advise, enforce",
     ),
     ("stuck-after", "5", "allowed: a duration from 1s"),
     ("stuck-after.billing", "PT5M", "allowed: a duration from 1s"),
@@ -40,6 +40,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
 const CORRECT: &[(&str, &str)] = &[
     ("stuck-after", "1h 30m"),
     ("forget-after", "0s"),
+    ("even", " true\n"),
     ("topics", "orders, payments"),
     ("consumer-group", "billing (old)"),
     ("ceiling", "6"),
