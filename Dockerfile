@@ -41,7 +41,7 @@ COPY tests ./tests
 RUN touch src/main.rs src/lib.rs \
     && .ci/cross-build "$TARGETARCH" "$PROFILE" $CARGO_ARGS
 
-# The platform is said here because buildah would take that of the stage above.
+# Set explicitly, because buildah would use the platform of the stage above.
 FROM --platform=$TARGETPLATFORM ${RUNTIME_IMAGE} AS plain
 COPY --from=build /out/lagwise /usr/local/bin/lagwise
 USER 65532:65532

@@ -1,5 +1,5 @@
 //! Checks the chart against the code: its schema of `config` is the daemon's, its README has every value, its admission
-//! policy knows every annotation, and alerts and dashboard use existing metrics.
+//! policies know every annotation, and alerts and dashboard use existing metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -124,7 +124,7 @@ fn the_chart_knows_every_annotation() {
     }
 }
 
-/// A regular expression that matches every value of this form, and no value of obviously another form.
+/// A regular expression that accepts every valid value of this form, and rejects values of an obviously different form.
 fn pattern(form: &Form) -> Option<String> {
     Some(match form {
         Form::Flag => "true|false".to_owned(),
