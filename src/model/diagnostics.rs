@@ -16,6 +16,7 @@ pub mod incidents;
 pub mod policy_events;
 pub mod policy_findings;
 pub mod preflight;
+pub mod rate_change;
 pub mod setting_findings;
 pub mod topic_growth;
 pub mod workload_findings;

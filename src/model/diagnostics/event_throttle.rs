@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hpa_events::HpaEvent;
+use super::hpa_events::{EventReason, HpaEvent};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
@@ -59,6 +59,12 @@ impl PendingEvents {
         self.queue.is_empty() && self.lasting.is_empty()
     }
 
+    /// Removes the newest one-time event about a number of the rate policy. Returns whether there was one.
+    fn remove_newest_advice(&mut self) -> bool {
+        let newest = self.queue.iter().rposition(is_advice);
+        newest.and_then(|index| self.queue.remove(index)).is_some()
+    }
+
     /// The first event that is allowed: one-time events in the order they came, then lasting ones.
     fn first(&self, is_allowed: impl Fn(&HpaEvent) -> bool) -> Option<NextEvent> {
         if let Some(index) = self.queue.iter().position(&is_allowed) {
@@ -67,6 +73,12 @@ impl PendingEvents {
         let lasting = self.lasting.iter().find(|event| is_allowed(event));
         lasting.cloned().map(NextEvent::Lasting)
     }
+}
+
+/// Whether an event is about a number of the rate policy. It matters less than others, since a later number replaces
+/// it.
+fn is_advice(event: &HpaEvent) -> bool {
+    matches!(event.reason, EventReason::ScaleAdvice(_))
 }
 
 /// The event of a namespace that is published next.
@@ -112,12 +124,15 @@ impl EventThrottle {
         }
     }
 
-    /// Adds a one-time event. If too many wait, the newest event of the namespace with the most is dropped, which may
-    /// be this one. Returns `false` if an event was dropped.
+    /// Adds a one-time event. If too many wait, an event of the namespace with the most is dropped, which may be this
+    /// one: the newest, or before that the newest number of the rate policy. Returns `false` if an event was dropped.
     pub fn enqueue(&mut self, event: HpaEvent) -> bool {
+        if self.join_queued(&event) {
+            return true;
+        }
         let namespace = Arc::clone(&event.hpa.namespace);
         let has_room = self.queued < QUEUE_MAX;
-        if !has_room && !self.drop_queued_of_another(&namespace) {
+        if !has_room && !self.drop_queued_of_another(&namespace) && !self.drop_advice_for(&event) {
             return false;
         }
         let pending = self.pending.entry(namespace).or_default();
@@ -126,7 +141,49 @@ impl EventThrottle {
         has_room
     }
 
-    /// Drops the newest event of the namespace with the most, unless `namespace` would then have as many.
+    /// Joins a number of the rate policy with the queued one that it replaces. So a policy that changes its mind faster
+    /// than its HPA may have events neither fills the queue nor is reported late with a number that no longer holds.
+    fn join_queued(&mut self, event: &HpaEvent) -> bool {
+        let EventReason::ScaleAdvice(next) = &event.reason else {
+            return false;
+        };
+        let namespace = &event.hpa.namespace;
+        let Some(pending) = self.pending.get_mut(namespace) else {
+            return false;
+        };
+        let newest_first = pending.queue.iter().enumerate().rev();
+        let mut of_hpa = newest_first.filter(|(_, queued)| queued.hpa == event.hpa);
+        let joined = of_hpa.find_map(|(index, queued)| {
+            let EventReason::ScaleAdvice(change) = &queued.reason else {
+                return None;
+            };
+            Some((index, change.join(next)?))
+        });
+        let Some((index, change)) = joined else {
+            return false;
+        };
+        if change.from == change.to {
+            pending.queue.remove(index);
+            self.queued = self.queued.saturating_sub(1);
+            self.drop_if_empty(namespace);
+        } else if let Some(queued) = pending.queue.get_mut(index) {
+            queued.reason = EventReason::ScaleAdvice(change);
+        }
+        true
+    }
+
+    /// Drops a number of the rate policy from the queue of the same namespace, unless the event itself is one.
+    fn drop_advice_for(&mut self, event: &HpaEvent) -> bool {
+        let pending = self.pending.get_mut(&event.hpa.namespace);
+        let is_dropped =
+            !is_advice(event) && pending.is_some_and(PendingEvents::remove_newest_advice);
+        if is_dropped {
+            self.queued = self.queued.saturating_sub(1);
+        }
+        is_dropped
+    }
+
+    /// Drops an event of the namespace with the most, unless `namespace` would then have as many.
     fn drop_queued_of_another(&mut self, namespace: &Arc<str>) -> bool {
         let len = |pending: &PendingEvents| pending.queue.len();
         let own = self.pending.get(namespace).map_or(0, len);
@@ -136,7 +193,9 @@ impl EventThrottle {
         if len(pending) <= own.saturating_add(1) {
             return false;
         }
-        pending.queue.pop_back();
+        if !pending.remove_newest_advice() {
+            pending.queue.pop_back();
+        }
         self.queued = self.queued.saturating_sub(1);
         let longest = Arc::clone(longest);
         self.drop_if_empty(&longest);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::{fmt, mem};
 
 use super::incidents::LagIncident;
+use super::rate_change::RateChange;
 use crate::model::decisions::cap::HpaFields;
 use crate::model::findings::{Finding, FindingSubject, Severity};
 use crate::model::settings::annotation_keys::USER_MAX;
@@ -46,17 +47,6 @@ pub enum EventReason {
     Woken(u32),
     /// The rate policy has decided on another number of replicas.
     ScaleAdvice(RateChange),
-}
-
-/// Another number of replicas of the rate policy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RateChange {
-    pub from: u32,
-    pub to: u32,
-    /// Whether the number is served; otherwise it is only recommended.
-    pub is_served: bool,
-    /// Why, as a part of a sentence.
-    pub because: String,
 }
 
 /// A change of `maxReplicas` by the cap.
@@ -221,11 +211,7 @@ impl fmt::Display for EventReason {
             EventReason::Woken(replicas) => {
                 write!(f, "scaled from zero to {replicas} replicas")
             }
-            EventReason::ScaleAdvice(change) => {
-                let asks = if change.is_served { "asks" } else { "would ask" };
-                let RateChange { from, to, because, .. } = change;
-                write!(f, "the rate policy {asks} for {to} replicas instead of {from}: {because}")
-            }
+            EventReason::ScaleAdvice(change) => write!(f, "{change}"),
         }
     }
 }

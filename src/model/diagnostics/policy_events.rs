@@ -1,7 +1,8 @@
 //! Events about decisions of the rate policy.
 
 use super::explain::policy::describe_rule;
-use super::hpa_events::{EventReason, HpaEvent, RateChange};
+use super::hpa_events::{EventReason, HpaEvent};
+use super::rate_change::RateChange;
 use crate::model::evaluation::Evaluations;
 use crate::model::evaluation::policy_outcome::PolicyOutcome;
 use crate::model::policy::decision::{RateDecision, RateRule};

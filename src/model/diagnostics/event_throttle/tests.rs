@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::diagnostics::hpa_events::EventReason;
+use crate::model::diagnostics::rate_change::RateChange;
 use crate::model::findings::{Finding, FindingCode};
 
 fn hpa(name: &str) -> HpaKey {
@@ -18,6 +18,19 @@ fn woken(name: &str, replicas: u32) -> HpaEvent {
     HpaEvent {
         hpa: hpa(name),
         reason: EventReason::Woken(replicas),
+    }
+}
+
+fn advice(name: &str, from: u32, to: u32) -> HpaEvent {
+    let change = RateChange {
+        from,
+        to,
+        is_served: true,
+        because: "m".into(),
+    };
+    HpaEvent {
+        hpa: hpa(name),
+        reason: EventReason::ScaleAdvice(change),
     }
 }
 
@@ -195,6 +208,44 @@ fn full_queue_drops_events_of_the_namespace_with_the_most() {
         (queued(&throttle, "greedy"), queued(&throttle, "shop")),
         (250, 250)
     );
+}
+
+#[test]
+fn queued_numbers_of_the_rate_policy_are_joined() {
+    let began = Instant::now();
+    let mut throttle = EventThrottle::default();
+    // The burst of the HPA.
+    for n in 0..10 {
+        throttle.enqueue(woken("a", n));
+    }
+    drain(&mut throttle, began);
+    for (from, to) in [(2, 4), (4, 6), (6, 5)] {
+        assert!(throttle.enqueue(advice("a", from, to)));
+    }
+    assert!(throttle.enqueue(advice("b", 5, 7)));
+    assert_eq!(drain(&mut throttle, began), [advice("b", 5, 7)]);
+    // It follows on another number, as of another metric.
+    assert!(throttle.enqueue(advice("a", 9, 8)));
+    let later = began + Duration::from_secs(60);
+    assert_eq!(drain(&mut throttle, later), [advice("a", 2, 5)]);
+    // Back to the number that was published.
+    assert!(throttle.enqueue(advice("a", 8, 9)));
+    assert!(throttle.pending.is_empty() && throttle.queued == 0);
+}
+
+#[test]
+fn full_queue_drops_numbers_of_the_rate_policy_first() {
+    let mut throttle = EventThrottle::default();
+    for n in 0..QUEUE_MAX {
+        assert!(throttle.enqueue(advice(&format!("h{n}"), 1, 2)));
+    }
+    assert!(!throttle.enqueue(woken("a", 1)));
+    assert!(!throttle.enqueue(advice("b", 1, 2)));
+    assert!(!throttle.enqueue(event_in("other", 1)));
+    let queue = &throttle.pending["shop"].queue;
+    let newest: Vec<_> = queue.iter().rev().take(2).cloned().collect();
+    assert_eq!(newest, [woken("a", 1), advice("h497", 1, 2)]);
+    assert_eq!((queue.len(), throttle.queued), (QUEUE_MAX - 1, QUEUE_MAX));
 }
 
 #[test]
