@@ -31,10 +31,11 @@ pub(super) fn figure_lines(figures: &GroupFigures) -> Vec<String> {
     }
     let state = figures.state.map(|state| {
         let rebalances = match figures.rebalances {
-            1 => "1 rebalance".to_owned(),
-            count => format!("{count} rebalances"),
+            None => String::new(),
+            Some(1) => ", 1 rebalance seen".to_owned(),
+            Some(count) => format!(", {count} rebalances seen"),
         };
-        format!("state {}, {rebalances} seen", state.label())
+        format!("state {}{rebalances}", state.label())
     });
     let commit = figures.since_commit_seconds.map(|seconds| {
         let since = Duration::from_secs(seconds);
@@ -74,7 +75,7 @@ mod tests {
     fn each_known_figure_has_a_line() {
         let figures = GroupFigures {
             state: Some(GroupState::Stable),
-            rebalances: 2,
+            rebalances: Some(2),
             produced_per_second: Some(21.0),
             consumed_per_second: Some(150.0),
             lag_velocity: Some(-129.0),
@@ -111,7 +112,7 @@ mod tests {
         assert_eq!(figure_lines(&GroupFigures::default()), [""; 0]);
         let once = GroupFigures {
             state: Some(GroupState::Rebalancing),
-            rebalances: 1,
+            rebalances: Some(1),
             retention_used: Some(0.79),
             ..GroupFigures::default()
         };

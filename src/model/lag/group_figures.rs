@@ -13,8 +13,8 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Lag, TopicName};
 pub struct GroupFigures {
     /// `None` if the coordinator did not describe the group.
     pub state: Option<GroupState>,
-    /// Rebalances that the process has seen.
-    pub rebalances: u32,
+    /// Rebalances that the process has seen; `None` like the state.
+    pub rebalances: Option<u32>,
     /// Messages per second that are written to its topics, averaged over a minute.
     pub produced_per_second: Option<f64>,
     /// Messages per second that it consumes, as its commits show, averaged over a minute.
@@ -63,9 +63,10 @@ impl GroupFigures {
     pub fn new(group: &GroupSnapshot) -> Self {
         let activity = &group.activity;
         let drain = unread(group).and_then(|lag| activity.time_to_drain(lag));
+        let state = group.description.as_ref().map(|described| described.state);
         Self {
-            state: group.description.as_ref().map(|described| described.state),
-            rebalances: activity.rebalances(),
+            state,
+            rebalances: state.map(|_| activity.rebalances()),
             produced_per_second: activity.produced_per_second(),
             consumed_per_second: activity.consumed_per_second(),
             lag_velocity: activity.lag_velocity(),
@@ -97,19 +98,22 @@ pub fn unread(group: &GroupSnapshot) -> Option<Lag> {
     if group.fault.is_some() {
         return None;
     }
-    let lags: Option<Vec<Lag>> = topics(group)
-        .map(|(_, topic)| topic.latest.as_ref().ok()?.messages().ok())
-        .collect();
-    lags.filter(|lags| !lags.is_empty())
-        .map(|lags| lags.into_iter().sum())
+    let mut sum: Option<Lag> = None;
+    for (_, topic) in topics(group) {
+        let lag = topic.latest.as_ref().ok()?.messages().ok()?;
+        sum = Some(sum.unwrap_or_default().plus(lag));
+    }
+    sum
 }
 
 /// As [`retention_used`], over these topics; `None` also without any.
 pub fn retention_used_of<'a>(topics: impl Iterator<Item = &'a GroupTopic>) -> Option<f64> {
-    let used: Option<Vec<f64>> = topics
-        .map(|topic| retention_used(topic.latest.as_ref().ok()?))
-        .collect();
-    used?.into_iter().reduce(f64::max)
+    let mut largest: Option<f64> = None;
+    for topic in topics {
+        let used = retention_used(topic.latest.as_ref().ok()?)?;
+        largest = Some(largest.map_or(used, |largest| largest.max(used)));
+    }
+    largest
 }
 
 /// Largest part of a partition's log that a group has yet to read, up to 1; `None` while a partition is unknown.
@@ -198,7 +202,7 @@ mod tests {
         ]);
         let expected = GroupFigures {
             state: Some(GroupState::Stable),
-            rebalances: 0,
+            rebalances: Some(0),
             produced_per_second: Some(4.0),
             consumed_per_second: Some(6.0),
             lag_velocity: Some(-2.0),
@@ -222,6 +226,10 @@ mod tests {
         let rates = (partly.lag_velocity, partly.consumed_per_second);
         assert_eq!((rates, partly.retention_used), ((None, None), None));
         assert_eq!(partly.state, Some(GroupState::Stable));
+        let undescribed = fixtures::read(Duration::ZERO, "g", "orders", &[ok(0, 0, 9)]);
+        let snapshot = ClusterHistory::default().apply(undescribed, Scope::Whole);
+        let found = GroupFigures::new(&snapshot.groups["g"]);
+        assert_eq!((found.state, found.rebalances), (None, None));
     }
 
     #[test]

@@ -27,12 +27,13 @@ pub(super) fn next_activity(
     }
 }
 
-/// Messages written to the topics that the group reads; `None` if a partition is unknown in one of the readings.
+/// Messages written to the topics that the group reads; `None` if it reads none, or a partition is unknown in one of the
+/// readings.
 fn written_between(before: &GroupSnapshot, read: &GroupSnapshot) -> Option<Lag> {
     if before.fault.is_some() || read.fault.is_some() {
         return None;
     }
-    let mut written = Lag(0);
+    let mut all: Option<Lag> = None;
     for (index, (topic, now)) in read.topics.iter().enumerate() {
         if read.has_left(topic) {
             continue;
@@ -40,9 +41,10 @@ fn written_between(before: &GroupSnapshot, read: &GroupSnapshot) -> Option<Lag> 
         let now = now.latest.as_deref().ok()?;
         let earlier = before.topics.get_near(index, topic)?;
         let earlier = earlier.latest.as_deref().ok()?;
-        written = written.plus(written_since(earlier, now)?);
+        let written = written_since(earlier, now)?;
+        all = Some(all.unwrap_or_default().plus(written));
     }
-    Some(written)
+    all
 }
 
 fn written_since(earlier: &TopicLag, now: &TopicLag) -> Option<Lag> {
@@ -62,6 +64,7 @@ mod tests {
     use crate::model::kafka::fault::Fault;
     use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
     use crate::model::kafka::observation::Observation;
+    use crate::model::kafka::topic_map::TopicMap;
     use crate::model::lag::activity::GroupActivity;
     use crate::model::lag::assembly::{ClusterHistory, Scope};
 
@@ -119,6 +122,16 @@ mod tests {
         assert_eq!(rates(last), Some((2.0, 0.5)));
         let failed = fixtures::failed(Duration::from_secs(50), "g", "orders", Fault::NoAnswer);
         assert_eq!(rates(activity(&mut history, failed)), None);
+    }
+
+    #[test]
+    fn a_group_that_reads_no_topic_has_no_rates() {
+        let mut history = ClusterHistory::default();
+        for seconds in [0, 10, 20] {
+            let mut observation = read(seconds, &[ok(0, 100)]);
+            observation.groups[0].committed = Ok(TopicMap::default());
+            assert_eq!(rates(activity(&mut history, observation)), None);
+        }
     }
 
     #[test]
