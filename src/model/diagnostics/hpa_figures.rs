@@ -1,4 +1,5 @@
-//! Figures of the consumer groups of HPAs, and their sums.
+//! Figures of the consumer groups of HPAs, and their sums: of whole groups, unlike `HpaRates`, which the
+//! page shows.
 
 use super::hpa_status::HpaStatus;
 use crate::model::evaluation::EvaluationsAt;
@@ -34,7 +35,7 @@ fn figures_of(hpa: &HpaKey, evaluations: EvaluationsAt<'_>) -> Vec<NamedFigures>
     found
 }
 
-/// Rates of an HPA, over all its groups.
+/// Rates of all groups of an HPA together, over all topics that they read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SummedRates {
     pub produced_per_second: f64,

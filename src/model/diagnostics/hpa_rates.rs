@@ -1,4 +1,5 @@
-//! How fast the groups of an HPA read, and how fast their topics grow.
+//! How fast the groups of an HPA read, and how fast their topics grow, from one point of the history to the next. Only
+//! the topics and partitions of the HPA count. `SummedRates` are those of whole groups, averaged.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Activity of a consumer group: messages written to its topics, messages that it consumes, commits and rebalances.
+//!
+//! These rates are for people. The rate policy measures its own, over several windows and without stuck partitions.
 
 use std::time::Duration;
 

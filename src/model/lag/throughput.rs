@@ -1,4 +1,5 @@
-//! How fast a group reads and its topics grow: messages between two readings.
+//! How fast a group reads and its topics grow: messages between two readings. `GroupActivity` has the averages of a
+//! minute.
 
 use std::time::Duration;
 

@@ -159,7 +159,7 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
     });
 }
 
-/// Whether the lag grows or shrinks, and how fast, at the rates of the last two readings; `None` if that is unknown.
+/// Whether the lag grows or shrinks, and how fast, at the rates of the row; `None` if these are unknown.
 fn trend(row: &HpaRow) -> Option<String> {
     row.status.lag?;
     let change = row.produced_per_second? - row.consumed_per_second?;

@@ -17,7 +17,8 @@ const MAX_BARS: usize = 100;
 /// Bars next to a strip.
 const WORST: usize = 20;
 
-/// A partition is hot if it has at least this many times its share of the lag.
+/// A partition is hot if it has at least this many times its share of the lag. (The figures of groups compare the
+/// messages written instead.)
 const HOT: u64 = 2;
 
 /// With fewer unread messages than this, no partition is hot.

@@ -27,8 +27,8 @@ pub(super) fn next_activity(
     }
 }
 
-/// Messages written to the topics that the group reads; `None` if it reads none, or a partition is unknown in one of the
-/// readings.
+/// Messages written to the topics that the group reads; `None` if it reads none, or a partition is unknown in one of
+/// the readings.
 fn written_between(before: &GroupSnapshot, read: &GroupSnapshot) -> Option<Lag> {
     if before.fault.is_some() || read.fault.is_some() {
         return None;
