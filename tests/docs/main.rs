@@ -505,6 +505,26 @@ fn paths_of_the_code_map_exist() {
     }
 }
 
+/// Cargo requires the source files of all targets that its manifest lists, also where only the binary is built.
+#[test]
+fn the_dockerfile_has_a_placeholder_for_each_target() {
+    let target =
+        Regex::new(r#"\[\[(bin|bench|test)\]\]\nname = "(.+)"\n(?:path = "(.+)")?"#).unwrap();
+    let dockerfile = fs::read_to_string(folder().join("Dockerfile")).unwrap();
+    let mut lines = dockerfile.lines();
+    let placeholders = lines.find_map(|line| line.trim().strip_prefix("&& for file in "));
+    let placeholders: BTreeSet<_> = placeholders.unwrap().split([' ', ';']).collect();
+    let manifest = fs::read_to_string(folder().join("Cargo.toml")).unwrap();
+    let mut count = 0;
+    for target in target.captures_iter(&manifest) {
+        let default = format!("benches/{}.rs", &target[2]);
+        let path = target.get(3).map_or(&*default, |path| path.as_str());
+        assert!(placeholders.contains(path), "Dockerfile: no {path}");
+        count += 1;
+    }
+    assert!(count > 6, "only {count} targets");
+}
+
 #[test]
 fn the_book_builds_without_warnings() {
     let mdbook = env::var("MDBOOK").unwrap_or_else(|_| "mdbook".into());
