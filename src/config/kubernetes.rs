@@ -16,7 +16,7 @@ pub enum KubernetesMode {
     /// Serves external metrics, and writes what its other settings allow.
     #[default]
     Serve,
-    /// Only gets, lists and watches: HPAs and KEDA's objects. It serves no external metrics, has no Lease, and
+    /// Only lists and watches HPAs and KEDA's objects. It serves no external metrics, has no Lease, and
     /// writes nothing. `lagwise shadow report` shows the replicas by KEDA and those by lagwise.
     Observe,
 }
