@@ -1,21 +1,32 @@
 //! Figures of the consumer groups of HPAs, and their sums: of whole groups, unlike `HpaRates`, which the
 //! page shows.
 
+use std::collections::BTreeMap;
+
 use super::hpa_status::HpaStatus;
 use crate::model::evaluation::EvaluationsAt;
 use crate::model::lag::group_figures::{GroupFigures, NamedFigures};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::newtypes::{ClusterName, GroupId};
+
+/// The figures of groups. Kept while statuses are made, because many HPAs may scale on one large group.
+type KnownFigures<'a> = BTreeMap<(&'a ClusterName, &'a GroupId), GroupFigures>;
 
 /// Adds the figures of their groups to the statuses of HPAs.
 pub fn add_figures(statuses: &mut [HpaStatus], evaluations: EvaluationsAt<'_>) {
+    let mut known = BTreeMap::new();
     for status in statuses {
         let hpa = HpaKey::new(status.namespace.as_str(), status.hpa.as_str());
-        status.figures = Some(figures_of(&hpa, evaluations));
+        status.figures = Some(figures_of(&hpa, evaluations, &mut known));
     }
 }
 
 /// The figures of the groups of an HPA, each group once.
-fn figures_of(hpa: &HpaKey, evaluations: EvaluationsAt<'_>) -> Vec<NamedFigures> {
+fn figures_of<'a>(
+    hpa: &HpaKey,
+    evaluations: EvaluationsAt<'a>,
+    known: &mut KnownFigures<'a>,
+) -> Vec<NamedFigures> {
     let mut found: Vec<NamedFigures> = Vec::new();
     for (target, evaluation) in evaluations.targets_of(hpa) {
         let Some(read) = evaluation.group.group.as_deref() else {
@@ -23,14 +34,17 @@ fn figures_of(hpa: &HpaKey, evaluations: EvaluationsAt<'_>) -> Vec<NamedFigures>
         };
         let key = &target.key;
         let is_same =
-            |known: &NamedFigures| known.cluster == key.cluster && known.group == key.group;
-        if !found.iter().any(is_same) {
-            found.push(NamedFigures {
-                cluster: key.cluster.clone(),
-                group: key.group.clone(),
-                figures: GroupFigures::new(read),
-            });
+            |named: &NamedFigures| named.cluster == key.cluster && named.group == key.group;
+        if found.iter().any(is_same) {
+            continue;
         }
+        let figures = known.entry((&key.cluster, &key.group));
+        let figures = figures.or_insert_with(|| GroupFigures::new(read));
+        found.push(NamedFigures {
+            cluster: key.cluster.clone(),
+            group: key.group.clone(),
+            figures: figures.clone(),
+        });
     }
     found
 }

@@ -27,7 +27,7 @@ pub struct GroupFigures {
     pub retention_used: Option<f64>,
     /// Time since a committed offset last moved; `None` before one was seen to move.
     pub since_commit_seconds: Option<u64>,
-    /// Partitions that get far more messages than others of their topic.
+    /// Partitions that get far more messages than others of their topic: those with the largest parts.
     pub hot_partitions: Vec<HotPartition>,
 }
 
@@ -57,6 +57,9 @@ const COMPARED_MIN: (usize, u64) = (3, 50);
 
 /// A partition is hot if it gets more than this many times the mean of all partitions.
 const HOT_RATIO: u64 = 2;
+
+/// Maximum number of hot partitions of a group that are listed. Users who may create topics decide how many there are.
+const HOT_MAX: usize = 10;
 
 impl GroupFigures {
     #[must_use]
@@ -132,7 +135,7 @@ pub fn retention_used(lag: &TopicLag) -> Option<f64> {
     Some(largest.min(1.0))
 }
 
-/// The hot partitions of these topics: see [`hot_partition`].
+/// The hot partitions of these topics, those with the largest parts first: see [`hot_partition`].
 pub fn hot_partitions_of<'a>(
     topics: impl Iterator<Item = (&'a TopicName, &'a GroupTopic)>,
 ) -> Vec<HotPartition> {
@@ -144,7 +147,10 @@ pub fn hot_partitions_of<'a>(
             share,
         })
     });
-    hot.collect()
+    let mut hot: Vec<_> = hot.collect();
+    hot.sort_by(|a, b| b.share.total_cmp(&a.share));
+    hot.truncate(HOT_MAX);
+    hot
 }
 
 /// The partition that gets far more messages than the others, and its part of all messages; `None` if there is none, or
@@ -257,5 +263,21 @@ mod tests {
         assert_eq!(grown([10, 10, 170, 8]), [], "too few messages");
         let two = figures(&[&at([0; 4]), &at([0, 0, 999, 0])]);
         assert_eq!(two.hot_partitions, [], "too few samples");
+    }
+
+    #[test]
+    fn few_hot_partitions_are_listed() {
+        let mut history = ClusterHistory::default();
+        let mut snapshot = None;
+        for seconds in [0, 10, 20] {
+            let end = i64::try_from(seconds).unwrap() * 10;
+            let rows = [ok(0, 0, 0), ok(0, 0, 0), ok(0, 0, end)];
+            let read = fixtures::read(Duration::from_secs(seconds), "g", "orders", &rows);
+            snapshot = Some(history.apply(read, Scope::Whole));
+        }
+        let snapshot = snapshot.unwrap();
+        let topic = topics(&snapshot.groups["g"]).next().unwrap();
+        let hot = |topics| hot_partitions_of(std::iter::repeat_n(topic, topics)).len();
+        assert_eq!((hot(1), hot(30)), (1, HOT_MAX));
     }
 }
