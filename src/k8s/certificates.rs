@@ -13,14 +13,11 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::api_error::{ApiError, in_time};
-use super::owner::owner_references;
+use super::owner::{MANAGED_BY, owner_references};
 use crate::certificates::{
     CertificateStore, CertificateStoreError, PublishOutcome, Registration, SecretData,
     StoredCertificates,
 };
-
-/// The label that marks a Secret as lagwise's.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
 
 /// The type of a Secret with a certificate and its key.
 const TYPE: &str = "kubernetes.io/tls";

@@ -1,5 +1,5 @@
-//! The owner of the objects that the daemon creates for itself, with which Kubernetes deletes them after an
-//! uninstallation.
+//! Marks of the objects that the daemon creates for itself: a label, and the owner with which Kubernetes deletes them
+//! after an uninstallation.
 
 use std::time::Duration;
 
@@ -9,6 +9,9 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use super::api_error::in_time;
+
+/// The label of an object that lagwise has created.
+pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
 
 /// Timeout for asking the API server. Without an answer, the object is created without an owner.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);

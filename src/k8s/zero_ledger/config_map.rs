@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::k8s::api_error::{ApiError, in_time};
+use crate::k8s::owner::MANAGED_BY;
 use crate::model::decisions::zero_ledger::{LedgerChanges, ZeroLedger, ZeroRecord};
 use crate::model::units::names::split_namespaced;
 
@@ -38,9 +39,6 @@ impl FromStr for LedgerKey {
         })
     }
 }
-
-/// The label that marks a ConfigMap as one that lagwise has created.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
 
 /// The ledger as it was read: its records, and the version of the ConfigMap; `None` if there is none.
 #[derive(Clone, Debug, Default)]
