@@ -61,7 +61,7 @@ pub trait CertificateStore: Send + Sync + 'static {
         timeout: Duration,
     ) -> impl Future<Output = Result<Option<StoredCertificates>, CertificateStoreError>> + Send;
 
-    /// Replaces the stored certificates if they are still `expected`; `None` = if there are none.
+    /// Replaces the stored certificates if they are still `expected`, or with `None` if there are none.
     fn save(
         &self,
         data: &SecretData,

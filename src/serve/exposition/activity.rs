@@ -43,7 +43,7 @@ pub(super) const GROUP_SINCE_COMMIT_SECONDS: Family = Family {
 pub(super) const GROUP_RETENTION_USED: Family = Family {
     name: "lagwise_consumergroup_retention_used",
     kind: GAUGE,
-    help: "Part of a partition's log that the group has yet to read, where it is largest: at 1, retention deletes unread messages; absent while a partition is unknown",
+    help: "Part of a partition's log that the group has yet to read, where it is largest: at 1, the next message that retention deletes is unread; absent while a partition is unknown",
     labels: Cow::Borrowed(&["cluster", "consumergroup", "topic"]),
 };
 pub(super) const GROUP_STATE: Family = Family {
