@@ -101,7 +101,11 @@ impl GroupDescription {
             // The end of a rebalance belongs to the one that was seen to begin.
             (GroupState::Rebalancing, _) => false,
             (_, GroupState::Rebalancing) => true,
-            _ => self.members != before.members || self.omitted_members != before.omitted_members,
+            // If other members are omitted than before, only their number can be compared.
+            _ if self.omitted_members != before.omitted_members => {
+                self.member_count() != before.member_count()
+            }
+            _ => self.members != before.members,
         }
     }
 
@@ -267,12 +271,17 @@ mod tests {
             ..GroupDescription::memberless(GroupKind::Classic, state)
         };
         let (stable, rebalancing) = (GroupState::Stable, GroupState::Rebalancing);
+        // There was no room for its members.
+        let omitted = |members: &[usize]| group(stable, members).without_members();
         for (before, now, expected) in [
             (group(stable, &[1]), group(stable, &[1]), false),
             (group(stable, &[1]), group(stable, &[1, 2]), true),
             (group(stable, &[1]), group(rebalancing, &[1]), true),
             (group(rebalancing, &[1]), group(rebalancing, &[1, 2]), false),
             (group(rebalancing, &[1]), group(stable, &[1, 2]), false),
+            (group(stable, &[1]), omitted(&[1]), false),
+            (omitted(&[1]), group(stable, &[1]), false),
+            (omitted(&[1]), group(stable, &[1, 2]), true),
         ] {
             assert_eq!(
                 now.has_rebalanced_since(&before),
