@@ -69,6 +69,7 @@ struct RowRates {
     seconds: f64,
     produced_per_second: f64,
     consumed_per_second: f64,
+    lag_velocity: f64,
     drain_seconds: Option<f64>,
 }
 
@@ -364,6 +365,10 @@ fn shows_members_and_rates(testbed: &Testbed) -> Result<()> {
                 "{row:?}"
             );
             ensure!(rates.consumed_per_second > 0.0, "{row:?}");
+            ensure!(
+                rates.lag_velocity == -rates.consumed_per_second,
+                "{row:?}"
+            );
             // The remaining lag at this rate.
             let lag = f64::from(i32::try_from(row.lag.context("no lag")?)?);
             let drain = lag / rates.consumed_per_second;

@@ -131,7 +131,13 @@ fn wrong(kafka: &KafkaCluster, login: &Login, topic: &str, group: &str) -> Resul
     };
     let plan = plan(group, &[topic]);
     let started = Instant::now();
-    for (client, reason) in refusal(login, &mut sources, &plan)? {
+    // A busy broker may not answer the first sweep in time.
+    let mut reasons = Vec::new();
+    poll_until(LOGIN_TIMEOUT, "the refusal", || {
+        reasons = refusal(login, &mut sources, &plan)?;
+        Ok(())
+    })?;
+    for (client, reason) in reasons {
         println!("{}: {client:?}: {reason}", login.name);
     }
     poll_until(TRYING * 2, "the time of trying to pass", || {
