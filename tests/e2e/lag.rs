@@ -365,10 +365,7 @@ fn shows_members_and_rates(testbed: &Testbed) -> Result<()> {
                 "{row:?}"
             );
             ensure!(rates.consumed_per_second > 0.0, "{row:?}");
-            ensure!(
-                rates.lag_velocity == -rates.consumed_per_second,
-                "{row:?}"
-            );
+            ensure!(rates.lag_velocity == -rates.consumed_per_second, "{row:?}");
             // The remaining lag at this rate.
             let lag = f64::from(i32::try_from(row.lag.context("no lag")?)?);
             let drain = lag / rates.consumed_per_second;
