@@ -146,7 +146,10 @@ fn wrong(kafka: &KafkaCluster, login: &Login, topic: &str, group: &str) -> Resul
         Ok(())
     })?;
     // One for each client, and librdkafka has another for each group.
-    let times = started.elapsed().as_millis().div_ceil((TRYING * 2).as_millis());
+    let times = started
+        .elapsed()
+        .as_millis()
+        .div_ceil((TRYING * 2).as_millis());
     let times = usize::try_from(times)?;
     let (tries, most) = (proxy.accepted(), times * TRIES * (sources.each.len() + 1));
     ensure!(
