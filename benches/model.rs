@@ -273,7 +273,7 @@ fn bench_policies(criterion: &mut Criterion) {
                     let latest = history.apply(observed, Scope::Whole);
                     let clusters = [("main".into(), latest)].into();
                     let next = evaluations.next(&clusters, &targets, std::iter::empty());
-                    evaluations = policies.observe_sweep(&"main".into(), &next, &started);
+                    evaluations = policies.observe_sweep(&"main".into(), next, &started);
                 },
                 BatchSize::PerIteration,
             );

@@ -245,8 +245,8 @@ impl PollerState {
         );
         self.evaluate();
         if scope == Scope::Whole {
-            let policies = &mut self.policies;
-            self.evaluations = policies.observe_sweep(&name, &self.evaluations, &started);
+            let evaluations = std::mem::take(&mut self.evaluations);
+            self.evaluations = self.policies.observe_sweep(&name, evaluations, &started);
             self.update_idle();
             self.unread_partitions = Arc::new(self.ledger.exceeded_budgets());
             let snapshot = self.snapshot();

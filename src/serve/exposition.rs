@@ -652,7 +652,7 @@ mod tests {
             clusters = [(cluster.clone(), history.apply(read, Scope::Whole))].into();
             now = fixtures::at(at);
             let next = evaluations.next(&clusters, &targets, std::iter::empty());
-            evaluations = policies.observe_sweep(&cluster, &next, &now);
+            evaluations = policies.observe_sweep(&cluster, next, &now);
         }
         let drain = DrainCalibration {
             at: 4000.0,

@@ -6,7 +6,7 @@
 
 mod next;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -93,38 +93,41 @@ impl Evaluations {
             Arc::make_mut(&mut outcome.rate.as_mut()?.decision).drain = Some(drain);
             Some(Arc::new(outcome))
         });
-        self.with_outcomes(&outcomes)
+        Arc::clone(self).with_outcomes(&outcomes)
     }
 
     /// The same evaluations with other outcomes of policies and holds, at the cost of the queries whose outcomes
-    /// differ.
+    /// differ. Copies only what other evaluations share.
     #[must_use]
-    pub(super) fn with_outcomes(self: &Arc<Self>, outcomes: &PolicyOutcomes) -> Arc<Self> {
-        let mut changed = BTreeSet::new();
+    pub(super) fn with_outcomes(mut self: Arc<Self>, outcomes: &PolicyOutcomes) -> Arc<Self> {
+        // In the order of queries, as outcomes are.
+        let mut changed = Vec::new();
         self.outcomes
-            .diff_by(outcomes, Arc::ptr_eq, |(_, query), _, _| {
-                changed.insert(*query);
+            .diff_by(outcomes, Arc::ptr_eq, |(query, _), _, _| {
+                changed.push(*query);
             });
+        changed.dedup();
         if changed.is_empty() {
-            return Arc::clone(self);
+            return self;
         }
-        let mut next = Self::clone(self);
+        let next = Arc::make_mut(&mut self);
         next.outcomes = outcomes.clone();
-        if is_few(changed.len(), self.by_query.len()) {
+        if is_few(changed.len(), next.by_query.len()) {
             for query in changed {
-                let known = self.by_query.get(&query);
+                let known = next.by_query.get(&query);
                 let updated = known.and_then(|known| with_outcomes(known, outcomes));
                 if let Some(updated) = updated {
                     next.by_query.insert(query, updated);
                 }
             }
         } else {
-            next.by_query = self.by_query.update_values(|query, known| {
-                let is_changed = changed.contains(query);
-                is_changed.then(|| with_outcomes(known, outcomes)).flatten()
+            next.by_query.update_in_place(|query, known| {
+                if changed.binary_search(query).is_ok() {
+                    set_outcomes(known, outcomes);
+                }
             });
         }
-        Arc::new(next)
+        self
     }
 
     /// These targets with their evaluations.
@@ -259,6 +262,17 @@ fn is_few(some: usize, all: usize) -> bool {
     some.saturating_mul(4) < all
 }
 
+/// Sets the outcomes of the policies and holds of targets whose queries have the same hash.
+fn set_outcomes(targets: &mut Arc<[EvaluatedTarget]>, outcomes: &PolicyOutcomes) {
+    // Most queries are sent by one HPA. Nothing else has an evaluation that was made just now.
+    if let Some([only]) = Arc::get_mut(targets) {
+        let outcome = find_outcome(outcomes, std::iter::once(&*only.target));
+        set_outcome(&mut only.evaluation.metric, outcome);
+    } else if let Some(updated) = with_outcomes(targets, outcomes) {
+        *targets = updated;
+    }
+}
+
 /// Targets whose queries have the same hash, with the outcomes of their policies and holds; `None` if they have them
 /// already.
 fn with_outcomes(
@@ -313,12 +327,16 @@ fn with_outcome(
     mut metric: Arc<MetricEvaluation>,
     outcome: Option<&Arc<PolicyOutcome>>,
 ) -> Arc<MetricEvaluation> {
+    set_outcome(&mut metric, outcome);
+    metric
+}
+
+fn set_outcome(metric: &mut Arc<MetricEvaluation>, outcome: Option<&Arc<PolicyOutcome>>) {
     let is_same = match (&metric.policy, outcome) {
         (Some(before), Some(now)) => Arc::ptr_eq(before, now),
         (before, now) => before.is_none() && now.is_none(),
     };
     if !is_same {
-        Arc::make_mut(&mut metric).policy = outcome.cloned();
+        Arc::make_mut(metric).policy = outcome.cloned();
     }
-    metric
 }

@@ -19,16 +19,17 @@ use crate::model::units::newtypes::Moment;
 use crate::model::units::persistent_map::PersistentMap;
 use crate::model::units::quantity::Milli;
 
-/// A metric of an HPA: the HPA, and the query that it sends for the metric. After an edit of the selector it is another one,
-/// so that a number is never served for a query that it was not decided for.
-pub type PolicyKey = (HpaKey, QueryHash);
+/// A metric of an HPA: the query that the HPA sends for it, and the HPA. After an edit of the selector it is another one,
+/// so that a number is never served for a query that it was not decided for. The query comes first, because maps compare
+/// hashes much faster than names.
+pub type PolicyKey = (QueryHash, HpaKey);
 
 /// The outcomes of all metrics that have one.
 pub type PolicyOutcomes = PersistentMap<PolicyKey, Arc<PolicyOutcome>>;
 
 /// The key of a target of an HPA; `None` for a configured target.
 pub(super) fn policy_key(target: &Target) -> Option<PolicyKey> {
-    Some((target.hpa()?.clone(), target.query_hash?))
+    Some((target.query_hash?, target.hpa()?.clone()))
 }
 
 /// The outcome for the targets of one query. All HPAs that send the query have the same settings and get the same value,

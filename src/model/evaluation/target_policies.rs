@@ -6,8 +6,10 @@ mod rate_state;
 mod resume;
 mod saved;
 mod target_state;
+mod target_states;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +17,10 @@ use self::observed_target::ObservedTarget;
 use self::rate_state::SweepTime;
 use self::saved::RestoredPolicy;
 use self::target_state::TargetState;
+use self::target_states::TargetStates;
 use super::Evaluations;
 use super::policy_outcome::{PolicyKey, PolicyOutcome, PolicyOutcomes, policy_key};
+use crate::model::hpa::facts::HpaFacts;
 use crate::model::lag::history::clock::Timeline;
 use crate::model::policy::PolicyScratch;
 use crate::model::policy::reading::GroupPartition;
@@ -25,7 +29,7 @@ use crate::model::targets::{QueryHash, Target, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment};
-use crate::model::units::persistent_map::PersistentMap;
+use crate::model::units::persistent_map::{Entries, PersistentMap};
 
 /// Maximum time between two sweeps that enters the average. Longer times count as this one.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,7 +39,7 @@ const FIRST_POLL: Duration = Duration::from_secs(5);
 /// The policies and holds of all targets that have one. Owned by the poller.
 #[derive(Debug, Default)]
 pub struct TargetPolicies {
-    states: BTreeMap<PolicyKey, TargetState>,
+    states: TargetStates,
     /// State that an earlier process saved of metrics that were not seen since, by HPA and position of the metric in
     /// it.
     restored: BTreeMap<(HpaKey, usize), RestoredPolicy>,
@@ -66,34 +70,57 @@ impl TargetPolicies {
     pub fn observe_sweep(
         &mut self,
         cluster: &ClusterName,
-        evaluations: &Arc<Evaluations>,
+        evaluations: Arc<Evaluations>,
         started: &Moment,
     ) -> Arc<Evaluations> {
-        self.forget_removed_holds(evaluations);
+        self.forget_removed_holds(&evaluations);
         let default = evaluations.policy().scaling;
-        let targets = evaluations.targets().of_hpas();
-        let mut wanted = targets
-            .filter(|target| is_observed(target, default))
-            .peekable();
-        if wanted.peek().is_none() && self.states.is_empty() && self.outcomes.is_empty() {
-            return Arc::clone(evaluations);
+        let is_any_observed = evaluations
+            .targets()
+            .of_hpas()
+            .any(|target| is_observed(target, default));
+        if !is_any_observed && self.states.is_empty() && self.outcomes.is_empty() {
+            return evaluations;
         }
         let time = self.record_sweep(cluster, started);
         self.sweep = self.sweep.wrapping_add(1);
+        let outcomes = self.observe_targets(cluster, &evaluations, time);
+        let known = self.states.len();
+        self.states.retain(|state| state.seen_in == self.sweep);
+        // A saved hold must end with the hold that was removed.
+        self.is_unsaved |= self.states.len() != known;
+        self.outcomes = next_outcomes(&self.outcomes, outcomes);
+        evaluations.with_outcomes(&self.outcomes)
+    }
+
+    /// Observes the targets on a cluster. Returns the outcomes of all metrics that have one.
+    fn observe_targets(
+        &mut self,
+        cluster: &ClusterName,
+        evaluations: &Evaluations,
+        time: SweepTime,
+    ) -> Vec<(PolicyKey, Arc<PolicyOutcome>)> {
+        let default = evaluations.policy().scaling;
+        let targets = evaluations.targets();
+        let wanted = targets.of_hpas();
+        let wanted = wanted.filter(|target| is_observed(target, default));
+        let mut all_facts = targets.facts().iter().peekable();
         let mut outcomes = Vec::with_capacity(self.outcomes.len());
-        // Metrics of the current HPA that were handled. A metric has a target for each of its groups.
-        let mut hpa = None;
+        // The current HPA, and its metrics that were handled. A metric has a target for each of its groups.
+        let (mut hpa, mut facts) = (None, None);
         let mut seen = BTreeSet::new();
         // Number of partitions of each group that policies of a namespace observe.
-        let mut in_use: HashMap<(&str, &GroupId), usize> = HashMap::new();
+        let mut in_use: HashMap<(&str, &GroupId), usize> =
+            HashMap::with_capacity(self.outcomes.len());
         for (target, evaluation) in evaluations.with_evaluations(wanted) {
             let Some(key) = policy_key(target) else {
                 continue;
             };
             if std::mem::replace(&mut hpa, target.hpa()) != target.hpa() {
                 seen.clear();
+                facts = next_facts(&mut all_facts, &key.1);
             }
-            if !seen.insert(key.1) {
+            if !seen.insert(key.0) {
                 continue;
             }
             let namespace = target.hpa().map_or("", |hpa| &*hpa.namespace);
@@ -104,6 +131,7 @@ impl TargetPolicies {
                     target,
                     evaluation,
                     evaluations,
+                    facts,
                     policy: target.settings.policy.unwrap_or(default),
                     others: *others,
                     is_swept: true,
@@ -119,12 +147,7 @@ impl TargetPolicies {
             };
             outcomes.extend(outcome.map(|outcome| (key, outcome)));
         }
-        let known = self.states.len();
-        self.states.retain(|_, state| state.seen_in == self.sweep);
-        // A saved hold must end with the hold that was removed.
-        self.is_unsaved |= self.states.len() != known;
-        self.outcomes = outcomes.into_iter().collect();
-        evaluations.with_outcomes(&self.outcomes)
+        outcomes
     }
 
     /// Forgets saved holds of HPAs that have none now: a later hold must begin with the number that is served then.
@@ -160,7 +183,7 @@ impl TargetPolicies {
             Some(state) => state,
             None => {
                 let state = self.begin_state(key, target, observed.evaluations.targets(), time.now);
-                self.states.entry(key.clone()).or_insert(state)
+                self.states.add(key.clone(), state)
             }
         };
         state.follow_target(target);
@@ -183,7 +206,7 @@ impl TargetPolicies {
         }
         let mut state = self.begin_state(key, target, targets, now);
         state.follow_target(target);
-        self.states.insert(key.clone(), state);
+        self.states.add(key.clone(), state);
     }
 
     /// Returns the first state of a target: the state of the metric that was at its place in the HPA before its query
@@ -195,21 +218,16 @@ impl TargetPolicies {
         targets: &Targets,
         now: f64,
     ) -> TargetState {
-        let known = self.restored.remove(&(key.0.clone(), target.index));
-        let current = targets.of_hpa(&key.0);
+        let known = self.restored.remove(&(key.1.clone(), target.index));
+        let current = targets.of_hpa(&key.1);
         let is_current = |query| current.iter().any(|other| other.query_hash == Some(query));
         let former = self
-            .states_of(&key.0)
-            .find(|(other, state)| state.index == target.index && !is_current(other.1))
+            .states
+            .of_hpa(&key.1)
+            .find(|(other, state)| state.index == target.index && !is_current(other.0))
             .map(|(other, _)| other.clone());
         let former = former.and_then(|former| self.states.remove(&former));
         former.unwrap_or_else(|| TargetState::new(target, known.as_ref(), now))
-    }
-
-    /// The states of the metrics of an HPA.
-    fn states_of(&self, hpa: &HpaKey) -> impl Iterator<Item = (&PolicyKey, &TargetState)> {
-        let states = self.states.range((hpa.clone(), QueryHash::FIRST)..);
-        states.take_while(move |((of, _), _)| of == hpa)
     }
 
     /// Whether a number or a hold has changed since the last export.
@@ -256,6 +274,33 @@ impl TargetPolicies {
             wall: *started,
         }
     }
+}
+
+/// The facts of the next HPA, if the HPAs are asked for in the order of their keys. A search would take much longer.
+fn next_facts<'a>(
+    all: &mut Peekable<Entries<'a, HpaKey, Arc<HpaFacts>>>,
+    hpa: &HpaKey,
+) -> Option<&'a HpaFacts> {
+    while all.next_if(|(key, _)| *key < hpa).is_some() {}
+    let (_, facts) = all.next_if(|(key, _)| *key == hpa)?;
+    Some(facts)
+}
+
+/// The outcomes after a sweep. As long as there are those of the same metrics, they share the keys with the outcomes before,
+/// so that finding what has changed compares no names.
+fn next_outcomes(
+    before: &PolicyOutcomes,
+    mut outcomes: Vec<(PolicyKey, Arc<PolicyOutcome>)>,
+) -> PolicyOutcomes {
+    outcomes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if !before.keys().eq(outcomes.iter().map(|(key, _)| key)) {
+        return outcomes.into_iter().collect();
+    }
+    let mut outcomes = outcomes.into_iter();
+    before.update_values(|_, before| {
+        let (_, outcome) = outcomes.next()?;
+        (!Arc::ptr_eq(&outcome, before)).then_some(outcome)
+    })
 }
 
 /// Whether a target has a policy or a hold.

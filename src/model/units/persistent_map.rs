@@ -142,6 +142,11 @@ impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
             len: self.len,
         }
     }
+
+    /// Updates the values of this map, where most of them change: all nodes that other versions share are copied.
+    pub fn update_in_place(&mut self, mut update: impl FnMut(&K, &mut V)) {
+        update_in_place(&mut self.root, &mut update);
+    }
 }
 
 /// Inserts an entry and returns the value before, and the second half of the node if it was too long.
@@ -247,6 +252,25 @@ fn merge<K: Clone, V: Clone>(node: &mut TreeNode<K, V>, index: usize) {
     }
     target.keys = target.keys.iter().chain(&*moved.keys).cloned().collect();
     node.remove_key(after);
+}
+
+fn update_in_place<K: Clone, V: Clone>(
+    node: &mut Arc<TreeNode<K, V>>,
+    update: &mut impl FnMut(&K, &mut V),
+) {
+    let node = Arc::make_mut(node);
+    match &mut node.items {
+        Items::Values(values) => {
+            for (key, value) in node.keys.iter().zip(values) {
+                update(key, value);
+            }
+        }
+        Items::Children(children) => {
+            for child in children {
+                update_in_place(child, update);
+            }
+        }
+    }
 }
 
 /// `None` if no value is updated.
@@ -428,5 +452,17 @@ mod tests {
         let odd = map.update_values(|key, value| (key % 2 == 1).then(|| value + 1000));
         let expected = (0..100).map(|key| (key, if key % 2 == 1 { key + 1000 } else { key }));
         assert_eq!(odd, expected.collect());
+    }
+
+    #[test]
+    fn an_update_in_place_changes_no_other_version() {
+        let before: PersistentMap<_, _> = (0..100).map(|key| (key, key)).collect();
+        let mut after = before.clone();
+        after.insert(100, 100);
+        let with_more = after.clone();
+        after.update_in_place(|key, value| *value += key);
+        assert_eq!(after, (0..=100).map(|key| (key, 2 * key)).collect());
+        assert!(before.iter().all(|(key, value)| key == value) && before.len() == 100);
+        assert!(with_more.iter().all(|(key, value)| key == value));
     }
 }

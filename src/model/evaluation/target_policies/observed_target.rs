@@ -15,6 +15,8 @@ pub(super) struct ObservedTarget<'a> {
     pub(super) target: &'a Target,
     pub(super) evaluation: &'a TargetEvaluation,
     pub(super) evaluations: &'a Evaluations,
+    /// The HPA.
+    pub(super) facts: Option<&'a HpaFacts>,
     pub(super) policy: ScalingPolicy,
     /// Partitions of the group that policies of other metrics of the namespace observe.
     pub(super) others: usize,
@@ -65,23 +67,17 @@ impl ObservedTarget<'_> {
         read.is_some_and(|read| read.description.is_some())
     }
 
-    fn facts(&self) -> Option<&HpaFacts> {
-        let hpa = self.target.hpa()?;
-        let facts = self.evaluations.targets().facts().get(hpa)?;
-        Some(facts)
-    }
-
     /// Replicas that the workload has, with those that are starting, as the HPA controller last counted them; `None` if it
     /// has not.
     pub(super) fn running_replicas(&self) -> Option<u32> {
-        self.facts()?.replicas
+        self.facts?.replicas
     }
 
     /// The numbers of members that the policy may want; `None` if the ceiling is unknown.
     pub(super) fn bounds(&self, held: Option<&HeldReplicas>) -> Option<ReadingBounds> {
         let ceiling = self.evaluation.group.measure.as_ref().ok()?.ceiling;
         let threads = ceiling.threads;
-        let facts = self.facts()?;
+        let facts = self.facts?;
         let all = ceiling.replicas.cut(facts.max_replicas);
         let mut most = all;
         let mut fewest = min_replicas(facts).max(1);

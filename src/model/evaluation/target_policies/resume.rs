@@ -19,7 +19,7 @@ impl TargetPolicies {
         let seconds = self.seconds(now);
         self.find_changes(evaluations, seconds);
         for key in std::mem::take(&mut self.awaited) {
-            let mut targets = evaluations.targets_of(&key.0);
+            let mut targets = evaluations.targets_of(&key.1);
             let found = targets.find(|(target, _)| {
                 policy_key(target).as_ref() == Some(&key) && is_observed(target, default)
             });
@@ -36,10 +36,12 @@ impl TargetPolicies {
                 poll: usual.map_or(FIRST_POLL, |(_, usual)| usual),
                 wall: *now,
             };
+            let facts = evaluations.targets().facts().get(&key.1);
             let observed = ObservedTarget {
                 target,
                 evaluation,
                 evaluations,
+                facts: facts.map(|facts| &**facts),
                 policy: target.settings.policy.unwrap_or(default),
                 // The next whole sweep counts them.
                 others: 0,
@@ -52,7 +54,7 @@ impl TargetPolicies {
                 self.outcomes.insert(key, outcome);
             }
         }
-        evaluations.with_outcomes(&self.outcomes)
+        Arc::clone(evaluations).with_outcomes(&self.outcomes)
     }
 
     /// Finds the targets that changed since the last call, and gives them their states. Removes outcomes of metrics

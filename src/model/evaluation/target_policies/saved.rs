@@ -17,8 +17,8 @@ fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
     let known_at = now - f64::from(unused);
     let held = state.held;
     SavedPolicy {
-        namespace: key.0.namespace.to_string(),
-        hpa: key.0.name.to_string(),
+        namespace: key.1.namespace.to_string(),
+        hpa: key.1.name.to_string(),
         metric: state.index,
         group: state.group.1.to_string(),
         unused,
@@ -65,7 +65,8 @@ impl TargetPolicies {
         for policy in policies {
             let hpa = HpaKey::new(policy.namespace.as_str(), policy.hpa.as_str());
             let known = self
-                .states_of(&hpa)
+                .states
+                .of_hpa(&hpa)
                 .find(|(_, state)| state.index == policy.metric)
                 .map(|(key, state)| (key.clone(), state.rate.as_ref()));
             if let Some((key, rate)) = known {

@@ -167,10 +167,11 @@ impl GroupSequence {
         let targets = Arc::clone(&self.targets);
         self.evaluations = self.evaluations.next(&clusters, &targets, [].iter());
         let started = fixtures::at(at);
-        let (cluster, evaluations) = ("main".into(), &self.evaluations);
+        let cluster = "main".into();
+        let evaluations = std::mem::take(&mut self.evaluations);
         self.evaluations = match scope {
             Scope::Whole => self.policies.observe_sweep(&cluster, evaluations, &started),
-            Scope::Partial => self.policies.resume(evaluations, &started),
+            Scope::Partial => self.policies.resume(&evaluations, &started),
         };
         self.value()
     }

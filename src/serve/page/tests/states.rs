@@ -122,7 +122,8 @@ pub(super) fn every_state() -> LagSnapshot {
     let before = snapshot(&hpas, vec![read("held", &[ok(0, 5), ok(0, 0)])]);
     let mut policies = TargetPolicies::default();
     let mut observe = |snapshot: &LagSnapshot| {
-        policies.observe_sweep(&"main".into(), &snapshot.evaluations, &Moment::now())
+        let evaluations = Arc::clone(&snapshot.evaluations);
+        policies.observe_sweep(&"main".into(), evaluations, &Moment::now())
     };
     observe(&before);
     let latest = snapshot(&hpas, observations);
