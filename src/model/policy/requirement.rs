@@ -11,8 +11,11 @@ use super::settings::HEAVIEST_UTILISATION;
 const ASSIGNMENTS: usize = 8;
 /// The one of them, in ascending order, that counts: the 75th percentile.
 const ASSIGNMENT: usize = 5;
-/// Places in the random orders that are kept for the next requirement.
-const KEPT_PLACES: usize = 1 << 16;
+/// Places in each of the random orders that are kept for the next requirement.
+const KEPT_PLACES: usize = 1 << 13;
+
+/// A value for each of the random assignments, which are computed together: several at once in a vector register.
+type PerAssignment<T> = [T; ASSIGNMENTS];
 
 /// Inputs of the requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,10 +66,10 @@ pub(super) struct RequirementScratch {
     loads: Vec<f64>,
     /// The smallest and the largest of the loads.
     range: (f64, f64),
-    /// The loads in the order of each random assignment, one after the other; empty until they are needed.
-    shuffled: Vec<f64>,
+    /// The loads in the order of each random assignment; empty until they are needed.
+    shuffled: Vec<PerAssignment<f64>>,
     /// Loads of members.
-    sums: Vec<f64>,
+    sums: Vec<PerAssignment<f64>>,
     orders: AssignmentOrders,
 }
 
@@ -88,20 +91,19 @@ impl RequirementScratch {
 /// changes, so they are computed once.
 #[derive(Clone, Debug, Default)]
 struct AssignmentOrders {
-    /// For each number of partitions, its orders, concatenated.
-    by_count: BTreeMap<usize, Vec<u32>>,
-    /// Total length of all orders.
+    /// For each number of partitions, the partition at each place of the orders.
+    by_count: BTreeMap<usize, Vec<PerAssignment<u32>>>,
+    /// Total number of places.
     places: usize,
 }
 
 impl AssignmentOrders {
-    fn find(&mut self, partitions: usize) -> &[u32] {
+    fn find(&mut self, partitions: usize) -> &[PerAssignment<u32>] {
         if !self.by_count.contains_key(&partitions) {
-            let more = partitions.saturating_mul(ASSIGNMENTS);
-            self.places = self.places.saturating_add(more);
+            self.places = self.places.saturating_add(partitions);
             if self.places > KEPT_PLACES {
                 self.by_count.clear();
-                self.places = more;
+                self.places = partitions;
             }
         }
         let orders = self.by_count.entry(partitions);
@@ -109,15 +111,18 @@ impl AssignmentOrders {
     }
 }
 
-fn make_orders(partitions: usize) -> Vec<u32> {
+fn make_orders(partitions: usize) -> Vec<PerAssignment<u32>> {
     let mut random = SplitMix(0x6c61_6777_6973_6521);
-    let mut orders = Vec::with_capacity(partitions.saturating_mul(ASSIGNMENTS));
-    for _ in 0..ASSIGNMENTS {
-        let begin = orders.len();
-        orders.extend((0u32..).take(partitions));
-        let order = orders.get_mut(begin..).unwrap_or_default();
+    let mut orders = vec![[0; ASSIGNMENTS]; partitions];
+    for assignment in 0..ASSIGNMENTS {
+        let mut order: Vec<u32> = (0..).take(partitions).collect();
         for place in (1..order.len()).rev() {
             order.swap(place, random.below(place.saturating_add(1)));
+        }
+        for (of_place, partition) in orders.iter_mut().zip(order) {
+            if let Some(slot) = of_place.get_mut(assignment) {
+                *slot = partition;
+            }
         }
     }
     orders
@@ -192,32 +197,41 @@ fn heaviest_load(scratch: &mut RequirementScratch, members: u32) -> f64 {
         return *most * from_count(each);
     }
     if shuffled.is_empty() {
-        let load = |place: &u32| {
-            let place = usize::try_from(*place).unwrap_or(usize::MAX);
-            loads.get(place).copied().unwrap_or_default()
+        let load = |partition: u32| {
+            let partition = usize::try_from(partition).unwrap_or(usize::MAX);
+            loads.get(partition).copied().unwrap_or_default()
         };
-        shuffled.extend(orders.find(loads.len()).iter().map(load));
+        let orders = orders.find(loads.len()).iter();
+        shuffled.extend(orders.map(|partitions| partitions.map(load)));
     }
-    let mut found = [0.0f64; ASSIGNMENTS];
-    let assignments = shuffled.chunks(loads.len().max(1));
-    for (heaviest, assignment) in found.iter_mut().zip(assignments) {
-        *heaviest = heaviest_sum(assignment, members, sums);
-    }
+    let mut found = heaviest_sums(shuffled, members, sums);
     found.sort_unstable_by(f64::total_cmp);
     found.get(ASSIGNMENT).copied().unwrap_or(*most)
 }
 
-/// The largest sum when the loads are dealt to members in turn. `sums` is a buffer.
-fn heaviest_sum(loads: &[f64], members: usize, sums: &mut Vec<f64>) -> f64 {
+/// The largest sum in each assignment when the loads are dealt to members in turn. `sums` is a buffer.
+fn heaviest_sums(
+    loads: &[PerAssignment<f64>],
+    members: usize,
+    sums: &mut Vec<PerAssignment<f64>>,
+) -> PerAssignment<f64> {
     let mut rounds = loads.chunks(members);
     sums.clear();
     sums.extend_from_slice(rounds.next().unwrap_or_default());
     for round in rounds {
-        for (sum, load) in sums.iter_mut().zip(round) {
-            *sum += load;
+        for (sums, loads) in sums.iter_mut().zip(round) {
+            for (sum, load) in sums.iter_mut().zip(loads) {
+                *sum += load;
+            }
         }
     }
-    sums.iter().copied().fold(0.0, f64::max)
+    let mut heaviest = [0.0f64; ASSIGNMENTS];
+    for sums in sums {
+        for (heaviest, sum) in heaviest.iter_mut().zip(sums) {
+            *heaviest = heaviest.max(*sum);
+        }
+    }
+    heaviest
 }
 
 /// The generator SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
@@ -317,9 +331,9 @@ mod tests {
             assert!(kept <= KEPT_PLACES, "{partitions}: {kept}");
         }
         // One group may have more partitions than that.
-        assert_eq!(orders.find(KEPT_PLACES).len(), KEPT_PLACES * ASSIGNMENTS);
-        assert_eq!(orders.find(24).len(), 24 * ASSIGNMENTS);
-        assert_eq!(orders.places, 24 * ASSIGNMENTS);
+        assert_eq!(orders.find(8 * KEPT_PLACES).len(), 8 * KEPT_PLACES);
+        assert_eq!(orders.find(24).len(), 24);
+        assert_eq!(orders.places, 24);
     }
 
     proptest! {
