@@ -9,7 +9,7 @@ use super::commits::CommitGaps;
 use super::learned::LearnedPolicy;
 use super::member_capacities::{CapacitySamples, MemberCapacities};
 use super::policy_time::{PolicyTime, compact, messages_between, to_counter};
-use super::rates::{GrowthRing, SlotClock, SlotRing, measure_shares};
+use super::rates::{GrowthRing, SlotClock, SlotRing, SlotTotals, measure_shares};
 use super::reading::GroupReading;
 use super::settings::{PolicyRule, RatePolicySettings};
 
@@ -71,6 +71,7 @@ pub(super) struct GroupEstimates {
 #[derive(Clone, Debug, Default)]
 pub(super) struct EstimateScratch {
     gaps: Vec<u16>,
+    totals: Vec<SlotTotals>,
     shares: Vec<f32>,
     committed: Vec<(f64, bool, bool)>,
     pub(super) loads: Vec<(f64, f64)>,
@@ -206,6 +207,8 @@ impl GroupEstimates {
     ) {
         let ended = self.slots.ended(moment, elapsed);
         let mut total = 0.0;
+        let EstimateScratch { totals, shares, .. } = scratch;
+        totals.clear();
         for (state, (end, _)) in self.partitions.iter_mut().zip(offsets) {
             if ended > 0 {
                 state.growth.begin_slots(ended);
@@ -213,12 +216,12 @@ impl GroupEstimates {
             let growth = messages_between(state.end, *end);
             state.end = *end;
             state.growth.add(to_counter(growth));
+            totals.push(state.growth.totals());
             total += growth;
         }
         self.arrivals.add(moment, total);
-        let shares = &mut scratch.shares;
         shares.resize(self.partitions.len(), 0.0);
-        measure_shares(self.partitions.iter().map(|state| &state.growth), shares);
+        measure_shares(totals, shares);
         for (state, share) in self.partitions.iter_mut().zip(shares) {
             state.share = *share;
         }

@@ -101,6 +101,13 @@ const SLOT: f64 = 30.0;
 /// Number of slots: 300 s.
 const SLOTS: usize = 10;
 
+/// Messages of a partition in the last 300 s, and in the last 60..90 s.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotTotals {
+    long: f64,
+    short: f64,
+}
+
 /// A partition's growth in slots of 30 s, the present one first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SlotRing([u32; SLOTS]);
@@ -121,14 +128,12 @@ impl SlotRing {
         }
     }
 
-    /// Messages of the last 300 s.
-    fn long(&self) -> f64 {
-        self.sum(SLOTS)
-    }
-
-    /// Messages of the last 60..90 s.
-    fn short(&self) -> f64 {
-        self.sum(3)
+    /// Messages of the last 300 s, and of the last 60..90 s.
+    pub(super) fn totals(&self) -> SlotTotals {
+        SlotTotals {
+            long: self.sum(SLOTS),
+            short: self.sum(3),
+        }
     }
 
     /// Messages of so many slots. Summed as whole numbers, which is much faster and as exact.
@@ -157,23 +162,20 @@ impl SlotClock {
 /// partition where it differs by more than 5 standard deviations and 15 %.
 ///
 /// Below 50 messages per partition the shares are equal, because a few messages show nothing.
-pub(super) fn measure_shares<'a>(
-    slots: impl Iterator<Item = &'a SlotRing> + Clone,
-    shares: &mut [f32],
-) {
+pub(super) fn measure_shares(totals: &[SlotTotals], shares: &mut [f32]) {
     let count = super::policy_time::from_count(shares.len());
     let (mut long, mut short) = (0.0, 0.0);
-    for slot in slots.clone() {
-        long += slot.long();
-        short += slot.short();
+    for of_partition in totals {
+        long += of_partition.long;
+        short += of_partition.short;
     }
     if long < 50.0 * count {
         shares.fill(super::policy_time::compact(1.0 / count.max(1.0)));
         return;
     }
     let mut sum = 0.0;
-    for (share, slot) in shares.iter_mut().zip(slots) {
-        let (of_long, of_short) = (slot.long() / long, slot.short());
+    for (share, of_partition) in shares.iter_mut().zip(totals) {
+        let (of_long, of_short) = (of_partition.long / long, of_partition.short);
         let expected = of_long * short;
         let differs = (of_short - expected).abs() > 5.0 * expected.sqrt() + 0.15 * expected;
         let value = match differs && short > 0.0 {

@@ -33,9 +33,11 @@ impl GroupEstimates {
         for ((state, (end, committed)), read) in states.zip(reading.partitions) {
             let lag = messages_between(*committed, *end);
             let since = moment.since(state.committed_at);
-            let age_now = read.age.map_or(0.0, |age| age.duration().as_secs_f64());
+            // Most partitions have committed just now, so that it is not needed.
+            let age_now = || read.age.map_or(0.0, |age| age.duration().as_secs_f64());
             // A stuck partition stays stuck until a commit, also with another owner.
-            let is_left = is_settled && since.min(age_now).min(watched) >= stuck_after;
+            let is_left =
+                is_settled && since.min(watched) >= stuck_after && age_now() >= stuck_after;
             state.is_stuck = settings.has(PolicyRule::Stuck)
                 && lag > 0.0
                 && others_commit
@@ -54,7 +56,7 @@ impl GroupEstimates {
             if lag <= 0.0 {
                 state.age = 0.0;
             } else if !is_phantom {
-                state.age = compact(age_now);
+                state.age = compact(age_now());
             }
             state.backlog = compact(backlog);
             seen.backlog += backlog;
