@@ -242,10 +242,7 @@ impl TargetPolicies {
         cluster: &'a ClusterName,
     ) -> impl Iterator<Item = &'a GroupId> {
         let states = self.states.values();
-        let changing = states.filter(move |state| {
-            let rate = state.rate.as_ref();
-            state.group.0 == *cluster && rate.is_some_and(|rate| rate.is_changing())
-        });
+        let changing = states.filter(move |state| state.is_changing && state.group.0 == *cluster);
         changing.map(|state| &state.group.1)
     }
 

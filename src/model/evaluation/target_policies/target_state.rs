@@ -20,6 +20,9 @@ pub(super) struct TargetState {
     /// Position of the metric among the External metrics of its HPA.
     pub(super) index: usize,
     pub(super) rate: Option<Box<RateState>>,
+    /// Whether the members of the group change, or are about to. A copy of what `rate` knows: each plan asks for it, and
+    /// `rate` is large.
+    pub(super) is_changing: bool,
     pub(super) held: Option<HeldReplicas>,
     /// The last sweep that found the target.
     pub(super) seen_in: u64,
@@ -33,6 +36,7 @@ impl TargetState {
         let held = known.and_then(|known| known.policy.held);
         Self {
             rate: known.and_then(|known| RateState::restored(&known.policy, known.saved, now)),
+            is_changing: false,
             held: held.map(|(hold, replicas)| HeldReplicas {
                 hold,
                 replicas: Some(replicas),
@@ -61,7 +65,7 @@ impl TargetState {
         self.index = target.index;
         if self.group.0 != target.key.cluster || self.group.1 != target.key.group {
             self.group = (target.key.cluster.clone(), target.key.group.clone());
-            self.rate = None;
+            (self.rate, self.is_changing) = (None, false);
         }
     }
 
@@ -104,6 +108,7 @@ impl TargetState {
                 Err(reason) => (None, Some(reason)),
             };
         }
+        self.is_changing = self.rate.as_ref().is_some_and(|rate| rate.is_changing());
         if let Some(hold) = hold {
             self.hold(hold, &mut outcome, observed);
         }
