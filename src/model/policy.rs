@@ -81,11 +81,9 @@ pub struct RatePolicy {
     all: u32,
     /// Time of the first reading since the start, in seconds; `None` before it.
     started: Option<f64>,
-    scratch: PolicyScratch,
 }
 
-/// Buffers that hold nothing between two readings. One can serve any number of policies, by
-/// [`RatePolicy::swap_scratch`].
+/// Buffers that hold nothing between two readings. One can serve any number of policies.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyScratch {
     offsets: Vec<(i64, i64)>,
@@ -117,13 +115,7 @@ impl RatePolicy {
             bounds: (0, 0),
             all: 0,
             started: None,
-            scratch: PolicyScratch::default(),
         }
-    }
-
-    /// Exchanges the buffers.
-    pub fn swap_scratch(&mut self, scratch: &mut PolicyScratch) {
-        std::mem::swap(&mut self.scratch, scratch);
     }
 
     /// Replaces the settings.
@@ -155,7 +147,11 @@ impl RatePolicy {
     }
 
     /// Records a reading and decides. Readings are in the order of their times.
-    pub fn observe(&mut self, reading: &GroupReading<'_>) -> RateDecision {
+    pub fn observe(
+        &mut self,
+        reading: &GroupReading<'_>,
+        scratch: &mut PolicyScratch,
+    ) -> RateDecision {
         let now = reading.at.as_secs_f64();
         if self.started.is_none() {
             self.start(now);
@@ -190,7 +186,7 @@ impl RatePolicy {
             against_all: None,
             drain: self.drains.judged(),
         };
-        if !self.read_offsets(reading) {
+        if !read_offsets(reading, &mut scratch.offsets) {
             self.estimates.drop_windows(moment);
             self.drains.interrupt();
             decision.rule = RateRule::MissingOffsets;
@@ -198,7 +194,7 @@ impl RatePolicy {
         }
         let mut seen = self.estimates.observe(
             reading,
-            (&self.scratch.offsets, &mut self.scratch.estimates),
+            (&scratch.offsets, &mut scratch.estimates),
             moment,
             &self.settings,
             &mut self.learned,
@@ -214,7 +210,8 @@ impl RatePolicy {
             is_applied && self.settings.has(PolicyRule::LearnedReaction),
             &mut self.learned,
         );
-        let Some(situation) = self.assess(reading, seen, output) else {
+        let loads = &mut scratch.estimates.loads;
+        let Some(situation) = self.assess(reading, seen, output, loads) else {
             decision.rule = if starts {
                 RateRule::Start
             } else {
@@ -228,10 +225,11 @@ impl RatePolicy {
             self.burst = None;
             decision.rule = RateRule::Stalled;
         } else {
-            self.decide(&situation, &mut decision);
+            self.decide(&situation, &mut decision, &mut scratch.requirement);
             self.watch_burst(&situation);
         }
-        self.judge_drain(reading, &situation, seen.is_stalled);
+        let loads = &scratch.estimates.loads;
+        self.judge_drain(reading, &situation, loads, seen.is_stalled);
         self.compare_with_all(reading, &situation, seen, &mut decision);
         decision
     }
@@ -244,19 +242,12 @@ impl RatePolicy {
         }
     }
 
-    fn read_offsets(&mut self, reading: &GroupReading<'_>) -> bool {
-        let offsets = &mut self.scratch.offsets;
-        offsets.clear();
-        for partition in reading.partitions {
-            let (Some(end), Some(committed)) = (partition.end, partition.committed) else {
-                return false;
-            };
-            offsets.push((end.0, committed.0));
-        }
-        !offsets.is_empty()
-    }
-
-    fn decide(&mut self, situation: &Situation, decision: &mut RateDecision) {
+    fn decide(
+        &mut self,
+        situation: &Situation,
+        decision: &mut RateDecision,
+        scratch: &mut RequirementScratch,
+    ) {
         if let Some(back) = self.judge_up(situation) {
             decision.rule = RateRule::Ineffective;
             self.burst = None;
@@ -264,8 +255,8 @@ impl RatePolicy {
             decision.replicas = back;
             return;
         }
-        self.record_requirement(situation, decision);
-        match self.consider_up(situation, decision) {
+        self.record_requirement(situation, decision, scratch);
+        match self.consider_up(situation, decision, scratch) {
             StepUp::To(replicas) => {
                 decision.rule = RateRule::Up;
                 decision.replicas = replicas;
@@ -302,13 +293,25 @@ impl RatePolicy {
         }
     }
 
-    /// Bytes that the estimates of this group take, without buffers that hold nothing between two polls.
+    /// Bytes that the estimates of this group take.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             .saturating_add(self.estimates.heap_bytes())
             .saturating_add(self.history.capacity_bytes())
     }
+}
+
+/// Fills `offsets` with the log ends and the committed offsets. Returns whether there are some and all are known.
+fn read_offsets(reading: &GroupReading<'_>, offsets: &mut Vec<(i64, i64)>) -> bool {
+    offsets.clear();
+    for partition in reading.partitions {
+        let (Some(end), Some(committed)) = (partition.end, partition.committed) else {
+            return false;
+        };
+        offsets.push((end.0, committed.0));
+    }
+    !offsets.is_empty()
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 
 use super::scaler::{Truth, total_end, total_lag};
 use crate::model::evaluation::sizing::even_step;
-use crate::model::policy::RatePolicy;
 use crate::model::policy::learned::LearnedPolicy;
 use crate::model::policy::reading::GroupReading;
 use crate::model::policy::settings::RatePolicySettings;
+use crate::model::policy::{PolicyScratch, RatePolicy};
 
 /// Where the capacity of a consumer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub struct FlinkPolicy {
     output: Option<u32>,
     samples: Vec<(f64, u64)>,
     /// The rate policy, whose decisions are not used.
-    estimator: Option<Box<RatePolicy>>,
+    estimator: Option<Box<(RatePolicy, PolicyScratch)>>,
     capacity: f64,
     changed: f64,
     last_down_check: f64,
@@ -100,7 +100,7 @@ impl FlinkPolicy {
                 CapacitySource::Observed => {
                     let settings = RatePolicySettings::default();
                     let policy = RatePolicy::new(settings, LearnedPolicy::default());
-                    Some(Box::new(policy))
+                    Some(Box::new((policy, PolicyScratch::default())))
                 }
             },
             output: None,
@@ -136,7 +136,8 @@ impl FlinkPolicy {
         self.capacity = match &mut self.estimator {
             None => truth.capacity,
             Some(estimator) => {
-                let terms = estimator.observe(reading).terms;
+                let (policy, scratch) = &mut **estimator;
+                let terms = policy.observe(reading, scratch).terms;
                 terms.map_or(self.capacity, |terms| terms.capacity)
             }
         };

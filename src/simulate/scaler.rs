@@ -8,11 +8,11 @@ use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules, Select,
 };
 use crate::model::hpa::facts::MetricTarget;
-use crate::model::policy::RatePolicy;
 use crate::model::policy::decision::RateDecision;
 use crate::model::policy::learned::LearnedPolicy;
 use crate::model::policy::reading::GroupReading;
 use crate::model::policy::settings::RatePolicySettings;
+use crate::model::policy::{PolicyScratch, RatePolicy};
 use crate::model::units::quantity::Milli;
 
 /// A policy to simulate.
@@ -124,7 +124,7 @@ fn stabilised(seconds: u32) -> Behavior {
 /// A policy at work on one group.
 #[derive(Clone, Debug)]
 pub enum Scaler {
-    Rate(Box<RatePolicy>),
+    Rate(Box<(RatePolicy, PolicyScratch)>),
     Static,
     Lag,
     KedaEven(KedaEven),
@@ -143,10 +143,10 @@ impl Scaler {
     #[must_use]
     pub fn new(policy: &SimulatedPolicy) -> Self {
         match policy {
-            SimulatedPolicy::Rate(settings) => Scaler::Rate(Box::new(RatePolicy::new(
-                *settings,
-                LearnedPolicy::default(),
-            ))),
+            SimulatedPolicy::Rate(settings) => {
+                let policy = RatePolicy::new(*settings, LearnedPolicy::default());
+                Scaler::Rate(Box::new((policy, PolicyScratch::default())))
+            }
             SimulatedPolicy::Static | SimulatedPolicy::Clairvoyant => Scaler::Static,
             SimulatedPolicy::Lag { .. } => Scaler::Lag,
             SimulatedPolicy::KedaEven { threshold } => Scaler::KedaEven(KedaEven::new(*threshold)),
@@ -163,7 +163,8 @@ impl Scaler {
     ) -> (Option<u64>, Option<RateDecision>) {
         match self {
             Scaler::Rate(policy) => {
-                let decision = policy.observe(reading);
+                let (policy, scratch) = &mut **policy;
+                let decision = policy.observe(reading, scratch);
                 (Some(u64::from(decision.replicas)), Some(decision))
             }
             Scaler::Static => (None, None),

@@ -1,7 +1,7 @@
 //! Steps down: taken if fewer replicas have been enough for so long that the step saves more than it costs.
 
 use super::decision::{DownRequirement, RateDecision, RateHold, RateHoldReason};
-use super::requirement::{RateDemand, ReplicaRequirement, find_requirement};
+use super::requirement::{RateDemand, ReplicaRequirement, RequirementScratch, find_requirement};
 use super::settings::{CATCH_UP_DOWN, HOLDS, PEAK_UTILISATION, PolicyRule};
 use super::{RatePolicy, Situation};
 
@@ -117,10 +117,12 @@ impl RatePolicy {
         &mut self,
         situation: &Situation,
         decision: &mut RateDecision,
+        scratch: &mut RequirementScratch,
     ) {
         let terms = &situation.terms;
-        let mean = self.require_down(situation, terms.arrivals_slow, self.settings.utilisation);
-        let peak = self.require_down(situation, terms.arrivals_medium, PEAK_UTILISATION);
+        let utilisation = self.settings.utilisation;
+        let mean = self.require_down(situation, terms.arrivals_slow, utilisation, scratch);
+        let peak = self.require_down(situation, terms.arrivals_medium, PEAK_UTILISATION, scratch);
         let replicas = mean.replicas.max(peak.replicas);
         if replicas >= situation.output {
             self.learned.last_needed = situation.now;
@@ -132,10 +134,11 @@ impl RatePolicy {
     }
 
     fn require_down(
-        &mut self,
+        &self,
         situation: &Situation,
         rate: f64,
         utilisation: f64,
+        scratch: &mut RequirementScratch,
     ) -> ReplicaRequirement {
         let terms = &situation.terms;
         let demand = RateDemand {
@@ -148,12 +151,7 @@ impl RatePolicy {
         };
         let partitions = self.estimates.partitions.iter();
         let partitions = partitions.map(|p| (f64::from(p.share), f64::from(p.backlog)));
-        find_requirement(
-            demand,
-            &self.ladder,
-            partitions,
-            &mut self.scratch.requirement,
-        )
+        find_requirement(demand, &self.ladder, partitions, scratch)
     }
 
     /// Considers a step down.

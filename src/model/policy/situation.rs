@@ -35,12 +35,13 @@ pub(super) struct Situation {
 }
 
 impl RatePolicy {
-    /// Assesses the group; `None` while nothing is known of its capacity.
+    /// Assesses the group, and fills `loads` with those of its members; `None` while nothing is known of its capacity.
     pub(super) fn assess(
         &mut self,
         reading: &GroupReading<'_>,
         seen: ObservedGroup,
         output: u32,
+        loads: &mut Vec<(f64, f64)>,
     ) -> Option<Situation> {
         let now = reading.at.as_secs_f64();
         let estimates = &self.estimates;
@@ -66,7 +67,6 @@ impl RatePolicy {
         let delay = self.learned.reaction + self.learned.pause + poll;
         let share = seen.active_share.max(1e-9);
         let members = working_members(reading);
-        let loads = &mut self.scratch.estimates.loads;
         let by_owner = reading.supposed.is_none().then_some(loads);
         let ahead = estimates.project_age(by_owner, fast / share, (capacity, members), delay);
         let hot = estimates.partitions.iter().position(|partition| {
@@ -116,17 +116,16 @@ impl RatePolicy {
         })
     }
 
-    /// Compares the actual with the expected time to drain a backlog.
+    /// Compares the actual with the expected time to drain a backlog. `loads` are those of the members.
     pub(super) fn judge_drain(
         &mut self,
         reading: &GroupReading<'_>,
         situation: &Situation,
+        loads: &[(f64, f64)],
         is_stalled: bool,
     ) {
         let terms = &situation.terms;
         let residual = terms.commit_interval + reading.poll_interval.as_secs_f64();
-        // They were filled to project the age.
-        let loads = &self.scratch.estimates.loads;
         let is_settled = !is_stalled
             && !situation.is_supposed
             && terms.is_capacity_known

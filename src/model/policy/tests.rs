@@ -16,6 +16,7 @@ const POLL: u64 = 5;
 /// A group whose members commit at every poll.
 struct Group {
     policy: RatePolicy,
+    scratch: PolicyScratch,
     now: u64,
     rate: i64,
     capacity: i64,
@@ -34,6 +35,7 @@ impl Group {
     fn new(partitions: usize, replicas: u32) -> Self {
         Self {
             policy: RatePolicy::new(RatePolicySettings::default(), LearnedPolicy::default()),
+            scratch: PolicyScratch::default(),
             now: 1_000_000,
             rate: 0,
             capacity: 100,
@@ -100,7 +102,7 @@ impl Group {
                 }
             })
             .collect();
-        self.policy.observe(&GroupReading {
+        let reading = GroupReading {
             at: Duration::from_secs(self.now),
             poll_interval: Duration::from_secs(POLL),
             partitions: &partitions,
@@ -111,7 +113,8 @@ impl Group {
             members: self.replicas,
             status_replicas: self.replicas + self.starting,
             supposed: self.supposed,
-        })
+        };
+        self.policy.observe(&reading, &mut self.scratch)
     }
 
     /// Polls for this number of seconds, with the replicas of the policy. Returns the changes.
@@ -518,6 +521,7 @@ proptest! {
         ),
     ) {
         let mut policy = RatePolicy::new(RatePolicySettings::default(), LearnedPolicy::default());
+        let mut scratch = PolicyScratch::default();
         let mut now = 0;
         for (step, partitions, is_stable, (ceiling, members, replicas), bounds, all, supposed) in readings {
             now += step;
@@ -530,7 +534,7 @@ proptest! {
                     owner,
                 })
                 .collect();
-            let decision = policy.observe(&GroupReading {
+            let reading = GroupReading {
                 at: Duration::from_secs(now),
                 poll_interval: Duration::from_secs(5),
                 partitions: &partitions,
@@ -546,7 +550,8 @@ proptest! {
                     age: backlog / 100.0,
                     processed: backlog / 10.0,
                 }),
-            });
+            };
+            let decision = policy.observe(&reading, &mut scratch);
             prop_assert!((1..=ceiling.max(1)).contains(&decision.replicas), "{:?}", decision);
             let learned = policy.learned();
             prop_assert!(learned.reaction.is_finite() && learned.pause.is_finite());

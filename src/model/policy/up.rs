@@ -1,7 +1,7 @@
 //! Steps up, and the check whether they helped.
 
 use super::decision::{RateDecision, RateHold, RateHoldReason};
-use super::requirement::{RateDemand, ReplicaRequirement, find_requirement};
+use super::requirement::{RateDemand, ReplicaRequirement, RequirementScratch, find_requirement};
 use super::settings::{BURST_UTILISATION, CATCH_UP_UP, PolicyRule};
 use super::{RatePolicy, Situation};
 
@@ -43,6 +43,7 @@ impl RatePolicy {
         &mut self,
         situation: &Situation,
         decision: &mut RateDecision,
+        scratch: &mut RequirementScratch,
     ) -> StepUp {
         let Situation {
             now,
@@ -56,7 +57,7 @@ impl RatePolicy {
         if !is_ahead && !is_behind {
             return StepUp::No;
         }
-        let required = self.require_up(situation);
+        let required = self.require_up(situation, scratch);
         let mut replicas = required.replicas;
         decision.up = Some(required);
         if !terms.is_capacity_known {
@@ -105,7 +106,11 @@ impl RatePolicy {
         StepUp::To(replicas)
     }
 
-    fn require_up(&mut self, situation: &Situation) -> ReplicaRequirement {
+    fn require_up(
+        &self,
+        situation: &Situation,
+        scratch: &mut RequirementScratch,
+    ) -> ReplicaRequirement {
         let terms = &situation.terms;
         let processed = terms.capacity * f64::from(terms.members);
         let more = (terms.arrivals_fast - processed).max(0.0) * terms.delay;
@@ -121,12 +126,7 @@ impl RatePolicy {
             let share = f64::from(partition.share);
             (share, f64::from(partition.backlog) + share * more)
         });
-        find_requirement(
-            demand,
-            &self.ladder,
-            partitions,
-            &mut self.scratch.requirement,
-        )
+        find_requirement(demand, &self.ladder, partitions, scratch)
     }
 
     /// Checks the effect of the last step up, once its pods had time to show one. Returns the number to go back to, if

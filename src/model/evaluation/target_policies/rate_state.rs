@@ -183,9 +183,7 @@ impl RateState {
             status_replicas: pods,
             supposed: self.recommended.map(|group| group.supposed()),
         };
-        self.policy.swap_scratch(&mut buffers.policy);
-        let decision = self.policy.observe(&reading);
-        self.policy.swap_scratch(&mut buffers.policy);
+        let decision = self.policy.observe(&reading, &mut buffers.policy);
         self.is_ready |= decision.terms.is_some();
         (self.observed, self.known_at) = (Some(now), now);
         let counts = (description.member_count(), observed.running_replicas());
