@@ -162,11 +162,6 @@ impl RatePolicy {
     ) {
         let terms = &situation.terms;
         let all = self.all;
-        // With another number of replicas, or partitions, the totals are of another comparison.
-        let known = self.static_group.take();
-        let group = known.filter(|group| group.members() == all);
-        let mut group = group
-            .unwrap_or_else(|| StaticGroup::begin(situation.now, all, (seen.backlog, seen.age)));
         let is_limited = seen.is_stalled
             || self.bounds.1 < all
             || terms.hot_partition.is_some()
@@ -186,9 +181,14 @@ impl RatePolicy {
                 && terms.arrivals_fast > terms.capacity * f64::from(all),
             is_change: decision.replicas != decision.before,
         };
+        let begin = || StaticGroup::begin(situation.now, all, (seen.backlog, seen.age));
+        let group = self.static_group.get_or_insert_with(begin);
+        // With another number of replicas, or partitions, the totals are of another comparison.
+        if group.members() != all {
+            *group = begin();
+        }
         group.advance(situation.now, &progress, situation.slo);
         decision.against_all = group.compare();
-        self.static_group = Some(group);
     }
 }
 
