@@ -30,9 +30,8 @@ impl CommitGaps {
         }
     }
 
-    /// Adds a gap in seconds.
-    pub(super) fn add(&mut self, seconds: f64) {
-        let tenths = super::policy_time::to_counter(seconds * 10.0);
+    /// Adds a gap in tenths of a second.
+    pub(super) fn add(&mut self, tenths: u32) {
         let gap = u16::try_from(tenths).unwrap_or(u16::MAX);
         match self.gaps.get_mut(self.next) {
             Some(slot) => {
@@ -110,7 +109,7 @@ mod tests {
             let mut scratch = Vec::new();
             for poll in tenths.chunks(3) {
                 for tenth in poll {
-                    gaps.add(f64::from(*tenth) / 10.0);
+                    gaps.add(u32::from(*tenth));
                 }
                 gaps.measure(&mut scratch);
             }

@@ -265,7 +265,7 @@ impl GroupEstimates {
             // A gap counts only if there was something to commit all the time, and the group did not stand still.
             let is_usual = state.committed_at >= base && is_gradual && !stood_still;
             if state.backlog >= 1.0 && is_usual {
-                self.gaps.add(moment.since(state.committed_at));
+                self.gaps.add(moment.tenths_since(state.committed_at));
                 has_gaps = true;
             }
             state.committed = *committed;

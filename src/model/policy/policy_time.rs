@@ -18,7 +18,12 @@ impl PolicyTime {
 
     /// Seconds since an earlier time; 0 if it is not earlier.
     pub(super) fn since(self, earlier: Self) -> f64 {
-        f64::from(self.0.saturating_sub(earlier.0)) / 10.0
+        f64::from(self.tenths_since(earlier)) / 10.0
+    }
+
+    /// Tenths of a second since an earlier time; 0 if it is not earlier.
+    pub(super) fn tenths_since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) struct RequirementScratch {
 }
 
 impl RequirementScratch {
-    fn fill(&mut self, loads: impl Iterator<Item = f64>) {
+    fn fill(&mut self, loads: impl Iterator<Item = f64>) -> &[f64] {
         self.loads.clear();
         self.loads.extend(loads);
         self.shuffled.clear();
@@ -84,6 +84,7 @@ impl RequirementScratch {
             most = most.max(*load);
         }
         self.range = (least, most);
+        &self.loads
     }
 }
 
@@ -142,14 +143,18 @@ pub(super) fn find_requirement(
         let load = rate / utilisation + (backlog + rate * demand.pause) / demand.catch_up;
         load.min(demand.capacity)
     };
-    let needed: f64 = partitions
-        .clone()
-        .map(|partition| load(demand.utilisation, partition))
-        .sum();
+    let heaviest_utilisation = demand.utilisation.max(HEAVIEST_UTILISATION);
+    // If both utilisations are the same, so are the loads.
+    let mut has_loads = heaviest_utilisation <= demand.utilisation;
+    let loads = partitions.clone();
+    let loads = loads.map(|partition| load(demand.utilisation, partition));
+    let needed: f64 = match has_loads {
+        true => scratch.fill(loads).iter().sum(),
+        false => loads.sum(),
+    };
     let too_few = ladder.partition_point(|n| demand.capacity * f64::from(*n) < needed);
     // One of the first two that carry the sum is enough, as a rule.
     let mut candidates = Vec::with_capacity(ladder.len().min(too_few.saturating_add(2)));
-    let mut has_loads = false;
     for &replicas in ladder {
         let capacity = demand.capacity * f64::from(replicas);
         let mut candidate = ReplicaCandidate {
@@ -161,8 +166,7 @@ pub(super) fn find_requirement(
         };
         if needed <= capacity {
             if !has_loads {
-                let utilisation = demand.utilisation.max(HEAVIEST_UTILISATION);
-                scratch.fill(partitions.clone().map(|p| load(utilisation, p)));
+                scratch.fill(partitions.clone().map(|p| load(heaviest_utilisation, p)));
                 has_loads = true;
             }
             let heaviest = heaviest_load(scratch, replicas);
