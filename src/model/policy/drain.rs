@@ -110,19 +110,20 @@ impl DrainJudge {
 }
 
 /// Seconds until no member of a group has more backlog than what arrives in `residual` seconds, if each has a load of
-/// arrivals per second and a backlog; `None` if one never will.
+/// arrivals per second and a backlog; `None` if one never will. `capacity` is that of the member at a place; without it
+/// nothing is expected of a member that is behind.
 pub(super) fn time_to_drain(
-    loads: impl Iterator<Item = (f64, f64)>,
-    capacity: f64,
+    loads: &[(f64, f64)],
+    capacity: impl Fn(usize) -> Option<f64>,
     residual: f64,
 ) -> Option<f64> {
     let mut longest = 0.0f64;
-    for (arrivals, backlog) in loads {
+    for (place, (arrivals, backlog)) in loads.iter().enumerate() {
         let left = backlog - arrivals * residual;
         if left <= 0.0 {
             continue;
         }
-        let surplus = capacity - arrivals;
+        let surplus = capacity(place)? - arrivals;
         if surplus <= 0.0 {
             return None;
         }
@@ -146,8 +147,25 @@ mod tests {
             (vec![(100.0, 5500.0)], None),
             (vec![(150.0, 100.0)], Some(0.0)),
         ] {
-            let found = time_to_drain(loads.iter().copied(), 100.0, 10.0);
+            let found = time_to_drain(&loads, |_| Some(100.0), 10.0);
             assert_eq!(found, expected, "{loads:?}");
+        }
+    }
+
+    #[test]
+    fn each_member_drains_its_backlog_at_its_own_capacity() {
+        let loads = [(50.0, 5500.0), (50.0, 5500.0), (50.0, 400.0)];
+        for (capacities, expected) in [
+            ([Some(100.0), Some(100.0), Some(100.0)], Some(100.0)),
+            ([Some(100.0), Some(75.0), Some(100.0)], Some(200.0)),
+            ([Some(100.0), Some(150.0), Some(100.0)], Some(100.0)),
+            ([Some(100.0), Some(40.0), Some(100.0)], None),
+            ([Some(100.0), None, Some(100.0)], None),
+            // The last one is not behind.
+            ([Some(100.0), Some(100.0), None], Some(100.0)),
+        ] {
+            let found = time_to_drain(&loads, |place| capacities[place], 10.0);
+            assert_eq!(found, expected, "{capacities:?}");
         }
     }
 

@@ -14,6 +14,8 @@ const RECENT: f64 = 30.0 * 60.0;
 const FRESH: f64 = 180.0;
 /// Members whose values count if fewer than three are recent.
 const NEWEST: usize = 16;
+/// By which part a member's value has to differ from the median; a smaller difference may be an error of measurement.
+const UNEVEN: f64 = 0.1;
 
 /// Known capacities of members.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +52,16 @@ impl MemberCapacities {
         self.values
             .capacity()
             .saturating_mul(size_of::<MemberCapacity>())
+    }
+
+    /// The capacity of each member that has samples: its own if it differs clearly from `median`, or else the median.
+    pub(super) fn by_member(&self, median: f64) -> HashMap<u32, f64> {
+        let values = self.values.iter().map(|member| {
+            let own = f64::from(member.value);
+            let is_uneven = (own - median).abs() > UNEVEN * median;
+            (member.key, if is_uneven { own } else { median })
+        });
+        values.collect()
     }
 
     /// Median over the members with recent samples. A pod that falls behind is a slow one, so each member counts once,
@@ -312,6 +324,20 @@ mod tests {
                 prop_assert_eq!(&quick.values, &plain.0.values);
             }
         }
+    }
+
+    #[test]
+    fn members_that_differ_clearly_have_their_own_capacity() {
+        let mut capacities = MemberCapacities::default();
+        let mut batch = CapacitySamples::begin(&mut capacities, PolicyTime::from_seconds(5.0));
+        let mut learned = LearnedPolicy::default();
+        for (key, sample) in [(1, 70.0), (2, 95.0), (3, 100.0), (4, 130.0)] {
+            batch.add((key, sample), 10, &mut learned);
+        }
+        batch.finish(&mut learned);
+        let found = capacities.by_member(100.0);
+        let expected = [(1, 70.0), (2, 100.0), (3, 100.0), (4, 130.0)];
+        assert_eq!(found, HashMap::from(expected));
     }
 
     fn capacity_after(samples: &[f64], known: Option<f64>) -> f64 {

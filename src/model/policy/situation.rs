@@ -3,7 +3,7 @@
 use super::RatePolicy;
 use super::capacity::estimate_capacity;
 use super::decision::{RateDecision, RateTerms};
-use super::drain::{DrainReading, time_to_drain};
+use super::drain::DrainReading;
 use super::estimates::ObservedGroup;
 use super::rates::{FAST, MEDIUM, SLOW};
 use super::reading::{GroupReading, SupposedGroup};
@@ -131,12 +131,13 @@ impl RatePolicy {
             && terms.is_capacity_known
             && !loads.is_empty()
             && situation.stable_for >= residual + terms.commit_interval;
-        let loads = loads.iter().copied();
+        let expected = || {
+            self.estimates
+                .time_to_drain(loads, terms.capacity, residual)
+        };
         self.drains.observe(&DrainReading {
             now: situation.now,
-            expected: is_settled
-                .then(|| time_to_drain(loads, terms.capacity, residual))
-                .flatten(),
+            expected: is_settled.then(expected).flatten(),
             members: terms.members,
             arrivals: terms.arrivals_medium,
             is_settled,

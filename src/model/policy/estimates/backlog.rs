@@ -1,5 +1,8 @@
-//! Backlog: the unprocessed messages, their age, and their expected age.
+//! Backlog: the unprocessed messages, their age, their expected age, and how long they will last.
 
+use std::cell::LazyCell;
+
+use super::super::drain::time_to_drain;
 use super::super::policy_time::{PolicyTime, compact, messages_between};
 use super::super::rates::FAST;
 use super::super::reading::{GroupReading, SupposedGroup};
@@ -125,5 +128,19 @@ impl GroupEstimates {
             .iter()
             .map(|load| ahead(*load, capacity))
             .fold(0.0, f64::max)
+    }
+
+    /// Seconds until no member has more backlog than what arrives in `residual` seconds; `None` if it is not known. `loads`
+    /// are those of the members, and `capacity` is their median.
+    pub(in crate::model::policy) fn time_to_drain(
+        &self,
+        loads: &[(f64, f64)],
+        capacity: f64,
+        residual: f64,
+    ) -> Option<f64> {
+        // In most readings no member is behind.
+        let by_member = LazyCell::new(|| self.capacities.by_member(capacity));
+        let of_member = |place: usize| by_member.get(&self.members.get(place)?.key).copied();
+        time_to_drain(loads, of_member, residual)
     }
 }
