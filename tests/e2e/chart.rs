@@ -486,12 +486,18 @@ impl Installed<'_> {
 
     /// Leads the chart's Service to this machine: there are no pods behind it.
     pub(crate) fn reach(&self, port: u16) -> Result<()> {
+        let former = self.plane.get("service", RELEASE, Some(self.namespace))?;
         self.plane
             .kubectl(&["delete", "service", RELEASE, "-n", self.namespace])?;
+        // With what Helm knows it by, or an uninstallation would leave it.
+        let mut metadata = json!({"name": RELEASE});
+        for key in ["labels", "annotations"] {
+            metadata[key] = former["metadata"][key].clone();
+        }
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": RELEASE},
+            "metadata": metadata,
             "spec": {
                 "type": "ExternalName",
                 "externalName": "localhost",

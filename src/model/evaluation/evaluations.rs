@@ -172,7 +172,7 @@ impl Evaluations {
         mut on_change: impl FnMut(&HpaKey, Option<&PolicyOutcome>, Option<&PolicyOutcome>),
     ) {
         self.outcomes
-            .diff_by(&after.outcomes, Arc::ptr_eq, |(hpa, _), old, new| {
+            .diff_by(&after.outcomes, Arc::ptr_eq, |(_, hpa), old, new| {
                 on_change(hpa, old.map(|old| &**old), new.map(|new| &**new));
             });
     }
