@@ -556,35 +556,54 @@ async fn groups_with_more_partitions_than_allowed_are_refused_with_their_number(
     }
 }
 
+/// Observes three times a group whose pattern needs a list of all topics that is too long. Returns the numbers of
+/// requests for metadata and of connections, and the time that it took.
+async fn observe_with_a_long_list(topics: usize, name_bytes: usize) -> (usize, usize, Duration) {
+    let (fake, groups) = two_brokers();
+    for topic in 0..topics {
+        fake.topic(&format!("t{topic:0>name_bytes$}"), &[1]);
+    }
+    fake.group("open", 1, "a", &[Some(1), Some(2)]);
+    let pattern = TopicPattern::parse("t.*").unwrap();
+    let open = GroupPlan {
+        patterns: vec![pattern.clone()],
+        ..group("open", &[])
+    };
+    let groups = [groups.to_vec(), vec![open]].concat();
+    let source = source(&fake);
+    let started = Instant::now();
+    for _ in 0..3 {
+        let observation = observe(&source, &groups).await;
+        assert_complete(&observation);
+        assert_eq!(commits(&observation, 2, "a"), Ok(vec![Some(1), Some(2)]));
+        let listed = observation.listings["open"].topics_of(&pattern);
+        let too_long = Unlisted::Failed(Fault::OverBudget);
+        assert_eq!(listed, Some(Err(too_long)));
+        assert_eq!(observation.connection, None);
+        assert!(observation.unreachable_brokers.is_empty());
+    }
+    let connections = fake.accepted_connections.load(Ordering::SeqCst);
+    let requests = fake.request_count(ApiKey::Metadata);
+    (requests, connections, started.elapsed())
+}
+
 #[tokio::test]
 async fn a_list_of_all_topics_that_is_too_long_is_requested_once() {
+    // Metadata is requested again after ten seconds, which it may take on busy cores.
+    let max_age = Duration::from_secs(10);
     for (topics, name_bytes) in [(6_000, 190), (20_000, 40)] {
-        let (fake, groups) = two_brokers();
-        for topic in 0..topics {
-            fake.topic(&format!("t{topic:0>name_bytes$}"), &[1]);
-        }
-        fake.group("open", 1, "a", &[Some(1), Some(2)]);
-        let pattern = TopicPattern::parse("t.*").unwrap();
-        let open = GroupPlan {
-            patterns: vec![pattern.clone()],
-            ..group("open", &[])
+        let mut tries = 0;
+        let (requests, connections) = loop {
+            let (requests, connections, took) = observe_with_a_long_list(topics, name_bytes).await;
+            tries += 1;
+            if took < max_age || tries == 5 {
+                break (requests, connections);
+            }
         };
-        let groups = [groups.to_vec(), vec![open]].concat();
-        let source = source(&fake);
-        for _ in 0..3 {
-            let observation = observe(&source, &groups).await;
-            assert_complete(&observation);
-            assert_eq!(commits(&observation, 2, "a"), Ok(vec![Some(1), Some(2)]));
-            let listed = observation.listings["open"].topics_of(&pattern);
-            let too_long = Unlisted::Failed(Fault::OverBudget);
-            assert_eq!(listed, Some(Err(too_long)));
-            assert_eq!(observation.connection, None);
-            assert!(observation.unreachable_brokers.is_empty());
-        }
         // One of all topics, and one of those that are read.
-        assert_eq!(fake.request_count(ApiKey::Metadata), 2);
+        assert_eq!(requests, 2);
         // The broker that got the request needs a new connection.
-        assert_eq!(fake.accepted_connections.load(Ordering::SeqCst), 3);
+        assert_eq!(connections, 3);
     }
 }
 
