@@ -23,6 +23,9 @@ const BATCH: usize = 500;
 /// One part in this many of a sweep's remaining time may be spent on waiting for the answers.
 const SWEEP_SHARE: u32 = 10;
 
+/// How often a lookup is made that is not answered, in one sweep each.
+const MAX_TRIES: u8 = 3;
+
 /// Means "no record is new enough": the offset of a record yet to be written.
 pub(super) const NO_RECORD: Offset = Offset(i64::MAX);
 
@@ -58,6 +61,8 @@ struct TopicLookups {
     read: Instant,
     older: LookupSeries<{ OLDER.len() }>,
     newer: LookupSeries<{ NEWER.len() }>,
+    /// Tries of the next lookup that were not answered.
+    unanswered: u8,
 }
 
 /// Lookups that are made one after the other as long as they are needed.
@@ -90,6 +95,7 @@ impl TopicLookups {
             read: now,
             older: LookupSeries::new(OLDER, true),
             newer: LookupSeries::new(NEWER, false),
+            unanswered: 0,
         }
     }
 
@@ -97,9 +103,18 @@ impl TopicLookups {
         self.newer.next().or_else(|| self.older.next())
     }
 
-    /// Records the result of a lookup. A failed one is not repeated.
-    fn finish(&mut self, ago: Duration, found: &PastEnds, unread: &[(usize, Offset)]) {
+    /// Records the result of a lookup. Returns whether all partitions that matter were answered; otherwise it is repeated
+    /// a few times.
+    fn finish(&mut self, ago: Duration, found: &PastEnds, unread: &[(usize, Offset)]) -> bool {
         let found = |partition: usize| found.ends.get(partition).copied().flatten();
+        let is_answered = unread
+            .iter()
+            .all(|(partition, _)| found(*partition).is_some());
+        self.unanswered = self.unanswered.saturating_add(1);
+        if !is_answered && self.unanswered < MAX_TRIES {
+            return false;
+        }
+        self.unanswered = 0;
         let some = |is_such: fn(Offset, Offset) -> bool| {
             let mut unread = unread.iter();
             unread.any(|(partition, unread)| found(*partition).is_some_and(|f| is_such(*unread, f)))
@@ -107,13 +122,14 @@ impl TopicLookups {
         if self.newer.next() == Some(ago) {
             self.newer.made = self.newer.made.saturating_add(1);
             self.newer.is_needed = some(|unread, found| unread > found);
-            return;
+            return is_answered;
         }
         if ago == LOOK_BACK {
             self.newer.is_needed = some(|unread, found| unread > found);
         }
         self.older.made = self.older.made.saturating_add(1);
         self.older.is_needed = some(|unread, found| unread < found);
+        is_answered
     }
 }
 
@@ -154,7 +170,7 @@ impl TimeLookups {
         batch
     }
 
-    /// Records the response to a lookup of a batch, and adds it to the log.
+    /// Records the response to a lookup of a batch, and adds it to the log. Returns whether it was answered.
     pub(super) fn finish(
         &self,
         name: &TopicName,
@@ -162,13 +178,15 @@ impl TimeLookups {
         found: &FoundRecords,
         unread: &UnreadOffsets<'_>,
         log: &mut TopicOffsets,
-    ) {
+    ) -> bool {
         let unread = unread.first_unread(name, log);
         let past = past_ends(ago, found, log, &unread);
-        if let Some(lookups) = self.lock().get_mut(name) {
-            lookups.finish(ago, &past, &unread);
-        }
+        let known = self
+            .lock()
+            .get_mut(name)
+            .map(|lookups| lookups.finish(ago, &past, &unread));
         log.past.push(past);
+        known.unwrap_or(true)
     }
 }
 
@@ -382,6 +400,37 @@ mod tests {
         assert_eq!(record_age(&started, 7_000), Some(3 * SECOND));
         assert_eq!(record_age(&started, 17_000), Some(Duration::ZERO));
         assert_eq!(record_age(&started, -1), None);
+    }
+
+    #[test]
+    fn a_lookup_without_an_answer_is_repeated_a_few_times() {
+        let groups = [group(&[Some(20), Some(5)], OffsetReset::Latest)];
+        let no_answer = || FoundRecords {
+            offsets: [Ok(Offset(9)), Err(Fault::NoAnswer)].into_iter().collect(),
+            ages: vec![None; 2],
+        };
+        let lookups = TimeLookups::default();
+        let mut logs: TopicLogs = [("t".into(), log(1, &[Ok(60), Ok(60)]))].into();
+        let unread = UnreadOffsets::new(&groups);
+        let mut seen = Vec::new();
+        while let [(name, ago)] = &lookups.next_batch(&logs)[..] {
+            // The first lookup is answered at the second try, the next one never.
+            let answer = match seen.len() {
+                1 => found(&[Offset(50), Offset(50)]),
+                _ => no_answer(),
+            };
+            let log = logs.get_mut(name).unwrap().as_mut().unwrap();
+            let is_answered = lookups.finish(name, *ago, &answer, &unread, log);
+            seen.push((ago.as_secs(), is_answered));
+        }
+        let expected = [
+            (600, false),
+            (600, true),
+            (1800, false),
+            (1800, false),
+            (1800, false),
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl LogReader {
                 }
             }
             query.run(client, until, TIME_LOOKUP_TIMEOUT);
+            let mut all_answered = true;
             for (name, ago) in &batch {
                 let Some((Ok(log), then)) = logs.get_mut(name).zip(spec(*ago)) else {
                     continue;
@@ -145,7 +146,11 @@ impl LogReader {
                     ages: (0..).map(age).take(offsets.len()).collect(),
                     offsets,
                 };
-                self.past.finish(name, *ago, &found, unread, log);
+                all_answered &= self.past.finish(name, *ago, &found, unread, log);
+            }
+            if !all_answered {
+                // The next sweep tries again.
+                return;
             }
         }
     }

@@ -112,6 +112,7 @@ impl WireInner {
                 deadline: (Instant::now() + late).into(),
             };
             let (columns, _) = sweep.run(known).await;
+            let mut all_answered = true;
             for ((name, ago), columns) in batch.iter().zip(columns) {
                 let timestamps = columns.past_timestamps.iter();
                 let ages = timestamps.map(|at| time_lookup::record_age(started, *at));
@@ -120,8 +121,12 @@ impl WireInner {
                     ages: ages.collect(),
                 };
                 if let Some(Ok(log)) = logs.get_mut(name) {
-                    self.past.finish(name, *ago, &found, unread, log);
+                    all_answered &= self.past.finish(name, *ago, &found, unread, log);
                 }
+            }
+            if !all_answered {
+                // The next sweep tries again.
+                return;
             }
         }
     }
