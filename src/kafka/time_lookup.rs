@@ -23,7 +23,7 @@ const BATCH: usize = 500;
 /// One part in this many of a sweep's remaining time may be spent on waiting for the answers.
 const SWEEP_SHARE: u32 = 10;
 
-/// How often a lookup is made that is not answered, in one sweep each.
+/// Maximum number of times that a lookup without an answer is made, once in a sweep.
 const MAX_TRIES: u8 = 3;
 
 /// Means "no record is new enough": the offset of a record yet to be written.
@@ -103,8 +103,8 @@ impl TopicLookups {
         self.newer.next().or_else(|| self.older.next())
     }
 
-    /// Records the result of a lookup. Returns whether all partitions that matter were answered; otherwise it is repeated
-    /// a few times.
+    /// Records the result of a lookup. Returns whether it found the log end of every partition with unread messages.
+    /// If not, the same lookup is next again, up to [`MAX_TRIES`] times in all.
     fn finish(&mut self, ago: Duration, found: &PastEnds, unread: &[(usize, Offset)]) -> bool {
         let found = |partition: usize| found.ends.get(partition).copied().flatten();
         let is_answered = unread

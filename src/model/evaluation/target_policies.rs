@@ -283,8 +283,8 @@ fn next_facts<'a>(
     Some(facts)
 }
 
-/// The outcomes after a sweep. As long as there are those of the same metrics, they share the keys with the outcomes before,
-/// so that finding what has changed compares no names.
+/// The outcomes after a sweep. If they are of the same metrics as those before, the two share their keys, so that finding
+/// what has changed compares no names.
 fn next_outcomes(
     before: &PolicyOutcomes,
     mut outcomes: Vec<(PolicyKey, Arc<PolicyOutcome>)>,
