@@ -275,7 +275,7 @@ impl App {
             let router = serve::external_scaler::router(options);
             (scaler.listener, scaler.kind, router, scaler.tls)
         });
-        let probe_router = serve::probes::router(readiness);
+        let probe_router = serve::probes::router(app.threads.liveness(), readiness);
         let admin_router = serve::admin::router(
             serve::admin::AdminEndpointOptions::new(reader, leading.own)
                 .with_history(history, &leader::pod_name())

@@ -2,8 +2,14 @@
 //! threads than processors, the operating system shares the processors fairly.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Time between two beats of a [`Heartbeat`].
+const BEAT: Duration = Duration::from_secs(1);
 
 /// A separate runtime. Tasks that still run when it is dropped are cancelled.
 #[derive(Debug)]
@@ -32,6 +38,34 @@ impl WorkerThreads {
     pub(crate) fn handle(&self) -> Handle {
         self.handle.clone()
     }
+
+    /// Begins to show whether these threads still run tasks.
+    pub(crate) fn heartbeat(&self, name: &'static str) -> Heartbeat {
+        let (beats, last) = watch::channel(Instant::now());
+        self.handle.spawn(async move {
+            let mut interval = interval(BEAT);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while beats.send(Instant::now()).is_ok() {
+                interval.tick().await;
+            }
+        });
+        Heartbeat { name, last }
+    }
+}
+
+/// When [`WorkerThreads`] last ran a task.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeat {
+    /// What the threads do, for messages.
+    pub(crate) name: &'static str,
+    last: watch::Receiver<Instant>,
+}
+
+impl Heartbeat {
+    /// Time since the last beat. About a second at most, unless the threads hang.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(*self.last.borrow())
+    }
 }
 
 impl Drop for WorkerThreads {
@@ -57,5 +91,32 @@ mod tests {
         let endless = threads.handle().spawn(std::future::pending::<()>());
         drop(threads);
         assert!(endless.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_stops_while_all_threads_hang() {
+        let threads = WorkerThreads::start("answers", 1).unwrap();
+        let heartbeat = threads.heartbeat("answers");
+        let mut beats = heartbeat.last.clone();
+        for _ in 0..2 {
+            beats.changed().await.unwrap();
+        }
+
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        threads.handle().spawn(async move {
+            let _ = begin.send(());
+            let _ = released.recv();
+        });
+        begun.await.unwrap();
+        beats.mark_unchanged();
+        let later = Instant::now() + Duration::from_secs(40);
+        assert!(heartbeat.age(later) > Duration::from_secs(30));
+        let silent = tokio::time::timeout(3 * BEAT, beats.changed()).await;
+        assert!(silent.is_err());
+
+        drop(release);
+        beats.changed().await.unwrap();
+        assert!(heartbeat.age(Instant::now()) < Duration::from_secs(30));
     }
 }

@@ -6,6 +6,7 @@ use axum::Router;
 use tokio::sync::watch;
 
 use super::{Tasks, wait_for_stop};
+use crate::serve::health::Liveness;
 use crate::serve::listen::{BoundListener, ListenerKind};
 use crate::serve::tls::ServerTls;
 use crate::worker_threads::WorkerThreads;
@@ -38,6 +39,14 @@ impl ServerThreads {
             answers: WorkerThreads::start("answers", ANSWER_THREADS)?,
             handshakes: WorkerThreads::start("handshakes", 1)?,
         })
+    }
+
+    /// Notices if these threads hang.
+    pub(super) fn liveness(&self) -> Liveness {
+        Liveness::new(vec![
+            self.answers.heartbeat("the external metrics API"),
+            self.handshakes.heartbeat("TLS handshakes"),
+        ])
     }
 
     /// Serves until shortly after `closing` becomes true.

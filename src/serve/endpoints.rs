@@ -15,7 +15,8 @@ pub(super) const METRICS: Endpoint = Endpoint {
 };
 pub(super) const LIVEZ: Endpoint = Endpoint {
     path: "/livez",
-    answer: "200 while the process lives.",
+    answer: "200 while the process runs; 503 if the threads for the external metrics API or for TLS handshakes have \
+             run nothing for 30 seconds, so that Kubernetes starts the container again.",
 };
 pub(super) const READYZ: Endpoint = Endpoint {
     path: "/readyz",
@@ -115,7 +116,7 @@ pub const EXTERNAL_METRICS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/livez",
-        answer: "As on the probe listener, without authentication.",
+        answer: "200, without authentication.",
     },
     Endpoint {
         path: "/healthz",

@@ -1,4 +1,4 @@
-//! Readiness of the process.
+//! Whether the process is alive, and whether it is ready.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,50 @@ use tokio::sync::watch;
 
 use crate::leader_election::Leading;
 use crate::snapshot_channel::SnapshotReader;
+use crate::worker_threads::Heartbeat;
+
+/// How long threads may run no task before the process counts as hung. Long enough for a node that is short of CPU time.
+const HUNG_AFTER: Duration = Duration::from_secs(30);
 
 /// How long to wait for the first sweep before reporting ready without it. While the API is
 /// unavailable, Kubernetes cannot delete any namespace, so Kafka must not decide about readiness.
 const READY_AFTER: Duration = Duration::from_secs(10);
+
+/// Alive while each of the separate threads runs tasks. The other threads answer the probe itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Liveness {
+    threads: Vec<Heartbeat>,
+}
+
+/// Threads that run no tasks any more. Kubernetes should start the container again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the threads for {name} have run nothing for {}", humantime::format_duration(Duration::from_secs(silent.as_secs())))]
+pub(crate) struct Hung {
+    name: &'static str,
+    silent: Duration,
+}
+
+impl Liveness {
+    pub(crate) fn new(threads: Vec<Heartbeat>) -> Self {
+        Self { threads }
+    }
+
+    /// Checks at `now` that no threads hang.
+    ///
+    /// # Errors
+    /// The first threads that do.
+    pub(crate) fn check(&self, now: Instant) -> Result<(), Hung> {
+        let silent = |heartbeat: &Heartbeat| Hung {
+            name: heartbeat.name,
+            silent: heartbeat.age(now),
+        };
+        let mut threads = self.threads.iter().map(silent);
+        match threads.find(|threads| threads.silent >= HUNG_AFTER) {
+            Some(hung) => Err(hung),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Ready when every Kafka cluster was swept once, whatever the outcome, and the HPAs are listed; or
 /// another replica leads, to which requests are forwarded; or 10 s have passed. Not ready while shutting down.
@@ -79,6 +119,20 @@ mod tests {
     use crate::model::snapshot::LagSnapshot;
     use crate::model::targets::Targets;
     use crate::snapshot_channel;
+    use crate::worker_threads::WorkerThreads;
+
+    #[tokio::test]
+    async fn alive_while_all_threads_run_tasks() {
+        let threads = WorkerThreads::start("answers", 1).unwrap();
+        let liveness = Liveness::new(vec![threads.heartbeat("answers")]);
+        let begin = Instant::now();
+        assert_eq!(liveness.check(begin), Ok(()));
+        let hung = liveness.check(begin + Duration::from_secs(90)).unwrap_err();
+        let message = hung.to_string();
+        let begins = "the threads for answers have run nothing for 1m ";
+        assert!(message.starts_with(begins), "{message}");
+        assert_eq!(Liveness::default().check(begin), Ok(()));
+    }
 
     #[test]
     fn ready_once_swept_or_after_ten_seconds_until_draining() {

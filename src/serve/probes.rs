@@ -1,27 +1,28 @@
 //! `/livez` and `/readyz` for the probes of Kubernetes, over plain HTTP. They have a separate listener, so that other
 //! callers cannot use up their connections.
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::endpoints;
-use super::health::Readiness;
+use super::health::{Liveness, Readiness};
 
 /// Router of the probes.
-pub fn router(readiness: Readiness) -> Router {
+pub(crate) fn router(liveness: Liveness, readiness: Readiness) -> Router {
+    let alive = async move || answer(liveness.check(Instant::now()));
+    let ready = async move || answer(readiness.check(Instant::now()));
     Router::new()
-        .route(endpoints::LIVEZ.path, get(async || "ok\n"))
+        .route(endpoints::LIVEZ.path, get(alive))
         .route(endpoints::READYZ.path, get(ready))
-        .with_state(readiness)
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
-    match readiness.check(Instant::now()) {
+fn answer(checked: Result<(), impl Display>) -> Response {
+    match checked {
         Ok(()) => "ok\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }

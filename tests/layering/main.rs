@@ -23,7 +23,7 @@ const DIRECTION: &str = "
     poller: leader_election model snapshot_channel telemetry
     kafka: blocking_work crypto model poller snapshot_channel telemetry
     k8s: authentication certificates leader_election model persistence snapshot_channel telemetry
-    serve: authentication blocking_work certificates crypto leader_election model snapshot_channel telemetry
+    serve: authentication blocking_work certificates crypto leader_election model snapshot_channel telemetry worker_threads
     daemon: authentication blocking_work certificates config k8s kafka leader_election model persistence poller \
         serve snapshot_channel telemetry worker_threads
     simulate: model

@@ -29,7 +29,7 @@ use crate::serve::BuildInfo;
 use crate::serve::auth::RequestAuth;
 use crate::serve::auth::testing::FakeAuthenticator;
 use crate::serve::external::{self, ExternalOptions};
-use crate::serve::health::Readiness;
+use crate::serve::health::{Liveness, Readiness};
 use crate::serve::metrics::{self, MetricsOptions};
 use crate::serve::probes;
 use crate::serve::shadow::ShadowReader;
@@ -351,7 +351,7 @@ async fn metrics_listener_serves_metrics_and_health() {
     let (drain, draining) = watch::channel(false);
     let readiness = Readiness::new(reader.clone(), Instant::now(), draining);
     let router = metrics::router(metrics_options(reader));
-    let router = router.merge(probes::router(readiness));
+    let router = router.merge(probes::router(Liveness::default(), readiness));
     let forever = std::future::pending();
     tokio::spawn(bound.serve_plain(ListenerKind::Metrics, router, forever));
     let get = async |path: &str| {
