@@ -44,8 +44,8 @@ pub(crate) const LANES: &[Lane] = &[
         ],
         long: &[brokers::LONG, conformance::LONG],
     },
-    // Logins and bad networks, of which several put a proxy at the same port; and, since this lane has time left,
-    // misspelled groups.
+    // Logins and bad networks, of which several put a proxy at the same port; and the simulator, because this lane has
+    // time left.
     Lane {
         name: "access",
         at_once: 1,
@@ -59,7 +59,7 @@ pub(crate) const LANES: &[Lane] = &[
             crate::kerberos::CASES,
             network::CASES,
             renewal::CASES,
-            unseen::CASES,
+            simulate::CASES,
         ],
         long: &[],
     },
@@ -71,7 +71,6 @@ pub(crate) const LANES: &[Lane] = &[
         cases: &[
             smoke::CASES,
             lag::CASES,
-            simulate::CASES,
             cost::CASES,
             otlp::CASES,
             conformance::BROKERS,
@@ -91,7 +90,7 @@ pub(crate) const LANES: &[Lane] = &[
         long: &[api::LONG, chart::LONG],
     },
     // KEDA: the conversion of its objects, its external scaler, and the comparison of replicas. Then the commands of a
-    // new user, and unusual cases of scale to zero, because this lane has time left.
+    // new user, and, because this lane has time left, unusual cases of scale to zero and misspelled groups.
     Lane {
         name: "keda",
         at_once: 1,
@@ -103,6 +102,7 @@ pub(crate) const LANES: &[Lane] = &[
             topics::CASES,
             guide::CASES,
             zero::UNUSUAL,
+            unseen::CASES,
         ],
         long: &[
             convert::LONG,
