@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::fs;
 
 use lagwise::config::json_schema;
-use lagwise::model::settings::SETTINGS;
 use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use lagwise::model::settings::form::Form;
+use lagwise::model::settings::{SETTINGS, Setting, SettingScope};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -96,21 +96,25 @@ fn allow_empty_sections(schema: &mut Value) {
     }
 }
 
-/// Admission policies of the chart know every annotation, and the form of its values.
+/// Admission policies of the chart know every annotation, the form of its values, and whether `.NAME` may follow.
 #[test]
 fn the_chart_knows_every_annotation() {
     let written = WRITTEN.iter();
     let written = written.map(|(key, _)| (key.strip_prefix(PREFIX).unwrap(), None));
     let settings = SETTINGS.iter();
-    let settings = settings.map(|setting| (setting.key, Some(&setting.form)));
-    let known: BTreeMap<&str, Option<&Form>> = settings.chain(written).collect();
+    let settings = settings.map(|setting| (setting.key, Some(setting)));
+    let known: BTreeMap<&str, Option<&Setting>> = settings.chain(written).collect();
     let mut made = String::new();
-    for (key, form) in known {
-        let form = form.and_then(|form| Some((form.allowed(), pattern(form)?)));
-        let value = match form {
-            Some((allowed, pattern)) => json!({"allowed": allowed, "pattern": pattern}),
-            None => json!({}),
-        };
+    for (key, setting) in known {
+        let mut value = json!({});
+        if let Some(setting) = setting {
+            if let Some(pattern) = pattern(&setting.form) {
+                value = json!({"allowed": setting.form.allowed(), "pattern": pattern});
+            }
+            if setting.scope == SettingScope::Metric {
+                value["takesName"] = json!(true);
+            }
+        }
         // Writing to a String cannot fail.
         let _ = writeln!(made, "{key}: {value}");
     }

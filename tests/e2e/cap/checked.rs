@@ -25,6 +25,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "enforced",
         "lagwise.dev/cap: invalid value; allowed: advise, enforce",
     ),
+    (
+        "cap.billing",
+        "enforce",
+        "lagwise.dev/cap.billing: this applies to the whole HPA; write lagwise.dev/cap",
+    ),
+    ("paused.billing", "true", "write lagwise.dev/paused"),
     ("stuck-after", "5", "allowed: a duration from 1s"),
     ("stuck-after.billing", "PT5M", "allowed: a duration from 1s"),
     ("even", "yes", "allowed: true, false"),
