@@ -20,6 +20,13 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes, decode_request_header_from_buffer};
 
+/// The timestamp by which a client asks for the first offset of a log.
+const EARLIEST: i64 = -2;
+/// End of each log, which begins at 0.
+pub(crate) const LOG_END: i64 = 100;
+/// Committed offset of each group.
+pub(crate) const COMMITTED: i64 = 5;
+
 /// Behaviour of the broker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Attack {
@@ -238,9 +245,10 @@ fn respond(
             let request = ListOffsetsRequest::decode(&mut body, version).unwrap();
             let topics = request.topics.iter().map(|topic| {
                 let partitions = topic.partitions.iter().map(|partition| {
+                    let is_begin = partition.timestamp == EARLIEST;
                     ListOffsetsPartitionResponse::default()
                         .with_partition_index(partition.partition_index)
-                        .with_offset(100)
+                        .with_offset(if is_begin { 0 } else { LOG_END })
                 });
                 ListOffsetsTopicResponse::default()
                     .with_name(topic.name.clone())
@@ -338,7 +346,7 @@ fn commits(
                 let partitions = topic.partition_indexes.iter().map(|partition| {
                     OffsetFetchResponsePartition::default()
                         .with_partition_index(*partition)
-                        .with_committed_offset(5)
+                        .with_committed_offset(COMMITTED)
                 });
                 OffsetFetchResponseTopic::default()
                     .with_name(topic.name.clone())

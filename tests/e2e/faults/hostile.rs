@@ -88,7 +88,9 @@ pub(crate) fn answers_leave_memory_and_time_to_others(testbed: &Testbed) -> Resu
     let both_are_read = || -> Result<()> {
         let lag = daemon.lag(&of_main)?;
         ensure!(lag == LAG as u64, "{lag}");
-        ensure!(daemon.lag(of_hostile)? > 0, "no lag of the hostile one");
+        let lag = daemon.lag(of_hostile)?;
+        let expected = (broker::LOG_END - broker::COMMITTED).unsigned_abs();
+        ensure!(lag == expected, "{lag} of the hostile one");
         Ok(())
     };
     poll_until(WAIT_TIMEOUT, "both to be read", both_are_read)?;
