@@ -263,7 +263,8 @@ impl Daemon {
         self.sum_of("lagwise_partition_faults{")
     }
 
-    fn sum_of(&self, family: &str) -> Result<u64> {
+    /// Sum of the counters whose name and labels begin like this.
+    pub(crate) fn sum_of(&self, family: &str) -> Result<u64> {
         let metrics = self.metrics()?;
         let samples = metrics.lines().filter(|line| line.starts_with(family));
         let counts = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());

@@ -155,23 +155,17 @@ fn a_collector_that_hangs_disturbs_no_sweep(testbed: &Testbed) -> Result<()> {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let port = silent.local_addr()?.port();
     let daemon = exporting(testbed, port)?;
-    let count = |series: &str| -> Result<u64> {
-        let metrics = daemon.metrics()?;
-        let mut lines = metrics.lines();
-        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(Ok(0), |value| Ok(value.parse()?))
-    };
     // The first sweeps may be incomplete, since the topic is new.
     let incomplete = "lagwise_polls_total{cluster=\"main\",outcome=\"incomplete\"}";
-    let before = count(incomplete)?;
+    let before = daemon.sum_of(incomplete)?;
     let failed = "lagwise_otlp_exports_total{outcome=\"no_answer\"}";
     poll_until(WAIT_TIMEOUT, "three exports to fail", || {
-        let count = count(failed)?;
+        let count = daemon.sum_of(failed)?;
         ensure!(count >= 3, "{count}");
         Ok(())
     })?;
     daemon.wait_for_sweeps(4)?;
-    let more = count(incomplete)? - before;
+    let more = daemon.sum_of(incomplete)? - before;
     ensure!(more == 0, "{more} incomplete sweeps");
     let log = daemon.process.log();
     let lines = log.matches("cannot export metrics to the OpenTelemetry collector");
