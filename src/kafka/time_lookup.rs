@@ -63,6 +63,8 @@ struct TopicLookups {
     newer: LookupSeries<{ NEWER.len() }>,
     /// Tries of the next lookup that were not answered.
     unanswered: u8,
+    /// When the sweep began that made the last lookup, if that was not answered.
+    failed_in: Option<Instant>,
 }
 
 /// Lookups that are made one after the other as long as they are needed.
@@ -96,6 +98,7 @@ impl TopicLookups {
             older: LookupSeries::new(OLDER, true),
             newer: LookupSeries::new(NEWER, false),
             unanswered: 0,
+            failed_in: None,
         }
     }
 
@@ -103,16 +106,23 @@ impl TopicLookups {
         self.newer.next().or_else(|| self.older.next())
     }
 
-    /// Records the result of a lookup. Returns whether it found the log end of every partition with unread messages.
-    /// If not, the same lookup is next again, up to [`MAX_TRIES`] times in all.
-    fn finish(&mut self, ago: Duration, found: &PastEnds, unread: &[(usize, Offset)]) -> bool {
+    /// Records the result of a lookup in the sweep that began at `sweep`. A lookup is answered if it found the log end
+    /// of every partition with unread messages. If not, it is next again, up to [`MAX_TRIES`] times in all.
+    fn finish(
+        &mut self,
+        sweep: Instant,
+        ago: Duration,
+        found: &PastEnds,
+        unread: &[(usize, Offset)],
+    ) {
         let found = |partition: usize| found.ends.get(partition).copied().flatten();
         let is_answered = unread
             .iter()
             .all(|(partition, _)| found(*partition).is_some());
+        self.failed_in = (!is_answered).then_some(sweep);
         self.unanswered = self.unanswered.saturating_add(1);
         if !is_answered && self.unanswered < MAX_TRIES {
-            return false;
+            return;
         }
         self.unanswered = 0;
         let some = |is_such: fn(Offset, Offset) -> bool| {
@@ -122,14 +132,13 @@ impl TopicLookups {
         if self.newer.next() == Some(ago) {
             self.newer.made = self.newer.made.saturating_add(1);
             self.newer.is_needed = some(|unread, found| unread > found);
-            return is_answered;
+            return;
         }
         if ago == LOOK_BACK {
             self.newer.is_needed = some(|unread, found| unread > found);
         }
         self.older.made = self.older.made.saturating_add(1);
         self.older.is_needed = some(|unread, found| unread < found);
-        is_answered
     }
 }
 
@@ -138,13 +147,17 @@ impl TimeLookups {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next batch of topics to look up, each with the time before the start of the sweep; empty when
-    /// no more are needed.
-    pub(super) fn next_batch(&self, logs: &TopicLogs) -> Vec<(TopicName, Duration)> {
+    /// The next batch of topics to look up in the sweep that began at `sweep`, each with the time before that; empty
+    /// when no more are needed. A topic whose last lookup was not answered is looked up once a sweep, and not in a
+    /// batch with others, which would wait for it.
+    pub(super) fn next_batch(
+        &self,
+        logs: &TopicLogs,
+        sweep: Instant,
+    ) -> Vec<(TopicName, Duration)> {
         let mut known = self.lock();
         let now = Instant::now();
-        let mut batch = Vec::new();
-        let mut partitions = 0_usize;
+        let (mut batch, mut failed) = (Batch::default(), Batch::default());
         for (name, log) in logs {
             let Ok(log) = log else { continue };
             // A log whose end cannot be read cannot be looked up either.
@@ -160,33 +173,54 @@ impl TimeLookups {
             };
             lookups.read = now;
             let Some(ago) = lookups.next() else { continue };
-            if partitions > 0 && partitions.saturating_add(log.ends.len()) > BATCH {
-                continue;
+            match lookups.failed_in {
+                None => batch.add(name, ago, log.ends.len()),
+                Some(in_sweep) if in_sweep == sweep => {}
+                Some(_) => failed.add(name, ago, log.ends.len()),
             }
-            partitions = partitions.saturating_add(log.ends.len());
-            batch.push((name.clone(), ago));
         }
         known.retain(|_, lookups| now.saturating_duration_since(lookups.read) < LOOK_BACK);
-        batch
+        if batch.topics.is_empty() {
+            failed.topics
+        } else {
+            batch.topics
+        }
     }
 
-    /// Records the response to a lookup of a batch, and adds it to the log. Returns whether it was answered.
+    /// Records the response to a lookup of a batch, and adds it to the log.
     pub(super) fn finish(
         &self,
         name: &TopicName,
+        sweep: Instant,
         ago: Duration,
         found: &FoundRecords,
         unread: &UnreadOffsets<'_>,
         log: &mut TopicOffsets,
-    ) -> bool {
+    ) {
         let unread = unread.first_unread(name, log);
         let past = past_ends(ago, found, log, &unread);
-        let known = self
-            .lock()
-            .get_mut(name)
-            .map(|lookups| lookups.finish(ago, &past, &unread));
+        if let Some(lookups) = self.lock().get_mut(name) {
+            lookups.finish(sweep, ago, &past, &unread);
+        }
         log.past.push(past);
-        known.unwrap_or(true)
+    }
+}
+
+/// Topics to look up together, each with the time before the start of the sweep.
+#[derive(Debug, Default)]
+struct Batch {
+    topics: Vec<(TopicName, Duration)>,
+    partitions: usize,
+}
+
+impl Batch {
+    /// Adds a topic if there is room for its partitions.
+    fn add(&mut self, name: &TopicName, ago: Duration, partitions: usize) {
+        let total = self.partitions.saturating_add(partitions);
+        if self.topics.is_empty() || total <= BATCH {
+            self.partitions = total;
+            self.topics.push((name.clone(), ago));
+        }
     }
 }
 
@@ -344,10 +378,11 @@ mod tests {
         let mut logs: TopicLogs = [("t".into(), log(1, &[Ok(end)]))].into();
         let unread = UnreadOffsets::new(groups);
         let mut times = Vec::new();
-        while let [(name, ago)] = &lookups.next_batch(&logs)[..] {
+        let sweep = Instant::now();
+        while let [(name, ago)] = &lookups.next_batch(&logs, sweep)[..] {
             times.push(ago.as_secs());
             let log = logs.get_mut(name).unwrap().as_mut().unwrap();
-            lookups.finish(name, *ago, &found(&[found_at(*ago)]), &unread, log);
+            lookups.finish(name, sweep, *ago, &found(&[found_at(*ago)]), &unread, log);
         }
         (times, logs.remove("t").unwrap().unwrap().past)
     }
@@ -402,35 +437,88 @@ mod tests {
         assert_eq!(record_age(&started, -1), None);
     }
 
-    #[test]
-    fn a_lookup_without_an_answer_is_repeated_a_few_times() {
-        let groups = [group(&[Some(20), Some(5)], OffsetReset::Latest)];
-        let no_answer = || FoundRecords {
-            offsets: [Ok(Offset(9)), Err(Fault::NoAnswer)].into_iter().collect(),
-            ages: vec![None; 2],
-        };
-        let lookups = TimeLookups::default();
-        let mut logs: TopicLogs = [("t".into(), log(1, &[Ok(60), Ok(60)]))].into();
-        let unread = UnreadOffsets::new(&groups);
-        let mut seen = Vec::new();
-        while let [(name, ago)] = &lookups.next_batch(&logs)[..] {
-            // The first lookup is answered at the second try, the next one never.
-            let answer = match seen.len() {
-                1 => found(&[Offset(50), Offset(50)]),
-                _ => no_answer(),
-            };
-            let log = logs.get_mut(name).unwrap().as_mut().unwrap();
-            let is_answered = lookups.finish(name, *ago, &answer, &unread, log);
-            seen.push((ago.as_secs(), is_answered));
+    fn no_answer() -> FoundRecords {
+        FoundRecords {
+            offsets: [Err(Fault::NoAnswer)].into_iter().collect(),
+            ages: vec![None],
         }
-        let expected = [
-            (600, false),
-            (600, true),
-            (1800, false),
-            (1800, false),
-            (1800, false),
-        ];
-        assert_eq!(seen, expected);
+    }
+
+    /// Makes the lookups of one sweep, and returns them in their order, with "+" between those of a batch.
+    fn sweep(
+        lookups: &TimeLookups,
+        logs: &mut TopicLogs,
+        groups: &[GroupObservation],
+        answer: impl Fn(&TopicName, Duration) -> FoundRecords,
+    ) -> String {
+        let sweep = Instant::now();
+        let unread = UnreadOffsets::new(groups);
+        let mut made = Vec::new();
+        loop {
+            let batch = lookups.next_batch(logs, sweep);
+            if batch.is_empty() {
+                return made.join(" ");
+            }
+            for (name, ago) in &batch {
+                let log = logs.get_mut(name).unwrap().as_mut().unwrap();
+                lookups.finish(name, sweep, *ago, &answer(name, *ago), &unread, log);
+            }
+            let batch: Vec<_> = batch
+                .iter()
+                .map(|(name, ago)| format!("{name}:{}", ago.as_secs()))
+                .collect();
+            made.push(batch.join("+"));
+        }
+    }
+
+    #[test]
+    fn a_lookup_without_an_answer_is_repeated_in_a_few_sweeps() {
+        let groups = [group(&[Some(5)], OffsetReset::Latest)];
+        let lookups = TimeLookups::default();
+        let mut logs: TopicLogs = [("t".into(), log(1, &[Ok(60)]))].into();
+        let silent = |_: &TopicName, _| no_answer();
+        let mut answered = |answer: &dyn Fn(&TopicName, Duration) -> FoundRecords| {
+            sweep(&lookups, &mut logs, &groups, answer)
+        };
+        // The first time is answered at the second try, the next one never.
+        assert_eq!(answered(&silent), "t:600");
+        let older = |_: &TopicName, ago| match ago {
+            LOOK_BACK => found(&[Offset(50)]),
+            _ => no_answer(),
+        };
+        assert_eq!(answered(&older), "t:600 t:1800");
+        for expected in ["t:1800", "t:1800", ""] {
+            assert_eq!(answered(&silent), expected);
+        }
+    }
+
+    #[test]
+    fn a_topic_without_an_answer_neither_ends_nor_delays_the_lookups_of_others() {
+        for (silent, first) in [("a", "b:1800+c:1800"), ("c", "a:1800+b:1800")] {
+            let logs = ["a", "b", "c"].map(|name| (name.into(), log(1, &[Ok(60)])));
+            let mut logs = TopicLogs::from(logs);
+            let mut group = group(&[], OffsetReset::Earliest);
+            for name in logs.keys() {
+                let commits = [Ok(Some(Offset(5)))].into_iter().collect();
+                group
+                    .committed
+                    .as_mut()
+                    .unwrap()
+                    .insert(name.clone(), commits);
+            }
+            let lookups = TimeLookups::default();
+            let groups = [group];
+            let answer = |name: &TopicName, ago| match ago {
+                _ if name.as_str() == silent => no_answer(),
+                LOOK_BACK => found(&[Offset(50)]),
+                _ => found(&[Offset(0)]),
+            };
+            let made = sweep(&lookups, &mut logs, &groups, answer);
+            assert_eq!(made, format!("a:600+b:600+c:600 {first}"));
+            // The others are done.
+            let made = sweep(&lookups, &mut logs, &groups, answer);
+            assert_eq!(made, format!("{silent}:600"));
+        }
     }
 
     #[test]
@@ -444,10 +532,11 @@ mod tests {
         .into();
         let groups = UnreadOffsets::new(&[]);
         let finish = |logs: &mut TopicLogs| {
-            let batch = past.next_batch(logs);
+            let sweep = Instant::now();
+            let batch = past.next_batch(logs, sweep);
             for (name, ago) in &batch {
                 let log = logs.get_mut(name).unwrap().as_mut().unwrap();
-                past.finish(name, *ago, &FoundRecords::default(), &groups, log);
+                past.finish(name, sweep, *ago, &FoundRecords::default(), &groups, log);
             }
             names(&batch).join(" ")
         };
@@ -466,12 +555,13 @@ mod tests {
             .map(|(name, partitions)| (name.into(), log(1, &vec![Ok(1); partitions])))
             .into();
         for expected in [&["big"][..], &["c", "d"], &["e"], &[]] {
-            let batch = past.next_batch(&logs);
+            let sweep = Instant::now();
+            let batch = past.next_batch(&logs, sweep);
             assert_eq!(names(&batch), expected);
             for (name, ago) in batch {
                 let log = logs.get_mut(&name).unwrap().as_mut().unwrap();
                 let none = UnreadOffsets::new(&[]);
-                past.finish(&name, ago, &FoundRecords::default(), &none, log);
+                past.finish(&name, sweep, ago, &FoundRecords::default(), &none, log);
             }
         }
     }

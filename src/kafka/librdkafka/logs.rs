@@ -120,7 +120,7 @@ impl LogReader {
         let spec = |ago| time_lookup::lookup_timestamp(started, ago).map(OffsetSpec::At);
         let mut unread = None;
         while Instant::now() < until {
-            let batch = self.past.next_batch(logs);
+            let batch = self.past.next_batch(logs, started.monotonic);
             if batch.is_empty() || batch.iter().any(|(_, ago)| spec(*ago).is_none()) {
                 return;
             }
@@ -132,7 +132,6 @@ impl LogReader {
                 }
             }
             query.run(client, until, TIME_LOOKUP_TIMEOUT);
-            let mut all_answered = true;
             for (name, ago) in &batch {
                 let Some((Ok(log), then)) = logs.get_mut(name).zip(spec(*ago)) else {
                     continue;
@@ -146,11 +145,8 @@ impl LogReader {
                     ages: (0..).map(age).take(offsets.len()).collect(),
                     offsets,
                 };
-                all_answered &= self.past.finish(name, *ago, &found, unread, log);
-            }
-            if !all_answered {
-                // The next sweep tries again.
-                return;
+                self.past
+                    .finish(name, started.monotonic, *ago, &found, unread, log);
             }
         }
     }

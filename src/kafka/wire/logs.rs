@@ -95,7 +95,7 @@ impl WireInner {
         // lookup must not make the connection count as dead.
         let late = self.cluster.shared.options().request_timeout;
         while Instant::now() < until {
-            let batch = self.past.next_batch(logs);
+            let batch = self.past.next_batch(logs, started.monotonic);
             let topics = batch.iter().map(|(name, ago)| {
                 let then = time_lookup::lookup_timestamp(started, *ago)?;
                 Some((name.clone(), vec![End::At(then)]))
@@ -112,7 +112,6 @@ impl WireInner {
                 deadline: (Instant::now() + late).into(),
             };
             let (columns, _) = sweep.run(known).await;
-            let mut all_answered = true;
             for ((name, ago), columns) in batch.iter().zip(columns) {
                 let timestamps = columns.past_timestamps.iter();
                 let ages = timestamps.map(|at| time_lookup::record_age(started, *at));
@@ -121,12 +120,9 @@ impl WireInner {
                     ages: ages.collect(),
                 };
                 if let Some(Ok(log)) = logs.get_mut(name) {
-                    all_answered &= self.past.finish(name, *ago, &found, unread, log);
+                    self.past
+                        .finish(name, started.monotonic, *ago, &found, unread, log);
                 }
-            }
-            if !all_answered {
-                // The next sweep tries again.
-                return;
             }
         }
     }
