@@ -62,6 +62,13 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
+    /// A heartbeat whose last beat was at `last`.
+    #[cfg(test)]
+    pub(crate) fn with_last_beat(name: &'static str, last: Instant) -> Self {
+        let (_, last) = watch::channel(last);
+        Self { name, last }
+    }
+
     /// Time since the last beat. About a second at most, unless the threads hang.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(*self.last.borrow())

@@ -1,11 +1,13 @@
 //! Whether the process is alive, and whether it is ready.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::leader_election::Leading;
 use crate::snapshot_channel::SnapshotReader;
+use crate::telemetry::failure_log::RequestFailureLog;
 use crate::worker_threads::Heartbeat;
 
 /// How long threads may run no task before the process counts as hung. Long enough for a node that is short of CPU time.
@@ -19,6 +21,8 @@ const READY_AFTER: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Liveness {
     threads: Vec<Heartbeat>,
+    /// The threads that hang, by name.
+    log: Arc<RequestFailureLog<&'static str>>,
 }
 
 /// Threads that run no tasks any more. Kubernetes should start the container again.
@@ -31,10 +35,14 @@ pub(crate) struct Hung {
 
 impl Liveness {
     pub(crate) fn new(threads: Vec<Heartbeat>) -> Self {
-        Self { threads }
+        Self {
+            threads,
+            log: Arc::default(),
+        }
     }
 
-    /// Checks at `now` that no threads hang.
+    /// Checks at `now` that no threads hang, and logs a change: Kubernetes keeps the response of a failed probe only as
+    /// long as the events of the pod.
     ///
     /// # Errors
     /// The first threads that do.
@@ -44,9 +52,23 @@ impl Liveness {
             silent: heartbeat.age(now),
         };
         let mut threads = self.threads.iter().map(silent);
-        match threads.find(|threads| threads.silent >= HUNG_AFTER) {
-            Some(hung) => Err(hung),
-            None => Ok(()),
+        let hung = threads.find(|threads| threads.silent >= HUNG_AFTER);
+        let is_due = self.log.record(hung.map(|hung| hung.name), now);
+        match hung {
+            Some(hung) => {
+                if is_due {
+                    tracing::error!(
+                        "/livez answers 503, so that Kubernetes restarts the container: {hung}"
+                    );
+                }
+                Err(hung)
+            }
+            None => {
+                if is_due {
+                    tracing::info!("/livez answers 200 again");
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -119,7 +141,40 @@ mod tests {
     use crate::model::snapshot::LagSnapshot;
     use crate::model::targets::Targets;
     use crate::snapshot_channel;
+    use crate::telemetry::log_buffer::LogBuffer;
     use crate::worker_threads::WorkerThreads;
+
+    #[test]
+    fn threads_that_hang_are_logged_once_and_so_is_their_recovery() {
+        let begin = Instant::now();
+        let beat =
+            |seconds| Heartbeat::with_last_beat("answers", begin + Duration::from_secs(seconds));
+        let mut liveness = Liveness::new(vec![beat(0)]);
+        let log = LogBuffer::default();
+        let to = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || to.clone());
+        let levels = |beats: u64, at: &[u64], liveness: &mut Liveness| {
+            let seen = log.text().lines().count();
+            liveness.threads = vec![beat(beats)];
+            for seconds in at {
+                let _ = liveness.check(begin + Duration::from_secs(*seconds));
+            }
+            let levels = log.text();
+            let levels = levels.lines().skip(seen);
+            Vec::from_iter(levels.filter_map(|line| {
+                let level = ["ERROR", "INFO"]
+                    .into_iter()
+                    .find(|level| line.contains(level));
+                level.filter(|_| line.contains("/livez"))
+            }))
+        };
+        tracing::subscriber::with_default(subscriber.with_ansi(false).finish(), || {
+            assert!(levels(0, &[1, 29], &mut liveness).is_empty());
+            assert_eq!(levels(0, &[31, 40, 99], &mut liveness), ["ERROR"]);
+            assert_eq!(levels(100, &[101, 110], &mut liveness), ["INFO"]);
+            assert_eq!(levels(100, &[200], &mut liveness), ["ERROR"]);
+        });
+    }
 
     #[tokio::test]
     async fn alive_while_all_threads_run_tasks() {

@@ -35,6 +35,7 @@ use crate::serve::probes;
 use crate::serve::shadow::ShadowReader;
 use crate::serve::tls::testing::{Issuer, TestIdentity};
 use crate::snapshot_channel::{self, SnapshotReader};
+use crate::worker_threads::Heartbeat;
 
 const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -354,17 +355,7 @@ async fn metrics_listener_serves_metrics_and_health() {
     let router = router.merge(probes::router(Liveness::default(), readiness));
     let forever = std::future::pending();
     tokio::spawn(bound.serve_plain(ListenerKind::Metrics, router, forever));
-    let get = async |path: &str| {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = Request::get(path).header("host", "x").body(Body::empty());
-        let response = sender.send_request(request.unwrap()).await.unwrap();
-        let code = response.status().as_u16();
-        let body = Body::new(response.into_body());
-        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-        (code, String::from_utf8(body.to_vec()).unwrap())
-    };
+    let get = async |path: &str| get_plain(address, path).await;
     let (code, text) = get("/metrics").await;
     assert_eq!(code, 200);
     for part in [
@@ -382,6 +373,46 @@ async fn metrics_listener_serves_metrics_and_health() {
     drain.send_replace(true);
     assert_eq!(get("/readyz").await, (503, "shutting down\n".to_owned()));
     assert_eq!(get("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_liveness_probe_fails_while_threads_hang() {
+    let now = Instant::now();
+    for (silent, expected) in [(0, 200), (20, 200), (40, 503), (100, 503)] {
+        let last = now.checked_sub(Duration::from_secs(silent)).unwrap();
+        let heartbeats = ["answers", "handshakes"].map(|name| {
+            let last = if name == "handshakes" { last } else { now };
+            Heartbeat::with_last_beat(name, last)
+        });
+        let (_publisher, reader) = snapshot_channel::channel(snapshot());
+        let (_drain, draining) = watch::channel(false);
+        let readiness = Readiness::new(reader, now, draining);
+        let bound = bind(LOOPBACK, "server.probes.listen").unwrap();
+        let address = bound.address();
+        let router = probes::router(Liveness::new(heartbeats.into()), readiness);
+        let forever = std::future::pending();
+        tokio::spawn(bound.serve_plain(ListenerKind::Probes, router, forever));
+        let (code, text) = get_plain(address, "/livez").await;
+        assert_eq!(code, expected, "{silent} s: {text}");
+        if code == 503 {
+            let begins = "the threads for handshakes have run nothing for ";
+            assert!(text.starts_with(begins), "{text}");
+        }
+        assert_eq!(get_plain(address, "/readyz").await.0, 200);
+    }
+}
+
+/// Sends a request over plain HTTP. Returns the status code and the body.
+async fn get_plain(address: SocketAddr, path: &str) -> (u16, String) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(path).header("host", "x").body(Body::empty());
+    let response = sender.send_request(request.unwrap()).await.unwrap();
+    let code = response.status().as_u16();
+    let body = Body::new(response.into_body());
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    (code, String::from_utf8(body.to_vec()).unwrap())
 }
 
 #[test]
