@@ -28,9 +28,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "cap.billing",
         "enforce",
-        "lagwise.dev/cap.billing: this applies to the whole HPA; write lagwise.dev/cap",
+        "lagwise.dev/cap.billing: cap applies to the whole HPA and takes no .NAME",
     ),
-    ("paused.billing", "true", "write lagwise.dev/paused"),
+    ("paused.billing", "true", "paused applies to the whole HPA"),
     ("stuck-after", "5", "allowed: a duration from 1s"),
     ("stuck-after.billing", "PT5M", "allowed: a duration from 1s"),
     ("even", "yes", "allowed: true, false"),
