@@ -38,6 +38,9 @@ const PARTITIONS: i32 = 12;
 /// Messages per second that a consumer processes.
 const CAPACITY: u32 = 30;
 
+/// Maximum changes of the replicas by the rate policy for one change of the load.
+const MAX_MOVES: usize = 2;
+
 /// An HPA on the replicas that this policy wants, and its consumers.
 struct Scaled {
     name: &'static str,
@@ -192,7 +195,7 @@ fn step_up(
     println!("replicas: {moves:?}");
     let reached = moves.last().copied().unwrap_or_default();
     ensure!((5..=12).contains(&reached), "{moves:?}");
-    ensure!(moves.len() <= before + 2, "more than two moves: {moves:?}");
+    ensure!(moves.len() <= before + MAX_MOVES, "too many: {moves:?}");
     Ok(moves)
 }
 
@@ -331,24 +334,32 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
     ensure!(until_served(&daemon, &namespace, "rate")?, "not served");
     let begun = (rate.rebalances(kafka)?, lag.rebalances(kafka)?);
     // A long step, a pause, a short peak, and then a low rate, until the policy has stepped down.
-    for load in [(20, 30), (130, 180), (20, 60), (130, 60)] {
-        produce(kafka, &topic, load, &mut [&mut rate, &mut lag], |_| {
-            Ok(false)
-        })?;
+    for (what, load) in [
+        ("before the step", (20, 30)),
+        ("step", (130, 180)),
+        ("pause", (20, 60)),
+        ("flash", (130, 60)),
+    ] {
+        let before = rate.moves().len();
+        let both = &mut [&mut rate, &mut lag];
+        produce(kafka, &topic, load, both, |_| Ok(false))?;
+        let moves = rate.moves();
+        println!("{what}: replicas by rate {moves:?}");
+        ensure!(moves.len() <= before + MAX_MOVES, "{what}: {moves:?}");
+        let needed = load.0.div_ceil(usize::try_from(CAPACITY)?);
+        let reached = usize::try_from(rate.series.now())?;
+        ensure!(reached >= needed, "{what}: {reached} of {needed} replicas");
     }
     print_rebalances(kafka, [&rate, &lag], begun)?;
     let highest = rate.moves().into_iter().max().unwrap_or_default();
-    produce(
-        kafka,
-        &topic,
-        (20, 1000),
-        &mut [&mut rate, &mut lag],
-        |scaled| {
-            Ok(scaled
-                .iter()
-                .any(|one| one.name == "rate" && one.series.now() < highest))
-        },
-    )?;
+    let before = rate.moves().len();
+    let both = &mut [&mut rate, &mut lag];
+    produce(kafka, &topic, (20, 1000), both, |scaled| {
+        let mut scaled = scaled.iter();
+        Ok(scaled.any(|one| one.name == "rate" && one.series.now() < highest))
+    })?;
+    let moves = rate.moves();
+    ensure!(moves.len() <= before + MAX_MOVES, "drain: {moves:?}");
     let counts = print_rebalances(kafka, [&rate, &lag], begun)?;
     let metrics = daemon.metrics()?;
     let of_drains = metrics
@@ -361,8 +372,7 @@ fn rate_rebalances_less_than_lag_under_the_same_load(testbed: &Testbed) -> Resul
         counts.0,
         counts.1
     );
-    let last = rate.moves().last().copied();
     // The next step down would be worth its rebalances ten minutes or more later.
-    ensure!(last < Some(highest), "{:?}", rate.moves());
+    ensure!(moves.last() < Some(&highest), "{moves:?}");
     Ok(())
 }
