@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::Test;
 use crate::background::{BackgroundTasks, TaskControl};
@@ -28,6 +29,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
 ];
 
 const CLIENTS: usize = 200;
+/// Maximum clients that connect at once. The daemon performs at most 96 TLS handshakes with one address at a time.
+const MAX_CONNECTING: usize = 64;
 const LOAD_DURATION: Duration = Duration::from_secs(10);
 
 /// 200 concurrent clients for ten seconds, each answer checked; then memory over 100 further snapshots.
@@ -89,9 +92,11 @@ fn many_clients_get_correct_values_in_bounded_memory(testbed: &Testbed) -> Resul
 async fn send_requests(urls: Arc<Vec<(String, u64)>>) -> Result<u64> {
     let answers = Arc::new(AtomicU64::new(0));
     let until = Instant::now() + LOAD_DURATION;
+    let connecting = Arc::new(Semaphore::new(MAX_CONNECTING));
     let mut clients = tokio::task::JoinSet::new();
     for i in 0..CLIENTS {
         let (urls, answers) = (Arc::clone(&urls), Arc::clone(&answers));
+        let connecting = Arc::clone(&connecting);
         clients.spawn(async move {
             // A separate connection; half of them use HTTP/1.1.
             let client = reqwest::Client::builder()
@@ -103,6 +108,8 @@ async fn send_requests(urls: Arc<Vec<(String, u64)>>) -> Result<u64> {
                 client
             };
             let client = client.build()?;
+            // Until the first answer, the client is connecting.
+            let mut connecting = Some(connecting.acquire_owned().await?);
             for (url, expected) in urls.iter().cycle().skip(i) {
                 if Instant::now() > until {
                     break;
@@ -115,6 +122,7 @@ async fn send_requests(urls: Arc<Vec<(String, u64)>>) -> Result<u64> {
                     "{code}: {body}"
                 );
                 answers.fetch_add(1, Ordering::Relaxed);
+                drop(connecting.take());
             }
             Ok(())
         });
