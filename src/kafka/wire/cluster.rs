@@ -22,6 +22,10 @@ use crate::model::units::newtypes::TopicName;
 /// How long metadata is used before it is fetched again.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(10);
 
+/// How long topics that the latest request did not name stay in the metadata: partial sweeps and lookups of moved
+/// leaders name only some.
+const OTHER_TOPICS_MAX_AGE: Duration = Duration::from_secs(60);
+
 /// Limit of brokers with a connection, or with one that is opened when needed: those of the metadata, and some for
 /// bootstrap servers and coordinators that the metadata does not have.
 const MAX_CONNECTIONS: usize = MAX_BROKERS + 24;
@@ -66,18 +70,18 @@ impl WireCluster {
         guard.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The broker at an address. Its connection is opened on the first request. If there are too
-    /// many, requests to it fail.
+    /// The broker at an address. Its connection is opened on the first request. Beyond
+    /// [`MAX_CONNECTIONS`] brokers, requests to a new one fail.
     pub(super) fn broker(&self, address: &Address) -> Arc<Broker> {
-        let mut all = self.lock_brokers();
-        if let Some(broker) = all.get(address) {
+        let mut brokers = self.lock_brokers();
+        if let Some(broker) = brokers.get(address) {
             return Arc::clone(broker);
         }
-        if all.len() >= MAX_CONNECTIONS {
+        if brokers.len() >= MAX_CONNECTIONS {
             return Arc::new(Broker::refused());
         }
         let broker = Arc::new(Broker::start(address.clone(), Arc::clone(&self.shared)));
-        all.insert(address.clone(), Arc::clone(&broker));
+        brokers.insert(address.clone(), Arc::clone(&broker));
         broker
     }
 
@@ -91,10 +95,10 @@ impl WireCluster {
     fn candidates(&self) -> VecDeque<Address> {
         let mut candidates = VecDeque::new();
         let nodes = self.nodes();
-        let all = self.lock_brokers();
+        let brokers = self.lock_brokers();
         let (up, down): (Vec<_>, Vec<_>) = nodes
             .into_iter()
-            .partition(|node| all.get(node).is_some_and(|broker| broker.is_up()));
+            .partition(|node| brokers.get(node).is_some_and(|broker| broker.is_up()));
         let options = self.shared.options();
         let bootstrap = options.bootstrap.iter().cloned();
         for address in up.into_iter().chain(down).chain(bootstrap) {
@@ -145,15 +149,15 @@ impl WireCluster {
         wanted: &HashSet<&TopicName>,
         deadline: Instant,
     ) -> Result<(Arc<ClusterMetadata>, bool), Fault> {
-        let kept = Arc::clone(&self.lock_metadata());
+        let cached = Arc::clone(&self.lock_metadata());
         let now = Instant::now();
         let is_fresh = |at: Instant| now.saturating_duration_since(at) < METADATA_MAX_AGE;
-        if kept.fetched.is_some_and(is_fresh)
+        if cached.fetched.is_some_and(is_fresh)
             && wanted
                 .iter()
-                .all(|topic| kept.fetched_at(topic).is_some_and(is_fresh))
+                .all(|topic| cached.fetched_at(topic).is_some_and(is_fresh))
         {
-            return Ok((kept, false));
+            return Ok((cached, false));
         }
         let wanted = wanted.iter().map(|name| (*name).clone()).collect();
         self.fetch_metadata(&wanted, deadline)
@@ -178,7 +182,7 @@ impl WireCluster {
         let mut answer = self.request_from_any(deadline, send).await;
         if matches!(answer, Err(REBOOTSTRAP)) {
             self.rebootstrap();
-            // A broker that still sends clients away must not prevent requests to the others.
+            // A broker that still asks for a rebootstrap must not prevent requests to the others.
             let send_to_each = |broker: Arc<Broker>, address: Address| {
                 let response = send(broker, address);
                 async move {
@@ -191,7 +195,7 @@ impl WireCluster {
             answer = self.request_from_any(deadline, send_to_each).await;
         }
         let DecodedMetadata {
-            known: mut new,
+            metadata: mut new,
             omitted_brokers,
             ..
         } = answer?;
@@ -206,11 +210,11 @@ impl WireCluster {
             // missing.
             new.insert_missing(topic, sent_at);
         }
-        let mut kept = self.lock_metadata();
-        new.merge_older(&kept, METADATA_MAX_AGE * 6);
+        let mut cached = self.lock_metadata();
+        new.merge_older(&cached, OTHER_TOPICS_MAX_AGE);
         let new = Arc::new(new);
-        *kept = Arc::clone(&new);
-        drop(kept);
+        *cached = Arc::clone(&new);
+        drop(cached);
         self.drop_removed_brokers(&new.nodes);
         Ok(new)
     }
@@ -236,7 +240,7 @@ impl WireCluster {
     }
 
     /// Closes all connections and forgets the brokers, so that only the bootstrap servers remain, and their names are
-    /// resolved again (KIP-1102). Does nothing if that was done a moment ago.
+    /// resolved again (KIP-1102). Does nothing if that was done within [`METADATA_MAX_AGE`].
     fn rebootstrap(&self) {
         let mut last = self.lock_rebootstrapped();
         if last.is_some_and(|last| last.elapsed() < METADATA_MAX_AGE) {
@@ -252,8 +256,8 @@ impl WireCluster {
 
     /// Makes the next sweep fetch metadata again, because a leader moved or does not answer.
     pub(super) fn invalidate_topics(&self) {
-        let mut kept = self.lock_metadata();
-        *kept = Arc::new(kept.without_topics());
+        let mut cached = self.lock_metadata();
+        *cached = Arc::new(cached.without_topics());
     }
 
     /// Closes connections to brokers that left the cluster.

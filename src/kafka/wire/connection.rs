@@ -65,7 +65,7 @@ pub(super) struct ResponseTooLong;
 struct InFlight {
     call: Call,
     correlation: i32,
-    at: Instant,
+    sent_at: Instant,
 }
 
 /// Why a connection ended.
@@ -80,7 +80,7 @@ pub(super) enum ConnectionEnd {
     Unresponsive,
     /// The stream failed or contained no valid response.
     Failed(FrameError),
-    /// It failed before the first response.
+    /// The stream failed, or contained no Kafka response, before the first response.
     Refused(FrameError),
 }
 
@@ -105,27 +105,31 @@ pub(super) async fn serve(
     mut reloaded: watch::Receiver<Arc<WireOptions>>,
     observer: &impl ConnectionObserver,
 ) -> ConnectionEnd {
-    let mut line = IdleConnection {
+    let mut connection = IdleConnection {
         ready,
         used: Instant::now(),
         throttled_until: Instant::now(),
     };
     loop {
-        line = match serve_until_login_expires(line, calls, options, &mut reloaded, observer).await
-        {
-            StopReason::Ended(ended) => return ended,
-            StopReason::LoginExpires(line) => match reauthenticate(line, options).await {
-                Ok(line) => line,
-                Err(broken) => {
-                    // A new connection will show whether the credentials are wrong.
-                    tracing::debug!(
-                        reason = broken.reason,
-                        "reauthentication failed; closing the connection"
-                    );
-                    return ConnectionEnd::Retired;
+        connection =
+            match serve_until_login_expires(connection, calls, options, &mut reloaded, observer)
+                .await
+            {
+                StopReason::Ended(ended) => return ended,
+                StopReason::LoginExpires(connection) => {
+                    match reauthenticate(connection, options).await {
+                        Ok(connection) => connection,
+                        Err(broken) => {
+                            // A new connection will show whether the credentials are wrong.
+                            tracing::debug!(
+                                reason = broken.reason,
+                                "reauthentication failed; closing the connection"
+                            );
+                            return ConnectionEnd::Retired;
+                        }
+                    }
                 }
-            },
-        };
+            };
     }
 }
 
@@ -152,13 +156,14 @@ const MIN_LOGIN_INTERVAL: Duration = Duration::from_millis(1100);
 /// cluster does not see all of them reconnect at once.
 const RELOAD_SPREAD: Duration = Duration::from_secs(5);
 
+/// Logs in again on the same connection.
 async fn reauthenticate(
-    line: IdleConnection,
+    connection: IdleConnection,
     options: &WireOptions,
 ) -> Result<IdleConnection, ConnectError> {
-    let none = || ConnectError::new(Fault::Login, "no valid token is available");
-    let credentials = options.login.available_credentials().ok_or_else(none)?;
-    let mut ready = line.ready;
+    let no_token = || ConnectError::new(Fault::Login, "no valid token is available");
+    let credentials = options.login.available_credentials().ok_or_else(no_token)?;
+    let mut ready = connection.ready;
     let mut exchange = SetupExchange::new(ready.stream, ready.responses, options);
     let logging_in = sasl::log_in(&credentials, &mut exchange, &ready.versions);
     let session_lifetime = match timeout(options.setup_timeout, logging_in).await {
@@ -168,12 +173,15 @@ async fn reauthenticate(
     (ready.stream, ready.responses) = exchange.into_parts();
     ready.session_lifetime = session_lifetime;
     tracing::debug!(?session_lifetime, "logged in again");
-    Ok(IdleConnection { ready, ..line })
+    Ok(IdleConnection {
+        ready,
+        ..connection
+    })
 }
 
 /// Serves calls until the connection ends or its login is about to expire.
 async fn serve_until_login_expires(
-    line: IdleConnection,
+    connection: IdleConnection,
     calls: &mut mpsc::Receiver<Call>,
     options: &WireOptions,
     reloaded: &mut watch::Receiver<Arc<WireOptions>>,
@@ -183,7 +191,7 @@ async fn serve_until_login_expires(
         ready,
         mut used,
         mut throttled_until,
-    } = line;
+    } = connection;
     let ReadyConnection {
         stream,
         mut responses,
@@ -193,22 +201,24 @@ async fn serve_until_login_expires(
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut out = Bytes::new();
     let mut flushed = true;
-    let mut sent: VecDeque<InFlight> = VecDeque::new();
+    let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+    // Above the IDs that the handshake has used on this connection.
     let mut correlation = 1000_i32;
     let mut has_answered = false;
-    // Spread over connections, so that they do not reauthenticate all at once.
-    let due = |session_lifetime: Duration| {
-        session_lifetime
+    // At 75..90 % of the lifetime, at random, so that connections do not reauthenticate all at once.
+    let reauthenticate_after = |lifetime: Duration| {
+        lifetime
             .mul_f64(0.75 + 0.15 * fastrand::f64())
             .max(MIN_LOGIN_INTERVAL)
     };
-    let mut retire =
-        session_lifetime.map(|session_lifetime| Instant::now() + due(session_lifetime));
-    let mut is_outdated = false;
+    // When to reauthenticate, or to close the connection if its credentials are outdated.
+    let mut retire_at =
+        session_lifetime.map(|lifetime| Instant::now() + reauthenticate_after(lifetime));
+    let mut has_outdated_credentials = false;
     let mut was_late = false;
     loop {
         let now = Instant::now();
-        let is_late = sent
+        let is_late = in_flight
             .front()
             .is_some_and(|oldest| oldest.call.deadline <= now);
         if is_late != was_late {
@@ -216,9 +226,9 @@ async fn serve_until_login_expires(
             was_late = is_late;
         }
         // Retirement waits for the responses in flight; during that time `may_take` below admits no new calls.
-        let retiring = retire.is_some_and(|retire| retire <= now);
-        if retiring && sent.is_empty() {
-            if is_outdated {
+        let is_retiring = retire_at.is_some_and(|retire_at| retire_at <= now);
+        if is_retiring && in_flight.is_empty() {
+            if has_outdated_credentials {
                 let _ = writer.shutdown().await;
                 return StopReason::Ended(ConnectionEnd::Retired);
             }
@@ -237,18 +247,18 @@ async fn serve_until_login_expires(
         // The next time at which to act even if nothing arrives: the idle timeout or retirement
         // while nothing is in flight, otherwise the oldest request's deadline, then the time at
         // which it counts as lost.
-        let wake = match sent.front() {
-            None => retire.map_or(used + options.idle, |retire| {
-                retire.min(used + options.idle)
+        let wake = match in_flight.front() {
+            None => retire_at.map_or(used + options.idle, |retire_at| {
+                retire_at.min(used + options.idle)
             }),
             Some(oldest) if is_late => unresponsive_at(oldest, options),
             Some(oldest) => oldest.call.deadline,
         };
         // One request is written at a time: `out` must be empty, so that a call whose caller gave
         // up while it was queued is dropped instead of sent.
-        let may_take = sent.len() < MAX_IN_FLIGHT && !retiring && out.is_empty();
-        // There was no request: any response ends the connection, and must not take the memory for those of others.
-        let limit = sent.front().map_or(0, |oldest| {
+        let may_take = in_flight.len() < MAX_IN_FLIGHT && !is_retiring && out.is_empty();
+        // Without a request in flight the limit is 0: any response ends the connection, and takes no memory.
+        let limit = in_flight.front().map_or(0, |oldest| {
             let limit = oldest.call.max_response.bytes();
             limit.min(options.max_response_bytes)
         });
@@ -258,9 +268,10 @@ async fn serve_until_login_expires(
             response = responses.next(&mut reader, limit) => {
                 let response = match response {
                     Ok(response) => response,
-                    // The broker is not at fault. The other requests are sent again on a new connection.
-                    Err(FrameError::TooLong { length, .. }) if length > 0 && has_budget(&sent) => {
-                        if let Some(oldest) = sent.pop_front() {
+                    // A valid response over its caller's budget is no fault of the broker; a negative length is. The
+                    // other requests are sent again on a new connection.
+                    Err(FrameError::TooLong { length, .. }) if length > 0 && has_budget(&in_flight) => {
+                        if let Some(oldest) = in_flight.pop_front() {
                             let _ = oldest.call.reply.send(Err(ResponseTooLong));
                         }
                         return StopReason::Ended(ConnectionEnd::Retired);
@@ -271,7 +282,7 @@ async fn serve_until_login_expires(
                 has_answered = true;
                 used = Instant::now();
                 observer.count_response(response.len());
-                let Some(oldest) = sent.pop_front() else {
+                let Some(oldest) = in_flight.pop_front() else {
                     return StopReason::Ended(ConnectionEnd::Failed(FrameError::NotKafka("no request is in flight")));
                 };
                 let Call { request, reply, .. } = oldest.call;
@@ -304,7 +315,7 @@ async fn serve_until_login_expires(
                 out = call.request.take_frame(correlation);
                 used = now;
                 observer.count_request();
-                sent.push_back(InFlight { call, correlation, at: now });
+                in_flight.push_back(InFlight { call, correlation, sent_at: now });
             }
             written = write_some(&mut writer, &mut out, &mut flushed), if !(out.is_empty() && flushed) => {
                 if let Err(error) = written {
@@ -312,10 +323,10 @@ async fn serve_until_login_expires(
                 }
             }
             Ok(()) = reloaded.changed() => {
-                is_outdated = true;
-                retire = Some(Instant::now() + RELOAD_SPREAD.mul_f64(fastrand::f64()));
+                has_outdated_credentials = true;
+                retire_at = Some(Instant::now() + RELOAD_SPREAD.mul_f64(fastrand::f64()));
             }
-            () = sleep_until(wake) => match sent.front() {
+            () = sleep_until(wake) => match in_flight.front() {
                 Some(oldest) if Instant::now() >= unresponsive_at(oldest, options) => return StopReason::Ended(ConnectionEnd::Unresponsive),
                 None if used.elapsed() >= options.idle => {
                     let _ = writer.shutdown().await;
@@ -328,8 +339,8 @@ async fn serve_until_login_expires(
 }
 
 /// Whether the response to the oldest request has a budget.
-fn has_budget(sent: &VecDeque<InFlight>) -> bool {
-    let limit = sent.front().map(|oldest| oldest.call.max_response);
+fn has_budget(in_flight: &VecDeque<InFlight>) -> bool {
+    let limit = in_flight.front().map(|oldest| oldest.call.max_response);
     matches!(limit, Some(ResponseLimit::Budget(_)))
 }
 
@@ -363,7 +374,7 @@ fn unresponsive_at(oldest: &InFlight, options: &WireOptions) -> Instant {
     oldest
         .call
         .deadline
-        .max(oldest.at + options.request_timeout)
+        .max(oldest.sent_at + options.request_timeout)
 }
 
 /// Receives the next call, not before the throttle time is over.
@@ -372,6 +383,7 @@ async fn next_call(calls: &mut mpsc::Receiver<Call>, throttled_until: Instant) -
     calls.recv().await
 }
 
+/// Throttle time at the beginning of a response; zero if it is missing or negative.
 fn read_throttle(mut body: &[u8]) -> Duration {
     let millis = body.try_get_i32().unwrap_or(0);
     let requested = Duration::from_millis(u64::try_from(millis).unwrap_or(0));

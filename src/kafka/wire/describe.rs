@@ -59,7 +59,7 @@ enum DescribeAnswer {
 /// Requests descriptions and stores them in the cache.
 pub(super) struct GroupDescriber<'a> {
     pub(super) cluster: &'a WireCluster,
-    pub(super) known: &'a ClusterMetadata,
+    pub(super) metadata: &'a ClusterMetadata,
     pub(super) descriptions: &'a DescriptionCache,
     pub(super) deadline: Instant,
 }
@@ -244,7 +244,7 @@ impl CoordinatorSession<'_> {
             }
         }?;
         let entries =
-            decode_groups(kind, &body, version, self.describer.known).map_err(|error| {
+            decode_groups(kind, &body, version, self.describer.metadata).map_err(|error| {
                 self.describer
                     .cluster
                     .report_malformed(self.address, &error)

@@ -22,8 +22,8 @@ impl WireInner {
         let by = (Instant::now() + budget / 2).into();
         let (groups, faults) = match self.cluster.fetch_metadata(&BTreeSet::new(), by).await {
             Err(fault) => (BTreeSet::new(), vec![fault]),
-            Ok(known) => {
-                let nodes: Vec<_> = known.nodes.values().cloned().collect();
+            Ok(metadata) => {
+                let nodes: Vec<_> = metadata.nodes.values().cloned().collect();
                 let (listed, faults) = self.groups_of_all(&nodes, deadline.into()).await;
                 let recorded = listed.into_iter().map(|(group, kind)| {
                     if let Some(kind) = kind {

@@ -34,11 +34,11 @@ impl WireInner {
         deadline: Instant,
     ) -> Result<TopicToGrow, Fault> {
         let wanted = BTreeSet::from([topic.clone()]);
-        let known = self
+        let metadata = self
             .cluster
             .fetch_metadata(&wanted, deadline.into())
             .await?;
-        let found = known.topic(topic)?;
+        let found = metadata.topic(topic)?;
         // Without the right to see it, it is unknown.
         let policy = self.cleanup_policy(topic, deadline).await.ok().flatten();
         Ok(TopicToGrow {

@@ -117,10 +117,10 @@ impl OffsetColumns {
 impl ListSweep<'_> {
     /// Reads the offset of every partition. Returns what arrived in time, and whether any leader
     /// may have moved. Partitions of different leaders progress independently.
-    pub(super) async fn run(&self, known: &ClusterMetadata) -> (Vec<OffsetColumns>, bool) {
+    pub(super) async fn run(&self, metadata: &ClusterMetadata) -> (Vec<OffsetColumns>, bool) {
         let mut columns = vec![OffsetColumns::default(); self.topics.len()];
         let leaders = |(name, _): &(TopicName, _)| {
-            let topic = known.topic(name).ok();
+            let topic = metadata.topic(name).ok();
             topic.map_or(&[][..], |topic| &topic.leaders[..])
         };
         let leaders: Vec<_> = self.topics.iter().map(leaders).collect();
@@ -153,7 +153,7 @@ impl ListSweep<'_> {
         }
         let mut attempt = 0;
         let mut steps: FuturesUnordered<BoxFuture<'_, ListStep>> = FuturesUnordered::new();
-        self.dispatch(known, items, &mut steps);
+        self.dispatch(metadata, items, &mut steps);
         while let Ok(Some(step)) = timeout_at(self.until, steps.next()).await {
             match step {
                 ListStep::Answered(answers) => {
@@ -167,9 +167,9 @@ impl ListSweep<'_> {
                         steps.push(self.fetch_leaders(lost, pause).boxed());
                     }
                 }
-                ListStep::LeadersFetched(items, Ok(known)) => {
-                    let items = self.with_new_leaders(items, &known);
-                    self.dispatch(&known, items, &mut steps);
+                ListStep::LeadersFetched(items, Ok(metadata)) => {
+                    let items = self.with_new_leaders(items, &metadata);
+                    self.dispatch(&metadata, items, &mut steps);
                 }
                 // Without new leaders, the faults of the first attempt stay.
                 ListStep::LeadersFetched(_, Err(_)) => {}
@@ -186,7 +186,7 @@ impl ListSweep<'_> {
     /// Queues requests to the partitions' leaders.
     fn dispatch<'s>(
         &'s self,
-        known: &ClusterMetadata,
+        metadata: &ClusterMetadata,
         items: Vec<PendingPartition>,
         steps: &mut FuturesUnordered<BoxFuture<'s, ListStep>>,
     ) {
@@ -198,7 +198,7 @@ impl ListSweep<'_> {
         for ((node, _), mut items) in by_leader {
             // Retried partitions arrive in any order.
             items.sort_unstable_by_key(|item| (item.topic, item.partition));
-            let address = known.nodes.get(&node).cloned();
+            let address = metadata.nodes.get(&node).cloned();
             let step = async move {
                 let mut requests = Vec::new();
                 while !items.is_empty() {
@@ -219,22 +219,22 @@ impl ListSweep<'_> {
             .iter()
             .filter_map(|item| self.topics.get(item.topic).map(|(name, _)| name.clone()))
             .collect();
-        let known = self.cluster.fetch_metadata(&names, self.deadline).await;
-        ListStep::LeadersFetched(items, known)
+        let metadata = self.cluster.fetch_metadata(&names, self.deadline).await;
+        ListStep::LeadersFetched(items, metadata)
     }
 
-    /// Replaces leaders by those in `known`. A partition whose leader is unchanged and not
+    /// Replaces leaders by those in `metadata`. A partition whose leader is unchanged and not
     /// connected is dropped, since another request would only fail again.
     fn with_new_leaders(
         &self,
         items: Vec<PendingPartition>,
-        known: &ClusterMetadata,
+        metadata: &ClusterMetadata,
     ) -> Vec<PendingPartition> {
         let now = |item: PendingPartition| {
             let (name, _) = self.topics.get(item.topic)?;
             let partition = usize::try_from(item.partition).ok()?;
-            let leader = (*known.topic(name).ok()?.leaders.get(partition)?)?;
-            let address = known.nodes.get(&leader.node)?;
+            let leader = (*metadata.topic(name).ok()?.leaders.get(partition)?)?;
+            let address = metadata.nodes.get(&leader.node)?;
             let answers = leader != item.leader || self.cluster.broker(address).is_up();
             answers.then_some(PendingPartition { leader, ..item })
         };

@@ -19,7 +19,7 @@ impl WireInner {
     /// may have moved.
     pub(super) async fn logs(
         &self,
-        known: &ClusterMetadata,
+        metadata: &ClusterMetadata,
         groups: &[GroupObservation],
         started: &Moment,
         deadline: Instant,
@@ -29,7 +29,7 @@ impl WireInner {
         let mut cached = Vec::new();
         let mut logs = TopicLogs::new();
         for (name, wanted) in logs_to_read(groups) {
-            let topic = match known.topic(name) {
+            let topic = match metadata.topic(name) {
                 Ok(topic) => topic,
                 Err(fault) => {
                     logs.insert(name.clone(), Err(fault));
@@ -56,7 +56,7 @@ impl WireInner {
             until: deadline.into(),
             deadline: deadline.into(),
         };
-        let (columns, moved) = sweep.run(known).await;
+        let (columns, moved) = sweep.run(metadata).await;
         for (((name, ends), found), (id, starts)) in topics.iter().zip(columns).zip(cached) {
             let starts = starts.unwrap_or_else(|| {
                 self.starts.insert(name.clone(), id, found.earliest.clone());
@@ -72,7 +72,7 @@ impl WireInner {
             logs.insert(name.clone(), Ok(log));
         }
         self.starts.evict_old();
-        self.look_back(known, &mut logs, groups, started, deadline)
+        self.look_back(metadata, &mut logs, groups, started, deadline)
             .await;
         let shared = logs
             .into_iter()
@@ -83,7 +83,7 @@ impl WireInner {
     /// Looks up where logs ended a while ago, of the topics for which that is due.
     async fn look_back(
         &self,
-        known: &ClusterMetadata,
+        metadata: &ClusterMetadata,
         logs: &mut TopicLogs,
         groups: &[GroupObservation],
         started: &Moment,
@@ -111,7 +111,7 @@ impl WireInner {
                 until: until.into(),
                 deadline: (Instant::now() + late).into(),
             };
-            let (columns, _) = sweep.run(known).await;
+            let (columns, _) = sweep.run(metadata).await;
             for ((name, ago), columns) in batch.iter().zip(columns) {
                 let timestamps = columns.past_timestamps.iter();
                 let ages = timestamps.map(|at| time_lookup::record_age(started, *at));

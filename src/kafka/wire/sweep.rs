@@ -1,6 +1,5 @@
-//! One sweep of a cluster: metadata, then committed offsets, then log-end offsets. In this order a
-//! consumer that commits during the sweep cannot appear to be ahead of the log. Each step gets a
-//! share of the time.
+//! One sweep of a cluster: metadata, then committed offsets, then log-end offsets. In this order a consumer that commits
+//! during the sweep cannot appear to be ahead of the log. Each step gets a share of the time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
 impl WireInner {
+    /// Executes a plan until `deadline`.
     pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         let started = Moment::now();
         // Deadlines as shares of the budget: metadata by 2/5, commits by 3/5, descriptions by 4/5.
@@ -29,13 +29,13 @@ impl WireInner {
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
         self.prune_coordinators(&plan);
         let mut listings = self.list_topics(&plan.groups, by(1)).await;
-        // Decided once: a sweep at the same time may discover topics that the metadata below does not have.
+        // Decided once: a concurrent sweep may discover topics that the metadata below does not have.
         let named: Vec<_> = plan.groups.iter().map(|g| self.topics_to_name(g)).collect();
         for (group, named) in plan.groups.iter().zip(&named) {
             let named = named.as_ref().unwrap_or(&group.topics);
             topic_listing::leave_out(&mut listings, &group.group, |topic| named.contains(topic));
         }
-        let found = {
+        let fetched = {
             let named = plan.groups.iter().zip(&named);
             let topics = named.flat_map(|(g, named)| {
                 let listed = topic_listing::listed(&listings, &g.group);
@@ -43,8 +43,8 @@ impl WireInner {
             });
             self.cluster.metadata(&topics.collect(), by(2)).await
         };
-        let (known, is_new) = match found {
-            Ok(known) => known,
+        let (metadata, is_metadata_new) = match fetched {
+            Ok(fetched) => fetched,
             Err(fault) => {
                 let connection = self.health().record_silence(&self.bootstrap, Moment::now());
                 return Observation {
@@ -63,7 +63,7 @@ impl WireInner {
         let mut allowance = PartitionAllowance::new(plan.max_partitions);
         let (mut planned, mut queries, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
         for (group, named) in plan.groups.into_iter().zip(named) {
-            let query = offset_query(&group, named.as_deref(), &known);
+            let query = offset_query(&group, named.as_deref(), &metadata);
             match allowance.take(&group, query.named_partitions()) {
                 Ok(()) => {
                     planned.push(group);
@@ -72,11 +72,11 @@ impl WireInner {
                 Err(refused) => over_budget.push(GroupObservation::over_budget(group, refused)),
             }
         }
-        // Topics that are only expected have a separate allowance, so that they take none from the requested topics.
+        // Topics that only patterns list have a separate allowance, so that they take none from the other topics.
         let mut listed_allowance = PartitionAllowance::new(plan.max_listed_partitions);
         for (group, query) in planned.iter().zip(&mut queries) {
             if let Some(topics) = &mut query.topics {
-                let listed = listed_topics(group, &mut listings, &mut listed_allowance, &known);
+                let listed = listed_topics(group, &mut listings, &mut listed_allowance, &metadata);
                 if !listed.is_empty() {
                     topics.extend(listed);
                     topics.sort();
@@ -91,21 +91,21 @@ impl WireInner {
         let mut found = commits.run().await;
         // Groups of unknown kind are described first, because share groups need another request for
         // their offsets. Groups of known kind are described while the logs are read.
-        let new = self.groups_to_describe(&queries, &found, false);
-        self.describe(new, &known, by(4)).await;
+        let of_unknown_kind = self.groups_to_describe(&queries, &found, false);
+        self.describe(of_unknown_kind, &metadata, by(4)).await;
         let mut reported = self.share_offsets(&queries, &mut found, by(4)).await;
-        let (known, unknown) = self.resolve_discovered(known, &found, by(4)).await;
-        let described = self.groups_to_describe(&queries, &found, true);
+        let (metadata, metadata_fault) = self.resolve_discovered(metadata, &found, by(4)).await;
+        let of_known_kind = self.groups_to_describe(&queries, &found, true);
         let mut groups: Vec<_> = planned
             .into_iter()
             .zip(found)
             .map(|(plan, found)| {
-                let committed = match (found, unknown) {
+                let committed = match (found, metadata_fault) {
                     (Ok(FetchedOffsets::Named(columns)), _) => Ok(columns),
                     // Discovered topics are useless without their partition counts.
                     (Ok(FetchedOffsets::Discovered(_)), Some(fault)) => Err(fault),
                     (Ok(FetchedOffsets::Discovered(found)), None) => {
-                        let mut columns = discovered_columns(&plan, found, &known);
+                        let mut columns = discovered_columns(&plan, found, &metadata);
                         topic_listing::leave_out(&mut listings, &plan.group, |topic| {
                             columns.contains_key(topic)
                         });
@@ -113,9 +113,9 @@ impl WireInner {
                             return GroupObservation::over_budget(plan, refused);
                         }
                         let listed =
-                            listed_topics(&plan, &mut listings, &mut listed_allowance, &known);
+                            listed_topics(&plan, &mut listings, &mut listed_allowance, &metadata);
                         for (topic, _) in listed {
-                            let column = empty_column(&topic, &known);
+                            let column = empty_column(&topic, &metadata);
                             columns.insert(topic, column);
                         }
                         Ok(columns)
@@ -134,18 +134,18 @@ impl WireInner {
         self.cache_discovered(&queries, &groups, &listings);
         // Groups are listed rarely, and only in whole sweeps: partial sweeps come at any time.
         let listing = (!plan.is_partial).then(|| self.listing.deadline(&groups, deadline));
-        let ((topics, moved), (), group_names) = futures::join!(
-            self.logs(&known, &groups, &started, deadline),
-            self.describe(described, &known, deadline.into()),
+        let ((topics, have_leaders_moved), (), group_names) = futures::join!(
+            self.logs(&metadata, &groups, &started, deadline),
+            self.describe(of_known_kind, &metadata, deadline.into()),
             self.group_names(listing.flatten()),
         );
         self.attach_descriptions(&mut groups);
-        if moved {
+        if have_leaders_moved {
             self.cluster.invalidate_topics();
         }
         let is_silent = match classify_answers(&groups) {
-            Reachability::NotAsked if !is_new => None,
-            Reachability::NoAnswer if !is_new => {
+            Reachability::NotAsked if !is_metadata_new => None,
+            Reachability::NoAnswer if !is_metadata_new => {
                 // No broker answered, and the metadata came from the cache: either a coordinator is down, or the whole
                 // cluster. New metadata shows which.
                 let refetched = self
@@ -196,7 +196,7 @@ impl WireInner {
         }
     }
 
-    /// Groups whose description is due, among those whose coordinator answered.
+    /// Groups whose coordinator answered and whose description is due, either those of known kind or the others.
     fn groups_to_describe(
         &self,
         queries: &[OffsetFetchQuery],
@@ -211,16 +211,16 @@ impl WireInner {
     async fn describe(
         &self,
         groups: Vec<GroupId>,
-        known: &ClusterMetadata,
+        metadata: &ClusterMetadata,
         deadline: tokio::time::Instant,
     ) {
-        let describing = GroupDescriber {
+        let describer = GroupDescriber {
             cluster: &self.cluster,
-            known,
+            metadata,
             descriptions: &self.descriptions,
             deadline,
         };
-        describing.run(groups).await;
+        describer.run(groups).await;
     }
 
     /// Adds the latest description to every group.
@@ -274,11 +274,11 @@ impl WireInner {
         Some(topics)
     }
 
-    /// Fetches the metadata of discovered topics that is not cached; the fault says why it is
-    /// missing.
+    /// Fetches the metadata of discovered topics if it is not cached. Returns the old metadata and the fault if that
+    /// fails.
     async fn resolve_discovered(
         &self,
-        known: Arc<ClusterMetadata>,
+        metadata: Arc<ClusterMetadata>,
         found: &[Result<FetchedOffsets, Fault>],
         deadline: tokio::time::Instant,
     ) -> (Arc<ClusterMetadata>, Option<Fault>) {
@@ -290,35 +290,36 @@ impl WireInner {
             })
             .flatten()
             .filter(|(name, _)| is_user_topic(name))
-            .map(|(name, _)| known.intern(name))
+            .map(|(name, _)| metadata.intern(name))
             .collect();
-        names.retain(|name| known.fetched_at(name).is_none());
+        names.retain(|name| metadata.fetched_at(name).is_none());
         if names.is_empty() {
-            return (known, None);
+            return (metadata, None);
         }
         match self.cluster.fetch_metadata(&names, deadline).await {
-            Ok(known) => (known, None),
-            Err(fault) => (known, Some(fault)),
+            Ok(metadata) => (metadata, None),
+            Err(fault) => (metadata, Some(fault)),
         }
     }
 
+    /// Remembers the discovered topics of each group, so that later sweeps request them by name.
     fn cache_discovered(
         &self,
         queries: &[OffsetFetchQuery],
         groups: &[GroupObservation],
         listings: &Listings,
     ) {
-        let found = queries.iter().zip(groups).filter_map(|(query, group)| {
+        let discovered = queries.iter().zip(groups).filter_map(|(query, group)| {
             let columns = group.committed.as_ref().ok()?;
             let listed = listings.get(&query.group).map(|listing| listing.topics());
             let is_listed = |topic: &&TopicName| listed.is_some_and(|l| l.contains(*topic));
-            let found = columns.keys().filter(|topic| !is_listed(topic)).cloned();
+            let topics = columns.keys().filter(|topic| !is_listed(topic)).cloned();
             query
                 .topics
                 .is_none()
-                .then(|| (query.group.clone(), found.collect()))
+                .then(|| (query.group.clone(), topics.collect()))
         });
-        self.discovered.insert(found);
+        self.discovered.insert(discovered);
     }
 }
 
@@ -330,9 +331,9 @@ pub(super) fn is_user_topic(name: &str) -> bool {
 fn offset_query(
     plan: &GroupPlan,
     named: Option<&BTreeSet<TopicName>>,
-    known: &ClusterMetadata,
+    metadata: &ClusterMetadata,
 ) -> OffsetFetchQuery {
-    let sized = |name: &TopicName| (name.clone(), known.partitions(name));
+    let sized = |name: &TopicName| (name.clone(), metadata.partitions(name));
     OffsetFetchQuery {
         group: plan.group.clone(),
         topics: named.map(|names| names.iter().map(sized).collect()),
@@ -345,12 +346,12 @@ fn listed_topics(
     group: &GroupPlan,
     listings: &mut Listings,
     allowance: &mut PartitionAllowance,
-    known: &ClusterMetadata,
+    metadata: &ClusterMetadata,
 ) -> Vec<(TopicName, usize)> {
     loop {
         let listed = topic_listing::listed(listings, &group.group);
         let listed: Vec<_> = listed
-            .map(|name| (name.clone(), known.partitions(name)))
+            .map(|name| (name.clone(), metadata.partitions(name)))
             .collect();
         let partitions = listed.iter().map(|(_, partitions)| *partitions);
         let partitions = partitions.fold(0, usize::saturating_add);
@@ -362,9 +363,9 @@ fn listed_topics(
     }
 }
 
-/// A response about all topics omits partitions without a commit.
-fn empty_column(name: &TopicName, known: &ClusterMetadata) -> CommittedOffsets {
-    CommittedOffsets::filled(known.partitions(name), Ok(None))
+/// A column without a commit for each partition of a topic: a response about all topics omits such partitions.
+fn empty_column(name: &TopicName, metadata: &ClusterMetadata) -> CommittedOffsets {
+    CommittedOffsets::filled(metadata.partitions(name), Ok(None))
 }
 
 fn count_partitions(columns: &TopicMap<CommittedOffsets>) -> usize {
@@ -376,17 +377,17 @@ fn count_partitions(columns: &TopicMap<CommittedOffsets>) -> usize {
 fn discovered_columns(
     plan: &GroupPlan,
     found: Vec<(String, Vec<PartitionCommit>)>,
-    known: &ClusterMetadata,
+    metadata: &ClusterMetadata,
 ) -> TopicMap<CommittedOffsets> {
-    let empty = |name: &TopicName| empty_column(name, known);
+    let empty = |name: &TopicName| empty_column(name, metadata);
     let mut columns: TopicMap<_> = plan
         .topics
         .iter()
         .map(|name| (name.clone(), empty(name)))
         .collect();
     for (name, commits) in found {
-        let name = known.intern(&name);
-        let is_new = is_user_topic(name.as_str()) && known.topic(&name).is_ok();
+        let name = metadata.intern(&name);
+        let is_new = is_user_topic(name.as_str()) && metadata.topic(&name).is_ok();
         let has_commit = || commits.iter().any(|(_, committed)| *committed != Ok(None));
         if is_new && has_commit() && !columns.contains_key(&name) {
             columns.insert(name.clone(), empty(&name));

@@ -88,9 +88,10 @@ impl ClusterMetadata {
 
     /// Adds the topics of `older` that this metadata lacks, up to an age.
     pub(super) fn merge_older(&mut self, older: &ClusterMetadata, age: Duration) {
-        for (name, known) in &older.all {
-            if known.0.elapsed() < age && !self.all.contains_key(name) {
-                self.all.insert(name.clone(), known.clone());
+        for (name, topic) in &older.all {
+            let (fetched_at, _) = topic;
+            if fetched_at.elapsed() < age && !self.all.contains_key(name) {
+                self.all.insert(name.clone(), topic.clone());
             }
         }
     }
@@ -154,7 +155,7 @@ pub(super) async fn request(
 pub(super) struct DecodedMetadata {
     /// Error code of the whole response.
     pub(super) code: i16,
-    pub(super) known: ClusterMetadata,
+    pub(super) metadata: ClusterMetadata,
     /// Number of brokers that were left out.
     pub(super) omitted_brokers: usize,
 }
@@ -183,14 +184,14 @@ pub(super) fn decode(
         let name = TopicName::from(entry.name?);
         Some((name, (sent_at, topic(entry).map(Arc::new))))
     });
-    let known = ClusterMetadata {
+    let metadata = ClusterMetadata {
         fetched: Some(sent_at),
         nodes,
         all: all.collect(),
     };
     Ok(DecodedMetadata {
         code: found.code,
-        known,
+        metadata,
         omitted_brokers: found.omitted_brokers,
     })
 }
