@@ -51,12 +51,12 @@ const MAX_PASSES: usize = 8;
 /// How often the admission policy is looked up.
 const OWNER_LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The longest pause between two attempts at an HPA that fail.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Maximum backoff between two attempts that fail, at an HPA or a lookup.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 pub use options::ReconcilerOptions;
 
-/// Follows the snapshots until there are no more.
+/// Reconciles HPAs with each snapshot, until the publisher of snapshots is gone.
 pub async fn run(guard: WriteGuard, options: ReconcilerOptions) {
     let mut reader = guard.reader.clone();
     let mut reconciler = Reconciler::new(guard, options);
@@ -97,7 +97,7 @@ struct Reconciler {
     hpas: BTreeMap<HpaKey, HpaState>,
     /// The inputs from which `hpas` were derived; `None` to check every HPA again.
     inputs: Option<ReconcilerInputs>,
-    /// The HPAs with something to do and no pass under way.
+    /// The HPAs that need a pass and have none under way.
     queue: PassQueue,
     /// The HPAs of the passes under way.
     busy: BTreeSet<HpaKey>,
@@ -152,7 +152,7 @@ impl Reconciler {
             return;
         };
         let hpas = self.guard.hpas.borrow().clone();
-        // Nothing may be decided before the first sweep, nor from one that is too old.
+        // Decide nothing before the HPAs are listed, nor when the term or the snapshot is too old to write.
         let Some(hpas) = hpas.filter(|_| !self.read_only && self.guard.time_for_write().is_ok())
         else {
             self.start_over();
@@ -178,26 +178,27 @@ impl Reconciler {
         self.queue.clear();
     }
 
-    /// Checks the HPAs for which the decision may differ from the last one: all after a sweep, since values age and
-    /// pauses end, and otherwise those that have changed.
+    /// Checks the HPAs for which the decision may differ from the last one: all in `hpas` after a sweep, since
+    /// values age and backoffs end, and otherwise those that have changed.
     fn update(&mut self, next: ReconcilerInputs) {
         let now = Moment::now();
-        let (of_ledger, is_other_ledger) = match self.ledger.update() {
+        let (changed_in_ledger, is_ledger_replaced) = match self.ledger.update() {
             LedgerNews::All => (BTreeSet::new(), true),
             LedgerNews::Some(hpas) => (hpas, false),
         };
-        let before = self.inputs.take().filter(|_| !is_other_ledger);
+        let before = self.inputs.take().filter(|_| !is_ledger_replaced);
         let before = before.filter(|before| before.snapshot.term == next.snapshot.term);
         let is_swept = before
             .as_ref()
             .is_none_or(|before| before.swept != next.swept);
         let mut changed = std::mem::take(&mut self.recheck);
-        changed.extend(of_ledger);
+        changed.extend(changed_in_ledger);
         let note = |hpa: &HpaKey| {
             changed.insert(hpa.clone());
         };
         match &before {
-            // Those with nothing to write so far have nothing to write for other readings either.
+            // New readings alone make no HPA relevant, and those in `hpas` are added below. So it is enough to compare
+            // the targets.
             Some(before) if is_swept => before.diff_targets(&next, note),
             Some(before) => before.diff(&next, note),
             None => next.hpas.keys().for_each(note),
@@ -216,7 +217,7 @@ impl Reconciler {
         self.inputs = Some(next);
     }
 
-    /// Brings the state of one HPA up to date. `facts` are `None` if there is no such HPA any more.
+    /// Updates the state of one HPA; `facts` are `None` if it was deleted. Decides about its cap only after a sweep.
     fn update_state(
         &mut self,
         key: &HpaKey,
@@ -233,7 +234,7 @@ impl Reconciler {
         let (policy, evaluations) = (&self.guard.policy, snapshot.at(now));
         let candidate = candidate(evaluations, key);
         let is_recorded = self.ledger.has_record(&hpa.uid);
-        // Most HPAs have no setting. That is detected without parsing anything.
+        // Most HPAs have no setting. Detect that without parsing anything.
         let has_settings =
             policy.cap == CapMode::Enforce || !hpa.annotations.is_empty() || is_recorded;
         if candidate.is_none() && !has_settings && !self.hpas.contains_key(key) {
@@ -243,7 +244,7 @@ impl Reconciler {
         let state = self.hpas.entry(key.clone()).or_default();
         let idle = snapshot.idle.get(key).map(|since| now.since(since));
         let asks_for_zero = candidate.is_some() && is_managed_for_zero(hpa, policy, false);
-        // Without a ledger there are no records.
+        // Scaling to zero must be recorded first, so it needs a ledger.
         let candidate = candidate.filter(|_| self.ledger.handle.is_some());
         let is_relevant = state.update(hpa, policy, candidate, idle, is_recorded);
         let refusal = state.zero.refusal.as_ref();
@@ -267,6 +268,7 @@ impl Reconciler {
         let owner = self.field_owner.found.map(|(owner, _)| owner);
         match state.urgency(self.guard.from.term, owner, Instant::now()) {
             Some(urgency) => self.queue.insert(urgency, key),
+            // It needs a pass once its backoff is over.
             None if state.is_failing() => {
                 self.recheck.insert(key);
             }
@@ -367,18 +369,18 @@ impl Reconciler {
                 }
                 self.field_owner.retry.record_success();
                 self.field_owner.found = Some((owner, now));
-                // The caps have waited for it.
+                // Caps wait for the result of the lookup.
                 for key in Vec::from_iter(self.hpas.keys().cloned()) {
                     self.update_queue(key);
                 }
             }
             Err(error) => {
                 self.field_owner.found = None;
-                // Logged of each HPA whose cap cannot be written for it.
+                // The failure is logged below, for each HPA whose cap waits for the lookup.
                 let _ = self
                     .field_owner
                     .retry
-                    .record_failure(error.clone(), MAX_PAUSE, now);
+                    .record_failure(error.clone(), MAX_BACKOFF, now);
                 for (key, state) in &mut self.hpas {
                     state.cap.record_lookup_failure(key, &error);
                 }

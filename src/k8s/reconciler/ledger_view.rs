@@ -16,7 +16,7 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::zero::LedgerUnread;
 
-/// How often the ledger is read besides by passes, so that an operator's changes to it are seen.
+/// How often the ledger is read in addition to the reads of passes, so that an operator's changes to it are seen.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why there is no ledger.
@@ -37,7 +37,7 @@ pub(super) struct LedgerFollower {
     published: watch::Sender<ReportedFindings>,
 }
 
-/// The HPAs that the ledger says something else about than before.
+/// The HPAs whose records in the ledger have changed.
 pub(super) enum LedgerNews {
     All,
     Some(BTreeSet<HpaKey>),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::MAX_PAUSE;
+use super::MAX_BACKOFF;
 use super::event_publisher::EventPublisher;
 use super::pass::{CapWrite, PassReport};
 use super::retry::RetryState;
@@ -44,20 +44,20 @@ pub(super) struct HpaState {
 /// State of one HPA for the cap.
 #[derive(Debug, Default)]
 pub(super) struct CapState {
-    /// The goal of the last sweep; `None` to leave everything as it is.
+    /// The target decided after the last sweep; `None` to change nothing.
     pub(super) target: Option<CapTarget>,
     /// `maxReplicas` as it was last seen, to distinguish a user's write from lagwise's own.
     pub(super) last_seen: Option<LastSeen>,
     pub(super) hysteresis: CeilingHysteresis,
     pub(super) backoff: WriteBackoff,
     pub(super) retry: RetryState,
-    /// Why it is not known which component records the user's `maxReplicas`, as last logged of this HPA.
+    /// Failures of the lookup of the component that records the user's `maxReplicas`, as last logged for this HPA.
     pub(super) lookup_failures: FailureLog<ApiError>,
-    /// The API server's answer, if the last attempt failed for a missing right.
+    /// The API server's answer, if the last attempt failed because of a missing right.
     pub(super) forbidden: Option<String>,
 }
 
-/// How soon an HPA has to have its pass.
+/// Priority of an HPA in the queue of passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
     /// Demand waits for a workload at zero replicas.
@@ -135,7 +135,7 @@ impl HpaState {
     }
 }
 
-/// What follows from a pass.
+/// Records the results of passes.
 impl HpaState {
     pub(super) fn record_cap(
         &mut self,
@@ -149,7 +149,7 @@ impl HpaState {
                 let now = Instant::now();
                 note_forbidden(&mut self.cap.forbidden, error);
                 let retry = &mut self.cap.retry;
-                if let Some(reason) = retry.record_failure(error.clone(), MAX_PAUSE, now) {
+                if let Some(reason) = retry.record_failure(error.clone(), MAX_BACKOFF, now) {
                     CapFailed { hpa: key, reason }.emit();
                 }
                 return;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::MAX_PAUSE;
+use super::MAX_BACKOFF;
 use super::pass::PassReport;
 use super::state::HpaState;
 use crate::k8s::api_error::ApiError;
@@ -32,7 +32,7 @@ impl TermLog {
             Err(error) => {
                 let _ = state
                     .term_retry
-                    .record_failure(error.clone(), MAX_PAUSE, Instant::now());
+                    .record_failure(error.clone(), MAX_BACKOFF, Instant::now());
                 // One line in the log, however many HPAs it concerns.
                 if *error != ApiError::Changed
                     && let Some(reason) = self.failures.record_failure(error.clone())
