@@ -129,7 +129,7 @@ fn snapshot() -> LagSnapshot {
 /// The API's router, with what must not be dropped while it answers.
 fn api(auth: RequestAuth) -> (Router, Box<dyn std::any::Any>) {
     let (publisher, reader) = snapshot_channel::channel(snapshot());
-    let (interests, receiver) = mpsc::channel(8);
+    let (watch_keys, receiver) = mpsc::channel(8);
     let (queries, queries_in) = mpsc::channel(8);
     let (drain, draining) = watch::channel(false);
     let api = router(ExternalOptions {
@@ -141,7 +141,7 @@ fn api(auth: RequestAuth) -> (Router, Box<dyn std::any::Any>) {
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
         tenancy: Default::default(),
-        interests,
+        watch_keys,
         queries,
         auth,
         access_log: AccessLog::Sampled,

@@ -47,7 +47,7 @@ use servers::ServerThreads;
 pub use logging::init_logging;
 
 /// Capacity of the channel of requested groups.
-const MAX_PENDING_INTERESTS: usize = 256;
+const MAX_PENDING_WATCH_KEYS: usize = 256;
 
 /// Capacity of the channel of ad hoc queries.
 const MAX_PENDING_QUERIES: usize = 64;
@@ -157,7 +157,7 @@ impl App {
         };
         let scaler = external_scaler::bind(&config.server.external_scaler, &tls, &mut tasks)?;
         let (publisher, reader) = snapshot_channel::channel(terms::unknown_snapshot(config));
-        let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
+        let (watch_keys, watch_keys_in) = mpsc::channel(MAX_PENDING_WATCH_KEYS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
         let (reported_findings_in, mut reported_findings) = watch::channel(Arc::default());
         if let Some(client) = writer.cloned() {
@@ -200,7 +200,7 @@ impl App {
             publisher,
             inputs: Inputs {
                 hpas,
-                watch_keys: interests_in,
+                watch_keys: watch_keys_in,
                 queries: queries_in,
                 reported_findings,
             },
@@ -243,7 +243,7 @@ impl App {
             triggers: triggers.clone(),
             history: history.clone(),
             upstream,
-            interests,
+            watch_keys,
             queries,
             tenancy: options::tenancy(config),
             auth,

@@ -141,10 +141,10 @@ async fn explain_by_reading(
     let config = Config::load(path)?;
     let Some(hpa) = hpa else {
         let subject = group(args, &config)?;
-        let Subject::Group(interest) = &subject else {
+        let Subject::Group(watch_key) = &subject else {
             bail!("neither an HPA nor --group");
         };
-        let groups = vec![interest.clone()];
+        let groups = vec![watch_key.clone()];
         let snapshot = read_once(&config, Vec::new(), groups, args.timeout).await?;
         let now = Moment::now();
         let derived = derive(&subject, snapshot.at(&now), snapshot.all_findings());

@@ -75,15 +75,15 @@ pub(super) async fn read_once(
 ) -> anyhow::Result<Arc<LagSnapshot>> {
     let sources = clusters::sources(config)?;
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
-    let (interests, interests_in) = mpsc::channel(groups.len().max(1));
-    for interest in &groups {
+    let (watch_keys, watch_keys_in) = mpsc::channel(groups.len().max(1));
+    for watch_key in &groups {
         // The channel has room for all of them.
-        let _ = interests.try_send(interest.clone());
+        let _ = watch_keys.try_send(watch_key.clone());
     }
     let poller = Poller::new(sources, options::poller_options(config), publisher);
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.iter().cloned().collect())).1,
-        watch_keys: interests_in,
+        watch_keys: watch_keys_in,
         // Queries are reported for later sweeps only.
         queries: mpsc::channel(1).1,
         reported_findings: watch::channel(Arc::default()).1,

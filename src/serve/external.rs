@@ -1,7 +1,7 @@
 //! The external metrics API, for the HPA controller and the API aggregator.
 //!
 //! Every response comes from the evaluations of the latest snapshot. Only a request for a group that was never
-//! read waits for a first read, and only briefly, because the HPA controller has just five workers.
+//! read waits for a first read, and only briefly, because the HPA controller has just five workers by default.
 
 mod leader_routing;
 
@@ -62,12 +62,12 @@ pub struct ExternalOptions {
     pub forwarder: Option<Arc<Forwarder>>,
     /// Answers followers' requests about triggers of KEDA; `None` without external scaler.
     pub triggers: Option<Arc<TriggerAnswers>>,
-    /// For other replicas, which may lead next.
+    /// The history of HPAs, for other replicas, which may lead next.
     pub history: HpaHistoryHandle,
     /// Answers requests for metrics that are not lagwise's.
     pub upstream: Option<Upstream>,
     /// Receives the groups that requests name. Sending never blocks.
-    pub interests: mpsc::Sender<WatchKey>,
+    pub watch_keys: mpsc::Sender<WatchKey>,
     /// Receives answered queries that belong to no HPA. Sending never blocks.
     pub queries: mpsc::Sender<AdHocQuery>,
     pub auth: RequestAuth,
@@ -85,7 +85,7 @@ struct ExternalMetricsApi {
     history: HpaHistoryHandle,
     tenancy: Tenancy,
     upstream: Option<Upstream>,
-    /// Without the list of an upstream.
+    /// Discovery documents without the metrics of an upstream.
     discovery: DiscoveryDocuments,
     first_reads: FirstReadLimiter,
     admission: RequestAdmission,
@@ -108,7 +108,7 @@ pub fn router(options: ExternalOptions) -> Router {
         tenancy: options.tenancy,
         upstream: options.upstream,
         discovery: DiscoveryDocuments::new(&[]),
-        first_reads: FirstReadLimiter::new(options.interests, options.queries),
+        first_reads: FirstReadLimiter::new(options.watch_keys, options.queries),
         admission: RequestAdmission::new(options.auth),
         sampler: AccessLogSampler::new(options.access_log),
         readiness: options.readiness,
@@ -274,14 +274,14 @@ impl ExternalMetricsApi {
         snapshot: &LagSnapshot,
         now: &Moment,
     ) -> Result<MetricValue, ApiFailure> {
-        let reading = match self.look_up(query, snapshot, now)? {
+        let first_read = match self.look_up(query, snapshot, now)? {
             Lookup::Value(value) => return Ok(value),
             // Rare and large: boxed, so that the futures of the other requests stay small.
             Lookup::Unread(unread) => {
                 Box::pin(self.first_read(query, is_forwarded, unread, snapshot))
             }
         };
-        reading.await
+        first_read.await
     }
 
     fn look_up(
@@ -321,6 +321,7 @@ impl ExternalMetricsApi {
         }
     }
 
+    /// Requests the poller to read these groups, and waits for the value for at most [`FIRST_READ_TIMEOUT`].
     async fn first_read(
         &self,
         query: &MetricQuery<'_>,
@@ -354,14 +355,14 @@ enum Lookup {
 
 /// Why a first read did not finish in time: the fault of the cluster, if it has one.
 fn unread_cause(unread: Vec<WatchKey>, snapshot: &LagSnapshot) -> NoValueReason {
-    let cause = unread.iter().find_map(|interest| {
-        let cluster = snapshot.clusters.get(&interest.cluster)?;
-        Some((interest, cluster.connection.as_ref()?))
+    let cause = unread.iter().find_map(|watch_key| {
+        let cluster = snapshot.clusters.get(&watch_key.cluster)?;
+        Some((watch_key, cluster.connection.as_ref()?))
     });
     match cause {
-        Some((interest, fault)) => NoValueReason::Unknown {
-            group: interest.group.clone(),
-            cluster: interest.cluster.clone(),
+        Some((watch_key, fault)) => NoValueReason::Unknown {
+            group: watch_key.group.clone(),
+            cluster: watch_key.cluster.clone(),
             cause: fault.reason.to_string(),
         },
         None => NoValueReason::NotYetRead(unread),

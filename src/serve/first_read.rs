@@ -71,7 +71,7 @@ impl WaitingPermits {
 /// Passes requested groups to the poller within limits.
 #[derive(Debug)]
 pub(super) struct FirstReadLimiter {
-    interests: mpsc::Sender<WatchKey>,
+    watch_keys: mpsc::Sender<WatchKey>,
     queries: mpsc::Sender<AdHocQuery>,
     waiting: WaitingPermits,
     rates: Mutex<FirstReadRates>,
@@ -83,11 +83,11 @@ struct FirstReadRates(KeyedTokenBuckets<String>);
 
 impl FirstReadLimiter {
     pub(super) fn new(
-        interests: mpsc::Sender<WatchKey>,
+        watch_keys: mpsc::Sender<WatchKey>,
         queries: mpsc::Sender<AdHocQuery>,
     ) -> Self {
         Self {
-            interests,
+            watch_keys,
             queries,
             waiting: WaitingPermits::new(MAX_WAITING),
             rates: Mutex::new(FirstReadRates::full()),
@@ -126,36 +126,36 @@ impl FirstReadLimiter {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take(namespace, new, tokio::time::Instant::now().into_std())?;
-        for interest in unread {
-            if is_new(interest) {
-                self.interests.try_send(interest.clone()).map_err(|_| {
+        for watch_key in unread {
+            if is_new(watch_key) {
+                self.watch_keys.try_send(watch_key.clone()).map_err(|_| {
                     ApiFailure::unavailable("too many requests for new consumer groups at once")
                 })?;
             } else {
-                self.renew(interest);
+                self.renew(watch_key);
             }
         }
         Ok(())
     }
 
-    /// Renews the interest in groups, so that the poller does not drop them.
-    pub(super) fn keep_watched<'i>(
+    /// Sends the keys of ad-hoc groups again, so that the poller does not drop them.
+    pub(super) fn keep_watched<'k>(
         &self,
-        interests: impl Iterator<Item = &'i WatchKey>,
+        watch_keys: impl Iterator<Item = &'k WatchKey>,
         snapshot: &LagSnapshot,
     ) {
-        for interest in interests {
-            if snapshot.targets.ad_hoc().contains(interest) {
-                self.renew(interest);
+        for watch_key in watch_keys {
+            if snapshot.targets.ad_hoc().contains(watch_key) {
+                self.renew(watch_key);
             }
         }
     }
 
-    /// Renews the interest in a group, unless the channel is half full: the other half is for new groups.
-    fn renew(&self, interest: &WatchKey) {
-        if self.interests.capacity() > self.interests.max_capacity() / 2 {
+    /// Sends a key again, unless the channel is half full: the other half is for new groups.
+    fn renew(&self, watch_key: &WatchKey) {
+        if self.watch_keys.capacity() > self.watch_keys.max_capacity() / 2 {
             // On an error, the next request renews it.
-            let _ = self.interests.try_send(interest.clone());
+            let _ = self.watch_keys.try_send(watch_key.clone());
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) fn evaluated(snapshot: LagSnapshot) -> LagSnapshot {
 pub(super) struct TestApi {
     pub(super) router: Router,
     pub(super) publisher: Publisher,
-    pub(super) interests: mpsc::Receiver<WatchKey>,
+    pub(super) watch_keys: mpsc::Receiver<WatchKey>,
     pub(super) queries: mpsc::Receiver<AdHocQuery>,
     pub(super) _drain: watch::Sender<bool>,
 }
@@ -83,7 +83,7 @@ fn api_beside(
     tenancy: Tenancy,
 ) -> (TestApi, SnapshotReader) {
     let (publisher, reader) = snapshot_channel::channel(snapshot);
-    let (sender, interests) = mpsc::channel(queue);
+    let (sender, watch_keys) = mpsc::channel(queue);
     let (queries_in, queries) = mpsc::channel(queue);
     let (drain, draining) = watch::channel(false);
     let router = router(ExternalOptions {
@@ -96,7 +96,7 @@ fn api_beside(
         reader: reader.clone(),
         tenancy,
         access_log: AccessLog::All,
-        interests: sender,
+        watch_keys: sender,
         queries: queries_in,
         auth,
         build: BuildInfo {
@@ -107,7 +107,7 @@ fn api_beside(
     let api = TestApi {
         router,
         publisher,
-        interests,
+        watch_keys,
         queries,
         _drain: drain,
     };
@@ -162,23 +162,23 @@ pub(super) fn with_selector(path: &str, selector: &str) -> String {
     format!("{path}?labelSelector={query}")
 }
 
-/// Answers every interest like a healthy Kafka cluster without that group.
+/// Answers every watch key like a healthy Kafka cluster without that group.
 pub(super) async fn healthy(
     mut snapshot: LagSnapshot,
     publisher: Publisher,
-    mut interests: mpsc::Receiver<WatchKey>,
+    mut watch_keys: mpsc::Receiver<WatchKey>,
 ) {
     let mut history = ClusterHistory::default();
-    while let Some(interest) = interests.recv().await {
-        let mut observation = fixtures::nothing(Duration::ZERO, interest.group.as_str());
+    while let Some(watch_key) = watch_keys.recv().await {
+        let mut observation = fixtures::nothing(Duration::ZERO, watch_key.group.as_str());
         let plan = &mut observation.groups[0].plan;
-        plan.topics = Arc::new(interest.topics.clone());
+        plan.topics = Arc::new(watch_key.topics.clone());
         plan.reset = OffsetReset::Latest;
-        for topic in &interest.topics {
+        for topic in &watch_key.topics {
             let missing = Err(crate::model::kafka::fault::Fault::TopicMissing);
             observation.topics.insert(topic.clone(), missing);
         }
-        let committed = interest.topics.iter().map(|t| {
+        let committed = watch_key.topics.iter().map(|t| {
             (
                 t.clone(),
                 crate::model::kafka::offset_column::CommittedOffsets::default(),
@@ -187,7 +187,7 @@ pub(super) async fn healthy(
         observation.groups[0].committed = Ok(committed.collect());
         let read = history.apply(observation, Scope::Partial);
         let mut main = (*snapshot.clusters["main"]).clone();
-        let group: &GroupId = &interest.group;
+        let group: &GroupId = &watch_key.group;
         main.groups
             .insert(group.clone(), read.groups[group].clone());
         snapshot.clusters.insert("main".into(), Arc::new(main));

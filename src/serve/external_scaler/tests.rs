@@ -133,7 +133,7 @@ impl TestScaler {
             reader,
             tenancy: Default::default(),
             access_log: Default::default(),
-            interests: mpsc::channel(1).0,
+            watch_keys: mpsc::channel(1).0,
             queries: mpsc::channel(1).0,
             auth: RequestAuth::None,
             build: BuildInfo {

@@ -63,7 +63,7 @@ impl TestServer {
         let bound = bind(LOOPBACK, "server.external_metrics.listen").unwrap();
         let address = bound.address();
         let (publisher, reader) = snapshot_channel::channel(snapshot());
-        let (interests, receiver) = mpsc::channel(8);
+        let (watch_keys, receiver) = mpsc::channel(8);
         let (drain, draining) = watch::channel(false);
         let router = external::router(ExternalOptions {
             leading: Leading::alone(),
@@ -75,7 +75,7 @@ impl TestServer {
             reader,
             tenancy: Default::default(),
             access_log: Default::default(),
-            interests,
+            watch_keys,
             queries: mpsc::channel(1).0,
             auth,
             build: build(),

@@ -78,14 +78,14 @@ fn a_missing_topic_is_named() {
 #[test]
 fn a_group_that_was_never_read_is_requested() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(1, 1))])], &[]);
-    let interest = |group: &str, topic: &str| WatchKey {
+    let watch_key = |group: &str, topic: &str| WatchKey {
         cluster: "main".into(),
         group: group.into(),
         topics: [topic.into()].into(),
     };
     for (selector, unread) in [
-        ("group=g,topic=new", interest("g", "new")),
-        ("group=h,topic=t", interest("h", "t")),
+        ("group=g,topic=new", watch_key("g", "new")),
+        ("group=h,topic=t", watch_key("h", "t")),
     ] {
         assert_eq!(
             ask(&snapshot, selector).unwrap_err(),

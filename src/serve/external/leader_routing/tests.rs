@@ -48,7 +48,7 @@ impl TestDaemon {
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let (terms, own) = watch::channel(None);
         let (leaders, others) = watch::channel(None);
-        let (interests, receiver) = mpsc::channel(8);
+        let (watch_keys, receiver) = mpsc::channel(8);
         let (drain, draining) = watch::channel(false);
         let (trust_in, trust) = watch::channel(None);
         let cluster = Arc::new(FakeAuthenticator::default());
@@ -69,7 +69,7 @@ impl TestDaemon {
             reader,
             tenancy: Default::default(),
             access_log: Default::default(),
-            interests,
+            watch_keys,
             queries: mpsc::channel(1).0,
             auth: RequestAuth::Kubernetes {
                 trust,

@@ -182,5 +182,5 @@ async fn tenancy_limits_groups_and_topics_per_namespace() {
         }
     }
     // A rejected group is not read either.
-    assert!(api.interests.try_recv().is_err());
+    assert!(api.watch_keys.try_recv().is_err());
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::units::quantity::Milli;
 
-fn interest(group: &str, topics: &[&str]) -> WatchKey {
+fn watch_key(group: &str, topics: &[&str]) -> WatchKey {
     WatchKey {
         cluster: "main".into(),
         group: group.into(),
@@ -35,8 +35,8 @@ async fn request_for_new_group_waits_for_its_first_read() {
     let request =
         tokio::spawn(async move { lag(&router, "cluster=main,group=new,topic=payments").await });
     assert_eq!(
-        api.interests.recv().await.unwrap(),
-        interest("new", &["payments"])
+        api.watch_keys.recv().await.unwrap(),
+        watch_key("new", &["payments"])
     );
     // A snapshot without the group does not end the wait.
     api.publisher.publish(evaluated(snapshot.clone()));
@@ -55,7 +55,7 @@ async fn first_read_times_out() {
     assert_eq!(began.elapsed(), FIRST_READ_TIMEOUT);
     assert_eq!(got.code, 503);
     assert!(got.message().contains("the first read of group \"new\""));
-    assert_eq!(api.interests.try_recv().unwrap(), interest("new", &[]));
+    assert_eq!(api.watch_keys.try_recv().unwrap(), watch_key("new", &[]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +102,7 @@ async fn limits_new_groups_per_namespace() {
         assert!(!got.headers.contains_key(header::RETRY_AFTER));
     }
     let mut read = 0;
-    while api.interests.try_recv().is_ok() {
+    while api.watch_keys.try_recv().is_ok() {
         read += 1;
     }
     assert_eq!(read, 32);
@@ -123,7 +123,7 @@ async fn does_not_limit_groups_that_are_watched() {
     let mut snapshot = fixtures::snapshot();
     let targets = snapshot
         .targets
-        .with_ad_hoc([interest("slow", &[])].into(), None);
+        .with_ad_hoc([watch_key("slow", &[])].into(), None);
     snapshot.targets = Arc::new(targets);
     let api = api_with(snapshot, RequestAuth::None, 256);
     for _ in 0..40 {
@@ -136,7 +136,7 @@ async fn rejected_requests_cause_no_read() {
     let mut snapshot = fixtures::snapshot();
     let targets = snapshot
         .targets
-        .with_ad_hoc([interest("slow", &[])].into(), None);
+        .with_ad_hoc([watch_key("slow", &[])].into(), None);
     snapshot.targets = Arc::new(targets);
     let mut api = api_with(snapshot, RequestAuth::None, 2 * MAX_WAITING);
     let requests = (0..=MAX_WAITING / 2).map(|_| {
@@ -153,7 +153,7 @@ async fn rejected_requests_cause_no_read() {
         MAX_WAITING / 2
     );
     let mut read = 0;
-    while api.interests.try_recv().is_ok() {
+    while api.watch_keys.try_recv().is_ok() {
         read += 1;
     }
     assert_eq!(read, MAX_WAITING / 2);
@@ -165,7 +165,7 @@ async fn request_beside_many(headers: HeaderMap, requests: usize, max: usize) {
     let mut snapshot = fixtures::snapshot();
     let targets = snapshot
         .targets
-        .with_ad_hoc([interest("slow", &[])].into(), None);
+        .with_ad_hoc([watch_key("slow", &[])].into(), None);
     snapshot.targets = Arc::new(targets);
     let api = api_with(snapshot, RequestAuth::None, 4 * MAX_WAITING);
     let ask = async |namespace: &str, group: &str| {
@@ -219,8 +219,8 @@ async fn requests_for_known_groups_leave_the_queue_to_new_ones() {
     for known in [1, 4] {
         let mut snapshot = fixtures::snapshot();
         let groups: Vec<_> = (0..known).map(|n| format!("slow{n}")).collect();
-        let interests = groups.iter().map(|group| interest(group, &[]));
-        let targets = snapshot.targets.with_ad_hoc(interests.collect(), None);
+        let watch_keys = groups.iter().map(|group| watch_key(group, &[]));
+        let targets = snapshot.targets.with_ad_hoc(watch_keys.collect(), None);
         snapshot.targets = Arc::new(targets);
         let mut api = api_with(snapshot, RequestAuth::None, 8);
         let slow = format!("cluster=main,group in ({})", groups.join(","));
@@ -236,8 +236,8 @@ async fn requests_for_known_groups_leave_the_queue_to_new_ones() {
             message.contains("the first read of group \"new\""),
             "{message}"
         );
-        let mut sent = std::iter::from_fn(|| api.interests.try_recv().ok());
-        assert!(sent.any(|sent| sent == interest("new", &[])));
+        let mut sent = std::iter::from_fn(|| api.watch_keys.try_recv().ok());
+        assert!(sent.any(|sent| sent == watch_key("new", &[])));
     }
 }
 
@@ -249,13 +249,13 @@ async fn rejects_selector_with_too_many_groups() {
     let got = lag(&api.router, &selector).await;
     assert_eq!(got.code, 400);
     assert!(got.message().contains("names 33 consumer groups"));
-    assert!(api.interests.try_recv().is_err());
+    assert!(api.watch_keys.try_recv().is_err());
 }
 
 #[tokio::test]
 async fn requests_renew_the_watch_of_their_groups() {
     let mut snapshot = fixtures::snapshot();
-    let known = interest("orders", &["payments"]);
+    let known = watch_key("orders", &["payments"]);
     let targets = snapshot.targets.with_ad_hoc([known.clone()].into(), None);
     snapshot.targets = Arc::new(targets);
     let mut api = api(snapshot);
@@ -263,16 +263,16 @@ async fn requests_renew_the_watch_of_their_groups() {
     for _ in 0..9 {
         assert_eq!(lag(&api.router, selector).await.code, 200);
     }
-    assert_eq!(api.interests.try_recv().unwrap(), known);
+    assert_eq!(api.watch_keys.try_recv().unwrap(), known);
     // Half of the queue stays free for groups that are new.
-    assert_eq!(api.interests.len(), 3);
+    assert_eq!(api.watch_keys.len(), 3);
     assert_eq!(
         lag(&api.router, "cluster=main,group=idle,topic=payments")
             .await
             .code,
         200
     );
-    while let Ok(sent) = api.interests.try_recv() {
+    while let Ok(sent) = api.watch_keys.try_recv() {
         assert_eq!(sent, known);
     }
 }
@@ -294,7 +294,7 @@ async fn groups_of_hpas_are_not_requested_again() {
     snapshot.targets = Arc::new(Targets::merge(&clusters, &[], &[hpa], BTreeSet::new()));
     let mut api = api(snapshot);
     assert_eq!(lag(&api.router, "cluster=main,group=soon").await.code, 503);
-    assert!(api.interests.try_recv().is_err());
+    assert!(api.watch_keys.try_recv().is_err());
 }
 
 /// The race: while a request for a group of its own namespace waits, an HPA gives its selector a group that
@@ -312,7 +312,7 @@ async fn checks_tenancy_of_the_snapshot_that_answers() {
         let selector = "cluster=main,group=new,topic=payments";
         let router = api.router.clone();
         let request = tokio::spawn(async move { lag(&router, selector).await });
-        api.interests.recv().await.unwrap();
+        api.watch_keys.recv().await.unwrap();
         let hpa = HpaFacts {
             namespace: "shop".into(),
             name: "thief".into(),

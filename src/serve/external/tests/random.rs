@@ -243,11 +243,11 @@ fn random_requests_match_the_oracle_without_5xx() {
     let TestApi {
         router,
         publisher,
-        interests,
+        watch_keys,
         queries: _queries,
         _drain,
     } = api;
-    runtime.spawn(healthy(snapshot(), publisher, interests));
+    runtime.spawn(healthy(snapshot(), publisher, watch_keys));
     let sent = prop_oneof![
         any_query().prop_map(TestRequest::Query),
         request().prop_map(|(method, path)| TestRequest::Random(method, path)),
