@@ -49,7 +49,7 @@ use self::reaction::Reaction;
 use self::reading::GroupReading;
 use self::requirement::RequirementScratch;
 use self::settings::{PolicyRule, RatePolicySettings};
-use self::situation::{Situation, working_members};
+use self::situation::{Situation, assumed_members};
 use self::static_comparison::StaticGroup;
 use self::up::{StepUp, UpTrial};
 
@@ -66,9 +66,9 @@ pub struct RatePolicy {
     burst: Option<ArrivalBurst>,
     /// Time of the last complete reading in seconds, and the messages that had arrived by then since the start.
     arrived: Option<(f64, f64)>,
-    /// Time since which something else keeps more replicas than the policy wants, in seconds.
+    /// Time since which something other than the policy keeps more replicas than it wants, in seconds.
     kept_since: Option<f64>,
-    /// Age of the oldest unprocessed message at the reading before, in seconds.
+    /// Age of the oldest unprocessed message at the previous reading, in seconds.
     last_age: f64,
     /// The simulated group with all replicas, with which the policy is compared; `None` before the first complete
     /// reading.
@@ -77,7 +77,7 @@ pub struct RatePolicy {
     ladder: Vec<u32>,
     ceiling: u32,
     bounds: (u32, u32),
-    /// Maximum number of replicas without a hold.
+    /// The upper bound of the replicas without a hold, with which the policy is compared.
     all: u32,
     /// Time of the first reading since the start, in seconds; `None` before it.
     started: Option<f64>,
@@ -156,7 +156,7 @@ impl RatePolicy {
         if self.started.is_none() {
             self.start(now);
         }
-        let moment = PolicyTime::from_seconds(now - self.learned.began);
+        let policy_time = PolicyTime::from_seconds(now - self.learned.began);
         let ceiling = reading.ceiling.max(1);
         let most = reading.bounds.1.clamp(1, ceiling);
         let bounds = (reading.bounds.0.clamp(1, most), most);
@@ -166,15 +166,15 @@ impl RatePolicy {
             bound_ladder(&mut self.ladder, bounds);
         }
         self.all = reading.all.clamp(most, ceiling);
-        let starts = self.learned.output.is_none();
-        let present = reading.status_replicas.clamp(bounds.0, most);
-        let before = *self.learned.output.get_or_insert(present);
+        let is_first = self.learned.output.is_none();
+        let running = reading.status_replicas.clamp(bounds.0, most);
+        let before = *self.learned.output.get_or_insert(running);
         let output = before.clamp(bounds.0, most);
         self.learned.output = Some(output);
         let mut decision = RateDecision {
             replicas: output,
             before,
-            rule: if starts {
+            rule: if is_first {
                 RateRule::Start
             } else {
                 RateRule::Keep
@@ -187,7 +187,7 @@ impl RatePolicy {
             drain: self.drains.judged(),
         };
         if !read_offsets(reading, &mut scratch.offsets) {
-            self.estimates.drop_windows(moment);
+            self.estimates.drop_windows(policy_time);
             self.drains.interrupt();
             decision.rule = RateRule::MissingOffsets;
             return decision;
@@ -195,7 +195,7 @@ impl RatePolicy {
         let mut seen = self.estimates.observe(
             reading,
             (&scratch.offsets, &mut scratch.estimates),
-            moment,
+            policy_time,
             &self.settings,
             &mut self.learned,
         );
@@ -206,13 +206,13 @@ impl RatePolicy {
         let is_applied = reading.supposed.is_none();
         self.reaction.observe(
             now,
-            working_members(reading),
+            assumed_members(reading),
             is_applied && self.settings.has(PolicyRule::LearnedReaction),
             &mut self.learned,
         );
         let loads = &mut scratch.estimates.loads;
         let Some(situation) = self.assess(reading, seen, output, loads) else {
-            decision.rule = if starts {
+            decision.rule = if is_first {
                 RateRule::Start
             } else {
                 RateRule::Watching
@@ -221,7 +221,7 @@ impl RatePolicy {
         };
         decision.terms = Some(situation.terms);
         if seen.is_stalled {
-            // Messages that are late after a standstill are not due to the replicas.
+            // Messages are late because of the standstill, not for lack of replicas.
             self.burst = None;
             decision.rule = RateRule::Stalled;
         } else {

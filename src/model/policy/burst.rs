@@ -52,10 +52,13 @@ impl RatePolicy {
         let Some(burst) = &mut self.burst else { return };
         let elapsed = now - burst.began;
         if elapsed <= terms.delay {
-            // Messages that have arrived by now are late after the objective. All replicas work after the delay.
-            let works = (elapsed + slo - terms.delay).max(0.0);
+            // Messages that have arrived by now become late in `slo` seconds. Until then, all replicas could work from
+            // the end of the delay on.
+            let working_seconds = (elapsed + slo - terms.delay).max(0.0);
             let all = terms.capacity * f64::from(self.all);
-            burst.excess = burst.excess.max(arrived - burst.processed - all * works);
+            burst.excess = burst
+                .excess
+                .max(arrived - burst.processed - all * working_seconds);
         }
         let is_over = terms.age < slo / 4.0 && terms.projected_age < slo / 4.0;
         if is_over && situation.stable_for >= 60.0 {

@@ -14,12 +14,13 @@ const ANCHOR_SPACING: f64 = 14.0;
 /// The progress of one member since the last rebalance.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MemberProgress {
-    /// What identifies the member.
+    /// The number that identifies the member, as in `GroupPartition::owner`.
     pub(super) key: u32,
     /// Messages committed since the last rebalance.
     consumed: f32,
-    /// The first of the busy commits without a break, with the messages committed until then.
+    /// When the current run of busy commits began, and the messages committed until then.
     busy: Option<(PolicyTime, f32)>,
+    /// Past times with the messages committed until then, the oldest first.
     anchors: [(PolicyTime, f32); ANCHORS],
     anchor_count: u8,
 }
@@ -41,7 +42,7 @@ impl MemberProgress {
         progress
     }
 
-    /// Forgets the windows, because something else than processing may have moved the offsets.
+    /// Forgets the windows, because something other than processing may have moved the offsets.
     pub(super) fn restart(&mut self, now: PolicyTime) {
         self.consumed = 0.0;
         self.busy = None;
@@ -78,10 +79,11 @@ impl MemberProgress {
                 }
             }
         };
-        (sample, self.lower_bound(now, times))
+        (sample, self.update_lower_bound(now, times))
     }
 
-    fn lower_bound(&mut self, now: PolicyTime, times: CommitTimes) -> Option<f64> {
+    /// The highest throughput since an anchor, as a lower bound of the capacity. Also adds an anchor if one is due.
+    fn update_lower_bound(&mut self, now: PolicyTime, times: CommitTimes) -> Option<f64> {
         let window = (6.0 * times.interval).max(60.0);
         let count = usize::from(self.anchor_count).min(ANCHORS);
         let anchors = self.anchors.iter().take(count);

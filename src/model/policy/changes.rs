@@ -24,7 +24,7 @@ impl RatePolicy {
         {
             self.learned.double_hold(now);
         }
-        // Steps up in quick succession are judged as one.
+        // A step up that follows one whose effect is not checked yet is judged together with it.
         let pending = self
             .trial
             .filter(|trial| !trial.is_judged && trial.to == output);
@@ -47,6 +47,8 @@ impl RatePolicy {
         self.change(situation, replicas, 0.0, false);
     }
 
+    /// Records a change of the output. `held`: how long a lower requirement was held before a step down, in seconds;
+    /// `is_trial`: a probe, or a step back.
     pub(super) fn change(
         &mut self,
         situation: &Situation,

@@ -1,7 +1,8 @@
-//! Replicas that something else keeps, such as another metric of the HPA: the policy asks for those that it needs.
+//! Claims: replicas that something other than the policy keeps, such as another metric of the HPA, and that the policy
+//! needs as well.
 //!
-//! While there are more replicas than the policy wants, no message is late, so nothing else raises its number. When the other
-//! metric lets the replicas go, they would fall to a number that was enough some time ago.
+//! While there are more replicas than the policy wants, no message is late, so no step up raises its number. Without a
+//! claim, the replicas would fall to an outdated number as soon as the other metric releases them.
 
 use super::decision::RateDecision;
 use super::{RatePolicy, Situation};
@@ -10,8 +11,8 @@ use super::{RatePolicy, Situation};
 const KEPT_FOR: f64 = 600.0;
 
 impl RatePolicy {
-    /// The number of replicas to ask for, if something else has kept more than the policy wants for a while, and the arrivals
-    /// need more. It costs no rebalance, since the replicas are there.
+    /// The number of replicas to ask for, if something else has kept more than the policy wants for a while and the
+    /// arrivals need some of them. A claim costs no rebalance, since the replicas are running.
     pub(super) fn consider_claim(
         &mut self,
         situation: &Situation,

@@ -13,7 +13,7 @@ const STABLE_MIN: f64 = 60.0;
 /// Seconds without a change after which a group of unknown capacity is probed.
 const PROBE_AFTER: f64 = 900.0;
 /// Seconds that a step down waits if it can be larger then.
-const SOON: f64 = 90.0;
+const LARGER_STEP_WAIT: f64 = 90.0;
 /// Growth of the capacity from which older requirements are recomputed.
 const CAPACITY_GROWTH: f64 = 1.1;
 
@@ -46,6 +46,7 @@ impl DownSlot {
 }
 
 impl DownHistory {
+    /// Records a requirement: `replicas`, for `needed` messages per second at this capacity of a member.
     pub(super) fn record(&mut self, now: f64, replicas: u32, needed: f64, capacity: f64) {
         let slot = DownSlot {
             replicas: u16::try_from(replicas).unwrap_or(u16::MAX),
@@ -56,6 +57,7 @@ impl DownHistory {
             self.slots.push(slot);
             self.capacity = capacity;
         }
+        // Requirements that were computed with a much smaller capacity would delay the next step down.
         if capacity > CAPACITY_GROWTH * self.capacity {
             let ratio = self.capacity / capacity;
             for slot in &mut self.slots {
@@ -73,7 +75,7 @@ impl DownHistory {
             self.slots.reserve_exact(1);
             self.slots.insert(0, slot);
             self.slots.truncate(SLOTS);
-            // After a long gap between readings, the slots between are not needed.
+            // After a gap longer than the history, the slots in between are not needed.
             if now - self.began > SLOT * 61.0 {
                 self.began = now;
             }
@@ -84,7 +86,7 @@ impl DownHistory {
     }
 
     /// The largest requirement of the last `window` seconds; `None` if they were not watched.
-    pub(super) fn most(&self, now: f64, window: f64) -> Option<u32> {
+    pub(super) fn max_replicas(&self, now: f64, window: f64) -> Option<u32> {
         if now - self.watched_since < window {
             return None;
         }
@@ -154,7 +156,7 @@ impl RatePolicy {
         find_requirement(demand, &self.ladder, partitions, scratch)
     }
 
-    /// Considers a step down.
+    /// Considers a step down to what has been enough for one of [`HOLDS`], if it is worth its price.
     pub(super) fn consider_down(&mut self, situation: &Situation) -> StepDown {
         let Situation {
             now,
@@ -168,7 +170,7 @@ impl RatePolicy {
             .last_change
             .map_or(self.learned.began, |last| last.at);
         let unchanged = now - changed;
-        let lowest = self.step_at_least(self.history.most(now, 0.0).unwrap_or(output));
+        let lowest = self.step_at_least(self.history.max_replicas(now, 0.0).unwrap_or(output));
         let held = |reason, until| match lowest < output {
             true => StepDown::Held(RateHold {
                 reason,
@@ -191,7 +193,7 @@ impl RatePolicy {
         let mut waits = None;
         let longest = HOLDS.last().copied().unwrap_or_default();
         for hold in HOLDS {
-            let Some(replicas) = self.history.most(now, hold.min(unchanged)) else {
+            let Some(replicas) = self.history.max_replicas(now, hold.min(unchanged)) else {
                 break;
             };
             let replicas = self.step_at_least(replicas);
@@ -218,10 +220,13 @@ impl RatePolicy {
                 }
                 continue;
             }
-            let soon = self.history.most(now, hold - SOON).unwrap_or(replicas);
+            let soon = self
+                .history
+                .max_replicas(now, hold - LARGER_STEP_WAIT)
+                .unwrap_or(replicas);
             if self.step_at_least(soon) < replicas {
                 // One larger step instead of two.
-                waits = Some((RateHoldReason::HoldPrice, now + SOON));
+                waits = Some((RateHoldReason::HoldPrice, now + LARGER_STEP_WAIT));
                 break;
             }
             return StepDown::To {

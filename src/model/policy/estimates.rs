@@ -23,7 +23,7 @@ const COMMITTING_MIN: f64 = 60.0;
 /// Shortest pause of a rebalance that is learned, in seconds.
 const PAUSE_MIN: f64 = 2.5;
 
-/// No member.
+/// Index of the member for a partition without an owner.
 const NO_OWNER: u16 = u16::MAX;
 
 /// State of one partition.
@@ -59,7 +59,7 @@ pub(super) struct GroupEstimates {
     pub(super) stable_since: f64,
     unstable_since: Option<f64>,
     last_commit: f64,
-    /// Whether the changes in the next reading happened over an unknown time.
+    /// Whether readings are missing, so that it is unknown how long the changes in the next one took.
     is_broken: bool,
     /// Time since which there are commits without a longer break.
     progress_since: f64,
@@ -73,7 +73,9 @@ pub(super) struct EstimateScratch {
     gaps: Vec<u16>,
     totals: Vec<SlotTotals>,
     shares: Vec<f32>,
+    /// Of each member: committed messages, whether it has committed, and whether it was busy.
     committed: Vec<(f64, bool, bool)>,
+    /// Arrivals per second and backlog of each member.
     pub(super) loads: Vec<(f64, f64)>,
 }
 
@@ -97,7 +99,7 @@ pub(super) struct ObservedGroup {
 }
 
 impl GroupEstimates {
-    /// `knows_capacity`: whether that of the members was measured by an earlier process.
+    /// `knows_capacity`: whether an earlier process measured the capacity of the members.
     pub(super) fn new(gaps: CommitGaps, knows_capacity: bool) -> Self {
         Self {
             gaps,
@@ -119,18 +121,18 @@ impl GroupEstimates {
         &mut self,
         reading: &GroupReading<'_>,
         (offsets, scratch): (&[(i64, i64)], &mut EstimateScratch),
-        moment: PolicyTime,
+        policy_time: PolicyTime,
         settings: &RatePolicySettings,
         learned: &mut LearnedPolicy,
     ) -> ObservedGroup {
         let now = reading.at.as_secs_f64();
         let poll = reading.poll_interval.as_secs_f64();
-        self.resize(offsets, moment);
-        self.follow_members(reading, moment, settings, learned);
+        self.resize(offsets, policy_time);
+        self.follow_members(reading, policy_time, settings, learned);
         let inputs = (offsets, scratch);
-        self.measure_arrivals((inputs.0, &mut *inputs.1), moment, now - learned.began);
-        let consumed = self.follow_commits(reading, inputs, moment, poll, learned);
-        self.measure_backlog(reading, offsets, moment, settings, consumed)
+        self.measure_arrivals((inputs.0, &mut *inputs.1), policy_time, now - learned.began);
+        let consumed = self.follow_commits(reading, inputs, policy_time, poll, learned);
+        self.measure_backlog(reading, offsets, policy_time, settings, consumed)
     }
 
     fn resize(&mut self, offsets: &[(i64, i64)], now: PolicyTime) {
@@ -159,7 +161,7 @@ impl GroupEstimates {
     fn follow_members(
         &mut self,
         reading: &GroupReading<'_>,
-        moment: PolicyTime,
+        policy_time: PolicyTime,
         settings: &RatePolicySettings,
         learned: &mut LearnedPolicy,
     ) {
@@ -176,7 +178,7 @@ impl GroupEstimates {
             return;
         }
         self.stable_since = now;
-        self.drop_windows(moment);
+        self.drop_windows(policy_time);
         if !reading.is_stable {
             return;
         }
@@ -192,7 +194,7 @@ impl GroupEstimates {
             let Some(owner) = read.owner else { continue };
             state.member = *places.entry(owner).or_insert_with(|| {
                 let place = u16::try_from(members.len()).unwrap_or(NO_OWNER);
-                members.push(MemberProgress::new(owner, moment));
+                members.push(MemberProgress::new(owner, policy_time));
                 place
             });
         }
@@ -202,10 +204,10 @@ impl GroupEstimates {
     fn measure_arrivals(
         &mut self,
         (offsets, scratch): (&[(i64, i64)], &mut EstimateScratch),
-        moment: PolicyTime,
+        policy_time: PolicyTime,
         elapsed: f64,
     ) {
-        let ended = self.slots.ended(moment, elapsed);
+        let ended = self.slots.ended(policy_time, elapsed);
         let mut total = 0.0;
         let EstimateScratch { totals, shares, .. } = scratch;
         totals.clear();
@@ -219,7 +221,7 @@ impl GroupEstimates {
             totals.push(state.growth.totals());
             total += growth;
         }
-        self.arrivals.add(moment, total);
+        self.arrivals.add(policy_time, total);
         shares.resize(self.partitions.len(), 0.0);
         measure_shares(totals, shares);
         for (state, share) in self.partitions.iter_mut().zip(shares) {
@@ -227,12 +229,12 @@ impl GroupEstimates {
         }
     }
 
-    /// Returns the messages committed since the last reading.
+    /// Measures the commits since the last reading, and returns the number of committed messages.
     fn follow_commits(
         &mut self,
         reading: &GroupReading<'_>,
         (offsets, scratch): (&[(i64, i64)], &mut EstimateScratch),
-        moment: PolicyTime,
+        policy_time: PolicyTime,
         poll: f64,
         learned: &mut LearnedPolicy,
     ) -> f64 {
@@ -240,7 +242,7 @@ impl GroupEstimates {
         let is_broken = std::mem::take(&mut self.is_broken);
         if is_broken {
             for member in &mut self.members {
-                member.restart(moment);
+                member.restart(policy_time);
             }
         }
         let is_gradual = !is_broken && self.unstable_since.is_none();
@@ -249,8 +251,8 @@ impl GroupEstimates {
         // long, and is the usual interval.
         let stood_still = now - self.last_commit > standstill
             && self.last_commit - self.resumed >= COMMITTING_MIN;
-        let base = self.stable_since.max(self.resumed);
-        let base = PolicyTime::from_seconds(base - learned.began);
+        let counted_since = self.stable_since.max(self.resumed);
+        let counted_since = PolicyTime::from_seconds(counted_since - learned.began);
         let mut total = 0.0;
         let mut has_gaps = false;
         let of_members = &mut scratch.committed;
@@ -263,24 +265,26 @@ impl GroupEstimates {
             }
             let messages = messages_between(state.committed, *committed);
             // A gap counts only if there was something to commit all the time, and the group did not stand still.
-            let is_usual = state.committed_at >= base && is_gradual && !stood_still;
+            let is_usual = state.committed_at >= counted_since && is_gradual && !stood_still;
             if state.backlog >= 1.0 && is_usual {
-                self.gaps.add(moment.tenths_since(state.committed_at));
+                self.gaps.add(policy_time.tenths_since(state.committed_at));
                 has_gaps = true;
             }
             state.committed = *committed;
-            state.committed_at = moment;
+            state.committed_at = policy_time;
             let age = read.age.map_or(0.0, |age| age.duration().as_secs_f64());
             let age = if end > committed { age } else { 0.0 };
+            // The commit landed between two polls, on average half of the interval ago.
             state.age = compact((age - poll / 2.0).max(0.0));
             total += messages;
             if let Some((sum, commits, is_busy)) = of_members.get_mut(usize::from(state.member)) {
                 *sum += messages;
                 *commits = true;
+                // It left messages unread for clearly longer than the uncertainty of their age.
                 *is_busy |= f64::from(state.age) >= 1.5 * poll;
             }
         }
-        self.consumption.add(moment, total);
+        self.consumption.add(policy_time, total);
         if has_gaps {
             self.gaps.measure(&mut scratch.gaps);
         }
@@ -301,13 +305,13 @@ impl GroupEstimates {
         }
         let most = self.partitions.len();
         let present = self.members.len();
-        let mut samples = CapacitySamples::begin(&mut self.capacities, moment);
+        let mut samples = CapacitySamples::begin(&mut self.capacities, policy_time);
         for (member, (sum, commits, is_busy)) in self.members.iter_mut().zip(of_members) {
-            // The first commits after a change of owners are partly of the owners before.
+            // The first commits after a rebalance are partly of the previous owners.
             if !*commits || !is_gradual || self.stable_since >= now {
                 continue;
             }
-            let (sample, floor) = member.commit(moment, *sum, *is_busy, times);
+            let (sample, floor) = member.commit(policy_time, *sum, *is_busy, times);
             if let Some(sample) = sample {
                 samples.add((member.key, sample), most, learned);
                 samples.lower_floors(present, learned);

@@ -20,23 +20,23 @@ pub(super) struct FluidProgress {
 }
 
 impl FluidGroup {
-    /// Lets `elapsed` seconds pass, of which the members work `works`. `arrivals` and `capacity` of a member are
+    /// Lets `elapsed` seconds pass, in `working` of which the members work. `arrivals`, and `capacity` of a member, are in
     /// messages per second.
     pub(super) fn advance(
         &mut self,
-        (elapsed, works): (f64, f64),
+        (elapsed, working): (f64, f64),
         arrivals: f64,
         capacity: f64,
     ) -> FluidProgress {
         self.backlog += arrivals * elapsed;
         let age = self.limit_age(self.age + elapsed, arrivals);
-        let processed = (capacity * f64::from(self.members) * works).min(self.backlog);
+        let processed = (capacity * f64::from(self.members) * working).min(self.backlog);
         self.backlog -= processed;
         self.age = self.limit_age(age, arrivals);
         FluidProgress { processed, age }
     }
 
-    /// The backlog took no longer to arrive than it would have at the present rate.
+    /// Limits an age: the backlog took no longer to arrive than it would have at the current rate.
     fn limit_age(&self, age: f64, arrivals: f64) -> f64 {
         match self.backlog > 0.0 {
             true => age.min(self.backlog / arrivals.max(1e-3)),

@@ -26,10 +26,12 @@ pub struct DecayingValue {
 }
 
 impl DecayingValue {
+    /// The value at `now`.
     fn at(self, now: f64, half_life: f64) -> f64 {
         self.value * (-(now - self.at).max(0.0) / half_life).exp2()
     }
 
+    /// Replaces the value, unless the decayed one is larger.
     fn raise(&mut self, value: f64, now: f64, half_life: f64) {
         if value >= self.at(now, half_life) {
             *self = Self { value, at: now };
@@ -78,16 +80,16 @@ pub struct LearnedPolicy {
     /// The largest recent burst, in messages: those that would be late even with all replicas, counted from when the
     /// replicas were there.
     pub burst: DecayingValue,
-    /// Mean arrivals in messages per second, for which hours count.
+    /// Mean arrivals of the last hours, in messages per second.
     pub mean_arrivals: f64,
     /// Until when steps up are blocked, because the last one did not help.
     pub blocked_until: f64,
     /// Length of the next such block in seconds, if it began when that one ends; it doubles each time.
     pub block_length: f64,
-    /// Arrivals and consumption per second when it began. 20 % more of either end it.
+    /// Messages per second that arrived and were consumed when the block began. 20 % more of either end it.
     pub blocked_rate: f64,
     pub blocked_consumption: f64,
-    /// Steps down to find out the capacity that had to be undone.
+    /// Probes that had to be undone: steps down to find out the capacity.
     pub failed_probes: u32,
     /// The last change.
     pub last_change: Option<LastChange>,

@@ -14,14 +14,15 @@ const RECENT: f64 = 30.0 * 60.0;
 const FRESH: f64 = 180.0;
 /// Members whose values count if fewer than three are recent.
 const NEWEST: usize = 16;
-/// By which part a member's value has to differ from the median; a smaller difference may be an error of measurement.
+/// Relative difference from the median above which a member's own value is used. A smaller one may be an error of
+/// measurement.
 const UNEVEN: f64 = 0.1;
 
 /// Known capacities of members.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemberCapacities {
     values: Vec<MemberCapacity>,
-    /// Samples for which the capacity that an earlier process measured still counts.
+    /// Number of the next samples that are blended into the capacity that an earlier process measured.
     blended: u32,
 }
 
@@ -90,7 +91,7 @@ pub(super) struct CapacitySamples<'a> {
     places: HashMap<u32, usize>,
     /// Times and places of all values.
     by_time: BTreeSet<(PolicyTime, usize)>,
-    /// Values that are fresh, as bits, which have the order of positive numbers, with their places.
+    /// Fresh values with their places. The values are stored as bits, which for positive numbers have the same order.
     fresh: BTreeSet<(u32, usize)>,
     has_any: bool,
     is_median_due: bool,
@@ -113,12 +114,13 @@ impl<'a> CapacitySamples<'a> {
     fn find_places(&mut self) {
         if !std::mem::replace(&mut self.has_any, true) {
             for place in 0..self.capacities.values.len() {
-                self.enter(place);
+                self.index(place);
             }
         }
     }
 
-    fn enter(&mut self, place: usize) {
+    /// Adds the value at a place to the indexes.
+    fn index(&mut self, place: usize) {
         let Some(member) = self.capacities.values.get(place) else {
             return;
         };
@@ -129,7 +131,8 @@ impl<'a> CapacitySamples<'a> {
         }
     }
 
-    fn leave(&mut self, place: usize) {
+    /// Removes the value at a place from the indexes, before it changes.
+    fn unindex(&mut self, place: usize) {
         let Some(member) = self.capacities.values.get(place) else {
             return;
         };
@@ -153,7 +156,7 @@ impl<'a> CapacitySamples<'a> {
             }
             self.capacities.values.len()
         });
-        self.leave(place);
+        self.unindex(place);
         match self.capacities.values.get_mut(place) {
             Some(member) => {
                 let old = f64::from(member.value);
@@ -170,7 +173,7 @@ impl<'a> CapacitySamples<'a> {
                 });
             }
         }
-        self.enter(place);
+        self.index(place);
         learned.capacity_samples = learned.capacity_samples.saturating_add(1);
         self.is_median_due = true;
         // Each of the first medians after a restart moves the capacity. Otherwise the last one counts.
@@ -184,11 +187,11 @@ impl<'a> CapacitySamples<'a> {
             return;
         };
         let last = self.capacities.values.len().saturating_sub(1);
-        self.leave(oldest);
-        self.leave(last);
+        self.unindex(oldest);
+        self.unindex(last);
         self.capacities.values.swap_remove(oldest);
         if oldest != last {
-            self.enter(oldest);
+            self.index(oldest);
         }
     }
 

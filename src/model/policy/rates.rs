@@ -16,15 +16,16 @@ const SAMPLES_MAX: usize = 32;
 /// A growing counter's samples over the last 180 s: dense for the last 30 s, thinned before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GrowthRing {
+    /// The time of each sample, and how far the counter was below its current value then: a difference, so that it is
+    /// small enough for single precision.
     samples: Vec<(PolicyTime, f32)>,
-    /// Offset that was subtracted from the samples, so that they stay small enough for single precision.
+    /// Everything that was added since the beginning.
     total: f64,
 }
 
 impl GrowthRing {
     /// Adds the growth of the counter since the previous sample.
     pub(super) fn add(&mut self, at: PolicyTime, growth: f64) {
-        // Samples hold how far the counter was below its present value.
         for (_, below) in &mut self.samples {
             *below += super::policy_time::compact(growth);
         }
@@ -34,6 +35,7 @@ impl GrowthRing {
         self.thin(at);
     }
 
+    /// Removes samples that are older than any window, and thins out those older than [`DENSE`].
     fn thin(&mut self, now: PolicyTime) {
         while let [_, second, ..] = self.samples.as_slice()
             && now.since(second.0) >= SLOW
@@ -78,7 +80,6 @@ impl GrowthRing {
         }
     }
 
-    /// Everything that was added since the beginning.
     pub(super) fn total(&self) -> f64 {
         self.total
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::Offset;
 
-/// What Kafka and Kubernetes say of a group at one poll.
+/// State of a group at one poll, from Kafka and Kubernetes.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupReading<'a> {
     /// Time of the poll, on a timeline that continues after a restart.
@@ -18,7 +18,8 @@ pub struct GroupReading<'a> {
     pub ceiling: u32,
     /// Minimum and maximum of the replicas.
     pub bounds: (u32, u32),
-    /// Most replicas that may be asked for when no hold keeps fewer; otherwise the upper bound.
+    /// The upper bound without a hold; equal to that of `bounds` if no hold lowers it. The policy is compared with this
+    /// many replicas all the time.
     pub all: u32,
     /// Whether the group is not rebalancing.
     pub is_stable: bool,
@@ -26,7 +27,7 @@ pub struct GroupReading<'a> {
     pub members: u32,
     /// `status.replicas` of the workload.
     pub status_replicas: u32,
-    /// How the group would be if it had as many members as the policy says; `None` if it has.
+    /// The simulated group that follows the policy; `None` if the policy is applied, so that the real group follows it.
     pub supposed: Option<SupposedGroup>,
 }
 
@@ -43,7 +44,7 @@ pub struct SupposedGroup {
     pub processed: f64,
 }
 
-/// What Kafka says of one partition of the group.
+/// One partition of the group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GroupPartition {
     /// Log-end offset; `None` if it is unknown.

@@ -12,7 +12,7 @@ pub struct RecommendedGroup {
     group: FluidGroup,
     /// Messages processed between the last two readings.
     processed: f64,
-    /// The number recommended, and when its members have joined.
+    /// When the members of the last recommendation will have joined, and their number.
     pending: Option<(f64, u32)>,
     /// Until when a rebalance stops the group.
     paused_until: f64,
@@ -67,11 +67,12 @@ impl RecommendedGroup {
             (self.group.members, self.pending) = (members, None);
             self.paused_until = now + terms.pause;
         }
-        let works = (elapsed - (self.paused_until - (now - elapsed)).clamp(0.0, elapsed)).max(0.0);
+        let working =
+            (elapsed - (self.paused_until - (now - elapsed)).clamp(0.0, elapsed)).max(0.0);
         let arrivals = terms.arrivals_fast;
         let progress = self
             .group
-            .advance((elapsed, works), arrivals, terms.capacity);
+            .advance((elapsed, working), arrivals, terms.capacity);
         let FluidProgress { processed, age } = progress;
         self.processed = processed;
         self.recommended
@@ -94,7 +95,7 @@ impl RecommendedGroup {
         self.pending = Some((now + wait, replicas));
     }
 
-    /// The group as the rules of the policy see it.
+    /// The simulated group, as an input of the policy.
     #[must_use]
     pub fn supposed(&self) -> SupposedGroup {
         SupposedGroup {

@@ -9,10 +9,10 @@ use super::settings::HEAVIEST_UTILISATION;
 
 /// Number of random balanced assignments for the load of the heaviest member.
 const ASSIGNMENTS: usize = 8;
-/// The one of them, in ascending order, that counts: the 75th percentile.
-const ASSIGNMENT: usize = 5;
-/// Places in each of the random orders that are kept for the next requirement.
-const KEPT_PLACES: usize = 1 << 13;
+/// Index of the load that counts, among those of the assignments in ascending order: the 75th percentile.
+const PERCENTILE_INDEX: usize = 5;
+/// Maximum number of places in each random order that are cached, over all numbers of partitions.
+const MAX_CACHED_PLACES: usize = 1 << 13;
 
 /// A value for each of the random assignments, which are computed together: several at once in a vector register.
 type PerAssignment<T> = [T; ASSIGNMENTS];
@@ -102,7 +102,7 @@ impl AssignmentOrders {
     fn find(&mut self, partitions: usize) -> &[PerAssignment<u32>] {
         if !self.by_count.contains_key(&partitions) {
             self.places = self.places.saturating_add(partitions);
-            if self.places > KEPT_PLACES {
+            if self.places > MAX_CACHED_PLACES {
                 self.by_count.clear();
                 self.places = partitions;
             }
@@ -113,6 +113,7 @@ impl AssignmentOrders {
 }
 
 fn make_orders(partitions: usize) -> Vec<PerAssignment<u32>> {
+    // A fixed seed, so that equal readings lead to equal decisions.
     let mut random = SplitMix(0x6c61_6777_6973_6521);
     let mut orders = vec![[0; ASSIGNMENTS]; partitions];
     for assignment in 0..ASSIGNMENTS {
@@ -196,9 +197,10 @@ fn heaviest_load(scratch: &mut RequirementScratch, members: u32) -> f64 {
         orders,
     } = scratch;
     let members = usize::try_from(members).unwrap_or(usize::MAX).max(1);
-    let each = loads.len().div_ceil(members);
-    if each <= 1 || *most - *least <= 1e-6 * *most {
-        return *most * from_count(each);
+    let per_member = loads.len().div_ceil(members);
+    // With one partition each, or with equal loads, the assignment makes no difference.
+    if per_member <= 1 || *most - *least <= 1e-6 * *most {
+        return *most * from_count(per_member);
     }
     if shuffled.is_empty() {
         let load = |partition: u32| {
@@ -210,7 +212,7 @@ fn heaviest_load(scratch: &mut RequirementScratch, members: u32) -> f64 {
     }
     let mut found = heaviest_sums(shuffled, members, sums);
     found.sort_unstable_by(f64::total_cmp);
-    found.get(ASSIGNMENT).copied().unwrap_or(*most)
+    found.get(PERCENTILE_INDEX).copied().unwrap_or(*most)
 }
 
 /// The largest sum in each assignment when the loads are dealt to members in turn. `sums` is a buffer.
@@ -322,7 +324,7 @@ mod tests {
             found.push(sums.into_iter().fold(0.0, f64::max));
         }
         found.sort_unstable_by(f64::total_cmp);
-        found[ASSIGNMENT]
+        found[PERCENTILE_INDEX]
     }
 
     #[test]
@@ -332,10 +334,13 @@ mod tests {
             assert_eq!(orders.find(partitions), make_orders(partitions));
             let kept: usize = orders.by_count.values().map(Vec::len).sum();
             assert_eq!(kept, orders.places, "{partitions}");
-            assert!(kept <= KEPT_PLACES, "{partitions}: {kept}");
+            assert!(kept <= MAX_CACHED_PLACES, "{partitions}: {kept}");
         }
         // One group may have more partitions than that.
-        assert_eq!(orders.find(8 * KEPT_PLACES).len(), 8 * KEPT_PLACES);
+        assert_eq!(
+            orders.find(8 * MAX_CACHED_PLACES).len(),
+            8 * MAX_CACHED_PLACES
+        );
         assert_eq!(orders.find(24).len(), 24);
         assert_eq!(orders.places, 24);
     }

@@ -15,34 +15,33 @@ impl LearnedPolicy {
     /// The saved form at `saved`, in seconds on the timeline of the readings.
     #[must_use]
     pub fn save(&self, saved: f64) -> SavedNumbers {
-        let learned = self;
         let ago = |at: f64| saved - at;
         let mut numbers = vec![
-            learned.output.map_or(-1.0, f64::from),
-            learned.capacity.unwrap_or(-1.0),
-            f64::from(learned.capacity_samples),
-            learned.recent_floor.value,
-            ago(learned.recent_floor.at),
-            learned.best_floor.value,
-            ago(learned.best_floor.at),
-            learned.commit_interval.unwrap_or(-1.0),
-            learned.longest_commit_gap.unwrap_or(-1.0),
-            learned.reaction,
-            learned.pause,
-            learned.hold_factor.value,
-            ago(learned.hold_factor.at),
-            learned.burst.value,
-            ago(learned.burst.at),
-            ago(learned.blocked_until),
-            learned.block_length,
-            learned.blocked_rate,
-            learned.blocked_consumption,
-            f64::from(learned.failed_probes),
-            ago(learned.last_needed),
-            ago(learned.began),
-            learned.mean_arrivals,
+            self.output.map_or(-1.0, f64::from),
+            self.capacity.unwrap_or(-1.0),
+            f64::from(self.capacity_samples),
+            self.recent_floor.value,
+            ago(self.recent_floor.at),
+            self.best_floor.value,
+            ago(self.best_floor.at),
+            self.commit_interval.unwrap_or(-1.0),
+            self.longest_commit_gap.unwrap_or(-1.0),
+            self.reaction,
+            self.pause,
+            self.hold_factor.value,
+            ago(self.hold_factor.at),
+            self.burst.value,
+            ago(self.burst.at),
+            ago(self.blocked_until),
+            self.block_length,
+            self.blocked_rate,
+            self.blocked_consumption,
+            f64::from(self.failed_probes),
+            ago(self.last_needed),
+            ago(self.began),
+            self.mean_arrivals,
         ];
-        if let Some(last) = learned.last_change {
+        if let Some(last) = self.last_change {
             let trial = if last.is_trial { 1.0 } else { 0.0 };
             let counts = [f64::from(last.from), f64::from(last.to)];
             numbers.extend([ago(last.at), counts[0], counts[1], last.held, trial]);

@@ -10,7 +10,7 @@ use super::reading::{GroupReading, SupposedGroup};
 use super::settings::PolicyRule;
 use super::static_comparison::{GroupProgress, StaticGroup};
 
-/// Seconds of consumption after which the policy decides for a group of unknown capacity.
+/// Seconds of consumption that the policy has to see before it decides for a group of unknown capacity.
 const WATCHED_MIN: f64 = 40.0;
 /// Seconds after a change during which the workload counts as having this number of replicas, including starting ones,
 /// unless the HPA's status differs.
@@ -19,23 +19,29 @@ const APPLIED_WITHIN: f64 = 60.0;
 /// Inputs of the rules at one poll.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
+    /// Time of the poll, in seconds on the timeline of the readings.
     pub(super) now: f64,
     pub(super) output: u32,
     pub(super) terms: RateTerms,
+    /// Whether the group is not rebalancing, and for how many seconds it has not changed.
     pub(super) is_stable: bool,
     pub(super) stable_for: f64,
     /// Commits over 20 s, or over four of them if they are rare, in messages per second.
     pub(super) consumption_fast: f64,
+    /// Time since which there are commits without a longer break.
     pub(super) progress_since: f64,
     pub(super) status_replicas: u32,
+    /// The age that messages may reach, in seconds.
     pub(super) slo: f64,
+    /// Whether the group is simulated, because the policy is only recommended.
     pub(super) is_supposed: bool,
     /// Whether messages that were processed since the last reading were older than the objective.
     pub(super) is_late: bool,
 }
 
 impl RatePolicy {
-    /// Assesses the group, and fills `loads` with those of its members; `None` while nothing is known of its capacity.
+    /// Assesses the group; `None` while nothing is known of its capacity. Fills `loads` with the arrivals per second and
+    /// the backlog of each member.
     pub(super) fn assess(
         &mut self,
         reading: &GroupReading<'_>,
@@ -66,9 +72,10 @@ impl RatePolicy {
         let poll = reading.poll_interval.as_secs_f64();
         let delay = self.learned.reaction + self.learned.pause + poll;
         let share = seen.active_share.max(1e-9);
-        let members = working_members(reading);
+        let members = assumed_members(reading);
         let by_owner = reading.supposed.is_none().then_some(loads);
-        let ahead = estimates.project_age(by_owner, fast / share, (capacity, members), delay);
+        let projected_age =
+            estimates.project_age(by_owner, fast / share, (capacity, members), delay);
         let hot = estimates.partitions.iter().position(|partition| {
             is_known && medium / share * f64::from(partition.share) > capacity
         });
@@ -80,7 +87,7 @@ impl RatePolicy {
             backlog: seen.backlog,
             age: seen.age,
             projected_age: if self.settings.has(PolicyRule::ProjectedAge) {
-                ahead
+                projected_age
             } else {
                 seen.age
             },
@@ -116,7 +123,8 @@ impl RatePolicy {
         })
     }
 
-    /// Compares the actual with the expected time to drain a backlog. `loads` are those of the members.
+    /// Compares the actual with the expected time to drain a backlog. `loads` are the arrivals per second and the backlog
+    /// of each member.
     pub(super) fn judge_drain(
         &mut self,
         reading: &GroupReading<'_>,
@@ -184,7 +192,7 @@ impl RatePolicy {
         };
         let begin = || StaticGroup::begin(situation.now, all, (seen.backlog, seen.age));
         let group = self.static_group.get_or_insert_with(begin);
-        // With another number of replicas, or partitions, the totals are of another comparison.
+        // Totals for another maximum cannot be continued.
         if group.members() != all {
             *group = begin();
         }
@@ -193,8 +201,8 @@ impl RatePolicy {
     }
 }
 
-/// Members that work by the rules' assumption.
-pub(super) fn working_members(reading: &GroupReading<'_>) -> u32 {
+/// Number of members that the rules assume: those of the simulated group if the policy is only recommended.
+pub(super) fn assumed_members(reading: &GroupReading<'_>) -> u32 {
     match reading.supposed {
         Some(supposed) => supposed.members,
         None => reading.members,

@@ -17,7 +17,8 @@ const COMPARED_AFTER: f64 = 3600.0;
 const MARGIN: f64 = 5.0;
 /// Longest time between two readings that counts, in seconds.
 const LONGEST_GAP: f64 = 60.0;
-/// Seconds after a dump in which late messages are not held against the policy.
+/// Seconds after the beginning of a dump in which late messages do not count against the policy. A dump is an arrival
+/// of more messages at once than all replicas could process.
 const DUMP_RECOVERY: f64 = 120.0;
 
 /// The policy and always running all replicas, over the same time.
@@ -63,7 +64,7 @@ pub(super) struct GroupProgress {
     /// Whether late messages are not due to the policy: more replicas would not have helped, or a hold or others keep
     /// fewer than it says.
     pub(super) is_limited: bool,
-    /// Whether more arrives at once than all replicas could process.
+    /// Whether there is a dump: more arrives at once than all replicas could process.
     pub(super) is_dump: bool,
     /// Whether the policy changed its number.
     pub(super) is_change: bool,
@@ -86,9 +87,10 @@ pub(super) struct StaticGroup {
     present: WindowTotals,
     before: WindowTotals,
     is_all_cheaper: bool,
-    /// Whether late messages are not due to the policy, or were not and are still old from then.
+    /// Whether late messages are not due to the policy. Stays true until messages that became old meanwhile are
+    /// processed.
     is_limited: bool,
-    /// When the dump began that is being processed.
+    /// When the dump that is being processed began; `None` without one.
     dumped: Option<f64>,
 }
 

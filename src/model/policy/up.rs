@@ -5,12 +5,13 @@ use super::requirement::{RateDemand, ReplicaRequirement, RequirementScratch, fin
 use super::settings::{BURST_UTILISATION, CATCH_UP_UP, PolicyRule};
 use super::{RatePolicy, Situation};
 
-/// Maximum part of the delay for which a step up waits after the previous one, and an addition in seconds.
+/// A step up waits until the delay of the previous one, or [`WAIT_MAX`] if that is shorter, plus [`WAIT_MARGIN`] have
+/// passed, in seconds.
 const WAIT_MAX: f64 = 90.0;
-const WAIT_MORE: f64 = 20.0;
+const WAIT_MARGIN: f64 = 20.0;
 /// Seconds from the end of a step's delay until its effect is checked.
 const JUDGED_AFTER: f64 = 70.0;
-/// Part of the expected gain below which a step up did not help.
+/// Part of the expected gain that a step up has to reach, or else it counts as ineffective.
 const GAIN_MIN: f64 = 0.2;
 
 /// A step up whose effect has not been checked yet.
@@ -52,19 +53,21 @@ impl RatePolicy {
             slo,
             ..
         } = *situation;
-        let is_ahead = terms.projected_age > slo / 2.0;
-        let is_behind = terms.age > slo / 4.0 && terms.projected_age > slo / 4.0;
-        if !is_ahead && !is_behind {
+        let will_be_old = terms.projected_age > slo / 2.0;
+        let stays_old = terms.age > slo / 4.0 && terms.projected_age > slo / 4.0;
+        if !will_be_old && !stays_old {
             return StepUp::No;
         }
         let required = self.require_up(situation, scratch);
         let mut replicas = required.replicas;
         decision.up = Some(required);
+        // With a lower bound of the capacity, the requirement is not exact: old messages show that at least one step is
+        // needed, and without a projection of old messages the step is limited to twice the output.
         if !terms.is_capacity_known {
             if terms.age > slo / 4.0 {
                 replicas = replicas.max(self.step_above(output));
             }
-            if !is_ahead {
+            if !will_be_old {
                 replicas = replicas.min(self.step_at_most(output.saturating_mul(2)));
             }
         }
@@ -94,7 +97,7 @@ impl RatePolicy {
         if self.settings.has(PolicyRule::OneUpAtATime)
             && let Some(trial) = &self.trial
         {
-            let wait_until = trial.at + terms.delay.min(WAIT_MAX) + WAIT_MORE;
+            let wait_until = trial.at + terms.delay.min(WAIT_MAX) + WAIT_MARGIN;
             let is_pending = self.reaction.is_pending();
             let is_worse = terms.arrivals_fast > 1.15 * trial.arrivals
                 || terms.capacity < 0.85 * trial.capacity;
@@ -141,7 +144,7 @@ impl RatePolicy {
         } = *situation;
         let trial = self.trial.as_mut().filter(|trial| !trial.is_judged)?;
         if situation.progress_since >= trial.at {
-            // The group stood still, which says nothing about the replicas.
+            // The group stood still after the step, so its consumption says nothing about the replicas.
             trial.is_judged = true;
             return None;
         }

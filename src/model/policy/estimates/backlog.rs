@@ -15,7 +15,7 @@ impl GroupEstimates {
         &mut self,
         reading: &GroupReading<'_>,
         offsets: &[(i64, i64)],
-        moment: PolicyTime,
+        policy_time: PolicyTime,
         settings: &RatePolicySettings,
         consumed: f64,
     ) -> ObservedGroup {
@@ -26,7 +26,7 @@ impl GroupEstimates {
         let stuck_after = (6.0 * interval).max(STUCK_MIN);
         let stall_after = (3.0 * interval).max(STALL_MIN);
         let others_commit = now - self.last_commit <= stall_after;
-        let watched = now - self.progress_since;
+        let progress_for = now - self.progress_since;
         let is_settled = now - self.stable_since >= 2.0 * interval + poll;
         let mut seen = ObservedGroup {
             consumed,
@@ -35,21 +35,22 @@ impl GroupEstimates {
         let states = self.partitions.iter_mut().zip(offsets);
         for ((state, (end, committed)), read) in states.zip(reading.partitions) {
             let lag = messages_between(*committed, *end);
-            let since = moment.since(state.committed_at);
-            // Most partitions have committed just now, so that it is not needed.
+            let since = policy_time.since(state.committed_at);
+            // Computed only if needed: most partitions have committed just now.
             let age_now = || read.age.map_or(0.0, |age| age.duration().as_secs_f64());
             // A stuck partition stays stuck until a commit, also with another owner.
-            let is_left =
-                is_settled && since.min(watched) >= stuck_after && age_now() >= stuck_after;
+            let is_neglected =
+                is_settled && since.min(progress_for) >= stuck_after && age_now() >= stuck_after;
             state.is_stuck = settings.has(PolicyRule::Stuck)
                 && lag > 0.0
                 && others_commit
-                && (is_left || state.is_stuck && since > 0.0);
+                && (is_neglected || state.is_stuck && since > 0.0);
             if state.is_stuck {
                 seen.stuck = seen.stuck.saturating_add(1);
                 (state.backlog, state.age, state.share) = (0.0, 0.0, 0.0);
                 continue;
             }
+            // Messages that were probably processed since the last commit, if the group keeps up with the arrivals.
             let processed = f64::from(state.share) * rate * (since + poll / 2.0);
             let is_phantom = settings.has(PolicyRule::PhantomLag) && since <= stale;
             let backlog = match is_phantom {
@@ -72,7 +73,7 @@ impl GroupEstimates {
         seen
     }
 
-    /// Replaces the observed backlog by that of a group with another number of members.
+    /// Replaces the observed backlog by that of the simulated group.
     pub(in crate::model::policy) fn suppose(
         &mut self,
         supposed: SupposedGroup,
@@ -89,8 +90,8 @@ impl GroupEstimates {
     /// will be behind most, in seconds.
     ///
     /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be
-    /// `b + (a - capacity) x delay` behind. These messages arrived in the last `(b + (a - capacity) x delay) / a` seconds. The
-    /// oldest of them arrived later than the one that is oldest now, so the age grows by at most the delay.
+    /// `b + (a - capacity) x delay` behind. These messages arrived in the last `(b + (a - capacity) x delay) / a`
+    /// seconds. The oldest of them arrived later than the one that is oldest now, so the age grows by at most the delay.
     ///
     /// `by_owner` is a buffer for the loads of members; without it all members together count as one.
     pub(in crate::model::policy) fn project_age(
@@ -130,8 +131,8 @@ impl GroupEstimates {
             .fold(0.0, f64::max)
     }
 
-    /// Seconds until no member has more backlog than what arrives in `residual` seconds; `None` if it is not known. `loads`
-    /// are those of the members, and `capacity` is their median.
+    /// Seconds until no member has more backlog than what arrives in `residual` seconds; `None` if it is not known.
+    /// `loads` are the arrivals per second and the backlog of each member, and `capacity` is the median of the members.
     pub(in crate::model::policy) fn time_to_drain(
         &self,
         loads: &[(f64, f64)],
