@@ -138,8 +138,8 @@ impl KafkaSource {
 /// The setting, and why it cannot be used.
 pub fn check(settings: ClientSettings, in_pod: bool) -> Result<ClientKind, SetupError> {
     let mut settings = with_client(settings)?;
-    if let Some(wanted) = take_token_source(&mut settings)? {
-        let checked = wanted.check(settings.bootstrap(), in_pod);
+    if let Some(token) = take_token_source(&mut settings)? {
+        let checked = token.check(settings.bootstrap(), in_pod);
         settings.token = Some(checked.map_err(|reason| settings.setup_error(reason))?);
     }
     match settings.client {
@@ -178,8 +178,8 @@ fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupErro
     if client == ClientKind::Librdkafka && !settings.allowed_hosts.is_empty() {
         return Err(settings.setup_error(SettingError::key(
             "allowed_broker_hosts",
-            "librdkafka cannot keep to it; use a login that lagwise's own client supports \
-             (client: wire names what it does not), or remove allowed_broker_hosts",
+            "not supported by librdkafka; use a login that lagwise's own client supports \
+             (client: wire lists the properties that it does not support), or remove allowed_broker_hosts",
         )));
     }
     features::check(&settings, client).map_err(|reason| settings.setup_error(reason))?;
@@ -208,15 +208,15 @@ fn prepare_login(
     mut settings: ClientSettings,
     before: Option<&ClientSettings>,
 ) -> Result<ClientSettings, SetupError> {
-    let Some(wanted) = take_token_source(&mut settings)? else {
+    let Some(token) = take_token_source(&mut settings)? else {
         return Ok(settings);
     };
     let before = before.and_then(|before| before.token.clone());
-    let started = match before.filter(|before| *before == wanted) {
+    let started = match before.filter(|before| *before == token) {
         Some(before) => before,
         None => Handle::try_current()
             .map_err(|error| error.to_string())
-            .and_then(|runtime| wanted.start(&settings.name, settings.bootstrap(), &runtime))
+            .and_then(|runtime| token.start(&settings.name, settings.bootstrap(), &runtime))
             .map_err(|reason| settings.setup_error(reason))?,
     };
     settings.token = Some(started);
@@ -225,15 +225,15 @@ fn prepare_login(
 
 /// Takes the token source from the settings, and removes its properties.
 fn take_token_source(settings: &mut ClientSettings) -> Result<Option<TokenSettings>, SetupError> {
-    let of = TokenSettings::from_properties(settings.token.take(), &settings.properties);
-    let wanted = of.map_err(|reason| settings.setup_error(reason))?;
-    if wanted.is_some() {
+    let token = TokenSettings::from_properties(settings.token.take(), &settings.properties);
+    let token = token.map_err(|reason| settings.setup_error(reason))?;
+    if token.is_some() {
         for name in login::PROPERTIES {
             settings.properties.remove(name);
         }
         require_oauthbearer(settings)?;
     }
-    Ok(wanted)
+    Ok(token)
 }
 
 /// Checks that the login mechanism is OAUTHBEARER, or selects it if none is configured.

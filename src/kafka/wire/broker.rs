@@ -87,6 +87,7 @@ pub(super) struct Broker {
     address: String,
     link: watch::Receiver<LinkState>,
     calls: mpsc::Sender<Call>,
+    /// Asks the task to connect.
     wanted: mpsc::Sender<()>,
     client_id: String,
     health: Arc<ConnectionHealth>,
@@ -198,7 +199,7 @@ impl Broker {
         max_response: ResponseLimit,
         deadline: Instant,
     ) -> Result<Bytes, Fault> {
-        let mut again = true;
+        let mut may_retry = true;
         loop {
             if self.versions(deadline).await?.highest_common(api) != Ok(version) {
                 // Another broker, or another release, answers at this address now; the caller must
@@ -234,7 +235,7 @@ impl Broker {
             match timeout_at(deadline, answered).await {
                 Err(_) => return Err(Fault::NoAnswer),
                 Ok(Some(body)) => return body.or(Err(Fault::OverBudget)),
-                Ok(None) if again => again = false,
+                Ok(None) if may_retry => may_retry = false,
                 Ok(None) => return Err(Fault::Unreachable),
             }
         }
@@ -254,11 +255,11 @@ impl ConnectionTask {
         let mut before = None;
         // Ends when the handle is dropped.
         while wanted.recv().await.is_some() {
-            let pause = match *self.state.borrow() {
+            let backoff_ends = match *self.state.borrow() {
                 LinkState::Down { until, .. } => Some(until),
                 _ => None,
             };
-            if pause.is_some_and(|until| Instant::now() < until) {
+            if backoff_ends.is_some_and(|until| Instant::now() < until) {
                 continue;
             }
             self.state.send_replace(LinkState::Connecting {

@@ -33,9 +33,9 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Maximum attempts per group and sweep.
 const MAX_ATTEMPTS: u32 = 6;
 
-/// Retries that are due within this time are made together. Otherwise there would be a separate request for the
+/// Retries are made at multiples of this time, together. Otherwise there would be a separate request for the
 /// coordinator of each group, because old brokers answer group by group.
-const RETRY_TOGETHER: Duration = Duration::from_millis(25);
+const RETRY_SLOT: Duration = Duration::from_millis(25);
 
 /// Result for one group, by its index in [`CommitSweep::queries`].
 struct CommitOutcome {
@@ -57,7 +57,7 @@ enum Retry {
     NewCoordinatorOnce,
 }
 
-/// Completed step.
+/// A completed step, or retries that are due.
 enum CommitStep {
     /// Coordinators were found.
     Located(Vec<(usize, Result<Address, Fault>, Retry)>),
@@ -234,9 +234,10 @@ impl<'a> CommitSweep<'a> {
             Ok(body) => body,
             Err(fault) => return fail_all(&batch, fault),
         };
-        let places: HashMap<_, _> = queries
+        let by_name: HashMap<_, _> = queries
             .iter()
             .map(|&(group, query)| {
+                // Before version 8 the response does not name the only group of the request.
                 let name = (version >= 8).then_some(query.group.as_str());
                 (name, (group, query))
             })
@@ -244,7 +245,7 @@ impl<'a> CommitSweep<'a> {
         let mut room = MAX_DISCOVERED;
         let mut outcomes = Vec::with_capacity(queries.len());
         let decoded = responses::offset_fetch(&body, version, |name, code, offsets| {
-            let Some(&(group, query)) = places.get(&name) else {
+            let Some(&(group, query)) = by_name.get(&name) else {
                 return;
             };
             let result = if code == codes::NONE {
@@ -270,10 +271,10 @@ impl CommitRun<'_> {
     fn finish(&mut self, step: CommitStep) {
         match step {
             CommitStep::Located(found) => {
-                let mut known = Vec::new();
+                let mut located = Vec::new();
                 for (group, address, retry) in found {
                     match address {
-                        Ok(address) => known.push((group, Some(address))),
+                        Ok(address) => located.push((group, Some(address))),
                         Err(fault) => {
                             self.set_result(group, Err(fault));
                             if retry != Retry::No {
@@ -282,7 +283,7 @@ impl CommitRun<'_> {
                         }
                     }
                 }
-                self.dispatch(known.into_iter());
+                self.dispatch(located.into_iter());
             }
             CommitStep::Fetched(address, outcomes) => {
                 for outcome in outcomes {
@@ -366,11 +367,11 @@ impl<'s> CommitRun<'s> {
     }
 }
 
-/// Rounds the time of a retry up to a multiple of [`RETRY_TOGETHER`] since a sweep began.
+/// Rounds the time of a retry up to a multiple of [`RETRY_SLOT`] since a sweep began.
 fn retry_time(begun: Instant, earliest: Instant) -> Instant {
     let since = earliest.saturating_duration_since(begun).as_millis();
-    let slots = since / RETRY_TOGETHER.as_millis() + 1;
-    begun + RETRY_TOGETHER.saturating_mul(u32::try_from(slots).unwrap_or(u32::MAX))
+    let slots = since / RETRY_SLOT.as_millis() + 1;
+    begun + RETRY_SLOT.saturating_mul(u32::try_from(slots).unwrap_or(u32::MAX))
 }
 
 /// The same fault for all groups. If the connection failed, the coordinator may have moved.

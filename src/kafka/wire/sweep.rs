@@ -1,5 +1,5 @@
-//! One sweep of a cluster: metadata, then committed offsets, then log-end offsets. In this order a consumer that commits
-//! during the sweep cannot appear to be ahead of the log. Each step gets a share of the time.
+//! One sweep of a cluster: metadata, then committed offsets, then log-end offsets. In this order a consumer that
+//! commits during the sweep cannot appear to be ahead of the log. Each step gets a share of the time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
