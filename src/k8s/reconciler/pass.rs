@@ -90,11 +90,12 @@ pub(super) struct ZeroReport {
 }
 
 impl Pass {
+    /// Reads the HPA and, if needed, its workload, and makes the writes that are due.
     pub(super) async fn run(self) -> PassReport {
         let api = self.guard.hpa_api(&self.hpa);
         match self.read(&api).await {
             Ok((object, facts)) => self.reconcile(&api, object, facts).await,
-            Err(error) => self.all_failed(&error),
+            Err(error) => self.report_failure(&error),
         }
     }
 
@@ -178,20 +179,21 @@ impl Pass {
             last,
             rest,
         };
-        let is_obsolete = is_recorded && writes.end_record(action, is_new_record);
-        let forgotten = match is_obsolete {
+        let is_obsolete = is_recorded && writes.is_record_obsolete(action, is_new_record);
+        let record_removal = match is_obsolete {
             true => self.write_record(&facts, None).await,
             false => Ok(()),
         };
         PassReport {
-            term_write: writes.term(),
-            cap: self.cap.and_then(|goal| writes.cap(goal, &facts)),
-            zero: workload.map(|reading| writes.zero(reading, action, forgotten)),
+            term_write: writes.term_result(),
+            cap: self.cap.and_then(|goal| writes.cap_result(goal, &facts)),
+            zero: workload.map(|reading| writes.zero_report(reading, action, record_removal)),
             ..self.report()
         }
     }
 
-    /// Writes a patch, if there is anything in it, of the version in `metadata`, which is then the new one.
+    /// Writes a patch unless it is empty, if the HPA still has the version in `metadata`. Replaces `metadata` by that
+    /// of the written HPA.
     async fn write(
         &self,
         api: &Api<HorizontalPodAutoscaler>,
@@ -230,7 +232,8 @@ impl Pass {
         }
     }
 
-    fn all_failed(&self, error: &ApiError) -> PassReport {
+    /// The report of a pass that could not read the HPA, so that everything it was to do has failed.
+    fn report_failure(&self, error: &ApiError) -> PassReport {
         PassReport {
             term_write: Err(error.clone()),
             cap: self.cap.map(|_| Err(error.clone())),
@@ -256,7 +259,7 @@ struct Writes {
 }
 
 impl Writes {
-    fn term(&self) -> Result<(), ApiError> {
+    fn term_result(&self) -> Result<(), ApiError> {
         let patch = match (self.plan.first.term, self.plan.last.term) {
             (Some(_), _) => &self.first,
             (None, Some(_)) => &self.last,
@@ -265,7 +268,11 @@ impl Writes {
         patch.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
-    fn cap(&self, goal: CapGoal, facts: &HpaFacts) -> Option<Result<Option<CapWrite>, ApiError>> {
+    fn cap_result(
+        &self,
+        goal: CapGoal,
+        facts: &HpaFacts,
+    ) -> Option<Result<Option<CapWrite>, ApiError>> {
         let before = HpaFields::of(facts);
         let patch = if !self.plan.first.cap.is_empty() {
             &self.first
@@ -285,7 +292,7 @@ impl Writes {
 
     /// Whether the record of the workload is to be removed: because the workload runs again, or because it was not
     /// scaled to zero after all. The record stays while the workload may be at zero by lagwise's doing.
-    fn end_record(&self, action: ZeroAction, is_new: bool) -> bool {
+    fn is_record_obsolete(&self, action: ZeroAction, is_new: bool) -> bool {
         match action {
             ZeroAction::Keep => false,
             ZeroAction::Zero => {
@@ -297,11 +304,11 @@ impl Writes {
         }
     }
 
-    fn zero(
+    fn zero_report(
         self,
         reading: WorkloadReading,
         action: ZeroAction,
-        forgotten: Result<(), RecordError>,
+        record_removal: Result<(), RecordError>,
     ) -> ZeroReport {
         let mut report = ZeroReport {
             up_since: reading.up_since,
@@ -324,12 +331,12 @@ impl Writes {
                 ZeroAction::Keep | ZeroAction::RemoveAnnotation => report.up_since,
             };
         }
-        let forget_error = match forgotten {
+        let removal_error = match record_removal {
             Err(RecordError::Api(error)) => Some(error),
             Ok(()) | Err(RecordError::Full) => None,
         };
         let error = last_error.or(first_error).or(self.scaled.err());
-        report.error = error.or(forget_error);
+        report.error = error.or(removal_error);
         report
     }
 }

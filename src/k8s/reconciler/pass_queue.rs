@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::state::Urgency;
 use crate::model::units::hpa_key::HpaKey;
 
-/// The HPAs that wait for a pass. Urgent ones come first. Among the others, and among the urgent ones, the namespaces take
-/// turns, so that one with thousands of HPAs does not keep the others waiting.
+/// The HPAs that wait for a pass. Urgent ones come first. Among the others, and among the urgent ones, the namespaces
+/// take turns, so that one with thousands of HPAs does not keep the others waiting.
 #[derive(Debug, Default)]
 pub(super) struct PassQueue {
     waiting: BTreeSet<(Urgency, HpaKey)>,

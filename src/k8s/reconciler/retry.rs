@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use crate::k8s::api_error::ApiError;
 use crate::telemetry::failure_log::FailureLog;
 
-/// The pause after the first failure; every further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Backoff after the first failure; every further one doubles it.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// State of one operation that is retried: its backoff, and the failure that was last logged.
 #[derive(Debug, Default)]
 pub(super) struct RetryState {
     failures: FailureLog<ApiError>,
-    pause: Duration,
+    backoff: Duration,
     not_before: Option<Instant>,
 }
 
@@ -31,30 +31,30 @@ impl RetryState {
         *self = Self::default();
     }
 
-    /// Records a failure and doubles the pause before the next attempt, up to `longest`. Returns the error if
+    /// Records a failure and doubles the backoff before the next attempt, up to `max_backoff`. Returns the error if
     /// it has to be logged. [`ApiError::Changed`] is not a failure: the next snapshot decides again from a
     /// new read.
     #[must_use = "log the returned error"]
     pub(super) fn record_failure(
         &mut self,
         error: ApiError,
-        longest: Duration,
+        max_backoff: Duration,
         now: Instant,
     ) -> Option<&ApiError> {
         if error == ApiError::Changed {
             return None;
         }
-        let doubled = self.pause.saturating_mul(2);
-        self.pause = doubled.clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE));
-        self.not_before = now.checked_add(self.pause);
+        let doubled = self.backoff.saturating_mul(2);
+        self.backoff = doubled.clamp(FIRST_BACKOFF, max_backoff.max(FIRST_BACKOFF));
+        self.not_before = now.checked_add(self.backoff);
         self.failures.record_failure(error)
     }
 }
 
 #[cfg(test)]
 impl RetryState {
-    /// Ends the pause, so that the next attempt may start.
-    pub(super) fn end_pause(&mut self) {
+    /// Ends the backoff, so that the next attempt may start.
+    pub(super) fn end_backoff(&mut self) {
         self.not_before = None;
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pause_doubles_to_a_maximum_and_resets_on_success() {
+    fn backoff_doubles_to_a_maximum_and_resets_on_success() {
         let mut retry = RetryState::default();
         let start = Instant::now();
         let longest = Duration::from_secs(10);
@@ -90,7 +90,7 @@ mod tests {
         );
         retry.record_success();
         assert!(retry.may_start(now) && !retry.is_failing());
-        // A conflict causes no pause.
+        // A conflict causes no backoff.
         assert!(
             retry
                 .record_failure(ApiError::Changed, longest, now)

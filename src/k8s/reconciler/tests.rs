@@ -331,7 +331,7 @@ async fn hpa_is_checked_again_after_its_pass_and_with_every_sweep() {
     rig.reconciler
         .hpas
         .values_mut()
-        .for_each(|state| state.term_retry.end_pause());
+        .for_each(|state| state.term_retry.end_backoff());
     rig.observe(&hpas, true);
     assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
     // Done.

@@ -11,7 +11,7 @@ use crate::model::hpa::facts::{
     HpaFacts, has_zeroed_annotation, other_external_metric, scales_to_zero_natively,
 };
 
-/// How often a workload without demand is read. Also the longest pause after a failed read.
+/// How often a workload without demand is read. Also the maximum backoff after a failed read.
 pub(super) const READ_INTERVAL: Duration = Duration::from_secs(10);
 
 /// State of one workload for scale to zero.
@@ -25,7 +25,7 @@ pub(super) struct ZeroState {
     read_at: Option<Instant>,
     /// Why it was not scaled to zero or not woken when it was last read, although users may expect it.
     pub(super) refusal: Option<ZeroRefusal>,
-    /// The API server's answer, if the last attempt failed for a missing right.
+    /// The API server's answer, if the last attempt failed because of a missing right.
     pub(super) forbidden: Option<String>,
     pub(super) retry: RetryState,
 }
@@ -46,7 +46,7 @@ impl ZeroState {
             return false;
         }
         if hpa.controller.is_some() {
-            // The pauses stay, so that an HPA that still has a record is read as often as others.
+            // The times and the backoff stay, so that an HPA that still has a record is read no more often than others.
             self.known = ZeroInput::default();
             self.is_recorded = is_recorded;
             return false;

@@ -1,4 +1,4 @@
-//! The workload of an HPA in a pass: what scale to zero sees of it, and its record in the ledger.
+//! The workload of an HPA in a pass: its state for scale to zero, and its record in the ledger.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -72,11 +72,11 @@ impl Pass {
                 ceiling.map_or(max, |ceiling| ceiling.min(max)),
             ),
         };
-        let is_other = recorded == LedgerMatch::OtherTarget && scale.replicas == 0;
+        let is_other_target = recorded == LedgerMatch::OtherTarget && scale.replicas == 0;
         WorkloadReading {
             up_since,
             is_recorded: state.recorded,
-            refusal: is_other.then_some(ZeroRefusal::OtherTarget),
+            refusal: is_other_target.then_some(ZeroRefusal::OtherTarget),
             found: Ok((decide(&state), scale)),
         }
     }
