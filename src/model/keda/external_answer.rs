@@ -1,4 +1,4 @@
-//! What KEDA is answered about a trigger: from the evaluation that lagwise's own API serves.
+//! The answer to KEDA about a trigger: from the evaluation that lagwise's own API serves.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +21,12 @@ pub struct ExternalAnswer {
 /// Why a trigger has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
-    /// It was not requested before, or has changed since.
+    /// The poller has not added the trigger: it was not requested before, or has changed since.
     #[error(
         "lagwise has not read the group of this trigger yet. If this persists: the triggers of a ScaledObject for the same \
          group need the same settings in their metadata"
     )]
-    NotTakenIn,
+    NotYetAdded,
     /// An HPA that the ScaledObject does not own has the name of the HPA that KEDA maintains.
     #[error(
         "HPA {hpa} exists and ScaledObject {scaled_object:?} does not own it; delete or rename one of them"
@@ -59,7 +59,7 @@ impl ExternalTrigger {
         if !facts.is_some_and(|facts| self.is_in(facts)) {
             return Err(match targets.hpas_unlisted {
                 true => NoValueReason::HpasUnlisted.into(),
-                false => NoAnswer::NotTakenIn,
+                false => NoAnswer::NotYetAdded,
             });
         }
         let value = evaluations.answer(&MetricQuery {

@@ -119,7 +119,7 @@ impl TriggerAnswers {
             let latest = reader.latest();
             let why = match trigger.answer(latest.at(&Moment::now())) {
                 Ok(answer) => return Ok(answer),
-                Err(why) if is_to_come(&why) => why,
+                Err(why) if is_pending(&why) => why,
                 Err(why) => return Err(why.into()),
             };
             let Ok(true) = timeout_at(deadline, reader.changed()).await else {
@@ -129,11 +129,11 @@ impl TriggerAnswers {
     }
 }
 
-/// Whether there will be an answer once the group is read.
-fn is_to_come(why: &NoAnswer) -> bool {
+/// Whether the answer only waits for the group to be read.
+fn is_pending(why: &NoAnswer) -> bool {
     matches!(
         why,
-        NoAnswer::NotTakenIn | NoAnswer::NoValue(NoValueReason::NotYetRead(_))
+        NoAnswer::NotYetAdded | NoAnswer::NoValue(NoValueReason::NotYetRead(_))
     )
 }
 
@@ -159,15 +159,15 @@ impl SnapshotRequest for TriggerRequest<'_> {
     ) -> Result<ExternalAnswer, ApiFailure> {
         let answered = self.trigger.answer(snapshot.at(now));
         let requested = &self.answers.requested;
-        // Known triggers leave half of the channel to new ones. A known trigger that is not sent now is sent with its next
-        // request, long before it expires.
-        let has_room = matches!(answered, Err(NoAnswer::NotTakenIn))
+        // Known triggers leave half of the channel to new ones. A known trigger that is not sent now is sent with its
+        // next request, long before it expires.
+        let has_room = matches!(answered, Err(NoAnswer::NotYetAdded))
             || requested.capacity() > requested.max_capacity() / 2;
         let is_sent = has_room && requested.try_send(Arc::clone(self.trigger)).is_ok();
         match answered {
-            Err(NoAnswer::NotTakenIn) if !is_sent => Err(too_many_new()),
+            Err(NoAnswer::NotYetAdded) if !is_sent => Err(too_many_new()),
             // Boxed, because this future is large and rarely needed.
-            Err(why) if is_to_come(&why) => {
+            Err(why) if is_pending(&why) => {
                 let read = self.answers.first_read(self.trigger, self.is_forwarded);
                 Box::pin(read).await
             }
@@ -183,7 +183,7 @@ impl SnapshotRequest for TriggerRequest<'_> {
 impl From<NoAnswer> for ApiFailure {
     fn from(why: NoAnswer) -> Self {
         match why {
-            NoAnswer::NotTakenIn => ApiFailure::unavailable(why.to_string()),
+            NoAnswer::NotYetAdded => ApiFailure::unavailable(why.to_string()),
             NoAnswer::OtherHpa { .. } => ApiFailure::bad_request(why.to_string()),
             NoAnswer::NoValue(reason) => reason.into(),
         }
@@ -197,7 +197,7 @@ async fn read_response(response: Response) -> Result<ExternalAnswer, Status> {
         message: String,
     }
     let code = response.status();
-    let malformed = || Status::unavailable("the lagwise leader has answered something else");
+    let malformed = || Status::unavailable("malformed response from the lagwise leader");
     let body = to_bytes(response.into_body(), MAX_RESPONSE_BYTES).await;
     let body = body.map_err(|_| malformed())?;
     if code == StatusCode::OK {

@@ -16,8 +16,8 @@ use crate::model::keda::external_trigger::ExternalTrigger;
 /// evaluate each change.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 
-/// Sends whether a trigger is active, now and at every change. Unknown lag changes nothing. The stream ends at shutdown,
-/// and when this daemon no longer leads; KEDA then opens another one.
+/// Sends whether a trigger is active, now and at every change. Unknown lag changes nothing. The stream ends at
+/// shutdown, and when this daemon no longer leads; KEDA then opens another one.
 pub(super) struct ActivityStream {
     pub(super) answers: Arc<TriggerAnswers>,
     pub(super) trigger: Arc<ExternalTrigger>,

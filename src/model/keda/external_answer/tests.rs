@@ -126,7 +126,7 @@ fn a_trigger_with_other_settings_is_not_answered_by_old_ones() {
     let options = TargetOptions::default();
     let snapshot = snapshot_of(&old, &HpaMap::default(), options, lag(1000));
     let now = at(Duration::ZERO);
-    assert_eq!(new.answer(snapshot.at(&now)), Err(NoAnswer::NotTakenIn));
+    assert_eq!(new.answer(snapshot.at(&now)), Err(NoAnswer::NotYetAdded));
 }
 
 #[test]

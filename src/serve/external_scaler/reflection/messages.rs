@@ -1,5 +1,5 @@
-//! The messages of `reflection.proto`, and those of protobuf's descriptors as far as names are found by them. Written by
-//! hand, as those of the external scaler.
+//! The messages of `reflection.proto`, and those of protobuf's descriptors as far as names are found by them. Written
+//! by hand, as those of the external scaler.
 
 use prost::{Message, Oneof};
 
