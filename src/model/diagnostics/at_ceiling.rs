@@ -114,16 +114,15 @@ pub struct AtCeilingFindings(BTreeMap<HpaKey, Ongoing>);
 #[derive(Debug)]
 struct Ongoing {
     finding: Finding,
-    /// `None` if it follows the lag, or has not been known yet.
+    /// The ceiling of the HPA; `None` if it follows the lag, or has not been known yet.
     ceiling: Option<Replicas>,
     /// When the lag was last seen to be worth more than the ceiling.
     seen: Instant,
 }
 
 impl AtCeilingFindings {
-    /// Updates the state of an HPA after a sweep, and returns a finding if it has been at its ceiling for long. The
-    /// time starts again when `ceiling` changes. `ceiling` is `None` if it follows the lag, or is unknown because a
-    /// metric is an error.
+    /// Updates the finding about an HPA after a sweep, and returns it while it lasts. Another `ceiling` begins a new
+    /// finding. `ceiling` is `None` if it follows the lag, or is unknown because a metric is an error.
     pub fn update(
         &mut self,
         hpa: &HpaFacts,

@@ -197,8 +197,8 @@ impl UsedCeiling {
     }
 }
 
-/// Finds that a group with lag has no members: a finding about the group. If some of its HPAs may scale their workloads to
-/// zero, it may be meant for these, and each of the others has the finding.
+/// Finds that a group with lag has no members: a finding about the group. If some of its HPAs may scale their workloads
+/// to zero, it may be meant for these, and each of the others has the finding.
 fn find_without_members(
     (cluster, id): (&ClusterName, &GroupId),
     targets: &Targets,

@@ -6,8 +6,8 @@ use crate::model::findings::{Finding, FindingCode};
 use crate::model::policy::decision::RateHoldReason;
 use crate::model::units::hpa_key::HpaKey;
 
-/// Finds what keeps the rate policy of a metric from deciding, what more replicas do not help, late messages that cost more
-/// than the policy saves, and a hold that keeps replicas from changing.
+/// Finds what keeps the rate policy of a metric from deciding, what more replicas do not help, late messages that cost
+/// more than the policy saves, and a hold that keeps replicas from changing.
 pub fn find_in_policy(metric: &HpaMetric<'_>) -> Vec<Finding> {
     let Some(outcome) = metric.evaluation.policy.as_deref() else {
         return Vec::new();

@@ -148,8 +148,8 @@ fn rows_of(
     rows
 }
 
-/// How many members of a group have work on other topics than one with `own` partitions, if the largest has `most`; `None`
-/// if that topic does not limit the members.
+/// How many members of a group have work on other topics than one with `own` partitions, if the largest has `most`;
+/// `None` if that topic does not limit the members.
 fn members_elsewhere(useful: Option<Limit>, own: u32, most: u32) -> Option<u32> {
     match useful {
         Some(Limit::Unbounded) => None,

@@ -97,7 +97,7 @@ impl FallbackEvaluation {
     }
 }
 
-/// The lags of a group that may be unknown. One that was never read is unknown since it is watched.
+/// The lags of a group that may be unknown. A lag that was never read is unknown since the group is watched.
 fn sources(group: &GroupEvaluation, targets: &Targets) -> Vec<LagSource> {
     let watched_since = targets.watched_since(&group.query.key);
     let topics = group.topics();

@@ -91,8 +91,8 @@ impl GroupEvaluation {
         Self::from_reading(selector, query, found, None)
     }
 
-    /// Evaluates the reading of a group for a selector; `None` until the topics of the query have been read. `before` is
-    /// the evaluation of an earlier reading for the same query.
+    /// Evaluates the reading of a group for a selector; `None` until the topics of the query have been read. `before`
+    /// is the evaluation of an earlier reading for the same query.
     pub(super) fn from_reading(
         selector: &Selector,
         query: Arc<GroupQuery>,
@@ -126,8 +126,8 @@ impl GroupEvaluation {
         }
     }
 
-    /// The topics that count in the next reading of the group, if they are sure to be the same: the selector chooses among
-    /// named topics by their names alone.
+    /// The topics that count in the next reading of the group, if they are sure to be the same: the selector chooses
+    /// among named topics by their names alone.
     fn lasting_selection(&self, group: &GroupSnapshot) -> Option<Positions> {
         let are_named = !self.query.key.topics.is_empty();
         let is_known = !matches!(self.measure, Err(Unmeasured::NoTopics(_)));

@@ -61,8 +61,8 @@ fn update(known: &ByGroup, before: &Arc<ClusterSnapshot>, after: &Arc<ClusterSna
     by_group
 }
 
-/// Whether two readings of a group are sure to have the same useful parallelism, as nearly always. It costs much less than
-/// the parallelism itself.
+/// Whether two readings of a group are sure to have the same useful parallelism, as nearly always. It costs much less
+/// than the parallelism itself.
 fn has_same_work(before: &GroupSnapshot, after: &GroupSnapshot) -> bool {
     let has_same_description = match (&before.description, &after.description) {
         (Some(before), Some(after)) => Arc::ptr_eq(before, after),

@@ -37,7 +37,8 @@ pub struct MetricEvaluation {
     pub outcome: Result<MetricMeasure, NoValueReason>,
     /// When the oldest of the readings that decide the outcome was made.
     oldest: Option<Moment>,
-    /// Number of leading groups that decide the outcome.
+    /// The first groups, up to this number, decide the outcome: later ones do not matter after the first without a
+    /// measure.
     decisive: usize,
     /// Why no value is served even if one is known.
     withheld: Option<Box<NoValueReason>>,
@@ -94,7 +95,7 @@ impl MetricEvaluation {
         let oldest = oldest_reading(&groups, decisive);
         let fallback = FallbackEvaluation::new(&resolved, &groups, targets);
         Self {
-            withheld: withheld(namespace, targets, policy).map(Box::new),
+            withheld: withheld_reason(namespace, targets, policy).map(Box::new),
             fallback: fallback.map(Box::new),
             resolved: Ok(resolved),
             groups,
@@ -279,7 +280,11 @@ fn check_measured(groups: &[Arc<GroupEvaluation>]) -> (usize, Result<(), NoValue
 }
 
 /// Why nothing is served to a namespace: its HPAs are not known, so no value could be clamped.
-fn withheld(namespace: &str, targets: &Targets, policy: &ServingPolicy) -> Option<NoValueReason> {
+fn withheld_reason(
+    namespace: &str,
+    targets: &Targets,
+    policy: &ServingPolicy,
+) -> Option<NoValueReason> {
     let watched = &policy.namespaces;
     let is_watched = watched.is_empty() || watched.iter().any(|w| w == namespace);
     if !policy.clamp {

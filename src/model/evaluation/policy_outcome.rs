@@ -1,4 +1,4 @@
-//! Result of the scaling policy and the hold of a metric, besides lag divided by the lag per replica.
+//! Result of the scaling policy and the hold of a metric, which replace lag divided by the lag per replica.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -19,9 +19,9 @@ use crate::model::units::newtypes::Moment;
 use crate::model::units::persistent_map::PersistentMap;
 use crate::model::units::quantity::Milli;
 
-/// A metric of an HPA: the query that the HPA sends for it, and the HPA. After an edit of the selector it is another one,
-/// so that a number is never served for a query that it was not decided for. The query comes first, because maps compare
-/// hashes much faster than names.
+/// A metric of an HPA: the query that the HPA sends for it, and the HPA. After an edit of the selector it is another
+/// one, so that a number is never served for a query that it was not decided for. The query comes first, because maps
+/// compare hashes much faster than names.
 pub type PolicyKey = (QueryHash, HpaKey);
 
 /// The outcomes of all metrics that have one.
@@ -32,8 +32,8 @@ pub(super) fn policy_key(target: &Target) -> Option<PolicyKey> {
     Some((target.query_hash?, target.hpa()?.clone()))
 }
 
-/// The outcome for the targets of one query. All HPAs that send the query have the same settings and get the same value,
-/// so one number is held for all.
+/// The outcome for the targets of one query. All HPAs that send the query have the same settings and get the same
+/// value, so one number is held for all.
 pub(super) fn find_outcome<'a, 'o>(
     outcomes: &'o PolicyOutcomes,
     targets: impl Iterator<Item = &'a Target>,
@@ -161,7 +161,8 @@ impl PolicyOutcome {
         hold.filter(|held| held.hold.is_active(now.wall))
     }
 
-    /// Applies the policy and then the hold to a value. The ceiling still applies, and so does the cooldown before zero.
+    /// Applies the policy and then the hold to a value. The ceiling still applies, and so does the cooldown before
+    /// zero.
     pub(super) fn apply(&self, value: &mut MetricValue, now: &Moment) {
         let applies = |rate: &&RateOutcome| match value.rule {
             ValueRule::NeverRan | ValueRule::Fallback => false,
@@ -205,8 +206,9 @@ impl HeldReplicas {
         replicas.min(most).max(fewest)
     }
 
-    /// The number after one that would be served without the hold, while the workload has `running` replicas.
-    pub(super) fn after(self, served: u32, running: Option<u32>) -> Self {
+    /// Moves the number in the direction that is not held, if `served` would be served without the hold while the
+    /// workload has `running` replicas.
+    pub(super) fn follow(self, served: u32, running: Option<u32>) -> Self {
         // The HPA may keep replicas for some time, so a smaller number alone does not mean that there are fewer.
         let falls_to = served.max(running.unwrap_or(0));
         let moved = |held: u32| match self.hold.direction {
@@ -221,6 +223,7 @@ impl HeldReplicas {
     }
 }
 
+/// Replaces a value by one for this number of replicas, at most the ceiling. A lag without a lag per replica stays.
 fn set_replicas(value: &mut MetricValue, replicas: u32, rule: ValueRule) {
     let ceiling = value.ceiling.map(|ceiling| ceiling.replicas);
     let replicas = ceiling.map_or(replicas, |ceiling| ceiling.cut(replicas));

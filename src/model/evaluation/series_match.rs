@@ -13,7 +13,8 @@ use crate::model::units::newtypes::TopicName;
 /// Maximum number of topics that were not read yet in one reason. When they are read, it names the next ones.
 const UNREAD_MAX: usize = 32;
 
-/// Whether the snapshot of the group contains every topic that the watch key requests, or a fault that explains why not.
+/// Whether the snapshot of the group contains every topic that the watch key requests, or a fault that explains why
+/// not.
 pub(super) fn covers(group: &GroupSnapshot, key: &WatchKey) -> bool {
     if key.topics.is_empty() {
         group.discovered || group.fault.is_some()

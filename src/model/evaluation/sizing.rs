@@ -22,7 +22,7 @@ pub enum ValueRule {
     Lifted,
     /// Raised to the next number of replicas that share the partitions evenly.
     Even,
-    /// The lag of one replica: the group has never run, so that a lag of zero means nothing.
+    /// The lag of one replica: the group has never run, so a lag of zero does not mean that there is no work.
     NeverRan,
     /// The lag of one replica: there is no lag, but the cooldown before zero is not over.
     Cooldown,
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_even_steps_of_the_specification() {
+    fn even_steps_share_the_partitions_evenly() {
         for (most, expected) in [
             (13, vec![1, 2, 3, 4, 5, 7, 13]),
             (24, vec![1, 2, 3, 4, 5, 6, 8, 12, 24]),

@@ -52,7 +52,7 @@ pub struct TargetPolicies {
     /// Start of the last sweep of each Kafka cluster, and the average time between its sweeps.
     polls: BTreeMap<ClusterName, (Moment, Duration)>,
     buffers: Buffers,
-    /// Number of the present or last sweep.
+    /// Number of the current or last sweep.
     sweep: u64,
     /// Whether a number or a hold has changed since the last export.
     is_unsaved: bool,
@@ -85,10 +85,10 @@ impl TargetPolicies {
         let time = self.record_sweep(cluster, started);
         self.sweep = self.sweep.wrapping_add(1);
         let outcomes = self.observe_targets(cluster, &evaluations, time);
-        let known = self.states.len();
+        let count_before = self.states.len();
         self.states.retain(|state| state.seen_in == self.sweep);
-        // A saved hold must end with the hold that was removed.
-        self.is_unsaved |= self.states.len() != known;
+        // The saved state of removed targets, such as a hold, has to be removed as well.
+        self.is_unsaved |= self.states.len() != count_before;
         self.outcomes = next_outcomes(&self.outcomes, outcomes);
         evaluations.with_outcomes(&self.outcomes)
     }
@@ -273,7 +273,8 @@ impl TargetPolicies {
     }
 }
 
-/// The facts of the next HPA, if the HPAs are asked for in the order of their keys. A search would take much longer.
+/// The facts of the next HPA. The HPAs have to be requested in the order of their keys: that is much faster than a
+/// search.
 fn next_facts<'a>(
     all: &mut Peekable<Entries<'a, HpaKey, Arc<HpaFacts>>>,
     hpa: &HpaKey,
@@ -283,8 +284,8 @@ fn next_facts<'a>(
     Some(facts)
 }
 
-/// The outcomes after a sweep. If they are of the same metrics as those before, the two share their keys, so that finding
-/// what has changed compares no names.
+/// The outcomes after a sweep. If the metrics are the same as before, both maps share their keys, so that a later
+/// comparison compares no names.
 fn next_outcomes(
     before: &PolicyOutcomes,
     mut outcomes: Vec<(PolicyKey, Arc<PolicyOutcome>)>,

@@ -46,8 +46,8 @@ pub fn unseen_groups(
     })
 }
 
-/// Why a metric none of whose groups ever ran has no value: several replicas run, or may run, so a lag of zero is no reason
-/// to remove all but one of them. `None` where at most one runs.
+/// Why a metric none of whose groups ever ran has no value: several replicas run, or may run, so a lag of zero is no
+/// reason to remove all but one of them. `None` where at most one runs.
 pub(super) fn held_reason(
     namespace: &str,
     resolved: &ResolvedQuery,

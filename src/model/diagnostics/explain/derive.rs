@@ -36,8 +36,8 @@ pub enum Subject {
     Group(WatchKey),
 }
 
-/// Derives the numbers of an HPA or a group; `None` if there is no such HPA with a metric of lagwise, and no finding about
-/// it.
+/// Derives the numbers of an HPA or a group; `None` if there is no such HPA with a metric of lagwise, and no finding
+/// about it.
 #[must_use]
 pub fn derive<'f>(
     subject: &Subject,

@@ -27,7 +27,7 @@ pub struct KafkaFacts {
     pub client: Result<ClientFacts, String>,
     /// The addresses of `bootstrap.servers`, each probed separately; none with librdkafka.
     pub bootstrap: Vec<BrokerProbe>,
-    /// What listing all groups gave; `None` if it was not tried.
+    /// Result of listing all groups; `None` if that was not tried.
     pub listed: Option<ListedGroups>,
     /// A sweep of the groups of HPAs, the configuration and the command line; `None` without a client.
     pub observation: Option<Observation>,
@@ -58,7 +58,7 @@ pub struct BrokerProbe {
 /// A connection to a broker that was set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerSession {
-    /// How lagwise has logged in, such as `PLAIN as reader`; `None` without SASL.
+    /// How lagwise logged in, such as `PLAIN as reader`; `None` without SASL.
     pub login: Option<String>,
     /// `None` without TLS.
     pub tls: Option<TlsSession>,
@@ -70,7 +70,7 @@ pub struct BrokerSession {
 pub struct TlsSession {
     /// Whether the chain was verified.
     pub is_verified: bool,
-    /// When the first certificate of the chain that was sent ends; `None` if that cannot be read.
+    /// When the first certificate of the broker's chain expires; `None` if that cannot be read.
     pub expires: Option<SystemTime>,
 }
 
@@ -85,7 +85,7 @@ pub struct ApiSupport {
     pub is_needed: bool,
 }
 
-/// The groups that brokers have listed.
+/// Groups listed by the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedGroups {
     pub count: usize,
@@ -118,8 +118,12 @@ pub fn check_kafka(facts: &KafkaFacts, now: SystemTime) -> Vec<CheckLine> {
             return vec![CheckLine::problem(&section, "client", problem, reason)];
         }
     };
-    let mut lines = vec![CheckLine::passed(&section, "client", describe(client))];
-    if let Some(fault) = connection(facts) {
+    let mut lines = vec![CheckLine::passed(
+        &section,
+        "client",
+        describe_client(client),
+    )];
+    if let Some(fault) = connection_fault(facts) {
         if matches!(fault.kind, Fault::Tls | Fault::Login) {
             let reached = "a broker accepts connections";
             lines.push(CheckLine::passed(&section, "reach", reached));
@@ -128,21 +132,21 @@ pub fn check_kafka(facts: &KafkaFacts, now: SystemTime) -> Vec<CheckLine> {
         lines.push(CheckLine::problem(&section, check, problem, &*fault.reason));
         return lines;
     }
-    lines.extend(reach(&section, facts));
+    lines.extend(check_reach(&section, facts));
     let sessions: Vec<_> = facts
         .bootstrap
         .iter()
         .filter_map(|probe| Some((&*probe.address, probe.outcome.as_ref().ok()?)))
         .collect();
-    lines.extend(tls(&section, &sessions, now));
-    lines.extend(login(&section, &sessions));
-    lines.extend(versions(&section, &sessions));
+    lines.extend(check_tls(&section, &sessions, now));
+    lines.extend(check_login(&section, &sessions));
+    lines.extend(check_versions(&section, &sessions));
     lines.extend(permissions::check(&section, facts));
-    lines.extend(cost(&section, facts, client));
+    lines.extend(describe_cost(&section, facts, client));
     lines
 }
 
-fn describe(client: &ClientFacts) -> String {
+fn describe_client(client: &ClientFacts) -> String {
     match (client.is_wire, client.reasons.as_slice()) {
         (true, _) => "lagwise's own client: one connection to each broker".to_owned(),
         (false, []) => "librdkafka, as configured: a client for each group".to_owned(),
@@ -154,7 +158,7 @@ fn describe(client: &ClientFacts) -> String {
 }
 
 /// Why the cluster does not answer.
-fn connection(facts: &KafkaFacts) -> Option<&ConnectionFault> {
+fn connection_fault(facts: &KafkaFacts) -> Option<&ConnectionFault> {
     let swept = facts.observation.as_ref();
     let swept = swept.and_then(|observation| observation.connection.as_ref());
     let listed = facts.listed.as_ref();
@@ -172,7 +176,7 @@ fn connection_problem(kind: Fault) -> (&'static str, PreflightProblem) {
     }
 }
 
-fn reach(section: &str, facts: &KafkaFacts) -> Vec<CheckLine> {
+fn check_reach(section: &str, facts: &KafkaFacts) -> Vec<CheckLine> {
     let total = facts.bootstrap.len();
     let failed: Vec<_> = facts
         .bootstrap
@@ -218,7 +222,11 @@ fn reach(section: &str, facts: &KafkaFacts) -> Vec<CheckLine> {
     lines
 }
 
-fn tls(section: &str, sessions: &[(&str, &BrokerSession)], now: SystemTime) -> Vec<CheckLine> {
+fn check_tls(
+    section: &str,
+    sessions: &[(&str, &BrokerSession)],
+    now: SystemTime,
+) -> Vec<CheckLine> {
     let encrypted = sessions
         .iter()
         .filter_map(|(address, session)| Some((*address, session.tls.as_ref()?)));
@@ -262,7 +270,7 @@ fn ends_in(left: Duration) -> String {
     }
 }
 
-fn login(section: &str, sessions: &[(&str, &BrokerSession)]) -> Option<CheckLine> {
+fn check_login(section: &str, sessions: &[(&str, &BrokerSession)]) -> Option<CheckLine> {
     let (_, session) = sessions.first()?;
     let message = match &session.login {
         Some(login) => format!("logged in by {login}"),
@@ -271,8 +279,8 @@ fn login(section: &str, sessions: &[(&str, &BrokerSession)]) -> Option<CheckLine
     Some(CheckLine::passed(section, "login", message))
 }
 
-/// Brokers of one cluster may differ during an upgrade, so the lowest version of each counts.
-fn versions(section: &str, sessions: &[(&str, &BrokerSession)]) -> Vec<CheckLine> {
+/// Checks the versions of requests. Brokers of a cluster may differ during an upgrade, so the lowest one counts.
+fn check_versions(section: &str, sessions: &[(&str, &BrokerSession)]) -> Vec<CheckLine> {
     let Some((_, first)) = sessions.first() else {
         return Vec::new();
     };
@@ -315,7 +323,7 @@ fn versions(section: &str, sessions: &[(&str, &BrokerSession)]) -> Vec<CheckLine
     vec![line.with_details(shown)]
 }
 
-fn cost(section: &str, facts: &KafkaFacts, client: &ClientFacts) -> Option<CheckLine> {
+fn describe_cost(section: &str, facts: &KafkaFacts, client: &ClientFacts) -> Option<CheckLine> {
     let interval = humantime::format_duration(facts.interval);
     let groups = facts.observation.as_ref()?.groups.len();
     let message = match facts.cost {

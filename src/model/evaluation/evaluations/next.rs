@@ -58,8 +58,8 @@ impl Evaluations {
     }
 }
 
-/// The latest snapshots of groups that were read again, by the address of the one before. An evaluation has that one, so
-/// nothing has to be looked up by name, which takes much longer.
+/// The latest snapshots of groups that were read again, by the address of the one before. An evaluation has that one,
+/// so nothing has to be looked up by name, which takes much longer.
 type ReadAgain = HashMap<*const GroupSnapshot, Arc<GroupSnapshot>>;
 
 fn read_again(before: &Clusters, after: &Clusters) -> ReadAgain {

@@ -20,7 +20,7 @@ pub(super) struct ReadingBounds {
     pub(super) ceiling: u32,
     pub(super) fewest: u32,
     pub(super) most: u32,
-    /// The most without a hold.
+    /// `most` without a hold.
     pub(super) all: u32,
     /// Members in each replica.
     pub(super) threads: NonZeroU32,
@@ -34,10 +34,11 @@ impl ReadingBounds {
     }
 }
 
-/// The partition has no owner.
+/// Stands for the owner of a partition without one.
 const NO_OWNER: u32 = u32::MAX;
 
-/// Owners of the partitions, as of the last description. Descriptions are cached, so the same one comes with many sweeps.
+/// Owners of the partitions, as of the last description. Descriptions are cached, so the same one comes with many
+/// sweeps.
 #[derive(Debug, Default)]
 pub(super) struct PartitionOwners {
     described: Option<Arc<GroupDescription>>,
@@ -61,7 +62,7 @@ impl PartitionLayout {
     }
 }
 
-/// Whether it is known of a group whose members own partitions who they are.
+/// Whether the owners of a group's partitions are known: its kind has owners, and all its members are described.
 pub(super) fn has_owners(group: &GroupSnapshot) -> bool {
     group.description.as_deref().is_some_and(|description| {
         matches!(description.kind, GroupKind::Classic | GroupKind::Consumer)
@@ -69,7 +70,7 @@ pub(super) fn has_owners(group: &GroupSnapshot) -> bool {
     })
 }
 
-/// The partitions of a group that count, and all that it has.
+/// Number of partitions that count for the target, and number of all partitions of the group.
 pub(super) fn count_partitions(group: &GroupEvaluation) -> (usize, usize) {
     let measured = group.measure.as_ref().ok();
     let measured = measured.and_then(|measure| usize::try_from(measure.partitions).ok());
@@ -89,13 +90,13 @@ fn partition_count(topic: &GroupTopic) -> usize {
     lag.map_or(0, |lag| lag.lags.len())
 }
 
-/// Whether the members of a group do not change now.
+/// Whether the group is not rebalancing.
 pub(super) fn is_stable(description: &GroupDescription) -> bool {
     description.state == GroupState::Stable
 }
 
 /// Fills `partitions` with their readings, in the order of the topics. Partitions whose offsets are unknown in the last
-/// reading are unknown. `before` is the layout of the reading before.
+/// reading are unknown. `before` is the layout of the previous reading.
 pub(super) fn read_partitions(
     group: &GroupEvaluation,
     description: &Arc<GroupDescription>,
@@ -121,7 +122,7 @@ pub(super) fn read_partitions(
     }
     let has_one_topic = topics <= 1;
     if !has_one_topic {
-        // Where partitions of a topic are added, those of the next one move.
+        // Partitions added to a topic shift the places of those of the next topic.
         for topic in group.topics() {
             partition_count(topic.read).hash(&mut hasher);
         }
@@ -176,14 +177,19 @@ impl PartitionOwners {
         let is_known = self.described.as_ref();
         let is_known = is_known.is_some_and(|described| Arc::ptr_eq(described, description));
         if !is_known || before != Some(layout) {
-            self.find(group, description, layout.count);
+            self.find_owners(group, description, layout.count);
         }
         for (partition, owner) in partitions.iter_mut().zip(&self.owners) {
             partition.owner = Some(*owner).filter(|owner| *owner != NO_OWNER);
         }
     }
 
-    fn find(&mut self, group: &GroupEvaluation, description: &Arc<GroupDescription>, count: usize) {
+    fn find_owners(
+        &mut self,
+        group: &GroupEvaluation,
+        description: &Arc<GroupDescription>,
+        count: usize,
+    ) {
         let filter = group.query.settings.partitions.as_ref();
         let counts = group.topics().map(|topic| partition_count(topic.read));
         let mut next = 0usize;

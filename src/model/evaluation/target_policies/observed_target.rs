@@ -1,4 +1,4 @@
-//! A target with what was read of its group.
+//! A target with the latest reading of its group.
 
 use super::group_reading::{self, ReadingBounds};
 use crate::model::evaluation::Evaluations;
@@ -10,7 +10,7 @@ use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::targets::Target;
 use crate::model::units::metric::Metric;
 
-/// A target with what was read of its group.
+/// A target with the latest reading of its group.
 pub(super) struct ObservedTarget<'a> {
     pub(super) target: &'a Target,
     pub(super) evaluation: &'a TargetEvaluation,
@@ -20,7 +20,7 @@ pub(super) struct ObservedTarget<'a> {
     pub(super) policy: ScalingPolicy,
     /// Partitions of the group that policies of other metrics of the namespace observe.
     pub(super) others: usize,
-    /// Whether a sweep of the whole cluster has just read the group. Otherwise only the HPA or the saved state is new.
+    /// Whether a whole sweep has just read the group. Otherwise only the HPA or the saved state is new.
     pub(super) is_swept: bool,
 }
 
@@ -67,8 +67,8 @@ impl ObservedTarget<'_> {
         read.is_some_and(|read| read.description.is_some())
     }
 
-    /// Replicas that the workload has, with those that are starting, as the HPA controller last counted them; `None` if it
-    /// has not.
+    /// Replicas of the workload, including those that are starting, as the HPA controller last counted them; `None` if
+    /// it has not.
     pub(super) fn running_replicas(&self) -> Option<u32> {
         self.facts?.replicas
     }

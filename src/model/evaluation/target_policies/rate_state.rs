@@ -37,7 +37,7 @@ pub(super) struct SweepTime {
     pub(super) wall: Moment,
 }
 
-/// How many members there are.
+/// Number of members, now and after the pods have started.
 #[derive(Clone, Copy, Debug)]
 struct PresentMembers {
     /// Members of the group.
@@ -57,14 +57,14 @@ pub(super) struct RateState {
     recommended: Option<RecommendedGroup>,
     /// Time of the last observation by this process.
     pub(super) observed: Option<f64>,
-    /// When its number was last known to be right: at the last observation, or when it was saved.
+    /// When the policy's number was last known to be right: at the last observation, or when it was saved.
     known_at: f64,
-    /// No observation is earlier.
-    latest: f64,
-    /// Members of the group, and replicas of the workload.
-    present: Option<(usize, Option<u32>)>,
-    /// When the group was last about to change.
-    unsettled: Option<f64>,
+    /// Lower bound of the time of the next observation.
+    not_before: f64,
+    /// Members of the group, and replicas of the workload, at the last observation.
+    last_counts: Option<(usize, Option<u32>)>,
+    /// When the group was last changing, or about to.
+    unsettled_at: Option<f64>,
 }
 
 impl RateState {
@@ -82,9 +82,9 @@ impl RateState {
             recommended: None,
             observed: None,
             known_at,
-            latest: now,
-            present: None,
-            unsettled: None,
+            not_before: now,
+            last_counts: None,
+            unsettled_at: None,
         }
     }
 
@@ -96,7 +96,7 @@ impl RateState {
         Some(Box::new(Self::new(learned, is_ready, times)))
     }
 
-    /// Seconds since its number was last known to be right, as long as no observation follows.
+    /// Seconds since the policy's number was last known to be right, as long as no observation follows.
     pub(super) fn seconds_unobserved(&self, now: f64) -> f64 {
         match self.observed {
             Some(_) => 0.0,
@@ -106,7 +106,7 @@ impl RateState {
 
     /// Whether the members of the group change, or are about to.
     pub(super) fn is_changing(&self) -> bool {
-        let since = self.observed.zip(self.unsettled);
+        let since = self.observed.zip(self.unsettled_at);
         since.is_some_and(|(now, since)| now - since < CHANGING_FOR)
     }
 
@@ -157,15 +157,15 @@ impl RateState {
             slo: settings.slo(),
             ..RatePolicySettings::default()
         });
-        let present = self.present(description, observed, bounds);
+        let present = self.count_members(description, observed, bounds);
         let PresentMembers { members, pods } = present;
         let is_applied = observed.policy == ScalingPolicy::Rate;
         if is_applied {
             self.recommended = None;
         }
         // A sweep may have begun before the HPA was edited, and end after it.
-        let now = time.now.max(self.latest);
-        self.latest = now;
+        let now = time.now.max(self.not_before);
+        self.not_before = now;
         let elapsed = self.observed.map_or(0.0, |before| now - before);
         self.is_ready &= now - self.known_at < RESUMED_WITHIN;
         if !self.is_ready || self.is_outdated(present, is_applied) {
@@ -187,13 +187,13 @@ impl RateState {
         self.is_ready |= decision.terms.is_some();
         (self.observed, self.known_at) = (Some(now), now);
         let counts = (description.member_count(), observed.running_replicas());
-        let before = self.present.replace(counts);
+        let before = self.last_counts.replace(counts);
         let is_decided = decision.replicas != decision.before || self.policy.awaits_members();
         let is_moving = !is_stable(description)
             || before.is_some_and(|before| before != counts)
             || (is_applied && is_decided);
         if is_moving {
-            self.unsettled = Some(now);
+            self.unsettled_at = Some(now);
         }
         if let Some(terms) = decision.terms
             && !is_applied
@@ -201,10 +201,10 @@ impl RateState {
             let elapsed = elapsed.clamp(0.0, LONGEST_GAP);
             let slo = settings.slo().as_secs_f64();
             let is_late = oldest_age(&buffers.partitions) > slo;
-            let left = (terms.backlog, terms.age);
+            let backlog = (terms.backlog, terms.age);
             let group = self
                 .recommended
-                .get_or_insert_with(|| RecommendedGroup::new(now, members, left));
+                .get_or_insert_with(|| RecommendedGroup::new(now, members, backlog));
             let actual = (members, terms.consumption, is_late);
             group.advance((now, elapsed), &terms, actual, slo);
             group.follow(now, decision.replicas, &terms);
@@ -217,8 +217,8 @@ impl RateState {
             .then(|| self.outcome(decision, observed, bounds, is_idle))
     }
 
-    /// The last number, while the group is not observed yet after a restart or an edit of the metric; `None` if there is
-    /// none that is recent enough.
+    /// The last number, while the group is not observed yet after a restart or an edit of the metric; `None` if there
+    /// is none that is recent enough.
     pub(super) fn keep(
         &mut self,
         observed: &ObservedTarget<'_>,
@@ -230,7 +230,7 @@ impl RateState {
         }
         let read = observed.evaluation.group.group.as_deref();
         if let Some(description) = read.and_then(|read| read.description.as_ref()) {
-            let present = self.present(description, observed, bounds);
+            let present = self.count_members(description, observed, bounds);
             let is_applied = observed.policy == ScalingPolicy::Rate;
             if self.is_outdated(present, is_applied) {
                 self.follow(present, description, bounds);
@@ -248,7 +248,7 @@ impl RateState {
             against_all: None,
             drain: None,
         };
-        // Whether messages arrive is not known. With more than the fewest replicas they did.
+        // It is not known whether messages arrive now. They did if there are more than the fewest replicas.
         let is_idle = replicas <= bounds.clamp(0);
         Some(self.outcome(decision, observed, bounds, is_idle))
     }
@@ -295,14 +295,15 @@ impl RateState {
         }
     }
 
-    fn present(
+    fn count_members(
         &self,
         description: &GroupDescription,
         observed: &ObservedTarget<'_>,
         bounds: ReadingBounds,
     ) -> PresentMembers {
         let threads = bounds.threads.get();
-        // If they fill as many replicas as the policy wants, it is the number that the policy wants.
+        // With several members in a replica, the last replica may have fewer. The policy's own number counts as reached
+        // once there are as many replicas as it needs.
         let filled = |members: u32| match self.policy.learned().output {
             Some(output) if output.div_ceil(threads) == members.div_ceil(threads) => output,
             _ => members,

@@ -1,4 +1,4 @@
-//! What survives a restart of policies and holds.
+//! Saves and restores the state of policies and holds over a restart.
 
 use super::{TargetPolicies, TargetState};
 use crate::model::evaluation::policy_outcome::PolicyKey;
@@ -82,7 +82,7 @@ impl TargetPolicies {
             };
             self.restored.insert((hpa, policy.metric), restored);
         }
-        // Those of targets that are known already are taken up by the next call of `resume`.
+        // The next call of `resume` then gives the restored state to targets that are already known.
         self.seen = PersistentMap::default();
     }
 }

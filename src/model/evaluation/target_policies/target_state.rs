@@ -20,8 +20,8 @@ pub(super) struct TargetState {
     /// Position of the metric among the External metrics of its HPA.
     pub(super) index: usize,
     pub(super) rate: Option<Box<RateState>>,
-    /// Whether the members of the group change, or are about to. A copy of what `rate` knows: each plan asks for it, and
-    /// `rate` is large.
+    /// Whether the members of the group change, or are about to. A copy of what `rate` knows: each plan asks for it,
+    /// and `rate` is large.
     pub(super) is_changing: bool,
     pub(super) held: Option<HeldReplicas>,
     /// The last sweep that found the target.
@@ -146,8 +146,8 @@ impl TargetState {
         }
     }
 
-    /// The last number of a policy that cannot decide, if that is only because the members of the group are not described
-    /// yet. Lag would move the replicas until they are.
+    /// The last number of a policy that cannot decide only because the members of the group are not described yet.
+    /// Otherwise lag would change the replicas until they are.
     fn last_outcome_while_undescribed(
         &mut self,
         observed: &ObservedTarget<'_>,
@@ -176,7 +176,7 @@ impl TargetState {
         let served = by_lag.map(|by_lag| rate.unwrap_or(by_lag));
         let running = observed.running_replicas();
         // The hold does not begin with zero replicas only because there is no lag at the moment, or the lag is unknown.
-        let begins = match served {
+        let initial = match served {
             Some(1..) => served,
             Some(0) => running.or(served),
             // The metric has no lag per replica.
@@ -186,10 +186,10 @@ impl TargetState {
         let held = self.held.filter(|held| held.replicas.is_some());
         let held = held.unwrap_or(HeldReplicas {
             hold,
-            replicas: begins,
+            replicas: initial,
         });
         // Unknown lag changes nothing.
-        let moved = served.map_or(held, |served| held.after(served, running));
+        let moved = served.map_or(held, |served| held.follow(served, running));
         self.held = Some(moved);
         outcome.hold = self.held;
     }

@@ -7,8 +7,8 @@ use crate::model::evaluation::policy_outcome::PolicyKey;
 use crate::model::targets::QueryHash;
 use crate::model::units::hpa_key::HpaKey;
 
-/// The states of all targets, by metric: each sweep looks up all of them. Those of an HPA are looked up after an edit or a
-/// restart only.
+/// The states of all targets, by metric: each sweep looks up all of them. Those of an HPA are looked up after an edit
+/// or a restart only.
 #[derive(Debug, Default)]
 pub(super) struct TargetStates {
     states: BTreeMap<PolicyKey, TargetState>,
