@@ -129,7 +129,7 @@ impl<S: OffsetSource> Poller<S> {
         self.run_on(&mut inputs).await
     }
 
-    /// As [`run`](Self::run), but leaves the inputs to the next poller.
+    /// Like [`run`](Self::run), but leaves the inputs to the next poller.
     ///
     /// # Errors
     /// A sweep or a change of the state panicked.
@@ -143,10 +143,10 @@ impl<S: OffsetSource> Poller<S> {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hpas_due = tokio::time::Instant::now();
-        let (mut hpas_end, mut watch_keys_end, mut queries_end) = (false, false, false);
+        let (mut hpas_closed, mut watch_keys_closed, mut queries_closed) = (false, false, false);
         let (mut watch_keys, mut queries) = (Vec::new(), Vec::new());
         let hpas = inputs.hpas.borrow_and_update().clone();
-        // The first tick sweeps everything, so nothing is swept out of turn before it.
+        // The first tick sweeps everything, so the partial sweeps that this plans are not started.
         (state, _) = change(state, move |state| {
             state.update_hpas(hpas.as_ref());
             state.replan()
@@ -164,7 +164,7 @@ impl<S: OffsetSource> Poller<S> {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    // Counted from here, a sweep that takes all of its time has ended by the next tick.
+                    // The deadline of the sweeps is counted from here, so that they have ended by the next tick.
                     let due = Instant::now();
                     // A sweep that has ended must not keep its cluster from being swept now.
                     let finished = sweeps.take_finished()?;
@@ -194,9 +194,9 @@ impl<S: OffsetSource> Poller<S> {
                         return Ok(());
                     }
                 },
-                // The channel holds the latest HPAs only, so that a burst of changes is taken in at once.
-                changed = changed_after(&mut inputs.hpas, hpas_due), if !hpas_end => {
-                    hpas_end = !changed;
+                // The channel holds only the latest HPAs, so a burst of changes is applied at once.
+                changed = changed_after(&mut inputs.hpas, hpas_due), if !hpas_closed => {
+                    hpas_closed = !changed;
                     hpas_due = tokio::time::Instant::now() + HPA_CHANGE_INTERVAL;
                     // Cloned, so that the watch is not blocked.
                     let hpas = inputs.hpas.borrow_and_update().clone();
@@ -210,8 +210,8 @@ impl<S: OffsetSource> Poller<S> {
                     sweeps.start(new, Instant::now());
                 }
                 // Drain the channel so that a burst of requests triggers one sweep.
-                received = inputs.watch_keys.recv_many(&mut watch_keys, MAX_AD_HOC), if !watch_keys_end => {
-                    watch_keys_end = received == 0;
+                received = inputs.watch_keys.recv_many(&mut watch_keys, MAX_AD_HOC), if !watch_keys_closed => {
+                    watch_keys_closed = received == 0;
                     // Nearly all requests are for groups that are read anyway.
                     if state.record_requests(watch_keys.drain(..)) {
                         state.set_busy(sweeps.busy());
@@ -223,8 +223,8 @@ impl<S: OffsetSource> Poller<S> {
                         sweeps.start(new, Instant::now());
                     }
                 }
-                received = inputs.queries.recv_many(&mut queries, MAX_AD_HOC), if !queries_end => {
-                    queries_end = received == 0;
+                received = inputs.queries.recv_many(&mut queries, MAX_AD_HOC), if !queries_closed => {
+                    queries_closed = received == 0;
                     for query in queries.drain(..) {
                         state.keep_query(query);
                     }

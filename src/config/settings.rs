@@ -15,7 +15,8 @@ pub(super) fn read(section: &mut Section<'_>, kind: FileSection) -> Settings {
     let mut settings = Settings::default();
     for setting in Settings::of_section(kind) {
         let field = section.get(setting.file_key);
-        let written = field.and_then(|field| Some((text(&field, &setting.form)?, field)));
+        let written =
+            field.and_then(|field| Some((to_annotation_text(&field, &setting.form)?, field)));
         let Some((text, field)) = written else {
             continue;
         };
@@ -28,7 +29,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: FileSection) -> Settings {
 
 /// A value of the file in the text form of an annotation, so that one parser reads both. `None` if it has a
 /// problem, which is recorded, or is an empty list.
-fn text(field: &Field<'_>, form: &Form) -> Option<String> {
+fn to_annotation_text(field: &Field<'_>, form: &Form) -> Option<String> {
     match form {
         Form::Flag => field.flag().map(|flag| flag.to_string()),
         Form::Number { min, max, .. } => field.whole_number(*min, *max).map(|n| n.to_string()),
@@ -66,13 +67,13 @@ pub(super) fn serialize<S: Serializer>(
 ) -> Result<S::Ok, S::Error> {
     let entry = |setting: &'static Setting| {
         let text = setting.print(settings);
-        (setting.file_key, value(setting, text))
+        (setting.file_key, to_file_value(setting, text))
     };
     serializer.collect_map(Settings::of_section(kind).map(entry))
 }
 
-/// A value in the form of the file; without `text` the default.
-fn value(setting: &Setting, text: Option<String>) -> Value {
+/// Converts a value from the text form of an annotation to the form of the file; without `text`, the default.
+fn to_file_value(setting: &Setting, text: Option<String>) -> Value {
     let text = text.or_else(|| setting.default());
     match (&setting.form, text) {
         (Form::Topics, text) => {
@@ -96,7 +97,7 @@ pub(super) fn schemas(kind: FileSection) -> Map<String, Value> {
 }
 
 fn schema(setting: &Setting) -> Map<String, Value> {
-    let default = value(setting, None);
+    let default = to_file_value(setting, None);
     let mut schema = match setting.form {
         Form::Flag => json!({"type": "boolean"}),
         Form::Number { min, max, format } => {

@@ -11,7 +11,7 @@ use crate::k8s;
 use crate::model::hpa::facts::HpaMap;
 use crate::serve::auth::RequestAuth;
 
-/// The configured cluster.
+/// The kubeconfig and context to connect with.
 pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
     k8s::client::ClientOptions {
         kubeconfig: config.kubernetes.kubeconfig.clone(),
@@ -41,7 +41,7 @@ pub(super) async fn connect(
 ) -> anyhow::Result<Connected> {
     let (api, metrics) = (&config.server.external_metrics, &config.server.metrics);
     let observes = config.kubernetes.observes();
-    let (mut by_cluster, mut connected) = (None, None);
+    let (mut kubernetes_auth, mut connected) = (None, None);
     let hpas = match hpas {
         HpaSource::Channel(facts) => facts,
         // Without a cluster the list of HPAs is known to be empty.
@@ -62,7 +62,7 @@ pub(super) async fn connect(
                 })
             });
             if !observes && [api.auth, metrics.auth].contains(&AuthMode::Kubernetes) {
-                by_cluster = Some(cluster_auth(client, tasks));
+                kubernetes_auth = Some(cluster_auth(client, tasks));
             }
             facts
         }
@@ -74,13 +74,14 @@ pub(super) async fn connect(
             api.listen
         )
     }
-    let auth = |mode, key: &str| {
-        match mode {
+    let auth = |mode, key: &str| match mode {
         AuthMode::None => Ok(RequestAuth::None),
-        AuthMode::Kubernetes => by_cluster.clone().with_context(|| {
-            format!("{key} is kubernetes, but there is no Kubernetes cluster; enable kubernetes or set auth: none")
+        AuthMode::Kubernetes => kubernetes_auth.clone().with_context(|| {
+            format!(
+                "{key} is kubernetes, but there is no Kubernetes cluster; \
+                 enable kubernetes or set auth: none"
+            )
         }),
-    }
     };
     Ok(Connected {
         api_auth: match observes {

@@ -31,7 +31,7 @@ pub(super) struct FindingsTracker {
     targets: Arc<Targets>,
     /// Its HPAs, in the order of their keys.
     hpas: Vec<TrackedHpa>,
-    /// Findings about lag that is worth more replicas than the ceiling allows. They last some minutes longer than that.
+    /// Findings about lag that is worth more replicas than the ceiling allows. They outlast that state by some minutes.
     at_ceiling: AtCeilingFindings,
     /// Findings about HPAs with the same scale target.
     shared: BTreeSet<Finding>,
@@ -151,7 +151,7 @@ impl FindingsTracker {
         is_changed
     }
 
-    /// Joins all findings, and logs those that are new.
+    /// Collects all findings as the latest, and logs those that are new.
     fn replace_latest(&mut self, log: &mut FindingLog, now: Instant) {
         let of_hpas = self.hpas.iter().filter_map(|hpa| hpa.own.as_ref());
         let of_hpas = of_hpas.flat_map(|own| &own.findings);

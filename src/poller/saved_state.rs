@@ -1,4 +1,4 @@
-//! The poller's side of the history that survives a restart.
+//! Loads and saves the poller's history, which survives a restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 /// The shortest time between two saves.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often a policy's decision for another number of replicas is saved at once: the next leader must not begin with
-/// the number before, which would undo a step down. A save writes everything, so decisions are collected.
+/// How often changed decisions of policies are saved at once: the next leader must not begin with an outdated number,
+/// which would undo a step down. A save writes everything, so decisions beyond this rate are saved together.
 const SAVES_OF_DECISIONS: RateLimit = RateLimit {
     interval: Duration::from_secs(10),
     burst: 6,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn decisions_are_saved_at_once_and_all_else_at_times() {
+    fn decisions_are_saved_at_once_and_all_else_at_intervals() {
         for (is_loaded, saved_ago, has_decisions, expected) in [
             (true, 0, true, true),
             (true, 0, false, false),

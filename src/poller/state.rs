@@ -106,7 +106,7 @@ impl PollerState {
         is_new
     }
 
-    /// Records a query that was answered and that is not of an HPA. It is evaluated with the next snapshot; until then
+    /// Records a query that was answered and that no HPA sends. It is evaluated with the next snapshot; until then
     /// requests evaluate it themselves.
     pub(super) fn keep_query(&mut self, query: AdHocQuery) {
         self.queries.insert(query);
@@ -146,7 +146,7 @@ impl PollerState {
         self.targets = Arc::new(targets);
     }
 
-    /// Sets the clusters that partial sweeps skip now. Their due groups stay due.
+    /// Sets the clusters that partial sweeps skip now. Plans that are outdated stay so.
     pub(super) fn set_busy(&mut self, clusters: BTreeSet<ClusterName>) {
         self.busy = clusters;
     }
@@ -222,8 +222,10 @@ impl PollerState {
         let (started, finished) = (observation.started, observation.finished);
         // The members of a group may read topics that no target names.
         let read = observation.groups.iter().map(|group| &group.plan);
-        let open = read.filter(|plan| plan.discover);
-        cluster.outdated.extend(open.map(|plan| plan.group.clone()));
+        let discovering = read.filter(|plan| plan.discover);
+        cluster
+            .outdated
+            .extend(discovering.map(|plan| plan.group.clone()));
         let before = Arc::clone(&cluster.latest);
         cluster.latest = cluster.history.apply(observation, scope);
         if scope == Scope::Whole {

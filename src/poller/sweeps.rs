@@ -49,7 +49,7 @@ pub(super) struct Sweeps<S> {
     partial: BTreeMap<ClusterName, usize>,
 }
 
-/// Observation of a sweep, and its groups.
+/// Observation of a sweep, and whether the sweep was whole or partial.
 pub(super) type FinishedSweep = (Observation, Scope);
 
 impl<S: OffsetSource> Sweeps<S> {
@@ -96,7 +96,7 @@ impl<S: OffsetSource> Sweeps<S> {
                     *count = count.saturating_add(1);
                 }
             }
-            // The order of two sweeps is that of their plans, not of their tasks: the later one may run first.
+            // Order sweeps by the time of their plans: the task of a later sweep may run first.
             let planned = Moment::now();
             let deadline = due + self.deadline;
             self.running.spawn(async move {
@@ -138,7 +138,7 @@ impl<S: OffsetSource> Sweeps<S> {
                     *count = count.saturating_sub(1);
                 }
             }
-            // The poller ends.
+            // The error ends the poller.
             Err(_) => {}
         }
         done

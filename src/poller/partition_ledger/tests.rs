@@ -167,7 +167,7 @@ fn a_group_is_refused_by_the_budget_that_is_exceeded() {
     );
     let mut ledger = PartitionLedger::default();
     for (group, partitions, refused) in [
-        // The operator has chosen it: it leaves the budgets to the others.
+        // A configured target is not charged to the budgets.
         ("operators", 1000, None),
         ("a1", 10, None),
         ("a2", 6, Some(BudgetScope::Namespace)),
