@@ -9,8 +9,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// The methods of a certificate verifier that check signatures, by the algorithms of the crypto provider in this field of
-/// `self`. They are the same for verifiers of servers and of clients.
+/// The methods of a certificate verifier that check signatures, by the algorithms of the crypto provider in this field
+/// of `self`. They are the same for verifiers of servers and of clients.
 macro_rules! signatures_verified_by {
     ($($provider:tt).+) => {
         fn verify_tls12_signature(

@@ -103,8 +103,8 @@ impl BudgetsConfig {
     }
 }
 
-/// Reads a budget that is part of a larger one. A default that does not fit into the larger one is reduced to it, so that
-/// lowering the larger alone is valid.
+/// Reads a budget that is part of a larger one. A default that does not fit into the larger one is reduced to it, so
+/// that lowering the larger alone is valid.
 fn read_amounts(
     mut section: Section<'_>,
     default: Amounts,

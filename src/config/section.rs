@@ -290,8 +290,8 @@ impl<'a> Field<'a> {
             .ok()
     }
 
-    /// A URL that `check` accepts. One with a user, a query or a fragment is refused and not shown, because these may be a
-    /// password or a key; `elsewhere` says where that goes.
+    /// A URL that `check` accepts. One with a user, a query or a fragment is refused and not shown, because these may
+    /// be a password or a key; `elsewhere` says where that goes.
     pub(super) fn checked_url<T>(
         &self,
         allowed: &str,

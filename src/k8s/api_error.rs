@@ -7,7 +7,8 @@ use kube::Error;
 /// Why a request failed. The text stays the same while the cause does, so that it is logged once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// Another writer changed the object since it was read, or this process no longer leads. Decide again from a new read.
+    /// Another writer changed the object since it was read, or this process no longer leads. Decide again from a new
+    /// read.
     #[error("the object was changed in the meantime")]
     Changed,
     /// The object does not exist.
@@ -16,7 +17,8 @@ pub enum ApiError {
     /// The API server refuses the request.
     #[error("{0}")]
     Refused(String),
-    /// A right is missing (the text names the verb and the resource), or an admission policy or a quota forbids the request.
+    /// A right is missing (the text names the verb and the resource), or an admission policy or a quota forbids the
+    /// request.
     #[error("{0}")]
     Forbidden(String),
     /// No response, or not in time.

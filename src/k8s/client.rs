@@ -68,8 +68,8 @@ pub(super) const WATCH_SECONDS: u32 = 120;
 /// connection is broken, even if the network did not report it.
 const READ_TIMEOUT: Duration = Duration::from_secs(135);
 
-/// Builds a client. The API server need not be reachable. Reads files, and runs the exec plugin of a kubeconfig that has
-/// one.
+/// Builds a client. The API server need not be reachable. Reads files, and runs the exec plugin of a kubeconfig that
+/// has one.
 ///
 /// # Errors
 /// The configuration that was tried, and why it cannot be used.

@@ -159,8 +159,8 @@ impl LeaderPod {
         }
     }
 
-    /// A running pod of this Deployment, for daemons without a Lease. Needs the rights to get the Deployment and to list
-    /// pods.
+    /// A running pod of this Deployment, for daemons without a Lease. Needs the rights to get the Deployment and to
+    /// list pods.
     ///
     /// # Errors
     /// See [`LeaderPodError`].

@@ -16,8 +16,8 @@ pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "la
 /// Timeout for asking the API server. Without an answer, the object is created without an owner.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The service account of this process, as the owner of an object in the client's own namespace. `None` for another user
-/// and for an account of another namespace, whose objects Kubernetes would delete at once.
+/// The service account of this process, as the owner of an object in the client's own namespace. `None` for another
+/// user and for an account of another namespace, whose objects Kubernetes would delete at once.
 pub(super) async fn owner_references(client: &Client) -> Option<Vec<OwnerReference>> {
     let api: Api<SelfSubjectReview> = Api::all(client.clone());
     let (params, review) = (PostParams::default(), SelfSubjectReview::default());

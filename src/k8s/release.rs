@@ -54,8 +54,8 @@ pub struct Released {
 /// Where it is recorded what lagwise has scaled to zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerChoice {
-    /// In the namespace of the registered external metrics API, in a ConfigMap named as its Service with `-zero`, as the
-    /// chart has it. Without such an API nothing is woken.
+    /// In the namespace of the registered external metrics API, in a ConfigMap named as its Service with `-zero`, as
+    /// the chart has it. Without such an API nothing is woken.
     OfRegisteredApi,
     Named(LedgerKey),
     /// Nowhere, so that nothing is woken.

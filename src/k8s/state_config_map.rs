@@ -76,8 +76,8 @@ impl StateLocation for StateConfigMap {
     }
 }
 
-/// The API server's message alone: the other fields of the error may differ between attempts, and a failure is logged only
-/// when its text changes.
+/// The API server's message alone: the other fields of the error may differ between attempts, and a failure is logged
+/// only when its text changes.
 fn storage_error(error: Error) -> StorageError {
     StorageError(match error {
         Error::Api(status) => status.message.clone(),

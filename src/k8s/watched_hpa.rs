@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 use super::hpa::facts_of;
 use crate::model::hpa::facts::HpaFacts;
 
-/// An HPA of a watch. Of the object only its facts are kept, and these as soon as it is read: a long one takes ten times
-/// as much memory as its text, and a page of a listing has several.
+/// An HPA of a watch. Of the object only its facts are kept, and these as soon as it is read: a long one takes ten
+/// times as much memory as its text, and a page of a listing has several.
 #[derive(Clone, Debug)]
 pub struct WatchedHpa {
     /// Fields that the watch itself needs.

@@ -23,8 +23,8 @@ const TOO_MANY_AGE: Duration = Duration::from_secs(600);
 /// The most names of topics. In a larger cluster nothing is listed.
 pub(super) const MAX_NAMES: usize = 200_000;
 
-/// How long the patterns of a listing may be compared with names, and each of them. Tenants write patterns, and slow ones
-/// take a millisecond for a name.
+/// How long the patterns of a listing may be compared with names, and each of them. Tenants write patterns, and slow
+/// ones take a millisecond for a name.
 pub(super) const MATCH_TIME: Duration = Duration::from_secs(1);
 const PATTERN_TIME: Duration = Duration::from_millis(100);
 

@@ -55,8 +55,8 @@ impl fmt::Display for Finding {
 /// HPA reconciler, the KEDA observer, the upstream server of external metrics and the certificate manager.
 pub type ReportedFindings = Arc<BTreeSet<Finding>>;
 
-/// Findings about one HPA. Its author decides how many mistakes it has, so only some findings of each kind are kept, and
-/// the others are counted.
+/// Findings about one HPA. Its author decides how many mistakes it has, so only some findings of each kind are kept,
+/// and the others are counted.
 #[derive(Debug, Default)]
 pub struct BoundedFindings {
     kept: BTreeSet<Finding>,

@@ -31,8 +31,8 @@ pub struct StorageError(pub String);
 #[derive(Clone, Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// Held while the file is read or written, by the thread that does it: a file system that hangs occupies one thread,
-    /// and a late write does not meet the next one.
+    /// Held while the file is read or written, by the thread that does it: a file system that hangs occupies one
+    /// thread, and a late write does not meet the next one.
     in_use: Arc<Mutex<()>>,
 }
 

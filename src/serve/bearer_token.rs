@@ -40,8 +40,8 @@ impl BearerToken {
         }
     }
 
-    /// The `Authorization` header. A token file is read again every few seconds. While it holds no token, the former one
-    /// is used.
+    /// The `Authorization` header. A token file is read again every few seconds. While it holds no token, the former
+    /// one is used.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut last = self.last_read();
         let max_age = match last.failures.failure() {

@@ -175,8 +175,8 @@ impl Forwarder {
             .map_err(|(why, _)| why)
     }
 
-    /// Fetches status and body of the leader's response to a request of this replica's own, which is neither counted nor
-    /// logged.
+    /// Fetches status and body of the leader's response to a request of this replica's own, which is neither counted
+    /// nor logged.
     pub(super) async fn fetch(
         &self,
         leader: &Leader,

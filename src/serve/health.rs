@@ -10,7 +10,8 @@ use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::failure_log::RequestFailureLog;
 use crate::worker_threads::Heartbeat;
 
-/// How long threads may run no task before the process counts as hung. Long enough for a node that is short of CPU time.
+/// How long threads may run no task before the process counts as hung. Long enough for a node that is short of CPU
+/// time.
 const HUNG_AFTER: Duration = Duration::from_secs(30);
 
 /// How long to wait for the first sweep before reporting ready without it. While the API is

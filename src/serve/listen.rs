@@ -51,8 +51,8 @@ pub(super) const MAX_SCALER_STREAMS_OF_ADDRESS: u32 = 2048;
 /// Number of other calls on a connection in addition to its streams.
 const SCALER_CALLS: u32 = 256;
 
-/// Maximum concurrent requests on a connection to the external metrics API. The front proxy sends all of its requests on
-/// one, and so does another replica.
+/// Maximum concurrent requests on a connection to the external metrics API. The front proxy sends all of its requests
+/// on one, and so does another replica.
 pub(super) const MAX_API_STREAMS: u32 = 250;
 
 /// Kind of a listener, which determines its bounds.

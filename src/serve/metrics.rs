@@ -86,8 +86,8 @@ async fn scrape(State(state): State<Arc<ScrapeState>>, request: Request) -> Resp
     }
 }
 
-/// The snapshot whose metrics are exported: the latest of a leader, otherwise an empty one. Sums over all replicas would
-/// be doubled if others exported metrics of Kafka, too.
+/// The snapshot whose metrics are exported: the latest of a leader, otherwise an empty one. Sums over all replicas
+/// would be doubled if others exported metrics of Kafka, too.
 pub(super) fn exported_snapshot(
     reader: &SnapshotReader,
     leadership: &Leadership,

@@ -1,5 +1,5 @@
-//! The page: all HPAs at a glance, and one HPA in detail, as HTML that is complete without a script. A script of our own
-//! adds live updates, filtering while typing, keyboard and a cursor in the charts. It loads nothing from elsewhere.
+//! The page: all HPAs at a glance, and one HPA in detail, as HTML that is complete without a script. A script of our
+//! own adds live updates, filtering while typing, keyboard and a cursor in the charts. It loads nothing from elsewhere.
 //!
 //! The charts are SVG that is written here: the page then shows the same without a script and on paper, and needs no
 //! chart library.

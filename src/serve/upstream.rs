@@ -267,8 +267,8 @@ impl Upstream {
             if let Ok(Some(resources)) = timeout(DISCOVERY_TIMEOUT, self.resources()).await {
                 discovery.documents = Arc::new(DiscoveryDocuments::new(&resources));
             }
-            // Set after the request: if the caller disconnects meanwhile, this future is dropped, and the next caller must
-            // request the list again.
+            // Set after the request: if the caller disconnects meanwhile, this future is dropped, and the next caller
+            // must request the list again.
             discovery.requested = Some(Instant::now());
         }
         Arc::clone(&discovery.documents)

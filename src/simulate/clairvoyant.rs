@@ -1,8 +1,8 @@
 //! The clairvoyant schedule: the results of a scaler that knows all arrivals in advance, in the simulated group.
 //!
-//! It is the schedule of the fluid optimum, with pods that start as early as they need to be members in time. That schedule
-//! has no reserve for uneven partitions, rebalances and commits, so some reserves are tried, and the cheapest run counts.
-//! It is a reference and no bound: a better schedule may exist.
+//! It is the schedule of the fluid optimum, with pods that start as early as they need to be members in time. That
+//! schedule has no reserve for uneven partitions, rebalances and commits, so some reserves are tried, and the cheapest
+//! run counts. It is a reference and no bound: a better schedule may exist.
 
 use std::sync::Arc;
 

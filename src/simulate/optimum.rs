@@ -181,8 +181,8 @@ impl<'a> Fluid<'a> {
         (old - (self.arrived(end) - backlog)).clamp(0.0, backlog)
     }
 
-    /// The cost from the beginning of each slot on, by backlog and by the replicas that there are: for slot, backlog and
-    /// number of replicas less one.
+    /// The cost from the beginning of each slot on, by backlog and by the replicas that there are: for slot, backlog
+    /// and number of replicas less one.
     fn values(&self) -> Vec<Vec<Vec<f64>>> {
         let (slots, most) = (index(self.slots), index(self.most));
         let end = self

@@ -137,7 +137,8 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A scenario of three hours with 24 partitions and 100 messages per second and consumer, which starts with one replica.
+    /// A scenario of three hours with 24 partitions and 100 messages per second and consumer, which starts with one
+    /// replica.
     #[must_use]
     pub fn new(name: &'static str, about: &'static str, rate: Vec<RatePart>) -> Self {
         Self {

@@ -15,7 +15,8 @@ pub(super) static LEADS: LazyLock<IntGauge> = LazyLock::new(|| {
     ))
 });
 
-/// This daemon takes part in the election. The gauge exists from here on, so that a daemon that never leads counts as 0.
+/// This daemon takes part in the election. The gauge exists from here on, so that a daemon that never leads counts as
+/// 0.
 #[derive(Clone, Copy, Debug)]
 pub struct ElectionJoined;
 

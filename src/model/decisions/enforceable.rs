@@ -16,8 +16,8 @@ pub struct CompleteRead {
     pub at: Instant,
 }
 
-/// The complete read of an HPA. One with a metric that is unknown, or was not read in its cluster's last sweep, has none:
-/// that metric might allow more replicas.
+/// The complete read of an HPA. One with a metric that is unknown, or was not read in its cluster's last sweep, has
+/// none: that metric might allow more replicas.
 #[must_use]
 pub fn complete_read(evaluations: EvaluationsAt<'_>, hpa: &HpaKey) -> Option<CompleteRead> {
     let reads = evaluations.targets_of(hpa).map(|(target, evaluation)| {

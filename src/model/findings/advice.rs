@@ -18,8 +18,8 @@ impl FindingCode {
         versions.iter().any(|advice| *advice != self.fix())
     }
 
-    /// What to do about it, as far as this version of Kubernetes allows. Without a version the advice names the versions
-    /// that it needs.
+    /// What to do about it, as far as this version of Kubernetes allows. Without a version the advice names the
+    /// versions that it needs.
     #[must_use]
     pub fn advice(self, on: Option<KubernetesVersion>) -> &'static str {
         let Some(version) = on else {

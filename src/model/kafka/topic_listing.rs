@@ -14,18 +14,19 @@ use crate::model::units::topic_pattern::TopicPattern;
 /// Maximum number of topics that are listed for a pattern.
 pub const MAX_LISTED_TOPICS: usize = 200;
 
-/// Maximum number of topics that are listed for a group. If its patterns match more, the patterns that match most topics
-/// are refused first.
+/// Maximum number of topics that are listed for a group. If its patterns match more, the patterns that match most
+/// topics are refused first.
 pub const MAX_LISTED_OF_GROUP: usize = 1_000;
 
-/// The topics of a cluster that match a group's patterns, besides those that are read anyway. Each pattern belongs to one
-/// or several HPAs, so refusing one that matches too many topics must not affect the others.
+/// The topics of a cluster that match a group's patterns, besides those that are read anyway. Each pattern belongs to
+/// one or several HPAs, so refusing one that matches too many topics must not affect the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicListing {
     by_pattern: BTreeMap<TopicPattern, Result<BTreeSet<TopicName>, Unlisted>>,
     /// The topics of all patterns.
     topics: BTreeSet<TopicName>,
-    /// Number of patterns that list each topic, so that refusing one of thousands of patterns need not look at the others.
+    /// Number of patterns that list each topic, so that refusing one of thousands of patterns need not look at the
+    /// others.
     counts: BTreeMap<TopicName, usize>,
 }
 
@@ -100,7 +101,8 @@ impl TopicListing {
         &self.topics
     }
 
-    /// The topics that match a pattern, or why they are not listed; `None` for a pattern that the listing does not have.
+    /// The topics that match a pattern, or why they are not listed; `None` for a pattern that the listing does not
+    /// have.
     pub fn topics_of(
         &self,
         pattern: &TopicPattern,

@@ -1,7 +1,7 @@
 //! The triggers that KEDA requests, as metrics of KEDA's HPAs.
 //!
-//! With these metrics, such an HPA is a target like any other: it is within tenancy and budgets, and it has a ceiling, a
-//! status and findings. Nothing is written to it, since KEDA owns it.
+//! With these metrics, such an HPA is a target like any other: it is within tenancy and budgets, and it has a ceiling,
+//! a status and findings. Nothing is written to it, since KEDA owns it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

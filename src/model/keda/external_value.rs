@@ -7,7 +7,8 @@ use std::num::NonZeroU64;
 
 use crate::model::units::quantity::Milli;
 
-/// The largest number of thousandths that is used. Up to it, KEDA's arithmetic has more than the precision that it needs.
+/// The largest number of thousandths that is used. Up to it, KEDA's arithmetic has more than the precision that it
+/// needs.
 const MAX_VALUE: u64 = 1 << 50;
 
 /// The number from which KEDA computes exactly these thousandths.

@@ -77,8 +77,8 @@ impl<T> PlacedObjects<T> {
 }
 
 impl KedaManifests {
-    /// Adds one document, which may be a List. Other kinds are skipped; Secrets are, too, so that no secret can be copied.
-    /// `from` says where it was found. An object without a namespace is in `namespace`.
+    /// Adds one document, which may be a List. Other kinds are skipped; Secrets are, too, so that no secret can be
+    /// copied. `from` says where it was found. An object without a namespace is in `namespace`.
     ///
     /// # Errors
     /// An object of KEDA that cannot be read.

@@ -1,8 +1,8 @@
 //! Compares KEDA's replicas with lagwise's, for workloads that KEDA scales.
 //!
-//! Each ScaledObject becomes the HPA that lagwise would have in its place ([`objects`]). With its metrics, KEDA's own HPA
-//! is a target like any other: tenancy and budgets apply, and it has a status and an explanation. At each sample the
-//! [`ledger`] computes both numbers from the same readings and sums them up ([`report`]).
+//! Each ScaledObject becomes the HPA that lagwise would have in its place ([`objects`]). With its metrics, KEDA's own
+//! HPA is a target like any other: tenancy and budgets apply, and it has a status and an explanation. At each sample
+//! the [`ledger`] computes both numbers from the same readings and sums them up ([`report`]).
 
 pub mod ledger;
 mod merge;

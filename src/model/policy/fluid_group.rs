@@ -20,8 +20,8 @@ pub(super) struct FluidProgress {
 }
 
 impl FluidGroup {
-    /// Lets `elapsed` seconds pass, in `working` of which the members work. `arrivals`, and `capacity` of a member, are in
-    /// messages per second.
+    /// Lets `elapsed` seconds pass, in `working` of which the members work. `arrivals`, and `capacity` of a member, are
+    /// in messages per second.
     pub(super) fn advance(
         &mut self,
         (elapsed, working): (f64, f64),

@@ -40,8 +40,8 @@ pub(super) struct Situation {
 }
 
 impl RatePolicy {
-    /// Assesses the group; `None` while nothing is known of its capacity. Fills `loads` with the arrivals per second and
-    /// the backlog of each member.
+    /// Assesses the group; `None` while nothing is known of its capacity. Fills `loads` with the arrivals per second
+    /// and the backlog of each member.
     pub(super) fn assess(
         &mut self,
         reading: &GroupReading<'_>,
@@ -123,8 +123,8 @@ impl RatePolicy {
         })
     }
 
-    /// Compares the actual with the expected time to drain a backlog. `loads` are the arrivals per second and the backlog
-    /// of each member.
+    /// Compares the actual with the expected time to drain a backlog. `loads` are the arrivals per second and the
+    /// backlog of each member.
     pub(super) fn judge_drain(
         &mut self,
         reading: &GroupReading<'_>,

@@ -4,8 +4,8 @@
 /// Prefix of every annotation of lagwise.
 pub const PREFIX: &str = "lagwise.dev/";
 
-/// Time at which lagwise scaled the workload of the HPA to zero, while it is at zero. Only shown, since everybody who may
-/// write the HPA can set it: see [`zero_ledger`](crate::model::decisions::zero_ledger).
+/// Time at which lagwise scaled the workload of the HPA to zero, while it is at zero. Only shown, since everybody who
+/// may write the HPA can set it: see [`zero_ledger`](crate::model::decisions::zero_ledger).
 pub const ZEROED_SINCE: &str = "lagwise.dev/zeroed-since";
 
 /// The replica ceiling that is enforced.

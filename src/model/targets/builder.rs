@@ -171,8 +171,8 @@ impl<'a> HpaTargetBuilder<'a> {
             .collect();
     }
 
-    /// Removes the targets of a metric (those from `begin` on) if tenancy forbids the namespace to read any of them. All
-    /// are removed, because a sum that leaves out a group would be too low.
+    /// Removes the targets of a metric (those from `begin` on) if tenancy forbids the namespace to read any of them.
+    /// All are removed, because a sum that leaves out a group would be too low.
     fn remove_forbidden_targets(&mut self, requested: RequestedMetric<'_>, begin: usize) {
         let namespace = &self.key.namespace;
         let added = self.targets.get(begin..).unwrap_or_default();

@@ -15,10 +15,11 @@ pub struct LagThresholds {
     pub residual_after: Duration,
     /// How long the committed offset must be unchanged before a partition with a larger lag is stuck.
     pub stuck_after: Duration,
-    /// How long the last known committed offset is used after Kafka no longer returns it, for example because it expired.
+    /// How long the last known committed offset is used after Kafka no longer returns it, for example because it
+    /// expired.
     pub forget_after: Duration,
-    /// Whether the lag of a stuck partition counts towards the number of replicas. If the whole group is stuck, it counts
-    /// regardless. A stuck partition always prevents scale to zero.
+    /// Whether the lag of a stuck partition counts towards the number of replicas. If the whole group is stuck, it
+    /// counts regardless. A stuck partition always prevents scale to zero.
     pub stuck_counts: bool,
 }
 

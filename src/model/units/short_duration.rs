@@ -26,8 +26,8 @@ pub fn short_duration(duration: Duration) -> String {
     text
 }
 
-/// Formats the age of the oldest unread message, as [`short_duration`] does. A lower bound begins with `>`. `None` for a
-/// lower bound of less than a second, which says nothing.
+/// Formats the age of the oldest unread message, as [`short_duration`] does. A lower bound begins with `>`. `None` for
+/// a lower bound of less than a second, which says nothing.
 #[must_use]
 pub fn short_lag_age(age: Duration, is_lower_bound: bool) -> Option<String> {
     match is_lower_bound {

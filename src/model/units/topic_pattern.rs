@@ -17,8 +17,8 @@ pub const PATTERN: &str = "a regular expression for the topic's whole name, such
 /// Maximum length of a pattern's text.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// Memory limit of the program that a pattern compiles to. Larger ones are rejected. It also bounds the time of a match:
-/// in the worst case one step for each instruction at each character of the name.
+/// Memory limit of the program that a pattern compiles to. Larger ones are rejected. It also bounds the time of a
+/// match: in the worst case one step for each instruction at each character of the name.
 const PROGRAM_BYTES_MAX: usize = 32 * 1024;
 
 /// Nesting of groups and repetitions, on which the parser recurses.
@@ -27,8 +27,8 @@ const NESTING_MAX: u32 = 50;
 /// A regular expression that has to match the whole topic name, as for a consumer that subscribes by
 /// pattern. Matching takes time linear in the length of the name.
 ///
-/// Names of topics are ASCII, and so are the classes of a pattern (`\w`, `\d`, `(?i)`): those of Unicode take hundreds of
-/// times the memory and time, even before the limits apply.
+/// Names of topics are ASCII, and so are the classes of a pattern (`\w`, `\d`, `(?i)`): those of Unicode take hundreds
+/// of times the memory and time, even before the limits apply.
 #[derive(Clone)]
 pub struct TopicPattern {
     text: Arc<str>,

@@ -1,5 +1,5 @@
-//! The messages of OpenTelemetry's protocol that an export of metrics needs: `opentelemetry/proto/metrics/v1`, `common/v1`,
-//! `resource/v1` and `collector/metrics/v1`, whose field numbers never change.
+//! The messages of OpenTelemetry's protocol that an export of metrics needs: `opentelemetry/proto/metrics/v1`,
+//! `common/v1`, `resource/v1` and `collector/metrics/v1`, whose field numbers never change.
 //!
 //! Written by hand, so that a build needs no protobuf compiler, and no OpenTelemetry SDK for a dozen messages.
 

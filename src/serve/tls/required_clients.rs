@@ -19,8 +19,8 @@ pub(in crate::serve) type ClientAuthorities =
     Arc<dyn Fn() -> Option<Arc<dyn ClientCertVerifier>> + Send + Sync>;
 
 impl ServerTls {
-    /// The same certificate, for a listener whose clients must present a certificate of `authorities`. It follows `self`,
-    /// which alone has to be [kept fresh](Self::keep_fresh).
+    /// The same certificate, for a listener whose clients must present a certificate of `authorities`. It follows
+    /// `self`, which alone has to be [kept fresh](Self::keep_fresh).
     ///
     /// # Errors
     /// rustls rejects the configuration.

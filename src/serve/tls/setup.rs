@@ -39,7 +39,8 @@ pub(super) fn config_with(
 /// one: without this limit, as long as the TLS library takes, which is 64 KiB.
 const CLIENT_CHAIN_BYTES_MAX: usize = 16 * 1024;
 
-/// Maximum number of certificates behind the client's own. Each takes memory besides its bytes, of which there may be one.
+/// Maximum number of certificates behind the client's own. Each takes memory besides its bytes, of which there may be
+/// one.
 const INTERMEDIATES_MAX: usize = 8;
 
 /// Requests a client certificate, accepts none or any of usual size, and only checks that the client holds its

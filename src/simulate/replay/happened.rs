@@ -8,8 +8,8 @@ use super::super::scenario::Scenario;
 use super::super::score::RunScore;
 use super::history::RecordedHistory;
 
-/// What really happened, in the terms of simulated runs. A message counts as processed when its commit was seen, so ages
-/// are too large by up to the time between two samples and between two commits.
+/// What really happened, in the terms of simulated runs. A message counts as processed when its commit was seen, so
+/// ages are too large by up to the time between two samples and between two commits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RecordedOutcome {
     pub late_percent: f64,
@@ -90,8 +90,8 @@ pub(super) fn score_what_happened(
     }
 }
 
-/// The offset from which the group processed a partition when its first commit is seen: that commit if the partition was
-/// there from the beginning, or where its log began within the trace.
+/// The offset from which the group processed a partition when its first commit is seen: that commit if the partition
+/// was there from the beginning, or where its log began within the trace.
 fn first_committed(
     history: &RecordedHistory,
     place: usize,

@@ -65,8 +65,8 @@ fn by_partition(arrivals: &Arrivals, seconds: std::ops::RangeInclusive<u32>) -> 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// A trace that went through a file has the arrivals of the scenario between any two samples, and with a sample each
-    /// second those of each second.
+    /// A trace that went through a file has the arrivals of the scenario between any two samples, and with a sample
+    /// each second those of each second.
     #[test]
     fn a_recorded_simulation_replays_to_the_same_arrivals(seed in 0u64..1000, poll in 1u32..9, policy in 0usize..3) {
         let scenario = Scenario {

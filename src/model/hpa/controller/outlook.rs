@@ -89,8 +89,8 @@ pub struct Outlook {
     pub open: BTreeSet<UnknownHistory>,
 }
 
-/// Predicts the next sync from the HPA's spec, the observed replicas and metrics, and what its status reveals about earlier
-/// syncs.
+/// Predicts the next sync from the HPA's spec, the observed replicas and metrics, and what its status reveals about
+/// earlier syncs.
 #[must_use]
 pub fn predict_sync(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Outlook {
     let current = seen.spec_replicas;
@@ -143,7 +143,8 @@ pub fn predict_sync(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -
     }
 }
 
-/// Range of the replicas that the controller may set if the metrics propose `wanted`, with the unknowns added to `open`.
+/// Range of the replicas that the controller may set if the metrics propose `wanted`, with the unknowns added to
+/// `open`.
 fn reach(
     spec: &HpaSpec,
     seen: &ObservedScale,
@@ -232,7 +233,8 @@ fn limits(
         .then(|| Limits::new(behavior, none, current, Duration::ZERO))
 }
 
-/// The farthest number that the rules of a direction may allow: `most`, or the current one if the direction is disabled.
+/// The farthest number that the rules of a direction may allow: `most`, or the current one if the direction is
+/// disabled.
 fn allowed(rules: &ScalingRules, current: u32, most: u32) -> u32 {
     match rules.select {
         Select::Disabled => current,

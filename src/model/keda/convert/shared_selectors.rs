@@ -9,8 +9,8 @@ use super::note::{Note, NoteKind};
 use crate::model::hpa::label;
 use crate::model::units::names;
 
-/// Adds the label `hpa` to each selector that several HPAs of one namespace would use, since an HPA's settings belong to
-/// its own metrics only.
+/// Adds the label `hpa` to each selector that several HPAs of one namespace would use, since an HPA's settings belong
+/// to its own metrics only.
 pub(super) fn distinguish_hpas(objects: &mut [ConvertedObject]) {
     let mut users: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
     for object in &mut *objects {

@@ -21,8 +21,8 @@ struct MergedHpa {
 }
 
 impl ShadowMerge {
-    /// The HPAs of the cluster, with the metrics of the objects. An HPA that does not exist yet has them as well. An HPA
-    /// that another controller keeps stays as it is. An HPA stays the same object as long as nothing changes.
+    /// The HPAs of the cluster, with the metrics of the objects. An HPA that does not exist yet has them as well. An
+    /// HPA that another controller keeps stays as it is. An HPA stays the same object as long as nothing changes.
     #[must_use]
     pub fn add_to(&mut self, objects: &ObservedSet, hpas: &HpaMap) -> HpaMap {
         let mut all = hpas.clone();

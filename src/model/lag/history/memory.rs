@@ -119,7 +119,8 @@ impl SavedHistory {
             .collect()
     }
 
-    /// Drops the policies of groups of which nothing else is saved. [`drop_groups`](Self::drop_groups) does not reach them.
+    /// Drops the policies of groups of which nothing else is saved. [`drop_groups`](Self::drop_groups) does not reach
+    /// them.
     pub fn drop_policies_without_group(&mut self) {
         for known in self.clusters.values_mut() {
             let SavedCluster {

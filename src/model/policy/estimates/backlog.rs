@@ -91,7 +91,8 @@ impl GroupEstimates {
     ///
     /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be
     /// `b + (a - capacity) x delay` behind. These messages arrived in the last `(b + (a - capacity) x delay) / a`
-    /// seconds. The oldest of them arrived later than the one that is oldest now, so the age grows by at most the delay.
+    /// seconds. The oldest of them arrived later than the one that is oldest now, so the age grows by at most the
+    /// delay.
     ///
     /// `by_owner` is a buffer for the loads of members; without it all members together count as one.
     pub(in crate::model::policy) fn project_age(

@@ -26,8 +26,8 @@ const ADDED: [&str; 6] = [
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 impl ObjectReader<'_> {
-    /// The object of `document` with lagwise at `address` as the scaler of its Kafka triggers, and the notes. `label` has
-    /// the key `cluster` of a login; `None` if it needs none.
+    /// The object of `document` with lagwise at `address` as the scaler of its Kafka triggers, and the notes. `label`
+    /// has the key `cluster` of a login; `None` if it needs none.
     pub(in crate::model::keda::convert) fn finish_external<'l>(
         mut self,
         document: &Value,
