@@ -303,8 +303,8 @@ impl GroupEstimates {
             }
             self.last_commit = now;
         }
-        let most = self.partitions.len();
-        let present = self.members.len();
+        let max_members = self.partitions.len();
+        let members = self.members.len();
         let mut samples = CapacitySamples::begin(&mut self.capacities, policy_time);
         for (member, (sum, commits, is_busy)) in self.members.iter_mut().zip(of_members) {
             // The first commits after a rebalance are partly of the previous owners.
@@ -313,8 +313,8 @@ impl GroupEstimates {
             }
             let (sample, floor) = member.commit(policy_time, *sum, *is_busy, times);
             if let Some(sample) = sample {
-                samples.add((member.key, sample), most, learned);
-                samples.lower_floors(present, learned);
+                samples.add((member.key, sample), max_members, learned);
+                samples.lower_floors(members, learned);
             }
             if let Some(floor) = floor {
                 learned.raise_floors(floor, now);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::fluid_group::FluidGroup;
 use super::scaling_totals::{CostWeights, ScalingTotals};
 
-/// Length of a window of totals in seconds. A comparison covers the present window and the one before.
+/// Length of a window of totals in seconds. A comparison covers the current window and the previous one.
 const WINDOW: f64 = 12.0 * 3600.0;
 /// Seconds before the first comparison.
 const COMPARED_AFTER: f64 = 3600.0;
@@ -84,8 +84,8 @@ pub(super) struct StaticGroup {
     group: FluidGroup,
     /// Time of the last reading, in seconds.
     last: f64,
-    present: WindowTotals,
-    before: WindowTotals,
+    current: WindowTotals,
+    previous: WindowTotals,
     is_all_cheaper: bool,
     /// Whether late messages are not due to the policy. Stays true until messages that became old meanwhile are
     /// processed.
@@ -104,8 +104,8 @@ impl StaticGroup {
                 age,
             },
             last: now,
-            present: WindowTotals::default(),
-            before: WindowTotals::default(),
+            current: WindowTotals::default(),
+            previous: WindowTotals::default(),
             is_all_cheaper: false,
             is_limited: false,
             dumped: None,
@@ -142,10 +142,10 @@ impl StaticGroup {
             (by_all.processed, by_all.age > slo)
         };
         let is_late = progress.is_late && (is_late_with_all || !is_dumped);
-        if self.present.seconds >= WINDOW {
-            self.before = std::mem::take(&mut self.present);
+        if self.current.seconds >= WINDOW {
+            self.previous = std::mem::take(&mut self.current);
         }
-        let totals = &mut self.present;
+        let totals = &mut self.current;
         totals.seconds += elapsed;
         totals
             .policy
@@ -160,16 +160,16 @@ impl StaticGroup {
 
     /// The comparison; `None` before there was enough time.
     pub(super) fn compare(&mut self) -> Option<StaticComparison> {
-        let (before, present) = (&self.before, &self.present);
-        let seconds = before.seconds + present.seconds;
+        let (previous, current) = (&self.previous, &self.current);
+        let seconds = previous.seconds + current.seconds;
         if seconds < COMPARED_AFTER {
             return None;
         }
         let mut found = StaticComparison {
             seconds,
             members: self.group.members,
-            policy: before.policy.plus(&present.policy),
-            all: before.all.plus(&present.all),
+            policy: previous.policy.plus(&current.policy),
+            all: previous.all.plus(&current.all),
             is_all_cheaper: false,
         };
         let (policy, all) = found.costs();
