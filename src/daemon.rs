@@ -56,8 +56,9 @@ const MAX_PENDING_QUERIES: usize = 64;
 /// process exits within five seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Share of it for saving the poller's state.
+/// Timeout for saving the poller's state at shutdown.
 const SAVE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Timeout for releasing the Lease at shutdown.
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a replica answers requests after it stops being ready: a Service still sends requests to
@@ -171,7 +172,7 @@ impl App {
             };
             writers::spawn(guard, config, reported_findings_in, &mut tasks);
         }
-        // The writers above see the HPAs as they are.
+        // Only the poller gets the HPAs with KEDA's triggers added. The writers above have those of the API server.
         let (hpas, triggers) = match scaler.is_some() {
             true => {
                 let (hpas, triggers) = external_scaler::add_triggers(hpas, &mut tasks);
@@ -255,15 +256,15 @@ impl App {
             readiness: readiness.clone(),
             build: build.clone(),
         });
-        let figures = serve::metrics::MetricsOptions {
+        let metrics_options = serve::metrics::MetricsOptions {
             reader: reader.clone(),
             leadership: leading.own.clone(),
             auth: metrics_auth,
             build,
             shadow: reports.clone(),
         };
-        otlp::start(config, &figures, &mut tasks)?;
-        let metrics_router = serve::metrics::router(figures);
+        otlp::start(config, &metrics_options, &mut tasks)?;
+        let metrics_router = serve::metrics::router(metrics_options);
         let scaler = scaler.zip(triggers).map(|(scaler, answers)| {
             let options = serve::external_scaler::ExternalScalerOptions {
                 answers,

@@ -41,9 +41,9 @@ pub struct Released {
     pub name: String,
     /// `spec.maxReplicas` before.
     pub max_replicas: u32,
-    /// The user's number, which it is afterwards.
+    /// `spec.maxReplicas` afterwards: the user's number.
     pub user_max_replicas: u32,
-    /// The replicas with which its workload is woken, if it is recorded that lagwise has scaled it to zero.
+    /// The replicas with which its workload is woken; `None` unless the ledger says that lagwise scaled it to zero.
     pub woken_replicas: Option<u32>,
     /// Whether it has the annotation `zeroed-since`, but is not recorded, so that its workload is left as it is.
     pub not_recorded: bool,
@@ -51,7 +51,7 @@ pub struct Released {
     pub asks_again: bool,
 }
 
-/// Where it is recorded what lagwise has scaled to zero.
+/// Where lagwise has recorded what it scaled to zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerChoice {
     /// In the namespace of the registered external metrics API, in a ConfigMap named as its Service with `-zero`, as
@@ -71,9 +71,9 @@ pub struct Release {
     dry_run: bool,
 }
 
-/// What lagwise has scaled to zero.
+/// The records of what lagwise scaled to zero.
 struct ReleaseLedger {
-    /// `None` if it is not known where that is recorded.
+    /// `None` if it is not known where the records are.
     map: Option<LedgerConfigMap>,
     /// The ledger as it was last read or written. It may be large, so it is only read again if it has changed.
     stored: Option<StoredLedger>,
@@ -217,20 +217,20 @@ impl Release {
             {
                 return Ok(first);
             }
-            let asleep = self.read_workload_at_zero(&hpa, &ledger).await?;
+            let at_zero = self.read_workload_at_zero(&hpa, &ledger).await?;
             first.get_or_insert_with(|| Released {
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
                 max_replicas: live.max,
                 user_max_replicas: live.user_max(None),
-                woken_replicas: asleep.as_ref().map(|_| start_replicas(&hpa)),
+                woken_replicas: at_zero.as_ref().map(|_| start_replicas(&hpa)),
                 not_recorded: has_zeroed_annotation(&hpa) && !is_recorded,
                 asks_again: own_mode(&hpa) == Some(CapMode::Enforce),
             });
             if self.dry_run {
                 return Ok(first);
             }
-            let next = self.write_next(&api, &hpa, &object.metadata, asleep, &ledger);
+            let next = self.write_next(&api, &hpa, &object.metadata, at_zero, &ledger);
             match next.await {
                 Ok(()) | Err(ApiError::Changed) => {}
                 Err(error) => return Err(error),
@@ -245,7 +245,7 @@ impl Release {
         api: &Api<HorizontalPodAutoscaler>,
         hpa: &HpaFacts,
         read: &ObjectMeta,
-        asleep: Option<Scale>,
+        at_zero: Option<Scale>,
         ledger: &StoredLedger,
     ) -> Result<(), ApiError> {
         let owner = find_field_owner(&self.client, REQUEST_TIMEOUT).await?;
@@ -259,7 +259,7 @@ impl Release {
             let written = patch_hpa(api, read, &patch, REQUEST_TIMEOUT).await;
             return written.map(drop);
         }
-        if let Some(scale) = asleep {
+        if let Some(scale) = at_zero {
             let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
             let start = start_replicas(hpa);
             let set = self
@@ -292,8 +292,8 @@ impl Release {
             other => other?,
         };
         let found = ledger.ledger.find(&hpa.uid, scale.uid.as_deref());
-        let is_asleep = found == LedgerMatch::Recorded && scale.replicas == 0;
-        Ok(is_asleep.then_some(scale))
+        let is_at_zero = found == LedgerMatch::Recorded && scale.replicas == 0;
+        Ok(is_at_zero.then_some(scale))
     }
 }
 

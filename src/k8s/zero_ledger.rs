@@ -28,7 +28,7 @@ const VERIFICATION_INTERVAL: Duration = Duration::from_secs(1);
 /// Attempts at a write. Only an operator, or a daemon that has just lost its Lease, writes at the same time.
 const ATTEMPTS: u32 = 5;
 
-/// Requests that wait for a write at most. As many passes run at the same time.
+/// Maximum number of requests that wait for a write. Fewer passes run at the same time.
 const MAX_PENDING: usize = 64;
 
 /// Why a record was not written.
@@ -113,7 +113,7 @@ impl LedgerHandle {
     ) -> Result<Arc<ZeroLedger>, ApiError> {
         match self.send(term, timeout, None).await {
             Err(RecordError::Api(error)) => Err(error),
-            // Nothing is written, so that nothing is missing room.
+            // Never happens: a request without a change needs no room.
             Err(RecordError::Full) => Err(ApiError::Changed),
             Ok(ledger) => Ok(ledger),
         }
@@ -185,7 +185,7 @@ impl LedgerTask {
             let _ = request.reply.send(Err(RecordError::Api(ApiError::Changed)));
         }
         let bounds = batch.iter().map(|request| request.bounds);
-        // A request of a former term would be late.
+        // Requests of former terms are late, so all of these are of one term.
         let Some(bounds) = bounds.reduce(|a, b| RequestBounds {
             term: a.term.max(b.term),
             until: a.until.min(b.until),

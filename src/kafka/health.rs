@@ -110,7 +110,7 @@ impl ConnectionHealth {
         self.state().brokers.remove(&broker_key(address));
     }
 
-    /// Forgets the errors of all brokers: whatever is needed is known.
+    /// Forgets the errors of all brokers, because the client starts again from the bootstrap servers.
     pub(super) fn forget_brokers(&self) {
         self.state().brokers.clear();
     }

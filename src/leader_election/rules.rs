@@ -45,20 +45,20 @@ impl LeaseRules {
     /// For how long a leader leads after it sent a renewal that was granted.
     #[must_use]
     pub fn term(self) -> Duration {
-        parts(self.duration, 2, 3)
+        fraction(self.duration, 2, 3)
     }
 
     /// The time between two attempts to take or renew the Lease.
     #[must_use]
     pub fn retry(self) -> Duration {
-        parts(self.duration, 2, 15)
+        fraction(self.duration, 2, 15)
     }
 }
 
-/// The fraction `some / all` of a duration.
-fn parts(duration: Duration, some: u32, all: u32) -> Duration {
-    let whole = duration.saturating_mul(some);
-    whole.checked_div(all).unwrap_or(whole)
+/// A fraction of a duration.
+fn fraction(duration: Duration, numerator: u32, denominator: u32) -> Duration {
+    let product = duration.saturating_mul(numerator);
+    product.checked_div(denominator).unwrap_or(product)
 }
 
 /// What to do with the Lease.

@@ -32,8 +32,8 @@ pub enum PartitionLag {
     BeyondStable,
     /// No committed offset, and consumers start at the beginning: the whole log.
     FromStart(Lag),
-    /// No committed offset, consumers start at the end, and the group runs: messages written since it was
-    /// first seen so.
+    /// No committed offset, consumers start at the end, and the group runs: messages written since it was first seen to
+    /// run without a committed offset.
     SinceSeen(Lag),
     /// No committed offset, consumers start at the end, and the group was never seen to run: no lag, but
     /// no proof of zero lag either.

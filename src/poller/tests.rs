@@ -129,7 +129,7 @@ fn poller_of(
         plans: Arc::clone(&plans),
         held,
     };
-    // Long enough that after the first tick everything is read out of turn.
+    // So long that everything after the first tick is read by partial sweeps.
     let cadence = Cadence {
         interval: Duration::from_secs(3600),
         deadline: Duration::from_secs(1),

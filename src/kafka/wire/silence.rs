@@ -105,7 +105,7 @@ impl SetupProgress {
         }
     }
 
-    /// The error that the present step gets no answer; `None` while there is no connection.
+    /// The error that the current step gets no answer; `None` while there is no connection.
     pub(super) fn no_answer(&self, options: &WireOptions) -> Option<ConnectError> {
         let reason = self.step().explain_silence(options)?;
         Some(ConnectError::new(Fault::NoAnswer, reason))

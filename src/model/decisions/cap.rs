@@ -263,7 +263,7 @@ struct PendingDecrease {
 
 impl CeilingHysteresis {
     /// The ceiling to enforce after a read; `None` to change nothing. `read` is `None` if the read was
-    /// incomplete, and `enforced` is the present ceiling. The same read again counts once.
+    /// incomplete, and `enforced` is the current ceiling. The same read again counts once.
     pub fn next(&mut self, read: Option<CompleteRead>, enforced: Option<u32>) -> Option<u32> {
         let Some(CompleteRead { ceiling, at }) = read else {
             self.lower = None;
@@ -295,15 +295,15 @@ impl CeilingHysteresis {
     }
 }
 
-/// Shortest and longest pause between writes to an HPA whose cap another writer keeps undoing.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// Minimum and maximum backoff between writes to an HPA whose cap another writer keeps undoing.
+const BACKOFFS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// Backoff between writes to one HPA, so that lagwise does not fight over a field: every write that was
-/// undone doubles the pause.
+/// undone doubles it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBackoff {
     last: Option<Instant>,
-    pause: Duration,
+    backoff: Duration,
 }
 
 impl WriteBackoff {
@@ -311,14 +311,17 @@ impl WriteBackoff {
     #[must_use]
     pub fn allows(&self, now: Instant) -> bool {
         let since = |last| now.saturating_duration_since(last);
-        self.last.is_none_or(|last| since(last) >= self.pause)
+        self.last.is_none_or(|last| since(last) >= self.backoff)
     }
 
     pub fn record_write(&mut self, now: Instant) {
         let since = |last: Instant| now.saturating_duration_since(last);
-        let soon = |last| since(last) < self.pause.saturating_mul(3).max(PAUSES.0);
-        self.pause = match self.last {
-            Some(last) if soon(last) => self.pause.saturating_mul(2).clamp(PAUSES.0, PAUSES.1),
+        // A write soon after the last one means that the last one was undone.
+        let is_soon = |last| since(last) < self.backoff.saturating_mul(3).max(BACKOFFS.0);
+        self.backoff = match self.last {
+            Some(last) if is_soon(last) => {
+                self.backoff.saturating_mul(2).clamp(BACKOFFS.0, BACKOFFS.1)
+            }
             _ => Duration::ZERO,
         };
         self.last = Some(now);
@@ -327,7 +330,7 @@ impl WriteBackoff {
     /// Whether another writer keeps undoing the writes.
     #[must_use]
     pub fn is_contested(&self) -> bool {
-        self.pause >= PAUSES.0.saturating_mul(4)
+        self.backoff >= BACKOFFS.0.saturating_mul(4)
     }
 }
 

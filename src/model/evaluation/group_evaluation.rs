@@ -182,10 +182,10 @@ impl GroupEvaluation {
         }
     }
 
-    /// Whether an evaluation of this reading would have the same result, which is so unless the group was
-    /// read again: group snapshots are immutable. The caller must also compare the connection fault of the
-    /// cluster, which refusals quote.
-    pub(super) fn is_of(&self, found: Option<FoundGroup<'_>>) -> bool {
+    /// Whether this is the evaluation of `found`. Then another evaluation would have the same result, because group
+    /// snapshots are immutable. The caller must also compare the connection fault of the cluster, which is part of
+    /// the reason for an unknown lag.
+    pub(super) fn is_evaluation_of(&self, found: Option<FoundGroup<'_>>) -> bool {
         match (&self.group, found) {
             (Some(before), Some((_, now))) => Arc::ptr_eq(before, now),
             (None, None) => true,

@@ -43,7 +43,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 pub enum Scope {
     /// All groups of the sweep plan; groups that it does not contain are dropped.
     Whole,
-    /// Some groups, read out of turn; the others stay as they are.
+    /// Some groups, read between two whole sweeps; the others stay as they are.
     Partial,
 }
 
@@ -93,7 +93,8 @@ impl ClusterHistory {
             .map(|(topic, read)| (topic, (read.as_ref(), self.logs.get(topic))))
             .collect();
         let before = Arc::clone(&self.current);
-        // Keep groups that were read out of turn after this sweep started: its plan does not have them.
+        // Keep groups that a partial sweep requested after this sweep started: the plan of this sweep does not have
+        // them.
         let is_newer = |group: &GroupSnapshot| group.requested_at.monotonic > started.monotonic;
         let names = group_names.as_deref().map(|names| {
             let without_commit = observed.iter().filter(|group| group.has_no_commit());
@@ -124,7 +125,7 @@ impl ClusterHistory {
             Scope::Whole => {
                 let newer = before.groups.iter().filter(|(_, group)| is_newer(group));
                 assembled.extend(newer.map(|(id, group)| (id.clone(), Arc::clone(group))));
-                // From a list that is all but sorted the map is built without a search for each group.
+                // From a list that is nearly sorted, the map is built without a search for each group.
                 (
                     Some(Sweep { started, finished }),
                     assembled.into_iter().collect(),
@@ -194,14 +195,15 @@ impl ClusterHistory {
     pub fn export(&mut self, now: &Moment) -> SavedCluster {
         let now = Stamp::from(self.timeline.at(now));
         let groups = self.groups.iter();
-        let worth = groups.filter(|(_, g)| !g.topics.is_empty() || !g.remembered.is_nothing());
+        let worth_saving =
+            groups.filter(|(_, g)| !g.topics.is_empty() || !g.remembered.is_nothing());
         let named: BTreeSet<_> = self.groups.values().flat_map(|g| g.topics.keys()).collect();
         let logs = self.logs.iter().filter(|(topic, _)| named.contains(topic));
         SavedCluster {
             topics: logs
                 .map(|(topic, log)| (topic.as_str().to_owned(), SavedTopic::of(log, now)))
                 .collect(),
-            groups: worth
+            groups: worth_saving
                 .map(|(id, group)| (id.as_str().to_owned(), SavedGroup::of(group, now)))
                 .collect(),
             policies: Vec::new(),
@@ -212,13 +214,13 @@ impl ClusterHistory {
     /// disagree, readings of this process are right.
     pub fn import(&mut self, memory: &SavedCluster, saved: u32, now: &Moment) {
         let now = self.timeline.at(now);
-        let mut others = BTreeSet::new();
+        let mut recreated = BTreeSet::new();
         for (name, topic) in &memory.topics {
             let name = TopicName::from(name.as_str());
             let earlier = topic.restore(saved, now);
             match self.logs.get_mut(&name) {
                 Some(log) if log.id.is_some() && earlier.id.is_some() && log.id != earlier.id => {
-                    others.insert(name);
+                    recreated.insert(name);
                 }
                 Some(log) => log.restore(&earlier),
                 None => {
@@ -235,7 +237,7 @@ impl ClusterHistory {
                 for (state, log) in states.into_iter().flatten().zip(logs) {
                     // The topic was recreated since: the saved state belongs to neither the current log nor the
                     // previous one.
-                    let back = if others.contains(topic) { 2 } else { 0 };
+                    let back = if recreated.contains(topic) { 2 } else { 0 };
                     *state = state.with_epoch(log.epoch.wrapping_sub(back));
                 }
             }

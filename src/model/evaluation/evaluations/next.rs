@@ -249,7 +249,7 @@ impl Evaluator<'_> {
             None => find_group(self.clusters, &group_query.key),
         };
         match before {
-            Some(before) if before.is_of(found) && self.has_same_connection(name) => {
+            Some(before) if before.is_evaluation_of(found) && self.has_same_connection(name) => {
                 Arc::clone(before)
             }
             _ => {
@@ -363,7 +363,7 @@ impl Evaluator<'_> {
         let key = &group.query.key;
         self.is_same_cluster(&key.cluster)
             || (self.has_same_connection(&key.cluster)
-                && group.is_of(find_group(self.clusters, key)))
+                && group.is_evaluation_of(find_group(self.clusters, key)))
     }
 
     fn is_same_cluster(&self, name: &ClusterName) -> bool {
