@@ -105,31 +105,27 @@ pub(super) async fn serve(
     mut reloaded: watch::Receiver<Arc<WireOptions>>,
     observer: &impl ConnectionObserver,
 ) -> ConnectionEnd {
-    let mut connection = IdleConnection {
+    let mut idle = IdleConnection {
         ready,
         used: Instant::now(),
         throttled_until: Instant::now(),
     };
     loop {
-        connection =
-            match serve_until_login_expires(connection, calls, options, &mut reloaded, observer)
-                .await
-            {
-                StopReason::Ended(ended) => return ended,
-                StopReason::LoginExpires(connection) => {
-                    match reauthenticate(connection, options).await {
-                        Ok(connection) => connection,
-                        Err(broken) => {
-                            // A new connection will show whether the credentials are wrong.
-                            tracing::debug!(
-                                reason = broken.reason,
-                                "reauthentication failed; closing the connection"
-                            );
-                            return ConnectionEnd::Retired;
-                        }
-                    }
+        idle = match serve_until_login_expires(idle, calls, options, &mut reloaded, observer).await
+        {
+            StopReason::Ended(ended) => return ended,
+            StopReason::LoginExpires(idle) => match reauthenticate(idle, options).await {
+                Ok(idle) => idle,
+                Err(broken) => {
+                    // A new connection will show whether the credentials are wrong.
+                    tracing::debug!(
+                        reason = broken.reason,
+                        "reauthentication failed; closing the connection"
+                    );
+                    return ConnectionEnd::Retired;
                 }
-            };
+            },
+        };
     }
 }
 
@@ -158,12 +154,12 @@ const RELOAD_SPREAD: Duration = Duration::from_secs(5);
 
 /// Logs in again on the same connection.
 async fn reauthenticate(
-    connection: IdleConnection,
+    idle: IdleConnection,
     options: &WireOptions,
 ) -> Result<IdleConnection, ConnectError> {
     let no_token = || ConnectError::new(Fault::Login, "no valid token is available");
     let credentials = options.login.available_credentials().ok_or_else(no_token)?;
-    let mut ready = connection.ready;
+    let mut ready = idle.ready;
     let mut exchange = SetupExchange::new(ready.stream, ready.responses, options);
     let logging_in = sasl::log_in(&credentials, &mut exchange, &ready.versions);
     let session_lifetime = match timeout(options.setup_timeout, logging_in).await {
@@ -173,15 +169,12 @@ async fn reauthenticate(
     (ready.stream, ready.responses) = exchange.into_parts();
     ready.session_lifetime = session_lifetime;
     tracing::debug!(?session_lifetime, "logged in again");
-    Ok(IdleConnection {
-        ready,
-        ..connection
-    })
+    Ok(IdleConnection { ready, ..idle })
 }
 
 /// Serves calls until the connection ends or its login is about to expire.
 async fn serve_until_login_expires(
-    connection: IdleConnection,
+    idle: IdleConnection,
     calls: &mut mpsc::Receiver<Call>,
     options: &WireOptions,
     reloaded: &mut watch::Receiver<Arc<WireOptions>>,
@@ -191,7 +184,7 @@ async fn serve_until_login_expires(
         ready,
         mut used,
         mut throttled_until,
-    } = connection;
+    } = idle;
     let ReadyConnection {
         stream,
         mut responses,
