@@ -126,12 +126,12 @@ where
         }
     }
 
-    /// Starts over with a listing, after a pause: otherwise an API server that expires every listing would get requests
-    /// without a pause.
+    /// Starts over with a listing after the backoff, which also limits the requests to an API server that expires every
+    /// listing.
     async fn list_again(&mut self) {
         self.stream = None;
-        let pause = self.backoff.next().unwrap_or(LIST_TIMEOUT);
-        tokio::time::sleep(pause).await;
+        let backoff = self.backoff.next().unwrap_or(LIST_TIMEOUT);
+        tokio::time::sleep(backoff).await;
     }
 
     /// Logs a failure of a new kind, and lists again.

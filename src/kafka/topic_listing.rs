@@ -17,7 +17,8 @@ use crate::model::units::topic_pattern::TopicPattern;
 /// How long the names of topics are used before they are listed again. Also after a failure.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// How long they are not listed again where there are too many. It costs a broker a large answer, and a connection.
+/// How long the names are not listed again after there were too many. Such a listing costs a broker a large response,
+/// and a connection.
 const TOO_MANY_AGE: Duration = Duration::from_secs(600);
 
 /// The most names of topics. In a larger cluster nothing is listed.
@@ -185,7 +186,7 @@ fn matching(
     Some(Arc::new(found))
 }
 
-/// The topics of each pattern, from what matches it, or from why nothing could be compared.
+/// The listing of a group: the topics that match each of its patterns, or why they are not listed.
 fn listing(patterns: &[TopicPattern], matches: Result<&Matches, Fault>) -> TopicListing {
     let of = |pattern: &TopicPattern| {
         let found = matches.map_err(Unlisted::Failed)?.get(pattern);
@@ -207,7 +208,7 @@ pub(super) fn listed<'a>(
     listing.into_iter().flat_map(|listing| listing.topics())
 }
 
-/// Leaves out the topics of a group that are read of it anyway.
+/// Removes from the listing of a group the topics that are read for it anyway.
 pub(super) fn leave_out(
     listings: &mut Listings,
     group: &GroupId,

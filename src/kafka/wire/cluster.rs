@@ -322,7 +322,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn coordinators_that_are_not_advertised_are_forgotten() {
         let cluster = cluster();
-        for (group, number) in [("advertised", 1), ("strange", 2)] {
+        for (group, number) in [("advertised", 1), ("unadvertised", 2)] {
             cluster.coordinators.insert(group.into(), address(number));
             cluster.broker(&address(number));
         }
@@ -337,6 +337,6 @@ mod tests {
             cluster.coordinators.get(&"advertised".into()),
             Some(address(1))
         );
-        assert_eq!(cluster.coordinators.get(&"strange".into()), None);
+        assert_eq!(cluster.coordinators.get(&"unadvertised".into()), None);
     }
 }

@@ -68,10 +68,10 @@ impl CoordinatorCache {
         self.all().retain(|group, _| wanted(group));
     }
 
-    /// Evicts coordinators of this age at addresses that `is_strange`.
-    pub(super) fn forget_older(&self, age: Duration, is_strange: impl Fn(&Address) -> bool) {
+    /// Evicts coordinators of this age at addresses that `is_unadvertised` selects.
+    pub(super) fn forget_older(&self, age: Duration, is_unadvertised: impl Fn(&Address) -> bool) {
         self.all()
-            .retain(|_, (address, found)| found.elapsed() < age || !is_strange(address));
+            .retain(|_, (address, found)| found.elapsed() < age || !is_unadvertised(address));
     }
 
     pub(super) fn addresses(&self) -> BTreeSet<Address> {

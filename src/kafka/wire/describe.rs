@@ -104,16 +104,17 @@ impl GroupDescriber<'_> {
             .iter()
             .map(|group| (group, self.descriptions.kind(group)))
             .collect();
-        let first = |group: &GroupId| kinds.get(group).copied().flatten();
-        let can = |kind: &GroupKind| versions.highest_common(api(*kind)).is_ok();
+        let known_kind = |group: &GroupId| kinds.get(group).copied().flatten();
+        let is_supported = |kind: &GroupKind| versions.highest_common(api(*kind)).is_ok();
         // A group of unknown kind is first requested as the first kind that the broker supports.
-        let likely = KINDS.into_iter().find(can);
-        let first_kind = |group: &GroupId| first(group).filter(can).or(likely);
-        let at_first = |kind, group: &GroupId| first_kind(group) == Some(kind);
-        let then = |kind, group: &GroupId| can(&kind) && first_kind(group) != Some(kind);
-        let mut said: HashMap<GroupId, Vec<(GroupKind, DescribeAnswer)>> = HashMap::new();
+        let default_kind = KINDS.into_iter().find(is_supported);
+        let first_kind = |group: &GroupId| known_kind(group).filter(is_supported).or(default_kind);
+        let is_first = |kind, group: &GroupId| first_kind(group) == Some(kind);
+        let is_other =
+            |kind, group: &GroupId| is_supported(&kind) && first_kind(group) != Some(kind);
+        let mut answers: HashMap<GroupId, Vec<(GroupKind, DescribeAnswer)>> = HashMap::new();
         let mut left: BTreeSet<&GroupId> = groups.iter().collect();
-        for wanted in [&at_first as &KindFilter<'_>, &then] {
+        for wanted in [&is_first as &KindFilter<'_>, &is_other] {
             for (group, kind, answer) in coordinator.describe(&left, wanted).await {
                 if matches!(
                     answer,
@@ -121,12 +122,12 @@ impl GroupDescriber<'_> {
                 ) {
                     left.remove(&group);
                 }
-                said.entry(group).or_default().push((kind, answer));
+                answers.entry(group).or_default().push((kind, answer));
             }
         }
         for group in groups {
-            let said = said.remove(group).unwrap_or_default();
-            let (kind, result) = combine_answers(first(group), said);
+            let answers = answers.remove(group).unwrap_or_default();
+            let (kind, result) = combine_answers(known_kind(group), answers);
             self.descriptions.record(group, kind, result);
         }
     }
@@ -135,11 +136,11 @@ impl GroupDescriber<'_> {
 /// Combines the answers about one group: its kind, if known by now, and its description.
 fn combine_answers(
     known: Option<GroupKind>,
-    said: Vec<(GroupKind, DescribeAnswer)>,
+    answers: Vec<(GroupKind, DescribeAnswer)>,
 ) -> (Option<GroupKind>, Result<GroupDescription, Fault>) {
     let mut fault = Fault::Unsupported;
     let mut is_absent = false;
-    for (kind, answer) in said {
+    for (kind, answer) in answers {
         match answer {
             DescribeAnswer::Described(description) => return (Some(kind), Ok(description)),
             // Brokers check topic permissions only after they found the group, so the kind is
@@ -317,9 +318,9 @@ mod tests {
                 Err(Fault::TopicDenied),
             ),
         ];
-        for (known, said, kind, result) in cases {
-            let context = format!("{known:?} {said:?}");
-            assert_eq!(combine_answers(known, said), (kind, result), "{context}");
+        for (known, answers, kind, result) in cases {
+            let context = format!("{known:?} {answers:?}");
+            assert_eq!(combine_answers(known, answers), (kind, result), "{context}");
         }
     }
 }

@@ -20,8 +20,8 @@ const REBALANCING_MAX_AGE: Duration = Duration::from_millis(4_500);
 /// How long a group is not requested again after a coordinator did not support the request.
 const UNSUPPORTED_MAX_AGE: Duration = Duration::from_secs(300);
 
-/// Backoff of failing requests, shortest and longest. A broker that closes the connection on such a
-/// request also takes the offset requests on it with it.
+/// Minimum and maximum backoff of failing requests. A broker that closes the connection at such a request also ends the
+/// offset requests in flight on it.
 const BACKOFF: (Duration, Duration) = (REBALANCING_MAX_AGE, Duration::from_secs(60));
 
 /// How long a description is kept without being refreshed.
@@ -73,7 +73,7 @@ struct CachedDescription {
     requested_at: Instant,
     /// Consecutive failures.
     failures: u32,
-    /// Stays known while the group does not exist.
+    /// Kept while the group does not exist.
     kind: Option<GroupKind>,
     /// `None` if only the kind is known.
     result: Option<Result<Arc<GroupDescription>, Fault>>,
@@ -82,7 +82,7 @@ struct CachedDescription {
 impl CachedDescription {
     /// `is_changing`: whether the members may change now.
     fn is_due(&self, now: Instant, is_changing: bool) -> bool {
-        let pause = match &self.result {
+        let max_age = match &self.result {
             None => return true,
             Some(Ok(group)) if is_changing || group.state == GroupState::Rebalancing => {
                 REBALANCING_MAX_AGE
@@ -94,7 +94,7 @@ impl CachedDescription {
                 BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
             }
         };
-        now.saturating_duration_since(self.requested_at) >= pause
+        now.saturating_duration_since(self.requested_at) >= max_age
     }
 
     fn member_bytes(&self) -> usize {
