@@ -75,7 +75,7 @@ pub use token::{OidcConfig, TokenSourceConfig};
 pub use upstream::UpstreamConfig;
 
 /// Maximum size of a configuration file, so that a wrong path (a device, a log) fails at once.
-const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The configuration of lagwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -248,11 +248,11 @@ impl Config {
 fn read_bounded(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?
-        .take(FILE_BYTES_MAX + 1)
+        .take(MAX_FILE_BYTES + 1)
         .read_to_string(&mut text)?;
-    if u64::try_from(text.len()).is_ok_and(|bytes| bytes > FILE_BYTES_MAX) {
+    if u64::try_from(text.len()).is_ok_and(|bytes| bytes > MAX_FILE_BYTES) {
         return Err(std::io::Error::other(format!(
-            "it is larger than {FILE_BYTES_MAX} bytes"
+            "it is larger than {MAX_FILE_BYTES} bytes"
         )));
     }
     Ok(text)

@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// First interval. It is doubled until there is a usable certificate.
 const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Maximum duration of a request.
+/// Timeout of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Default)]

@@ -26,7 +26,7 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
 /// Maximum number of authorities in a bundle; only reached if the Secret is deleted again and again.
-const AUTHORITIES_MAX: usize = 4;
+const MAX_AUTHORITIES: usize = 4;
 
 /// Content of the Secret: `ca.crt` (all authorities, newest first), `ca.key` (the newest one's
 /// key), `tls.crt` and `tls.key` (server certificate), each PEM.
@@ -176,7 +176,7 @@ impl CertificateSet {
         let leaf_authority = self.leaf.as_ref().map(|leaf| leaf.authority);
         for (index, authority) in self.authorities.iter().enumerate() {
             // The authority of the served certificate stays, even in a full bundle.
-            let is_kept = bundle.len() < AUTHORITIES_MAX || leaf_authority == Some(index);
+            let is_kept = bundle.len() < MAX_AUTHORITIES || leaf_authority == Some(index);
             if is_kept && !authority.validity.is_expired(now) {
                 bundle.push(&authority.pem);
             }

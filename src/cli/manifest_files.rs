@@ -12,10 +12,10 @@ use serde_json::Value;
 pub(super) const NAMESPACE: &str = "default";
 
 /// Maximum size of a file, so that a wrong path (a device, a log) fails at once.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Maximum depth of folders.
-const DEPTH_MAX: u32 = 16;
+/// Maximum nesting of folders.
+const MAX_FOLDER_DEPTH: u32 = 16;
 
 /// The documents of a YAML or JSON text, without empty ones.
 pub(super) fn parse_documents(text: &str) -> anyhow::Result<Vec<Value>> {
@@ -45,7 +45,7 @@ pub(super) fn read_texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>
         let text = read_text(path).with_context(|| name.clone())?;
         texts.insert(name, text);
     } else {
-        collect_files(path, DEPTH_MAX, &mut texts)?;
+        collect_files(path, MAX_FOLDER_DEPTH, &mut texts)?;
         ensure!(
             !texts.is_empty(),
             "{}: the folder has no .yaml, .yml or .json file",
@@ -68,7 +68,7 @@ fn collect_files(
         return Ok(());
     }
     let Some(depth) = depth.checked_sub(1) else {
-        bail!("{name}: folders are nested more than {DEPTH_MAX} levels deep");
+        bail!("{name}: folders are nested more than {MAX_FOLDER_DEPTH} levels deep");
     };
     for entry in std::fs::read_dir(path).with_context(|| name.clone())? {
         let path = entry.with_context(|| name.clone())?.path();
@@ -82,10 +82,13 @@ fn collect_files(
 
 fn read_bounded(from: impl Read) -> anyhow::Result<String> {
     let mut text = String::new();
-    from.take(BYTES_MAX.saturating_add(1))
+    from.take(MAX_FILE_BYTES.saturating_add(1))
         .read_to_string(&mut text)
         .context("cannot be read")?;
     let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-    ensure!(bytes <= BYTES_MAX, "larger than {BYTES_MAX} bytes");
+    ensure!(
+        bytes <= MAX_FILE_BYTES,
+        "larger than {MAX_FILE_BYTES} bytes"
+    );
     Ok(text)
 }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
-use super::status::RESPONSE_BYTES_MAX;
+use super::status::MAX_RESPONSE_BYTES;
 use super::text_table::{TableColumn, TextTable, or_dash};
 use super::{Output, print_output};
 use crate::model::keda::shadow::report::minutes;
@@ -65,7 +65,7 @@ pub async fn run(args: ShadowArgs) -> anyhow::Result<ExitCode> {
     let ShadowCommand::Report(args) = args.command;
     let request = args
         .daemon
-        .get_json("/shadow", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
+        .get_json("/shadow", &args.kube, MAX_RESPONSE_BYTES, args.timeout);
     let mut report: ShadowReport = request.await?;
     if let Some(namespace) = &args.namespace {
         report.objects.retain(|row| row.namespace == *namespace);

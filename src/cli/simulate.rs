@@ -18,7 +18,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 
 use self::check::check;
 use self::listing::list_scenarios;
-use self::page::{COURSES_MAX, RunCourse, render_page};
+use self::page::{MAX_COURSES, RunCourse, render_page};
 use self::progress::ProgressLine;
 use self::report::{SimulationReport, render_ablation, render_report};
 use self::trace_source::TraceArgs;
@@ -47,12 +47,12 @@ const SIMULATED_CLUSTER: &str = "simulation";
 /// Number of generated scenarios in the set `generated`.
 const GENERATED: u32 = 12;
 
-/// Bounds of `--partitions` and `--seeds`, so that a typing error does not take hours.
-const PARTITIONS_MAX: i64 = 1000;
-const SEEDS_MAX: u64 = 1000;
+/// Maximum of `--partitions` and of `--seeds`, so that a typing error does not take hours.
+const MAX_PARTITIONS: i64 = 1000;
+const MAX_SEEDS: u64 = 1000;
 
 /// Maximum `minReplicas` of `--hpa`, since each replica is a simulated pod from the beginning.
-const MIN_REPLICAS_MAX: u32 = 1000;
+const MAX_MIN_REPLICAS: u32 = 1000;
 
 /// The arguments of `lagwise simulate`.
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
     /// Number of partitions; the arrivals of scenarios grow in proportion
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=PARTITIONS_MAX))]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=MAX_PARTITIONS))]
     partitions: Option<u32>,
     /// Age that messages may reach before they are processed
     #[arg(long, value_name = "DURATION", value_parser = objective)]
@@ -97,7 +97,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
     /// Number of seeds, whose mean is shown
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS))]
     seeds: u64,
     /// HPA manifest, or - for standard input, whose behavior, minReplicas and maxReplicas apply to all policies but
     /// static
@@ -252,9 +252,9 @@ fn run_courses(
         has_timeline: true,
         ..options.clone()
     };
-    let each = COURSES_MAX.checked_div(scenarios.len()).unwrap_or(0).max(1);
+    let each = MAX_COURSES.checked_div(scenarios.len()).unwrap_or(0).max(1);
     let mut courses = Vec::new();
-    for scenario in scenarios.iter().take(COURSES_MAX) {
+    for scenario in scenarios.iter().take(MAX_COURSES) {
         let arrivals = Arrivals::for_run(scenario, seed);
         for policy in policies.iter().take(each) {
             let simulated = with_slo(policy, scenario);
@@ -385,8 +385,8 @@ fn read_hpa(path: &Path) -> anyhow::Result<HpaSpec> {
         spec.max
     );
     ensure!(
-        spec.min <= MIN_REPLICAS_MAX,
-        "--hpa {name}: minReplicas {} is too large to simulate; use at most {MIN_REPLICAS_MAX}",
+        spec.min <= MAX_MIN_REPLICAS,
+        "--hpa {name}: minReplicas {} is too large to simulate; use at most {MAX_MIN_REPLICAS}",
         spec.min
     );
     Ok(spec)

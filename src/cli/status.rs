@@ -27,7 +27,7 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
 /// Maximum size of a daemon's response.
-pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The arguments of `lagwise status`.
 #[derive(Debug, Args)]
@@ -132,7 +132,7 @@ pub(super) async fn query_statuses(
     kube: &KubeArgs,
     timeout: Duration,
 ) -> anyhow::Result<StatusRows> {
-    let rows = daemon.get_json("/status", kube, RESPONSE_BYTES_MAX, timeout);
+    let rows = daemon.get_json("/status", kube, MAX_RESPONSE_BYTES, timeout);
     rows.await
 }
 

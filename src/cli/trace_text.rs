@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::simulate::trace::TRACE_BYTES_MAX;
+use crate::simulate::trace::MAX_TRACE_BYTES;
 
 /// The text of a file, or of standard input for `-`. A character that is cut off at the end is left out.
 ///
@@ -21,13 +21,13 @@ pub(super) fn read_trace_text(path: &Path) -> anyhow::Result<String> {
 
 fn read_bounded(from: impl Read) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    from.take(TRACE_BYTES_MAX.saturating_add(1))
+    from.take(MAX_TRACE_BYTES.saturating_add(1))
         .read_to_end(&mut bytes)
         .context("cannot be read")?;
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     ensure!(
-        length <= TRACE_BYTES_MAX,
-        "larger than {TRACE_BYTES_MAX} bytes; split it by time"
+        length <= MAX_TRACE_BYTES,
+        "larger than {MAX_TRACE_BYTES} bytes; split it by time"
     );
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::kubernetes::KubernetesMode;
 use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
-use crate::model::units::lease::{LEASE_DURATION_MAX, LEASE_DURATION_MIN};
+use crate::model::units::lease::{MAX_LEASE_DURATION, MIN_LEASE_DURATION};
 use crate::model::units::names;
 
 const DURATION: Duration = Duration::from_secs(15);
@@ -59,7 +59,7 @@ impl LeaderConfig {
         });
         let duration = section
             .get("duration")
-            .and_then(|field| field.duration((LEASE_DURATION_MIN, ""), (LEASE_DURATION_MAX, "")));
+            .and_then(|field| field.duration((MIN_LEASE_DURATION, ""), (MAX_LEASE_DURATION, "")));
         section.finish();
         Self {
             lease,

@@ -133,13 +133,13 @@ impl ScalarValue {
     /// The value for a message, short and on one line; `None` for lists, mappings and texts of several lines,
     /// which may be a private key in the place of a path.
     pub(super) fn display_text(&self) -> Option<String> {
-        const CHARS_MAX: usize = 60;
+        const MAX_CHARS: usize = 60;
         match self {
             Self::Bool(_, spelling) | Self::Number(_, spelling) => Some(spelling.clone()),
             Self::Text(text) if text.contains('\n') || text.starts_with("-----BEGIN") => None,
-            Self::Text(text) if text.chars().count() > CHARS_MAX => Some(format!(
+            Self::Text(text) if text.chars().count() > MAX_CHARS => Some(format!(
                 "{:?}...",
-                text.chars().take(CHARS_MAX).collect::<String>()
+                text.chars().take(MAX_CHARS).collect::<String>()
             )),
             Self::Text(text) => Some(format!("{text:?}")),
             Self::Null | Self::List(_) | Self::Mapping(_) => None,

@@ -11,10 +11,10 @@ use super::secrets::Environment;
 use super::section::Section;
 
 const INTERVAL: Duration = Duration::from_secs(60);
-const INTERVAL_MIN: Duration = Duration::from_secs(1);
-const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const TIMEOUT: Duration = Duration::from_secs(10);
-const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The path that is added to the endpoint.
 const METRICS_PATH: &str = "/v1/metrics";
@@ -64,11 +64,11 @@ impl OtlpConfig {
         });
         let interval_field = section.get("interval");
         let interval =
-            interval_field.and_then(|field| field.duration((INTERVAL_MIN, ""), (INTERVAL_MAX, "")));
+            interval_field.and_then(|field| field.duration((MIN_INTERVAL, ""), (MAX_INTERVAL, "")));
         let interval = interval.unwrap_or(INTERVAL);
         let timeout_field = section.get("timeout");
         let timeout = timeout_field
-            .and_then(|field| field.duration((TIMEOUT_MIN, ""), (interval, " (otlp.interval)")));
+            .and_then(|field| field.duration((MIN_TIMEOUT, ""), (interval, " (otlp.interval)")));
         let ca_file = section.get("ca_file").and_then(|field| {
             field.file("the path of a PEM file with CA certificates", environment)
         });

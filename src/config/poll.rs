@@ -9,11 +9,11 @@ use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
 
 const INTERVAL: Duration = Duration::from_secs(5);
-const INTERVAL_MIN: Duration = Duration::from_millis(100);
-const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
-const DEADLINE_MIN: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
+const MIN_DEADLINE: Duration = Duration::from_millis(10);
 const STALENESS: Duration = Duration::from_secs(30);
-const STALENESS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_STALENESS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often Kafka is read, and how old the lag may be that is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -57,18 +57,18 @@ impl PollConfig {
         let interval_field = section.get("interval");
         let interval_given = interval_field.is_some();
         let interval =
-            interval_field.and_then(|field| field.duration((INTERVAL_MIN, ""), (INTERVAL_MAX, "")));
+            interval_field.and_then(|field| field.duration((MIN_INTERVAL, ""), (MAX_INTERVAL, "")));
         let mut poll = Self::every(interval.unwrap_or(INTERVAL));
         // If the interval is invalid, the other two cannot be checked against it.
         let is_known = interval.is_some() || !interval_given;
         let longest_deadline = if is_known {
             (poll.interval, " (poll.interval)")
         } else {
-            (INTERVAL_MAX, "")
+            (MAX_INTERVAL, "")
         };
         let deadline = section
             .get("deadline")
-            .and_then(|field| field.duration((DEADLINE_MIN, ""), longest_deadline));
+            .and_then(|field| field.duration((MIN_DEADLINE, ""), longest_deadline));
         // A reading reaches this age before the next sweep replaces it.
         let healthy = poll
             .interval
@@ -76,11 +76,11 @@ impl PollConfig {
         let shortest_staleness = if is_known {
             (healthy, " (poll.interval and poll.deadline together)")
         } else {
-            (INTERVAL_MIN, "")
+            (MIN_INTERVAL, "")
         };
         let max_staleness = section
             .get("max_staleness")
-            .and_then(|field| field.duration(shortest_staleness, (STALENESS_MAX, "")));
+            .and_then(|field| field.duration(shortest_staleness, (MAX_STALENESS, "")));
         poll.deadline = deadline.unwrap_or(poll.deadline);
         poll.max_staleness = max_staleness.unwrap_or(poll.max_staleness);
         section.finish();
@@ -100,11 +100,11 @@ mod tests {
             (poll.interval, poll.deadline, poll.max_staleness),
             (seconds(5), seconds(4), seconds(30))
         );
-        for interval in [INTERVAL_MIN, seconds(1), seconds(60), INTERVAL_MAX] {
+        for interval in [MIN_INTERVAL, seconds(1), seconds(60), MAX_INTERVAL] {
             let poll = PollConfig::every(interval);
-            assert!(poll.deadline >= DEADLINE_MIN && poll.deadline <= interval);
+            assert!(poll.deadline >= MIN_DEADLINE && poll.deadline <= interval);
             assert!(poll.max_staleness >= interval + poll.deadline);
-            assert!(poll.max_staleness <= STALENESS_MAX);
+            assert!(poll.max_staleness <= MAX_STALENESS);
         }
     }
 }

@@ -36,7 +36,7 @@ pub trait Environment {
 pub struct SystemEnvironment;
 
 /// Maximum size of a file with a secret, so that a wrong path (a device, a log) does not fill the memory.
-const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+const MAX_SECRET_BYTES: u64 = 1024 * 1024;
 
 impl Environment for SystemEnvironment {
     fn variable(&self, name: &str) -> Result<String, VarError> {
@@ -46,11 +46,11 @@ impl Environment for SystemEnvironment {
     fn read_file(&self, path: &Path) -> io::Result<String> {
         let mut text = String::new();
         std::fs::File::open(path)?
-            .take(SECRET_BYTES_MAX + 1)
+            .take(MAX_SECRET_BYTES + 1)
             .read_to_string(&mut text)?;
-        if u64::try_from(text.len()).is_ok_and(|bytes| bytes > SECRET_BYTES_MAX) {
+        if u64::try_from(text.len()).is_ok_and(|bytes| bytes > MAX_SECRET_BYTES) {
             return Err(io::Error::other(format!(
-                "it is larger than {SECRET_BYTES_MAX} bytes"
+                "it is larger than {MAX_SECRET_BYTES} bytes"
             )));
         }
         Ok(text)

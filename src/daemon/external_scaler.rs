@@ -25,9 +25,9 @@ const MAX_PENDING_TRIGGERS: usize = 1024;
 /// How often triggers that KEDA no longer requests are removed.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The shortest time between two merges. Each takes some milliseconds where there are thousands of ScaledObjects, and
+/// Minimum time between two merges. Each takes some milliseconds where there are thousands of ScaledObjects, and
 /// triggers that contradict each other change at every request.
-const MERGE_PAUSE: Duration = Duration::from_millis(100);
+const MERGE_INTERVAL: Duration = Duration::from_millis(100);
 
 type TriggerSender = mpsc::Sender<Arc<ExternalTrigger>>;
 
@@ -93,7 +93,7 @@ async fn merge(
             merged.send_replace(all);
         }
         if is_changed {
-            tokio::time::sleep(MERGE_PAUSE).await;
+            tokio::time::sleep(MERGE_INTERVAL).await;
         }
     }
 }
@@ -219,7 +219,7 @@ mod tests {
                 let (free, freed) = std::sync::mpsc::channel::<()>();
                 let busy = tokio::task::spawn_blocking(move || freed.recv());
                 change();
-                let early = tokio::time::timeout(3 * MERGE_PAUSE, merged.changed());
+                let early = tokio::time::timeout(3 * MERGE_INTERVAL, merged.changed());
                 assert!(early.await.is_err(), "the runtime has merged");
                 drop(free);
                 assert!(busy.await.unwrap().is_err());

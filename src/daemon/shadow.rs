@@ -18,8 +18,8 @@ use crate::model::keda::shadow::{ObservedSet, ShadowMerge, find_unread_objects};
 use crate::serve::shadow::{SHADOW_STEP, ShadowReader, shadow};
 use crate::snapshot_channel::SnapshotReader;
 
-/// The shortest time between two merges, each of which takes some milliseconds where there are thousands of objects.
-const MERGE_PAUSE: Duration = Duration::from_millis(100);
+/// Minimum time between two merges, each of which takes some milliseconds where there are thousands of objects.
+const MERGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The configured Kafka clusters, by which triggers find theirs.
 pub(crate) fn known_clusters(config: &Config) -> Vec<KnownCluster> {
@@ -117,7 +117,7 @@ impl ShadowOutputs {
             self.findings
                 .send_replace(Arc::new(find_unread_objects(&problems)));
             self.objects.send_replace((objects, problems));
-            tokio::time::sleep(MERGE_PAUSE).await;
+            tokio::time::sleep(MERGE_INTERVAL).await;
         }
     }
 }

@@ -22,8 +22,8 @@ use crate::model::units::untrusted_text::Printable;
 /// The `reportingController` of the events.
 const CONTROLLER: &str = "lagwise.dev/lagwise";
 
-/// The longest note that the API server accepts, in bytes.
-const NOTE_MAX: usize = 1024;
+/// Maximum length of a note that the API server accepts, in bytes.
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// How an event was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +124,8 @@ fn name(hpa: &HpaFacts, reason: &str, note: &str) -> String {
 }
 
 fn shortened(mut note: String) -> String {
-    if note.len() > NOTE_MAX {
-        let most = NOTE_MAX.saturating_sub('…'.len_utf8());
+    if note.len() > MAX_NOTE_BYTES {
+        let most = MAX_NOTE_BYTES.saturating_sub('…'.len_utf8());
         let ends = note.char_indices().map(|(end, _)| end);
         let end = ends.take_while(|end| *end <= most).last().unwrap_or(0);
         note.truncate(end);
@@ -181,8 +181,8 @@ mod tests {
         assert_eq!(shortened("short".into()), "short");
         for text in ["x".repeat(1024), "x".repeat(1025), "é".repeat(900)] {
             let note = shortened(text.clone());
-            assert!(note.len() <= NOTE_MAX, "{}", note.len());
-            assert_eq!(note.ends_with('…'), text.len() > NOTE_MAX);
+            assert!(note.len() <= MAX_NOTE_BYTES, "{}", note.len());
+            assert_eq!(note.ends_with('…'), text.len() > MAX_NOTE_BYTES);
         }
     }
 }

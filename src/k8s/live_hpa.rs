@@ -21,8 +21,8 @@ use crate::model::hpa::controller::{
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
-/// Attempts to read the HPA and its scale at one moment.
-const ATTEMPTS: u32 = 5;
+/// Maximum number of attempts to read the HPA and its scale at one moment.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Reads an HPA and the scale of its target with no sync of the controller in between. `None` if there is
 /// no such HPA.
@@ -49,7 +49,7 @@ pub async fn read(
             return Ok(None);
         };
         let is_same = after.metadata.resource_version == hpa.metadata.resource_version;
-        if !is_same && attempts < ATTEMPTS {
+        if !is_same && attempts < MAX_ATTEMPTS {
             attempts = attempts.saturating_add(1);
             hpa = after;
             continue;

@@ -24,8 +24,8 @@ use crate::model::diagnostics::preflight::registration::{Availability, Registere
 use crate::model::diagnostics::preflight::rights::AccessRight;
 use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric, has_rejected_lagwise_metric};
 
-/// Reviews at the same time.
-const REVIEWS: usize = 8;
+/// Maximum number of reviews at the same time.
+const MAX_CONCURRENT_REVIEWS: usize = 8;
 
 /// The registration of the external metrics API.
 #[must_use]
@@ -55,7 +55,7 @@ pub async fn review_rights(
         let answer = review_right(client, &right, timeout).await;
         (right, answer.map_err(|error| error.to_string()))
     });
-    reviews.buffered(REVIEWS).collect().await
+    reviews.buffered(MAX_CONCURRENT_REVIEWS).collect().await
 }
 
 async fn review_right(

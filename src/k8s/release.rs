@@ -30,7 +30,7 @@ use crate::model::units::hpa_key::HpaKey;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of attempts to release one HPA. A release takes two writes, each of which may conflict with others.
-const ATTEMPTS: u32 = 10;
+const MAX_ATTEMPTS: u32 = 10;
 
 /// Writes that were, or would be, undone on one HPA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -204,7 +204,7 @@ impl Release {
         let api: Api<HorizontalPodAutoscaler> =
             Api::namespaced(self.client.clone(), &key.namespace);
         let mut first: Option<Released> = None;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let object = in_time(REQUEST_TIMEOUT, api.get(&key.name)).await?;
             let hpa = facts_of(&object);
             let live = HpaFields::of(&hpa);

@@ -14,9 +14,9 @@ use crate::persistence::location::{StateLocation, StorageError};
 /// The ConfigMap's only key.
 const KEY: &str = "state.json";
 
-/// The API server accepts 1 MiB of data, keys included. The rest is room for the escaped quotes in a
-/// request.
-const MAX_BYTES: usize = 900 * 1024;
+/// Maximum size of the state, in bytes. The API server accepts 1 MiB of data, keys included; the rest is room for the
+/// escaped quotes in a request.
+const MAX_STATE_BYTES: usize = 900 * 1024;
 
 /// A ConfigMap. Needs the right to get and patch it, and to create ConfigMaps if it does not exist.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl StateLocation for StateConfigMap {
     }
 
     fn max_bytes(&self) -> usize {
-        MAX_BYTES
+        MAX_STATE_BYTES
     }
 
     async fn load(&self) -> Result<Option<String>, StorageError> {

@@ -19,17 +19,19 @@ use crate::model::hpa::facts::HpaMap;
 pub(super) use config_map::StoredLedger;
 pub use config_map::{InvalidLedgerKey, LedgerConfigMap, LedgerKey};
 
-/// The API server accepts 1 MiB of data, keys included. The rest is room for the escaped quotes in a request.
-const MAX_BYTES: usize = 900 * 1024;
+/// Maximum size of the ledger, in bytes. The API server accepts 1 MiB of data, keys included; the rest is room for the
+/// escaped quotes in a request.
+const MAX_LEDGER_BYTES: usize = 900 * 1024;
 
 /// How long the ledger that was read is used before its version is compared again.
 const VERIFICATION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Attempts at a write. Only an operator, or a daemon that has just lost its Lease, writes at the same time.
-const ATTEMPTS: u32 = 5;
+/// Maximum number of attempts at a write. Only an operator, or a daemon that has just lost its Lease, writes at the
+/// same time.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Maximum number of requests that wait for a write. Fewer passes run at the same time.
-const MAX_PENDING: usize = 64;
+const MAX_PENDING_REQUESTS: usize = 64;
 
 /// Why a record was not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl LedgerHandle {
         hpas: watch::Receiver<Option<HpaMap>>,
         namespaces: Vec<String>,
     ) -> Self {
-        let (requests, received) = mpsc::channel(MAX_PENDING);
+        let (requests, received) = mpsc::channel(MAX_PENDING_REQUESTS);
         let (published, view) = watch::channel(LedgerView::default());
         let task = LedgerTask {
             map,
@@ -170,7 +172,7 @@ struct LedgerTask {
 impl LedgerTask {
     async fn run(mut self, mut received: mpsc::Receiver<LedgerRequest>) {
         let mut batch = Vec::new();
-        while received.recv_many(&mut batch, MAX_PENDING).await > 0 {
+        while received.recv_many(&mut batch, MAX_PENDING_REQUESTS).await > 0 {
             self.serve(std::mem::take(&mut batch)).await;
         }
     }
@@ -228,7 +230,7 @@ impl LedgerTask {
         wanted: &LedgerChanges,
         bounds: RequestBounds,
     ) -> Result<(Arc<ZeroLedger>, BTreeSet<Arc<str>>), ApiError> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let stored = self.current(bounds).await?;
             let update = {
                 // Cloned, so that the watch is not blocked.
@@ -237,9 +239,11 @@ impl LedgerTask {
                     |uid: &str, record: &ZeroRecord| self.is_deleted(&hpas, uid, record);
                 match wanted.is_empty() {
                     true => LedgerUpdate::default(),
-                    false => stored
-                        .ledger
-                        .plan_update(wanted.clone(), is_deleted, MAX_BYTES),
+                    false => {
+                        stored
+                            .ledger
+                            .plan_update(wanted.clone(), is_deleted, MAX_LEDGER_BYTES)
+                    }
                 }
             };
             if update.changes.is_empty() {

@@ -9,11 +9,11 @@ use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::units::newtypes::Moment;
 use crate::model::units::untrusted_text::Printable;
 
-/// How long a reported error counts as a possible cause. Longer than librdkafka suppresses an error
-/// that repeats.
-const REPORT_MAX_AGE: Duration = Duration::from_secs(90);
+/// Maximum age of a reported error that counts as a possible cause. Longer than librdkafka suppresses an error that
+/// repeats.
+const MAX_REPORT_AGE: Duration = Duration::from_secs(90);
 
-/// Limit of brokers that are kept as unreachable: a broker may advertise any number of others.
+/// Maximum number of brokers that are kept as unreachable: a broker may advertise any number of others.
 const MAX_BROKERS: usize = 1_000;
 
 /// Connection errors of one cluster's clients. Shared by the clients' callbacks and the sweeps of
@@ -125,7 +125,7 @@ impl ConnectionHealth {
         let mut state = self.state();
         state
             .brokers
-            .retain(|_, seen| now.saturating_duration_since(seen.last) < REPORT_MAX_AGE);
+            .retain(|_, seen| now.saturating_duration_since(seen.last) < MAX_REPORT_AGE);
         let is_needed = |seen: &ReportedFault| sweep.is_none_or(|started| seen.last >= started);
         let fault = |(address, seen): (&Arc<str>, &ReportedFault)| BrokerFault {
             address: Arc::clone(address),
@@ -170,7 +170,7 @@ impl ConnectionHealth {
         let mut state = self.state();
         state
             .seen
-            .retain(|seen| now.monotonic.saturating_duration_since(seen.last) < REPORT_MAX_AGE);
+            .retain(|seen| now.monotonic.saturating_duration_since(seen.last) < MAX_REPORT_AGE);
         let unexplained: Arc<str> = format!("no answer from {peers}").into();
         let cause = state.seen.iter().min_by_key(|seen| cause_rank(seen.kind));
         let (kind, reason) = match (cause, &state.current) {

@@ -17,8 +17,8 @@ use crate::model::kafka::observation::{
 };
 use crate::model::units::newtypes::{Moment, Offset, OffsetReset, TopicId, TopicName};
 
-/// Maximum partitions per batch, unless a single topic has more.
-const BATCH: usize = 500;
+/// Maximum number of partitions in a batch, unless a single topic has more.
+const MAX_BATCH_PARTITIONS: usize = 500;
 
 /// One part in this many of a sweep's remaining time may be spent on waiting for the answers.
 const SWEEP_SHARE: u32 = 10;
@@ -217,7 +217,7 @@ impl Batch {
     /// Adds a topic if there is room for its partitions.
     fn add(&mut self, name: &TopicName, ago: Duration, partitions: usize) {
         let total = self.partitions.saturating_add(partitions);
-        if self.topics.is_empty() || total <= BATCH {
+        if self.topics.is_empty() || total <= MAX_BATCH_PARTITIONS {
             self.partitions = total;
             self.topics.push((name.clone(), ago));
         }

@@ -21,16 +21,16 @@ const MAX_AGE: Duration = Duration::from_secs(30);
 /// and a connection.
 const TOO_MANY_AGE: Duration = Duration::from_secs(600);
 
-/// The most names of topics. In a larger cluster nothing is listed.
+/// Maximum number of topic names. In a larger cluster nothing is listed.
 pub(super) const MAX_NAMES: usize = 200_000;
 
-/// How long the patterns of a listing may be compared with names, and each of them. Tenants write patterns, and slow
-/// ones take a millisecond for a name.
-pub(super) const MATCH_TIME: Duration = Duration::from_secs(1);
-const PATTERN_TIME: Duration = Duration::from_millis(100);
+/// Maximum time for comparing the patterns of a listing with names, and for each of them. Tenants write patterns, and
+/// slow ones take a millisecond for a name.
+pub(super) const MAX_MATCH_TIME: Duration = Duration::from_secs(1);
+const MAX_PATTERN_TIME: Duration = Duration::from_millis(100);
 
 /// Maximum number of patterns outside the last query whose matches are kept.
-const MAX_OTHERS: usize = 1_000;
+const MAX_OTHER_PATTERNS: usize = 1_000;
 
 /// After how many names the elapsed time is checked.
 const NAMES_BETWEEN: usize = 64;
@@ -140,7 +140,7 @@ impl CachedListing {
                         if Instant::now() >= until {
                             next = Some(pattern.clone());
                         }
-                        let limit = until.min(Instant::now() + PATTERN_TIME);
+                        let limit = until.min(Instant::now() + MAX_PATTERN_TIME);
                         matching(pattern, names, limit).or(known)
                     }
                 };
@@ -148,7 +148,7 @@ impl CachedListing {
             }
             let former = last.iter().flat_map(|last| &last.matches);
             let others = former.filter(|(pattern, _)| is_same && !requested.contains(*pattern));
-            let kept = others.take(MAX_OTHERS);
+            let kept = others.take(MAX_OTHER_PATTERNS);
             matches.extend(kept.map(|(pattern, found)| (pattern.clone(), Arc::clone(found))));
             next = next.or_else(|| begin.filter(|begin| !requested.contains(*begin)).cloned());
         }

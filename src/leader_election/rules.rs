@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::units::lease::LEASE_DURATION_MAX;
+use crate::model::units::lease::MAX_LEASE_DURATION;
 
 /// The fields of the Lease on which the rules depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl LeaseRecord {
     /// could keep every daemon from leading for decades, without any error.
     #[must_use]
     pub fn validity(&self) -> Duration {
-        self.duration.min(LEASE_DURATION_MAX)
+        self.duration.min(MAX_LEASE_DURATION)
     }
 }
 
@@ -185,8 +185,8 @@ mod tests {
                 ..held(Some("other"), 7, "1")
             };
             candidate.observe(Some(lease), start);
-            let expired = start + LEASE_DURATION_MAX;
-            assert_eq!(candidate.expires_in(start), Some(LEASE_DURATION_MAX));
+            let expired = start + MAX_LEASE_DURATION;
+            assert_eq!(candidate.expires_in(start), Some(MAX_LEASE_DURATION));
             assert_eq!(candidate.decide(start), LeaseAction::Wait);
             assert_eq!(candidate.decide(expired), LeaseAction::Hold { term: 8 });
         }

@@ -64,7 +64,7 @@ pub struct BoundedFindings {
 }
 
 /// Maximum number of findings with the same code that are kept for an HPA.
-const KEPT_PER_CODE: usize = 8;
+const MAX_FINDINGS_PER_CODE: usize = 8;
 
 impl BoundedFindings {
     /// Adds a finding, or counts it as omitted if there are enough of its kind.
@@ -73,7 +73,7 @@ impl BoundedFindings {
         if self.kept.contains(&finding) {
             return;
         }
-        if of_code.count() < KEPT_PER_CODE {
+        if of_code.count() < MAX_FINDINGS_PER_CODE {
             self.kept.insert(finding);
         } else {
             let omitted = self.omitted.entry(finding.code).or_default();

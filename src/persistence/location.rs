@@ -36,8 +36,8 @@ pub struct StateFile {
     in_use: Arc<Mutex<()>>,
 }
 
-/// Far more than the state of any daemon takes. A wrong path (a device, a log) fails at once.
-const FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum size of a file: far more than the state of any daemon takes. A wrong path (a device, a log) fails at once.
+const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 
 impl StateFile {
     /// The file at `path`, which need not exist.
@@ -73,14 +73,14 @@ impl StateLocation for StateFile {
     }
 
     fn max_bytes(&self) -> usize {
-        FILE_MAX_BYTES
+        MAX_FILE_BYTES
     }
 
     async fn load(&self) -> Result<Option<String>, StorageError> {
         let path = self.path.clone();
         let read = move || match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Ok(found) if usize::try_from(found.len()).is_ok_and(|n| n <= FILE_MAX_BYTES) => {
+            Ok(found) if usize::try_from(found.len()).is_ok_and(|n| n <= MAX_FILE_BYTES) => {
                 // Bytes that are not UTF-8 are reported when the text is decoded.
                 let bytes = fs::read(&path)?;
                 Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))

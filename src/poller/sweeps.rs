@@ -15,7 +15,7 @@ use crate::model::units::newtypes::{ClusterName, Moment};
 
 /// Maximum number of partial sweeps of one Kafka cluster at a time. Every change of an HPA may cause one, and a slow
 /// cluster makes each of them slow.
-pub(super) const PARTIAL_SWEEPS_MAX: usize = 4;
+pub(super) const MAX_PARTIAL_SWEEPS: usize = 4;
 
 /// Lets the owner of a source share it with the sweeps.
 impl<S: OffsetSource> OffsetSource for Arc<S> {
@@ -69,10 +69,10 @@ impl<S: OffsetSource> Sweeps<S> {
         self.whole.clone()
     }
 
-    /// The clusters for which no further partial sweep may start, because [`PARTIAL_SWEEPS_MAX`] are running.
+    /// The clusters for which no further partial sweep may start, because [`MAX_PARTIAL_SWEEPS`] are running.
     pub(super) fn busy(&self) -> BTreeSet<ClusterName> {
         let busy = self.partial.iter();
-        let busy = busy.filter(|(_, count)| **count >= PARTIAL_SWEEPS_MAX);
+        let busy = busy.filter(|(_, count)| **count >= MAX_PARTIAL_SWEEPS);
         busy.map(|(cluster, _)| cluster.clone()).collect()
     }
 

@@ -12,10 +12,10 @@ use crate::telemetry::bearer_token::{TokenFileUnusable, TokenFileUsable};
 use crate::telemetry::failure_log::FailureLog;
 
 /// Time until a file is read again after it had a token, long before the token expires.
-const TOKEN_MAX_AGE: Duration = Duration::from_secs(10);
+const MAX_TOKEN_AGE: Duration = Duration::from_secs(10);
 
 /// Time until a file is read again that had no token, however many requests need it.
-const UNUSABLE_MAX_AGE: Duration = Duration::from_secs(1);
+const MAX_UNUSABLE_AGE: Duration = Duration::from_secs(1);
 
 /// The token of a credential, if it has one.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ impl BearerToken {
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut last = self.last_read();
         let max_age = match last.failures.failure() {
-            Some(_) => UNUSABLE_MAX_AGE,
-            None => TOKEN_MAX_AGE,
+            Some(_) => MAX_UNUSABLE_AGE,
+            None => MAX_TOKEN_AGE,
         };
         if last.at.is_some_and(|at| at.elapsed() < max_age) {
             return last.token.clone();
@@ -130,7 +130,7 @@ mod tests {
         // It is not read again for each request.
         fs::write(&file, "early").unwrap();
         assert_eq!(token.header(), None);
-        tokio::time::advance(UNUSABLE_MAX_AGE).await;
+        tokio::time::advance(MAX_UNUSABLE_AGE).await;
         assert_eq!(token.header().unwrap().to_str().unwrap(), "Bearer early");
         for (text, expected, problem) in [
             (Some("first"), "Bearer first", None),
@@ -149,7 +149,7 @@ mod tests {
                 Some(text) => fs::write(&file, text).unwrap(),
                 None => fs::remove_file(&file).unwrap(),
             }
-            tokio::time::advance(TOKEN_MAX_AGE).await;
+            tokio::time::advance(MAX_TOKEN_AGE).await;
             let header = token.header().unwrap();
             assert_eq!(header.to_str().unwrap(), expected, "{text:?}");
             match (token.problem(), problem) {

@@ -17,7 +17,7 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// Maximum partitions in one response; of larger topics those with the most lag are kept.
-pub(super) const PARTITIONS_MAX: usize = 5_000;
+pub(super) const MAX_PARTITIONS: usize = 5_000;
 
 /// Explains `namespace` and `hpa`, or `group` with optional `cluster` and `topic`.
 pub(super) async fn answer(
@@ -47,7 +47,7 @@ pub(super) async fn answer(
                     let row = report.of_hpa(&hpa.namespace, &hpa.name);
                     explanation.shadow = row.cloned().map(Box::new);
                 }
-                json_response(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX))
+                json_response(StatusCode::OK, &explanation.bounded(MAX_PARTITIONS))
             }
             None => failure(
                 StatusCode::NOT_FOUND,

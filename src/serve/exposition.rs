@@ -40,7 +40,7 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, Offset, TopicN
 /// Size of a chunk. Only a few chunks are in memory at once, however long the exposition is.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Maximum time for writing an exposition, however slowly it is read: its writer keeps the memory of the snapshot.
+/// Timeout for writing an exposition, however slowly it is read: its writer keeps the memory of the snapshot.
 /// Prometheus gives up after ten seconds by default.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 

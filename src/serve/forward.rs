@@ -40,7 +40,7 @@ pub(super) const HANDOVER_WAIT: Duration = Duration::from_millis(300);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// Maximum size of a response.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Why no leader answered. `Display` is constant text, because it appears in the HPA's conditions
 /// and every change there is a write.
@@ -225,7 +225,7 @@ impl Forwarder {
             .map_err(|error| describe_failure(&error))?
         {
             body.extend_from_slice(&chunk);
-            if body.len() > BODY_BYTES_MAX {
+            if body.len() > MAX_BODY_BYTES {
                 return Err((
                     LeaderUnavailable::NoAnswer,
                     "the response is too long".to_owned(),

@@ -31,10 +31,10 @@ const UNKNOWN_LEADER: Duration = Duration::from_secs(2);
 /// Overlap of two fetches, in seconds: the last points may have been merged with others since.
 const OVERLAP: u32 = 60;
 
-/// By how much the leader's clock may be ahead of this one, in seconds.
-const CLOCK_DIFFERENCE_MAX: u32 = 60;
+/// Maximum time by which the leader's clock may be ahead of this one.
+const MAX_CLOCK_DIFFERENCE_SECONDS: u32 = 60;
 
-/// Parts of one handover at most.
+/// Maximum number of parts of one handover.
 const MAX_PARTS: usize = 10_000;
 
 const NAMESPACE: &str = "namespace";
@@ -137,7 +137,7 @@ async fn take_over(
             return Err(HandoverError::Unfinished);
         }
         let now = seconds_since_1970(SystemTime::now());
-        part.drop_later_than(now.saturating_add(CLOCK_DIFFERENCE_MAX));
+        part.drop_later_than(now.saturating_add(MAX_CLOCK_DIFFERENCE_SECONDS));
         latest = part
             .hpas
             .iter()

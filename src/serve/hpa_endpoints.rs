@@ -11,7 +11,7 @@ use serde_json::json;
 use super::admin::{
     AdminEndpointOptions, FOLLOWER, json_response, off_runtime, respond_off_runtime,
 };
-use super::explain_endpoint::PARTITIONS_MAX;
+use super::explain_endpoint::MAX_PARTITIONS;
 use super::hpa_rows::{HpaOverview, HpaRow, leading_snapshot, rfc3339};
 use super::time_span::{TimeSpan, parse_time, query_value};
 use crate::model::diagnostics::explain::{Explanation, Subject, derive};
@@ -136,7 +136,7 @@ impl HpaView {
             sequence: snapshot.sequence,
             leader,
             hpa: HpaRow::new(status, rates),
-            explanation: explanation.bounded(PARTITIONS_MAX),
+            explanation: explanation.bounded(MAX_PARTITIONS),
             history,
             snapshot,
         })

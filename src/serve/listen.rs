@@ -48,8 +48,8 @@ const MAX_SCALER_HEADER_BYTES: u32 = 16 * 1024;
 /// triggers of type `external-push`.
 pub(super) const MAX_SCALER_STREAMS_OF_ADDRESS: u32 = 2048;
 
-/// Number of other calls on a connection in addition to its streams.
-const SCALER_CALLS: u32 = 256;
+/// Maximum number of other calls on a connection in addition to its streams.
+const MAX_SCALER_CALLS: u32 = 256;
 
 /// Maximum concurrent requests on a connection to the external metrics API. The front proxy sends all of its requests
 /// on one, and so does another replica.
@@ -116,7 +116,7 @@ impl ListenerKind {
         match self {
             Self::Api => MAX_API_STREAMS,
             // Streams, which stay open, and other calls.
-            Self::Scaler | Self::OpenScaler => MAX_SCALER_STREAMS_OF_ADDRESS + SCALER_CALLS,
+            Self::Scaler | Self::OpenScaler => MAX_SCALER_STREAMS_OF_ADDRESS + MAX_SCALER_CALLS,
             Self::Metrics | Self::Probes | Self::Admin => 4,
         }
     }

@@ -33,7 +33,7 @@ use crate::telemetry::otlp::{ExportFailed, ExportRestored, ExportSent};
 const PATH: &str = "/v1/metrics";
 
 /// Maximum size of a collector's answer, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// How to reach the collector, and how often.
 #[derive(Clone, Debug)]
@@ -274,7 +274,7 @@ impl OtlpExporter {
         let mut answer = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             answer.extend_from_slice(&chunk);
-            if answer.len() > ANSWER_BYTES_MAX {
+            if answer.len() > MAX_RESPONSE_BYTES {
                 return Err(ExportFault::NotOtlp);
             }
         }

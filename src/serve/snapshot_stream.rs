@@ -22,8 +22,8 @@ pub(super) const MAX_STREAMS: usize = 16;
 /// Shortest time between two events of a stream.
 const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest time: proxies close connections on which nothing is sent.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Maximum time between two messages of a stream: proxies close connections on which nothing is sent.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 const FULL: &str = "too many streams are open; close another browser tab, or read /api/hpas\n";
 
@@ -62,7 +62,7 @@ impl SnapshotStream {
     async fn next(&mut self) -> Option<Event> {
         if !std::mem::take(&mut self.is_first) {
             tokio::time::sleep(EVENT_INTERVAL).await;
-            match tokio::time::timeout(KEEPALIVE, self.reader.changed()).await {
+            match tokio::time::timeout(KEEPALIVE_INTERVAL, self.reader.changed()).await {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(_) => return Some(Event::default().comment("")),

@@ -47,19 +47,19 @@ const MAX_CONCURRENT_TRUSTED: usize = 64;
 const MAX_CONCURRENT_OTHERS: usize = 16;
 
 /// How long the upstream's list of resources is cached.
-const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
+const MAX_DISCOVERY_AGE: Duration = Duration::from_secs(30);
 
 /// Timeout for its list of resources.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum size of its list of resources, in bytes.
-const DISCOVERY_BYTES_MAX: usize = 1024 * 1024;
+const MAX_DISCOVERY_BYTES: usize = 1024 * 1024;
 
 /// Maximum number of its resources in discovery documents: every `kubectl` loads these.
-const DISCOVERY_RESOURCES_MAX: usize = 500;
+const MAX_DISCOVERY_RESOURCES: usize = 500;
 
 /// Maximum length of a metric's name, in bytes.
-const NAME_BYTES_MAX: usize = 253;
+const MAX_NAME_BYTES: usize = 253;
 
 /// Characters to escape in a segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -261,7 +261,7 @@ impl Upstream {
     /// The discovery documents, with the list of the upstream.
     pub(super) async fn discovery(&self) -> Arc<DiscoveryDocuments> {
         let mut discovery = self.discovery.lock().await;
-        let is_current = |requested: Instant| requested.elapsed() < DISCOVERY_MAX_AGE;
+        let is_current = |requested: Instant| requested.elapsed() < MAX_DISCOVERY_AGE;
         if !discovery.requested.is_some_and(is_current) {
             // While it does not answer, its last list is used.
             if let Ok(Some(resources)) = timeout(DISCOVERY_TIMEOUT, self.resources()).await {
@@ -279,12 +279,12 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return None;
         }
-        let body = Limited::new(reqwest::Body::from(answer), DISCOVERY_BYTES_MAX);
+        let body = Limited::new(reqwest::Body::from(answer), MAX_DISCOVERY_BYTES);
         let body = body.collect().await.ok()?.to_bytes();
         let list: ResourceList = serde_json::from_slice(&body).ok()?;
         let mut resources = list.resources;
         resources.retain(|resource| is_foreign_metric(&resource.name));
-        resources.truncate(DISCOVERY_RESOURCES_MAX);
+        resources.truncate(MAX_DISCOVERY_RESOURCES);
         Some(resources)
     }
 
@@ -332,7 +332,7 @@ fn is_foreign_metric(name: &str) -> bool {
         .any(|c| c == '/' || c == '\\' || c.is_control())
         || matches!(name, "." | "..");
     !name.is_empty()
-        && name.len() <= NAME_BYTES_MAX
+        && name.len() <= MAX_NAME_BYTES
         && !changes_path
         && Metric::from_name(name).is_none()
 }

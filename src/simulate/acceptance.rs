@@ -9,17 +9,17 @@ use super::scenario::Scenario;
 use super::score::RunScore;
 use crate::model::policy::scaling_totals::CostWeights;
 
-/// Largest cost, absolute and in proportion to the cheapest other policy that knows only what Kafka shows.
-const COST_MAX: f64 = 95.0;
-const COST_RATIO_MAX: f64 = 0.9;
+/// Maximum cost, absolute and in proportion to the cheapest other policy that knows only what Kafka shows.
+const MAX_COST: f64 = 95.0;
+const MAX_COST_RATIO: f64 = 0.9;
 /// No policy with at most this part of the replicas of the static one may have fewer late messages.
 const FEW_REPLICAS: f64 = 0.85;
 /// Maximum share of the replicas of each HPA on lag that has at most this many times the late messages.
-const REPLICA_RATIO_MAX: f64 = 0.85;
+const MAX_REPLICA_RATIO: f64 = 0.85;
 const COMPARABLE_LATE: f64 = 2.0;
 /// Maximum number of changes in a run, and maximum ratio of rebalances to those of `lag-1000`.
-const CHANGES_MAX: f64 = 6.0;
-const REBALANCE_RATIO_MAX: f64 = 0.125;
+const MAX_CHANGES: f64 = 6.0;
+const MAX_REBALANCE_RATIO: f64 = 0.125;
 /// In each scenario, the late messages may exceed those of the best other policy by this factor, or by this many
 /// percent of all messages.
 const WORST_LATE: (f64, f64) = (1.1, 1.0);
@@ -70,7 +70,7 @@ impl JudgedSweep<'_> {
             CheckedFigure::new(
                 "changes in a run",
                 self.judged().scale_changes,
-                Some(CHANGES_MAX),
+                Some(MAX_CHANGES),
                 None,
             ),
             self.check_rebalances(),
@@ -88,11 +88,11 @@ impl JudgedSweep<'_> {
         let least = least_by(others, cost);
         let ratio = least.as_ref().map_or(f64::NAN, |(_, least)| judged / least);
         vec![
-            CheckedFigure::new("cost", judged, Some(COST_MAX), None),
+            CheckedFigure::new("cost", judged, Some(MAX_COST), None),
             CheckedFigure::new(
                 "cost, in proportion to the cheapest other policy that knows only what Kafka shows",
                 ratio,
-                Some(COST_RATIO_MAX),
+                Some(MAX_COST_RATIO),
                 least.map(|(name, _)| name),
             ),
         ]
@@ -125,7 +125,7 @@ impl JudgedSweep<'_> {
         CheckedFigure::new(
             "replicas, in proportion to HPAs on lag with at most twice the late messages",
             ratio.unwrap_or(0.0),
-            Some(REPLICA_RATIO_MAX),
+            Some(MAX_REPLICA_RATIO),
             least.map(|(name, _)| name),
         )
     }
@@ -147,7 +147,7 @@ impl JudgedSweep<'_> {
         CheckedFigure::new(
             "rebalances, in proportion to an HPA on lag",
             ratio,
-            Some(REBALANCE_RATIO_MAX),
+            Some(MAX_REBALANCE_RATIO),
             found.map(|(name, _)| name),
         )
     }

@@ -21,8 +21,8 @@ use super::trace::Trace;
 /// Name of the scenario.
 pub const REPLAY_SCENARIO: &str = "trace";
 
-/// Most partitions times seconds of a replay: 200 MB of arrivals.
-const CELLS_MAX: u64 = 50_000_000;
+/// Maximum number of partitions times seconds of a replay: 200 MB of arrivals.
+const MAX_CELLS: u64 = 50_000_000;
 
 /// Changes that a replay makes, and facts that the trace does not have.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +63,7 @@ pub struct ReplaySummary {
 /// # Errors
 /// The missing part of the trace, and what to do.
 pub fn replay(trace: &Trace, options: &ReplayOptions) -> Result<Replay, String> {
-    let history = RecordedHistory::new(&trace.samples, CELLS_MAX)?;
+    let history = RecordedHistory::new(&trace.samples, MAX_CELLS)?;
     let mut notes = history.notes.clone();
     let commit_interval = estimate_commit_interval(&history);
     let capacity = match options.capacity {
@@ -86,11 +86,11 @@ pub fn replay(trace: &Trace, options: &ReplayOptions) -> Result<Replay, String> 
         true => history.arrivals.clone(),
         false => {
             let cells = u64::from(partitions) * u64::from(history.duration);
-            if cells > CELLS_MAX {
+            if cells > MAX_CELLS {
                 return Err(format!(
                     "--partitions {partitions}: too many for a trace of {} s; use at most {}",
                     history.duration,
-                    CELLS_MAX / u64::from(history.duration.max(1))
+                    MAX_CELLS / u64::from(history.duration.max(1))
                 ));
             }
             repartition(&history.arrivals, partitions, history.duration)

@@ -19,16 +19,16 @@ use crate::model::units::newtypes::Offset;
 /// Version of the format.
 pub const TRACE_VERSION: u32 = 1;
 
-/// Largest file that is written and read, so that a recording that is forgotten does not fill a disk, and a wrong file
-/// does not fill the memory.
-pub const TRACE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Maximum size of a file that is written or read, so that a recording that is forgotten does not fill a disk, and a
+/// wrong file does not fill the memory.
+pub const MAX_TRACE_BYTES: u64 = 128 * 1024 * 1024;
 
-/// Most partitions of one sample.
-pub const TRACE_PARTITIONS_MAX: usize = 10_000;
+/// Maximum number of partitions of one sample.
+pub const MAX_TRACE_PARTITIONS: usize = 10_000;
 
-/// Most positions of a trace, which bounds the memory that it takes: each takes 32 bytes. A sample counts as
-/// [`SAMPLE_POSITIONS`] more.
-pub const TRACE_POSITIONS_MAX: usize = 8_000_000;
+/// Maximum number of positions of a trace, which bounds the memory that it takes: each takes 32 bytes. A sample counts
+/// as [`SAMPLE_POSITIONS`] more.
+pub const MAX_TRACE_POSITIONS: usize = 8_000_000;
 
 /// Size of a sample itself, in positions.
 const SAMPLE_POSITIONS: usize = 20;
@@ -90,7 +90,7 @@ impl TraceSample {
         }
     }
 
-    /// Size that counts towards [`TRACE_POSITIONS_MAX`].
+    /// Size that counts towards [`MAX_TRACE_POSITIONS`].
     #[must_use]
     pub fn weight(&self) -> usize {
         let partitions: usize = self.topics.values().map(Vec::len).sum();
@@ -165,7 +165,7 @@ impl Trace {
                 Some(_) => match parse_sample(content, number, samples.last()) {
                     Ok(sample) => {
                         weight = weight.saturating_add(sample.weight());
-                        if weight > TRACE_POSITIONS_MAX {
+                        if weight > MAX_TRACE_POSITIONS {
                             return Err(at_line(number, too_large()));
                         }
                         samples.push(sample);
@@ -193,7 +193,7 @@ impl Trace {
 /// The error of a trace that would take too much memory.
 fn too_large() -> String {
     format!(
-        "the trace up to here has more than {TRACE_POSITIONS_MAX} offsets of partitions, counting {SAMPLE_POSITIONS} for \
+        "the trace up to here has more than {MAX_TRACE_POSITIONS} offsets of partitions, counting {SAMPLE_POSITIONS} for \
          each sample; split the file"
     )
 }

@@ -100,8 +100,8 @@ impl ScalerAnswered {
     }
 }
 
-/// Maximum length of logged text from outside.
-const LOGGED_CHARS: usize = 200;
+/// Maximum length of logged text from outside, in characters.
+const MAX_LOGGED_CHARS: usize = 200;
 
 /// A response of the external metrics API.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl ApiAnswered<'_> {
 }
 
 fn cut(text: &str) -> &str {
-    match text.char_indices().nth(LOGGED_CHARS) {
+    match text.char_indices().nth(MAX_LOGGED_CHARS) {
         Some((end, _)) => text.get(..end).unwrap_or_default(),
         None => text,
     }
@@ -400,6 +400,6 @@ mod tests {
     #[test]
     fn truncates_long_texts_between_characters() {
         assert_eq!(cut("größe"), "größe");
-        assert_eq!(cut(&"ö".repeat(300)).chars().count(), LOGGED_CHARS);
+        assert_eq!(cut(&"ö".repeat(300)).chars().count(), MAX_LOGGED_CHARS);
     }
 }

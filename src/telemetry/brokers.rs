@@ -12,9 +12,9 @@ pub struct BrokersUnreachable<'a> {
 
 impl BrokersUnreachable<'_> {
     pub fn emit(&self) {
-        /// Limit of brokers named in the line.
-        const NAMED: usize = 5;
-        let named = self.brokers.iter().take(NAMED);
+        /// Maximum number of brokers named in the line.
+        const MAX_NAMED_BROKERS: usize = 5;
+        let named = self.brokers.iter().take(MAX_NAMED_BROKERS);
         let reasons: Vec<_> = named.map(|broker| &*broker.reason).collect();
         tracing::warn!(
             cluster = %self.cluster,

@@ -14,7 +14,7 @@ const ALL: RateLimit = RateLimit {
     interval: Duration::from_millis(50),
     burst: 2000,
 };
-/// Namespaces that are remembered.
+/// Maximum number of namespaces that are remembered.
 const MAX_NAMESPACES: usize = 2000;
 
 /// Full buckets of lines, by namespace.

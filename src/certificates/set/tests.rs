@@ -108,7 +108,7 @@ fn bundle_is_bounded_and_keeps_the_signer() {
     }
     assert!(set.bundle().ends_with(&vouching));
     assert!(
-        count(&set.bundle()) <= AUTHORITIES_MAX + 1,
+        count(&set.bundle()) <= MAX_AUTHORITIES + 1,
         "{}",
         count(&set.bundle())
     );

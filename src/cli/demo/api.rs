@@ -23,7 +23,7 @@ use crate::model::units::quantity::Milli;
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum response size; the usual one is some hundred bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// Client for one metric.
 pub(super) struct ApiClient {
@@ -90,7 +90,7 @@ impl ApiClient {
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = read_body(response.into_body(), ANSWER_BYTES_MAX).await?;
+        let body = read_body(response.into_body(), MAX_RESPONSE_BYTES).await?;
         value(status, &body)
     }
 }

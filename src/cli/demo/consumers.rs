@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 
-/// Maximum wait before a consumer checks whether to stop.
+/// How often a consumer checks whether to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Settings of the consumers.

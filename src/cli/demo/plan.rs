@@ -14,8 +14,8 @@ pub(super) const RECORDS_PER_SECOND: u32 = 100;
 /// The HPA's target: lag per replica.
 pub(super) const LAG_PER_REPLICA: u32 = 100;
 
-/// How far the HPA's maximum is above the partitions, so that it does not limit the replicas.
-const MAX_ABOVE: u32 = 8;
+/// By how much the HPA's maximum exceeds the partitions, so that it does not limit the replicas.
+const REPLICAS_ABOVE_PARTITIONS: u32 = 8;
 
 /// Minimum length in which replicas can go up and down again: rebalances take seconds in any case.
 pub(super) const MIN_LENGTH: Duration = Duration::from_secs(20);
@@ -115,7 +115,7 @@ impl Plan {
         let tolerance = Some(Milli::default());
         HpaSpec {
             min: 1,
-            max: self.partitions + MAX_ABOVE,
+            max: self.partitions + REPLICAS_ABOVE_PARTITIONS,
             metrics: vec![MetricSource::External(MetricTarget::AverageValue(
                 Self::per_replica(),
             ))],

@@ -11,8 +11,8 @@ use super::screen::{Frame, Links};
 use crate::model::units::newtypes::Lag;
 use crate::model::units::quantity::Milli;
 
-/// Maximum ticks kept for the charts: the longest run at two per second.
-const TICKS_MAX: usize = 2 * 60 * 30 + 60;
+/// Maximum number of ticks kept for the charts: the longest run at two per second.
+const MAX_TICKS: usize = 2 * 60 * 30 + 60;
 
 /// The run so far.
 pub(super) struct Report {
@@ -105,7 +105,7 @@ impl Report {
         self.uncapped_max = self.uncapped_max.max(uncapped);
         self.replicas_max = self.replicas_max.max(replicas);
         self.replicas_last = replicas;
-        if self.lags.len() < TICKS_MAX {
+        if self.lags.len() < MAX_TICKS {
             self.lags.push(self.lag_last.unwrap_or(0));
             self.counts.push(u64::from(replicas));
         }

@@ -10,7 +10,7 @@ use crate::cli::kube_args::KubeArgs;
 use crate::model::diagnostics::explain::Explanation;
 
 /// Maximum size of a response.
-const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, Deserialize)]
 struct ErrorBody {
@@ -28,7 +28,7 @@ pub(in crate::cli) async fn fetch_explanation(
         .extend_pairs(query)
         .finish();
     let path = format!("/explain?{query}");
-    let response = daemon.get(&path, kube, RESPONSE_BYTES_MAX, timeout).await?;
+    let response = daemon.get(&path, kube, MAX_RESPONSE_BYTES, timeout).await?;
     let (code, origin) = (response.code, &response.origin);
     if code.is_success() {
         return serde_json::from_slice(&response.body).with_context(|| {

@@ -9,14 +9,14 @@ use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::diagnostics::explain::{PartitionPart, TopicPart, UNKNOWN_RULE};
 use crate::model::units::short_duration::{from_seconds, short_lag_age};
 
-/// A topic with more partitions is folded.
-const SHOWN_MAX: usize = 20;
+/// Maximum number of partitions of a topic that is not folded.
+const MAX_UNFOLDED_PARTITIONS: usize = 20;
 
 /// Partitions that are shown of a folded topic.
 const WORST: usize = 10;
 
-/// Length of the longest bar of the histogram.
-const BAR: usize = 30;
+/// Maximum length of a bar of the histogram, in characters.
+const MAX_BAR_CHARS: usize = 30;
 
 /// Which partitions to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,7 +30,7 @@ pub(super) enum ShownPartitions {
 /// The lines about the partitions of a topic.
 pub(super) fn partition_lines(topic: &TopicPart, shown: ShownPartitions) -> Vec<String> {
     let all = &topic.partitions;
-    let is_folded = shown == ShownPartitions::Worst && all.len() > SHOWN_MAX;
+    let is_folded = shown == ShownPartitions::Worst && all.len() > MAX_UNFOLDED_PARTITIONS;
     let rows: Vec<&PartitionPart> = match is_folded {
         true => worst(all),
         false => all.iter().collect(),
@@ -84,7 +84,7 @@ fn histogram(all: &[PartitionPart]) -> Vec<String> {
                 format!("{least}-{}", least.saturating_mul(10).saturating_sub(1))
             }
         };
-        let bar = "#".repeat((count * BAR).div_ceil(all.len().max(1)));
+        let bar = "#".repeat((count * MAX_BAR_CHARS).div_ceil(all.len().max(1)));
         table.add_row([range, count.to_string(), bar]);
     }
     table.lines()

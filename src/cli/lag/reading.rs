@@ -13,7 +13,7 @@ use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, GroupT
 use crate::model::units::newtypes::{GroupId, TopicName};
 use crate::poller::OffsetSource;
 
-/// Groups read at once with librdkafka, where each costs a client.
+/// Maximum number of groups read at once with librdkafka, where each costs a client.
 pub(super) const MAX_GROUPS_AT_ONCE: usize = 50;
 
 /// The selected groups and topics.

@@ -16,7 +16,7 @@ use crate::model::diagnostics::explain::{Explanation, TopicPart};
 use crate::model::kafka::group::{GroupDescription, GroupState};
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
 use crate::model::units::newtypes::Offset;
-use crate::simulate::trace::{TRACE_PARTITIONS_MAX, TracePosition, TraceSample};
+use crate::simulate::trace::{MAX_TRACE_PARTITIONS, TracePosition, TraceSample};
 
 /// A reading of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,8 +131,8 @@ impl GroupSource {
         };
         let partitions: usize = read.sample.topics.values().map(Vec::len).sum();
         ensure!(
-            partitions <= TRACE_PARTITIONS_MAX,
-            "the group has {partitions} partitions, and a trace at most {TRACE_PARTITIONS_MAX}; choose topics with --topic"
+            partitions <= MAX_TRACE_PARTITIONS,
+            "the group has {partitions} partitions, and a trace at most {MAX_TRACE_PARTITIONS}; choose topics with --topic"
         );
         Ok(read)
     }
@@ -236,7 +236,7 @@ fn sample_of_explanation(
             .max()
             .unwrap_or(0);
         ensure!(
-            size <= TRACE_PARTITIONS_MAX,
+            size <= MAX_TRACE_PARTITIONS,
             "topic {} has {size} partitions",
             topic.topic
         );

@@ -9,10 +9,10 @@ use anyhow::{Context, bail, ensure};
 use super::group_source::SourceSample;
 use crate::cli::trace_text::read_trace_text;
 use crate::simulate::trace::{
-    TRACE_BYTES_MAX, TRACE_POSITIONS_MAX, Trace, TraceHeader, TraceSample, trace_line,
+    MAX_TRACE_BYTES, MAX_TRACE_POSITIONS, Trace, TraceHeader, TraceSample, trace_line,
 };
 
-/// How far behind the last sample a daemon's reading may be, in milliseconds. If it is further behind, the clock is
+/// Maximum delay of a daemon's reading behind the last sample, in milliseconds. If it is further behind, the clock is
 /// wrong.
 const MAX_DELAY_MILLIS: u64 = 300_000;
 
@@ -22,7 +22,7 @@ pub(super) struct TraceFile {
     file: File,
     name: String,
     bytes: u64,
-    /// Size of its samples that counts towards [`TRACE_POSITIONS_MAX`].
+    /// Size of its samples that counts towards [`MAX_TRACE_POSITIONS`].
     weight: usize,
     /// Time of the last sample.
     last: Option<u64>,
@@ -134,7 +134,7 @@ impl TraceFile {
         let weight = self.weight.saturating_add(sample.weight());
         // The written trace can be parsed.
         let bytes = self.bytes.saturating_add(u64::try_from(line.len())?);
-        if bytes > TRACE_BYTES_MAX || weight > TRACE_POSITIONS_MAX {
+        if bytes > MAX_TRACE_BYTES || weight > MAX_TRACE_POSITIONS {
             return Ok(Appended::Full);
         }
         self.write(&line)?;

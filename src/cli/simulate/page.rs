@@ -16,8 +16,8 @@ use crate::simulate::records::TimelineEntry;
 /// The style sheet of parts that the page of the daemon does not have.
 const REPORT_CSS: &str = include_str!("page/report.css");
 
-/// Most runs whose course is shown, so that a browser can open the file.
-pub(super) const COURSES_MAX: usize = 40;
+/// Maximum number of runs whose course is shown, so that a browser can open the file.
+pub(super) const MAX_COURSES: usize = 40;
 
 /// Nothing is loaded and no script runs, whatever names are in the file.
 const SECURITY_POLICY: &str =

@@ -10,16 +10,16 @@ use tokio::time::timeout;
 use crate::cli::daemon_client::get_url;
 use crate::cli::trace_text::read_trace_text;
 use crate::simulate::trace::series::{SeriesSelection, series_query, trace_of_series};
-use crate::simulate::trace::{TRACE_BYTES_MAX, Trace};
+use crate::simulate::trace::{MAX_TRACE_BYTES, Trace};
 
-/// Time that Prometheus may take.
+/// Timeout of a response of Prometheus.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Most points of a series that Prometheus answers with.
-const POINTS_MAX: u64 = 11_000;
+/// Maximum number of points of a series that Prometheus answers with.
+const MAX_POINTS: u64 = 11_000;
 
-/// Shortest step between two points in seconds: the usual interval of scrapes.
-const STEP_MIN: u64 = 15;
+/// Minimum step between two points, in seconds: the usual interval of scrapes.
+const MIN_STEP_SECONDS: u64 = 15;
 
 /// The arguments that replace scenarios by a trace.
 #[derive(Clone, Debug, Args)]
@@ -137,7 +137,10 @@ fn read_trace(path: &Path) -> anyhow::Result<Trace> {
 
 /// The path and the query of a request for the series of a group, over a time until now.
 fn range_query(selection: &SeriesSelection<'_>, now: Duration, span: Duration) -> String {
-    let step = span.as_secs().div_ceil(POINTS_MAX - 1).max(STEP_MIN);
+    let step = span
+        .as_secs()
+        .div_ceil(MAX_POINTS - 1)
+        .max(MIN_STEP_SECONDS);
     let (end, start) = (now.as_secs(), now.saturating_sub(span).as_secs());
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("query", &series_query(selection))
@@ -149,7 +152,7 @@ fn range_query(selection: &SeriesSelection<'_>, now: Duration, span: Duration) -
 }
 
 async fn query_prometheus(url: &str, path: &str) -> anyhow::Result<String> {
-    let most = usize::try_from(TRACE_BYTES_MAX)?;
+    let most = usize::try_from(MAX_TRACE_BYTES)?;
     let answer = timeout(RESPONSE_TIMEOUT, get_url(url, path, most)).await;
     let (code, body) = answer.with_context(|| {
         format!(

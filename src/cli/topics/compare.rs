@@ -11,7 +11,7 @@ use clap::Args;
 use crate::cli::daemon_client::DaemonArgs;
 use crate::cli::kube_args::KubeArgs;
 use crate::cli::single_reading::read_hpas;
-use crate::cli::status::{RESPONSE_BYTES_MAX, query_statuses};
+use crate::cli::status::{MAX_RESPONSE_BYTES, query_statuses};
 use crate::cli::text_table::{TableColumn, TextTable};
 use crate::cli::{Output, print_output};
 use crate::config::Config;
@@ -61,7 +61,7 @@ pub(super) async fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
         }
         let peaks =
             args.daemon
-                .get_json("/api/peaks", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
+                .get_json("/api/peaks", &args.kube, MAX_RESPONSE_BYTES, args.timeout);
         let peaks = peaks.await;
         let peaks: HpaPeaks = peaks
             .context("cannot read the history of the daemon; without --daemon it is not needed")?;

@@ -21,7 +21,7 @@ use crate::model::units::file_path::{ShownPath, looks_like_path};
 /// How long to wait for the first token: as long as its source may take. If librdkafka gets none, it tries again only
 /// after ten seconds.
 const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);
-/// Longest token lifetime reported to librdkafka. It requests a new token after four fifths of it, which is cheap, so a
+/// Maximum token lifetime reported to librdkafka. It requests a new token after four fifths of it, which is cheap, so a
 /// corrected token is used long before the wrong one expires.
 const MAX_REPORTED_LIFETIME: Duration = Duration::from_secs(20);
 /// How often to check for the token during that time.

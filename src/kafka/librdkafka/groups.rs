@@ -22,7 +22,7 @@ use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Offset, TopicName};
 
 /// How long a group's client is kept after its last use.
-const UNUSED_MAX_AGE: Duration = Duration::from_secs(120);
+const MAX_UNUSED_AGE: Duration = Duration::from_secs(120);
 
 /// How long a group's client may get no answer while the cluster's main client does. A client never
 /// notices that its coordinator, while staying the same broker, moved to another address; a new
@@ -30,7 +30,7 @@ const UNUSED_MAX_AGE: Duration = Duration::from_secs(120);
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 
 /// How long the discovered topics of a group are used before they are discovered again.
-const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
+const MAX_DISCOVERY_AGE: Duration = Duration::from_secs(30);
 
 /// Timeout for a group that was denied, to see whether it still is.
 const REFUSED_TIMEOUT: Duration = Duration::from_millis(500);
@@ -182,7 +182,7 @@ impl GroupClients {
             let is_stuck = group
                 .silent
                 .is_some_and(|since| since.elapsed() > STUCK_AFTER);
-            group.used.elapsed() > UNUSED_MAX_AGE || is_stuck
+            group.used.elapsed() > MAX_UNUSED_AGE || is_stuck
         };
         let idle: Vec<_> = self.all().extract_if(is_over).collect();
         if !idle.is_empty() {
@@ -275,7 +275,7 @@ impl GroupClients {
 
     fn discovered(&self, group: &GroupId) -> Option<BTreeSet<TopicName>> {
         match &self.all().get(group)?.discovered {
-            Some((when, topics)) if when.elapsed() < DISCOVERY_MAX_AGE => Some(topics.clone()),
+            Some((when, topics)) if when.elapsed() < MAX_DISCOVERY_AGE => Some(topics.clone()),
             _ => None,
         }
     }

@@ -34,7 +34,7 @@ const ENDED: &str = "lagwise: ended with ";
 /// Written to the pipe to learn when everything before it has been read.
 const MARK: &str = "lagwise: heard so far";
 
-/// Longest line kept of a command's output, in bytes.
+/// Maximum length of a line that is kept of a command's output, in bytes.
 const MAX_LINE_BYTES: u64 = 500;
 
 /// How long to wait for pending output.

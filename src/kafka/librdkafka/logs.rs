@@ -15,7 +15,7 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
 use crate::model::units::newtypes::{Moment, Offset, Partition, TopicName};
 
-/// Maximum partitions in one `ListOffsets` call, because librdkafka's work is quadratic in it.
+/// Maximum number of partitions in one `ListOffsets` call, because librdkafka's work is quadratic in it.
 const MAX_PARTITIONS: usize = 400;
 
 /// How long a broker may take for a lookup by time before its connection counts as dead: far longer

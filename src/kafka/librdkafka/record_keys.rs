@@ -18,10 +18,10 @@ use crate::model::units::newtypes::TopicName;
 /// Maximum number of partitions to read.
 const MAX_PARTITIONS: u32 = 16;
 
-/// Number of records to read of each partition.
-const RECORDS_PER_PARTITION: u32 = 10;
+/// Maximum number of records to read of each partition.
+const MAX_RECORDS_PER_PARTITION: u32 = 10;
 
-/// Longest wait for the next event.
+/// Maximum wait for the next event.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// librdkafka assigns partitions only to a member of a group. No broker hears of the group but for the request that
@@ -56,10 +56,10 @@ pub(super) fn sample(
     };
     // Records that are left to read of each partition.
     let mut unread: BTreeMap<i32, u32> = sampled_partitions(partitions)
-        .map(|partition| (partition, RECORDS_PER_PARTITION))
+        .map(|partition| (partition, MAX_RECORDS_PER_PARTITION))
         .collect();
     let mut list = TopicPartitionList::new();
-    let latest = Offset::OffsetTail(i64::from(RECORDS_PER_PARTITION));
+    let latest = Offset::OffsetTail(i64::from(MAX_RECORDS_PER_PARTITION));
     let assigned = unread
         .keys()
         .try_for_each(|partition| list.add_partition_offset(topic.as_str(), *partition, latest))

@@ -12,8 +12,8 @@ const READ_INTERVAL: Duration = Duration::from_secs(5);
 /// Assumed lifetime of a token without expiry; the file is read again long before.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Size limit, in case the path is a device or a log.
-const BYTES_MAX: u64 = 256 * 1024;
+/// Maximum size of the file, in case the path is a device or a log.
+const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 pub(super) async fn fetch(path: &Path) -> Result<FetchedToken, String> {
     let text = read(path).await?;
@@ -36,7 +36,7 @@ pub(super) async fn read(path: &Path) -> Result<String, String> {
         use std::io::Read;
         let mut text = String::new();
         std::fs::File::open(&owned)?
-            .take(BYTES_MAX)
+            .take(MAX_FILE_BYTES)
             .read_to_string(&mut text)?;
         Ok::<_, std::io::Error>(text)
     });

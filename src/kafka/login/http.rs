@@ -11,9 +11,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout for a whole exchange.
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Maximum size of a response.
-const BODY_BYTES_MAX: usize = 256 * 1024;
-/// Maximum length of an endpoint's message that is repeated in errors.
-const WORDS_MAX: usize = 200;
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Maximum length of an endpoint's message that is repeated in errors, in characters.
+const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Which certificates to trust, and how to reach the endpoint.
 pub(super) enum Trust<'a> {
@@ -69,9 +69,9 @@ pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> 
         .map_err(|error| describe_error(&error))?
     {
         body.extend_from_slice(&chunk);
-        if body.len() > BODY_BYTES_MAX {
+        if body.len() > MAX_BODY_BYTES {
             return Err(format!(
-                "the response is longer than {BODY_BYTES_MAX} bytes"
+                "the response is longer than {MAX_BODY_BYTES} bytes"
             ));
         }
     }
@@ -129,7 +129,7 @@ fn sanitize(words: &str, secrets: &[&str]) -> String {
     let spaced: String = words
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
-        .take(WORDS_MAX)
+        .take(MAX_MESSAGE_CHARS)
         .collect();
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -171,7 +171,7 @@ mod tests {
             ("bad hunter2", "bad [redacted]"),
             ("a\r\n\u{1b}[31m  b", "a [31m b"),
             ("AADSTS7000215: no. Trace ID: 1", "AADSTS7000215: no."),
-            (&long, &"x".repeat(WORDS_MAX)),
+            (&long, &"x".repeat(MAX_MESSAGE_CHARS)),
         ] {
             assert_eq!(sanitize(given, &["hunter2", ""]), plain_words);
         }

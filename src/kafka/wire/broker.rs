@@ -23,8 +23,8 @@ use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
 use crate::telemetry::log_interval::LogInterval;
 
-/// Capacity of the queue of calls.
-const QUEUED_CALLS: usize = 256;
+/// Maximum number of queued calls.
+const MAX_QUEUED_CALLS: usize = 256;
 
 /// How long a caller waits for the connection attempt of a broker whose last attempt failed.
 const RECONNECT_WAIT: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ impl Broker {
     /// Starts the task that owns the connection, which connects on the first request.
     pub(super) fn start(address: Address, shared: Arc<ClusterContext>) -> Self {
         let (state, link) = watch::channel(LinkState::Idle);
-        let (calls, calls_in) = mpsc::channel(QUEUED_CALLS);
+        let (calls, calls_in) = mpsc::channel(MAX_QUEUED_CALLS);
         let (wanted, wanted_in) = mpsc::channel(1);
         let client_id = shared.options().client_id.clone();
         let (name, health) = (address.to_string(), Arc::clone(&shared.health));

@@ -20,19 +20,19 @@ use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
 
 /// How long metadata is used before it is fetched again.
-const METADATA_MAX_AGE: Duration = Duration::from_secs(10);
+const MAX_METADATA_AGE: Duration = Duration::from_secs(10);
 
 /// How long topics that the latest request did not name stay in the metadata: partial sweeps and lookups of moved
 /// leaders name only some.
-const OTHER_TOPICS_MAX_AGE: Duration = Duration::from_secs(60);
+const MAX_OTHER_TOPICS_AGE: Duration = Duration::from_secs(60);
 
-/// Limit of brokers with a connection, or with one that is opened when needed: those of the metadata, and some for
-/// bootstrap servers and coordinators that the metadata does not have.
+/// Maximum number of brokers with a connection, or with one that is opened when needed: those of the metadata, and some
+/// for bootstrap servers and coordinators that the metadata does not have.
 const MAX_CONNECTIONS: usize = MAX_BROKERS + 24;
 
 /// How long a coordinator that the metadata does not have is used: it may have joined after the
 /// metadata was read.
-const UNADVERTISED_COORDINATOR_MAX_AGE: Duration = Duration::from_secs(60);
+const MAX_UNADVERTISED_COORDINATOR_AGE: Duration = Duration::from_secs(60);
 
 pub(super) struct WireCluster {
     pub(super) shared: Arc<ClusterContext>,
@@ -151,7 +151,7 @@ impl WireCluster {
     ) -> Result<(Arc<ClusterMetadata>, bool), Fault> {
         let cached = Arc::clone(&self.lock_metadata());
         let now = Instant::now();
-        let is_fresh = |at: Instant| now.saturating_duration_since(at) < METADATA_MAX_AGE;
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < MAX_METADATA_AGE;
         if cached.fetched.is_some_and(is_fresh)
             && wanted
                 .iter()
@@ -211,7 +211,7 @@ impl WireCluster {
             new.insert_missing(topic, sent_at);
         }
         let mut cached = self.lock_metadata();
-        new.merge_older(&cached, OTHER_TOPICS_MAX_AGE);
+        new.merge_older(&cached, MAX_OTHER_TOPICS_AGE);
         let new = Arc::new(new);
         *cached = Arc::clone(&new);
         drop(cached);
@@ -240,10 +240,10 @@ impl WireCluster {
     }
 
     /// Closes all connections and forgets the brokers, so that only the bootstrap servers remain, and their names are
-    /// resolved again (KIP-1102). Does nothing if that was done within [`METADATA_MAX_AGE`].
+    /// resolved again (KIP-1102). Does nothing if that was done within [`MAX_METADATA_AGE`].
     fn rebootstrap(&self) {
         let mut last = self.lock_rebootstrapped();
-        if last.is_some_and(|last| last.elapsed() < METADATA_MAX_AGE) {
+        if last.is_some_and(|last| last.elapsed() < MAX_METADATA_AGE) {
             return;
         }
         *last = Some(Instant::now());
@@ -265,7 +265,7 @@ impl WireCluster {
         let options = self.shared.options();
         let known: BTreeSet<_> = nodes.values().chain(&options.bootstrap).collect();
         self.coordinators
-            .forget_older(UNADVERTISED_COORDINATOR_MAX_AGE, |address| {
+            .forget_older(MAX_UNADVERTISED_COORDINATOR_AGE, |address| {
                 !known.contains(address)
             });
         let coordinators = self.coordinators.addresses();
@@ -330,7 +330,7 @@ mod tests {
         // It may have joined after the metadata was read.
         cluster.drop_removed_brokers(&nodes);
         assert_eq!(cluster.lock_brokers().len(), 2);
-        tokio::time::advance(UNADVERTISED_COORDINATOR_MAX_AGE).await;
+        tokio::time::advance(MAX_UNADVERTISED_COORDINATOR_AGE).await;
         cluster.drop_removed_brokers(&nodes);
         assert_eq!(cluster.lock_brokers().len(), 1);
         assert_eq!(

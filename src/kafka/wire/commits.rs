@@ -15,22 +15,22 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::WireCluster;
-use super::offset_fetch::{FetchedOffsets, MAX_DISCOVERED, OffsetFetchBody, OffsetFetchQuery};
+use super::offset_fetch::{FetchedOffsets, MAX_FETCHED_TOPICS, OffsetFetchBody, OffsetFetchQuery};
 use super::responses;
 use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::GroupId;
 
-/// Limits of one request. They keep the response far below the frame limit, unless consumers store
-/// kilobytes of metadata with each offset.
+/// Maximum number of groups, and of their partitions, in one request. They keep the response far below the frame limit,
+/// unless consumers store kilobytes of metadata with each offset.
 const MAX_GROUPS: usize = 1000;
 const MAX_PARTITIONS: usize = 20_000;
 
-/// Maximum concurrent requests of a sweep to one broker.
+/// Maximum number of concurrent requests of a sweep to one broker.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// Maximum attempts per group and sweep.
+/// Maximum number of attempts per group and sweep.
 const MAX_ATTEMPTS: u32 = 6;
 
 /// Retries are made at multiples of this time, together. Otherwise there would be a separate request for the
@@ -242,7 +242,7 @@ impl<'a> CommitSweep<'a> {
                 (name, (group, query))
             })
             .collect();
-        let mut room = MAX_DISCOVERED;
+        let mut room = MAX_FETCHED_TOPICS;
         let mut outcomes = Vec::with_capacity(queries.len());
         let decoded = responses::offset_fetch(&body, version, |name, code, offsets| {
             let Some(&(group, query)) = by_name.get(&name) else {

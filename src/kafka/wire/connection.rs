@@ -21,8 +21,7 @@ use crate::model::kafka::fault::Fault;
 /// would only queue up there.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// Upper bound of a broker's throttle time (KIP-219), so that a wrong value cannot silence the
-/// client.
+/// Maximum throttle time that is taken from a broker (KIP-219), so that a wrong value cannot silence the client.
 const MAX_THROTTLE: Duration = Duration::from_secs(30);
 
 /// A request queued for the connection.
@@ -145,7 +144,7 @@ enum StopReason {
     LoginExpires(IdleConnection),
 }
 
-/// Brokers ignore a reauthentication within a second of the previous login.
+/// Minimum time between two logins. Brokers ignore a reauthentication within a second of the previous login.
 const MIN_LOGIN_INTERVAL: Duration = Duration::from_millis(1100);
 
 /// Connections with outdated credentials are closed at random times within this period, so that a

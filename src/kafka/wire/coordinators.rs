@@ -26,7 +26,7 @@ const MAX_GROUPS: usize = 5000;
 const MAX_IN_FLIGHT: usize = 16;
 
 /// Maximum size of a coordinator in a response, without the group: a host and a message.
-const COORDINATOR_BYTES_MAX: usize = 2048;
+const MAX_COORDINATOR_BYTES: usize = 2048;
 
 /// Coordinators as last found.
 #[derive(Debug, Default)]
@@ -145,8 +145,8 @@ impl CoordinatorLookup<'_> {
         } else {
             request.with_key(keys.next().unwrap_or_default())
         };
-        let limit = groups.iter().fold(COORDINATOR_BYTES_MAX, |all, group| {
-            let one = group.as_str().len().saturating_add(COORDINATOR_BYTES_MAX);
+        let limit = groups.iter().fold(MAX_COORDINATOR_BYTES, |all, group| {
+            let one = group.as_str().len().saturating_add(MAX_COORDINATOR_BYTES);
             all.saturating_add(one)
         });
         let body = self

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::model::units::newtypes::{GroupId, TopicName};
 
 /// How long the discovered topics of a group are used before they are discovered again.
-const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
+const MAX_DISCOVERY_AGE: Duration = Duration::from_secs(30);
 
 /// Topics on which groups have commits, as last discovered.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl DiscoveryCache {
 
     pub(super) fn get(&self, group: &GroupId) -> Option<Arc<BTreeSet<TopicName>>> {
         match self.all().get(group) {
-            Some((when, topics)) if when.elapsed() < DISCOVERY_MAX_AGE => Some(Arc::clone(topics)),
+            Some((when, topics)) if when.elapsed() < MAX_DISCOVERY_AGE => Some(Arc::clone(topics)),
             _ => None,
         }
     }
@@ -31,7 +31,7 @@ impl DiscoveryCache {
     pub(super) fn insert(&self, found: impl Iterator<Item = (GroupId, BTreeSet<TopicName>)>) {
         let now = Instant::now();
         let mut all = self.all();
-        all.retain(|_, (when, _)| when.elapsed() < DISCOVERY_MAX_AGE);
+        all.retain(|_, (when, _)| when.elapsed() < MAX_DISCOVERY_AGE);
         all.extend(found.map(|(group, topics)| (group, (now, Arc::new(topics)))));
     }
 }

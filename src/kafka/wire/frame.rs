@@ -18,10 +18,10 @@ use crate::kafka::peer_protocol::PeerProtocol;
 const CORRELATION: std::ops::Range<usize> = 8..12;
 
 /// Maximum size of a frame without its client ID and body.
-const HEADER_BYTES_MAX: usize = 32;
+const MAX_HEADER_BYTES: usize = 32;
 
-/// Maximum bytes per read.
-const READ: usize = 64 * 1024;
+/// Maximum number of bytes per read.
+const MAX_READ_BYTES: usize = 64 * 1024;
 
 /// An encoded request, complete except for its correlation ID.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Request {
         // At once, since a vector that grows to the size of a long request is copied many times.
         let body_bytes = body.compute_size(codec_version).unwrap_or(0);
         let expected = body_bytes.saturating_add(client_id.len());
-        let mut bytes: Vec<u8> = Vec::with_capacity(expected.saturating_add(HEADER_BYTES_MAX));
+        let mut bytes: Vec<u8> = Vec::with_capacity(expected.saturating_add(MAX_HEADER_BYTES));
         bytes.extend([0; 4]);
         let header = RequestHeader::default()
             .with_request_api_key(api.key())
@@ -157,7 +157,7 @@ impl Responses {
         limit: usize,
     ) -> Result<Bytes, FrameError> {
         loop {
-            let mut wanted = READ;
+            let mut wanted = MAX_READ_BYTES;
             if let Some(announced) = self.buffer.first_chunk::<4>() {
                 let length = i32::from_be_bytes(*announced);
                 let usable = usize::try_from(length)
@@ -191,7 +191,7 @@ impl Responses {
                 let arrived = self.buffer.len();
                 wanted = whole
                     .saturating_sub(arrived)
-                    .min(READ.max(arrived.saturating_mul(3)));
+                    .min(MAX_READ_BYTES.max(arrived.saturating_mul(3)));
             }
             self.buffer.reserve(wanted);
             if stream.read_buf(&mut self.buffer).await? == 0 {

@@ -24,7 +24,7 @@ use crate::model::units::untrusted_text::Printable;
 const TOPIC: i8 = 2;
 
 /// Maximum size of a response about one topic.
-const RESPONSE_LIMIT: ResponseLimit = ResponseLimit::Expected(1024 * 1024);
+const MAX_RESPONSE: ResponseLimit = ResponseLimit::Expected(1024 * 1024);
 
 impl WireInner {
     /// Reads what growing a topic depends on.
@@ -64,7 +64,7 @@ impl WireInner {
             let api = ApiKey::DescribeConfigs;
             let version = broker.versions(deadline).await?.highest_common(api)?;
             let answer = broker
-                .send_bounded_request(api, version, request, RESPONSE_LIMIT, deadline)
+                .send_bounded_request(api, version, request, MAX_RESPONSE, deadline)
                 .await?;
             responses::topic_config(&answer, version)
                 .map_err(|error| self.cluster.report_malformed(&address, &error))
@@ -121,7 +121,7 @@ impl WireInner {
         let api = ApiKey::CreatePartitions;
         let version = broker.versions(deadline).await?.highest_common(api)?;
         let answer = broker
-            .send_bounded_request(api, version, request, RESPONSE_LIMIT, deadline)
+            .send_bounded_request(api, version, request, MAX_RESPONSE, deadline)
             .await?;
         responses::create_partitions(&answer, version)
             .map_err(|error| self.cluster.report_malformed(address, &error))

@@ -29,7 +29,7 @@ use crate::kafka::peer_protocol::{PeerProtocol, no_tls_here};
 use crate::model::kafka::fault::Fault;
 
 /// Maximum size of a response before the login and of one to it.
-const SETUP_BYTES_MAX: usize = 256 * 1024;
+const MAX_SETUP_BYTES: usize = 256 * 1024;
 
 /// Why a connection failed. Never contains secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,7 +275,7 @@ impl<'a> SetupExchange<'a> {
         self.stream.flush().await?;
         let response = self
             .responses
-            .next(&mut self.stream, SETUP_BYTES_MAX)
+            .next(&mut self.stream, MAX_SETUP_BYTES)
             .await?;
         let (api, version) = (request.api(), request.version());
         frame::body(response, self.correlation, api, version)

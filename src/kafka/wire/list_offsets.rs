@@ -34,10 +34,10 @@ pub(super) use self::request::End;
 const MAX_PARTITIONS: usize = 20_000;
 
 /// Maximum size of a partition in a response.
-const PARTITION_BYTES_MAX: usize = 64;
+const MAX_PARTITION_BYTES: usize = 64;
 
 /// Maximum size of a topic in a response without its partitions.
-const TOPIC_BYTES_MAX: usize = 1024;
+const MAX_TOPIC_BYTES: usize = 1024;
 
 /// Maximum concurrent requests to one broker.
 const MAX_IN_FLIGHT: usize = 8;
@@ -274,8 +274,8 @@ impl ListSweep<'_> {
         let topics = by_topic(partitions).count().saturating_add(1);
         let limit = partitions
             .len()
-            .saturating_mul(PARTITION_BYTES_MAX)
-            .saturating_add(topics.saturating_mul(TOPIC_BYTES_MAX));
+            .saturating_mul(MAX_PARTITION_BYTES)
+            .saturating_add(topics.saturating_mul(MAX_TOPIC_BYTES));
         let limit = ResponseLimit::Expected(limit);
         let api = ApiKey::ListOffsets;
         let body = broker

@@ -5,7 +5,7 @@ use kafka_protocol::messages::OffsetFetchRequest;
 use kafka_protocol::protocol::buf::ByteBufMut;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 
-use super::request_writer::{COUNT_BYTES_MAX, RequestWriter};
+use super::request_writer::{MAX_COUNT_BYTES, RequestWriter};
 use super::responses::PartitionEntry;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
@@ -48,9 +48,9 @@ impl OffsetFetchQuery {
     }
 }
 
-/// Limit of topics with a commit in a response about groups whose topics are all requested. A group with more is not
-/// read.
-pub(super) const MAX_DISCOVERED: usize = 200_000;
+/// Maximum number of topics with a commit in a response about groups whose topics are all requested. A group with more
+/// is not read.
+pub(super) const MAX_FETCHED_TOPICS: usize = 200_000;
 
 /// Committed offsets of a group.
 #[derive(Debug)]
@@ -162,12 +162,12 @@ impl Encodable for OffsetFetchBody<'_> {
 
     /// Upper bound of the size of the body, and close to it.
     fn compute_size(&self, _version: i16) -> EncodeResult<usize> {
-        const GROUP_BYTES_MAX: usize = 4 * COUNT_BYTES_MAX;
-        const TOPIC_BYTES_MAX: usize = 3 * COUNT_BYTES_MAX;
-        let mut bytes = GROUP_BYTES_MAX;
+        const MAX_GROUP_BYTES: usize = 4 * MAX_COUNT_BYTES;
+        const MAX_TOPIC_BYTES: usize = 3 * MAX_COUNT_BYTES;
+        let mut bytes = MAX_GROUP_BYTES;
         for query in &self.0 {
             bytes = bytes
-                .saturating_add(GROUP_BYTES_MAX)
+                .saturating_add(MAX_GROUP_BYTES)
                 .saturating_add(query.group.as_str().len())
                 .saturating_add(
                     query
@@ -176,7 +176,7 @@ impl Encodable for OffsetFetchBody<'_> {
                 );
             for (topic, _) in query.named_topics().into_iter().flatten() {
                 bytes = bytes
-                    .saturating_add(TOPIC_BYTES_MAX)
+                    .saturating_add(MAX_TOPIC_BYTES)
                     .saturating_add(topic.as_str().len());
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::address::Address;
-use super::sasl::{CONCURRENT_STEPS_MAX, LoginMethod, Mechanism};
+use super::sasl::{LoginMethod, MAX_CONCURRENT_STEPS, Mechanism};
 use super::tls::{Tls, TlsOptions};
 use crate::kafka::SettingError;
 use crate::kafka::login::TokenCache;
@@ -221,7 +221,7 @@ impl WireOptions {
             } else {
                 LoginMethod::None
             },
-            login_turns: Arc::new(Semaphore::new(CONCURRENT_STEPS_MAX)),
+            login_turns: Arc::new(Semaphore::new(MAX_CONCURRENT_STEPS)),
             allowed_hosts: Vec::new(),
             family,
             keepalive: reader.bool("socket.keepalive.enable", true)?,

@@ -19,13 +19,13 @@ use crate::model::kafka::fault::{BrokerFault, Fault};
 use crate::model::units::untrusted_text::Printable;
 
 /// Maximum number of bootstrap servers that are probed.
-const MAX_PROBED: usize = 16;
+const MAX_PROBED_SERVERS: usize = 16;
 
 impl WireInner {
     /// Connects to each bootstrap server by the deadline, and logs in.
     pub(super) async fn probe(&self, deadline: Instant) -> Vec<BrokerProbe> {
         let options = self.cluster.shared.options();
-        let addresses = options.bootstrap.iter().take(MAX_PROBED);
+        let addresses = options.bootstrap.iter().take(MAX_PROBED_SERVERS);
         let probes = addresses.map(|address| self.probe_broker(address, &options, deadline));
         join_all(probes).await
     }

@@ -6,7 +6,7 @@ use std::num::TryFromIntError;
 use kafka_protocol::protocol::buf::ByteBufMut;
 
 /// Maximum size of a length or a count.
-pub(super) const COUNT_BYTES_MAX: usize = 5;
+pub(super) const MAX_COUNT_BYTES: usize = 5;
 
 /// Writes a body from start to end.
 pub(super) struct RequestWriter<'a, B> {

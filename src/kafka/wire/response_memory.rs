@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Longest response that is not counted.
-const SHORT: usize = 64 * 1024;
+/// Maximum size of a response that is not counted.
+const MAX_UNCOUNTED_BYTES: usize = 64 * 1024;
 
 /// Unit in which longer ones are counted, in bytes.
 const UNIT: usize = 1024;
@@ -38,7 +38,7 @@ impl ResponseMemory {
 
     /// Whether a response of this length is counted.
     pub(super) fn is_long(length: usize) -> bool {
-        length > SHORT
+        length > MAX_UNCOUNTED_BYTES
     }
 
     /// Waits until there is memory for a response. First come, first served.

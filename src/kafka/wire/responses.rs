@@ -159,10 +159,10 @@ impl<'a> TopicOffsetRows<'a> {
 }
 
 /// Minimum size of a partition in an `OffsetFetch` response.
-const COMMITTED_BYTES_MIN: usize = 15;
+const MIN_COMMITTED_BYTES: usize = 15;
 
 /// Minimum size of a partition in a `ListOffsets` response.
-const LISTED_BYTES_MIN: usize = 22;
+const MIN_LISTED_BYTES: usize = 22;
 
 /// Decodes `OffsetFetch`. Calls back for each group with its name (`None` below version 8, which answers for one group
 /// only), error code and offsets, and fails if a later part is malformed.
@@ -202,7 +202,7 @@ fn read_committed<'a>(
     for _ in 0..cursor.count(3)? {
         let name = cursor.string()?;
         let start = into.partitions.len();
-        let count = cursor.count(COMMITTED_BYTES_MIN)?;
+        let count = cursor.count(MIN_COMMITTED_BYTES)?;
         for _ in 0..count {
             let partition = cursor.i32()?;
             let offset = cursor.i64()?;
@@ -244,7 +244,7 @@ pub(super) fn list_offsets<'a>(
     for _ in 0..cursor.count(3)? {
         let name = cursor.string()?;
         partitions.clear();
-        for _ in 0..cursor.count(LISTED_BYTES_MIN)? {
+        for _ in 0..cursor.count(MIN_LISTED_BYTES)? {
             let (partition, code) = (cursor.i32()?, cursor.i16()?);
             let timestamp = cursor.i64()?;
             let offset = cursor.i64()?;

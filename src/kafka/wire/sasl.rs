@@ -30,7 +30,7 @@ const MAX_STEPS: usize = 8;
 
 /// Maximum steps of logins to one cluster that are computed at the same time. A hostile cluster has a thousand brokers,
 /// each of which may require so many iterations that a step takes a second.
-pub(super) const CONCURRENT_STEPS_MAX: usize = 2;
+pub(super) const MAX_CONCURRENT_STEPS: usize = 2;
 
 /// The configured login method. Holds a secret, hence no `Debug`.
 #[derive(Clone)]

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::address::Address;
 use super::cluster::WireCluster;
 use super::cursor::{Malformed, ResponseCursor};
-use super::offset_fetch::{FetchedOffsets, MAX_DISCOVERED, OffsetFetchQuery};
+use super::offset_fetch::{FetchedOffsets, MAX_FETCHED_TOPICS, OffsetFetchQuery};
 use super::responses::PartitionEntry;
 use super::versions::ApiKey;
 use crate::kafka::codes;
@@ -89,7 +89,7 @@ impl WireCluster {
                 .map_err(|error| self.report_malformed(address, &error)),
             Err(fault) => Err(*fault),
         };
-        let mut room = MAX_DISCOVERED;
+        let mut room = MAX_FETCHED_TOPICS;
         let mut result_of = |query: &OffsetFetchQuery| {
             let groups = groups.as_ref().map_err(|fault| *fault)?;
             let found = groups.get(query.group.as_str());

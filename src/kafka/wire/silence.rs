@@ -29,7 +29,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(2);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum size of the response to the request for API versions.
-const RESPONSE_BYTES_MAX: i32 = 256 * 1024;
+const MAX_RESPONSE_BYTES: i32 = 256 * 1024;
 
 /// A correlation ID that no other protocol sends by chance.
 const CORRELATION: i32 = 0x1a90_115e;
@@ -221,7 +221,7 @@ impl SetupTarget<'_> {
         let first: [u8; 8] = self.first_bytes_after(&frame, deadline).await?;
         let (length, correlation) = first.split_at(4);
         let length = i32::from_be_bytes(length.try_into().ok()?);
-        Some(correlation == CORRELATION.to_be_bytes() && (4..RESPONSE_BYTES_MAX).contains(&length))
+        Some(correlation == CORRELATION.to_be_bytes() && (4..MAX_RESPONSE_BYTES).contains(&length))
     }
 
     /// Opens a connection, sends `request`, and returns the first bytes of the response.

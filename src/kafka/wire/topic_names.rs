@@ -14,13 +14,13 @@ use super::sweep::is_user_topic;
 use super::versions::ApiKey;
 use crate::blocking_work::do_blocking;
 use crate::kafka::codes;
-use crate::kafka::topic_listing::{self, CachedListing, Listings, MATCH_TIME, MAX_NAMES};
+use crate::kafka::topic_listing::{self, CachedListing, Listings, MAX_MATCH_TIME, MAX_NAMES};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::TopicName;
 
 /// Maximum size of a response: that of some hundred thousand partitions with three replicas, at about 42 bytes each.
-const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 
 impl WireInner {
     /// Lists the topics that match the patterns of the groups that have any. Topics that the login may not describe are
@@ -42,7 +42,8 @@ impl WireInner {
             ),
         };
         // Many names and patterns take a while, and the threads of the runtime serve requests.
-        let listing = do_blocking(move || CachedListing::new(query, names, last, MATCH_TIME)).await;
+        let listing =
+            do_blocking(move || CachedListing::new(query, names, last, MAX_MATCH_TIME)).await;
         self.topic_names.insert(listing.clone());
         listing.into_listings()
     }
@@ -63,7 +64,7 @@ impl WireInner {
                     ApiKey::Metadata,
                     version,
                     &request,
-                    ResponseLimit::Budget(RESPONSE_BYTES_MAX),
+                    ResponseLimit::Budget(MAX_RESPONSE_BYTES),
                     deadline,
                 )
                 .await?;

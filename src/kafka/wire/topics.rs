@@ -97,17 +97,17 @@ impl ClusterMetadata {
     }
 }
 
-/// Limit of brokers that are kept of a response.
+/// Maximum number of brokers that are kept of a response.
 pub(super) const MAX_BROKERS: usize = 1000;
 
-/// Limit of partitions of a topic. One that has more is not read.
+/// Maximum number of partitions of a topic. One that has more is not read.
 const MAX_PARTITIONS: usize = 100_000;
 
 /// Maximum size of a response without its topics: brokers with their hosts and racks.
-const BROKERS_BYTES_MAX: usize = 1024 * 1024;
+const MAX_BROKERS_BYTES: usize = 1024 * 1024;
 
 /// Maximum size of a topic in a response: 60 bytes for each partition with three replicas.
-const TOPIC_BYTES_MAX: usize = 60 * MAX_PARTITIONS;
+const MAX_TOPIC_BYTES: usize = 60 * MAX_PARTITIONS;
 
 /// Requests these topics. Below version 4 a request by name may create the topic, so all topics are
 /// requested there.
@@ -136,8 +136,8 @@ pub(super) async fn request(
         0..=3 => usize::MAX,
         _ => wanted
             .len()
-            .saturating_mul(TOPIC_BYTES_MAX)
-            .saturating_add(BROKERS_BYTES_MAX),
+            .saturating_mul(MAX_TOPIC_BYTES)
+            .saturating_add(MAX_BROKERS_BYTES),
     };
     let body = broker
         .send_bounded_request(

@@ -10,18 +10,18 @@ use super::hpa_events::{EventReason, HpaEvent};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
-const LIMIT_PER_HPA: RateLimit = RateLimit {
+const HPA_RATE: RateLimit = RateLimit {
     burst: 10,
     interval: Duration::from_secs(60),
 };
 
-const TOTAL_LIMIT: RateLimit = RateLimit {
+const TOTAL_RATE: RateLimit = RateLimit {
     burst: 50,
     interval: Duration::from_secs(1),
 };
 
 /// Maximum number of one-time events that wait to be published.
-const QUEUE_MAX: usize = 500;
+const MAX_QUEUED_EVENTS: usize = 500;
 
 /// How long nothing is published in a namespace after an event in it could not be published: its quota may be used up,
 /// or it may be about to be deleted.
@@ -96,7 +96,7 @@ impl Default for EventThrottle {
             published: BTreeSet::new(),
             last: None,
             paused: BTreeMap::new(),
-            total_bucket: TokenBucket::full(TOTAL_LIMIT),
+            total_bucket: TokenBucket::full(TOTAL_RATE),
             buckets: BTreeMap::new(),
         }
     }
@@ -131,7 +131,7 @@ impl EventThrottle {
             return true;
         }
         let namespace = Arc::clone(&event.hpa.namespace);
-        let has_room = self.queued < QUEUE_MAX;
+        let has_room = self.queued < MAX_QUEUED_EVENTS;
         if !has_room && !self.drop_queued_of_another(&namespace) && !self.drop_advice_for(&event) {
             return false;
         }
@@ -237,7 +237,7 @@ impl EventThrottle {
         self.last = Some(namespace);
         self.total_bucket.take(1, now);
         let bucket = self.buckets.entry(event.hpa.clone());
-        let bucket = bucket.or_insert_with(|| TokenBucket::full(LIMIT_PER_HPA));
+        let bucket = bucket.or_insert_with(|| TokenBucket::full(HPA_RATE));
         bucket.take(1, now);
         Some(event)
     }

@@ -13,23 +13,23 @@ use serde::Serialize;
 use self::marker::HistoryMarker;
 pub use self::recorded_rule::RecordedRule;
 
-/// Points of the recent past at most: 6 h at 15 s.
-pub const RECENT_POINTS: usize = 1440;
+/// Maximum number of points of the recent past: 6 h at 15 s.
+pub const MAX_RECENT_POINTS: usize = 1440;
 
-/// Points before these at most. Each covers [`OLDER_STEPS`] steps, so that there are 18 h of them at 15 s.
-pub const OLDER_POINTS: usize = 216;
+/// Maximum number of points before these. Each covers [`OLDER_STEPS`] steps, so that there are 18 h of them at 15 s.
+pub const MAX_OLDER_POINTS: usize = 216;
 
 /// Steps of a recent point in one older point: 5 min at 15 s.
 const OLDER_STEPS: u32 = 20;
 
 /// Maximum number of markers. The oldest are removed.
-pub const MARKERS: usize = 128;
+pub const MAX_MARKERS: usize = 128;
 
 /// Minimum number of points by which a list grows. Small, because every HPA has a history.
-const GROWTH_MIN: usize = 4;
+const MIN_GROWTH_POINTS: usize = 4;
 
-/// Points that a list grows by at most, so that it never has room for twice as many as it keeps.
-const GROWTH_MAX: usize = 48;
+/// Maximum number of points by which a list grows, so that it never has room for twice as many as it keeps.
+const MAX_GROWTH_POINTS: usize = 48;
 
 /// The numbers of an HPA at one time. Unknown values are `None`, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -193,9 +193,9 @@ impl HistoryResolution {
     /// Maximum memory of one history, in bytes.
     #[must_use]
     pub fn bytes_per_hpa(self) -> usize {
-        let recent = self.share_of(RECENT_POINTS);
-        let points = recent.saturating_add(self.share_of(OLDER_POINTS));
-        let marker_bytes = self.share_of(MARKERS).saturating_mul(MARKER_BYTES);
+        let recent = self.share_of(MAX_RECENT_POINTS);
+        let points = recent.saturating_add(self.share_of(MAX_OLDER_POINTS));
+        let marker_bytes = self.share_of(MAX_MARKERS).saturating_mul(MARKER_BYTES);
         let point_bytes = points.saturating_mul(POINT_BYTES);
         point_bytes
             .saturating_add(marker_bytes)
@@ -222,19 +222,19 @@ impl HpaHistory {
             return;
         }
         push_merged(&mut self.recent, point, resolution.step);
-        while self.recent.len() > resolution.share_of(RECENT_POINTS) {
+        while self.recent.len() > resolution.share_of(MAX_RECENT_POINTS) {
             if let Some(oldest) = self.recent.pop_front() {
                 push_merged(&mut self.older, oldest.into(), resolution.older_step());
             }
         }
-        while self.older.len() > resolution.share_of(OLDER_POINTS) {
+        while self.older.len() > resolution.share_of(MAX_OLDER_POINTS) {
             self.older.pop_front();
         }
     }
 
     /// Adds something that happened.
     pub fn mark(&mut self, marker: HistoryMarker, resolution: HistoryResolution) {
-        let most = resolution.share_of(MARKERS);
+        let most = resolution.share_of(MAX_MARKERS);
         while self.markers.len() >= most {
             self.markers.pop_front();
         }
@@ -307,7 +307,7 @@ fn push_merged(points: &mut VecDeque<StoredPoint>, point: HistoryPoint, step: u3
 /// Reserves memory for one more, in small steps.
 fn reserve<T>(list: &mut VecDeque<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(list.len().clamp(GROWTH_MIN, GROWTH_MAX));
+        list.reserve_exact(list.len().clamp(MIN_GROWTH_POINTS, MAX_GROWTH_POINTS));
     }
 }
 
@@ -391,18 +391,22 @@ mod tests {
             );
         }
         let points: Vec<_> = history.points().collect();
-        assert_eq!(points.len(), RECENT_POINTS + OLDER_POINTS);
+        assert_eq!(points.len(), MAX_RECENT_POINTS + MAX_OLDER_POINTS);
         let first = points[0].at;
         assert!((end - first).abs_diff(24 * 3600) <= 300, "{first}");
         let gaps = points.windows(2).map(|two| two[1].at - two[0].at);
-        assert!(gaps.clone().skip(OLDER_POINTS).all(|gap| gap == 15));
-        assert!(gaps.clone().take(OLDER_POINTS - 1).all(|gap| gap == 300));
+        assert!(gaps.clone().skip(MAX_OLDER_POINTS).all(|gap| gap == 15));
+        assert!(
+            gaps.clone()
+                .take(MAX_OLDER_POINTS - 1)
+                .all(|gap| gap == 300)
+        );
         // The largest of the merged points.
         assert_eq!(points[0].lag, Some(u64::from(first) + 285));
-        assert_eq!(history.markers().count(), MARKERS);
+        assert_eq!(history.markers().count(), MAX_MARKERS);
         let bytes = history.bytes();
         assert!(bytes < 100 * 1024, "{bytes}");
-        assert!(bytes <= resolution.bytes_per_hpa() + 3 * GROWTH_MAX * POINT_BYTES);
+        assert!(bytes <= resolution.bytes_per_hpa() + 3 * MAX_GROWTH_POINTS * POINT_BYTES);
     }
 
     #[test]

@@ -106,9 +106,13 @@ pub fn worst(lines: &[CheckLine]) -> CheckStatus {
 
 /// Names in a message: the first few, and how many there are besides.
 pub(super) fn some_of<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
-    const SHOWN: usize = 4;
+    const MAX_SHOWN_NAMES: usize = 4;
     let mut names = names.into_iter();
-    let mut shown: Vec<_> = names.by_ref().take(SHOWN).map(|n| n.to_string()).collect();
+    let mut shown: Vec<_> = names
+        .by_ref()
+        .take(MAX_SHOWN_NAMES)
+        .map(|n| n.to_string())
+        .collect();
     match names.count() {
         0 => {}
         more => shown.push(format!("and {more} more")),

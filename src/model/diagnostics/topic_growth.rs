@@ -189,7 +189,7 @@ pub enum RecordKeys {
     Unknown(String),
 }
 
-/// The most partitions to grow a topic to: beyond that a typing mistake is more likely.
+/// Maximum number of partitions to grow a topic to: beyond that a typing mistake is more likely.
 pub const MAX_PARTITIONS: u32 = 10_000;
 
 /// Why a topic is not grown.

@@ -11,7 +11,7 @@ use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::TopicName;
 
 /// Maximum number of topics that were not read yet in one reason. When they are read, it names the next ones.
-const UNREAD_MAX: usize = 32;
+const MAX_UNREAD_TOPICS: usize = 32;
 
 /// Whether the snapshot of the group contains every topic that the watch key requests, or a fault that explains why
 /// not.
@@ -84,7 +84,12 @@ pub(super) fn select_topics<'a>(
             Some(fault) => unknown(fault),
             None => NoValueReason::NotYetRead(vec![WatchKey {
                 // Members may subscribe to thousands, and each of their targets has such a reason.
-                topics: selected.unread.iter().take(UNREAD_MAX).cloned().collect(),
+                topics: selected
+                    .unread
+                    .iter()
+                    .take(MAX_UNREAD_TOPICS)
+                    .cloned()
+                    .collect(),
                 ..(**key).clone()
             }]),
         })

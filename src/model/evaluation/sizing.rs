@@ -115,7 +115,7 @@ impl Sizing {
         let ceiling = self.ceiling.bounded().unwrap_or(0);
         let short = self.per_replica.times(ceiling.saturating_sub(1));
         let over = short.scaled(tolerance.saturating_add(1000), 1000);
-        let margin = Milli::SMALLEST.plus(over.scaled(1, 1_000_000_000));
+        let margin = Milli::MIN_POSITIVE.plus(over.scaled(1, 1_000_000_000));
         match over.plus(margin) {
             lifted if lifted > most => (lifted, ValueRule::Lifted),
             _ => (most, ValueRule::Clamped),

@@ -9,8 +9,8 @@ use super::limits::{
 use crate::model::settings::annotation_keys::WRITTEN;
 use crate::model::settings::annotations::paused_in;
 
-/// How many names a message lists.
-const NAMES_LISTED: usize = 3;
+/// Maximum number of names that a message lists.
+const MAX_LISTED_NAMES: usize = 3;
 
 /// Maximum length of a text of an HPA that is too large, in bytes.
 const MAX_SHORT_BYTES: usize = 256;
@@ -58,7 +58,7 @@ pub(super) fn reduce_to_essentials(mut facts: HpaFacts, too_large: HpaTooLarge) 
 fn find_exceeded_limit(hpa: &HpaFacts) -> Option<HpaTooLarge> {
     let count = hpa.annotations.len();
     if count > MAX_ANNOTATIONS {
-        let first: Vec<_> = hpa.annotations.keys().take(NAMES_LISTED).collect();
+        let first: Vec<_> = hpa.annotations.keys().take(MAX_LISTED_NAMES).collect();
         let first = first.into_iter().map(String::as_str);
         return Some(HpaTooLarge::Annotations {
             count,

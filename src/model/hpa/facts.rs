@@ -15,7 +15,7 @@ use crate::model::units::metric::Metric;
 use crate::model::units::names;
 use crate::model::units::persistent_map::PersistentMap;
 use crate::model::units::quantity::Milli;
-use crate::model::units::untrusted_text::{NAME_MAX, Printable};
+use crate::model::units::untrusted_text::{MAX_NAME_CHARS, Printable};
 
 /// Whether the HPA controller scales to zero itself, so that lagwise must not: `minReplicas` is 0, which only
 /// clusters with the feature `HPAScaleToZero` accept.
@@ -137,7 +137,7 @@ impl ScaleTarget {
             _ => Err("only letters and digits are allowed in it"),
         };
         let wrong = |part: &str, value: &str, why: &str| {
-            let shown = value.chars().take(NAME_MAX).collect::<String>();
+            let shown = value.chars().take(MAX_NAME_CHARS).collect::<String>();
             format!("scaleTargetRef.{part} {shown:?} is not valid: {why}")
         };
         if !group.is_empty() {

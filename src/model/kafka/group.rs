@@ -65,7 +65,7 @@ pub struct GroupDescription {
     pub subtopologies: Vec<Subtopology>,
 }
 
-/// Memory that the members of one group may take, in bytes: enough for some thousands. Any client that may join a group
+/// Maximum memory of the members of one group, in bytes: enough for some thousands. Any client that may join a group
 /// decides the number and names of its members.
 pub const MAX_MEMBER_BYTES: usize = 4 * 1024 * 1024;
 

@@ -126,7 +126,7 @@ pub struct Observation {
     pub group_names: Option<Vec<GroupId>>,
 }
 
-/// The most names of groups in an observation, and the longest one.
+/// Maximum number of names of groups in an observation, and maximum length of each.
 pub const MAX_GROUP_NAMES: usize = 10_000;
 pub const MAX_GROUP_NAME_BYTES: usize = 128;
 

@@ -312,7 +312,7 @@ pub fn hpa_replicas(
     (down, up): (u64, u64),
 ) -> u32 {
     let thousandths = |rules: ScalingRules, thousandths: u64| ScalingRules {
-        tolerance: Some(Milli::SMALLEST.scaled(thousandths, 1)),
+        tolerance: Some(Milli::MIN_POSITIVE.scaled(thousandths, 1)),
         ..rules
     };
     let threshold = Milli::from_units(trigger.lag_threshold);

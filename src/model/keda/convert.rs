@@ -227,13 +227,13 @@ impl NamedClusters {
 }
 
 /// Maximum characters of a host in the name of a Kafka cluster, which leaves room for a number.
-const HOST_MAX: usize = 50;
+const MAX_HOST_CHARS: usize = 50;
 
 /// A name for a Kafka cluster: the first part of the first broker's host.
 fn cluster_name(servers: &str) -> &str {
     let host = servers.split([':', '.', ',']).next().unwrap_or_default();
     let is_number = host.chars().all(|c| c.is_ascii_digit());
-    let is_name = names::label_value(host).is_ok() && host.len() <= HOST_MAX;
+    let is_name = names::label_value(host).is_ok() && host.len() <= MAX_HOST_CHARS;
     match is_name && !is_number {
         true => host,
         false => "kafka",

@@ -19,7 +19,7 @@ const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 const MAX_SCALED_OBJECTS: usize = 4096;
 
 /// Maximum memory of all their triggers, in bytes. A usual trigger takes some 3 KiB.
-const MAX_BYTES: usize = 32 * 1024 * 1024;
+const MAX_TRIGGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Maximum number of triggers of one ScaledObject.
 const MAX_TRIGGERS: usize = 16;
@@ -47,7 +47,7 @@ impl ExternalTriggers {
         let of_hpa = self.0.entry(trigger.hpa.clone()).or_default();
         let is_changed = of_hpa.insert(trigger, now);
         if is_changed {
-            while self.bytes() > MAX_BYTES {
+            while self.bytes() > MAX_TRIGGER_BYTES {
                 self.evict_largest(|of_hpa| of_hpa.bytes);
             }
         }

@@ -7,8 +7,7 @@ use std::num::NonZeroU64;
 
 use crate::model::units::quantity::Milli;
 
-/// The largest number of thousandths that is used. Up to it, KEDA's arithmetic has more than the precision that it
-/// needs.
+/// Maximum value that is used, in thousandths. Up to it, KEDA's arithmetic has more than the precision that it needs.
 const MAX_VALUE: u64 = 1 << 50;
 
 /// The number from which KEDA computes exactly these thousandths.
@@ -68,7 +67,7 @@ mod tests {
     }
 
     fn milli(thousandths: u64) -> Milli {
-        Milli::SMALLEST.scaled(thousandths, 1)
+        Milli::MIN_POSITIVE.scaled(thousandths, 1)
     }
 
     #[test]

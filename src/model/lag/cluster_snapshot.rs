@@ -103,10 +103,10 @@ impl ClusterSnapshot {
 
 /// The reasons of the first few brokers.
 fn broker_reasons(brokers: &[&BrokerFault]) -> String {
-    const SHOWN: usize = 4;
-    let shown = brokers.iter().take(SHOWN);
+    const MAX_SHOWN_REASONS: usize = 4;
+    let shown = brokers.iter().take(MAX_SHOWN_REASONS);
     let mut reasons: Vec<&str> = shown.map(|broker| &*broker.reason).collect();
-    if brokers.len() > SHOWN {
+    if brokers.len() > MAX_SHOWN_REASONS {
         reasons.push("and others");
     }
     reasons.join("; ")

@@ -52,14 +52,14 @@ pub struct HotPartition {
 /// Time over which the messages of partitions are compared.
 const COMPARED_OVER: Duration = Duration::from_secs(600);
 
-/// Fewest partitions that are compared, and fewest messages for each of them: fewer say little.
-const COMPARED_MIN: (usize, u64) = (3, 50);
+/// Minimum number of partitions that are compared, and of messages for each of them: fewer say little.
+const MIN_COMPARED: (usize, u64) = (3, 50);
 
 /// A partition is hot if it gets more than this many times the mean of all partitions.
 const HOT_RATIO: u64 = 2;
 
 /// Maximum number of hot partitions of a group that are listed. Users who may create topics decide how many there are.
-const HOT_MAX: usize = 10;
+const MAX_HOT_PARTITIONS: usize = 10;
 
 impl GroupFigures {
     #[must_use]
@@ -149,7 +149,7 @@ pub fn hot_partitions_of<'a>(
     });
     let mut hot: Vec<_> = hot.collect();
     hot.sort_by(|a, b| b.share.total_cmp(&a.share));
-    hot.truncate(HOT_MAX);
+    hot.truncate(MAX_HOT_PARTITIONS);
     hot
 }
 
@@ -158,7 +158,7 @@ pub fn hot_partitions_of<'a>(
 #[must_use]
 pub fn hot_partition(lag: &TopicLag) -> Option<(usize, f64)> {
     let written = lag.age_basis.ends.as_ref()?.growth(COMPARED_OVER)?;
-    let (partitions_min, messages_min) = COMPARED_MIN;
+    let (partitions_min, messages_min) = MIN_COMPARED;
     let partitions = u64::try_from(written.len()).ok()?;
     let all: Lag = written.iter().copied().sum();
     let is_enough =
@@ -278,6 +278,6 @@ mod tests {
         let snapshot = snapshot.unwrap();
         let topic = topics(&snapshot.groups["g"]).next().unwrap();
         let hot = |topics| hot_partitions_of(std::iter::repeat_n(topic, topics)).len();
-        assert_eq!((hot(1), hot(30)), (1, HOT_MAX));
+        assert_eq!((hot(1), hot(30)), (1, MAX_HOT_PARTITIONS));
     }
 }

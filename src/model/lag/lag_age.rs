@@ -59,16 +59,16 @@ impl LagAge {
 }
 
 /// Maximum number of samples per topic. Old ones are thinned out, so that a few of them reach far back.
-const SAMPLES_MAX: usize = 12;
+const MAX_SAMPLES: usize = 12;
 
 /// Maximum age of a sample.
-const REACH_MILLIS: u64 = 24 * 3600 * 1000;
+const MAX_SAMPLE_AGE_MILLIS: u64 = 24 * 3600 * 1000;
 
 /// Marks an unknown log-end offset; no log ends there.
 const UNKNOWN: i64 = i64::MIN;
 
-/// Longest time between two samples during which the log counts as watched, unless the polls are further apart.
-const WATCHED_MILLIS: u64 = 60 * 1000;
+/// Maximum time between two samples during which the log counts as watched, unless the polls are further apart.
+const MAX_WATCHED_GAP_MILLIS: u64 = 60 * 1000;
 
 /// Log-end offsets of a topic's partitions at several times, shared by all groups that read the topic.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +83,7 @@ pub struct EndRing {
     looked_up: usize,
     /// Messages whose timestamps are known, sorted by partition and offset.
     messages: Vec<MessageTime>,
-    /// [`SAMPLES_MAX`] slots per partition, partition after partition: the samples of one partition are
+    /// [`MAX_SAMPLES`] slots per partition, partition after partition: the samples of one partition are
     /// contiguous, because a scrape computes [`Self::age`] for every group and partition.
     ends: Vec<i64>,
     /// Messages written to all partitions since the first poll.
@@ -120,10 +120,10 @@ impl EndRing {
             [before, last] => gap(before, last),
             _ => 0,
         };
-        let watched = polled
-            .last()
-            .is_some_and(|last| gap(last, &at) <= usual.saturating_mul(2).max(WATCHED_MILLIS));
-        if self.times.len() >= SAMPLES_MAX {
+        let watched = polled.last().is_some_and(|last| {
+            gap(last, &at) <= usual.saturating_mul(2).max(MAX_WATCHED_GAP_MILLIS)
+        });
+        if self.times.len() >= MAX_SAMPLES {
             let thinned = self.least_needed(at);
             self.remove(thinned);
         }
@@ -139,7 +139,7 @@ impl EndRing {
             return;
         };
         self.grow(ends.len());
-        if self.times.len() >= SAMPLES_MAX {
+        if self.times.len() >= MAX_SAMPLES {
             let now = self.times.last().copied().unwrap_or(at);
             let thinned = self.least_needed(now);
             self.remove(thinned);
@@ -199,7 +199,7 @@ impl EndRing {
                 .filter(|_| is_known)
         };
         self.ends
-            .chunks_exact(SAMPLES_MAX)
+            .chunks_exact(MAX_SAMPLES)
             .map(of_partition)
             .collect()
     }
@@ -214,7 +214,7 @@ impl EndRing {
     pub fn forget(&mut self, partition: usize) {
         self.messages
             .retain(|message| usize::try_from(message.partition) != Ok(partition));
-        let slots = self.ends.chunks_exact_mut(SAMPLES_MAX);
+        let slots = self.ends.chunks_exact_mut(MAX_SAMPLES);
         if let Some(slots) = slots.into_iter().nth(partition) {
             slots.fill(UNKNOWN);
         }
@@ -238,7 +238,7 @@ impl EndRing {
         if let Some(at) = self.message_time(partition, first_unread) {
             return Some(LagAge::exactly(now.saturating_sub(at)));
         }
-        let start = partition.checked_mul(SAMPLES_MAX)?;
+        let start = partition.checked_mul(MAX_SAMPLES)?;
         let slots = self.ends.get(start..start.checked_add(self.times.len())?)?;
         let mut later: Option<(usize, u64, i64)> = None;
         for (index, (time, end)) in self.times.iter().zip(slots).enumerate().rev() {
@@ -280,7 +280,7 @@ impl EndRing {
         self.times.insert(index, at);
         self.watched.insert(index, watched);
         let ends = ends.chain(std::iter::repeat(None));
-        for (slots, end) in self.ends.chunks_exact_mut(SAMPLES_MAX).zip(ends) {
+        for (slots, end) in self.ends.chunks_exact_mut(MAX_SAMPLES).zip(ends) {
             if index < count {
                 slots.copy_within(index..count, index.saturating_add(1));
             }
@@ -301,7 +301,7 @@ impl EndRing {
         if index < self.looked_up {
             self.looked_up = self.looked_up.saturating_sub(1);
         }
-        for slots in self.ends.chunks_exact_mut(SAMPLES_MAX) {
+        for slots in self.ends.chunks_exact_mut(MAX_SAMPLES) {
             slots.copy_within(index.saturating_add(1)..count, index);
         }
     }
@@ -315,7 +315,7 @@ impl EndRing {
             self.clear();
         }
         self.partitions = partitions;
-        let slots = partitions.saturating_mul(SAMPLES_MAX);
+        let slots = partitions.saturating_mul(MAX_SAMPLES);
         // Exactly as much as is needed, as above.
         self.ends
             .reserve_exact(slots.saturating_sub(self.ends.len()));
@@ -329,7 +329,7 @@ impl EndRing {
             let time = self.times.get(index).copied().unwrap_or(now);
             u128::from(now.saturating_sub(time))
         };
-        if since(1) >= u128::from(REACH_MILLIS) {
+        if since(1) >= u128::from(MAX_SAMPLE_AGE_MILLIS) {
             return 0;
         }
         let mut least = (1, u128::MAX, 1);
@@ -537,12 +537,16 @@ mod tests {
             // One message a second, so that an offset is the time at which it came.
             ring.push(second * 1000, ends(&[i64::try_from(second).unwrap()]));
         }
-        assert!(ring.times.len() <= SAMPLES_MAX);
-        assert_eq!(ring.ends.capacity(), SAMPLES_MAX);
+        assert!(ring.times.len() <= MAX_SAMPLES);
+        assert_eq!(ring.ends.capacity(), MAX_SAMPLES);
         let now = (2 * day - 5) * 1000;
-        assert!(now - ring.times[0] >= REACH_MILLIS / 2, "{:?}", ring.times);
+        assert!(
+            now - ring.times[0] >= MAX_SAMPLE_AGE_MILLIS / 2,
+            "{:?}",
+            ring.times
+        );
         let ages: Vec<u64> = ring.times.iter().map(|time| (now - time) / 1000).collect();
-        for pair in ages.windows(2).take(SAMPLES_MAX - 2) {
+        for pair in ages.windows(2).take(MAX_SAMPLES - 2) {
             assert!(pair[0] <= 6 * pair[1].max(5), "{ages:?}");
         }
         for behind in [3, 60, 600, 3600, 6 * 3600_u64] {

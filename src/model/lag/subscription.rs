@@ -82,7 +82,7 @@ pub struct RememberedGroup {
     #[serde(skip_serializing_if = "IgnoredTopics::is_none")]
     pub ignored: IgnoredTopics,
     /// Topics that its members were last known to read, and those with commits of the group since;
-    /// `None` if unknown or more than [`REMEMBERED_TOPICS`].
+    /// `None` if unknown or more than [`MAX_REMEMBERED_TOPICS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<BTreeSet<String>>,
 }
@@ -151,7 +151,7 @@ impl RememberedGroup {
 #[serde(rename_all = "snake_case")]
 pub enum IgnoredTopics {
     Some(BTreeSet<String>),
-    /// More than [`REMEMBERED_TOPICS`]: the pattern does not show which of them the members read.
+    /// More than [`MAX_REMEMBERED_TOPICS`]: the pattern does not show which of them the members read.
     All,
 }
 
@@ -217,11 +217,11 @@ impl RememberedGroup {
 }
 
 fn bounded(topics: BTreeSet<String>) -> Option<BTreeSet<String>> {
-    (topics.len() <= REMEMBERED_TOPICS).then_some(topics)
+    (topics.len() <= MAX_REMEMBERED_TOPICS).then_some(topics)
 }
 
 /// Maximum number of topics remembered per group, which bounds the saved state.
-pub const REMEMBERED_TOPICS: usize = 64;
+pub const MAX_REMEMBERED_TOPICS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(after(0..0, 5..9), (false, true));
         assert_eq!(after(0..0, 1..2), (false, false));
         // Too many to remember: none is expected to be read, until they are few.
-        assert_eq!(after(1..1 + REMEMBERED_TOPICS + 1, 0..1), (true, true));
+        assert_eq!(after(1..1 + MAX_REMEMBERED_TOPICS + 1, 0..1), (true, true));
         assert_eq!(after(0..0, 0..1), (true, true));
         assert_eq!(after(0..2, 0..1), (false, true));
     }

@@ -3,10 +3,10 @@
 use super::learned::LearnedPolicy;
 use super::policy_time::{PolicyTime, compact, from_count};
 
-/// Samples from which the capacity counts as known.
-pub(super) const KNOWN_SAMPLES: u32 = 3;
-/// Shortest window for a lower bound, in seconds.
-const FLOOR_WINDOW_MIN: f64 = 10.0;
+/// Minimum number of samples with which the capacity counts as known.
+pub(super) const MIN_CAPACITY_SAMPLES: u32 = 3;
+/// Minimum window for a lower bound.
+const MIN_FLOOR_WINDOW_SECONDS: f64 = 10.0;
 /// Samples of a member's progress for lower bounds, and their distance in seconds.
 const ANCHORS: usize = 4;
 const ANCHOR_SPACING: f64 = 14.0;
@@ -89,7 +89,7 @@ impl MemberProgress {
         let anchors = self.anchors.iter().take(count);
         let bounds = anchors.filter_map(|(at, before)| {
             let elapsed = now.since(*at);
-            let is_used = (FLOOR_WINDOW_MIN..=window).contains(&elapsed);
+            let is_used = (MIN_FLOOR_WINDOW_SECONDS..=window).contains(&elapsed);
             // Messages of a commit may have been processed up to one commit earlier.
             is_used.then(|| f64::from(self.consumed - before) / (elapsed + times.longest))
         });
@@ -124,12 +124,12 @@ pub(super) fn estimate_capacity(
     members: u32,
     now: f64,
 ) -> Option<(f64, bool)> {
-    if let Some(hint) = hint.filter(|_| learned.capacity_samples < KNOWN_SAMPLES) {
+    if let Some(hint) = hint.filter(|_| learned.capacity_samples < MIN_CAPACITY_SAMPLES) {
         return Some((hint, true));
     }
     let measured = learned.capacity.unwrap_or(0.0);
     let floor = |floor: f64| if has_floor { floor } else { 0.0 };
-    if learned.capacity_samples >= KNOWN_SAMPLES {
+    if learned.capacity_samples >= MIN_CAPACITY_SAMPLES {
         let capacity = measured.max(floor(learned.recent_floor(now)));
         return Some((capacity, true)).filter(|(capacity, _)| *capacity > 0.0);
     }

@@ -1,12 +1,12 @@
 //! Commits: how often members commit, from the gaps between changes of committed offsets.
 
 /// Maximum number of gaps that are kept.
-const GAPS_MAX: usize = 60;
-/// Number of gaps from which on the interval counts as measured.
-const GAPS_MIN: usize = 8;
+const MAX_GAPS: usize = 60;
+/// Minimum number of gaps with which the interval counts as measured.
+const MIN_GAPS: usize = 8;
 /// Interval between commits assumed before any were seen, in seconds: Kafka's `auto.commit.interval.ms`.
 const INTERVAL_PRIOR: f64 = 5.0;
-/// Longest usual gap assumed before any were seen, in seconds.
+/// Assumption about the longest usual gap before any were seen, in seconds.
 const LONGEST_PRIOR: f64 = 30.0;
 
 /// The last gaps between commits of a partition, over all partitions, in tenths of a second.
@@ -44,7 +44,7 @@ impl CommitGaps {
                 self.has_changed = true;
             }
         }
-        self.next = self.next.saturating_add(1) % GAPS_MAX;
+        self.next = self.next.saturating_add(1) % MAX_GAPS;
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
@@ -53,7 +53,7 @@ impl CommitGaps {
 
     /// Recomputes the percentiles, if the gaps have changed. Many groups commit so evenly that they have not.
     pub(super) fn measure(&mut self, scratch: &mut Vec<u16>) {
-        if self.gaps.len() < GAPS_MIN || !std::mem::take(&mut self.has_changed) {
+        if self.gaps.len() < MIN_GAPS || !std::mem::take(&mut self.has_changed) {
             return;
         }
         scratch.clear();
@@ -118,7 +118,7 @@ mod tests {
             let at = |percent: usize| f64::from(kept[(kept.len() - 1) * percent / 100]) / 10.0;
             let is_near = |found: Option<f64>, percent| match found {
                 Some(found) => (found - at(percent)).abs() < 1e-4,
-                None => kept.len() < GAPS_MIN,
+                None => kept.len() < MIN_GAPS,
             };
             prop_assert!(is_near(gaps.measured_interval(), 75), "{:?}", gaps);
             prop_assert!(is_near(gaps.measured_longest(), 95), "{:?}", gaps);

@@ -8,8 +8,8 @@ use super::{RatePolicy, Situation};
 /// Length of a slot of [`DownHistory`] in seconds, and their number: an hour and the present slot.
 const SLOT: f64 = 60.0;
 const SLOTS: usize = 61;
-/// Seconds without a rebalance before a step down.
-const STABLE_MIN: f64 = 60.0;
+/// Minimum time without a rebalance before a step down.
+const MIN_STABLE_SECONDS: f64 = 60.0;
 /// Seconds without a change after which a group of unknown capacity is probed.
 const PROBE_AFTER: f64 = 900.0;
 /// Seconds that a step down waits if it can be larger then.
@@ -181,7 +181,7 @@ impl RatePolicy {
         };
         let is_settled = terms.members == output
             && situation.status_replicas == output
-            && situation.stable_for >= STABLE_MIN;
+            && situation.stable_for >= MIN_STABLE_SECONDS;
         if !is_settled {
             return held(RateHoldReason::NotSettled, None);
         }

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Shortest expected time that is judged, in seconds: for shorter ones, the time between two polls would dominate.
-const JUDGED_MIN: f64 = 60.0;
-/// Relative change of the arrivals above which a backlog is not judged.
+/// Minimum expected time that is judged: for shorter ones, the time between two polls would dominate.
+const MIN_JUDGED_SECONDS: f64 = 60.0;
+/// Maximum relative change of the arrivals with which a backlog is judged.
 const MAX_ARRIVAL_CHANGE: f64 = 0.25;
 
 /// The last backlog whose end was expected, and how good the expectations were so far.
@@ -56,7 +56,7 @@ impl DrainJudge {
     pub(super) fn observe(&mut self, reading: &DrainReading) {
         let DrainReading { now, expected, .. } = *reading;
         let Some(awaited) = self.awaited else {
-            let seconds = expected.filter(|seconds| *seconds >= JUDGED_MIN);
+            let seconds = expected.filter(|seconds| *seconds >= MIN_JUDGED_SECONDS);
             if reading.is_settled
                 && let Some(seconds) = seconds
             {

@@ -13,15 +13,15 @@ use super::rates::{GrowthRing, SlotClock, SlotRing, SlotTotals, measure_shares};
 use super::reading::GroupReading;
 use super::settings::{PolicyRule, RatePolicySettings};
 
-/// Shortest time without a commit after which a partition is stuck, and the group stalled, in seconds.
-const STUCK_MIN: f64 = 30.0;
-const STALL_MIN: f64 = 15.0;
-/// Shortest time without a commit that counts as a standstill and not as an interval between two commits, in seconds.
-const STANDSTILL_MIN: f64 = 120.0;
-/// A standstill only counts after the group has committed for this long, in seconds.
-const COMMITTING_MIN: f64 = 60.0;
-/// Shortest pause of a rebalance that is learned, in seconds.
-const PAUSE_MIN: f64 = 2.5;
+/// Minimum time without a commit after which a partition is stuck, and the group stalled.
+const MIN_STUCK_SECONDS: f64 = 30.0;
+const MIN_STALL_SECONDS: f64 = 15.0;
+/// Minimum time without a commit that counts as a standstill and not as an interval between two commits.
+const MIN_STANDSTILL_SECONDS: f64 = 120.0;
+/// Minimum time for which the group must have committed before a standstill counts.
+const MIN_COMMITTING_SECONDS: f64 = 60.0;
+/// Minimum pause of a rebalance that is learned.
+const MIN_PAUSE_SECONDS: f64 = 2.5;
 
 /// Index of the member for a partition without an owner.
 const NO_OWNER: u16 = u16::MAX;
@@ -184,7 +184,7 @@ impl GroupEstimates {
         }
         let pause = self.unstable_since.take().map_or(0.0, |since| now - since);
         if settings.has(PolicyRule::LearnedReaction) && (changed || pause > 0.0) {
-            learned.pause = 0.7 * learned.pause + 0.3 * pause.clamp(PAUSE_MIN, 120.0);
+            learned.pause = 0.7 * learned.pause + 0.3 * pause.clamp(MIN_PAUSE_SECONDS, 120.0);
         }
         self.members.clear();
         let members = &mut self.members;
@@ -246,11 +246,11 @@ impl GroupEstimates {
             }
         }
         let is_gradual = !is_broken && self.unstable_since.is_none();
-        let standstill = (6.0 * self.gaps.interval()).max(STANDSTILL_MIN);
+        let standstill = (6.0 * self.gaps.interval()).max(MIN_STANDSTILL_SECONDS);
         // A long gap is a standstill only if the group had been committing for a while. With rare commits, every gap is
         // long, and is the usual interval.
         let stood_still = now - self.last_commit > standstill
-            && self.last_commit - self.resumed >= COMMITTING_MIN;
+            && self.last_commit - self.resumed >= MIN_COMMITTING_SECONDS;
         let counted_since = self.stable_since.max(self.resumed);
         let counted_since = PolicyTime::from_seconds(counted_since - learned.began);
         let mut total = 0.0;
@@ -295,7 +295,7 @@ impl GroupEstimates {
             longest: self.gaps.longest(),
         };
         if total > 0.0 {
-            if now - self.last_commit > (3.0 * times.interval).max(STALL_MIN) {
+            if now - self.last_commit > (3.0 * times.interval).max(MIN_STALL_SECONDS) {
                 self.progress_since = now;
             }
             if stood_still {

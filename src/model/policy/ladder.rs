@@ -1,7 +1,7 @@
 //! The ladder: numbers of replicas that share the partitions evenly.
 
-/// Ratio below which two neighbours count as one.
-const RATIO_MIN: f64 = 1.12;
+/// Minimum ratio of two neighbours that do not count as one.
+const MIN_RATIO: f64 = 1.12;
 
 /// The numbers ceil(`ceiling` / k), ascending, with neighbours at least 12 % apart.
 ///
@@ -13,7 +13,7 @@ pub(super) fn build_ladder(ceiling: u32) -> Vec<u32> {
     let mut last = f64::INFINITY;
     while parts <= ceiling {
         let replicas = ceiling.div_ceil(parts);
-        if last / f64::from(replicas) >= RATIO_MIN {
+        if last / f64::from(replicas) >= MIN_RATIO {
             ladder.push(replicas);
             last = f64::from(replicas);
         }

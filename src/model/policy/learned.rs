@@ -2,8 +2,8 @@
 
 /// Seconds in which a factor on the hold falls by half.
 const HOLD_FACTOR_HALF_LIFE: f64 = 2.0 * 3600.0;
-/// Largest factor on the hold.
-const HOLD_FACTOR_MAX: f64 = 8.0;
+/// Maximum factor on the hold.
+const MAX_HOLD_FACTOR: f64 = 8.0;
 /// Half-life of a remembered burst, in seconds.
 pub(super) const BURST_HALF_LIFE: f64 = 19.0 * 3600.0;
 /// Time of arrivals that the long mean covers, in seconds.
@@ -13,8 +13,8 @@ const RECENT_FLOOR_HALF_LIFE: f64 = 80.0 * 60.0;
 const BEST_FLOOR_HALF_LIFE: f64 = 19.0 * 3600.0;
 /// Seconds after a block in which the length of the next one falls by half.
 const BLOCK_HALF_LIFE: f64 = 19.0 * 3600.0;
-/// First time for which an ineffective step up blocks the next one, in seconds.
-pub(super) const BLOCK_MIN: f64 = 3600.0;
+/// Minimum time for which an ineffective step up blocks the next one.
+pub(super) const MIN_BLOCK_SECONDS: f64 = 3600.0;
 
 /// A number that decays exponentially. Its half-life is an argument.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -118,7 +118,7 @@ impl Default for LearnedPolicy {
             burst: DecayingValue::default(),
             mean_arrivals: 0.0,
             blocked_until: 0.0,
-            block_length: BLOCK_MIN,
+            block_length: MIN_BLOCK_SECONDS,
             blocked_rate: 0.0,
             blocked_consumption: 0.0,
             failed_probes: 0,
@@ -136,7 +136,7 @@ impl LearnedPolicy {
     }
 
     pub(super) fn double_hold(&mut self, now: f64) {
-        let value = (2.0 * self.hold_factor(now)).min(HOLD_FACTOR_MAX);
+        let value = (2.0 * self.hold_factor(now)).min(MAX_HOLD_FACTOR);
         self.hold_factor = DecayingValue { value, at: now };
     }
 
@@ -184,9 +184,9 @@ impl LearnedPolicy {
             value: self.block_length,
             at: self.blocked_until,
         };
-        let length = length.at(now, BLOCK_HALF_LIFE).max(BLOCK_MIN);
+        let length = length.at(now, BLOCK_HALF_LIFE).max(MIN_BLOCK_SECONDS);
         self.blocked_until = now + length;
-        self.block_length = (length * 2.0).min(8.0 * BLOCK_MIN);
+        self.block_length = (length * 2.0).min(8.0 * MIN_BLOCK_SECONDS);
         self.blocked_rate = rate;
         self.blocked_consumption = consumption;
     }
@@ -218,10 +218,13 @@ mod tests {
             learned.block(100.0, 50.0, now);
             learned.blocked_until - now
         };
-        let (first, second) = (length_at(0.0), length_at(BLOCK_MIN));
-        assert!((first - BLOCK_MIN).abs() < 1.0, "{first}");
-        assert!((second - 2.0 * BLOCK_MIN).abs() < 1.0, "{second}");
+        let (first, second) = (length_at(0.0), length_at(MIN_BLOCK_SECONDS));
+        assert!((first - MIN_BLOCK_SECONDS).abs() < 1.0, "{first}");
+        assert!((second - 2.0 * MIN_BLOCK_SECONDS).abs() < 1.0, "{second}");
         let after_a_week = length_at(7.0 * 24.0 * 3600.0);
-        assert!((after_a_week - BLOCK_MIN).abs() < 1.0, "{after_a_week}");
+        assert!(
+            (after_a_week - MIN_BLOCK_SECONDS).abs() < 1.0,
+            "{after_a_week}"
+        );
     }
 }

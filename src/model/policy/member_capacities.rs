@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::capacity::KNOWN_SAMPLES;
+use super::capacity::MIN_CAPACITY_SAMPLES;
 use super::learned::LearnedPolicy;
 use super::policy_time::{PolicyTime, compact};
 
@@ -45,7 +45,11 @@ impl MemberCapacities {
     pub(super) fn after_restart(knows_capacity: bool) -> Self {
         Self {
             values: Vec::new(),
-            blended: if knows_capacity { KNOWN_SAMPLES } else { 0 },
+            blended: if knows_capacity {
+                MIN_CAPACITY_SAMPLES
+            } else {
+                0
+            },
         }
     }
 

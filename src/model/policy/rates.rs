@@ -10,8 +10,8 @@ pub(super) const SLOW: f64 = 180.0;
 /// Samples younger than this are all kept; older ones are thinned to [`SPACING`].
 const DENSE: f64 = 30.0;
 const SPACING: f64 = 16.0;
-/// Upper bound of the number of samples, however often the group is polled.
-const SAMPLES_MAX: usize = 32;
+/// Maximum number of samples, however often the group is polled.
+const MAX_SAMPLES: usize = 32;
 
 /// A growing counter's samples over the last 180 s: dense for the last 30 s, thinned before.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,7 @@ impl GrowthRing {
         if let Some(before) = needless {
             self.samples.remove(before.saturating_add(1));
         }
-        if self.samples.len() > SAMPLES_MAX {
+        if self.samples.len() > MAX_SAMPLES {
             self.samples.remove(1);
         }
     }
@@ -248,7 +248,7 @@ mod tests {
                 (rate - expected).abs() < 0.15 * expected
             };
             assert!(is_near(FAST, 30.0) && is_near(SLOW, 50.0 / 3.0), "{poll}");
-            assert!(ring.samples.len() <= SAMPLES_MAX, "{poll}");
+            assert!(ring.samples.len() <= MAX_SAMPLES, "{poll}");
         }
     }
 }

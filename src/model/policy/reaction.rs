@@ -4,8 +4,8 @@ use super::learned::LearnedPolicy;
 
 /// Seconds by which a reaction may exceed the learned one before the learned one is raised at once.
 const OVERDUE: f64 = 20.0;
-/// Longest reaction that is learned, in seconds.
-const LONGEST: f64 = 900.0;
+/// Maximum reaction that is learned.
+const MAX_REACTION_SECONDS: f64 = 900.0;
 
 /// The step up whose members are awaited.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +39,7 @@ impl Reaction {
         let Some((since, awaited)) = self.awaited else {
             return;
         };
-        let elapsed = (now - since).min(LONGEST);
+        let elapsed = (now - since).min(MAX_REACTION_SECONDS);
         if members >= awaited {
             self.awaited = None;
             if is_learning {

@@ -1,7 +1,7 @@
 //! Saved form of the learned state of a policy: numbers in a fixed order. Times are in seconds before the saving; -1
 //! means unknown.
 
-use super::learned::{BLOCK_MIN, DecayingValue, LastChange, LearnedPolicy};
+use super::learned::{DecayingValue, LastChange, LearnedPolicy, MIN_BLOCK_SECONDS};
 use crate::model::lag::history::saved_policy::SavedNumbers;
 
 /// Version of the saved form: the one this build writes, and the only one it reads.
@@ -95,8 +95,8 @@ impl LearnedPolicy {
             pause: get(10).clamp(0.0, 120.0),
             hold_factor: decaying(11),
             burst: decaying(13),
-            blocked_until: at(15).min(now + 8.0 * BLOCK_MIN),
-            block_length: get(16).clamp(BLOCK_MIN, 8.0 * BLOCK_MIN),
+            blocked_until: at(15).min(now + 8.0 * MIN_BLOCK_SECONDS),
+            block_length: get(16).clamp(MIN_BLOCK_SECONDS, 8.0 * MIN_BLOCK_SECONDS),
             blocked_rate: amount(17),
             blocked_consumption: amount(18),
             failed_probes: count(19),

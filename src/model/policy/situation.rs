@@ -10,8 +10,8 @@ use super::reading::{GroupReading, SupposedGroup};
 use super::settings::PolicyRule;
 use super::static_comparison::{GroupProgress, StaticGroup};
 
-/// Seconds of consumption that the policy has to see before it decides for a group of unknown capacity.
-const WATCHED_MIN: f64 = 40.0;
+/// Minimum time of consumption that the policy has to see before it decides for a group of unknown capacity.
+const MIN_WATCHED_SECONDS: f64 = 40.0;
 /// Seconds after a change during which the workload counts as having this number of replicas, including starting ones,
 /// unless the HPA's status differs.
 const APPLIED_WITHIN: f64 = 60.0;
@@ -65,7 +65,9 @@ impl RatePolicy {
             &self.learned,
             self.settings.capacity_hint,
             self.settings.has(PolicyRule::Floor),
-            estimates.consumption.per_second_of_whole(WATCHED_MIN),
+            estimates
+                .consumption
+                .per_second_of_whole(MIN_WATCHED_SECONDS),
             reading.members,
             now,
         )?;

@@ -15,8 +15,8 @@ const WINDOW: f64 = 12.0 * 3600.0;
 const COMPARED_AFTER: f64 = 3600.0;
 /// Difference of the costs from which on all replicas count as cheaper, in percent of their own replica-minutes.
 const MARGIN: f64 = 5.0;
-/// Longest time between two readings that counts, in seconds.
-const LONGEST_GAP: f64 = 60.0;
+/// Maximum time between two readings that counts.
+const MAX_GAP_SECONDS: f64 = 60.0;
 /// Seconds after the beginning of a dump in which late messages do not count against the policy. A dump is an arrival
 /// of more messages at once than all replicas could process.
 const DUMP_RECOVERY: f64 = 120.0;
@@ -120,7 +120,7 @@ impl StaticGroup {
     /// Records a reading. `slo` is the objective in seconds.
     pub(super) fn advance(&mut self, now: f64, progress: &GroupProgress, slo: f64) {
         let gap = (now - self.last).max(0.0);
-        let elapsed = gap.min(LONGEST_GAP);
+        let elapsed = gap.min(MAX_GAP_SECONDS);
         self.last = now;
         let is_old = progress.age >= slo / 4.0;
         self.is_limited = progress.is_limited || self.is_limited && is_old;

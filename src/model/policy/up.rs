@@ -5,14 +5,14 @@ use super::requirement::{RateDemand, ReplicaRequirement, RequirementScratch, fin
 use super::settings::{BURST_UTILISATION, CATCH_UP_UP, PolicyRule};
 use super::{RatePolicy, Situation};
 
-/// A step up waits until the delay of the previous one, or [`WAIT_MAX`] if that is shorter, plus [`WAIT_MARGIN`] have
-/// passed, in seconds.
-const WAIT_MAX: f64 = 90.0;
+/// A step up waits until the delay of the previous one, or [`MAX_WAIT_SECONDS`] if that is shorter, plus
+/// [`WAIT_MARGIN`] have passed, in seconds.
+const MAX_WAIT_SECONDS: f64 = 90.0;
 const WAIT_MARGIN: f64 = 20.0;
 /// Seconds from the end of a step's delay until its effect is checked.
 const JUDGED_AFTER: f64 = 70.0;
-/// Part of the expected gain that a step up has to reach, or else it counts as ineffective.
-const GAIN_MIN: f64 = 0.2;
+/// Minimum part of the expected gain that a step up has to reach, or else it counts as ineffective.
+const MIN_GAIN: f64 = 0.2;
 
 /// A step up whose effect has not been checked yet.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ impl RatePolicy {
         if self.settings.has(PolicyRule::OneUpAtATime)
             && let Some(trial) = &self.trial
         {
-            let wait_until = trial.at + terms.delay.min(WAIT_MAX) + WAIT_MARGIN;
+            let wait_until = trial.at + terms.delay.min(MAX_WAIT_SECONDS) + WAIT_MARGIN;
             let is_pending = self.reaction.is_pending();
             let is_worse = terms.arrivals_fast > 1.15 * trial.arrivals
                 || terms.capacity < 0.85 * trial.capacity;
@@ -160,7 +160,7 @@ impl RatePolicy {
         if !self.settings.has(PolicyRule::Ineffective) || output != trial.to {
             return None;
         }
-        let helped = terms.consumption - trial.consumed >= GAIN_MIN * trial.expected;
+        let helped = terms.consumption - trial.consumed >= MIN_GAIN * trial.expected;
         if terms.age <= slo / 4.0 || helped {
             return None;
         }

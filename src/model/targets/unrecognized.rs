@@ -10,7 +10,7 @@ use crate::model::settings::annotation_keys::WRITTEN;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC, Metric};
 use crate::model::units::short_list::short_list;
 use crate::model::units::spelling::did_you_mean;
-use crate::model::units::untrusted_text::{NAME_MAX, Printable};
+use crate::model::units::untrusted_text::{MAX_NAME_CHARS, Printable};
 
 /// Finds the metrics of lagwise that the HPA controller rejects for their selectors.
 pub(super) fn find_rejected(hpa: &HpaFacts) -> impl Iterator<Item = Finding> {
@@ -74,7 +74,7 @@ fn find_other_type(hpa: &HpaFacts) -> Option<String> {
 /// Kafka, as the names of exporters do.
 fn meant_metric(name: &str) -> Option<&'static str> {
     // Longer names are no misspelling, and slow to compare.
-    if name.len() > NAME_MAX || is_of_keda(name) {
+    if name.len() > MAX_NAME_CHARS || is_of_keda(name) {
         return None;
     }
     let words = || name.split(|c: char| !c.is_ascii_alphanumeric());

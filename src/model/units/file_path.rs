@@ -3,14 +3,14 @@
 
 use std::fmt;
 
-/// Longest path that is shown, in characters.
-const PATH_MAX: usize = 255;
+/// Maximum length of a path that is shown, in characters.
+const MAX_PATH_CHARS: usize = 255;
 
-/// A part of a path of this length with letters of both cases and digits looks like a key or a token.
-const RANDOM_MIN: usize = 16;
+/// Minimum length of a part of a path with letters of both cases and digits that looks like a key or a token.
+const MIN_RANDOM_CHARS: usize = 16;
 
-/// A part of a path of this length with hexadecimal digits only looks like a key.
-const HEX_MIN: usize = 32;
+/// Minimum length of a part of a path with hexadecimal digits only that looks like a key.
+const MIN_HEX_CHARS: usize = 32;
 
 /// Endings of file names by which a text without a folder at its beginning looks like a path.
 const EXTENSIONS: [&str; 15] = [
@@ -25,7 +25,7 @@ pub fn looks_like_path(text: &str) -> bool {
     let begins = ["/", "./", "../", "~/"].iter().any(|b| text.starts_with(b));
     let extension = text.rsplit_once('.').map_or("", |(_, extension)| extension);
     (begins || EXTENSIONS.contains(&extension))
-        && text.chars().count() <= PATH_MAX
+        && text.chars().count() <= MAX_PATH_CHARS
         && text.chars().all(is_plain)
         && !text.split(['/', '.', '@']).any(looks_random)
 }
@@ -35,7 +35,7 @@ fn looks_random(part: &str) -> bool {
     let is_mixed =
         has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit);
     let is_hex = part.chars().all(|c| c.is_ascii_hexdigit());
-    (part.len() >= RANDOM_MIN && is_mixed) || (part.len() >= HEX_MIN && is_hex)
+    (part.len() >= MIN_RANDOM_CHARS && is_mixed) || (part.len() >= MIN_HEX_CHARS && is_hex)
 }
 
 /// Displays a path if it looks like one, otherwise only that it does not.

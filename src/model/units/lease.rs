@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// The shortest duration of a Lease.
-pub const LEASE_DURATION_MIN: Duration = Duration::from_secs(3);
+/// Minimum duration of a Lease.
+pub const MIN_LEASE_DURATION: Duration = Duration::from_secs(3);
 
-/// The longest duration of a Lease. A Lease that claims to be valid for longer was not written by lagwise, and is
-/// taken over after this time.
-pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(300);
+/// Maximum duration of a Lease. A Lease that claims to be valid for longer was not written by lagwise, and is taken
+/// over after this time.
+pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(300);

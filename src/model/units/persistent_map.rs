@@ -22,8 +22,8 @@ use self::node::{Items, MAX_LEN, TreeNode};
 
 pub use self::entries::Entries;
 
-/// Nodes of at most this length are merged with a neighbour if both fit into one node.
-const MERGE_LEN: usize = 4;
+/// Maximum length of a node that is merged with a neighbour if both fit into one node.
+const MAX_MERGED_LEN: usize = 4;
 
 /// An ordered map whose clones share their entries.
 pub struct PersistentMap<K, V> {
@@ -215,7 +215,7 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(
                     children.remove(index);
                     node.remove_key(index);
                 }
-                1..=MERGE_LEN => merge(node, index),
+                1..=MAX_MERGED_LEN => merge(node, index),
                 _ => {}
             }
             value

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Milli(u64);
 
 /// Maximum number of thousandths that the arithmetic of the HPA can hold.
-const MAX: u64 = i64::MAX.unsigned_abs();
+const MAX_THOUSANDTHS: u64 = i64::MAX.unsigned_abs();
 
 impl Milli {
     /// One unit.
@@ -22,11 +22,11 @@ impl Milli {
     /// Converts whole units, saturating.
     #[must_use]
     pub fn from_units(units: u64) -> Self {
-        Self(units.saturating_mul(1000).min(MAX))
+        Self(units.saturating_mul(1000).min(MAX_THOUSANDTHS))
     }
 
-    /// The smallest positive amount.
-    pub const SMALLEST: Milli = Milli(1);
+    /// Minimum amount above zero.
+    pub const MIN_POSITIVE: Milli = Milli(1);
 
     #[must_use]
     pub fn thousandths(self) -> u64 {
@@ -36,7 +36,7 @@ impl Milli {
     /// Saturating product.
     #[must_use]
     pub fn times(self, n: u32) -> Self {
-        Self(self.0.saturating_mul(u64::from(n)).min(MAX))
+        Self(self.0.saturating_mul(u64::from(n)).min(MAX_THOUSANDTHS))
     }
 
     /// This amount times `times / parts`, rounded down, saturating; `parts` must not be zero.
@@ -44,13 +44,17 @@ impl Milli {
     pub fn scaled(self, times: u64, parts: u64) -> Self {
         let scaled = u128::from(self.0).saturating_mul(u128::from(times));
         let scaled = scaled.checked_div(u128::from(parts)).unwrap_or(u128::MAX);
-        Self(u64::try_from(scaled).unwrap_or(MAX).min(MAX))
+        Self(
+            u64::try_from(scaled)
+                .unwrap_or(MAX_THOUSANDTHS)
+                .min(MAX_THOUSANDTHS),
+        )
     }
 
     /// Saturating sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0).min(MAX))
+        Self(self.0.saturating_add(other.0).min(MAX_THOUSANDTHS))
     }
 
     /// Division rounded up, as the HPA rounds; `None` if `per` is zero.
@@ -101,12 +105,16 @@ impl Milli {
         let factor = 10u128.checked_pow(power.unsigned_abs());
         let thousandths = match (power >= 0, factor) {
             (_, None) if value == 0 => 0,
-            (true, None) => u128::from(MAX),
+            (true, None) => u128::from(MAX_THOUSANDTHS),
             (false, None) => 1,
             (true, Some(factor)) => value.saturating_mul(factor),
             (false, Some(factor)) => value.div_ceil(factor),
         };
-        Some(Self(u64::try_from(thousandths).unwrap_or(MAX).min(MAX)))
+        Some(Self(
+            u64::try_from(thousandths)
+                .unwrap_or(MAX_THOUSANDTHS)
+                .min(MAX_THOUSANDTHS),
+        ))
     }
 }
 
@@ -157,8 +165,8 @@ mod tests {
             ("5e-1", Some(500)),
             ("1n", Some(1)),
             ("100u", Some(1)),
-            ("9E", Some(MAX)),
-            ("1e400", Some(MAX)),
+            ("9E", Some(MAX_THOUSANDTHS)),
+            ("1e400", Some(MAX_THOUSANDTHS)),
             ("1e-400", Some(1)),
             ("0e400", Some(0)),
             ("-1", None),
@@ -179,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn display_round_trips(thousandths in 0..=MAX) {
+        fn display_round_trips(thousandths in 0..=MAX_THOUSANDTHS) {
             prop_assert_eq!(Milli::parse(&Milli(thousandths).to_string()), Some(Milli(thousandths)));
         }
 
@@ -191,13 +199,16 @@ mod tests {
 
     #[test]
     fn saturates_at_the_largest_value_an_hpa_accepts() {
-        assert_eq!(Milli::from_units(u64::MAX).thousandths(), MAX);
-        assert_eq!(Milli::from_units(u64::MAX).times(7).thousandths(), MAX);
+        assert_eq!(Milli::from_units(u64::MAX).thousandths(), MAX_THOUSANDTHS);
+        assert_eq!(
+            Milli::from_units(u64::MAX).times(7).thousandths(),
+            MAX_THOUSANDTHS
+        );
         assert_eq!(
             Milli::from_units(u64::MAX)
                 .plus(Milli::from_units(1))
                 .thousandths(),
-            MAX
+            MAX_THOUSANDTHS
         );
     }
 }

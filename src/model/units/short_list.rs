@@ -1,13 +1,13 @@
 //! Lists of names that tenants choose, short whatever their number.
 
-/// Names that a list shows.
-const SHOWN: usize = 3;
+/// Maximum number of names that a list shows.
+const MAX_SHOWN_NAMES: usize = 3;
 
 /// The first names, and how many more there are: `a, b, c and 4 more`.
 #[must_use]
 pub fn short_list(names: impl ExactSizeIterator<Item = String>) -> String {
-    let more = names.len().saturating_sub(SHOWN);
-    let first = Vec::from_iter(names.take(SHOWN)).join(", ");
+    let more = names.len().saturating_sub(MAX_SHOWN_NAMES);
+    let first = Vec::from_iter(names.take(MAX_SHOWN_NAMES)).join(", ");
     match more {
         0 => first,
         more => format!("{first} and {more} more"),

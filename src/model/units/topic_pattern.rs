@@ -15,14 +15,14 @@ use super::newtypes::TopicName;
 pub const PATTERN: &str = "a regular expression for the topic's whole name, such as orders-.*";
 
 /// Maximum length of a pattern's text.
-const TEXT_BYTES_MAX: usize = 1024;
+const MAX_TEXT_BYTES: usize = 1024;
 
-/// Memory limit of the program that a pattern compiles to. Larger ones are rejected. It also bounds the time of a
+/// Maximum memory of the program that a pattern compiles to. Larger ones are rejected. It also bounds the time of a
 /// match: in the worst case one step for each instruction at each character of the name.
-const PROGRAM_BYTES_MAX: usize = 32 * 1024;
+const MAX_PROGRAM_BYTES: usize = 32 * 1024;
 
-/// Nesting of groups and repetitions, on which the parser recurses.
-const NESTING_MAX: u32 = 50;
+/// Maximum nesting of groups and repetitions, on which the parser recurses.
+const MAX_NESTING: u32 = 50;
 
 /// A regular expression that has to match the whole topic name, as for a consumer that subscribes by
 /// pattern. Matching takes time linear in the length of the name.
@@ -42,14 +42,14 @@ impl TopicPattern {
     /// # Errors
     /// The reason why it is invalid, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(format!("longer than {TEXT_BYTES_MAX} bytes"));
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(format!("longer than {MAX_TEXT_BYTES} bytes"));
         }
         if sets_unicode_flag(text) {
             return Err("the flag u is not supported: names of topics are ASCII".to_owned());
         }
         let config = meta::Config::new()
-            .nfa_size_limit(Some(PROGRAM_BYTES_MAX))
+            .nfa_size_limit(Some(MAX_PROGRAM_BYTES))
             .which_captures(WhichCaptures::None)
             // These are faster on long texts, and keep up to megabytes for each pattern.
             .hybrid(false)
@@ -58,7 +58,7 @@ impl TopicPattern {
         let rules = syntax::Config::new()
             .unicode(false)
             .utf8(false)
-            .nest_limit(NESTING_MAX);
+            .nest_limit(MAX_NESTING);
         // Check it by itself first: inside the group below, an unbalanced `)` would close the group.
         syntax::parse_with(text, &rules).map_err(|error| last_line(&error))?;
         let whole = meta::Builder::new()

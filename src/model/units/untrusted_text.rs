@@ -4,10 +4,10 @@
 use std::fmt::{self, Write as _};
 
 /// Maximum characters of a message; longer text is truncated.
-pub const MESSAGE_MAX: usize = 1_000;
+pub const MAX_MESSAGE_CHARS: usize = 1_000;
 
 /// Maximum characters of a name; longer text is truncated. Kafka's topics have at most 249, group IDs 32,767.
-pub const NAME_MAX: usize = 255;
+pub const MAX_NAME_CHARS: usize = 255;
 
 /// Displays text from others: unsafe characters are escaped as in Rust's literals, and longer text is truncated, with
 /// the number of characters left out.
@@ -23,7 +23,7 @@ impl<'a> Printable<'a> {
     pub fn name(text: &'a str) -> Self {
         Self {
             text,
-            max: NAME_MAX,
+            max: MAX_NAME_CHARS,
         }
     }
 
@@ -32,7 +32,7 @@ impl<'a> Printable<'a> {
     pub fn message(text: &'a str) -> Self {
         Self {
             text,
-            max: MESSAGE_MAX,
+            max: MAX_MESSAGE_CHARS,
         }
     }
 
@@ -66,7 +66,7 @@ impl fmt::Display for Printable<'_> {
 /// Truncates a message that is kept, as [`Printable::message`] does one that is shown. Nothing is escaped.
 #[must_use]
 pub fn cut_message(mut text: String) -> String {
-    let Some((end, _)) = text.char_indices().nth(MESSAGE_MAX) else {
+    let Some((end, _)) = text.char_indices().nth(MAX_MESSAGE_CHARS) else {
         return text;
     };
     let more = text.get(end..).unwrap_or_default().chars().count();
@@ -204,11 +204,11 @@ mod tests {
 
     #[test]
     fn long_text_is_cut_and_says_so() {
-        let text = "g".repeat(NAME_MAX);
+        let text = "g".repeat(MAX_NAME_CHARS);
         assert_eq!(Printable::name(&text).to_string(), text);
         let expected = format!("{text}... (32512 more characters)");
         assert_eq!(Printable::name(&"g".repeat(32_767)).to_string(), expected);
-        let umlauts = "ü".repeat(NAME_MAX);
+        let umlauts = "ü".repeat(MAX_NAME_CHARS);
         assert_eq!(Printable::name(&umlauts).to_string(), umlauts);
     }
 
@@ -252,10 +252,10 @@ mod tests {
 
     #[test]
     fn a_message_that_is_kept_is_cut_as_one_that_is_shown() {
-        for text in ["", "a\x1bb", "ü".repeat(MESSAGE_MAX).as_str()] {
+        for text in ["", "a\x1bb", "ü".repeat(MAX_MESSAGE_CHARS).as_str()] {
             assert_eq!(cut_message(text.to_owned()), text);
         }
-        for text in ["x".repeat(100_000), "ü".repeat(MESSAGE_MAX + 1)] {
+        for text in ["x".repeat(100_000), "ü".repeat(MAX_MESSAGE_CHARS + 1)] {
             let cut = cut_message(text.clone());
             assert_eq!(cut, Printable::message(&text).to_string());
         }
@@ -267,7 +267,7 @@ mod tests {
             let shown = Printable::message(&text).to_string();
             prop_assert!(shown.chars().all(is_safe), "{shown:?}");
             // The longest escape has ten characters.
-            prop_assert!(shown.chars().count() <= 10 * MESSAGE_MAX + 40);
+            prop_assert!(shown.chars().count() <= 10 * MAX_MESSAGE_CHARS + 40);
             // Short and safe text stays unchanged.
             let again = Printable::unbounded(&shown).to_string();
             prop_assert_eq!(again, shown);

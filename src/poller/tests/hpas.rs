@@ -5,7 +5,7 @@ use crate::model::findings::{Finding, FindingCode};
 use crate::model::targets::budgets::Budgets;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::hpa_key::HpaKey;
-use crate::poller::sweeps::PARTIAL_SWEEPS_MAX;
+use crate::poller::sweeps::MAX_PARTIAL_SWEEPS;
 
 #[tokio::test]
 async fn a_cluster_without_any_group_is_swept_too() {
@@ -114,7 +114,7 @@ async fn many_changes_start_few_sweeps_of_a_slow_cluster() {
         let planned = poller.state.replan();
         poller.sweeps.start(planned, Instant::now());
     }
-    assert_eq!(poller.sweeps.len(), PARTIAL_SWEEPS_MAX);
+    assert_eq!(poller.sweeps.len(), MAX_PARTIAL_SWEEPS);
     // Once one has ended, the groups that are still needed are read together.
     open.send_replace(true);
     poller.sweeps.next().await.unwrap().unwrap();

@@ -24,7 +24,7 @@ use crate::serve::tls;
 
 /// How long the outcome of verifying a chain is cached. Verifying costs as much as some hundred
 /// responses.
-const VERIFIED_MAX_AGE: Duration = Duration::from_secs(10);
+const MAX_VERIFIED_AGE: Duration = Duration::from_secs(10);
 
 /// Owner of a verified certificate.
 #[derive(Clone, Debug)]
@@ -79,8 +79,8 @@ impl CertificateVerifier {
             has_unreadable_ca: matches!(front_proxy, Some(None)) || matches!(users, Some(None)),
             front_proxy: front_proxy.flatten(),
             users: users.flatten(),
-            verified: Cache::new(VERIFIED_MAX_AGE),
-            refused: Cache::new(VERIFIED_MAX_AGE),
+            verified: Cache::new(MAX_VERIFIED_AGE),
+            refused: Cache::new(MAX_VERIFIED_AGE),
         }
     }
 

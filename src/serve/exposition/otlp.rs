@@ -15,8 +15,8 @@ use crate::serve::otlp::messages::{
 };
 use crate::telemetry::family::{COUNTER, Family};
 
-/// Data points in a batch: about half a megabyte when encoded, far below what collectors take.
-const BATCH_POINTS: usize = 2000;
+/// Maximum number of data points in a batch: about half a megabyte when encoded, far below what collectors take.
+const MAX_BATCH_POINTS: usize = 2000;
 
 /// Names of OpenTelemetry's Kafka metrics for families of `/metrics`, with their units. Other families keep their name.
 const NAMES: &[(&str, &str, &str)] = &[
@@ -105,7 +105,7 @@ pub(in crate::serve) async fn write_batches(
     now: &Moment,
     process: ProcessFigures,
 ) -> Result<(), ReaderGone> {
-    write_batches_of(BATCH_POINTS, batches, times, snapshot, now, process).await
+    write_batches_of(MAX_BATCH_POINTS, batches, times, snapshot, now, process).await
 }
 
 async fn write_batches_of(
@@ -492,7 +492,7 @@ mod tests {
 
     #[tokio::test]
     async fn kafka_has_the_names_of_open_telemetry() {
-        let all = batches_of(BATCH_POINTS).await.concat();
+        let all = batches_of(MAX_BATCH_POINTS).await.concat();
         let found: BTreeSet<&str> = all.iter().map(|metric| metric.name.as_str()).collect();
         // The fixture's groups are not described.
         let missing: Vec<_> = NAMES
@@ -527,7 +527,7 @@ mod tests {
 
     #[tokio::test]
     async fn counters_of_the_process_and_of_the_term_have_their_own_starts() {
-        for metric in batches_of(BATCH_POINTS).await.concat() {
+        for metric in batches_of(MAX_BATCH_POINTS).await.concat() {
             let is_of_process = metric.name.starts_with("lagwise_shadow_")
                 || metric.name == "lagwise_test_events_total";
             let start = match is_of_process {
@@ -553,7 +553,7 @@ mod tests {
             _ => points(metric).len(),
         };
         let count = |batch: &Vec<OtlpMetric>| batch.iter().map(of_metric).sum();
-        let whole: usize = batches_of(BATCH_POINTS).await.iter().map(count).sum();
+        let whole: usize = batches_of(MAX_BATCH_POINTS).await.iter().map(count).sum();
         for most in [1, 3, 10] {
             let batches = batches_of(most).await;
             let counts: Vec<usize> = batches.iter().map(count).collect();

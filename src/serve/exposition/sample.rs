@@ -6,7 +6,7 @@ use std::future::Future;
 use sha2::{Digest, Sha256};
 
 use crate::model::units::newtypes::{Lag, Offset, Replicas};
-use crate::model::units::untrusted_text::{MESSAGE_MAX, NAME_MAX, write_escaped};
+use crate::model::units::untrusted_text::{MAX_MESSAGE_CHARS, MAX_NAME_CHARS, write_escaped};
 use crate::telemetry::family::Family;
 
 /// Where samples go: Prometheus's text, or messages of OpenTelemetry.
@@ -124,12 +124,12 @@ pub(super) struct Labels {
 impl Labels {
     /// Adds a name.
     pub(super) fn with(self, key: &'static str, value: &str) -> Self {
-        self.with_at_most(NAME_MAX, key, value)
+        self.with_at_most(MAX_NAME_CHARS, key, value)
     }
 
     /// Adds a text that may quote several names.
     pub(super) fn with_text(self, key: &'static str, value: &str) -> Self {
-        self.with_at_most(MESSAGE_MAX, key, value)
+        self.with_at_most(MAX_MESSAGE_CHARS, key, value)
     }
 
     /// The keys and values. Control characters are escaped in the values.
@@ -195,12 +195,12 @@ mod tests {
     #[test]
     fn long_values_are_cut_and_stay_different() {
         let labels = |value: &str| Labels::default().with("group", value).text;
-        for value in ["orders".to_owned(), "ü".repeat(NAME_MAX)] {
+        for value in ["orders".to_owned(), "ü".repeat(MAX_NAME_CHARS)] {
             assert_eq!(labels(&value), format!("group=\"{value}\""));
         }
         let long = "g".repeat(16_000);
         let (one, other) = (labels(&(long.clone() + "1")), labels(&(long + "2")));
-        assert!(one.len() < NAME_MAX + 40, "{one}");
+        assert!(one.len() < MAX_NAME_CHARS + 40, "{one}");
         assert_ne!(one, other);
         let selector = format!("group in ({})", ["g"; 300].join(","));
         let text = Labels::default().with_text("selector", &selector).text;
@@ -208,7 +208,7 @@ mod tests {
         let text = Labels::default()
             .with_text("selector", &selector.repeat(20))
             .text;
-        assert!(text.len() < MESSAGE_MAX + 40, "{text}");
+        assert!(text.len() < MAX_MESSAGE_CHARS + 40, "{text}");
     }
 
     #[test]

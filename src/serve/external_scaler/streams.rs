@@ -12,7 +12,7 @@ use super::answers::TriggerAnswers;
 use super::messages::{GetMetricSpecResponse, IsActiveResponse};
 use crate::model::keda::external_trigger::ExternalTrigger;
 
-/// The shortest time between two evaluations of one stream, so that a burst of changed HPAs does not make every stream
+/// Minimum time between two evaluations of one stream, so that a burst of changed HPAs does not make every stream
 /// evaluate each change.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 

@@ -158,7 +158,7 @@ async fn failures_have_distinct_errors() {
         (Err(StatusCode::SERVICE_UNAVAILABLE), "refused"),
         (Err(StatusCode::FOUND), "refused"),
         (Ok(b"<html>".to_vec()), "not_otlp"),
-        (Ok(vec![0; ANSWER_BYTES_MAX + 1]), "not_otlp"),
+        (Ok(vec![0; MAX_RESPONSE_BYTES + 1]), "not_otlp"),
         (Ok(rejected.encode_to_vec()), "rejected"),
     ] {
         let (address, _requests) = Collector::start(answer).await;

@@ -13,7 +13,7 @@ use crate::model::findings::{FindingCode, Severity};
 use crate::model::units::untrusted_text::Printable;
 use crate::serve::hpa_endpoints::{HpaView, MarkerRow};
 
-/// What happened that is listed at most, the latest first.
+/// Maximum number of events that are listed, the latest first.
 const MAX_LISTED: usize = 40;
 
 /// Renders the page of an HPA. `now` is in seconds since 1970.

@@ -14,8 +14,8 @@ use crate::serve::time_span::TimeSpan;
 /// Seconds outside a span whose points are needed: the maximum distance of two older points.
 pub(super) const MARGIN: u32 = 900;
 
-/// Longest span with recent points only, in seconds.
-const RECENT: u32 = 21_600;
+/// Maximum length of a span with recent points only.
+const MAX_RECENT_SPAN_SECONDS: u32 = 21_600;
 
 /// Writes the charts of the time that was chosen. `now` is in seconds since 1970.
 pub(super) fn write(html: &mut Html, view: &HpaView, chosen: TimeChoice, now: u32) {
@@ -31,7 +31,8 @@ pub(super) fn write(html: &mut Html, view: &HpaView, chosen: TimeChoice, now: u3
             html.text_element("p", &[("class", &"note")], text);
         }
         let step = history.step_seconds.unwrap_or(15);
-        let is_old = span.seconds() > RECENT || now.saturating_sub(span.from) > RECENT;
+        let is_old = span.seconds() > MAX_RECENT_SPAN_SECONDS
+            || now.saturating_sub(span.from) > MAX_RECENT_SPAN_SECONDS;
         // Each of the older points covers 20 steps.
         let gap = step.saturating_mul(if is_old { 60 } else { 3 });
         let attributes: [Attribute<'_>; 3] = [

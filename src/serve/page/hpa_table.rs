@@ -45,8 +45,8 @@ const HEADINGS: [(Option<Order>, &str, &str); 9] = [
     (None, "Cap", "What lagwise does about the ceiling"),
 ];
 
-/// Smallest change of the lag, in messages per second, that is shown as growing or shrinking.
-const TREND_MIN: f64 = 1.0;
+/// Minimum change of the lag, in messages per second, that is shown as growing or shrinking.
+const MIN_TREND_PER_SECOND: f64 = 1.0;
 
 /// Writes the table of these HPAs.
 pub(super) fn write(html: &mut Html, rows: &[&HpaRow], query: &ViewQuery, sparklines: &Sparklines) {
@@ -164,8 +164,12 @@ fn trend(row: &HpaRow) -> Option<String> {
     row.status.lag?;
     let change = row.produced_per_second? - row.consumed_per_second?;
     Some(match change {
-        change if change >= TREND_MIN => format!("growing {}", format::rate(Some(change))),
-        change if change <= -TREND_MIN => format!("shrinking {}", format::rate(Some(-change))),
+        change if change >= MIN_TREND_PER_SECOND => {
+            format!("growing {}", format::rate(Some(change)))
+        }
+        change if change <= -MIN_TREND_PER_SECOND => {
+            format!("shrinking {}", format::rate(Some(-change)))
+        }
         _ => "steady".to_owned(),
     })
 }

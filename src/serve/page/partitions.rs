@@ -11,7 +11,7 @@ use crate::model::units::newtypes::TopicName;
 use crate::model::units::short_duration::{from_seconds, short_lag_age};
 use crate::model::units::untrusted_text::Printable;
 
-/// Partitions that have a bar each; of more there is a strip, and bars of those with the most lag.
+/// Maximum number of partitions that have a bar each; of more there is a strip, and bars of those with the most lag.
 const MAX_BARS: usize = 100;
 
 /// Bars next to a strip.
@@ -21,8 +21,8 @@ const WORST: usize = 20;
 /// messages written instead.)
 const HOT: u64 = 2;
 
-/// With fewer unread messages than this, no partition is hot.
-const HOT_MIN: u64 = 10;
+/// Minimum number of unread messages with which a partition may be hot.
+const MIN_HOT_LAG: u64 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PartitionMark {
@@ -41,7 +41,7 @@ impl PartitionMark {
         if partition.rule == "stuck" {
             Self::Stuck
         } else if count > 1
-            && lag >= HOT_MIN
+            && lag >= MIN_HOT_LAG
             && lag.saturating_mul(count) >= total.saturating_mul(HOT)
         {
             Self::Hot

@@ -7,10 +7,10 @@ use crate::model::diagnostics::hpa_history::HpaHistory;
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
 use crate::model::units::hpa_key::HpaKey;
 
-const SPARK_POINTS: usize = 40;
+const MAX_SPARK_POINTS: usize = 40;
 
-/// Time that a sparkline covers at most.
-const SPARK_SPAN: Duration = Duration::from_secs(3600);
+/// Maximum time that a sparkline covers.
+const MAX_SPARK_SPAN: Duration = Duration::from_secs(3600);
 
 /// The lag of the last hour by HPA; `None` where it is unknown.
 #[derive(Debug, Default)]
@@ -32,10 +32,10 @@ impl Sparklines {
 
 /// The largest lag in each of equal parts of the last hour, or of the time since the first point if that is shorter.
 fn sparkline(history: &HpaHistory, step: u32) -> Vec<Option<u64>> {
-    let per_hour = SPARK_SPAN.as_secs() / u64::from(step.max(1));
+    let per_hour = MAX_SPARK_SPAN.as_secs() / u64::from(step.max(1));
     let most = usize::try_from(per_hour).unwrap_or(usize::MAX);
     let lags: Vec<_> = history.points().rev().take(most).map(|p| p.lag).collect();
-    let part = lags.len().div_ceil(SPARK_POINTS).max(1);
+    let part = lags.len().div_ceil(MAX_SPARK_POINTS).max(1);
     let parts = lags.chunks(part).rev();
     parts
         .map(|part| part.iter().copied().max().flatten())
@@ -65,7 +65,7 @@ mod tests {
             add(15 + place * 15, (place != 239).then_some(u64::from(place)));
         }
         let lags = sparkline(&history, 15);
-        assert_eq!(lags.len(), SPARK_POINTS);
+        assert_eq!(lags.len(), MAX_SPARK_POINTS);
         assert_eq!((lags[0], lags[1]), (Some(5), Some(11)));
         assert_eq!(lags[39], Some(238), "the known ones of the last part");
         assert_eq!(sparkline(&HpaHistory::default(), 15), []);

@@ -3,11 +3,11 @@
 use super::history_charts::time_of;
 use crate::serve::time_span::{TimeSpan, parse_time, query_value};
 
-/// The shortest span that charts show, in seconds.
-const MIN_SPAN: u32 = 60;
+/// Minimum span that charts show.
+const MIN_SPAN_SECONDS: u32 = 60;
 
-/// The longest span that charts show, in seconds: no history is longer.
-const MAX_SPAN: u32 = 86_400;
+/// Maximum span that charts show: no history is longer.
+const MAX_SPAN_SECONDS: u32 = 86_400;
 
 /// A window that ends now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,10 @@ impl TimeWindow {
         Self(900, "15m"),
         Self::HOUR,
         Self(21_600, "6h"),
-        Self(MAX_SPAN, "24h"),
+        Self(MAX_SPAN_SECONDS, "24h"),
     ];
 
-    /// The longest that is chosen unless the address says so.
+    /// One hour: the longest that is chosen unless the address says so.
     const HOUR: Self = Self(3_600, "1h");
 
     /// The shortest that covers this number of seconds, up to an hour.
@@ -99,11 +99,11 @@ impl TimeChoice {
 
 /// A span of a length that can be shown, and not of the future.
 fn bounded(span: TimeSpan, now: u32) -> TimeSpan {
-    let length = span.seconds().clamp(MIN_SPAN, MAX_SPAN);
+    let length = span.seconds().clamp(MIN_SPAN_SECONDS, MAX_SPAN_SECONDS);
     let to = span.to.min(now).max(length);
     let from = span.from.max(to.saturating_sub(length));
     TimeSpan {
-        from: from.min(to.saturating_sub(MIN_SPAN)),
+        from: from.min(to.saturating_sub(MIN_SPAN_SECONDS)),
         to,
     }
 }
@@ -131,7 +131,7 @@ pub(super) fn adjacent_spans(span: TimeSpan, now: u32) -> Vec<(&'static str, Tim
         ),
         (
             "zoom in",
-            half >= MIN_SPAN,
+            half >= MIN_SPAN_SECONDS,
             (
                 span.from.saturating_add(quarter),
                 span.to.saturating_sub(quarter),
@@ -139,7 +139,7 @@ pub(super) fn adjacent_spans(span: TimeSpan, now: u32) -> Vec<(&'static str, Tim
         ),
         (
             "zoom out",
-            span.seconds() < MAX_SPAN,
+            span.seconds() < MAX_SPAN_SECONDS,
             (span.from.saturating_sub(half), span.to.saturating_add(half)),
         ),
     ];
@@ -198,9 +198,12 @@ mod tests {
                 "from=1799990000&to=1799990001",
                 Some((1_799_989_941, 1_799_990_001)),
             ),
-            ("from=0&to=1800000000", Some((NOW - MAX_SPAN, NOW))),
+            ("from=0&to=1800000000", Some((NOW - MAX_SPAN_SECONDS, NOW))),
             ("from=1799999000&to=1900000000", Some((1_799_999_000, NOW))),
-            ("from=1850000000&to=1900000000", Some((NOW - MIN_SPAN, NOW))),
+            (
+                "from=1850000000&to=1900000000",
+                Some((NOW - MIN_SPAN_SECONDS, NOW)),
+            ),
             // No span.
             ("from=1799990600&to=1799990000", None),
             ("from=soon&to=1799990000", None),
@@ -234,7 +237,7 @@ mod tests {
             ]
         );
         let latest = TimeSpan {
-            from: NOW - MIN_SPAN,
+            from: NOW - MIN_SPAN_SECONDS,
             to: NOW,
         };
         let names: Vec<_> = adjacent_spans(latest, NOW)
@@ -246,15 +249,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_span_can_be_shown_and_linked_to(from: u32, to: u32, now in MAX_SPAN..) {
+        fn every_span_can_be_shown_and_linked_to(from: u32, to: u32, now in MAX_SPAN_SECONDS..) {
             let query = format!("from={from}&to={to}");
             if let TimeChoice::Selected(span) = TimeChoice::parse(&query, now) {
                 prop_assert!(span.to <= now, "{span:?}");
-                prop_assert!((MIN_SPAN..=MAX_SPAN).contains(&span.seconds()), "{span:?}");
+                prop_assert!((MIN_SPAN_SECONDS..=MAX_SPAN_SECONDS).contains(&span.seconds()), "{span:?}");
                 let again = TimeChoice::parse(&query_of(span), now);
                 prop_assert_eq!(again, TimeChoice::Selected(span));
                 for (_, other) in adjacent_spans(span, now) {
-                    prop_assert!((MIN_SPAN..=MAX_SPAN).contains(&other.seconds()), "{other:?}");
+                    prop_assert!((MIN_SPAN_SECONDS..=MAX_SPAN_SECONDS).contains(&other.seconds()), "{other:?}");
                     prop_assert!(other.to <= now, "{other:?}");
                 }
             }

@@ -37,11 +37,11 @@ pub(super) fn config_with(
 
 /// Maximum size of a client's certificate chain. It stays in memory as long as the connection, and anybody may present
 /// one: without this limit, as long as the TLS library takes, which is 64 KiB.
-const CLIENT_CHAIN_BYTES_MAX: usize = 16 * 1024;
+const MAX_CLIENT_CHAIN_BYTES: usize = 16 * 1024;
 
 /// Maximum number of certificates behind the client's own. Each takes memory besides its bytes, of which there may be
 /// one.
-const INTERMEDIATES_MAX: usize = 8;
+const MAX_INTERMEDIATES: usize = 8;
 
 /// Requests a client certificate, accepts none or any of usual size, and only checks that the client holds its
 /// key. Its issuer is verified per request against each authority separately: failing the handshake
@@ -76,7 +76,7 @@ impl ClientCertVerifier for AnyClient {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let lengths = intermediates.iter().map(|certificate| certificate.len());
         let bytes = lengths.fold(end_entity.len(), usize::saturating_add);
-        match bytes <= CLIENT_CHAIN_BYTES_MAX && intermediates.len() <= INTERMEDIATES_MAX {
+        match bytes <= MAX_CLIENT_CHAIN_BYTES && intermediates.len() <= MAX_INTERMEDIATES {
             true => Ok(ClientCertVerified::assertion()),
             false => Err(rustls::Error::General(
                 "the certificate chain of the client is too long".to_owned(),
@@ -98,10 +98,10 @@ mod tests {
         for (leaf, issuers, is_accepted) in [
             (2_000, vec![], true),
             (2_000, vec![3_000, 3_000], true),
-            (CLIENT_CHAIN_BYTES_MAX, vec![], true),
-            (CLIENT_CHAIN_BYTES_MAX, vec![1], false),
-            (2_000, vec![1_000; INTERMEDIATES_MAX], true),
-            (2_000, vec![1; INTERMEDIATES_MAX + 1], false),
+            (MAX_CLIENT_CHAIN_BYTES, vec![], true),
+            (MAX_CLIENT_CHAIN_BYTES, vec![1], false),
+            (2_000, vec![1_000; MAX_INTERMEDIATES], true),
+            (2_000, vec![1; MAX_INTERMEDIATES + 1], false),
             (60_000, vec![], false),
         ] {
             let chain: Vec<_> = issuers.iter().copied().map(certificate).collect();

@@ -31,7 +31,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// How long files are used before they are read again.
-const FILES_MAX_AGE: Duration = Duration::from_secs(10);
+const MAX_FILE_AGE: Duration = Duration::from_secs(10);
 
 /// How to reach the upstream.
 #[derive(Clone, Debug)]
@@ -155,7 +155,7 @@ impl UpstreamClient {
     /// The client with the current content of the files; with the former content while the current one cannot be used.
     pub(super) fn current(&self) -> reqwest::Client {
         let mut made = self.made();
-        if made.read.elapsed() >= FILES_MAX_AGE {
+        if made.read.elapsed() >= MAX_FILE_AGE {
             made.reload(&self.options);
             self.report(&made);
         }

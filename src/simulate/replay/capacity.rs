@@ -11,8 +11,8 @@ const WINDOW: u32 = 60;
 /// Times without a rebalance that a window must have before it, in seconds.
 const SETTLED: u32 = 15;
 
-/// Fewest windows in which the group was behind.
-const BUSY_MIN: usize = 3;
+/// Minimum number of windows in which the group was behind.
+const MIN_BUSY_WINDOWS: usize = 3;
 
 /// Messages per second that one consumer processes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -123,7 +123,7 @@ pub(super) fn estimate_capacity(
             busy.push(each);
         }
     }
-    if busy.len() >= BUSY_MIN {
+    if busy.len() >= MIN_BUSY_WINDOWS {
         busy.sort_by(f64::total_cmp);
         return Ok(ReplayCapacity {
             messages_per_second: busy.get(busy.len() / 2).copied().unwrap_or(most),

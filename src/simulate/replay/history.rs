@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::arrivals::Arrivals;
 use super::super::numbers::{count, index};
-use super::super::trace::{TRACE_POSITIONS_MAX, TracePosition, TraceSample};
+use super::super::trace::{MAX_TRACE_POSITIONS, TracePosition, TraceSample};
 
 /// A recorded group.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl RecordedHistory {
             // trace.
             check_cells(places.len(), duration, cells_max)?;
             kept = kept.saturating_add(positions.len());
-            if kept > TRACE_POSITIONS_MAX {
+            if kept > MAX_TRACE_POSITIONS {
                 return Err(format!(
                     "the first {} samples have {} topics and partitions that differ from sample to sample, which is too \
                      much to simulate; split the file by time",

@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{TRACE_PARTITIONS_MAX, TracePosition};
+use super::{MAX_TRACE_PARTITIONS, TracePosition};
 
 type Topics = BTreeMap<String, Vec<TracePosition>>;
 
-/// Topics with at most [`TRACE_PARTITIONS_MAX`] partitions in all, and as many topics.
+/// Topics with at most [`MAX_TRACE_PARTITIONS`] partitions in all, and as many topics.
 pub(super) fn bounded_topics<'de, D: Deserializer<'de>>(from: D) -> Result<Topics, D::Error> {
     from.deserialize_map(TopicsVisitor)
 }
@@ -25,9 +25,9 @@ impl<'de> Visitor<'de> for TopicsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Topics, A::Error> {
         let mut topics = Topics::new();
-        let mut left = TRACE_PARTITIONS_MAX;
+        let mut left = MAX_TRACE_PARTITIONS;
         while let Some(topic) = map.next_key::<String>()? {
-            if topics.len() >= TRACE_PARTITIONS_MAX {
+            if topics.len() >= MAX_TRACE_PARTITIONS {
                 return Err(too_many("topics"));
             }
             let positions = map.next_value_seed(PositionsSeed { left: &mut left })?;
@@ -71,6 +71,6 @@ impl<'de> Visitor<'de> for PositionsSeed<'_> {
 
 fn too_many<E: Error>(what: &str) -> E {
     E::custom(format!(
-        "more than {TRACE_PARTITIONS_MAX} {what}, which is the most that are read,"
+        "more than {MAX_TRACE_PARTITIONS} {what}, which is the most that are read,"
     ))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    SAMPLE_POSITIONS, TRACE_PARTITIONS_MAX, TRACE_POSITIONS_MAX, Trace, TraceError, TraceHeader,
+    MAX_TRACE_PARTITIONS, MAX_TRACE_POSITIONS, SAMPLE_POSITIONS, Trace, TraceError, TraceHeader,
     TracePosition, TraceSample, at_line, too_large,
 };
 use crate::model::units::short_list::short_list;
@@ -125,10 +125,10 @@ impl RangeSeries {
 
     fn partition(&self) -> Result<usize, TraceError> {
         let number = self.label("partition").parse().ok();
-        let number = number.filter(|number| *number < TRACE_PARTITIONS_MAX);
+        let number = number.filter(|number| *number < MAX_TRACE_PARTITIONS);
         number.ok_or_else(|| {
             problem(format!(
-                "series {}: the label partition has to be a number below {TRACE_PARTITIONS_MAX}",
+                "series {}: the label partition has to be a number below {MAX_TRACE_PARTITIONS}",
                 self.name()
             ))
         })
@@ -198,9 +198,9 @@ pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Tr
         *size = (*size).max(series.partition()? + 1);
     }
     let partitions: usize = sizes.values().sum();
-    if partitions > TRACE_PARTITIONS_MAX {
+    if partitions > MAX_TRACE_PARTITIONS {
         return Err(problem(format!(
-            "{partitions} partitions; at most {TRACE_PARTITIONS_MAX} are read"
+            "{partitions} partitions; at most {MAX_TRACE_PARTITIONS} are read"
         )));
     }
     if let Some(topic) = topics
@@ -229,7 +229,7 @@ pub fn trace_of_series(text: &str, selection: &SeriesSelection<'_>) -> Result<Tr
                         false => 0,
                     };
                     weight = [weight, of_sample, 1, size].iter().sum();
-                    if weight > TRACE_POSITIONS_MAX {
+                    if weight > MAX_TRACE_POSITIONS {
                         return Err(problem(too_large()));
                     }
                     let topics = sample.topics.entry(topic.to_owned());

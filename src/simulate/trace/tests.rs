@@ -71,10 +71,10 @@ fn errors_name_the_line_and_the_remedy() {
     ] {
         assert_eq!(problem(&text), expected);
     }
-    let topics: String = (0..=TRACE_PARTITIONS_MAX)
+    let topics: String = (0..=MAX_TRACE_PARTITIONS)
         .map(|number| format!("\"t{number}\":[],"))
         .collect();
-    let positions = "[1,1],".repeat(TRACE_PARTITIONS_MAX);
+    let positions = "[1,1],".repeat(MAX_TRACE_PARTITIONS);
     for (topics, expected) in [
         (format!("\"a\":[{positions}[1,1]]"), "10000 partitions"),
         (format!("{topics}\"a\":[]"), "10000 topics"),
@@ -89,7 +89,7 @@ fn errors_name_the_line_and_the_remedy() {
 #[test]
 fn a_trace_ends_where_it_would_take_too_much_memory() {
     // Short lines, of which each takes many times its length.
-    let empty = TRACE_POSITIONS_MAX / SAMPLE_POSITIONS;
+    let empty = MAX_TRACE_POSITIONS / SAMPLE_POSITIONS;
     let lines = |count: usize, topics: &str| -> String {
         let line = |at| format!("{{\"at\":{at},\"topics\":{{{topics}}}}}\n");
         (0..count).map(line).collect()
@@ -100,9 +100,9 @@ fn a_trace_ends_where_it_would_take_too_much_memory() {
     let begin = format!("line {}: the trace up to here has more than", empty + 2);
     assert!(found.starts_with(&begin), "{found}");
     // Few long ones.
-    let positions = "[0,0],".repeat(TRACE_PARTITIONS_MAX - 1) + "[0,0]";
+    let positions = "[0,0],".repeat(MAX_TRACE_PARTITIONS - 1) + "[0,0]";
     let text = HEADER.to_owned() + &lines(800, &format!("\"a\":[{positions}]"));
-    assert!(text.len() < usize::try_from(TRACE_BYTES_MAX).unwrap());
+    assert!(text.len() < usize::try_from(MAX_TRACE_BYTES).unwrap());
     assert!(problem(&text).starts_with("line 800: the trace"));
 }
 

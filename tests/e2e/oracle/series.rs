@@ -220,10 +220,10 @@ fn items(
         1 => Milli::default(),
         // The edges of the tolerance, and a thousandth beyond.
         2 => now.scaled(1000 + up, 1000),
-        3 => now.scaled(1000 + up, 1000).plus(Milli::SMALLEST),
+        3 => now.scaled(1000 + up, 1000).plus(Milli::MIN_POSITIVE),
         4 => now.scaled(1000u64.saturating_sub(down), 1000),
         5 => now,
-        6 => target.times(dice.below(80)).plus(Milli::SMALLEST),
+        6 => target.times(dice.below(80)).plus(Milli::MIN_POSITIVE),
         // Without replicas the controller converts the ratio unbounded; with them this saturates.
         7 if per_replica => Milli::from_units(u64::MAX),
         8 => target.scaled(u64::from(dice.below(100_000)), 1000),
@@ -235,7 +235,7 @@ fn items(
         let part = last.scaled(u64::from(dice.below(1000)), 1000);
         let rest = last.thousandths() - part.thousandths();
         items.push(part);
-        items.push(Milli::SMALLEST.scaled(rest, 1));
+        items.push(Milli::MIN_POSITIVE.scaled(rest, 1));
     }
     if per_replica && dice.one_in(20) {
         // More than the controller can sum.

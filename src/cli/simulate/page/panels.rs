@@ -13,11 +13,11 @@ use crate::serve::page::html::Html;
 use crate::serve::time_span::TimeSpan;
 use crate::simulate::records::TimelineEntry;
 
-/// Maximum points of a line. More could not be distinguished.
-const POINTS_MAX: usize = 240;
+/// Maximum number of points of a line. More could not be distinguished.
+const MAX_POINTS: usize = 240;
 
-/// Maximum changes that are marked.
-const MARKERS_MAX: usize = 120;
+/// Maximum number of changes that are marked.
+const MAX_MARKERS: usize = 120;
 
 type Points = Vec<(u32, Option<f64>)>;
 
@@ -36,7 +36,7 @@ pub(super) fn write_panels(html: &mut Html, course: &RunCourse, is_open: bool) {
             );
         });
         let shown = markers
-            .get(..MARKERS_MAX.min(markers.len()))
+            .get(..MAX_MARKERS.min(markers.len()))
             .unwrap_or_default();
         write_charts(html, course, shown);
     });
@@ -178,7 +178,7 @@ fn points(
     value: fn(&TimelineEntry) -> Option<f64>,
     merge: Merge,
 ) -> Points {
-    let each = timeline.len().div_ceil(POINTS_MAX).max(1);
+    let each = timeline.len().div_ceil(MAX_POINTS).max(1);
     let merged = timeline.chunks(each).map(|entries| {
         let at = entries.first().map_or(0, |entry| entry.second);
         let values: Vec<f64> = entries.iter().filter_map(value).collect();

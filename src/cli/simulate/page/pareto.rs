@@ -16,8 +16,8 @@ const LABEL: f64 = 16.0;
 /// Labels that are a label's height apart may seem closer, because sums are rounded.
 const ROUNDING: f64 = 1e-6;
 
-/// Width of a character of a label, at most.
-const CHARACTER: f64 = 8.0;
+/// Maximum width of a character of a label.
+const MAX_CHARACTER_WIDTH: f64 = 8.0;
 
 /// A policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,8 @@ fn place_labels(points: &[ParetoPoint], scale: &PlotScale) -> Vec<(f64, f64)> {
             continue;
         };
         let x = scale.x(point.late) + 10.0;
-        let width = f64::from(u32::try_from(point.name.chars().count()).unwrap_or(0)) * CHARACTER;
+        let width =
+            f64::from(u32::try_from(point.name.chars().count()).unwrap_or(0)) * MAX_CHARACTER_WIDTH;
         let mut y = scale.y(point.replicas) + 4.0;
         while let Some((_, _, other)) = placed.iter().find(|(left, right, other)| {
             x < *right && *left < x + width && (y - other).abs() < LABEL - ROUNDING
@@ -292,7 +293,7 @@ mod tests {
             let placed = place_labels(&points, &PlotScale::fitting(&points));
             for (number, (x, y)) in placed.iter().enumerate() {
                 for (other_x, other_y) in &placed[..number] {
-                    let width = 17.0 * CHARACTER;
+                    let width = 17.0 * MAX_CHARACTER_WIDTH;
                     prop_assert!((x - other_x).abs() >= width || (y - other_y).abs() >= LABEL - ROUNDING);
                 }
             }

@@ -15,21 +15,21 @@ use crate::model::units::newtypes::GroupId;
 const MAX_AGE: Duration = Duration::from_millis(29_500);
 
 /// How long a description is used while the group rebalances, or is about to.
-const REBALANCING_MAX_AGE: Duration = Duration::from_millis(4_500);
+const MAX_REBALANCING_AGE: Duration = Duration::from_millis(4_500);
 
 /// How long a group is not requested again after a coordinator did not support the request.
-const UNSUPPORTED_MAX_AGE: Duration = Duration::from_secs(300);
+const MAX_UNSUPPORTED_AGE: Duration = Duration::from_secs(300);
 
 /// Minimum and maximum backoff of failing requests. A broker that closes the connection at such a request also ends the
 /// offset requests in flight on it.
-const BACKOFF: (Duration, Duration) = (REBALANCING_MAX_AGE, Duration::from_secs(60));
+const BACKOFF: (Duration, Duration) = (MAX_REBALANCING_AGE, Duration::from_secs(60));
 
 /// How long a description is kept without being refreshed.
-const UNUSED_MAX_AGE: Duration = Duration::from_secs(600);
+const MAX_UNUSED_AGE: Duration = Duration::from_secs(600);
 
-/// Memory that the members of all groups together may take, in bytes. Of a group for which there is no room, only their
+/// Maximum memory of the members of all groups together, in bytes. Of a group for which there is no room, only their
 /// number is known. The largest groups are the first without, so that they do not use up what others need.
-const MAX_BYTES_OF_ALL_MEMBERS: usize = 64 * 1024 * 1024;
+const MAX_ALL_MEMBERS_BYTES: usize = 64 * 1024 * 1024;
 
 /// Cache of group descriptions.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl MemberMemory {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        self.total.saturating_add(bytes) <= MAX_BYTES_OF_ALL_MEMBERS
+        self.total.saturating_add(bytes) <= MAX_ALL_MEMBERS_BYTES
     }
 }
 
@@ -85,10 +85,10 @@ impl CachedDescription {
         let max_age = match &self.result {
             None => return true,
             Some(Ok(group)) if is_changing || group.state == GroupState::Rebalancing => {
-                REBALANCING_MAX_AGE
+                MAX_REBALANCING_AGE
             }
             Some(Ok(_)) => MAX_AGE,
-            Some(Err(Fault::Unsupported)) => UNSUPPORTED_MAX_AGE,
+            Some(Err(Fault::Unsupported)) => MAX_UNSUPPORTED_AGE,
             Some(Err(_)) => {
                 let factor = 1_u32 << self.failures.min(8);
                 BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
@@ -205,7 +205,7 @@ impl DescriptionCache {
     pub(in crate::kafka::wire) fn evict_unused(&self) {
         let now = Instant::now();
         let is_used = |kept: &CachedDescription| {
-            now.saturating_duration_since(kept.requested_at) < UNUSED_MAX_AGE
+            now.saturating_duration_since(kept.requested_at) < MAX_UNUSED_AGE
         };
         let mut all = self.all();
         let CachedDescriptions { groups, members } = &mut *all;
@@ -266,7 +266,7 @@ mod tests {
                 let all = cache.all();
                 let kept = all.groups.values().map(CachedDescription::member_bytes);
                 assert_eq!(all.members.total, kept.sum::<usize>());
-                assert!(all.members.total <= MAX_BYTES_OF_ALL_MEMBERS);
+                assert!(all.members.total <= MAX_ALL_MEMBERS_BYTES);
             }
             // The same ones each time, and their number is known.
             assert!((20..30).contains(&omitted()), "{round}: {}", omitted());
@@ -281,7 +281,7 @@ mod tests {
             cache.record(group, None, Ok(large("a")));
         }
         assert_eq!(omitted(), 0);
-        tokio::time::advance(UNUSED_MAX_AGE).await;
+        tokio::time::advance(MAX_UNUSED_AGE).await;
         cache.evict_unused();
         assert_eq!(cache.all().members.total, 0);
         assert!(cache.all().members.by_size.is_empty());
@@ -364,7 +364,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
             assert!(is_due(true) && !is_due(false), "{result:?} {seconds}");
         }
-        tokio::time::advance(UNUSED_MAX_AGE).await;
+        tokio::time::advance(MAX_UNUSED_AGE).await;
         descriptions.evict_unused();
         assert_eq!(descriptions.latest(&group), None);
     }

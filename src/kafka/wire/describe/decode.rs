@@ -39,7 +39,9 @@ pub(in crate::kafka::wire) fn decode_groups<'a>(
     let count = cursor.count(12)?;
     // An entry is larger in memory than its minimal encoding, so the list grows as entries arrive.
     let mut entries = Vec::new();
-    let room = cursor.remaining().saturating_mul(streams::ROOM);
+    let room = cursor
+        .remaining()
+        .saturating_mul(streams::MAX_BYTES_PER_RESPONSE_BYTE);
     for _ in 0..count {
         let entry = match kind {
             GroupKind::Classic => classic(&mut cursor, version, topics)?,

@@ -10,8 +10,8 @@ use crate::model::kafka::group::{
 };
 use crate::model::units::newtypes::{Partition, TopicName};
 
-/// Bytes that decoded task partitions may take per byte of the response.
-pub(super) const ROOM: usize = 12;
+/// Maximum memory of decoded task partitions per byte of the response.
+pub(super) const MAX_BYTES_PER_RESPONSE_BYTE: usize = 12;
 
 /// Decodes a group; `room` limits the bytes its tasks' partitions may take.
 pub(super) fn group<'a>(

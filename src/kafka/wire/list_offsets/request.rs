@@ -5,7 +5,7 @@ use kafka_protocol::messages::ListOffsetsRequest;
 use kafka_protocol::protocol::buf::ByteBufMut;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 
-use crate::kafka::wire::request_writer::{COUNT_BYTES_MAX, RequestWriter};
+use crate::kafka::wire::request_writer::{MAX_COUNT_BYTES, RequestWriter};
 use crate::kafka::wire::topics::PartitionLeader;
 use crate::model::units::newtypes::{Partition, TopicName};
 
@@ -110,15 +110,15 @@ impl Encodable for ListOffsetsBody<'_> {
 
     /// Upper bound of the size of the body, and close to it.
     fn compute_size(&self, _version: i16) -> Result<usize> {
-        const PARTITION_BYTES_MAX: usize = 4 + 4 + 8 + 1;
+        const MAX_PARTITION_BYTES: usize = 4 + 4 + 8 + 1;
         let topics = by_topic(self.partitions).map(|items| {
-            let partitions = items.len().saturating_mul(PARTITION_BYTES_MAX);
+            let partitions = items.len().saturating_mul(MAX_PARTITION_BYTES);
             let name = topic_name(self.topics, items)
                 .len()
-                .saturating_add(3 * COUNT_BYTES_MAX);
+                .saturating_add(3 * MAX_COUNT_BYTES);
             partitions.saturating_add(name)
         });
-        Ok(topics.fold(4 * COUNT_BYTES_MAX, usize::saturating_add))
+        Ok(topics.fold(4 * MAX_COUNT_BYTES, usize::saturating_add))
     }
 }
 

@@ -120,7 +120,7 @@ fn queue_is_bounded_and_hpas_do_not_block_one_another() {
     let fits = (0..600)
         .filter(|n| throttle.enqueue(woken("a", *n)))
         .count();
-    assert_eq!(fits, QUEUE_MAX);
+    assert_eq!(fits, MAX_QUEUED_EVENTS);
     // The next ones exceed the rate of their HPA and do not block another HPA.
     let published = drain(&mut throttle, began);
     assert_eq!(
@@ -200,7 +200,7 @@ fn full_queue_drops_events_of_the_namespace_with_the_most() {
         (queued(&throttle, "greedy"), queued(&throttle, "shop")),
         (400, 100)
     );
-    assert_eq!(throttle.queued, QUEUE_MAX);
+    assert_eq!(throttle.queued, MAX_QUEUED_EVENTS);
     for n in 100..600 {
         throttle.enqueue(event_in("shop", n));
     }
@@ -236,7 +236,7 @@ fn queued_numbers_of_the_rate_policy_are_joined() {
 #[test]
 fn full_queue_drops_numbers_of_the_rate_policy_first() {
     let mut throttle = EventThrottle::default();
-    for n in 0..QUEUE_MAX {
+    for n in 0..MAX_QUEUED_EVENTS {
         assert!(throttle.enqueue(advice(&format!("h{n}"), 1, 2)));
     }
     assert!(!throttle.enqueue(woken("a", 1)));
@@ -245,7 +245,10 @@ fn full_queue_drops_numbers_of_the_rate_policy_first() {
     let queue = &throttle.pending["shop"].queue;
     let newest: Vec<_> = queue.iter().rev().take(2).cloned().collect();
     assert_eq!(newest, [woken("a", 1), advice("h497", 1, 2)]);
-    assert_eq!((queue.len(), throttle.queued), (QUEUE_MAX - 1, QUEUE_MAX));
+    assert_eq!(
+        (queue.len(), throttle.queued),
+        (MAX_QUEUED_EVENTS - 1, MAX_QUEUED_EVENTS)
+    );
 }
 
 #[test]

@@ -21,10 +21,10 @@ use crate::model::targets::Targets;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
-/// Memory that all histories may take, in bytes.
+/// Maximum memory of all histories, in bytes.
 pub const MAX_HISTORY_BYTES: usize = 32 * 1024 * 1024;
 
-/// The coarsest resolution: with more HPAs than fit then, some are left out.
+/// Maximum number of times that the resolution is halved: with more HPAs than fit then, some are left out.
 const MAX_HALVINGS: u32 = 5;
 
 /// Rates older than this are not shown any more.

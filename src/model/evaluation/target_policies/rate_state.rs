@@ -25,8 +25,8 @@ use crate::model::units::newtypes::Moment;
 const RESUMED_WITHIN: f64 = 600.0;
 /// Seconds after a change in which the members are read in every sweep.
 const CHANGING_FOR: f64 = 120.0;
-/// Longest time between two sweeps that counts in totals, in seconds.
-const LONGEST_GAP: f64 = 60.0;
+/// Maximum time between two sweeps that counts in totals.
+const MAX_GAP_SECONDS: f64 = 60.0;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SweepTime {
@@ -198,7 +198,7 @@ impl RateState {
         if let Some(terms) = decision.terms
             && !is_applied
         {
-            let elapsed = elapsed.clamp(0.0, LONGEST_GAP);
+            let elapsed = elapsed.clamp(0.0, MAX_GAP_SECONDS);
             let slo = settings.slo().as_secs_f64();
             let is_late = oldest_age(&buffers.partitions) > slo;
             let backlog = (terms.backlog, terms.age);

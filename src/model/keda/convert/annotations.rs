@@ -14,7 +14,7 @@ use crate::model::settings::{SETTINGS, SettingScope, Settings};
 const POLLING_INTERVAL: u32 = 30;
 
 /// Maximum characters of an annotation's key after the slash.
-const KEY_MAX: usize = 63;
+const MAX_KEY_CHARS: usize = 63;
 
 /// The annotations of the metrics of an HPA: without `.NAME` if all have the same settings.
 pub(super) fn print_metrics(
@@ -37,7 +37,7 @@ pub(super) fn print_metrics(
     }
     for (group, own) in by_group {
         for (key, value) in print_settings(own, SettingScope::Metric, Some(group)) {
-            if key.len().saturating_sub(PREFIX.len()) > KEY_MAX {
+            if key.len().saturating_sub(PREFIX.len()) > MAX_KEY_CHARS {
                 notes.lost("triggers", format!("the annotation {key} is longer than Kubernetes allows: configure a target with a short name for {group}"));
             } else {
                 annotations.insert(key, value);

@@ -115,7 +115,7 @@ fn a_namespace_with_large_triggers_takes_room_from_itself_only() {
         let name = format!("o{number}");
         triggers.insert(trigger("large", &name, &large), second(number + 1));
     }
-    assert!((MAX_BYTES - 50_000..=MAX_BYTES).contains(&triggers.bytes()));
+    assert!((MAX_TRIGGER_BYTES - 50_000..=MAX_TRIGGER_BYTES).contains(&triggers.bytes()));
     let all = triggers.add_to(&HpaMap::default());
     assert!(all.get(&HpaKey::new("small", "keda-hpa-a")).is_some());
     assert!(all.get(&HpaKey::new("large", "keda-hpa-o0")).is_none());

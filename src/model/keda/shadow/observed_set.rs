@@ -7,8 +7,8 @@ use super::objects::ShadowObject;
 use crate::model::keda::authentications::Authentications;
 use crate::model::units::hpa_key::HpaKey;
 
-/// Memory of all objects, in bytes.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum memory of all objects, in bytes.
+const MAX_TOTAL_BYTES: usize = 16 * 1024 * 1024;
 
 /// Minimum size that an object counts for, in bytes. Most take less, so this bounds their number.
 const MIN_OBJECT_BYTES: usize = 4 * 1024;
@@ -108,12 +108,12 @@ impl ObservedSet {
         }
         // The next listing decides again which objects are left out. An event must not: it would push out another one.
         let bytes = objects.bytes.saturating_add(size(&object));
-        if bytes > MAX_BYTES && self.omitted.contains(&key) {
+        if bytes > MAX_TOTAL_BYTES && self.omitted.contains(&key) {
             return;
         }
         Arc::make_mut(&mut self.omitted).remove(&key);
         objects.insert(key, object);
-        while objects.bytes > MAX_BYTES
+        while objects.bytes > MAX_TOTAL_BYTES
             && let Some(last) = objects.last_of_largest()
         {
             objects.remove(&last);
@@ -152,7 +152,7 @@ mod tests {
     use crate::model::keda::shadow::objects::testing::{object, scaled_job};
 
     /// Number of objects of the usual size that fit.
-    const MAX_OBJECTS: usize = MAX_BYTES / MIN_OBJECT_BYTES;
+    const MAX_OBJECTS: usize = MAX_TOTAL_BYTES / MIN_OBJECT_BYTES;
 
     /// The result of a scan of all objects.
     fn counted(set: &ObservedSet) -> BTreeMap<Arc<str>, usize> {
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(of_one.count(), MAX_OBJECTS / 2);
         assert!((8..=12).contains(&set.omitted()), "{}", set.omitted());
         assert_eq!(set.objects.by_namespace, counted(&set));
-        assert!(set.objects.bytes <= MAX_BYTES);
+        assert!(set.objects.bytes <= MAX_TOTAL_BYTES);
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
                 set.insert(object);
             }
         }
-        let half = MAX_BYTES / 2;
+        let half = MAX_TOTAL_BYTES / 2;
         let expected = BTreeMap::from([("shop".into(), half), ("shop-eu".into(), half)]);
         assert_eq!(counted(&set), expected);
         assert_eq!(set.objects.by_namespace, expected);

@@ -9,10 +9,10 @@ use crate::model::units::newtypes::GroupId;
 use crate::model::units::spelling;
 
 /// Maximum number of similar names that are kept for a group. Tenancy may hide some of them from a namespace.
-const MAX_SIMILAR: usize = 16;
+const MAX_SIMILAR_NAMES: usize = 16;
 
-/// About how many pairs of names are compared in one sweep. It takes some 50 ms.
-const COMPARISONS: usize = 100_000;
+/// Approximate maximum of the pairs of names that are compared in one sweep. It takes some 50 ms.
+const MAX_COMPARISONS: usize = 100_000;
 
 /// Compares the names of unseen groups with those of the groups of a cluster. Where there are too many pairs, each
 /// listing of the names is compared with only some of the unseen groups, which take turns.
@@ -48,7 +48,7 @@ impl<'a> NameComparison<'a> {
     /// unseen groups have their turn.
     pub(super) fn new(names: &'a [GroupId], unseen: usize, times_listed: usize) -> Self {
         let turns = names.len().saturating_mul(unseen);
-        let turns = turns.div_ceil(COMPARISONS).max(1);
+        let turns = turns.div_ceil(MAX_COMPARISONS).max(1);
         let skip = times_listed.checked_rem(turns).unwrap_or(0);
         Self {
             names,
@@ -74,7 +74,7 @@ impl<'a> NameComparison<'a> {
             });
         }
         let names = self.names.iter().map(GroupId::as_str);
-        let similar = spelling::closest(group.as_str(), names, MAX_SIMILAR);
+        let similar = spelling::closest(group.as_str(), names, MAX_SIMILAR_NAMES);
         Some(ComparedName {
             exists: false,
             similar: similar.into_iter().map(GroupId::from).collect(),
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn many_unseen_groups_take_turns() {
-        let names: Vec<GroupId> = (0..COMPARISONS / 2)
+        let names: Vec<GroupId> = (0..MAX_COMPARISONS / 2)
             .map(|i| format!("{i}").into())
             .collect();
         for unseen in [0_usize, 1, 2, 5] {

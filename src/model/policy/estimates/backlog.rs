@@ -7,7 +7,7 @@ use super::super::policy_time::{PolicyTime, compact, messages_between};
 use super::super::rates::FAST;
 use super::super::reading::{GroupReading, SupposedGroup};
 use super::super::settings::{PolicyRule, RatePolicySettings};
-use super::{GroupEstimates, ObservedGroup, STALL_MIN, STUCK_MIN};
+use super::{GroupEstimates, MIN_STALL_SECONDS, MIN_STUCK_SECONDS, ObservedGroup};
 
 impl GroupEstimates {
     /// Measures the backlog of each partition, and finds those that are stuck.
@@ -23,8 +23,8 @@ impl GroupEstimates {
         let poll = reading.poll_interval.as_secs_f64();
         let rate = self.arrivals.per_second(FAST).unwrap_or(0.0);
         let (interval, stale) = (self.gaps.interval(), self.gaps.stale());
-        let stuck_after = (6.0 * interval).max(STUCK_MIN);
-        let stall_after = (3.0 * interval).max(STALL_MIN);
+        let stuck_after = (6.0 * interval).max(MIN_STUCK_SECONDS);
+        let stall_after = (3.0 * interval).max(MIN_STALL_SECONDS);
         let others_commit = now - self.last_commit <= stall_after;
         let progress_for = now - self.progress_since;
         let is_settled = now - self.stable_since >= 2.0 * interval + poll;

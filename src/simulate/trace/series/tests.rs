@@ -168,9 +168,9 @@ fn errors_name_what_is_missing() {
 /// One series with a high partition and many times would have the room of all partitions at each of them.
 #[test]
 fn series_end_where_the_trace_would_take_too_much_memory() {
-    let times = TRACE_POSITIONS_MAX / TRACE_PARTITIONS_MAX + 1;
+    let times = MAX_TRACE_POSITIONS / MAX_TRACE_PARTITIONS + 1;
     let values: Vec<Value> = (0..times).map(|at| json!([at, "1"])).collect();
-    let last = (TRACE_PARTITIONS_MAX - 1).to_string();
+    let last = (MAX_TRACE_PARTITIONS - 1).to_string();
     let text = response(vec![
         end(&last, Value::Array(values)),
         committed("billing", json!([[1, "1"]])),

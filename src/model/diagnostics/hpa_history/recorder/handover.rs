@@ -16,13 +16,13 @@ use crate::model::diagnostics::incidents::IncidentKind;
 use crate::model::findings::FindingCode;
 use crate::model::units::hpa_key::HpaKey;
 
-/// Size of a part in JSON at most, in bytes, by the estimates below. The first HPA of a part always fits.
-const PART_BYTES: usize = 900_000;
+/// Maximum size of a part in JSON, in bytes, by the estimates below. The first HPA of a part always fits.
+const MAX_PART_BYTES: usize = 900_000;
 
-/// Size of an HPA without points and markers, of a point and of a marker at most, in bytes of JSON.
-const HPA_BYTES: usize = 2_000;
-const POINT_BYTES: usize = 160;
-const MARKER_BYTES: usize = 80;
+/// Maximum size of an HPA without points and markers, of a point and of a marker, in bytes of JSON.
+const MAX_HPA_BYTES: usize = 2_000;
+const MAX_POINT_BYTES: usize = 160;
+const MAX_MARKER_BYTES: usize = 80;
 
 /// A history that was handed over continues without a gap if the last part came this recently.
 const FRESH: Duration = Duration::from_secs(120);
@@ -111,9 +111,9 @@ impl HandedHpa {
     }
 
     fn estimated_bytes(&self) -> usize {
-        let points = self.points.len().saturating_mul(POINT_BYTES);
-        let markers = self.markers.len().saturating_mul(MARKER_BYTES);
-        HPA_BYTES.saturating_add(points).saturating_add(markers)
+        let points = self.points.len().saturating_mul(MAX_POINT_BYTES);
+        let markers = self.markers.len().saturating_mul(MAX_MARKER_BYTES);
+        MAX_HPA_BYTES.saturating_add(points).saturating_add(markers)
     }
 }
 
@@ -137,7 +137,7 @@ impl HistoryRecorder {
             };
             let handed = HandedHpa::new(hpa, recorded, since);
             bytes = bytes.saturating_add(handed.estimated_bytes());
-            if bytes > PART_BYTES && !part.hpas.is_empty() {
+            if bytes > MAX_PART_BYTES && !part.hpas.is_empty() {
                 return part;
             }
             part.hpas.push(handed);
@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
     use crate::model::diagnostics::hpa_history::{
-        HistoryPoint, MARKERS, OLDER_POINTS, RECENT_POINTS, RecordedRule,
+        HistoryPoint, MAX_MARKERS, MAX_OLDER_POINTS, MAX_RECENT_POINTS, RecordedRule,
     };
     use crate::model::evaluation::ValueRule;
 
@@ -377,11 +377,11 @@ mod tests {
 
     #[test]
     fn parts_and_the_received_history_are_bounded() {
-        let full = u32::try_from(RECENT_POINTS + OLDER_POINTS).unwrap();
+        let full = u32::try_from(MAX_RECENT_POINTS + MAX_OLDER_POINTS).unwrap();
         let mut leader = leader(12, full);
         let resolution = leader.resolution;
         for recorded in leader.hpas.values_mut() {
-            for at in 0..u32::try_from(MARKERS).unwrap() {
+            for at in 0..u32::try_from(MAX_MARKERS).unwrap() {
                 let kind = MarkerKind::Scaled { from: at, to: at };
                 recorded
                     .history
@@ -391,7 +391,7 @@ mod tests {
         let mut next = HistoryRecorder::new(STEP);
         let (parts, largest) = hand_over(&leader, &mut next, 0);
         assert!(
-            parts > 1 && largest < PART_BYTES,
+            parts > 1 && largest < MAX_PART_BYTES,
             "{parts} parts of {largest} bytes"
         );
         assert_eq!(next.hpas().count(), 12);

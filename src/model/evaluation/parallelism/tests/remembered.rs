@@ -1,7 +1,7 @@
 //! Assignor and subscriptions that are remembered while members do not report them.
 
 use super::*;
-use crate::model::lag::subscription::{REMEMBERED_TOPICS, Subscription};
+use crate::model::lag::subscription::{MAX_REMEMBERED_TOPICS, Subscription};
 
 #[test]
 fn the_last_assignor_seen_is_remembered() {
@@ -78,7 +78,9 @@ fn a_subscription_is_complete_if_every_member_reports_or_was_assigned_its_own() 
         assert_eq!(remembered.reads.is_some(), is_all);
     }
     group.kind = Consumer;
-    let many: Vec<String> = (0..=REMEMBERED_TOPICS).map(|i| format!("t{i}")).collect();
+    let many: Vec<String> = (0..=MAX_REMEMBERED_TOPICS)
+        .map(|i| format!("t{i}"))
+        .collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     group.members = vec![member(Some(&many), &[])];
     assert_eq!(RememberedGroup::default().after(&group).reads, None);
