@@ -50,11 +50,11 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// Maximum memory for each byte of a response, and for an empty one. The worst case are lists of topics with empty
 /// names: an entry takes 32 bytes for 3 bytes of the response, and a list that grows by doubling takes three times its
 /// memory for a moment.
-const MULTIPLE: usize = 32;
-const BASE: usize = 512;
+const MAX_BYTES_PER_RESPONSE_BYTE: usize = 32;
+const MAX_BASE_BYTES: usize = 512;
 
 /// Maximum length of the lists in a random response.
-const ENTRIES: usize = 40;
+const MAX_ENTRIES: usize = 40;
 
 #[test]
 fn any_bytes_are_read_or_refused_within_bounds() {
@@ -83,7 +83,7 @@ fn any_bytes_are_read_or_refused_within_bounds() {
                 let took = measured(*key, version, &body, seed, &mut well_formed);
                 let slot = most.entry(*key).or_default();
                 // By the time per byte, compared without a fraction.
-                if took * slot.1.max(1) > slot.0 * body.len().max(1) && took > BASE {
+                if took * slot.1.max(1) > slot.0 * body.len().max(1) && took > MAX_BASE_BYTES {
                     *slot = (took, body.len());
                 }
             }
@@ -110,7 +110,7 @@ fn measured(key: i16, version: i16, body: &[u8], seed: u64, well_formed: &mut u6
     };
     *well_formed += u64::from(read);
     assert!(
-        took <= BASE + MULTIPLE * body.len(),
+        took <= MAX_BASE_BYTES + MAX_BYTES_PER_RESPONSE_BYTE * body.len(),
         "API {key} version {version}, LAGWISE_SEED={seed}: {took} bytes for the {} of {body:?}",
         body.len()
     );
@@ -192,7 +192,7 @@ struct Shape {
 fn shape(rng: &mut Rng) -> Shape {
     match rng.u8(0..4) {
         0 => Shape {
-            count: rng.usize(0..ENTRIES),
+            count: rng.usize(0..MAX_ENTRIES),
             text: 0,
         },
         _ => Shape {

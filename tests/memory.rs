@@ -157,8 +157,8 @@ fn every_group_and_partition_costs_little() {
     }
 }
 
-/// Memory that a scrape of W2 with an HPA for each group may need at once. The exposition is longer.
-const SCRAPE_MAX_BYTES: usize = 512 * 1024;
+/// Maximum memory of a scrape of W2 with an HPA for each group at once. The exposition is longer.
+const MAX_SCRAPE_BYTES: usize = 512 * 1024;
 
 fn a_scrape_needs_little_memory_however_long_it_is() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -190,14 +190,14 @@ fn a_scrape_needs_little_memory_however_long_it_is() {
         });
         let peak = ALLOCATOR.peak_usage() - before;
         eprintln!("a scrape of {length} bytes needs {peak} at once");
-        assert!(length > 10 * SCRAPE_MAX_BYTES, "{length}");
-        assert!(peak < SCRAPE_MAX_BYTES, "{peak}");
+        assert!(length > 10 * MAX_SCRAPE_BYTES, "{length}");
+        assert!(peak < MAX_SCRAPE_BYTES, "{peak}");
     }
 }
 
-/// Figures of the guide for the history of one HPA and of all.
-const HISTORY_MAX_BYTES: f64 = 100_000.0;
-const HISTORIES_MAX_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
+/// Maximum memory of the history of one HPA and of all: the figures of the guide.
+const MAX_HISTORY_BYTES: f64 = 100_000.0;
+const MAX_HISTORIES_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 
 /// Lists of points grow in steps, and the history keeps the readings at its last point.
 const HISTORIES_SLACK: f64 = 1.2;
@@ -206,10 +206,10 @@ const HISTORIES_SLACK: f64 = 1.2;
 /// thousand the points are coarser, so that all of them together have room.
 fn the_history_of_an_hpa_is_bounded() {
     let of_few = recorded(20, Duration::from_secs(15), 1440 + 216 * 20);
-    assert!(of_few.bytes_per_hpa < HISTORY_MAX_BYTES, "{of_few:?}");
+    assert!(of_few.bytes_per_hpa < MAX_HISTORY_BYTES, "{of_few:?}");
     let of_many = recorded(1000, Duration::from_secs(60), 400);
     let all = of_many.bytes_per_hpa * 1000.0;
-    assert!(all < HISTORIES_MAX_BYTES * HISTORIES_SLACK, "{of_many:?}");
+    assert!(all < MAX_HISTORIES_BYTES * HISTORIES_SLACK, "{of_many:?}");
     // There is a sweep every 5 seconds, and a point every 15.
     assert!(of_many.point < of_many.sweep, "{of_many:?}");
     eprintln!(

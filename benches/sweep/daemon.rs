@@ -26,20 +26,20 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Scrapes between the two measurements of memory.
 const SCRAPES: u32 = 5;
 
-/// Bound of resident memory on W2.
+/// Maximum resident memory on W2.
 const MAX_MB: f64 = 45.0;
 
-/// Bound of what scrapes leave behind.
+/// Maximum memory that scrapes leave behind.
 const MAX_SCRAPES_MB: f64 = 2.0;
 
-/// Bound of the CPU time of a sweep, in raw exchanges.
+/// Maximum CPU time of a sweep, in raw exchanges.
 const MAX_CPU: f64 = 4.0;
 
 /// Sweeps before CPU time is measured where groups have a policy: it needs 40 s of consumption, and a minute of messages
 /// for the shares of partitions.
 const WARM_UP_POLLS_OF_POLICIES: u32 = 90;
 
-/// Bound of the CPU time of a sweep with every group under the rate policy, in that of a sweep without.
+/// Maximum CPU time of a sweep with every group under the rate policy, in that of a sweep without.
 const MAX_POLICY: f64 = 1.3;
 
 /// Runs the daemon with a target for each group of the workload, then with an HPA for each, and prints its CPU time

@@ -31,7 +31,7 @@ use markdown::{Block, Page};
 use regex::Regex;
 use repository::{folder, markdown_files, rust_text};
 
-const README_LINES_MAX: usize = 200;
+const MAX_README_LINES: usize = 200;
 
 const UPDATE: &str = "LAGWISE_UPDATE_DOCS";
 
@@ -43,8 +43,8 @@ fn is_update() -> bool {
 fn the_readme_is_short() {
     let lines = Page::read("README.md").text.lines().count();
     assert!(
-        lines <= README_LINES_MAX,
-        "README.md has {lines} lines, more than {README_LINES_MAX}: move some of it to docs/src"
+        lines <= MAX_README_LINES,
+        "README.md has {lines} lines, more than {MAX_README_LINES}: move some of it to docs/src"
     );
 }
 

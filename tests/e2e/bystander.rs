@@ -15,7 +15,7 @@ use anyhow::Result;
 use crate::latencies::Latencies;
 
 /// Maximum work for an answer, so that the bystander causes no significant load.
-const MOST_WORK: Duration = Duration::from_millis(3);
+const MAX_WORK: Duration = Duration::from_millis(3);
 /// Pause between two requests.
 const PAUSE: Duration = Duration::from_millis(30);
 
@@ -30,7 +30,7 @@ impl Bystander {
     /// Starts one whose answers take this much work, or a little less.
     pub(crate) fn start(work: Duration) -> Result<Self> {
         // Work before its request, in the other thread, and after that.
-        let rounds = rounds_in(work.min(MOST_WORK)) / 3;
+        let rounds = rounds_in(work.min(MAX_WORK)) / 3;
         let ((mut asking, mut asked), (mut passing, mut last)) = (connection()?, connection()?);
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let noted: Arc<Mutex<Latencies>> = Arc::clone(&answers);

@@ -56,8 +56,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     ),
 ];
 
-/// How old a complete reading of what other brokers hold may get while one is gone: half of what lagwise allows.
-const FRESH: Duration = Duration::from_secs(15);
+/// Maximum age of a complete reading of what other brokers hold while one is gone: half of what lagwise allows.
+const MAX_AGE: Duration = Duration::from_secs(15);
 
 /// Groups and topics without changes, spread over three brokers, with the facts that always hold for them.
 pub(crate) struct Scene {
@@ -143,7 +143,7 @@ impl Scene {
                 let group = subject.known.groups.get(place.group.as_str()).unwrap();
                 let known = &group.topics[place.topic.as_str()];
                 let complete = known.complete.as_ref();
-                let fresh = complete.filter(|lag| Moment::now().since(&lag.read) <= FRESH);
+                let fresh = complete.filter(|lag| Moment::now().since(&lag.read) <= MAX_AGE);
                 let total = fresh.map(|lag| lag.total().map(|lag| lag.0));
                 ensure!(
                     total == Some(Ok(place.lag)),

@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 
 use crate::testbed::BINARY;
 
-/// By what factor latencies may grow during an attack, relative to the growth of the bystander's.
-const BEYOND_MAX: f64 = 2.0;
+/// Maximum factor by which latencies may grow during an attack, relative to the growth of the bystander's.
+const MAX_FACTOR_BEYOND_BYSTANDER: f64 = 2.0;
 
 /// How long each answer took.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Latencies {
     /// [`BINARY`]: the debug build takes several times as much CPU time, so that its responses wait for one another.
     ///
     /// # Errors
-    /// They have grown by more than [`BEYOND_MAX`] times.
+    /// They have grown by more than [`MAX_FACTOR_BEYOND_BYSTANDER`] times.
     pub(crate) fn beside_bystander(
         &self,
         undisturbed: &Self,
@@ -62,10 +62,13 @@ impl Latencies {
         let grown = bystander.p99_ratio(bystander_undisturbed).max(1.0);
         let beyond = self.p99_ratio(undisturbed) / grown;
         let figures = format!(
-            "{own}; a bystander {other}; p99 {beyond:.1} times beyond the bystander (limit {BEYOND_MAX})"
+            "{own}; a bystander {other}; p99 {beyond:.1} times beyond the bystander (limit {MAX_FACTOR_BEYOND_BYSTANDER})"
         );
         let is_checked = std::env::var_os(BINARY).is_some();
-        ensure!(!is_checked || beyond <= BEYOND_MAX, "{figures}");
+        ensure!(
+            !is_checked || beyond <= MAX_FACTOR_BEYOND_BYSTANDER,
+            "{figures}"
+        );
         Ok(figures)
     }
 

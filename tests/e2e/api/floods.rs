@@ -18,8 +18,8 @@ use crate::background::BackgroundTasks;
 use crate::testbed::Testbed;
 use crate::testbed::pki::Authority;
 
-/// Memory limit of the chart.
-const MEMORY_LIMIT_KB: u64 = 256 * 1024;
+/// Maximum memory of the daemon: the memory limit of the chart.
+const MAX_MEMORY_KB: u64 = 256 * 1024;
 
 const TOKENS: usize = 40;
 /// Concurrent tasks of the flood of requests, and of that of handshakes.
@@ -110,11 +110,11 @@ pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Res
     })?;
     let memory = scene.daemon.process.memory("VmHWM")?;
     println!(
-        "{} handshakes with long chains in {FLOOD_DURATION:?}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {}",
+        "{} handshakes with long chains in {FLOOD_DURATION:?}; memory at most {memory} kB (limit {MAX_MEMORY_KB} kB); {}",
         effect.rounds, effect.figures
     );
     effect.check()?;
-    ensure!(memory < MEMORY_LIMIT_KB, "{memory} kB");
+    ensure!(memory < MAX_MEMORY_KB, "{memory} kB");
     Ok(())
 }
 

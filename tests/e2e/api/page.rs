@@ -18,8 +18,8 @@ const POD: &str = "lagwise-0";
 /// The name of a group that would run a script if it were not shown as text, and that is written from right to left.
 const HOSTILE_GROUP: &str = "<img src=x onerror=\"document.title='caught'\">\u{202e}gnillib";
 
-/// Longest name that Kafka accepts for a topic.
-const LONGEST_TOPIC: usize = 249;
+/// Maximum length of a name that Kafka accepts for a topic.
+const MAX_TOPIC_CHARS: usize = 249;
 
 /// Both pages render, stay up to date, obey filters and keys, and load nothing from elsewhere.
 pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
@@ -32,7 +32,7 @@ pub(super) fn in_a_browser(testbed: &Testbed) -> Result<()> {
     kubelet.run_pod(namespace, POD)?;
     let kafka = testbed.kafka()?;
     let mut long_topic = unique("long");
-    long_topic.extend(std::iter::repeat_n('t', LONGEST_TOPIC - long_topic.len()));
+    long_topic.extend(std::iter::repeat_n('t', MAX_TOPIC_CHARS - long_topic.len()));
     kafka.create_topic(&long_topic, 2)?;
     kafka.produce(&long_topic, 1, 5)?;
     kafka.commit(HOSTILE_GROUP, &long_topic, &[(0, 0), (1, 2)])?;

@@ -104,7 +104,7 @@ pub(super) fn every_path_of_the_contract(testbed: &Testbed) -> Result<()> {
 
 /// Errors about selectors of 50 kB are short.
 fn long_selectors_are_not_repeated(scene: &Scene<'_>, master: &Client) -> Result<()> {
-    const MOST: usize = 4096;
+    const MAX_MESSAGE_BYTES: usize = 4096;
     let groups: Vec<_> = (0..6000).map(|i| format!("g{i:05}")).collect();
     let names: Vec<_> = (0..3000).map(|i| format!("x{i}!=y{i}")).collect();
     for selector in [
@@ -121,7 +121,11 @@ fn long_selectors_are_not_repeated(scene: &Scene<'_>, master: &Client) -> Result
             let shown: String = body.chars().take(300).collect();
             // The second one names a group, of which nothing is known here.
             ensure!(matches!(code, 400 | 404 | 503), "{code}: {shown}");
-            ensure!(body.len() <= MOST, "{} bytes: {shown}", body.len());
+            ensure!(
+                body.len() <= MAX_MESSAGE_BYTES,
+                "{} bytes: {shown}",
+                body.len()
+            );
         }
     }
     Ok(())

@@ -17,19 +17,19 @@ use crate::probes::Probes;
 use crate::testbed::poll::{poll_until, poll_until_async};
 use crate::testbed::{Testbed, unique};
 
-/// The memory limit of the chart.
-const LIMIT_KB: u64 = 256 * 1024;
+/// Maximum memory of the daemon: the memory limit of the chart.
+const MAX_MEMORY_KB: u64 = 256 * 1024;
 /// Maximum memory that the scrapers may add.
-const GROWTH_KB: u64 = 64 * 1024;
+const MAX_GROWTH_KB: u64 = 64 * 1024;
 const CROWD: usize = 400;
 const FOR: Duration = Duration::from_secs(6);
 /// Pause of a scraper after its connection was cut.
 const BEFORE_RECONNECT: Duration = Duration::from_secs(2);
 /// Time after [`FOR`] within which a scraper that reads must have a complete response.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bound of the API's median response time during the scrapes. Other scenarios share the cores, so it only shows that
+/// Maximum median response time of the API during the scrapes. Other scenarios share the cores, so it only shows that
 /// requests are not blocked; the figures are printed with those of the API alone.
-const P50_MAX: Duration = Duration::from_secs(1);
+const MAX_P50: Duration = Duration::from_secs(1);
 
 const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -96,8 +96,8 @@ pub(super) fn that_never_rest(testbed: &Testbed) -> Result<()> {
                 .answers
                 .beside_bystander(&alone.answers, (&bystander, &bystander_alone))?
         );
-        ensure!(crowded.answers.p50() < P50_MAX, "{crowded}");
-        ensure!(crowded.resident_kb < LIMIT_KB, "{crowded}");
+        ensure!(crowded.answers.p50() < MAX_P50, "{crowded}");
+        ensure!(crowded.resident_kb < MAX_MEMORY_KB, "{crowded}");
         crowded.probes.check()
     })
 }
@@ -366,15 +366,15 @@ where
         println!(
             "memory grew by {} MiB, at most {} MiB",
             grown / 1024,
-            GROWTH_KB / 1024
+            MAX_GROWTH_KB / 1024
         );
         ensure!(
             connected > CROWD,
             "the crowd connected {connected} times"
         );
-        ensure!(grown < GROWTH_KB && most < LIMIT_KB, "memory {most} kB");
+        ensure!(grown < MAX_GROWTH_KB && most < MAX_MEMORY_KB, "memory {most} kB");
         crowded.probes.check()?;
-        ensure!(crowded.answers.p50() < P50_MAX, "{crowded}");
+        ensure!(crowded.answers.p50() < MAX_P50, "{crowded}");
         Ok(())
     })
 }

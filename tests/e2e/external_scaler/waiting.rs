@@ -25,8 +25,8 @@ use crate::testbed::http::http_get;
 use crate::testbed::pki::Authority;
 use crate::testbed::ports::free_port;
 
-/// Memory limit of the chart.
-const MEMORY_LIMIT_KB: u64 = 256 * 1024;
+/// Maximum memory of the daemon: the memory limit of the chart.
+const MAX_MEMORY_KB: u64 = 256 * 1024;
 const CONNECTIONS: usize = 12;
 /// As many as a connection may have.
 const REQUESTS: usize = 2300;
@@ -72,12 +72,12 @@ pub(super) fn requests_that_wait_keep_little(testbed: &Testbed) -> Result<()> {
     let memory = daemon.process.memory("VmHWM")?;
     println!(
         "{} requests with headers of {HEADER_BYTES} bytes on {CONNECTIONS} connections in {:.1?}, {refused} refused at \
-         once; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {probes}",
+         once; memory at most {memory} kB (limit {MAX_MEMORY_KB} kB); {probes}",
         CONNECTIONS * REQUESTS,
         begun.elapsed(),
     );
     // How many are refused depends on how fast they come.
-    ensure!(memory < MEMORY_LIMIT_KB, "{memory} kB");
+    ensure!(memory < MAX_MEMORY_KB, "{memory} kB");
     probes.check()
 }
 

@@ -19,8 +19,8 @@ use crate::testbed::{Testbed, unique};
 #[allow(dead_code, reason = "the test of the Kafka client uses the rest of it")]
 mod broker;
 
-/// Memory limit of the chart.
-const MEMORY_LIMIT_KB: u64 = 256 * 1024;
+/// Maximum memory of the daemon: the memory limit of the chart.
+const MAX_MEMORY_KB: u64 = 256 * 1024;
 const MIB: usize = 1024 * 1024;
 /// Groups without named topics, each with a coordinator of its own.
 const GROUPS: usize = 16;
@@ -29,8 +29,8 @@ const ATTACK_DURATION: Duration = Duration::from_secs(14);
 /// Timeout of each wait for an expected state.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const LAG: usize = 7;
-/// How old a reading may be. It is served until it is eight seconds old.
-const FRESH: f64 = 8.0;
+/// Maximum age of a reading. It is served until it is eight seconds old.
+const MAX_AGE_SECONDS: f64 = 8.0;
 
 /// The longest responses that are read, and longer ones, which are refused by their length: metadata of these topics may
 /// have 7 MB, and any response 32 MiB.
@@ -115,11 +115,11 @@ pub(crate) fn answers_leave_memory_and_time_to_others(testbed: &Testbed) -> Resu
         let memory = daemon.process.memory("VmHWM")?;
         println!(
             "{what}: the broker sent {sent} MiB in {ATTACK_DURATION:?}; memory so far at most {memory} kB (limit \
-             {MEMORY_LIMIT_KB} kB), {:.1} s of CPU; another cluster at most {oldest:.1} s old (limit {FRESH} s); {probes}",
+             {MAX_MEMORY_KB} kB), {:.1} s of CPU; another cluster at most {oldest:.1} s old (limit {MAX_AGE_SECONDS} s); {probes}",
             (daemon.process.cpu()? - cpu).as_secs_f64(),
         );
-        ensure!(memory < MEMORY_LIMIT_KB, "{what}: {memory} kB");
-        ensure!(oldest < FRESH, "{what}: {oldest} s old");
+        ensure!(memory < MAX_MEMORY_KB, "{what}: {memory} kB");
+        ensure!(oldest < MAX_AGE_SECONDS, "{what}: {oldest} s old");
         probes.check().context(what)?;
     }
     // As soon as it behaves, it is read again.

@@ -19,14 +19,14 @@ use crate::testbed::{Testbed, unique};
 pub(super) mod fake;
 
 /// Maximum number of iterations that lagwise computes for a login.
-const ITERATIONS: u32 = 1_000_000;
+const MAX_ITERATIONS: u32 = 1_000_000;
 const BROKERS: i32 = 8;
 const FLOOD_DURATION: Duration = Duration::from_secs(10);
 /// Timeout of each wait for an expected state.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 const LAG: usize = 7;
-/// How old a reading may be. It is served until it is eight seconds old.
-const FRESH: f64 = 8.0;
+/// Maximum age of a reading. It is served until it is eight seconds old.
+const MAX_AGE_SECONDS: f64 = 8.0;
 
 /// All brokers of a Kafka cluster require a million SCRAM iterations and reject the proof. Another cluster is read at
 /// the same time.
@@ -42,7 +42,7 @@ pub(crate) fn a_million_iterations_affect_only_their_cluster(testbed: &Testbed) 
     fake.group("ga", 1, "a", &[Some(1); 8]);
     {
         let mut state = fake.state.lock().map_err(|_| anyhow!("poisoned"))?;
-        state.scram_iterations = ITERATIONS;
+        state.scram_iterations = MAX_ITERATIONS;
     }
     let login = [
         ("bootstrap.servers", fake.bootstrap()),
@@ -82,13 +82,13 @@ pub(crate) fn a_million_iterations_affect_only_their_cluster(testbed: &Testbed) 
         thread::sleep(Duration::from_millis(50));
     }
     println!(
-        "{} logins with {ITERATIONS} iterations by {BROKERS} brokers in {FLOOD_DURATION:?}, {:.1} s of CPU (two threads at most); \
-         {answers} answers of another cluster, at most {oldest:.1} s old (limit {FRESH} s); {probes}",
+        "{} logins with {MAX_ITERATIONS} iterations by {BROKERS} brokers in {FLOOD_DURATION:?}, {:.1} s of CPU (two threads at most); \
+         {answers} answers of another cluster, at most {oldest:.1} s old (limit {MAX_AGE_SECONDS} s); {probes}",
         logins() - before,
         (daemon.process.cpu()? - cpu).as_secs_f64(),
     );
     ensure!(logins() > 0, "nobody logs in");
-    ensure!(oldest < FRESH, "{oldest} s old");
+    ensure!(oldest < MAX_AGE_SECONDS, "{oldest} s old");
     probes.check()?;
     let refusal = daemon.refusal(of_hostile, 503)?;
     ensure!(!refusal.contains("hunter2"), "{refusal}");

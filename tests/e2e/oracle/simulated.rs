@@ -21,8 +21,8 @@ use super::series::{Dice, Expected, Series, read, spec};
 /// Time between two syncs in simulations.
 const PERIOD: Duration = Duration::from_secs(15);
 
-/// Most replicas of an HPA, so that a run does not take minutes.
-const REPLICAS_MAX: u32 = 64;
+/// Maximum number of replicas of an HPA, so that a run does not take minutes.
+const MAX_REPLICAS: u32 = 64;
 
 impl Series {
     /// The simulation of this seed.
@@ -34,7 +34,7 @@ impl Series {
         let policy = policies[dice.below(u32::try_from(policies.len()).unwrap()) as usize];
         let hpa = (!dice.one_in(3)).then(|| {
             let mut hpa = read(&spec(&mut dice, 1, false));
-            hpa.max = hpa.max.min(REPLICAS_MAX);
+            hpa.max = hpa.max.min(MAX_REPLICAS);
             hpa
         });
         // An outage makes lag that the rates alone may not.

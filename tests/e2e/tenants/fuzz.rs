@@ -24,7 +24,7 @@ use crate::testbed::{Testbed, unique};
 const SEED: &str = "LAGWISE_SEED";
 
 /// Maximum attempts until the API server accepts an HPA. It refuses about a third.
-const TRIES: usize = 20;
+const MAX_TRIES: usize = 20;
 
 /// How often one line may be in the log, and what those of the access log have, of which there is a sample.
 const REPEATED: usize = 10;
@@ -232,7 +232,11 @@ impl Tenant {
         let mut tries = 0;
         while self.hpas.len() < count {
             tries += 1;
-            ensure!(tries < TRIES * count, "refused too often: {:?}", self.tally);
+            ensure!(
+                tries < MAX_TRIES * count,
+                "refused too often: {:?}",
+                self.tally
+            );
             self.create_one(tries)?;
             let due = begun + pace * u32::try_from(self.hpas.len())?;
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -276,7 +280,7 @@ impl Tenant {
                     self.send("patch", Method::PATCH, &url, &patch)?;
                 }
                 _ => {
-                    for _ in 0..TRIES {
+                    for _ in 0..MAX_TRIES {
                         let hpa = self.hostile.hpa(&self.hpas[place]);
                         if self.send("replace", Method::PUT, &url, &hpa)? == 200 {
                             break;

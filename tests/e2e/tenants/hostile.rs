@@ -4,10 +4,10 @@ use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use lagwise::model::settings::{SETTINGS, Setting, Settings};
 use serde_json::{Map, Value, json};
 
-/// The API server's limit for all annotations of an object.
+/// Maximum size of all annotations of an object: the API server's limit.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
-/// The API server's limit for the part of an annotation's key after the slash.
-const MAX_KEY: usize = 63;
+/// Maximum length of the part of an annotation's key after the slash: the API server's limit.
+const MAX_KEY_CHARS: usize = 63;
 
 /// Values of annotations: some are right for one setting and wrong for others, some for none.
 const VALUES: &[&str] = &[
@@ -439,7 +439,7 @@ impl Hostile {
         };
         if self.chance(if size == Size::Usual { 40 } else { 80 }) {
             name = format!("{name}.{}", self.group());
-            name.truncate(MAX_KEY);
+            name.truncate(MAX_KEY_CHARS);
         }
         // Neither may be its last character.
         let name = name.trim_end_matches(['-', '.', '_']);

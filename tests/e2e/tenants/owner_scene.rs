@@ -19,10 +19,10 @@ use crate::testbed::kubernetes::RegisteredApi;
 use crate::testbed::poll::{Hopeless, poll_until};
 use crate::testbed::{Testbed, unique};
 
-/// Memory limit of the chart.
-const MEMORY_LIMIT_KB: u64 = 256 * 1024;
-/// Maximum age of the owner's reading, in seconds; well below `poll.max_staleness`.
-const FRESH: f64 = 5.0;
+/// Maximum memory of the daemon: the memory limit of the chart.
+const MAX_MEMORY_KB: u64 = 256 * 1024;
+/// Maximum age of the owner's reading; well below `poll.max_staleness`.
+const MAX_AGE_SECONDS: f64 = 5.0;
 const LAG: usize = 450;
 const PARTITIONS: i32 = 6;
 /// Timeout of each wait for an expected state.
@@ -117,7 +117,7 @@ impl<'a> OwnerScene<'a> {
             .find(|line| line.contains(&of_group))
             .context("no age")?;
         let age: f64 = age.rsplit(' ').next().context("no age")?.parse()?;
-        ensure!(age < FRESH, "the reading is {age} s old");
+        ensure!(age < MAX_AGE_SECONDS, "the reading is {age} s old");
         Ok(())
     }
 
@@ -225,12 +225,12 @@ impl<'a> OwnerScene<'a> {
             let log = self.daemon.process.log();
             let lines = log.lines().count() - lines;
             println!(
-                "{what}: the owner's metric {answers}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
+                "{what}: the owner's metric {answers}; memory at most {memory} kB (limit {MAX_MEMORY_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
                 (self.cpu()? - cpu).as_secs_f64(),
                 begun.elapsed().as_secs_f64(),
             );
             ensure!(!log.contains("panicked"), "{what}: it panicked");
-            ensure!(memory < MEMORY_LIMIT_KB, "{what}: {memory} kB");
+            ensure!(memory < MAX_MEMORY_KB, "{what}: {memory} kB");
             probes.check().context(what.to_owned())?;
             ensure!(
                 lines <= max_lines,
