@@ -43,10 +43,16 @@ const UNSAFE_FILE: &str = "kafka/librdkafka/ffi.rs";
 
 const MAX_LINES: usize = 400;
 
+/// First words of the docstrings of limits, after the beginning of their names.
+const LIMIT_WORDS: [(&str, &str); 2] = [
+    ("MAX_", "maximum largest longest most highest upper"),
+    ("MIN_", "minimum smallest shortest fewest lowest lower"),
+];
+
 /// Finds violations of a rule in one of a crate's files.
 type Check = fn(&Source, &[Source]) -> Vec<String>;
 
-const RULES: [(&str, Check); 10] = [
+const RULES: [(&str, Check); 11] = [
     ("direction", find_imports_of_parts),
     ("folders", find_imports_of_folders),
     ("cycles", find_import_cycle),
@@ -59,6 +65,7 @@ const RULES: [(&str, Check); 10] = [
         select(&file.names, |f| f == "no conversion, fn of")
     }),
     ("style", find_other_module_style),
+    ("limits", find_misnamed_limits),
 ];
 
 fn has(list: &str, word: &str) -> bool {
@@ -148,6 +155,28 @@ fn find_other_module_style(file: &Source, _: &[Source]) -> Vec<String> {
     let mut lines = file.raw.lines().map(str::trim_start);
     let is_wrong = is_named_so || lines.any(|line| line.starts_with("#[path"));
     Vec::from_iter(is_wrong.then(|| " is in another module style".to_owned()))
+}
+
+/// Finds maxima and minima that are not named `MAX_...` and `MIN_...`. Timeouts, intervals and defaults keep their
+/// names, and so do ranges, whose docstrings begin with "Minimum and maximum".
+fn find_misnamed_limits(file: &Source, _: &[Source]) -> Vec<String> {
+    select(&file.constants, |constant| {
+        let (name, doc) = constant.split_once(':').unwrap_or((constant, ""));
+        let doc = doc
+            .to_lowercase()
+            .replace("minimum and maximum", "range of");
+        let mut words = doc.split_whitespace().filter(|word| *word != "the");
+        let first = words.next().unwrap_or_default();
+        let is_period = name.ends_with("TIMEOUT") || name.ends_with("INTERVAL");
+        let has_start = |start: &str| name.starts_with(start);
+        let is_misnamed = LIMIT_WORDS
+            .iter()
+            .any(|(start, words)| has(words, first) && !has_start(start) && !is_period);
+        let is_of_unknown_side = has("limit limits", first);
+        let has_other_form = name.split('_').any(|word| has("MAX MIN LIMIT", word));
+        let is_in_form = ["MAX_", "MIN_", "DEFAULT_"].into_iter().any(has_start);
+        is_misnamed || ((has_other_form || is_of_unknown_side) && !is_in_form)
+    })
 }
 
 fn find(check: Check, files: &[Source]) -> BTreeSet<String> {

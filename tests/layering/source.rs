@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, iter};
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::visit_mut::{self, VisitMut};
-use syn::{ImplItem, Item, Signature, spanned::Spanned};
+use syn::{Attribute, Expr, ImplItem, Item, Lit, Meta, Signature, Type, spanned::Spanned};
 
 /// Words or names, each with its line.
 pub(crate) type Words = Vec<(usize, String)>;
@@ -24,6 +24,8 @@ pub(crate) struct Source {
     pub(crate) words_with_tests: Words,
     /// Types and functions, each after its kind.
     pub(crate) names: Words,
+    /// Constants, each before the first line of its docstring. Texts and other references are left out.
+    pub(crate) constants: Words,
     /// The modules of other files that this one imports from. A module and those below it are one.
     pub(crate) imports: BTreeSet<String>,
     test_modules: Vec<String>,
@@ -35,7 +37,8 @@ pub(crate) fn parse(files: Vec<(String, String)>) -> Vec<Source> {
     let tests = Vec::from_iter(sources.iter().flat_map(|file| file.test_modules.clone()));
     for source in &mut sources {
         if tests.iter().any(|test| is_in(test, &source.module)) {
-            (source.lines, source.words, source.names) = Default::default();
+            (source.lines, source.words) = Default::default();
+            (source.names, source.constants) = Default::default();
         }
     }
     let modules = BTreeSet::from_iter(sources.iter().map(|source| source.module.clone()));
@@ -87,6 +90,14 @@ impl Source {
         self.names.push((line, format!("{kind} {name}")));
     }
 
+    fn note_constant(&mut self, attributes: &[Attribute], name: &Ident, kind: &Type) {
+        if !matches!(kind, Type::Reference(_)) {
+            let doc = attributes.iter().find_map(doc_line).unwrap_or_default();
+            let line = name.span().start().line;
+            self.constants.push((line, format!("{name}:{doc}")));
+        }
+    }
+
     /// Whether `node` is for tests only. If so, its lines do not count.
     fn drop_test(&mut self, node: &impl ToTokens) -> bool {
         let tokens = Vec::from_iter(node.to_token_stream());
@@ -117,6 +128,7 @@ impl VisitMut for Source {
             Item::Trait(item) => self.note("type", &item.ident),
             Item::Type(item) => self.note("type", &item.ident),
             Item::Fn(item) => self.note("no conversion, fn", &item.sig.ident),
+            Item::Const(item) => self.note_constant(&item.attrs, &item.ident, &item.ty),
             _ => {}
         }
         visit_mut::visit_item_mut(self, item);
@@ -125,6 +137,9 @@ impl VisitMut for Source {
     fn visit_impl_item_mut(&mut self, item: &mut ImplItem) {
         if self.drop_test(item) {
             *item = ImplItem::Verbatim(TokenStream::new());
+        }
+        if let ImplItem::Const(item) = item {
+            self.note_constant(&item.attrs, &item.ident, &item.ty);
         }
         visit_mut::visit_impl_item_mut(self, item);
     }
@@ -135,6 +150,20 @@ impl VisitMut for Source {
         if signature.receiver().is_some() || !(1..=2).contains(&signature.inputs.len()) {
             self.note("no conversion, fn", &signature.ident);
         }
+    }
+}
+
+/// The text of `attribute` if it is a line of a docstring.
+fn doc_line(attribute: &Attribute) -> Option<String> {
+    let Meta::NameValue(meta) = &attribute.meta else {
+        return None;
+    };
+    match &meta.value {
+        Expr::Lit(value) if meta.path.is_ident("doc") => match &value.lit {
+            Lit::Str(line) => Some(line.value()),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
