@@ -11,7 +11,7 @@ use super::section::Section;
 use crate::model::units::lease::{MAX_LEASE_DURATION, MIN_LEASE_DURATION};
 use crate::model::units::names;
 
-const DURATION: Duration = Duration::from_secs(15);
+const DEFAULT_DURATION: Duration = Duration::from_secs(15);
 
 /// Leader election by a Lease: only the leader reads Kafka, decides and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -36,7 +36,7 @@ impl Default for LeaderConfig {
         Self {
             lease: None,
             address: None,
-            duration: DURATION,
+            duration: DEFAULT_DURATION,
         }
     }
 }
@@ -65,7 +65,7 @@ impl LeaderConfig {
             lease,
             address,
             // A Lease stores whole seconds.
-            duration: Duration::from_secs(duration.unwrap_or(DURATION).as_secs()),
+            duration: Duration::from_secs(duration.unwrap_or(DEFAULT_DURATION).as_secs()),
         }
     }
 }

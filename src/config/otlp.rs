@@ -10,10 +10,10 @@ use super::schema::{duration_schema, serialize_duration};
 use super::secrets::Environment;
 use super::section::Section;
 
-const INTERVAL: Duration = Duration::from_secs(60);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
-const TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The path that is added to the endpoint.
@@ -48,8 +48,8 @@ impl Default for OtlpConfig {
     fn default() -> Self {
         Self {
             endpoint: None,
-            interval: INTERVAL,
-            timeout: TIMEOUT,
+            interval: DEFAULT_INTERVAL,
+            timeout: DEFAULT_TIMEOUT,
             ca_file: None,
             token_file: None,
         }
@@ -65,7 +65,7 @@ impl OtlpConfig {
         let interval_field = section.get("interval");
         let interval =
             interval_field.and_then(|field| field.duration((MIN_INTERVAL, ""), (MAX_INTERVAL, "")));
-        let interval = interval.unwrap_or(INTERVAL);
+        let interval = interval.unwrap_or(DEFAULT_INTERVAL);
         let timeout_field = section.get("timeout");
         let timeout = timeout_field
             .and_then(|field| field.duration((MIN_TIMEOUT, ""), (interval, " (otlp.interval)")));
@@ -87,7 +87,7 @@ impl OtlpConfig {
         Self {
             endpoint,
             interval,
-            timeout: timeout.unwrap_or(TIMEOUT.min(interval)),
+            timeout: timeout.unwrap_or(DEFAULT_TIMEOUT.min(interval)),
             ca_file,
             token_file,
         }

@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
 
-const INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const MIN_DEADLINE: Duration = Duration::from_millis(10);
-const STALENESS: Duration = Duration::from_secs(30);
+const DEFAULT_STALENESS: Duration = Duration::from_secs(30);
 const MAX_STALENESS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often Kafka is read, and how old the lag may be that is served.
@@ -37,7 +37,7 @@ pub struct PollConfig {
 
 impl Default for PollConfig {
     fn default() -> Self {
-        Self::every(INTERVAL)
+        Self::every(DEFAULT_INTERVAL)
     }
 }
 
@@ -49,7 +49,7 @@ impl PollConfig {
         Self {
             interval,
             deadline: interval.saturating_mul(4) / 5,
-            max_staleness: STALENESS.max(interval.saturating_mul(6)),
+            max_staleness: DEFAULT_STALENESS.max(interval.saturating_mul(6)),
         }
     }
 
@@ -58,7 +58,7 @@ impl PollConfig {
         let interval_given = interval_field.is_some();
         let interval =
             interval_field.and_then(|field| field.duration((MIN_INTERVAL, ""), (MAX_INTERVAL, "")));
-        let mut poll = Self::every(interval.unwrap_or(INTERVAL));
+        let mut poll = Self::every(interval.unwrap_or(DEFAULT_INTERVAL));
         // If the interval is invalid, the other two cannot be checked against it.
         let is_known = interval.is_some() || !interval_given;
         let longest_deadline = if is_known {

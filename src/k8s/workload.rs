@@ -21,7 +21,7 @@ use crate::model::hpa::facts::HpaFacts;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The surge of a Deployment that does not set one.
-const SURGE_DEFAULT: Surge = Surge::Percent(25);
+const DEFAULT_SURGE: Surge = Surge::Percent(25);
 
 /// Extracts the facts of a Deployment.
 #[must_use]
@@ -31,7 +31,7 @@ pub fn facts_from_deployment(deployment: &Deployment) -> WorkloadFacts {
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
     let surge = match rolling.and_then(|rolling| rolling.max_surge.as_ref()) {
         _ if recreates => Surge::None,
-        None => SURGE_DEFAULT,
+        None => DEFAULT_SURGE,
         Some(IntOrString::Int(pods)) => Surge::Pods(u32::try_from(*pods).unwrap_or(0)),
         Some(IntOrString::String(share)) => {
             let percent = share.strip_suffix('%').and_then(|n| n.trim().parse().ok());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::controller::DOWNSCALE_STABILISATION;
+use crate::model::hpa::controller::DEFAULT_DOWNSCALE_STABILISATION;
 use crate::model::hpa::facts::{
     self, HpaFacts, OtherMetric, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
     other_external_metric, scale_target_name, scales_to_zero_natively, start_hint,
@@ -58,7 +58,7 @@ fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
     let window = hpa
         .window_down
         .map(|seconds| Duration::from_secs(seconds.into()));
-    let window = window.unwrap_or(DOWNSCALE_STABILISATION);
+    let window = window.unwrap_or(DEFAULT_DOWNSCALE_STABILISATION);
     if let Some(cooldown) = cooldown(hpa).filter(|_| scales_to_zero_natively(hpa))
         && window > cooldown
     {

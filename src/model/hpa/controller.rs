@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::facts::{MetricTarget, TOLERANCE_DEFAULT};
+use super::facts::{DEFAULT_TOLERANCE_THOUSANDTHS, MetricTarget};
 use crate::model::units::quantity::Milli;
 
 /// Default of `--horizontal-pod-autoscaler-downscale-stabilization`: the window in which the controller
 /// keeps the highest recommendation if the HPA sets none.
-pub const DOWNSCALE_STABILISATION: Duration = Duration::from_secs(300);
+pub const DEFAULT_DOWNSCALE_STABILISATION: Duration = Duration::from_secs(300);
 
 /// Maximum number of replicas (`int32`).
 const MAX_REPLICAS: u32 = i32::MAX.unsigned_abs();
@@ -58,7 +58,7 @@ impl HpaSpec {
     /// Tolerances for scaling down and up, in thousandths.
     #[must_use]
     pub fn tolerances(&self) -> (u64, u64) {
-        let default = TOLERANCE_DEFAULT;
+        let default = DEFAULT_TOLERANCE_THOUSANDTHS;
         let tolerance = |rules: &ScalingRules| rules.tolerance.map_or(default, Milli::thousandths);
         let behavior = self.behavior.as_ref();
         behavior.map_or((default, default), |b| {
@@ -96,13 +96,13 @@ pub struct Behavior {
 /// Scaling rules of one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScalingRules {
-    /// `stabilizationWindowSeconds`; `None` = [`DOWNSCALE_STABILISATION`].
+    /// `stabilizationWindowSeconds`; `None` = [`DEFAULT_DOWNSCALE_STABILISATION`].
     pub window_seconds: Option<u32>,
     /// `selectPolicy`.
     pub select: Select,
     /// `policies`.
     pub policies: Vec<Policy>,
-    /// `tolerance`; `None` = [`TOLERANCE_DEFAULT`].
+    /// `tolerance`; `None` = [`DEFAULT_TOLERANCE_THOUSANDTHS`].
     pub tolerance: Option<Milli>,
 }
 
@@ -144,7 +144,8 @@ impl ScalingRules {
     #[must_use]
     pub fn window(&self) -> Duration {
         let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
-        self.window_seconds.map_or(DOWNSCALE_STABILISATION, seconds)
+        self.window_seconds
+            .map_or(DEFAULT_DOWNSCALE_STABILISATION, seconds)
     }
 
     /// Longest period of the policies.

@@ -241,20 +241,20 @@ impl HpaFacts {
     #[must_use]
     pub fn tolerance_up(&self) -> u64 {
         self.tolerance_up
-            .map_or(TOLERANCE_DEFAULT, Milli::thousandths)
+            .map_or(DEFAULT_TOLERANCE_THOUSANDTHS, Milli::thousandths)
     }
 
     /// The tolerance for scaling down, in thousandths.
     #[must_use]
     pub fn tolerance_down(&self) -> u64 {
         self.tolerance_down
-            .map_or(TOLERANCE_DEFAULT, Milli::thousandths)
+            .map_or(DEFAULT_TOLERANCE_THOUSANDTHS, Milli::thousandths)
     }
 }
 
 /// The tolerance of an HPA that sets none, in thousandths: the controller's default
 /// (`--horizontal-pod-autoscaler-tolerance`).
-pub const TOLERANCE_DEFAULT: u64 = 100;
+pub const DEFAULT_TOLERANCE_THOUSANDTHS: u64 = 100;
 
 /// The settings in the HPA's annotations that apply to the whole HPA.
 #[must_use]

@@ -11,7 +11,7 @@ use super::arithmetic::KedaReading;
 use super::trigger::KafkaTrigger;
 
 /// KEDA's default of `maxReplicaCount` of a ScaledJob.
-const MAX_JOBS: u32 = 100;
+const DEFAULT_MAX_JOBS: u32 = 100;
 
 /// What decides on the number of Jobs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,7 +79,7 @@ impl JobRules {
             // So KEDA has it: with a minimum above it, the maximum is added to the minimum.
             Some(max) if wanted > max => max,
             Some(max) => max.saturating_sub(min),
-            None => MAX_JOBS,
+            None => DEFAULT_MAX_JOBS,
         };
         Self {
             min,

@@ -82,7 +82,7 @@ impl ScaledObject {
 }
 
 /// KEDA's default of `cooldownPeriod`, in seconds.
-pub(super) const COOLDOWN_PERIOD: u32 = 300;
+pub(super) const DEFAULT_COOLDOWN_SECONDS: u32 = 300;
 
 /// `spec` of a ScaledObject.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -174,7 +174,7 @@ pub mod key {
 }
 
 /// `lagThreshold` of a trigger that sets none.
-pub const LAG_THRESHOLD_DEFAULT: u64 = 10;
+pub const DEFAULT_LAG_THRESHOLD: u64 = 10;
 
 /// Parses a flag as Go's `strconv.ParseBool`.
 #[must_use]
@@ -252,7 +252,7 @@ impl KafkaTrigger {
             metadata,
             problems: Vec::new(),
         };
-        let lag_threshold = options.number(key::LAG_THRESHOLD, 1, LAG_THRESHOLD_DEFAULT);
+        let lag_threshold = options.number(key::LAG_THRESHOLD, 1, DEFAULT_LAG_THRESHOLD);
         let activation = options.number(key::ACTIVATION_LAG_THRESHOLD, 0, 0);
         let trigger = Self {
             kind,

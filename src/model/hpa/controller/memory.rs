@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::policies::{ScaleEvent, ScaleEvents, default_up_limit};
 use super::stage::{Proposal, Verdict, proposals, verdict};
 use super::{
-    Behavior, DOWNSCALE_STABILISATION, HpaSpec, ObservedScale, ScalingRules, SyncCase, case,
+    Behavior, DEFAULT_DOWNSCALE_STABILISATION, HpaSpec, ObservedScale, ScalingRules, SyncCase, case,
 };
 
 /// The limit that bounded the replicas.
@@ -125,7 +125,7 @@ impl Recommendations {
         let mut most = wanted;
         let mut old = None;
         for (place, (at, replicas)) in all.iter().enumerate() {
-            if at.saturating_add(DOWNSCALE_STABILISATION) < now {
+            if at.saturating_add(DEFAULT_DOWNSCALE_STABILISATION) < now {
                 old = Some(place);
             } else {
                 most = most.max(*replicas);

@@ -11,7 +11,7 @@ use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::{SETTINGS, SettingScope, Settings};
 
 /// `pollingInterval` of a ScaledObject that sets none.
-const POLLING_INTERVAL: u32 = 30;
+const DEFAULT_POLLING_SECONDS: u32 = 30;
 
 /// Maximum characters of an annotation's key after the slash.
 const MAX_KEY_CHARS: usize = 63;
@@ -53,7 +53,7 @@ pub(super) fn fallback(
     notes: &mut Notes,
 ) -> Option<(NonZeroU32, Duration)> {
     let fallback = spec.fallback.as_ref()?;
-    let interval = spec.polling_interval.unwrap_or(POLLING_INTERVAL);
+    let interval = spec.polling_interval.unwrap_or(DEFAULT_POLLING_SECONDS);
     match fallback.behavior.as_deref().unwrap_or("static") {
         "static" => {
             let Some(replicas) = NonZeroU32::new(fallback.replicas) else {

@@ -14,13 +14,13 @@ use super::login::{ClusterLogin, LoginReader};
 use super::metric::{KafkaMetric, distinguish_groups};
 use super::note::{Note, Notes};
 use crate::model::keda::manifests::KedaManifests;
-use crate::model::keda::scaled_object::{COOLDOWN_PERIOD, ScaledObject, Trigger};
+use crate::model::keda::scaled_object::{DEFAULT_COOLDOWN_SECONDS, ScaledObject, Trigger};
 use crate::model::keda::trigger::{KafkaTrigger, TriggerKind, option_value};
 use crate::model::settings::{SettingScope, Settings};
 use crate::model::units::quantity::Milli;
 
 /// KEDA's default of `maxReplicaCount`.
-pub(super) const MAX_REPLICAS: u32 = 100;
+pub(super) const DEFAULT_MAX_REPLICAS: u32 = 100;
 
 /// A ScaledObject on its way to an HPA.
 #[derive(Debug)]
@@ -265,7 +265,10 @@ impl<'a> ObjectReader<'a> {
                 ),
             );
         }
-        let cooldown = spec.cooldown_period.unwrap_or(COOLDOWN_PERIOD).max(1);
+        let cooldown = spec
+            .cooldown_period
+            .unwrap_or(DEFAULT_COOLDOWN_SECONDS)
+            .max(1);
         let settings = Settings {
             scale_to_zero: Some(true),
             cooldown: Some(Duration::from_secs(cooldown.into())),
@@ -290,7 +293,7 @@ impl<'a> ObjectReader<'a> {
     fn bounds(&mut self) -> (u32, u32) {
         let spec = &self.object.spec;
         let min = spec.min_replica_count.unwrap_or(0).max(1);
-        let mut max = spec.max_replica_count.unwrap_or(MAX_REPLICAS);
+        let mut max = spec.max_replica_count.unwrap_or(DEFAULT_MAX_REPLICAS);
         if max < min {
             self.notes.differs(
                 "maxReplicaCount",

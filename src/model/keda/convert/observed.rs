@@ -151,7 +151,9 @@ pub fn observe(
     let mut keda_hpa = lagwise_hpa.clone();
     if let Some(body) = keda_hpa.get_mut("spec").and_then(Value::as_object_mut) {
         let min = spec.min_replica_count.unwrap_or(0).max(1);
-        let max = spec.max_replica_count.unwrap_or(super::hpa::MAX_REPLICAS);
+        let max = spec
+            .max_replica_count
+            .unwrap_or(super::hpa::DEFAULT_MAX_REPLICAS);
         body.insert("minReplicas".to_owned(), json!(min));
         body.insert("maxReplicas".to_owned(), json!(max.max(min)));
         let config = &spec.advanced.horizontal_pod_autoscaler_config;

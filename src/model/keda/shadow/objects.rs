@@ -10,7 +10,7 @@ use crate::model::hpa::facts_budget::memory_of;
 use crate::model::keda::convert::observed::{ObservedConversion, ObservedTrigger};
 use crate::model::keda::jobs::JobRules;
 use crate::model::keda::scaled_object::{
-    COOLDOWN_PERIOD, ScaledObject, hpa_controller, hpa_name, job_hpa_name,
+    DEFAULT_COOLDOWN_SECONDS, ScaledObject, hpa_controller, hpa_name, job_hpa_name,
 };
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::{SETTINGS, SettingScope};
@@ -100,7 +100,10 @@ impl ShadowObject {
                 other_metrics: Vec::new(),
                 ..facts
             });
-            let cooldown = object.spec.cooldown_period.unwrap_or(COOLDOWN_PERIOD);
+            let cooldown = object
+                .spec
+                .cooldown_period
+                .unwrap_or(DEFAULT_COOLDOWN_SECONDS);
             ComparedObject {
                 triggers: observed.triggers,
                 facts: Arc::new(facts),
