@@ -13,7 +13,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lagwise::simulate::acceptance::{CheckedFigure, JudgedSweep};
+use lagwise::simulate::acceptance::{CheckedFigure, JudgedSweep, checked_policies};
 use lagwise::simulate::benchmark::{compared_policies, sweep};
 use lagwise::simulate::builtin::builtin_scenarios;
 use lagwise::simulate::generated::{HELD_OUT_SEED, generate_scenarios};
@@ -63,7 +63,7 @@ fn figures(
     scenarios: &[Scenario],
     check: fn(&JudgedSweep<'_>) -> Vec<CheckedFigure>,
 ) -> Vec<CheckedFigure> {
-    let policies = compared_policies();
+    let policies = checked_policies();
     let options = RunOptions::default();
     let result = sweep(scenarios, &policies, 0..SEEDS, &options, THREADS, &|_| {});
     check(&JudgedSweep {

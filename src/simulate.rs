@@ -17,6 +17,7 @@ pub mod engine;
 pub mod flink;
 pub mod generated;
 pub mod group;
+pub mod lag_policies;
 mod numbers;
 pub mod optimum;
 pub mod outcome;

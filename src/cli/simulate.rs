@@ -3,6 +3,7 @@
 mod check;
 mod listing;
 mod page;
+mod policy_names;
 mod progress;
 mod report;
 mod trace_source;
@@ -19,6 +20,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use self::check::check;
 use self::listing::list_scenarios;
 use self::page::{MAX_COURSES, RunCourse, render_page};
+use self::policy_names::select_policies;
 use self::progress::ProgressLine;
 use self::report::{SimulationReport, render_ablation, render_report};
 use self::trace_source::TraceArgs;
@@ -60,6 +62,7 @@ const MAX_MIN_REPLICAS: u32 = 1000;
     lagwise simulate --scenario flash\n  \
     lagwise simulate --scenario step --policy rate --policy lag-200 --partitions 48 --slo 30s\n  \
     lagwise simulate --scenario sawtooth --hpa hpa.yaml\n  \
+    lagwise simulate --policy rate --policy lag-500-900s --policy lag-grid\n  \
     lagwise simulate --seeds 10 -o json | jq '.means'\n  \
     lagwise simulate --ablation --seeds 10\n  \
     lagwise simulate --check --seeds 10\n  \
@@ -81,7 +84,9 @@ pub struct SimulateArgs {
     scenario: Vec<String>,
     #[command(flatten)]
     trace: TraceArgs,
-    /// Policy to simulate; may be repeated. All by default
+    /// Policy to simulate, or the set lag-grid; may be repeated. Without it, those that --list names. lag-500-900s is
+    /// an HPA on lag with the target 500 per replica and a stabilization window of 900 s for scaling down (0s to
+    /// 3600s); lag-500 has the default window of 300 s. lag-grid has 35 such HPAs
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
     /// Number of partitions; the arrivals of scenarios grow in proportion
@@ -351,24 +356,6 @@ fn select_scenarios(args: &SimulateArgs) -> anyhow::Result<Vec<Scenario>> {
         }
     }
     Ok(selected)
-}
-
-fn select_policies(names: &[String]) -> anyhow::Result<Vec<SimulatedPolicy>> {
-    let all = compared_policies();
-    if names.is_empty() {
-        return Ok(all);
-    }
-    let select = |name: &String| match all.iter().find(|policy| policy.name() == *name) {
-        Some(policy) => Ok(*policy),
-        None => {
-            let known: Vec<String> = all.iter().map(SimulatedPolicy::name).collect();
-            let meant = suggestion("", did_you_mean(name, known.iter().map(String::as_str)));
-            bail!("--policy {name}: no such policy{meant}; lagwise simulate --list shows all")
-        }
-    };
-    let mut seen = HashSet::new();
-    let names = names.iter().filter(|name| seen.insert(name.as_str()));
-    names.map(select).collect()
 }
 
 fn read_hpa(path: &Path) -> anyhow::Result<HpaSpec> {

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::competitors::{DivisorPolicy, KedaEven};
 use super::flink::{FlinkPolicy, FlinkSettings};
 use crate::model::hpa::controller::{
-    Behavior, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules, Select,
+    Behavior, DOWNSCALE_STABILISATION, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules,
+    Select,
 };
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::policy::decision::RateDecision;
@@ -62,6 +63,23 @@ impl SimulatedPolicy {
         }
     }
 
+    /// Whether both scale alike, though one may name the default window and the other not, as `lag-200-300s` and
+    /// `lag-200` do.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let without_default = |policy: &Self| match policy {
+            Self::Lag {
+                threshold,
+                window_seconds,
+            } => Self::Lag {
+                threshold: *threshold,
+                window_seconds: set_window(*window_seconds),
+            },
+            other => *other,
+        };
+        without_default(self) == without_default(other)
+    }
+
     /// The policy's HPA, with this many replicas at most.
     #[must_use]
     pub fn hpa(&self, max: u32) -> HpaSpec {
@@ -69,7 +87,7 @@ impl SimulatedPolicy {
             SimulatedPolicy::Lag {
                 threshold,
                 window_seconds,
-            } => (*threshold, window_seconds.map(stabilised)),
+            } => (*threshold, set_window(*window_seconds).map(stabilised)),
             SimulatedPolicy::KedaEven { threshold } => (*threshold, None),
             _ => (1, Some(undamped())),
         };
@@ -108,6 +126,11 @@ pub fn undamped() -> Behavior {
             tolerance: zero,
         },
     }
+}
+
+/// The stabilisation window that an HPA has to set; `None` for the default one, which it has anyway.
+fn set_window(seconds: Option<u32>) -> Option<u32> {
+    seconds.filter(|seconds| u64::from(*seconds) != DOWNSCALE_STABILISATION.as_secs())
 }
 
 /// The default behaviour with another stabilisation window for scaling down.

@@ -85,6 +85,23 @@ fn stuck_partitions_are_not_late() {
 }
 
 #[test]
+fn a_named_default_window_changes_nothing() {
+    let scenario = Scenario {
+        duration: 1800,
+        ..builtin_scenarios().remove(3)
+    };
+    let [default, named, short] = [None, Some(300), Some(0)].map(|window_seconds| {
+        let policy = SimulatedPolicy::Lag {
+            threshold: 200,
+            window_seconds,
+        };
+        score(&scenario, &policy)
+    });
+    assert_eq!(named, default);
+    assert_ne!(short, default);
+}
+
+#[test]
 fn lag_per_replica_needs_more_rebalances_than_rates() {
     let scenario = &builtin_scenarios()[3];
     let lag = SimulatedPolicy::Lag {

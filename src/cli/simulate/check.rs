@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::progress::ProgressLine;
 use super::{GENERATED, SimulateArgs, seeds_end};
 use crate::cli::text_table::{TableColumn, TextTable};
-use crate::simulate::acceptance::{CheckedFigure, JudgedSweep};
-use crate::simulate::benchmark::{compared_policies, sweep};
+use crate::simulate::acceptance::{CheckedFigure, JudgedSweep, checked_policies};
+use crate::simulate::benchmark::sweep;
 use crate::simulate::builtin::builtin_scenarios;
 use crate::simulate::generated::{HELD_OUT_SEED, generate_scenarios};
 use crate::simulate::outcome::RunOptions;
@@ -25,7 +25,7 @@ pub(super) fn check(
     args: &SimulateArgs,
     progress: &ProgressLine,
 ) -> anyhow::Result<(String, bool)> {
-    let policies = compared_policies();
+    let policies = checked_policies();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let seeds = args.seed..seeds_end(args)?;
     let mut sets = [

@@ -1,9 +1,12 @@
 //! The names of what can be simulated.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::cli::Output;
 use crate::cli::text_table::{TableColumn, TextTable};
+use crate::simulate::lag_policies::{LAG_FORM, LAG_GRID, WINDOW_MAX, lag_grid};
 use crate::simulate::scaler::SimulatedPolicy;
 use crate::simulate::scenario::Scenario;
 
@@ -11,6 +14,8 @@ use crate::simulate::scenario::Scenario;
 struct SimulationNames {
     scenarios: Vec<ScenarioName>,
     policies: Vec<String>,
+    /// Sets of policies, with the names of their members.
+    policy_sets: BTreeMap<&'static str, Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -33,7 +38,8 @@ pub(super) fn list_scenarios(
                 about: scenario.about.to_string(),
             })
             .collect(),
-        policies: policies.iter().map(SimulatedPolicy::name).collect(),
+        policies: names_of(policies),
+        policy_sets: BTreeMap::from([(LAG_GRID, names_of(&lag_grid()))]),
     };
     if let Some(text) = output.serialize(&names)? {
         return Ok(text);
@@ -46,8 +52,15 @@ pub(super) fn list_scenarios(
         table.add_row([scenario.name.clone(), scenario.about.clone()]);
     }
     Ok(format!(
-        "{}\npolicies: {}\n",
+        "{}\npolicies: {}\n\
+         set of policies: {LAG_GRID} ({})\n\
+         HPAs on lag: {LAG_FORM}, with any target and a stabilization window of 0 to {WINDOW_MAX} seconds\n",
         table.render(),
-        names.policies.join(", ")
+        names.policies.join(", "),
+        names_of(&lag_grid()).join(", "),
     ))
+}
+
+fn names_of(policies: &[SimulatedPolicy]) -> Vec<String> {
+    policies.iter().map(SimulatedPolicy::name).collect()
 }

@@ -203,9 +203,19 @@ fn unknown_names_and_files_are_refused_with_a_remedy() {
 #[test]
 fn lists_scenarios_and_policies() {
     let text = simulated(&["--list"]).unwrap();
-    for name in ["diurnal", "flash/slo-15", "generated-", "policies: rate, "] {
+    for name in [
+        "diurnal",
+        "flash/slo-15",
+        "generated-",
+        "policies: rate, ",
+        "lag-grid (lag-100-0s, ",
+        "lag-TARGET-SECONDSs",
+    ] {
         assert!(text.contains(name), "{name} in {text}");
     }
+    let json = simulated(&["--list", "-o", "json"]).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["policy_sets"]["lag-grid"][2], "lag-100");
 }
 
 #[test]
