@@ -61,14 +61,14 @@ fn is_quick(scenarios: &[Scenario]) -> bool {
 /// The figures of a set of scenarios.
 fn figures(
     scenarios: &[Scenario],
+    policies: &[SimulatedPolicy],
     check: fn(&JudgedSweep<'_>) -> Vec<CheckedFigure>,
 ) -> Vec<CheckedFigure> {
-    let policies = checked_policies();
     let options = RunOptions::default();
-    let result = sweep(scenarios, &policies, 0..SEEDS, &options, THREADS, &|_| {});
+    let result = sweep(scenarios, policies, 0..SEEDS, &options, THREADS, &|_| {});
     check(&JudgedSweep {
         scenarios,
-        policies: &policies,
+        policies,
         result: &result,
     })
 }
@@ -76,9 +76,11 @@ fn figures(
 fn main() -> ExitCode {
     let builtin = builtin_scenarios();
     let mut is_met = is_quick(&builtin);
-    let mut found = figures(&builtin, |judged| judged.check_all());
+    let mut found = figures(&builtin, &checked_policies(), |judged| judged.check_all());
     let generated = generate_scenarios(HELD_OUT_SEED, GENERATED);
-    found.extend(figures(&generated, |judged| judged.check_costs()));
+    found.extend(figures(&generated, &compared_policies(), |judged| {
+        judged.check_costs()
+    }));
     for figure in &found {
         let bound = figure
             .bound

@@ -57,7 +57,7 @@ impl CheckedFigure {
     }
 }
 
-/// The policies to run for all figures: the compared ones, and those of the grid that are not among them.
+/// The policies that [`JudgedSweep::check_all`] needs: the compared ones, and those of the grid that are not among them.
 #[must_use]
 pub fn checked_policies() -> Vec<SimulatedPolicy> {
     let mut policies = compared_policies();
@@ -73,7 +73,7 @@ pub fn checked_policies() -> Vec<SimulatedPolicy> {
 #[derive(Clone, Copy, Debug)]
 pub struct JudgedSweep<'a> {
     pub scenarios: &'a [Scenario],
-    /// [`checked_policies`].
+    /// The compared policies, or for all figures those of [`checked_policies`].
     pub policies: &'a [SimulatedPolicy],
     pub result: &'a SweepResult,
 }

@@ -6,7 +6,7 @@ use super::progress::ProgressLine;
 use super::{GENERATED, SimulateArgs, seeds_end};
 use crate::cli::text_table::{TableColumn, TextTable};
 use crate::simulate::acceptance::{CheckedFigure, JudgedSweep, checked_policies};
-use crate::simulate::benchmark::sweep;
+use crate::simulate::benchmark::{compared_policies, sweep};
 use crate::simulate::builtin::builtin_scenarios;
 use crate::simulate::generated::{HELD_OUT_SEED, generate_scenarios};
 use crate::simulate::outcome::RunOptions;
@@ -25,7 +25,6 @@ pub(super) fn check(
     args: &SimulateArgs,
     progress: &ProgressLine,
 ) -> anyhow::Result<(String, bool)> {
-    let policies = checked_policies();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let seeds = args.seed..seeds_end(args)?;
     let mut sets = [
@@ -47,6 +46,13 @@ pub(super) fn check(
             let done = u64::try_from(done).unwrap_or(u64::MAX);
             progress.show(done.saturating_add(before), total);
         };
+        // Nothing was tuned on generated scenarios, so only the most important figures are required of them. These do
+        // not need the grid.
+        let has_all_figures = *name == "builtin";
+        let policies = match has_all_figures {
+            true => checked_policies(),
+            false => compared_policies(),
+        };
         let options = RunOptions::default();
         let result = sweep(
             scenarios,
@@ -62,10 +68,9 @@ pub(super) fn check(
             policies: &policies,
             result: &result,
         };
-        // Nothing was tuned on generated scenarios, so only the most important figures are required of them.
-        let figures = match *name {
-            "builtin" => judged.check_all(),
-            _ => judged.check_costs(),
+        let figures = match has_all_figures {
+            true => judged.check_all(),
+            false => judged.check_costs(),
         };
         found.extend(figures.into_iter().map(|figure| CheckedSet {
             scenarios: name,
