@@ -10,7 +10,7 @@ pub const LAG_GRID: &str = "lag-grid";
 pub const LAG_FORM: &str = "lag-TARGET or lag-TARGET-SECONDSs";
 
 /// Maximum stabilization window in seconds, as in the API of Kubernetes.
-pub const WINDOW_MAX: u32 = 3600;
+pub const MAX_WINDOW_SECONDS: u32 = 3600;
 
 /// Lag per replica that an HPA of the grid aims at.
 const TARGETS: [u32; 7] = [100, 200, 500, 1000, 2000, 5000, 10_000];
@@ -35,7 +35,7 @@ pub fn lag_grid() -> Vec<SimulatedPolicy> {
     named.collect()
 }
 
-/// The HPA on lag with a name of the form [`LAG_FORM`]. The target is at least 1, the window at most [`WINDOW_MAX`].
+/// The HPA on lag with a name of the form [`LAG_FORM`]. The target is at least 1, the window at most [`MAX_WINDOW_SECONDS`].
 #[must_use]
 pub fn parse_lag_policy(name: &str) -> Option<SimulatedPolicy> {
     let rest = name.strip_prefix("lag-")?;
@@ -46,7 +46,12 @@ pub fn parse_lag_policy(name: &str) -> Option<SimulatedPolicy> {
     let policy = SimulatedPolicy::Lag {
         threshold: threshold.parse().ok().filter(|target| *target > 0)?,
         window_seconds: match window {
-            Some(seconds) => Some(seconds.parse().ok().filter(|it| *it <= WINDOW_MAX)?),
+            Some(seconds) => Some(
+                seconds
+                    .parse()
+                    .ok()
+                    .filter(|it| *it <= MAX_WINDOW_SECONDS)?,
+            ),
             None => None,
         },
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::cli::text_table::{TableColumn, TextTable};
-use crate::simulate::lag_policies::{LAG_FORM, LAG_GRID, WINDOW_MAX, lag_grid};
+use crate::simulate::lag_policies::{LAG_FORM, LAG_GRID, MAX_WINDOW_SECONDS, lag_grid};
 use crate::simulate::scaler::SimulatedPolicy;
 use crate::simulate::scenario::Scenario;
 
@@ -54,7 +54,7 @@ pub(super) fn list_scenarios(
     Ok(format!(
         "{}\npolicies: {}\n\
          set of policies: {LAG_GRID} ({})\n\
-         HPAs on lag: {LAG_FORM}, with any target and a stabilization window of 0 to {WINDOW_MAX} seconds\n",
+         HPAs on lag: {LAG_FORM}, with any target and a stabilization window of 0 to {MAX_WINDOW_SECONDS} seconds\n",
         table.render(),
         names.policies.join(", "),
         names_of(&lag_grid()).join(", "),

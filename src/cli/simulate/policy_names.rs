@@ -5,7 +5,9 @@ use anyhow::bail;
 use crate::model::findings::suggestion;
 use crate::model::units::spelling::did_you_mean;
 use crate::simulate::benchmark::compared_policies;
-use crate::simulate::lag_policies::{LAG_FORM, LAG_GRID, WINDOW_MAX, lag_grid, parse_lag_policy};
+use crate::simulate::lag_policies::{
+    LAG_FORM, LAG_GRID, MAX_WINDOW_SECONDS, lag_grid, parse_lag_policy,
+};
 use crate::simulate::scaler::SimulatedPolicy;
 
 /// The policies of these names in their order, each once. Without names, the compared ones.
@@ -40,7 +42,7 @@ fn find_policies(name: &str) -> anyhow::Result<Vec<SimulatedPolicy>> {
     let mut meant = suggestion("", did_you_mean(name, known.iter().map(String::as_str)));
     if name.starts_with("lag-") {
         meant += &format!(
-            "; HPAs on lag are {LAG_FORM} with a target of at least 1 and at most {WINDOW_MAX} seconds"
+            "; HPAs on lag are {LAG_FORM} with a target of at least 1 and at most {MAX_WINDOW_SECONDS} seconds"
         );
     }
     bail!("--policy {name}: no such policy{meant}; lagwise simulate --list shows all")
