@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::competitors::{DivisorPolicy, KedaEven};
 use super::flink::{FlinkPolicy, FlinkSettings};
 use crate::model::hpa::controller::{
-    Behavior, DOWNSCALE_STABILISATION, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules,
-    Select,
+    Behavior, DEFAULT_DOWNSCALE_STABILISATION, HpaSpec, MetricSource, Policy, PolicyKind,
+    ScalingRules, Select,
 };
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::policy::decision::RateDecision;
@@ -130,7 +130,7 @@ pub fn undamped() -> Behavior {
 
 /// The stabilisation window that an HPA has to set; `None` for the default one, which it has anyway.
 fn set_window(seconds: Option<u32>) -> Option<u32> {
-    seconds.filter(|seconds| u64::from(*seconds) != DOWNSCALE_STABILISATION.as_secs())
+    seconds.filter(|seconds| u64::from(*seconds) != DEFAULT_DOWNSCALE_STABILISATION.as_secs())
 }
 
 /// The default behaviour with another stabilisation window for scaling down.
