@@ -112,7 +112,10 @@ pub(crate) fn answers_leave_memory_and_time_to_others(testbed: &Testbed) -> Resu
         }
         let sent = broker.take_sent() / MIB;
         let log = daemon.process.log();
-        let is_refused = log.lines().skip(lines_before).any(|line| line.contains("over the limit"));
+        let is_refused = log
+            .lines()
+            .skip(lines_before)
+            .any(|line| line.contains("over the limit"));
         ensure!(sent > 0 || is_refused, "{what}: nothing was sent");
         let memory = daemon.process.memory("VmHWM")?;
         println!(
