@@ -42,7 +42,8 @@ fn find_policies(name: &str) -> anyhow::Result<Vec<SimulatedPolicy>> {
     let mut meant = suggestion("", did_you_mean(name, known.iter().map(String::as_str)));
     if name.starts_with("lag-") {
         meant += &format!(
-            "; HPAs on lag are {LAG_FORM} with a target of at least 1 and at most {MAX_WINDOW_SECONDS} seconds"
+            "; HPAs on lag are {LAG_FORM} with a target of 1 to {} and at most {MAX_WINDOW_SECONDS} seconds",
+            u32::MAX
         );
     }
     bail!("--policy {name}: no such policy{meant}; lagwise simulate --list shows all")
@@ -100,8 +101,8 @@ mod tests {
 
     #[test]
     fn other_names_are_refused_with_a_suggestion() {
-        let form = "; HPAs on lag are lag-TARGET or lag-TARGET-SECONDSs with a target of at least 1 and at most 3600 \
-                    seconds";
+        let form = "; HPAs on lag are lag-TARGET or lag-TARGET-SECONDSs with a target of 1 to 4294967295 and at most \
+                    3600 seconds";
         for (name, meant) in [
             ("statik", " (did you mean static?)".to_owned()),
             ("hpa", String::new()),
@@ -118,6 +119,7 @@ mod tests {
         for name in [
             "lag-0-60s",
             "lag-500-3601s",
+            "lag-4294967296-60s",
             "lag-x-60s",
             "lag-0",
             "lag-500-xs",
