@@ -105,7 +105,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS))]
     seeds: u64,
     /// HPA manifest, or - for standard input, whose behavior, minReplicas and maxReplicas apply to all policies but
-    /// static
+    /// static; windows in the names of policies then have no effect
     #[arg(long, value_name = "FILE")]
     hpa: Option<PathBuf>,
     /// Show what each rule of the rate policy is worth: the costs without it
