@@ -122,7 +122,7 @@ struct Ongoing {
 
 impl AtCeilingFindings {
     /// Updates the finding about an HPA after a sweep, and returns it while it lasts. Another `ceiling` begins a new
-    /// finding. `ceiling` is `None` if it follows the lag, or is unknown because a metric is an error.
+    /// finding. `ceiling` is `None` if it follows the lag, or is unknown because a metric fails.
     pub fn update(
         &mut self,
         hpa: &HpaFacts,

@@ -36,8 +36,7 @@ pub enum Subject {
     Group(WatchKey),
 }
 
-/// Derives the numbers of an HPA or a group; `None` if there is no such HPA with a metric of lagwise, and no finding
-/// about it.
+/// Derives the explanation of an HPA or a group; `None` for an HPA that has neither a metric of lagwise nor a finding.
 #[must_use]
 pub fn derive<'f>(
     subject: &Subject,
@@ -52,9 +51,9 @@ pub fn derive<'f>(
     Some(explanation.with_verdict())
 }
 
-/// Note on a group of which only some topics are read.
+/// Note about a group if only some of its topics are read.
 const OTHER_TOPICS: &str =
-    "other topics of the group: only those are read that HPAs and configured targets name";
+    "other topics of the group: lagwise reads only those that HPAs and configured targets name";
 
 struct Deriver<'a>(EvaluationsAt<'a>);
 
@@ -335,7 +334,7 @@ fn oldest(partitions: &[PartitionPart]) -> Option<(f64, bool)> {
     ages?.into_iter().reduce(older)
 }
 
-/// Describes the rule that made a value.
+/// Explains the rule that determined a value.
 fn because(answer: &MetricValue) -> String {
     let per = answer.wanted.map(|wanted| wanted.to_string());
     let per = per.as_deref().unwrap_or("unknown");
@@ -367,7 +366,7 @@ fn because(answer: &MetricValue) -> String {
     }
 }
 
-/// The findings as sentences, each after its code.
+/// The texts of the findings, each with its code in front.
 fn with_codes<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
     let with_code = |finding: &Finding| format!("{} {finding}", finding.code.code());
     findings.map(with_code).collect()

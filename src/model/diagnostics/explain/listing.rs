@@ -1,4 +1,4 @@
-//! Says what became of the topics of the cluster that match a topic regex.
+//! Describes which topics without a commit count because they match a topic regex.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,8 @@ use crate::model::units::newtypes::TopicName;
 use crate::model::units::short_list::short_list;
 use crate::model::units::topic_pattern::TopicPattern;
 
-/// Says which topics of the cluster count because they match the pattern.
+/// Describes which of the topics in `listed` count. `listed` has the topics without a commit that match `pattern`, or
+/// the reason why they are not listed.
 pub(super) fn describe_listing(
     pattern: &TopicPattern,
     listed: Result<&BTreeSet<TopicName>, Unlisted>,
@@ -16,27 +17,27 @@ pub(super) fn describe_listing(
 ) -> String {
     match listed {
         Ok(topics) => {
-            let (read, ignored): (Vec<_>, Vec<_>) = topics
+            let (counted, ignored): (Vec<_>, Vec<_>) = topics
                 .iter()
                 .partition(|topic| group.would_read(pattern, topic));
             let list = |topics: Vec<&TopicName>| short_list(topics.iter().map(ToString::to_string));
-            if read.is_empty() && ignored.is_empty() {
+            if counted.is_empty() && ignored.is_empty() {
                 return "no topic without a commit matches the topic regex".to_owned();
             }
-            if read.is_empty() {
+            if counted.is_empty() {
                 return format!(
                     "topics without a commit that match the topic regex do not count, since members did not read them: {}",
                     list(ignored)
                 );
             }
             let counts = format!(
-                "topics without a commit count that match the topic regex, since the group has no members: {}",
-                list(read)
+                "these topics match the topic regex and count without a commit, since the group has no members: {}",
+                list(counted)
             );
             match ignored.is_empty() {
                 true => counts,
                 false => format!(
-                    "{counts}; these do not, since members did not read them: {}",
+                    "{counts}; these match but do not count, since members did not read them: {}",
                     list(ignored)
                 ),
             }

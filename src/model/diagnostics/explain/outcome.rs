@@ -1,4 +1,4 @@
-//! Explains what the HPA controller computes from the values served, by its own arithmetic
+//! Explains what the HPA controller computes from the values served, with the controller's arithmetic
 //! ([`hpa::controller`](crate::model::hpa::controller)).
 
 use super::hidden_facts::HIDDEN_IN_CONTROLLER;
@@ -26,7 +26,7 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
     let readings: Vec<MetricReading> = hpa
         .metrics
         .iter()
-        .map(|metric| reading(&explanation, metric))
+        .map(|metric| metric_reading(&explanation, metric))
         .collect();
     if let Some(cap) = &mut explanation.cap {
         cap.max_replicas = hpa.facts.max_replicas;
@@ -43,8 +43,8 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
     explanation.with_verdict()
 }
 
-/// The reading of an HPA's metric, if lagwise serves it.
-fn reading(explanation: &Explanation, metric: &LiveMetric) -> MetricReading {
+/// What the HPA controller reads for a metric; [`MetricReading::Elsewhere`] if lagwise does not serve it.
+fn metric_reading(explanation: &Explanation, metric: &LiveMetric) -> MetricReading {
     let Some(external) = &metric.external else {
         return MetricReading::Elsewhere;
     };
@@ -68,7 +68,7 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
         min_replicas: spec.min,
         max_replicas: spec.max,
         tolerances: (tolerance(down), tolerance(up)),
-        behavior: behavior(spec.behavior.as_ref()),
+        behavior: describe_behavior(spec.behavior.as_ref()),
         proposals: Vec::new(),
         metric_stage: None,
         metric_stage_replicas: None,
@@ -175,8 +175,7 @@ fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
             format!("{replicas}, by {name}")
         }
         Verdict::Frozen => {
-            "none: a metric is an error and no other metric scales up, so the replicas stay"
-                .to_owned()
+            "none: a metric fails and no other metric scales up, so the replicas stay".to_owned()
         }
         Verdict::AtLeast {
             replicas,
@@ -193,7 +192,7 @@ fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
     }
 }
 
-/// Explains the range of replicas that the next sync may set.
+/// Explains the replicas, or the range of replicas, that the next sync may set.
 fn explain_next(outlook: &Outlook, hpa: &LiveHpa) -> Vec<String> {
     let spec = &hpa.spec;
     let plain = |text: &str| vec![text.to_owned()];
@@ -225,7 +224,12 @@ fn explain_next(outlook: &Outlook, hpa: &LiveHpa) -> Vec<String> {
             });
         }
     }
-    all.extend(outlook.open.iter().map(|open| open_text(*open, spec)));
+    all.extend(
+        outlook
+            .open
+            .iter()
+            .map(|open| describe_unknown(*open, spec)),
+    );
     all
 }
 
@@ -240,7 +244,7 @@ fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
         Some(since) => format!("says that lagwise scaled it to zero at {since}"),
         None => "has no valid time".to_owned(),
     };
-    // Everybody who may write the HPA can set the annotation.
+    // Everybody who may write the HPA can set the annotation, so only the ledger counts.
     let annotation = format!(
         "its annotation {ZEROED_SINCE} {says}; if the ledger of lagwise confirms it, lagwise starts it when there is lag, otherwise it reports {}",
         FindingCode::ZeroNotRecorded.code()
@@ -248,12 +252,13 @@ fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
     vec![disabled.to_owned(), annotation]
 }
 
-fn open_text(open: UnknownHistory, spec: &HpaSpec) -> String {
+/// Describes what is not known about earlier syncs or other metrics.
+fn describe_unknown(unknown: UnknownHistory, spec: &HpaSpec) -> String {
     let window = |of: fn(&Behavior) -> &ScalingRules, default: &ScalingRules| {
         let rules = spec.behavior.as_ref().map_or(default, of);
         rules.window().as_secs()
     };
-    match open {
+    match unknown {
         UnknownHistory::OtherMetrics => {
             "metrics that lagwise does not serve may propose more, or fail".to_owned()
         }
@@ -273,20 +278,20 @@ fn open_text(open: UnknownHistory, spec: &HpaSpec) -> String {
 }
 
 /// Describes the limits of scaling up and down.
-fn behavior(behavior: Option<&Behavior>) -> Vec<String> {
+fn describe_behavior(behavior: Option<&Behavior>) -> Vec<String> {
     match behavior {
         None => vec![
             "up: to twice as many or to 4 in one sync, whichever is more".to_owned(),
             "down: at once, to the highest recommendation of the last 300 s".to_owned(),
         ],
         Some(behavior) => vec![
-            side("up", '+', "lowest", &behavior.up),
-            side("down", '-', "highest", &behavior.down),
+            describe_direction("up", '+', "lowest", &behavior.up),
+            describe_direction("down", '-', "highest", &behavior.down),
         ],
     }
 }
 
-fn side(direction: &str, sign: char, which: &str, rules: &ScalingRules) -> String {
+fn describe_direction(direction: &str, sign: char, which: &str, rules: &ScalingRules) -> String {
     let policy = |change: &PolicyKind, seconds: u32| match change {
         PolicyKind::Pods(pods) => format!("{sign}{pods} in {seconds} s"),
         PolicyKind::Percent(percent) => format!("{sign}{percent} % in {seconds} s"),

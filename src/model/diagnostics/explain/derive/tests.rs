@@ -150,7 +150,7 @@ fn topics_that_match_a_regex_are_named_while_the_group_has_no_members() {
         (
             vec![working(), new()],
             Some(
-                "topics without a commit count that match the topic regex, since the group has no members: orders-new",
+                "these topics match the topic regex and count without a commit, since the group has no members: orders-new",
             ),
         ),
         (
@@ -170,8 +170,8 @@ fn topics_that_match_a_regex_are_named_while_the_group_has_no_members() {
         (
             vec![working(), new(), working(), newer()],
             Some(
-                "topics without a commit count that match the topic regex, since the group has no members: orders-newer; \
-                 these do not, since members did not read them: orders-new",
+                "these topics match the topic regex and count without a commit, since the group has no members: orders-newer; \
+                 these match but do not count, since members did not read them: orders-new",
             ),
         ),
         // While it has members, they report what they read.
