@@ -1,13 +1,16 @@
 //! Capacity: how many messages per second a member processes, from its commits while it is busy.
+//!
+//! A floor is a lower bound of the capacity: a throughput that a member has reached, busy or not.
 
 use super::learned::LearnedPolicy;
 use super::policy_time::{PolicyTime, compact, from_count};
 
 /// Minimum number of samples with which the capacity counts as known.
 pub(super) const MIN_CAPACITY_SAMPLES: u32 = 3;
-/// Minimum window for a lower bound.
+/// Minimum window for a floor.
 const MIN_FLOOR_WINDOW_SECONDS: f64 = 10.0;
-/// Samples of a member's progress for lower bounds, and their distance in seconds.
+/// Number of anchors of a member, and the shortest time between two in seconds. An anchor is an earlier progress, from
+/// which a floor is computed.
 const ANCHORS: usize = 4;
 const ANCHOR_SPACING: f64 = 14.0;
 
@@ -18,14 +21,15 @@ pub(super) struct MemberProgress {
     pub(super) key: u32,
     /// Messages committed since the last rebalance.
     consumed: f32,
-    /// When the current run of busy commits began, and the messages committed until then.
+    /// When the current busy window began, and `consumed` at that time; `None` while the member is not busy.
     busy: Option<(PolicyTime, f32)>,
-    /// Past times with the messages committed until then, the oldest first.
+    /// Past times with `consumed` at that time, the oldest first.
     anchors: [(PolicyTime, f32); ANCHORS],
     anchor_count: u8,
 }
 
-/// How long a member has to be busy for a sample, and how precise lower bounds are, in seconds.
+/// The usual and the longest time between two commits, in seconds. They determine how long a member has to be busy for
+/// a sample, and how precise floors are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CommitTimes {
     pub(super) interval: f64,
@@ -42,7 +46,7 @@ impl MemberProgress {
         progress
     }
 
-    /// Forgets the windows, because something other than processing may have moved the offsets.
+    /// Discards the progress, because something other than processing may have moved the offsets.
     pub(super) fn restart(&mut self, now: PolicyTime) {
         self.consumed = 0.0;
         self.busy = None;
@@ -50,8 +54,8 @@ impl MemberProgress {
         self.anchor_count = 1;
     }
 
-    /// Records a commit of `messages`. Returns the throughput of a busy window, if one is complete, and the best
-    /// lower bound of the capacity, if there is one.
+    /// Records a commit of `messages`. Returns the throughput of the busy window, if this commit completes it, and the
+    /// highest floor, if there is one.
     pub(super) fn commit(
         &mut self,
         now: PolicyTime,
@@ -79,21 +83,21 @@ impl MemberProgress {
                 }
             }
         };
-        (sample, self.update_lower_bound(now, times))
+        (sample, self.update_floor(now, times))
     }
 
-    /// The highest throughput since an anchor, as a lower bound of the capacity. Also adds an anchor if one is due.
-    fn update_lower_bound(&mut self, now: PolicyTime, times: CommitTimes) -> Option<f64> {
+    /// Returns the highest throughput since an anchor, which is a floor. Also adds an anchor if one is due.
+    fn update_floor(&mut self, now: PolicyTime, times: CommitTimes) -> Option<f64> {
         let window = (6.0 * times.interval).max(60.0);
         let count = usize::from(self.anchor_count).min(ANCHORS);
         let anchors = self.anchors.iter().take(count);
-        let bounds = anchors.filter_map(|(at, before)| {
+        let floors = anchors.filter_map(|(at, before)| {
             let elapsed = now.since(*at);
-            let is_used = (MIN_FLOOR_WINDOW_SECONDS..=window).contains(&elapsed);
+            let is_in_window = (MIN_FLOOR_WINDOW_SECONDS..=window).contains(&elapsed);
             // Messages of a commit may have been processed up to one commit earlier.
-            is_used.then(|| f64::from(self.consumed - before) / (elapsed + times.longest))
+            is_in_window.then(|| f64::from(self.consumed - before) / (elapsed + times.longest))
         });
-        let bound = bounds.fold(0.0, f64::max);
+        let floor = floors.fold(0.0, f64::max);
         let spacing = (window / 4.0 - 1.0).max(ANCHOR_SPACING);
         let newest = self.anchors.get(count.saturating_sub(1));
         if newest.is_none_or(|(at, _)| now.since(*at) >= spacing) {
@@ -102,20 +106,22 @@ impl MemberProgress {
             } else {
                 self.anchor_count = self.anchor_count.saturating_add(1);
             }
-            let place = usize::from(self.anchor_count)
+            let last = usize::from(self.anchor_count)
                 .min(ANCHORS)
                 .saturating_sub(1);
-            if let Some(slot) = self.anchors.get_mut(place) {
+            if let Some(slot) = self.anchors.get_mut(last) {
                 *slot = (now, self.consumed);
             }
         }
-        (bound > 0.0).then_some(bound)
+        (floor > 0.0).then_some(floor)
     }
 }
 
-/// Capacity of a member in messages per second, and whether it was measured. `None` if nothing was processed yet.
+/// Capacity of a member in messages per second, and whether it is known: measured often enough, or set by the user.
+/// `None` if nothing was processed yet.
 ///
-/// `consumed` is the consumption of the group, if it was watched for long enough.
+/// `hint` is the capacity that the user has set, and `has_floor` says whether floors are used. `consumed` is the
+/// consumption of the group in messages per second, if it was watched for long enough.
 pub(super) fn estimate_capacity(
     learned: &LearnedPolicy,
     hint: Option<f64>,
