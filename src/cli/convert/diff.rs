@@ -1,4 +1,4 @@
-//! Compares converted objects with those of the cluster.
+//! Compares converted objects with the existing ones in the Kubernetes cluster.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::k8s::keda_manifests::get_object;
 use crate::model::keda::convert::Conversion;
 use crate::model::units::untrusted_text::Printable;
 
-/// The differences of each converted object from the one of its name in the cluster, as text.
+/// Describes how each converted object differs from the existing object of the same kind and name.
 ///
 /// # Errors
 /// The cluster cannot be reached, or an object cannot be read.
@@ -61,8 +61,9 @@ fn render(title: &str, wanted: &Value, found: Option<&Value>) -> String {
     format!("{title}\n{}", String::from_iter(lines))
 }
 
-/// Compares the converted object with the existing one. Fields that only the existing one has are defaults of the API
-/// server or belong to other tools. Lists are compared as a whole.
+/// Compares a value of the converted object with that of the existing one. Fields that only the existing object has are
+/// ignored: they are defaults of the API server or belong to other tools. Lists are compared element by element, and
+/// elements that only the existing object has are differences.
 fn compare(path: String, wanted: &Value, found: Option<&Value>, differences: &mut Vec<String>) {
     match (wanted, found) {
         (Value::Object(wanted), Some(Value::Object(found))) => {

@@ -1,4 +1,4 @@
-//! Where a recording is from: Kafka, or a daemon that reads it anyway.
+//! Sources of a recording: Kafka itself, or a daemon that already reads it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
 use crate::model::units::newtypes::Offset;
 use crate::simulate::trace::{MAX_TRACE_PARTITIONS, TracePosition, TraceSample};
 
-/// A reading of the group.
+/// One reading of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SourceSample {
-    /// Its time is yet to be set.
+    /// Without its time, which the trace file sets.
     pub(super) sample: TraceSample,
     /// How long ago Kafka was read.
     pub(super) milliseconds_ago: u64,
-    /// Whether a daemon decides when Kafka is read.
+    /// Whether it comes from a daemon, which reads Kafka at its own interval.
     pub(super) is_delayed: bool,
 }
 
-/// Where a recording is from.
+/// The source of a recording.
 pub(super) enum GroupSource {
     Kafka(Box<KafkaGroup>),
     Daemon(Box<DaemonGroup>),
@@ -75,7 +75,7 @@ impl GroupSource {
             let cluster = args.kafka.cluster.first().cloned();
             let mut query = vec![("group", args.group.clone())];
             query.extend(cluster.clone().map(|name| ("cluster", name)));
-            // Patterns are for this command only.
+            // A daemon knows no patterns, so with any pattern this command filters all topics of the group.
             let topics = args.topic.iter().filter(|topic| !topic.contains('*'));
             if args.topic.iter().all(|topic| !topic.contains('*')) {
                 query.extend(topics.map(|topic| ("topic", topic.clone())));
@@ -123,18 +123,18 @@ impl GroupSource {
     /// Reads the group.
     ///
     /// # Errors
-    /// Why nothing of it is known.
+    /// The group cannot be read, has no known offsets, or has too many partitions.
     pub(super) async fn read(&mut self) -> anyhow::Result<SourceSample> {
-        let read = match self {
+        let reading = match self {
             Self::Kafka(kafka) => kafka.read().await?,
             Self::Daemon(daemon) => daemon.read().await?,
         };
-        let partitions: usize = read.sample.topics.values().map(Vec::len).sum();
+        let partitions: usize = reading.sample.topics.values().map(Vec::len).sum();
         ensure!(
             partitions <= MAX_TRACE_PARTITIONS,
             "the group has {partitions} partitions, and a trace at most {MAX_TRACE_PARTITIONS}; choose topics with --topic"
         );
-        Ok(read)
+        Ok(reading)
     }
 }
 
@@ -167,7 +167,7 @@ impl KafkaGroup {
     }
 }
 
-/// A sample from a reading of Kafka.
+/// Makes a sample from a reading of Kafka.
 fn sample_of_group<'a>(
     read: &GroupSnapshot,
     topics: impl Iterator<Item = (String, &'a TopicLag)>,
@@ -205,7 +205,7 @@ impl DaemonGroup {
     }
 }
 
-/// A sample from a daemon's reading, and the name of the Kafka cluster.
+/// Makes a sample from what a daemon has read. Also returns the name of the Kafka cluster.
 fn sample_of_explanation(
     explanation: &Explanation,
     topics: &NameFilter,
@@ -221,11 +221,11 @@ fn sample_of_explanation(
         .collect();
     if let Some(topic) = topics.iter().find(|topic| topic.partitions_left_out > 0) {
         bail!(
-            "topic {} has too many partitions for the answer of a daemon; use --bootstrap or --config",
+            "topic {} has too many partitions for the response of a daemon; use --bootstrap or --config",
             topic.topic
         );
     }
-    // Of an incomplete reading, the daemon shows the one before.
+    // For a topic whose latest reading is incomplete, the daemon shows an earlier reading, so leave it out.
     let complete = || topics.iter().filter(|topic| topic.incomplete.is_none());
     let mut known = BTreeMap::new();
     for topic in complete() {
@@ -270,7 +270,7 @@ fn sample_of_explanation(
                 members: group
                     .members
                     .and_then(|members| u32::try_from(members).ok()),
-                // The daemon does not report them.
+                // The daemon does not report the state of the group.
                 stable: None,
                 topics: known,
             },

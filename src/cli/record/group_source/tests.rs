@@ -82,5 +82,5 @@ fn a_daemon_without_offsets_is_reported_with_its_reason() {
     );
     let left_out =
         json!([{"topic": "orders", "partitions_left_out": 2, "partitions": [partition]}]);
-    assert!(refusal(left_out).contains("too many partitions for the answer of a daemon"));
+    assert!(refusal(left_out).contains("too many partitions for the response of a daemon"));
 }
