@@ -1,5 +1,4 @@
-//! The stored form of the shared certificates: parsing, verification, and the result of a rotation
-//! step.
+//! The stored form of the shared certificates: parsing, verification, and the result of a rotation step.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,11 +24,12 @@ const SIGNER_KEY: &str = "ca.key";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-/// Maximum number of authorities in a bundle; only reached if the Secret is deleted again and again.
+/// Maximum number of authorities in a bundle, besides that of the served certificate. Only reached if the Secret is
+/// deleted again and again, because each deletion leads to another authority.
 const MAX_AUTHORITIES: usize = 4;
 
-/// Content of the Secret: `ca.crt` (all authorities, newest first), `ca.key` (the newest one's
-/// key), `tls.crt` and `tls.key` (server certificate), each PEM.
+/// Content of the Secret: `ca.crt` (all authorities, newest first), `ca.key` (key of the newest one), `tls.crt` (server
+/// certificate) and `tls.key` (its key), each PEM.
 pub type SecretData = BTreeMap<String, String>;
 
 /// The shared certificates, parsed.
@@ -93,20 +93,20 @@ impl fmt::Debug for CertificateSet {
 }
 
 impl CertificateSet {
-    /// Parses the stored certificates and verifies them as a client at `now` that connects to
-    /// `host`. Also returns the problem, if they cannot be used.
+    /// Parses the stored certificates and verifies them as a client at `now` that connects to `host`. Also returns the
+    /// problem, if the server certificate cannot be used.
     #[must_use]
     pub fn read(
         data: &SecretData,
         host: &str,
         now: SystemTime,
     ) -> (Self, Option<CertificateProblem>) {
-        let authorities = authorities(data.get(BUNDLE).map_or("", String::as_str));
+        let authorities = parse_bundle(data.get(BUNDLE).map_or("", String::as_str));
         let signer = authorities.first().and_then(|newest| {
             let key = data.get(SIGNER_KEY)?;
             CertificateAuthority::from_pem(&newest.pem, key)
         });
-        let leaf = leaf(data, &authorities, host, now);
+        let leaf = parse_leaf(data, &authorities, host, now);
         let problem = leaf.as_ref().err().copied();
         let set = Self {
             authorities,
@@ -122,9 +122,9 @@ impl CertificateSet {
         self.authorities.iter().map(|a| a.pem.as_str()).collect()
     }
 
-    /// Chain, key and validity of the server certificate; `None` if there is none.
+    /// Chain, key and validity of the server certificate; `None` if there is no usable one.
     #[must_use]
-    pub fn served(
+    pub fn server_certificate(
         &self,
     ) -> Option<(
         Vec<CertificateDer<'static>>,
@@ -193,7 +193,7 @@ impl CertificateSet {
         };
         let bundle = bundle.concat();
         let key_of_signer = signer.map_or_else(String::new, |s| s.key_pem().to_owned());
-        Ok(data([bundle, key_of_signer, certificate, key]))
+        Ok(secret_data([bundle, key_of_signer, certificate, key]))
     }
 
     /// The Secret's content for this set.
@@ -205,11 +205,11 @@ impl CertificateSet {
         };
         let signer = self.signer.as_ref();
         let signer = signer.map_or_else(String::new, |s| s.key_pem().to_owned());
-        data([self.bundle(), signer, certificate, key])
+        secret_data([self.bundle(), signer, certificate, key])
     }
 }
 
-fn data([bundle, signer_key, certificate, key]: [String; 4]) -> SecretData {
+fn secret_data([bundle, signer_key, certificate, key]: [String; 4]) -> SecretData {
     [
         (BUNDLE, bundle),
         (SIGNER_KEY, signer_key),
@@ -222,7 +222,7 @@ fn data([bundle, signer_key, certificate, key]: [String; 4]) -> SecretData {
 }
 
 /// Parses a bundle; invalid entries are skipped.
-fn authorities(bundle: &str) -> Vec<BundledAuthority> {
+fn parse_bundle(bundle: &str) -> Vec<BundledAuthority> {
     const END: &str = "-----END CERTIFICATE-----";
     let read = |text: &str| {
         let text = text.trim();
@@ -238,7 +238,7 @@ fn authorities(bundle: &str) -> Vec<BundledAuthority> {
 }
 
 /// Parses and verifies the server certificate.
-fn leaf(
+fn parse_leaf(
     data: &SecretData,
     authorities: &[BundledAuthority],
     host: &str,
@@ -276,7 +276,7 @@ fn leaf(
                 signed_by = Some(index);
                 break;
             }
-            // Any other problem says more than that this authority did not sign the certificate.
+            // Any other problem is more specific than that this authority did not sign the certificate.
             Err(found) if problem == CertificateProblem::Untrusted => problem = found,
             Err(_) => {}
         }

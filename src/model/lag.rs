@@ -1,4 +1,4 @@
-//! The lag of a consumer group on one partition, and everything a snapshot of a cluster is made of.
+//! The lag of a consumer group on one partition, and everything that a snapshot of a Kafka cluster consists of.
 
 pub mod activity;
 pub mod assembly;
@@ -116,7 +116,7 @@ impl PartitionLag {
         is_residual || self.unread_start() == UnreadStart::Nowhere
     }
 
-    /// Whether it may be an incident, so that the detection of incidents has to check the partition.
+    /// Whether the lag may be an incident, so that the detection of incidents has to check the partition.
     pub(crate) fn may_be_incident(self) -> bool {
         matches!(self, PartitionLag::Stuck { .. } | PartitionLag::Lost(_))
     }
@@ -132,10 +132,10 @@ impl PartitionLag {
         }
     }
 
-    /// The lag of a share group's partition, from that of any group with this committed offset.
-    /// `reported` is what its coordinator reports, if anything.
+    /// Converts the lag that follows from the offsets to that of a share group. `reported` is the lag that its
+    /// coordinator reports, if it does.
     #[must_use]
-    pub fn of_share_group(self, reported: Option<Lag>) -> Self {
+    pub fn for_share_group(self, reported: Option<Lag>) -> Self {
         match (self, reported) {
             // The log may have lost records since the coordinator counted.
             (PartitionLag::Measured(most) | PartitionLag::Lost(most), Some(lag)) => {
@@ -278,17 +278,17 @@ mod tests {
     }
 
     #[test]
-    fn a_start_beyond_the_end_is_of_another_log() {
+    fn a_log_end_below_the_log_start_is_unknown() {
         assert_eq!(committed(5).lag(&log(10, 9)), Err(Fault::LogReplaced));
         assert_eq!(
             Position::Nowhere.lag(&log(10, 9)),
             Err(Fault::LogReplaced),
-            "whatever is committed"
+            "even without a committed offset"
         );
     }
 
     #[test]
-    fn readers_of_committed_records_are_measured_by_the_last_stable_offset() {
+    fn lag_of_read_committed_consumers_ends_at_the_last_stable_offset() {
         let of = |at, end: i64| {
             committed(at).lag(&Log {
                 end: Offset(end),
@@ -332,13 +332,13 @@ mod tests {
     }
 
     #[test]
-    fn of_a_share_group_the_reported_lag_counts() {
+    fn the_reported_lag_of_a_share_group_counts() {
         let measured = |lag| PartitionLag::Measured(Lag(lag));
         let lost = |lag| PartitionLag::Lost(Lag(lag));
         for (plain, reported, expected) in [
             (measured(1000), Some(1), PartitionLag::Reported(Lag(1))),
             (measured(1000), Some(0), PartitionLag::Reported(Lag(0))),
-            // More than there is.
+            // The reported lag is larger than the log.
             (
                 measured(10),
                 Some(u64::MAX),
@@ -349,7 +349,7 @@ mod tests {
             (lost(50), None, lost(50)),
             (PartitionLag::NeverRan, Some(5), PartitionLag::NeverRan),
         ] {
-            let found = plain.of_share_group(reported.map(Lag));
+            let found = plain.for_share_group(reported.map(Lag));
             assert_eq!(found, expected, "{plain:?} {reported:?}");
         }
     }

@@ -196,7 +196,7 @@ impl ServerTls {
             };
             let (renewed, ca) = tokio::select! {
                 set = next_shared(&mut self.shared) => {
-                    let Some((chain, key, validity)) = set.served() else {
+                    let Some((chain, key, validity)) = set.server_certificate() else {
                         continue;
                     };
                     if let CertificateOrigin::Own { names, .. } = &self.origin {

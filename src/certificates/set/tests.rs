@@ -39,7 +39,10 @@ fn created_set_is_usable_and_renewable() {
     assert_eq!(renewed[BUNDLE], data[BUNDLE]);
     assert_eq!(renewed[SIGNER_KEY], data[SIGNER_KEY]);
     assert_ne!(renewed[CERTIFICATE], data[CERTIFICATE]);
-    assert!(read(&renewed, later).served().unwrap().2.ends > set.served().unwrap().2.ends);
+    assert!(
+        read(&renewed, later).server_certificate().unwrap().2.ends
+            > set.server_certificate().unwrap().2.ends
+    );
 }
 
 #[test]
@@ -197,7 +200,7 @@ fn unusable_set_says_why() {
     ] {
         let (set, reason) = CertificateSet::read(&data, host, when);
         assert_eq!(reason, Some(expected));
-        assert!(set.served().is_none() && set.usable(when).leaf.is_none());
+        assert!(set.server_certificate().is_none() && set.usable(when).leaf.is_none());
     }
     // A wrong key of the signer does not matter until the next signature.
     for data in [

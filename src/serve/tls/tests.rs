@@ -147,13 +147,17 @@ async fn serves_shared_certificate_once_available() {
         assert_eq!(bundle, set.bundle(), "{step:?}");
         assert_eq!(tls.ca_pem(), Some(bundle));
         // A client that trusts all of them takes it.
-        assert_eq!(leaf(&tls, now), set.served().unwrap().0[0], "{step:?}");
+        assert_eq!(
+            leaf(&tls, now),
+            set.server_certificate().unwrap().0[0],
+            "{step:?}"
+        );
     }
     // An unusable set is not served, and the shared certificate is not renewed by this process.
     let unusable = CertificateSet::read(&Default::default(), "localhost", now).0;
     sender.send_replace(Some(Arc::new(unusable)));
     tokio::time::sleep(Duration::from_secs(70 * 24 * 3600)).await;
-    assert_eq!(leaf(&tls, now), set.served().unwrap().0[0]);
+    assert_eq!(leaf(&tls, now), set.server_certificate().unwrap().0[0]);
     assert!(!ca.has_changed().unwrap());
 }
 

@@ -248,7 +248,7 @@ fn ends(daemon: &Daemon) -> Result<String> {
 fn serves(daemon: &Daemon, secret: &SecretData, shared: &Shared<'_>) -> Result<bool> {
     let (set, reason) = CertificateSet::read(secret, &shared.names()[0], SystemTime::now());
     ensure!(reason.is_none(), "{reason:?}");
-    let (_, _, validity) = set.served().context("nothing to serve with")?;
+    let (_, _, validity) = set.server_certificate().context("nothing to serve with")?;
     Ok(ends(daemon)? == validity.ends_at().to_string())
 }
 

@@ -74,7 +74,7 @@ impl Draft<'_> {
     fn take_reported(&mut self, reported: Option<&BTreeMap<Partition, Lag>>) {
         for (partition, lag) in (0..).zip(&mut self.lags) {
             let reported = reported.and_then(|reported| reported.get(&partition));
-            *lag = lag.map(|lag| lag.of_share_group(reported.copied()));
+            *lag = lag.map(|lag| lag.for_share_group(reported.copied()));
         }
     }
 }
