@@ -10,11 +10,13 @@ use super::hpa_events::{EventReason, HpaEvent};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
+/// Rate of events on one HPA.
 const HPA_RATE: RateLimit = RateLimit {
     burst: 10,
     interval: Duration::from_secs(60),
 };
 
+/// Rate of events on all HPAs together.
 const TOTAL_RATE: RateLimit = RateLimit {
     burst: 50,
     interval: Duration::from_secs(1),
@@ -59,13 +61,13 @@ impl PendingEvents {
         self.queue.is_empty() && self.lasting.is_empty()
     }
 
-    /// Removes the newest one-time event about a number of the rate policy. Returns whether there was one.
+    /// Removes the newest advice of the rate policy from the queue. Returns whether there was one.
     fn remove_newest_advice(&mut self) -> bool {
         let newest = self.queue.iter().rposition(is_advice);
         newest.and_then(|index| self.queue.remove(index)).is_some()
     }
 
-    /// The first event that is allowed: one-time events in the order they came, then lasting ones.
+    /// The first event that is allowed: one-time events in the order in which they were added, then lasting ones.
     fn first(&self, is_allowed: impl Fn(&HpaEvent) -> bool) -> Option<NextEvent> {
         if let Some(index) = self.queue.iter().position(&is_allowed) {
             return Some(NextEvent::Queued(index));
@@ -75,8 +77,8 @@ impl PendingEvents {
     }
 }
 
-/// Whether an event is about a number of the rate policy. It matters less than others, since a later number replaces
-/// it.
+/// Whether an event is advice of the rate policy: another number of replicas. It matters less than other events, because
+/// later advice replaces it.
 fn is_advice(event: &HpaEvent) -> bool {
     matches!(event.reason, EventReason::ScaleAdvice(_))
 }
@@ -103,7 +105,7 @@ impl Default for EventThrottle {
 }
 
 impl EventThrottle {
-    /// Adds an event whose cause lasts from now on.
+    /// Adds an event whose cause has begun and lasts.
     pub fn add_lasting(&mut self, event: HpaEvent) {
         if !self.published.contains(&event) {
             let namespace = Arc::clone(&event.hpa.namespace);
@@ -124,15 +126,16 @@ impl EventThrottle {
         }
     }
 
-    /// Adds a one-time event. If too many wait, an event of the namespace with the most is dropped, which may be this
-    /// one: the newest, or before that the newest number of the rate policy. Returns `false` if an event was dropped.
+    /// Adds a one-time event. If the queue is full, an event of the namespace with the most events is dropped: the newest
+    /// advice of the rate policy, otherwise the newest event, which may be this one. Returns `false` if an event was
+    /// dropped.
     pub fn enqueue(&mut self, event: HpaEvent) -> bool {
-        if self.join_queued(&event) {
+        if self.join_advice(&event) {
             return true;
         }
         let namespace = Arc::clone(&event.hpa.namespace);
         let has_room = self.queued < MAX_QUEUED_EVENTS;
-        if !has_room && !self.drop_queued_of_another(&namespace) && !self.drop_advice_for(&event) {
+        if !has_room && !self.drop_of_longest_queue(&namespace) && !self.drop_advice_for(&event) {
             return false;
         }
         let pending = self.pending.entry(namespace).or_default();
@@ -141,9 +144,9 @@ impl EventThrottle {
         has_room
     }
 
-    /// Joins a number of the rate policy with the queued one that it replaces. So a policy that changes its mind faster
-    /// than its HPA may have events neither fills the queue nor is reported late with a number that no longer holds.
-    fn join_queued(&mut self, event: &HpaEvent) -> bool {
+    /// Joins advice of the rate policy with the queued advice that it replaces. Returns whether there was any. So a policy
+    /// whose advice changes faster than events are published does not fill the queue, and no outdated advice is published.
+    fn join_advice(&mut self, event: &HpaEvent) -> bool {
         let EventReason::ScaleAdvice(next) = &event.reason else {
             return false;
         };
@@ -172,7 +175,8 @@ impl EventThrottle {
         true
     }
 
-    /// Drops a number of the rate policy from the queue of the same namespace, unless the event itself is one.
+    /// Drops advice of the rate policy of the same namespace to make room for an event, unless the event is advice itself.
+    /// Returns whether there is room.
     fn drop_advice_for(&mut self, event: &HpaEvent) -> bool {
         let pending = self.pending.get_mut(&event.hpa.namespace);
         let is_dropped =
@@ -183,8 +187,9 @@ impl EventThrottle {
         is_dropped
     }
 
-    /// Drops an event of the namespace with the most, unless `namespace` would then have as many.
-    fn drop_queued_of_another(&mut self, namespace: &Arc<str>) -> bool {
+    /// Drops an event of the namespace with the most events to make room for one of `namespace`, unless `namespace` would
+    /// then have as many. Returns whether there is room.
+    fn drop_of_longest_queue(&mut self, namespace: &Arc<str>) -> bool {
         let len = |pending: &PendingEvents| pending.queue.len();
         let own = self.pending.get(namespace).map_or(0, len);
         let Some((longest, pending)) = self.pending.iter_mut().max_by_key(|(_, p)| len(p)) else {
@@ -242,8 +247,7 @@ impl EventThrottle {
         Some(event)
     }
 
-    /// Chooses the next event: in the order of names, first from the namespaces after the last one, then from the
-    /// others.
+    /// Chooses the next event. The namespaces take turns in the order of their names, beginning after the last one.
     fn choose(&self, now: Instant) -> Option<(Arc<str>, NextEvent)> {
         let last = self.last.as_deref().unwrap_or_default();
         let (after, up_to) = (Bound::Excluded(last), Bound::Included(last));
@@ -253,16 +257,16 @@ impl EventThrottle {
             let bucket = self.buckets.get(&event.hpa);
             bucket.is_none_or(|bucket| bucket.has_tokens(1, now))
         };
-        let mut open = after
+        let mut unpaused = after
             .chain(up_to)
             .filter(|(namespace, _)| !self.paused.contains_key(*namespace));
-        open.find_map(|(namespace, pending)| {
+        unpaused.find_map(|(namespace, pending)| {
             Some((Arc::clone(namespace), pending.first(is_allowed)?))
         })
     }
 
-    /// Records that an event could not be published. Nothing is published in its namespace for a while. Then the event
-    /// is tried again, if its cause lasts.
+    /// Records that an event could not be published. Nothing is published in its namespace for the time of [`PAUSE`].
+    /// Then the event is published again, if its cause lasts.
     pub fn mark_failed(&mut self, event: &HpaEvent, now: Instant) {
         self.mark_unpublished(event);
         if let Some(until) = now.checked_add(PAUSE) {

@@ -1,5 +1,5 @@
-//! Figures of the consumer groups of HPAs, and their sums: of whole groups, unlike `HpaRates`, which the
-//! page shows.
+//! Figures of the consumer groups of HPAs, and their sums. They cover whole groups, unlike `HpaRates` (shown by the
+//! page), which cover only the topics and partitions of the HPA.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::model::lag::group_figures::{GroupFigures, NamedFigures};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 
-/// The figures of groups. Kept while statuses are made, because many HPAs may scale on one large group.
+/// Cache of the figures of groups, because many HPAs may scale on one large group.
 type KnownFigures<'a> = BTreeMap<(&'a ClusterName, &'a GroupId), GroupFigures>;
 
 /// Adds the figures of their groups to the statuses of HPAs.

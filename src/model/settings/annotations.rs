@@ -14,15 +14,15 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::short_list::short_list;
 use crate::model::units::spelling::did_you_mean;
 
-/// Key of the setting that stops all writes.
+/// Key of the setting that stops all writes to an HPA.
 const PAUSED: &str = "paused";
 
-/// Reads the settings of the whole HPA. What cannot be read is not set; [`Annotations::read`] reports it.
+/// Reads the settings of the whole HPA. A setting with an invalid value stays unset; [`Annotations::read`] reports it.
 #[must_use]
 pub fn whole_hpa_settings(annotations: &BTreeMap<String, String>) -> Settings {
     let mut settings = Settings::default();
     for (full, value) in annotations {
-        let key = Key::parse(full).filter(|key| key.suffix.is_none());
+        let key = AnnotationKey::parse(full).filter(|key| key.suffix.is_none());
         let setting = key.and_then(|key| key.setting());
         if let Some(setting) = setting.filter(|setting| setting.scope == SettingScope::Hpa) {
             // An error leaves the setting as it was.
@@ -35,18 +35,17 @@ pub fn whole_hpa_settings(annotations: &BTreeMap<String, String>) -> Settings {
     settings
 }
 
-/// The annotation that stops all writes, if any of these may mean it.
+/// The key and value of the annotation that stops all writes, if one of these annotations is, or may be, meant as it.
 #[must_use]
 pub fn paused_in(annotations: &BTreeMap<String, String>) -> Option<(String, String)> {
     is_paused(annotations).then(|| (format!("{PREFIX}{PAUSED}"), "true".to_owned()))
 }
 
-/// Whether a person stopped the writes: fails safe, since a pause that goes unnoticed does harm, and
-/// a write too few does not. So any value except a clear no counts, with `.NAME` after the key or
-/// with a typing error in it.
+/// Whether a person has stopped the writes. In doubt they are stopped, because an unwanted write does harm and a missing
+/// one does not. So any value except a clear no counts, and so does a key with `.NAME` or with a spelling mistake.
 fn is_paused(annotations: &BTreeMap<String, String>) -> bool {
     let pauses = |(key, value): (&String, &String)| {
-        let key = Key::parse(key);
+        let key = AnnotationKey::parse(key);
         key.is_some_and(|key| key.is_meant_as_paused()) && stops_writes(value)
     };
     annotations.iter().any(pauses)
@@ -62,20 +61,20 @@ fn stops_writes(value: &str) -> bool {
 
 /// The key of an annotation of lagwise that a person writes.
 #[derive(Clone, Copy)]
-struct Key<'a> {
+struct AnnotationKey<'a> {
     full: &'a str,
     name: &'a str,
     suffix: Option<&'a str>,
 }
 
-impl<'a> Key<'a> {
-    /// `None` for annotations of others, and for those that lagwise writes.
+impl<'a> AnnotationKey<'a> {
+    /// `None` for annotations that are not lagwise's, and for those that lagwise writes.
     fn parse(full: &'a str) -> Option<Self> {
         let rest = full.strip_prefix(PREFIX)?;
         if WRITTEN.iter().any(|(written, _)| *written == full) {
             return None;
         }
-        // No key of a setting has a dot, and the name of a group may have some.
+        // No key of a setting contains a dot, but the name of a group may.
         let (name, suffix) = match rest.split_once('.') {
             Some((name, suffix)) => (name, Some(suffix)),
             None => (rest, None),
@@ -87,7 +86,7 @@ impl<'a> Key<'a> {
         SETTINGS.iter().find(|setting| setting.key == self.name)
     }
 
-    /// The key that was probably meant, where there is no setting of this one.
+    /// The key that was probably meant, if no setting has this one.
     fn suggestion(&self) -> Option<&'static str> {
         did_you_mean(self.name, SETTINGS.iter().map(|setting| setting.key))
     }
@@ -95,7 +94,7 @@ impl<'a> Key<'a> {
     fn is_meant_as_paused(&self) -> bool {
         match self.setting() {
             Some(setting) => setting.key == PAUSED,
-            // Most keys are far from it, which is cheaper to see than what else they may mean.
+            // Compare with `paused` first: that is cheap, and rules out most keys.
             None => {
                 did_you_mean(self.name, [PAUSED]).is_some() && self.suggestion() == Some(PAUSED)
             }
@@ -103,12 +102,14 @@ impl<'a> Key<'a> {
     }
 }
 
-/// The settings that the annotations of an HPA make.
+/// The settings in the annotations of an HPA.
 #[derive(Debug, Default)]
 pub struct Annotations {
+    /// Settings without `.NAME`.
     every: Settings,
+    /// Settings with `.NAME`, by that name.
     named: BTreeMap<String, Settings>,
-    /// The annotations for a name that no metric of the HPA has.
+    /// The annotations with a `.NAME` that no metric of the HPA selects.
     unmatched: Vec<String>,
 }
 
@@ -128,7 +129,7 @@ impl Annotations {
             ..Self::default()
         };
         for (full, value) in annotations {
-            let Some(key) = Key::parse(full) else {
+            let Some(key) = AnnotationKey::parse(full) else {
                 continue;
             };
             if let Some((code, message)) = read.add(key, value, names) {
@@ -160,7 +161,7 @@ impl Annotations {
     /// Adds one annotation. Returns the problem with it, if there is one.
     fn add(
         &mut self,
-        key: Key<'_>,
+        key: AnnotationKey<'_>,
         value: &str,
         names: &BTreeSet<&str>,
     ) -> Option<(FindingCode, String)> {
@@ -193,7 +194,7 @@ impl Annotations {
                 );
                 return Some((FindingCode::SuffixOnHpaSetting, message));
             }
-            // Parsed again to report the error in the value.
+            // `whole_hpa_settings` has read the value already; parse it again to report an error in it.
             (SettingScope::Hpa, None) => &mut Settings::default(),
             (SettingScope::Metric, None) => &mut self.every,
             (SettingScope::Metric, Some(suffix)) if !names.contains(suffix) => {
@@ -232,12 +233,12 @@ impl Annotations {
         self.every.scale_to_zero()
     }
 
-    /// Keeps the workload as if scale to zero were not set.
+    /// Ignores the annotation for scale to zero.
     pub fn disable_scale_to_zero(&mut self) {
         self.every.scale_to_zero = None;
     }
 
-    /// Whether the metrics of `name` have the time of a fallback, but not its replicas.
+    /// Whether the metrics of `name` have the setting `fallback-after`, but not `fallback-replicas`.
     #[must_use]
     pub fn lacks_fallback_replicas(&self, name: Option<&str>) -> bool {
         let settings = self.for_name(name);
