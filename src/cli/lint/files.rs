@@ -89,13 +89,13 @@ pub(in crate::cli) fn check_files(
     })
 }
 
-/// Whether a document is a lagwise configuration, which is no Kubernetes object and so has no `kind`.
+/// Whether a document is a lagwise configuration, which has no `kind` because it is not a Kubernetes object.
 fn is_config(document: &Value) -> bool {
     document.get("kind").is_none() && document.get("clusters").is_some_and(Value::is_array)
 }
 
-/// Splits HPAs into parts in which each name occurs once. Manifests for several environments often have HPAs of the same
-/// name, and [`Targets`] keeps only one HPA of each name.
+/// Splits HPAs into parts in which each name occurs at most once. Manifests for several environments often have HPAs of
+/// the same name, and [`Targets`] keeps only one HPA of each name.
 fn split_same_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
     let mut parts: Vec<Vec<&HpaFacts>> = Vec::new();
     let mut seen: BTreeMap<HpaKey, usize> = BTreeMap::new();
@@ -110,7 +110,8 @@ fn split_same_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
     parts
 }
 
-/// Finds mistakes in HPAs and workloads. Without a configuration, every Kafka cluster that a selector names exists.
+/// Finds mistakes in HPAs and workloads. Without a configuration, every Kafka cluster that a selector names is assumed to
+/// exist.
 fn check_manifests(
     manifests: &Manifests,
     config: Option<&Config>,
@@ -131,7 +132,7 @@ fn check_manifests(
     };
     let options = FindingOptions {
         cap: policy.cap,
-        members_within: Duration::ZERO,
+        min_absence: Duration::ZERO,
     };
     let mut found = BTreeSet::new();
     for part in split_same_names(hpas) {
@@ -147,7 +148,7 @@ fn check_manifests(
         found.extend(findings(&snapshot.evaluations, &metrics, hpas, options));
         found.extend(snapshot.targets.findings().cloned());
     }
-    // Without a configuration the configured clusters and targets are unknown.
+    // Without a configuration, the names of clusters and targets cannot be checked.
     let is_known = |finding: &Finding| {
         config.is_some()
             || !matches!(
@@ -166,7 +167,7 @@ fn check_manifests(
     found
 }
 
-/// The Kafka clusters that selectors name; a default one if none does.
+/// The Kafka clusters that selectors name; one named `default` if no selector names any.
 fn named_clusters(hpas: &[HpaFacts]) -> Vec<ClusterName> {
     let metrics = hpas.iter().flat_map(|hpa| &hpa.metrics);
     let named = metrics.flat_map(|metric| metric.selector.values(label::CLUSTER).unwrap_or(&[]));

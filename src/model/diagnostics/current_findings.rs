@@ -1,4 +1,4 @@
-//! Findings about HPAs and groups that need a snapshot: the present metrics, ceilings and members.
+//! Findings about HPAs and groups that follow from a snapshot: from its metrics, ceilings and members.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,9 +31,9 @@ use crate::model::units::short_list::short_list;
 pub struct FindingOptions {
     /// The cap mode of HPAs that set none.
     pub cap: CapMode,
-    /// Age of the oldest unread message from which a group without members is a finding: during a rollout
-    /// a group has no members for a moment. Zero for commands, which read once.
-    pub members_within: Duration,
+    /// How long a group must have lag and no members (the age of its oldest unread message), or not be seen, before that
+    /// is a finding: during a rollout a group has no members for a moment. Zero for commands, which read once.
+    pub min_absence: Duration,
 }
 
 /// Finds mistakes and risks of HPAs and groups that the targets alone do not show
@@ -48,9 +48,9 @@ pub fn findings<H: Borrow<HpaFacts>>(
     let mut found = find_in_groups(evaluations, options);
     found.extend(metrics.iter().filter_map(find_in_outcome));
     found.extend(metrics.iter().flat_map(find_wide_patterns));
-    let (targets, within) = (evaluations.targets(), options.members_within);
+    let targets = evaluations.targets();
     let metrics_of_all = metrics.iter();
-    found.extend(metrics_of_all.flat_map(|m| find_unseen_groups(m, targets, within)));
+    found.extend(metrics_of_all.flat_map(|m| find_unseen_groups(m, targets, options.min_absence)));
     found.extend(find_in_hpas(hpas));
     let ceilings = hpa_ceilings(metrics);
     // The metrics of an HPA follow one another.
@@ -81,7 +81,7 @@ pub fn find_in_groups(evaluations: &Evaluations, options: FindingOptions) -> BTr
         for (id, group) in &read.groups {
             let useful = || evaluations.parallelism(cluster, id);
             found.extend(find_in_group((cluster, id), group, useful));
-            if lacks_members(group, options.members_within) {
+            if lacks_members(group, options.min_absence) {
                 found.extend(find_without_members((cluster, id), evaluations.targets()));
             }
         }
@@ -106,7 +106,7 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
             message,
         ));
     }
-    // The clamp serves at most ceiling x T, so from `from` replicas on the ratio is within the tolerance.
+    // At most ceiling x lag per replica is served, so from `from` replicas on the ratio is within the tolerance.
     let scaled = u64::from(ceiling.0).saturating_mul(1000);
     let from = u32::try_from(scaled.div_ceil(up.saturating_add(1000))).unwrap_or(u32::MAX);
     let goal = ceiling.0.min(hpa.max_replicas);
@@ -149,7 +149,7 @@ fn find_over_budget(evaluations: &Evaluations) -> impl Iterator<Item = Finding> 
     })
 }
 
-/// The ceiling of an HPA, and how it is used. Findings about the ceiling depend on nothing else but the HPA itself.
+/// The ceiling of an HPA, and how it is used. Findings about the ceiling depend only on this and on the HPA itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsedCeiling {
     /// `None` if it is unknown or unbounded.
@@ -197,8 +197,8 @@ impl UsedCeiling {
     }
 }
 
-/// Finds that a group with lag has no members: a finding about the group. If some of its HPAs may scale their workloads
-/// to zero, it may be meant for these, and each of the others has the finding.
+/// Reports that a group has lag and no members. If some of its HPAs scale to zero, this may be intended for them, so only
+/// the other HPAs get the finding. Otherwise the group gets it.
 fn find_without_members(
     (cluster, id): (&ClusterName, &GroupId),
     targets: &Targets,
@@ -295,7 +295,7 @@ pub fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
         | NoValueReason::NamespaceNotWatched { .. } => {
             finding(FindingCode::NothingToRead, refusal.without_advice())
         }
-        // Found already while the targets were built, or not a mistake.
+        // Already found when the targets were built, or not a mistake.
         NoValueReason::UnknownMetric { .. }
         | NoValueReason::NoGroup { .. }
         | NoValueReason::SelectorTooLarge(_)
@@ -312,7 +312,7 @@ pub fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
     }
 }
 
-/// Finds the groups of a metric that have not been seen for this long, although replicas run.
+/// Finds the groups of a metric that have not been seen for at least this long, although replicas run.
 pub fn find_unseen_groups(
     metric: &HpaMetric<'_>,
     targets: &Targets,
@@ -332,7 +332,8 @@ pub fn find_unseen_groups(
     })
 }
 
-/// Finds the groups of a metric without members whose topic regex matches too many topics.
+/// Finds the groups of a metric that have no members, and whose topic regex lists no topics because it or the Kafka
+/// cluster is too large.
 pub fn find_wide_patterns(metric: &HpaMetric<'_>) -> impl Iterator<Item = Finding> {
     let groups = metric.evaluation.groups.iter();
     groups.filter_map(move |group| {
@@ -357,20 +358,20 @@ fn has_commits(group: &GroupSnapshot) -> bool {
 }
 
 /// Whether the group has no members, and lag of at least this age.
-fn lacks_members(group: &GroupSnapshot, lag_of: Duration) -> bool {
+fn lacks_members(group: &GroupSnapshot, min_age: Duration) -> bool {
     let description = group.description.as_deref();
     description.is_some_and(|description| description.state == GroupState::Empty)
-        && has_lag(group, lag_of)
+        && has_lag(group, min_age)
 }
 
 /// Whether the group has lag of at least this age. Lag of unknown age counts as new.
-fn has_lag(group: &GroupSnapshot, at_least: Duration) -> bool {
+fn has_lag(group: &GroupSnapshot, min_age: Duration) -> bool {
     group.topics.values().any(|topic| {
         let Ok(lag) = &topic.latest else {
             return false;
         };
         // Check the age last, because it takes the longest to compute and most topics have no lag.
-        let is_old = || lag.age().map(LagAge::duration).unwrap_or_default() >= at_least;
+        let is_old = || lag.age().map(LagAge::duration).unwrap_or_default() >= min_age;
         lag.total().is_ok_and(|total| total > Lag(0)) && topic.may_have_commits() && is_old()
     })
 }
