@@ -27,7 +27,7 @@ use consumers::{ConsumerWork, Fleet, Job};
 use hpa::SimulatedHpa;
 use plan::Plan;
 use producer::Producer;
-use reading::{DemoReading, PartitionPlace};
+use reading::{DemoReading, DemoTopic};
 use report::Report;
 use screen::{Frame, Links};
 use setup::{config, hpas};
@@ -155,7 +155,7 @@ struct ScaledHpa {
 /// The HPA's metric query, for evaluating it without a request.
 struct HpaQuery {
     selector: Selector,
-    place: PartitionPlace,
+    demo_topic: DemoTopic,
 }
 
 impl RunningDemo {
@@ -229,7 +229,7 @@ impl RunningDemo {
             DemoPart::start(|stopped| control(plan, api, fleet, scaling_in, scaled_hpa, stopped));
         let query = HpaQuery {
             selector,
-            place: PartitionPlace {
+            demo_topic: DemoTopic {
                 cluster: CLUSTER.into(),
                 group: GROUP.into(),
                 topic: TOPIC.into(),
@@ -290,7 +290,10 @@ impl RunningDemo {
     }
 
     fn read(&self) -> DemoReading {
-        let HpaQuery { selector, place } = &self.query;
+        let HpaQuery {
+            selector,
+            demo_topic,
+        } = &self.query;
         let query = MetricQuery {
             namespace: NAMESPACE,
             metric: LAG_METRIC,
@@ -298,7 +301,7 @@ impl RunningDemo {
         };
         let partitions = usize::try_from(self.plan.partitions).unwrap_or(usize::MAX);
         let snapshot = self.reader.latest();
-        reading::read(&snapshot, place, &query, &Moment::now(), partitions)
+        reading::read(&snapshot, demo_topic, &query, &Moment::now(), partitions)
     }
 
     /// Shuts everything down in bounded time; the rest ends with the process.

@@ -13,7 +13,7 @@ use crate::model::units::quantity::Milli;
 pub(super) struct Decision {
     /// Replicas proposed by the metric, within the HPA's own bounds.
     pub(super) desired: u32,
-    /// Replicas after applying `behavior`.
+    /// Replicas that the sync sets, after applying `behavior`.
     pub(super) replicas: u32,
 }
 
@@ -36,7 +36,7 @@ fn observe(value: Option<Milli>, current: u32) -> ObservedScale {
     }
 }
 
-/// An HPA: its spec and its controller's state between syncs.
+/// An HPA with the state of its controller between syncs.
 #[derive(Clone, Debug)]
 pub(super) struct SimulatedHpa {
     spec: HpaSpec,
@@ -85,7 +85,7 @@ mod tests {
         for (lag, current, expected) in [
             (0, 5, 1),
             (50_000, 5, 20),
-            // Only the clamp of the value limits replicas to 12, not the HPA.
+            // The HPA itself does not limit the replicas to the 12 partitions; lagwise does, by clamping the value.
             (1200, 12, 12),
             (1201, 12, 13),
         ] {

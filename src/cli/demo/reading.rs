@@ -1,4 +1,4 @@
-//! Reads the demo's group from the daemon's latest snapshot. Pure.
+//! Reads the demo's group from the daemon's latest snapshot.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Moment, Offset, TopicName};
 
-/// A partition; `None` where unknown or without a commit.
+/// Offsets and lag of a partition; `None` if unknown or without a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionRow {
     pub(super) committed: Option<Offset>,
@@ -27,30 +27,30 @@ pub(super) struct DemoReading {
     pub(super) ceiling: Option<u32>,
     /// Whether the served value is clamped to the ceiling.
     pub(super) capped: bool,
-    /// Why the metric fails, if so.
+    /// Why the metric fails; `None` if it does not.
     pub(super) unknown: Option<String>,
 }
 
-/// The group's place in a snapshot.
-pub(super) struct PartitionPlace {
+/// The topic of the demo and the group that reads it, to find them in a snapshot.
+pub(super) struct DemoTopic {
     pub(super) cluster: ClusterName,
     pub(super) group: GroupId,
     pub(super) topic: TopicName,
 }
 
-/// Reads the group at `place` and evaluates the HPA's query.
+/// Reads `demo_topic` from the snapshot and evaluates the HPA's query.
 pub(super) fn read(
     snapshot: &LagSnapshot,
-    place: &PartitionPlace,
+    demo_topic: &DemoTopic,
     query: &MetricQuery<'_>,
     now: &Moment,
     partitions: usize,
 ) -> DemoReading {
     let found = snapshot
         .clusters
-        .get(&place.cluster)
-        .and_then(|cluster| cluster.groups.get(&place.group))
-        .and_then(|group| group.topics.get(&place.topic))
+        .get(&demo_topic.cluster)
+        .and_then(|cluster| cluster.groups.get(&demo_topic.group))
+        .and_then(|group| group.topics.get(&demo_topic.topic))
         .and_then(|topic| topic.latest.as_ref().ok());
     let rows = (0..partitions)
         .map(|partition| row(found, partition))

@@ -16,19 +16,19 @@ struct OptionalColumns {
     rates: bool,
 }
 
-/// The sum of rows, for the last line of a table.
-struct TableSum {
-    /// Name of a row, in the singular: `group` or `partition`.
+/// Totals of the rows, for the last line of a table.
+struct TableTotals {
+    /// What a row is, in the singular: `group` or `partition`.
     kind: &'static str,
     shown: usize,
-    /// Rows before `--top`.
+    /// Number of rows before `--top`.
     all: usize,
     lag: Lag,
     unknown: usize,
     uncommitted: usize,
 }
 
-impl TableSum {
+impl TableTotals {
     fn new<R: RowLag>(kind: &'static str, rows: &[R], all: usize) -> Self {
         let has_no_commit = |row: &&R| !row.is_unknown() && row.lag().is_none();
         Self {
@@ -58,7 +58,7 @@ impl TableSum {
     }
 }
 
-/// Formats partitions as a table with their sum; `all` is their number before `--top`.
+/// Formats partitions as a table with a line of totals; `all` is their number before `--top`.
 pub(super) fn partition_table(rows: &[LagRow<'_>], all: usize, with_rates: bool) -> String {
     if rows.is_empty() {
         return "no committed offsets\n".into();
@@ -108,11 +108,11 @@ pub(super) fn partition_table(rows: &[LagRow<'_>], all: usize, with_rates: bool)
         cells.push(row.note.clone().unwrap_or_default());
         table.add_row(cells);
     }
-    let sum = TableSum::new("partition", rows, all);
-    format!("{}\n{}\n", table.render(), sum.line())
+    let totals = TableTotals::new("partition", rows, all);
+    format!("{}\n{}\n", table.render(), totals.line())
 }
 
-/// Formats groups as a table with their sum; `all` is their number before `--top`.
+/// Formats groups as a table with a line of totals; `all` is their number before `--top`.
 pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -> String {
     if rows.is_empty() {
         return "no consumer groups\n".into();
@@ -154,11 +154,11 @@ pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -
         cells.push(row.note.clone().unwrap_or_default());
         table.add_row(cells);
     }
-    let sum = TableSum::new("group", rows, all);
-    format!("{}\n{}\n", table.render(), sum.line())
+    let totals = TableTotals::new("group", rows, all);
+    format!("{}\n{}\n", table.render(), totals.line())
 }
 
-/// Formats the state and the useful parallelism, one line per group.
+/// Formats the state and the useful parallelism of each group as a line.
 pub(super) fn useful_parallelism_lines(rows: &[LagRow<'_>]) -> String {
     let mut groups: Vec<_> = rows
         .iter()
@@ -213,7 +213,8 @@ fn rate_cells(with_rates: bool, rates: Option<RateRow>) -> impl Iterator<Item = 
     cells.into_iter().filter(move |_| with_rates)
 }
 
-/// Client ID and host of the first member that owns the partition, and the number of others (only in share groups).
+/// Client ID and host of the first member that owns the partition, and the number of other owners (only share groups have
+/// any).
 fn member_cells(row: &LagRow<'_>) -> [String; 2] {
     let Some(first) = row.known_members().first() else {
         return ["-".to_owned(), "-".to_owned()];

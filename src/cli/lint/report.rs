@@ -53,14 +53,14 @@ impl FindingReport {
     }
 }
 
-/// Numbers of the objects that were checked.
+/// Counts of the objects that were checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CheckedObjects {
-    /// HPAs with a metric of lagwise.
+    /// HPAs with a metric of lagwise, even if its selector is invalid.
     pub(super) hpas: usize,
-    /// HPAs among these with a selector that the HPA controller rejects.
+    /// Those of `hpas` with a selector that the HPA controller rejects.
     pub(super) invalid_hpas: usize,
-    /// Other HPAs.
+    /// HPAs without a metric of lagwise.
     pub(super) other_hpas: usize,
     pub(super) workloads: usize,
     /// `None` if Kafka was not read.
@@ -68,7 +68,7 @@ pub(super) struct CheckedObjects {
 }
 
 impl CheckedObjects {
-    /// Counts HPAs and other objects.
+    /// Adds these HPAs to the counts.
     pub(super) fn with_hpas<'a>(self, hpas: impl Iterator<Item = &'a HpaFacts>) -> Self {
         hpas.fold(self, |mut checked, hpa| {
             let is_invalid = has_rejected_lagwise_metric(hpa);
@@ -107,7 +107,7 @@ impl fmt::Display for CheckedObjects {
     }
 }
 
-/// Renders findings as text: those of one code together, under a common heading.
+/// Renders findings as text, grouped by code.
 pub(super) fn render_findings(findings: &[FindingReport], checked: CheckedObjects) -> String {
     let mut by_code: BTreeMap<_, Vec<&FindingReport>> = BTreeMap::new();
     for one in findings {
