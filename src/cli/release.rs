@@ -20,8 +20,8 @@ use crate::model::units::hpa_key::HpaKey;
     lagwise release --all --dry-run\n  \
     lagwise release --all --namespace shop --namespace pay\n  \
     lagwise release shop/billing\n\n\
-    Restores the user's maxReplicas, wakes workloads of which it is recorded that lagwise has scaled them to \
-    zero, and removes its annotations. A running daemon enforces the cap again where it is still requested: set \
+    Restores the user's maxReplicas, wakes workloads that lagwise has recorded as scaled to zero, and removes the \
+    annotations that lagwise has written. A running daemon enforces the cap again where it is still requested: set \
     lagwise.dev/cap: advise or stop the daemon first.\n\n\
     Exit code: 0 on success, 1 if some HPA could not be released, 2 for wrong usage.")]
 pub struct ReleaseArgs {
@@ -86,7 +86,7 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
         && !failed
         && let Err(error) = release.delete_empty_ledger().await
     {
-        // Everything is undone all the same, and an empty ledger has no effect.
+        // All HPAs are released, and an empty ledger has no effect, so this is not a failure.
         print_error(&format!("the empty ledger of scale to zero stays: {error}"));
     }
     let printed = print_released(&released, args.output, args.dry_run)?;
