@@ -213,8 +213,8 @@ fn rate_cells(with_rates: bool, rates: Option<RateRow>) -> impl Iterator<Item = 
     cells.into_iter().filter(move |_| with_rates)
 }
 
-/// Client ID and host of the first member that owns the partition, and the number of other owners (only share groups have
-/// any).
+/// Client ID and host of the first member that owns the partition, and the number of other owners, which only share
+/// groups have.
 fn member_cells(row: &LagRow<'_>) -> [String; 2] {
     let Some(first) = row.known_members().first() else {
         return ["-".to_owned(), "-".to_owned()];

@@ -110,8 +110,8 @@ fn split_same_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
     parts
 }
 
-/// Finds mistakes in HPAs and workloads. Without a configuration, every Kafka cluster that a selector names is assumed to
-/// exist.
+/// Finds mistakes in HPAs and workloads. Without a configuration, every Kafka cluster that a selector names is assumed
+/// to exist.
 fn check_manifests(
     manifests: &Manifests,
     config: Option<&Config>,

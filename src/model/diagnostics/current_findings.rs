@@ -31,8 +31,8 @@ use crate::model::units::short_list::short_list;
 pub struct FindingOptions {
     /// The cap mode of HPAs that set none.
     pub cap: CapMode,
-    /// How long a group must have lag and no members (the age of its oldest unread message), or not be seen, before that
-    /// is a finding: during a rollout a group has no members for a moment. Zero for commands, which read once.
+    /// How long a group must have lag and no members (the age of its oldest unread message), or not be seen, before
+    /// that is a finding: during a rollout a group has no members for a moment. Zero for commands, which read once.
     pub min_absence: Duration,
 }
 
@@ -197,8 +197,8 @@ impl UsedCeiling {
     }
 }
 
-/// Reports that a group has lag and no members. If some of its HPAs scale to zero, this may be intended for them, so only
-/// the other HPAs get the finding. Otherwise the group gets it.
+/// Reports that a group has lag and no members. If some of its HPAs scale to zero, this may be intended for them, so
+/// only the other HPAs get the finding. Otherwise the group gets it.
 fn find_without_members(
     (cluster, id): (&ClusterName, &GroupId),
     targets: &Targets,
