@@ -81,7 +81,7 @@ fn broken(path: &str, link: &str, pages: &BTreeMap<String, Page>) -> Option<Stri
     let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
     let target = match file {
         "" => path.to_owned(),
-        file => repository::join(path, file),
+        file => repository::resolve_link(path, file),
     };
     if !folder().join(&target).exists() {
         return Some(format!("{path}: {link}: no file {target}"));

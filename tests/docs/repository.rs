@@ -1,4 +1,4 @@
-//! The files of the repository.
+//! Reads the files of the repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ pub(crate) fn markdown_files() -> Vec<String> {
     files(".md")
 }
 
-/// The text of all Rust files of the crate, string literals joined where a backslash breaks them.
+/// The text of all Rust files of the crate. Lines that end with a backslash, as in long string literals, are joined
+/// with the next ones.
 pub(crate) fn rust_text() -> String {
     let mut all = String::new();
     for path in files(".rs").iter().filter(|path| path.starts_with("src/")) {
@@ -25,7 +26,7 @@ pub(crate) fn rust_text() -> String {
     all
 }
 
-/// The content of a snapshot of the unit tests, without its header.
+/// The content of a snapshot (`.snap`) of the unit tests, without its header.
 pub(crate) fn snapshot(path: &str) -> String {
     let text =
         fs::read_to_string(folder().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -33,8 +34,7 @@ pub(crate) fn snapshot(path: &str) -> String {
     format!("{}\n", body.trim_end())
 }
 
-/// Actions of the workflows that can change under their name: those that are not named by the commit, with the version as
-/// a comment.
+/// Lines of the GitHub workflows that use an action without pinning it to a commit, with its version as a comment.
 pub(crate) fn unpinned_actions() -> Vec<String> {
     let pinned = regex::Regex::new(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$").unwrap();
     let mut found = Vec::new();
@@ -61,9 +61,9 @@ fn walk(folder: &Path, prefix: &str, ending: &str, found: &mut Vec<String>) {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         let path = format!("{prefix}{name}");
-        let is_made = name.starts_with('.') || matches!(&*path, "target" | "docs/book");
+        let is_skipped = name.starts_with('.') || matches!(&*path, "target" | "docs/book");
         if entry.file_type().unwrap().is_dir() {
-            if !is_made {
+            if !is_skipped {
                 walk(&entry.path(), &format!("{path}/"), ending, found);
             }
         } else if name.ends_with(ending) {
@@ -72,8 +72,8 @@ fn walk(folder: &Path, prefix: &str, ending: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The path of a link's file, seen from the page that has it.
-pub(crate) fn join(page: &str, link: &str) -> String {
+/// Resolves a relative link in a page to a path below the repository's folder.
+pub(crate) fn resolve_link(page: &str, link: &str) -> String {
     let mut parts: Vec<&str> = page.split('/').collect();
     parts.pop();
     for part in link.split('/') {

@@ -22,16 +22,17 @@ use crate::testbed::pki::Authority;
 const MAX_MEMORY_KB: u64 = 256 * 1024;
 
 const TOKENS: usize = 40;
-/// Concurrent tasks of the flood of requests, and of that of handshakes.
-const ASKING: usize = 150;
-const HANDSHAKING: usize = 200;
+/// Concurrent tasks of the flood of requests, and of the flood of handshakes.
+const REQUEST_TASKS: usize = 150;
+const HANDSHAKE_TASKS: usize = 200;
 /// Pause between two requests of a task.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Limit of the reviews of one account: burst, and rate per second.
+/// Rate of the reviews of each kind for one account: burst, and number per second. All service accounts of a namespace
+/// count as one account.
 const BURST: u64 = 1000;
 const PER_SECOND: u64 = 50;
 
-/// The service accounts of one namespace, each with a separate token, send requests for any namespace.
+/// The service accounts of one namespace, each with a separate token, send requests for made-up namespaces.
 pub(super) fn floods_of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let tokens = scene.tokens_of(&scene.other, TOKENS)?;
@@ -41,7 +42,7 @@ pub(super) fn floods_of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Res
     let measurement = FloodMeasurement::begin(&runtime, &scene, &reader)?;
     let (before, begun) = (sent_reviews(&scene)?, Instant::now());
     let effect = runtime.block_on(async {
-        let flood = BackgroundTasks::start(ASKING, |task, control| {
+        let flood = BackgroundTasks::start(REQUEST_TASKS, |task, control| {
             let (base, metric) = (scene.daemon.url(""), metric.clone());
             let token = tokens[task % TOKENS].clone();
             async move {
@@ -62,7 +63,7 @@ pub(super) fn floods_of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Res
         measurement.end(flood).await
     })?;
     let reviews = sent_reviews(&scene)? - before;
-    // Those of both kinds for the tokens, and those for the others.
+    // TokenReviews and SubjectAccessReviews: those of the flood, and at most one of each for each other request.
     let of_tokens = 2 * (BURST + PER_SECOND * begun.elapsed().as_secs().saturating_add(1));
     let most = of_tokens + u64::try_from(effect.sent)? * 2;
     println!(
@@ -74,8 +75,8 @@ pub(super) fn floods_of_tokens_leave_reviews_to_others(testbed: &Testbed) -> Res
     Ok(())
 }
 
-/// TLS connections from several addresses that present certificate chains, of the length that the daemon accepts and
-/// longer.
+/// Clients at several addresses open TLS connections with untrusted certificate chains: some as long as the daemon
+/// accepts, and some longer.
 pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let reader = scene.token("reader")?;
@@ -86,7 +87,7 @@ pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Res
     let measurement = FloodMeasurement::begin(&runtime, &scene, &reader)?;
     let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
     let effect = runtime.block_on(async {
-        let flood = BackgroundTasks::start(HANDSHAKING, |task, control| {
+        let flood = BackgroundTasks::start(HANDSHAKE_TASKS, |task, control| {
             let connector = connectors[task % connectors.len()].clone();
             let address = addresses[task % addresses.len()];
             async move {
@@ -94,7 +95,7 @@ pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Res
                 while !control.is_stopped() {
                     let socket = TcpSocket::new_v4()?;
                     socket.bind(address)?;
-                    // Closed for lack of room, or for its chain, perhaps.
+                    // The daemon may close the connection because it has too many, or because the chain is too long.
                     if let Ok(stream) = socket.connect(api).await {
                         let name = ServerName::try_from("localhost")?;
                         kept.extend(connector.connect(name, stream).await.ok());
@@ -120,9 +121,10 @@ pub(super) fn floods_of_handshakes_do_not_delay_others(testbed: &Testbed) -> Res
 
 type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// An untrusted chain of this number of certificates behind the client's own, each with a name of this length.
-fn chain(name: usize, issuers: usize) -> Result<Chain> {
-    let authority = Authority::new(&"a".repeat(name))?;
+/// An untrusted client certificate with `issuers` CA certificates behind it. The name of the CA has `name_length`
+/// characters.
+fn chain(name_length: usize, issuers: usize) -> Result<Chain> {
+    let authority = Authority::new(&"a".repeat(name_length))?;
     let identity = authority.client("stranger", None)?;
     let issuer = CertificateDer::from_pem_slice(authority.pem.as_bytes())?;
     let mut chain = vec![CertificateDer::from_pem_slice(
@@ -149,7 +151,7 @@ fn connector(
 }
 
 impl Scene<'_> {
-    /// Creates this number of service accounts in a namespace, and a token of each.
+    /// Creates this number of service accounts in a namespace, and signs a token for each.
     fn tokens_of(&self, namespace: &str, count: usize) -> Result<Vec<String>> {
         let accounts: Vec<_> = (0..count)
             .map(|i| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": format!("many{i}")}}))

@@ -1,4 +1,4 @@
-//! Kubernetes 1.34, whose API server drops the tolerance of HPAs and has no policies that change objects.
+//! Kubernetes 1.34, whose API server drops the tolerance of HPAs and by default serves no MutatingAdmissionPolicy.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ use crate::testbed::replicas::ReplicaSeries;
 const ADVICE: &str = "Set lagwise.dev/cap: enforce. A tolerance in the HPA's behavior does not help: this cluster drops or refuses it, since \
                       it is older than Kubernetes 1.35.";
 
-/// What lagwise says about an HPA whose manifest sets a tolerance: `lint` of the cluster, `lint` of the manifest, and the
-/// event.
+/// `lint` of the cluster, `lint` of the manifest and the event give the same advice about an HPA whose manifest sets a
+/// tolerance.
 pub(crate) fn an_older_cluster_gets_the_advice_that_it_can_follow(testbed: &Testbed) -> Result<()> {
     let scene = Scene::in_older_cluster(testbed, "advice", PARTITIONS)?;
     let version = scene.plane.get_raw("/version")?;
     ensure!(version["minor"] == "34", "{version}");
     let (_daemon, _api) = scene.daemon(testbed)?;
-    // Within the tolerance of 10 % of the ceiling: the HPA may stay where it is.
+    // This lag needs more replicas than there are partitions.
     scene.kafka.produce_to(&scene.topic, &[(0, 5_000)])?;
     let manifest = scene.manifest(|_| {})?;
     ensure!(manifest.contains("tolerance"), "{manifest}");
@@ -66,7 +66,7 @@ pub(crate) fn an_older_cluster_gets_the_advice_that_it_can_follow(testbed: &Test
     })
 }
 
-/// `lagwise lint` of that namespace, as an administrator.
+/// Runs `lagwise lint` on the namespace of the scene, as an administrator.
 fn lint(testbed: &Testbed, scene: &Scene<'_>) -> Result<Value> {
     let config = json!({
         "clusters": [cluster("main", &[("bootstrap.servers", &scene.kafka.bootstrap())])],
@@ -88,7 +88,7 @@ fn run(testbed: &Testbed, args: &[&str], scene: Option<&Scene<'_>>) -> Result<Va
     serde_json::from_slice(&done.stdout).with_context(|| format!("{args:?}: {errors}"))
 }
 
-/// What to do about the findings with these codes.
+/// The `fix` of each finding with one of these codes.
 fn fixes(found: &Value, codes: &[&str]) -> Result<Vec<String>> {
     let found = found.as_array().context("no list")?.iter();
     let meant = found.filter(|one| codes.iter().any(|code| one["code"] == *code));
@@ -96,7 +96,7 @@ fn fixes(found: &Value, codes: &[&str]) -> Result<Vec<String>> {
     meant.map(|one| fix(one).context("no fix")).collect()
 }
 
-/// The maximum is patched, and the ceiling reached and kept with the tolerance of the controller.
+/// lagwise patches `maxReplicas`, and the HPA reaches and keeps the ceiling with the controller's default tolerance.
 pub(crate) fn an_older_cluster_is_capped_by_patches(testbed: &Testbed) -> Result<()> {
     let ceiling = 24;
     let scene = Scene::in_older_cluster(testbed, "older", ceiling)?;
@@ -126,7 +126,7 @@ pub(crate) fn an_older_cluster_is_capped_by_patches(testbed: &Testbed) -> Result
     })?;
     daemon.wait_for_sweeps(6)?;
     ensure!(series.max() == ceiling, "{:?}", series.timed());
-    // Nothing but the field and its annotations was written, and it is given back.
+    // Without the annotation `cap`, lagwise restores `maxReplicas` and removes the annotations that it has written.
     scene.annotate("cap-")?;
     scene.wait_until_max(48)?;
     scene.wait_until_unmarked()?;

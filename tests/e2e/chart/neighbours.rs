@@ -110,7 +110,7 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
         release: "lagwise",
         namespace: &first,
     };
-    // Both ways out that the error names work.
+    // Two of the ways out that the error names: without the API, and taking it over.
     install(plane, "lagwise", &first, "apiService.create=false")?;
     plane.helm(&["uninstall", "lagwise", "--namespace", &first])?;
     install_with(
@@ -155,7 +155,7 @@ pub(super) fn objects_of_others_are_refused_with_a_reason(testbed: &Testbed) -> 
     Ok(())
 }
 
-/// The rights to HPAs are in the watched namespace only, and `lagwise release` needs no others.
+/// The chart grants rights to HPAs in the watched namespace only, and `lagwise release` needs no others.
 pub(super) fn rights_in_one_namespace_suffice(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("team")?;

@@ -20,24 +20,24 @@ use crate::testbed::{Testbed, unique};
 /// Timeout of each wait for an expected state.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// As large as the API server lets an HPA be.
+/// Total length of the group names of a huge HPA: about as large as the API server lets an HPA be.
 const HUGE_BYTES: usize = 1_400_000;
 /// Number of huge HPAs. A hundred would take too much memory of the API server on the test machine.
 const HUGE: usize = 40;
 
-/// The group with many topics. Kafka of the tests has three brokers in little memory.
+/// Topics of the group with many topics. More are too much for the brokers of the tests, which have little memory.
 const TOPICS: usize = 1000;
-/// Metrics without topics: number for each HPA, and number of HPAs.
+/// Metrics that select all topics of that group: number for each HPA, and number of HPAs.
 const METRICS: usize = 64;
 const HPAS_OF_TOPICS: usize = 4;
 
 /// HPAs with one selector, half of which conflict with the other half.
 const OF_ONE_SELECTOR: usize = 2000;
-/// HPAs of the maximum size that is kept; together they exceed the budget of a namespace.
+/// HPAs as large as the daemon keeps them; together they exceed the budget of a namespace.
 const LARGE: usize = 300;
-/// HPAs to be capped: four thousand take the API server of the tests minutes.
+/// HPAs to be capped. Four thousand would take the API server of the tests minutes.
 const ENFORCED: usize = 1000;
-/// HPAs of the owner, which are processed after them.
+/// HPAs that the owner creates after those of bob.
 const LATE: usize = 3;
 
 /// Huge HPAs are written, and the daemon is restarted.
@@ -109,8 +109,11 @@ pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Resul
         let values: Vec<_> = (0..4000).map(|n| format!("{n:x}")).collect();
         let expressions =
             &mut hpa["spec"]["metrics"][0]["external"]["metric"]["selector"]["matchExpressions"];
-        let few = json!({"key": "topic", "operator": "NotIn", "values": values});
-        expressions.as_array_mut().expect("expressions").push(few);
+        let excluded = json!({"key": "topic", "operator": "NotIn", "values": values});
+        expressions
+            .as_array_mut()
+            .expect("expressions")
+            .push(excluded);
         hpa
     };
     let large: Vec<_> = (0..LARGE).map(large).collect();
@@ -142,7 +145,7 @@ pub(super) fn many_hpas_of_every_kind_disturb_nobody(testbed: &Testbed) -> Resul
     a_group_of_many_topics(&attack, testbed.kafka()?)
 }
 
-/// A group of many topics, in one metric that names none of them and then in many.
+/// A group of many topics, first in one metric that selects all of them, then in many such metrics.
 fn a_group_of_many_topics(attack: &AttackScene<'_>, kafka: &KafkaCluster) -> Result<()> {
     let group = unique("everything");
     let topics = names(&unique("many-"), TOPICS);
@@ -151,7 +154,7 @@ fn a_group_of_many_topics(attack: &AttackScene<'_>, kafka: &KafkaCluster) -> Res
         let mut hpa = attack.hpa(name, json!({}), &vec![vec![group.clone()]; metrics]);
         let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
         for (i, metric) in metrics.iter_mut().enumerate() {
-            // Each is a question of its own.
+            // Different selectors, so that no two metrics share an evaluation.
             let expressions = json!([
                 {"key": "group", "operator": "In", "values": [group]},
                 {"key": "hpa", "operator": "In", "values": [name]},
@@ -162,16 +165,17 @@ fn a_group_of_many_topics(attack: &AttackScene<'_>, kafka: &KafkaCluster) -> Res
         hpa
     };
     let what = format!("a group of {TOPICS} topics in one metric");
-    let few = [hpa("one", 1)];
-    let age = format!("consumergroup=\"{group}\"");
+    let one = [hpa("one", 1)];
+    let label = format!("consumergroup=\"{group}\"");
     attack.scene.check_during(&what, 40, || {
-        attack.write("create", &few)?;
+        attack.write("create", &one)?;
         poll_until(WAIT_TIMEOUT, "the group to be read", || {
             let metrics = attack.scene.daemon.metrics()?;
-            let mut lags = metrics
+            let mut ages = metrics
                 .lines()
                 .filter(|line| line.starts_with("lagwise_data_age_seconds{"));
-            lags.find(|line| line.contains(&age)).context("it is not")?;
+            ages.find(|line| line.contains(&label))
+                .context("it is not")?;
             Ok(())
         })
     })?;
@@ -226,8 +230,8 @@ fn wait_until_over_budget(attack: &AttackScene<'_>, hpas: u64) -> Result<()> {
     })
 }
 
-/// Bob has a thousand HPAs capped, again and again. The HPAs of the owner, whose namespace comes later in the order of
-/// names, get their turn.
+/// Bob has a thousand HPAs capped. The HPAs of the owner, whose namespace comes later in the order of names, get their
+/// turn meanwhile.
 pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Result<()> {
     let attack = AttackScene::new(testbed)?;
     attack.let_the_daemon_write()?;
@@ -269,7 +273,7 @@ pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Res
                 Ok(())
             })?;
             println!(
-                "the owner's HPA was capped after {:.1?}, and meanwhile {} of bob's (limit {WAIT_TIMEOUT:?})",
+                "the owner's HPA was capped after {:.1?} (limit {WAIT_TIMEOUT:?}); meanwhile {} ceilings were written",
                 begun.elapsed(),
                 attack.written()? - before
             );
