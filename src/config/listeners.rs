@@ -54,11 +54,11 @@ pub struct ExternalScalerConfig {
     /// Certificate of the server; read again when its files change. Default: the certificate of the external
     /// metrics API.
     pub tls: Option<TlsFiles>,
-    /// How callers are authenticated. With `certificate` they need a client certificate of an authority in
+    /// How callers are authenticated. With `certificate` they need a client certificate of a certificate authority (CA) in
     /// `client_ca_file`. With `none` everyone who reaches the port may ask for the lag of every namespace:
     /// allow KEDA's namespace alone by a NetworkPolicy.
     pub auth: ScalerAuth,
-    /// PEM file with the authorities of client certificates; read again when it changes. Needed with `auth:
+    /// PEM file with the CAs of client certificates; read again when it changes. Needed with `auth:
     /// certificate`.
     #[schemars(with = "Option<String>")]
     pub client_ca_file: Option<PathBuf>,
@@ -208,7 +208,7 @@ impl ExternalScalerConfig {
         kubernetes: &KubernetesConfig,
         environment: &dyn Environment,
     ) -> (Self, ListenAddress<'a>) {
-        const CA: &str = "the path of a PEM file with the authorities of client certificates";
+        const CA: &str = "the path of a PEM file with the CAs of client certificates";
         let field = section.get("listen");
         let listen = ListenAddress {
             key: "server.external_scaler.listen",

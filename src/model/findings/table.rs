@@ -337,7 +337,7 @@ finding_codes! {
     LoginToAnyHost "LW059" "login_to_any_host" Warning {
         what: "lagwise logs in to every host that a broker names.",
         why: "Brokers name the hosts of all brokers, and lagwise logs in to these. Whoever controls one broker, or what it advertises, can have the login sent to a host of their own.",
-        fix: "List the hosts of your brokers in allowed_broker_hosts, or use TLS with ssl.ca.location set to the authority that signs only their certificates.",
+        fix: "List the hosts of your brokers in allowed_broker_hosts, or use TLS with ssl.ca.location set to the certificate authority that signs only their certificates.",
     }
     PolicyUnavailable "LW060" "policy_unavailable" Warning {
         what: "The rate policy is set for a metric about which it cannot decide.",
@@ -367,7 +367,7 @@ finding_codes! {
     UpstreamUnverified "LW065" "upstream_unverified" Warning {
         what: "The certificate of the upstream server of external metrics is not verified.",
         why: "A server that answers in place of the upstream receives lagwise's token, and determines the values of its metrics and so the replicas of their HPAs.",
-        fix: "Set server.external_metrics.upstream.ca_file to the authority of its certificate, and remove insecure_skip_verify.",
+        fix: "Set server.external_metrics.upstream.ca_file to the certificate authority of its certificate, and remove insecure_skip_verify.",
     }
     UpstreamFileUnusable "LW066" "upstream_file_unusable" Warning {
         what: "A file for the upstream server of external metrics cannot be used.",

@@ -14,6 +14,14 @@ const JUDGED_AFTER: f64 = 70.0;
 /// Minimum part of the expected gain that a step up has to reach, or else it counts as ineffective.
 const MIN_GAIN: f64 = 0.2;
 
+/// After an ineffective step up, the next one waits, unless arrivals or consumption exceed those at its check by this
+/// factor.
+const UNBLOCKED_GROWTH: f64 = 1.2;
+/// A step up does not wait for the previous one if arrivals exceed those at the previous one by this factor, or if the
+/// capacity of a member has fallen below that at the previous one times the second factor.
+const MUCH_MORE_ARRIVALS: f64 = 1.15;
+const MUCH_LESS_CAPACITY: f64 = 0.85;
+
 /// A step up whose effect has not been checked yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpTrial {
@@ -86,8 +94,8 @@ impl RatePolicy {
         }
         if self.settings.has(PolicyRule::Ineffective)
             && now < self.learned.blocked_until
-            && terms.arrivals_medium < 1.2 * self.learned.blocked_rate
-            && situation.consumption_fast < 1.2 * self.learned.blocked_consumption
+            && terms.arrivals_medium < UNBLOCKED_GROWTH * self.learned.blocked_rate
+            && situation.consumption_fast < UNBLOCKED_GROWTH * self.learned.blocked_consumption
         {
             return held(
                 RateHoldReason::IneffectiveUp,
@@ -99,8 +107,8 @@ impl RatePolicy {
         {
             let wait_until = trial.at + terms.delay.min(MAX_WAIT_SECONDS) + WAIT_MARGIN;
             let is_pending = self.reaction.is_pending();
-            let is_worse = terms.arrivals_fast > 1.15 * trial.arrivals
-                || terms.capacity < 0.85 * trial.capacity;
+            let is_worse = terms.arrivals_fast > MUCH_MORE_ARRIVALS * trial.arrivals
+                || terms.capacity < MUCH_LESS_CAPACITY * trial.capacity;
             if (now < wait_until || is_pending) && !is_worse {
                 let until = (!is_pending).then_some(wait_until);
                 return held(RateHoldReason::PodsStarting, until);

@@ -139,7 +139,7 @@ fn is_pending(why: &NoAnswer) -> bool {
 
 fn too_many_new() -> ApiFailure {
     ApiFailure::unavailable(
-        "too many new triggers at once; this one is read when it is asked for again",
+        "too many new triggers at once; lagwise reads this one when KEDA asks for it again",
     )
 }
 
