@@ -89,17 +89,19 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
         // All HPAs are released, and an empty ledger has no effect, so this is not a failure.
         print_error(&format!("the empty ledger of scale to zero stays: {error}"));
     }
-    let printed = print_released(&released, args.output, args.dry_run)?;
+    let printed = print_released(&released, failed, args.output, args.dry_run)?;
     Ok(if failed { ExitCode::FAILURE } else { printed })
 }
 
 fn print_released(
     released: &[Released],
+    failed: bool,
     output: Output,
     dry_run: bool,
 ) -> anyhow::Result<ExitCode> {
     let text = match output.serialize(&released)? {
         Some(text) => text,
+        None if released.is_empty() && failed => "no HPA was released\n".into(),
         None if released.is_empty() => "lagwise has changed no HPA\n".into(),
         None => table(released, dry_run),
     };

@@ -232,7 +232,7 @@ fn sample_of_explanation(
         let size = topic
             .partitions
             .iter()
-            .map(|part| part.partition + 1)
+            .map(|part| part.partition.saturating_add(1))
             .max()
             .unwrap_or(0);
         ensure!(

@@ -146,13 +146,14 @@ impl Annotations {
             );
             findings.insert(Finding::new(FindingCode::StrayAnnotation, hpa, message));
         }
-        for settings in read.named.values_mut().chain([&mut read.every]) {
+        let named = read.named.iter_mut();
+        let named = named.map(|(name, settings)| (format!(".{name}"), settings));
+        for (suffix, settings) in named.chain([(String::new(), &mut read.every)]) {
             if settings.topics.is_some() && settings.topic_regex.take().is_some() {
-                findings.insert(Finding::new(
-                    FindingCode::TopicsTwice,
-                    hpa,
-                    "annotations lagwise.dev/topics and lagwise.dev/topic-regex are both set; only the list of topics applies",
-                ));
+                let message = format!(
+                    "annotations lagwise.dev/topics{suffix} and lagwise.dev/topic-regex{suffix} are both set; only the list of topics applies"
+                );
+                findings.insert(Finding::new(FindingCode::TopicsTwice, hpa, message));
             }
         }
         read

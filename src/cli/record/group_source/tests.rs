@@ -65,6 +65,21 @@ fn a_daemon_reports_when_it_read() {
 }
 
 #[test]
+fn a_partition_beyond_all_numbers_is_refused() {
+    let all = NameFilter::new(&[]);
+    for partition in [usize::MAX, usize::MAX - 1, MAX_TRACE_PARTITIONS] {
+        let topics = json!([{"topic": "orders", "partitions": [
+            {"partition": partition, "log_end_offset": 1, "rule": ""},
+        ]}]);
+        let refusal = sample_of_explanation(&explanation(topics), &all).unwrap_err();
+        assert!(
+            refusal.to_string().contains("topic orders has"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
 fn a_daemon_without_offsets_is_reported_with_its_reason() {
     let all = NameFilter::new(&[]);
     let refusal = |topics| {

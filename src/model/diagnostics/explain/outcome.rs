@@ -142,13 +142,21 @@ fn explain_proposal(
             MetricReading::Value(value),
         ) => format!("{value} is within the tolerance of {status} x {target}"),
         (
+            Proposal::Replicas {
+                within_tolerance: true,
+                ..
+            },
+            MetricSource::External(MetricTarget::Value(target)),
+            _,
+        ) => format!("within the tolerance of {target}"),
+        // With a Value target only at zero replicas. Otherwise the number depends on the ready pods, which are not counted.
+        (
             Proposal::Replicas { .. },
-            MetricSource::External(MetricTarget::AverageValue(target)),
+            MetricSource::External(
+                MetricTarget::AverageValue(target) | MetricTarget::Value(target),
+            ),
             MetricReading::Value(value),
         ) => format!("{value} / {target}, rounded up"),
-        (Proposal::Replicas { .. }, MetricSource::External(MetricTarget::Value(target)), _) => {
-            format!("within the tolerance of {target}")
-        }
         (Proposal::Failed, ..) => "lagwise answers with an error".to_owned(),
         (
             Proposal::Unknown,
@@ -315,4 +323,59 @@ fn describe_direction(direction: &str, sign: char, which: &str, rules: &ScalingR
         "{direction}: {window}, at most {}{choice}",
         policies.join(" or ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::hpa::controller::outlook::KnownHistory;
+
+    #[test]
+    fn a_proposal_says_how_it_is_computed() {
+        let (of_average, of_value) = (
+            MetricTarget::AverageValue(Milli::from_units(100)),
+            MetricTarget::Value(Milli::from_units(100)),
+        );
+        for (target, spec_replicas, value, expected) in [
+            (of_average, 4, 500, "500 / 100, rounded up"),
+            (of_average, 4, 400, "400 is within the tolerance of 4 x 100"),
+            (of_average, 0, 500, "500 / 100, rounded up"),
+            (of_value, 0, 500, "500 / 100, rounded up"),
+            (of_value, 0, 100, "100 / 100, rounded up"),
+            (of_value, 4, 100, "within the tolerance of 100"),
+            (
+                of_value,
+                4,
+                500,
+                "500 divided by the target, times the ready pods",
+            ),
+        ] {
+            let metric = LiveMetric {
+                name: "External kafka_lag".into(),
+                external: None,
+                current: None,
+            };
+            let source = MetricSource::External(target);
+            let spec = HpaSpec {
+                min: 0,
+                max: 20,
+                metrics: vec![source],
+                behavior: None,
+            };
+            let reading = MetricReading::Value(Milli::from_units(value));
+            let seen = ObservedScale {
+                spec_replicas,
+                status_replicas: spec_replicas,
+                pods: None,
+                readings: vec![reading],
+                scaled_to_zero: spec_replicas == 0,
+            };
+            let outlook = predict_sync(&spec, &seen, &KnownHistory::default());
+            let proposal = outlook.proposals[0];
+            assert_eq!(
+                explain_proposal(proposal, source, reading, &metric, &seen),
+                expected
+            );
+        }
+    }
 }

@@ -201,6 +201,22 @@ fn list_of_topics_overrides_a_pattern() {
     );
 }
 
+#[test]
+fn topics_and_a_pattern_of_one_group_are_named_in_full() {
+    let (_, findings) = read(&[
+        ("lagwise.dev/topics.a", "orders"),
+        ("lagwise.dev/topic-regex.a", "orders.*"),
+        ("lagwise.dev/topics.b", "orders"),
+        ("lagwise.dev/topic-regex.b", "orders.*"),
+        ("lagwise.dev/topics", "payments"),
+    ]);
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    for (finding, name) in findings.iter().zip(["a", "b"]) {
+        let both = format!("lagwise.dev/topics.{name} and lagwise.dev/topic-regex.{name} are");
+        assert!(finding.contains(&both), "{finding}");
+    }
+}
+
 /// Whether the value of an annotation pauses, and the code of the finding about it.
 #[test]
 fn unclear_paused_value_stops_writes() {
