@@ -18,7 +18,7 @@ use crate::serve::tls::{ServerTls, TlsError};
 use crate::telemetry::api::ClientAuthoritiesUnusable;
 use crate::telemetry::failure_log::FailureLog;
 
-pub(super) const UNAUTHENTICATED: &str = "present a client certificate of an authority in server.external_scaler.client_ca_file of lagwise: give the trigger \
+pub(super) const UNAUTHENTICATED: &str = "present a client certificate of a CA in server.external_scaler.client_ca_file of lagwise: give the trigger \
      a ClusterTriggerAuthentication with the parameters tlsClientCert, tlsClientKey and caCert";
 
 /// How often the file is checked for changes.

@@ -69,6 +69,15 @@ pub(crate) fn without_the_policy_a_patch_applies_the_cap(testbed: &Testbed) -> R
     );
     let again = release(testbed, scene.plane, &[&this])?;
     ensure!(again == json!([]), "{again}");
+    let kubeconfig = scene.plane.kubeconfig().to_string_lossy();
+    let missing = format!("{}/missing", scene.namespace);
+    let mut failed = testbed.lagwise(&["release", "--kubeconfig", &*kubeconfig, &missing]);
+    let failed = failed.output()?;
+    let printed = String::from_utf8_lossy(&failed.stdout);
+    ensure!(
+        !failed.status.success() && printed == "no HPA was released\n",
+        "{failed:?}"
+    );
     Ok(())
 }
 
