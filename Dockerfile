@@ -6,16 +6,16 @@
 #   docker build --platform linux/arm64 -t lagwise .
 # The compilers are always those of the machine's architecture, and build for the other one. Only the packages of the
 # image gssapi are installed by programs of the image's architecture, for which a machine of another one needs QEMU.
-# The base images can be replaced: the first needs a toolchain, the others glibc of the same or a later version, and at
-# least 2.36.
+# The base images can be replaced: the first needs a toolchain, the others glibc of the same or a later version, and
+# for amd64 at least 2.36.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 ARG GSSAPI_IMAGE=docker.io/library/debian:bookworm-slim
 
 FROM --platform=$BUILDPLATFORM ${BUILD_IMAGE} AS build
 ARG TARGETARCH
-# Cargo's profile, and further arguments of cargo build.
-ARG PROFILE=dist
+# Cargo's profile, and further arguments of cargo rustc.
+ARG PROFILE=production
 ARG CARGO_ARGS=
 WORKDIR /src
 # librdkafka and its OpenSSL are built from source.
@@ -52,7 +52,7 @@ CMD ["run", "--config", "/etc/lagwise/lagwise.yaml"]
 
 FROM build AS build-gssapi
 ARG TARGETARCH
-ARG PROFILE=dist
+ARG PROFILE=production
 ARG CARGO_ARGS=
 # hadolint ignore=DL3008
 RUN dpkg --add-architecture "$TARGETARCH" \

@@ -7,8 +7,11 @@
 //! cargo bench --bench sweep -- W2 20               # W2, 20 rounds
 //! cargo bench --bench sweep -- W2 20 3             # the same on three brokers
 //! cargo bench --bench sweep -- W2 60 policy        # what the rate policy costs, over 60 sweeps
-//! cargo bench --profile dist --bench sweep -- W2   # as a release is built: its memory is what the bound is for
+//! cargo bench --profile production --bench sweep -- W2    # with the profile of releases
 //! ```
+//!
+//! The bound of memory with HPAs is for images, which are built with the profile of releases and packed relocations
+//! (.ci/cross-build). `LAGWISE_TEST_BINARY` names such a binary.
 //!
 //! Below the table are the figures that have a bound, among them CPU time and resident memory of a whole `lagwise run`.
 //!
