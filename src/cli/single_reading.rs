@@ -113,7 +113,7 @@ pub(super) async fn read_once(
     let evaluations = snapshot.at(&now);
     let options = FindingOptions {
         cap: evaluations.policy().cap,
-        min_absence: Duration::ZERO,
+        min_age: Duration::ZERO,
     };
     let metrics = evaluations.hpa_metrics();
     let found = findings(&snapshot.evaluations, &metrics, &hpas, options);

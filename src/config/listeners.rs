@@ -54,8 +54,8 @@ pub struct ExternalScalerConfig {
     /// Certificate of the server; read again when its files change. Default: the certificate of the external
     /// metrics API.
     pub tls: Option<TlsFiles>,
-    /// How callers are authenticated. With `certificate` they need a client certificate of a certificate authority (CA) in
-    /// `client_ca_file`. With `none` everyone who reaches the port may ask for the lag of every namespace:
+    /// How callers are authenticated. With `certificate` they need a client certificate of a certificate authority (CA)
+    /// in `client_ca_file`. With `none` everyone who reaches the port may ask for the lag of every namespace:
     /// allow KEDA's namespace alone by a NetworkPolicy.
     pub auth: ScalerAuth,
     /// PEM file with the CAs of client certificates; read again when it changes. Needed with `auth:

@@ -20,8 +20,9 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::finding_log::FindingLog;
 
-/// Minimum time for which a group has lag and no members, or is not seen, before that is a finding.
-const MIN_ABSENCE: Duration = Duration::from_secs(120);
+/// Minimum age of the lag of a group without members, and minimum time for which a group is not seen, before either is
+/// a finding.
+const MIN_AGE: Duration = Duration::from_secs(120);
 
 /// The findings as of the last whole sweep, updated incrementally. The serving policy never changes.
 #[derive(Debug, Default)]
@@ -78,7 +79,7 @@ impl FindingsTracker {
         let evaluations = snapshot.at(&now);
         let options = FindingOptions {
             cap: evaluations.policy().cap,
-            min_absence: MIN_ABSENCE,
+            min_age: MIN_AGE,
         };
         let mut is_changed = self.update_targets(&snapshot.targets);
         is_changed |= std::mem::take(&mut self.has_new_reports);
@@ -94,7 +95,7 @@ impl FindingsTracker {
             others.extend(metrics.iter().flat_map(find_in_policy));
             let all = &snapshot.targets;
             let unseen = metrics.iter();
-            let unseen = unseen.flat_map(|metric| find_unseen_groups(metric, all, MIN_ABSENCE));
+            let unseen = unseen.flat_map(|metric| find_unseen_groups(metric, all, MIN_AGE));
             others.extend(unseen);
             let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets);
             let at_ceiling =
@@ -193,7 +194,7 @@ mod tests {
         let hpas: Vec<_> = snapshot.targets.facts().values().cloned().collect();
         let options = FindingOptions {
             cap: evaluations.policy().cap,
-            min_absence: MIN_ABSENCE,
+            min_age: MIN_AGE,
         };
         let metrics = evaluations.hpa_metrics();
         without_lasting(&findings(&snapshot.evaluations, &metrics, &hpas, options))

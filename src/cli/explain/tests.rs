@@ -92,7 +92,7 @@ fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
     let metrics = snapshot.at(&now).hpa_metrics();
     let options = FindingOptions {
         cap: CapMode::Advise,
-        min_absence: Duration::ZERO,
+        min_age: Duration::ZERO,
     };
     let found = findings(&snapshot.evaluations, &metrics, &[facts], options);
     snapshot.findings = Arc::new(found);

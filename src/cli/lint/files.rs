@@ -132,7 +132,7 @@ fn check_manifests(
     };
     let options = FindingOptions {
         cap: policy.cap,
-        min_absence: Duration::ZERO,
+        min_age: Duration::ZERO,
     };
     let mut found = BTreeSet::new();
     for part in split_same_names(hpas) {

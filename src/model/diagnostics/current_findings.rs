@@ -31,9 +31,9 @@ use crate::model::units::short_list::short_list;
 pub struct FindingOptions {
     /// The cap mode of HPAs that set none.
     pub cap: CapMode,
-    /// How long a group must have lag and no members (the age of its oldest unread message), or not be seen, before
-    /// that is a finding: during a rollout a group has no members for a moment. Zero for commands, which read once.
-    pub min_absence: Duration,
+    /// Minimum age of the lag of a group without members, and minimum time for which a group is not seen, before either
+    /// is a finding: during a rollout a group has no members for a moment. Zero for commands, which read once.
+    pub min_age: Duration,
 }
 
 /// Finds mistakes and risks of HPAs and groups that the targets alone do not show
@@ -50,7 +50,7 @@ pub fn findings<H: Borrow<HpaFacts>>(
     found.extend(metrics.iter().flat_map(find_wide_patterns));
     let targets = evaluations.targets();
     let metrics_of_all = metrics.iter();
-    found.extend(metrics_of_all.flat_map(|m| find_unseen_groups(m, targets, options.min_absence)));
+    found.extend(metrics_of_all.flat_map(|m| find_unseen_groups(m, targets, options.min_age)));
     found.extend(find_in_hpas(hpas));
     let ceilings = hpa_ceilings(metrics);
     // The metrics of an HPA follow one another.
@@ -81,7 +81,7 @@ pub fn find_in_groups(evaluations: &Evaluations, options: FindingOptions) -> BTr
         for (id, group) in &read.groups {
             let useful = || evaluations.parallelism(cluster, id);
             found.extend(find_in_group((cluster, id), group, useful));
-            if lacks_members(group, options.min_absence) {
+            if lacks_members(group, options.min_age) {
                 found.extend(find_without_members((cluster, id), evaluations.targets()));
             }
         }

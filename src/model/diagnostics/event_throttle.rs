@@ -77,8 +77,8 @@ impl PendingEvents {
     }
 }
 
-/// Whether an event is advice of the rate policy: another number of replicas. It matters less than other events, because
-/// later advice replaces it.
+/// Whether an event is advice of the rate policy: another number of replicas. It matters less than other events,
+/// because later advice replaces it.
 fn is_advice(event: &HpaEvent) -> bool {
     matches!(event.reason, EventReason::ScaleAdvice(_))
 }
@@ -126,9 +126,9 @@ impl EventThrottle {
         }
     }
 
-    /// Adds a one-time event. If the queue is full, an event of the namespace with the most events is dropped: the newest
-    /// advice of the rate policy, otherwise the newest event, which may be this one. Returns `false` if an event was
-    /// dropped.
+    /// Adds a one-time event. If the queue is full, an event of the namespace with the most events is dropped: the
+    /// newest advice of the rate policy, otherwise the newest event, which may be this one. Returns `false` if an event
+    /// was dropped.
     pub fn enqueue(&mut self, event: HpaEvent) -> bool {
         if self.join_advice(&event) {
             return true;
@@ -144,8 +144,9 @@ impl EventThrottle {
         has_room
     }
 
-    /// Joins advice of the rate policy with the queued advice that it replaces. Returns whether there was any. So a policy
-    /// whose advice changes faster than events are published does not fill the queue, and no outdated advice is published.
+    /// Joins advice of the rate policy with the queued advice that it replaces. Returns whether there was any. So a
+    /// policy whose advice changes faster than events are published does not fill the queue, and no outdated advice is
+    /// published.
     fn join_advice(&mut self, event: &HpaEvent) -> bool {
         let EventReason::ScaleAdvice(next) = &event.reason else {
             return false;
@@ -175,8 +176,8 @@ impl EventThrottle {
         true
     }
 
-    /// Drops advice of the rate policy of the same namespace to make room for an event, unless the event is advice itself.
-    /// Returns whether there is room.
+    /// Drops advice of the rate policy of the same namespace to make room for an event, unless the event is advice
+    /// itself. Returns whether there is room.
     fn drop_advice_for(&mut self, event: &HpaEvent) -> bool {
         let pending = self.pending.get_mut(&event.hpa.namespace);
         let is_dropped =
@@ -187,8 +188,8 @@ impl EventThrottle {
         is_dropped
     }
 
-    /// Drops an event of the namespace with the most events to make room for one of `namespace`, unless `namespace` would
-    /// then have as many. Returns whether there is room.
+    /// Drops an event of the namespace with the most events to make room for one of `namespace`, unless `namespace`
+    /// would then have as many. Returns whether there is room.
     fn drop_of_longest_queue(&mut self, namespace: &Arc<str>) -> bool {
         let len = |pending: &PendingEvents| pending.queue.len();
         let own = self.pending.get(namespace).map_or(0, len);

@@ -173,7 +173,7 @@ fn current(hpas: &[HpaFacts], observations: Vec<Observation>, now: Duration) -> 
     let snapshot = fixtures::evaluated(hpas, observations, Scope::Whole);
     let options = FindingOptions {
         cap: CapMode::Advise,
-        min_absence: Duration::ZERO,
+        min_age: Duration::ZERO,
     };
     let now = fixtures::at(now);
     let metrics = snapshot.at(&now).hpa_metrics();

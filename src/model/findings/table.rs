@@ -367,7 +367,7 @@ finding_codes! {
     UpstreamUnverified "LW065" "upstream_unverified" Warning {
         what: "The certificate of the upstream server of external metrics is not verified.",
         why: "A server that answers in place of the upstream receives lagwise's token, and determines the values of its metrics and so the replicas of their HPAs.",
-        fix: "Set server.external_metrics.upstream.ca_file to the certificate authority of its certificate, and remove insecure_skip_verify.",
+        fix: "Set server.external_metrics.upstream.ca_file to a PEM file with the certificate authority (CA) that issued its certificate, and remove insecure_skip_verify.",
     }
     UpstreamFileUnusable "LW066" "upstream_file_unusable" Warning {
         what: "A file for the upstream server of external metrics cannot be used.",

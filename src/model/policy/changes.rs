@@ -4,9 +4,9 @@ use super::learned::LastChange;
 use super::up::UpTrial;
 use super::{RatePolicy, Situation};
 
-/// A step up undoes a step down if it follows within this time, or within twice the hold before the step down if that is
-/// longer. Seconds.
-const MIN_UNDONE_WITHIN: f64 = 1200.0;
+/// Minimum time after a step down in which a step up counts as undoing it, in seconds. It is twice the hold before the
+/// step down, if that is longer.
+const MIN_UNDO_WINDOW: f64 = 1200.0;
 
 impl RatePolicy {
     /// Records a step up. If it undoes a step down, records that the probe failed, or doubles the hold.
@@ -24,7 +24,7 @@ impl RatePolicy {
         if let Some(last) = self.learned.last_change
             && last.to < last.from
             && !last.is_trial
-            && now - last.at < (2.0 * last.held).max(MIN_UNDONE_WITHIN)
+            && now - last.at < (2.0 * last.held).max(MIN_UNDO_WINDOW)
         {
             self.learned.double_hold(now);
         }

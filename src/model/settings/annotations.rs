@@ -41,8 +41,9 @@ pub fn paused_in(annotations: &BTreeMap<String, String>) -> Option<(String, Stri
     is_paused(annotations).then(|| (format!("{PREFIX}{PAUSED}"), "true".to_owned()))
 }
 
-/// Whether a person has stopped the writes. In doubt they are stopped, because an unwanted write does harm and a missing
-/// one does not. So any value except a clear no counts, and so does a key with `.NAME` or with a spelling mistake.
+/// Whether a person has stopped the writes. In doubt they are stopped, because an unwanted write does harm and a
+/// missing one does not. So any value except a clear no counts, and so does a key with `.NAME` or with a spelling
+/// mistake.
 fn is_paused(annotations: &BTreeMap<String, String>) -> bool {
     let pauses = |(key, value): (&String, &String)| {
         let key = AnnotationKey::parse(key);
@@ -147,11 +148,13 @@ impl Annotations {
             findings.insert(Finding::new(FindingCode::StrayAnnotation, hpa, message));
         }
         let named = read.named.iter_mut();
-        let named = named.map(|(name, settings)| (format!(".{name}"), settings));
-        for (suffix, settings) in named.chain([(String::new(), &mut read.every)]) {
+        let named = named.map(|(name, settings)| (Some(name), settings));
+        for (name, settings) in named.chain([(None, &mut read.every)]) {
             if settings.topics.is_some() && settings.topic_regex.take().is_some() {
+                let suffix = name.map_or_else(String::new, |name| format!(".{name}"));
                 let message = format!(
-                    "annotations lagwise.dev/topics{suffix} and lagwise.dev/topic-regex{suffix} are both set; only the list of topics applies"
+                    "annotations {PREFIX}topics{suffix} and {PREFIX}topic-regex{suffix} are both set; \
+                     only the list of topics applies"
                 );
                 findings.insert(Finding::new(FindingCode::TopicsTwice, hpa, message));
             }

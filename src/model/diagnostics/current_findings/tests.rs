@@ -21,7 +21,7 @@ use crate::model::units::topic_pattern::TopicPattern;
 
 const OPTIONS: FindingOptions = FindingOptions {
     cap: CapMode::Advise,
-    min_absence: Duration::ZERO,
+    min_age: Duration::ZERO,
 };
 
 fn member(subscribed: Option<&str>, assigned: &[i32]) -> Member {
@@ -106,7 +106,7 @@ fn unseen_among(
     let metrics = snapshot.at(&now).hpa_metrics();
     let found = metrics
         .iter()
-        .flat_map(|m| find_unseen_groups(m, &snapshot.targets, OPTIONS.min_absence));
+        .flat_map(|m| find_unseen_groups(m, &snapshot.targets, OPTIONS.min_age));
     let late = metrics
         .iter()
         .flat_map(|m| find_unseen_groups(m, &snapshot.targets, Duration::from_secs(1)));
@@ -269,16 +269,13 @@ fn without_members(
     state: GroupState,
     rows: &[fixtures::PartitionReading],
     annotations: &[(&str, &str)],
-    min_absence: Duration,
+    min_age: Duration,
 ) -> Vec<&'static str> {
     let mut read = fixtures::read(Duration::ZERO, "g", "t", rows);
     read.groups[0].description = Ok(described(state));
     let hpa = hpa("h", "group=g,topic=t", "100", annotations);
     let snapshot = fixtures::evaluated(&[hpa], [read], Scope::Whole);
-    let options = FindingOptions {
-        min_absence,
-        ..OPTIONS
-    };
+    let options = FindingOptions { min_age, ..OPTIONS };
     let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], options);
     found.iter().map(|finding| finding.code.label()).collect()
 }

@@ -147,9 +147,10 @@ fn explain_proposal(
                 ..
             },
             MetricSource::External(MetricTarget::Value(target)),
-            _,
-        ) => format!("within the tolerance of {target}"),
-        // With a Value target only at zero replicas. Otherwise the number depends on the ready pods, which are not counted.
+            MetricReading::Value(value),
+        ) => format!("{value} is within the tolerance of {target}"),
+        // With a Value target only at zero replicas: otherwise the number depends on the ready pods, which are not
+        // counted.
         (
             Proposal::Replicas { .. },
             MetricSource::External(
@@ -342,7 +343,7 @@ mod tests {
             (of_average, 0, 500, "500 / 100, rounded up"),
             (of_value, 0, 500, "500 / 100, rounded up"),
             (of_value, 0, 100, "100 / 100, rounded up"),
-            (of_value, 4, 100, "within the tolerance of 100"),
+            (of_value, 4, 100, "100 is within the tolerance of 100"),
             (
                 of_value,
                 4,

@@ -44,7 +44,7 @@ fn the_fallback_is_served_once_lag_has_been_unknown_for_long() {
     let metrics = snapshot.at(&now).hpa_metrics();
     let options = FindingOptions {
         cap: CapMode::Advise,
-        min_absence: Duration::ZERO,
+        min_age: Duration::ZERO,
     };
     let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], options);
     let found: Vec<_> = found.iter().map(|f| (f.code, &f.subject)).collect();
