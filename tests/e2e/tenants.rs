@@ -66,8 +66,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
         crowds::many_hpas_of_every_kind_disturb_nobody,
     ),
     (
-        "tenants::thousands_of_hpas_leave_passes_to_others",
-        crowds::thousands_of_hpas_leave_passes_to_others,
+        "tenants::a_thousand_hpas_leave_passes_to_others",
+        crowds::a_thousand_hpas_leave_passes_to_others,
     ),
     (
         "tenants::two_thousand_hostile_hpas_disturb_nobody",

@@ -258,7 +258,7 @@ fn group_that_never_ran_and_workload_switched_off() {
     let because = &explained.outcome.as_ref().unwrap().because;
     assert_eq!(
         because[1],
-        "its annotation lagwise.dev/zeroed-since says that lagwise scaled it to zero at 2026-11-30T19:00:00Z; if the ledger of lagwise confirms it, lagwise starts it when there is lag, otherwise it reports LW048"
+        "its annotation lagwise.dev/zeroed-since says that lagwise scaled the workload to zero at 2026-11-30T19:00:00Z; if the ledger of lagwise confirms that, lagwise starts the workload when there is lag; otherwise lagwise reports LW048"
     );
     let mut findings = explained.findings.iter();
     let code = FindingCode::SwitchedOff.code();

@@ -145,7 +145,7 @@ pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -
             },
             or_dash(row.state.map(GroupState::label)),
             or_dash(row.members),
-            or_dash(row.useful_parallelism.map(useful)),
+            or_dash(row.useful_parallelism.map(|useful| useful.limit)),
             row.partitions.to_string(),
             or_dash(row.lag),
             age(row.lag_seconds, row.lag_seconds_is_lower_bound),
@@ -177,13 +177,6 @@ pub(super) fn useful_parallelism_lines(rows: &[LagRow<'_>]) -> String {
         format!("group {group}:{state} {members} can have work: {rule}\n")
     };
     groups.into_iter().map(line).collect()
-}
-
-fn useful(parallelism: Parallelism) -> String {
-    match parallelism.limit {
-        Limit::Bounded(most) => most.to_string(),
-        Limit::Unbounded => "none".to_owned(),
-    }
 }
 
 fn has_several<'a>(mut clusters: impl Iterator<Item = &'a str>) -> bool {

@@ -6,7 +6,6 @@ use crate::cli::text_table::{RATE_COLUMNS, TableColumn, TextTable, or_dash, rate
 use crate::model::diagnostics::attention::is_at_ceiling;
 use crate::model::diagnostics::hpa_figures::SummedRates;
 use crate::model::diagnostics::hpa_status::HpaStatus;
-use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::FindingCode;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::short_duration::{short_duration, short_lag_age};
@@ -52,11 +51,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
         cells.extend([
             or_dash(hpa.replicas),
             desired(hpa),
-            match hpa.ceiling {
-                None => "-".to_owned(),
-                Some(Limit::Bounded(most)) => most.to_string(),
-                Some(Limit::Unbounded) => "none".to_owned(),
-            },
+            or_dash(hpa.ceiling),
             or_dash(hpa.partitions),
             cap(hpa),
             or_dash(
@@ -133,6 +128,7 @@ fn cap(hpa: &HpaStatus) -> String {
 mod tests {
     use super::*;
     use crate::cli::Output;
+    use crate::model::evaluation::parallelism::Limit;
     use crate::model::lag::group_figures::{GroupFigures, NamedFigures};
     use crate::model::units::newtypes::Replicas;
 

@@ -36,8 +36,7 @@ impl OffsetFetchQuery {
     pub(super) fn expected_partitions(&self) -> usize {
         match self.topics {
             Some(_) => self.named_partitions(),
-            // Unknown topics: assume many partitions.
-            None => 200,
+            None => PARTITIONS_OF_UNKNOWN_TOPICS,
         }
     }
 
@@ -51,6 +50,10 @@ impl OffsetFetchQuery {
 /// Maximum number of topics with a commit in a response about groups whose topics are all requested. A group with more
 /// is not read.
 pub(super) const MAX_FETCHED_TOPICS: usize = 200_000;
+
+/// How many partitions a response about all topics of a group is assumed to have: more than most groups read, so that it
+/// rarely shares a request with many others.
+const PARTITIONS_OF_UNKNOWN_TOPICS: usize = 200;
 
 /// Committed offsets of a group.
 #[derive(Debug)]

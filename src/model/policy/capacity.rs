@@ -117,22 +117,18 @@ impl MemberProgress {
     }
 }
 
-/// Capacity of a member in messages per second, and whether it is known: measured often enough, or set by the user.
+/// Capacity of a member in messages per second, and whether it is known, which is when it was measured often enough.
 /// `None` if nothing was processed yet.
 ///
-/// `hint` is the capacity that the user has set, and `has_floor` says whether floors are used. `consumed` is the
-/// consumption of the group in messages per second, if it was watched for long enough.
+/// `has_floor` says whether floors are used. `consumed` is the consumption of the group in messages per second, if it was
+/// watched for long enough.
 pub(super) fn estimate_capacity(
     learned: &LearnedPolicy,
-    hint: Option<f64>,
     has_floor: bool,
     consumed: Option<f64>,
     members: u32,
     now: f64,
 ) -> Option<(f64, bool)> {
-    if let Some(hint) = hint.filter(|_| learned.capacity_samples < MIN_CAPACITY_SAMPLES) {
-        return Some((hint, true));
-    }
     let measured = learned.capacity.unwrap_or(0.0);
     let floor = |floor: f64| if has_floor { floor } else { 0.0 };
     if learned.capacity_samples >= MIN_CAPACITY_SAMPLES {

@@ -13,8 +13,6 @@ pub struct RatePolicySettings {
     pub hold: Duration,
     /// Part of the capacity that the mean arrival rate may use.
     pub utilisation: f64,
-    /// Messages per second that one consumer processes, if the user knows it.
-    pub capacity_hint: Option<f64>,
     /// A rule to leave out, to measure its effect.
     pub without: Option<PolicyRule>,
 }
@@ -25,7 +23,6 @@ impl Default for RatePolicySettings {
             slo: Duration::from_secs(60),
             hold: Duration::from_secs(300),
             utilisation: 0.85,
-            capacity_hint: None,
             without: None,
         }
     }

@@ -63,7 +63,6 @@ impl RatePolicy {
         let consumption_fast = consumption((4.0 * estimates.gaps.interval()).clamp(FAST, SLOW));
         let (capacity, is_known) = estimate_capacity(
             &self.learned,
-            self.settings.capacity_hint,
             self.settings.has(PolicyRule::Floor),
             estimates
                 .consumption

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::capacity::MIN_CAPACITY_SAMPLES;
 use super::decision::RateHoldReason;
 use super::policy_time::messages_between;
 use super::reading::{GroupPartition, SupposedGroup};
@@ -50,12 +51,13 @@ impl Group {
         }
     }
 
-    fn with_hint(mut self) -> Self {
-        let settings = RatePolicySettings {
-            capacity_hint: Some(100.0),
-            ..RatePolicySettings::default()
+    fn with_known_capacity(mut self) -> Self {
+        let learned = LearnedPolicy {
+            capacity: Some(100.0),
+            capacity_samples: MIN_CAPACITY_SAMPLES,
+            ..LearnedPolicy::default()
         };
-        self.policy = RatePolicy::new(settings, LearnedPolicy::default());
+        self.policy = RatePolicy::new(RatePolicySettings::default(), learned);
         self
     }
 
@@ -142,7 +144,7 @@ fn starts_with_the_present_replicas() {
 
 #[test]
 fn scales_up_before_messages_are_late_and_in_one_step() {
-    let mut group = Group::new(24, 3).with_hint();
+    let mut group = Group::new(24, 3).with_known_capacity();
     group.rate = 240;
     assert_eq!(group.run(300), []);
     group.rate = 960;
@@ -152,7 +154,7 @@ fn scales_up_before_messages_are_late_and_in_one_step() {
 
 #[test]
 fn scales_down_when_the_step_is_worth_it() {
-    let mut group = Group::new(24, 24).with_hint();
+    let mut group = Group::new(24, 24).with_known_capacity();
     group.rate = 480;
     let mut decision = group.poll();
     while decision.rule != RateRule::Down {
@@ -171,7 +173,7 @@ fn scales_down_when_the_step_is_worth_it() {
 
 #[test]
 fn says_what_holds_a_step_down_and_until_when() {
-    let mut group = Group::new(24, 24).with_hint();
+    let mut group = Group::new(24, 24).with_known_capacity();
     group.rate = 480;
     group.run(200);
     let hold = group.poll().hold.unwrap();
@@ -182,7 +184,7 @@ fn says_what_holds_a_step_down_and_until_when() {
 
 #[test]
 fn missing_offsets_keep_the_output() {
-    let mut group = Group::new(12, 6).with_hint();
+    let mut group = Group::new(12, 6).with_known_capacity();
     group.rate = 300;
     group.run(100);
     group.now += POLL;
@@ -214,7 +216,7 @@ fn a_gap_in_the_readings_is_no_throughput() {
 
 #[test]
 fn a_group_that_stands_still_is_not_scaled() {
-    let mut group = Group::new(12, 6).with_hint();
+    let mut group = Group::new(12, 6).with_known_capacity();
     group.rate = 300;
     group.run(300);
     group.is_committing = false;
@@ -226,7 +228,7 @@ fn a_group_that_stands_still_is_not_scaled() {
 #[test]
 fn the_time_of_a_standstill_is_no_time_between_commits() {
     for standstill in [200, 900] {
-        let mut group = Group::new(12, 6).with_hint();
+        let mut group = Group::new(12, 6).with_known_capacity();
         group.rate = 300;
         group.run(300);
         group.is_committing = false;
@@ -251,7 +253,7 @@ fn the_time_of_a_standstill_is_no_time_between_commits() {
 
 #[test]
 fn members_that_commit_every_few_minutes_are_no_standstill() {
-    let mut group = Group::new(12, 6).with_hint();
+    let mut group = Group::new(12, 6).with_known_capacity();
     group.rate = 300;
     group.capacity = 10_000;
     for poll in 0..1200 {
@@ -264,7 +266,7 @@ fn members_that_commit_every_few_minutes_are_no_standstill() {
 
 #[test]
 fn a_stuck_partition_is_left_out() {
-    let mut group = Group::new(12, 6).with_hint();
+    let mut group = Group::new(12, 6).with_known_capacity();
     group.rate = 300;
     group.run(300);
     group.stuck = Some(3);
@@ -295,7 +297,7 @@ fn learns_the_capacity_of_busy_members() {
 
 #[test]
 fn learned_state_survives_a_restart_without_a_jump() {
-    let mut group = Group::new(24, 12).with_hint();
+    let mut group = Group::new(24, 12).with_known_capacity();
     group.rate = 700;
     group.run(600);
     let now = 1_000_600.0;
@@ -309,7 +311,7 @@ fn learned_state_survives_a_restart_without_a_jump() {
 
 #[test]
 fn the_policy_decides_as_if_its_number_were_applied() {
-    let mut group = Group::new(24, 24).with_hint();
+    let mut group = Group::new(24, 24).with_known_capacity();
     group.rate = 480;
     // 24 members run, whatever the policy says.
     let mut lowest = 24;
@@ -338,7 +340,7 @@ fn the_policy_decides_as_if_its_number_were_applied() {
 fn late_messages_do_not_count_against_the_policy_while_others_limit_the_replicas() {
     // Someone keeps 4 replicas from the beginning, or after half an hour in which the policy was followed.
     for followed in [0, 1800] {
-        let mut group = Group::new(24, 12).with_hint();
+        let mut group = Group::new(24, 12).with_known_capacity();
         group.rate = 960;
         group.run(followed);
         group.replicas = 4;
@@ -356,7 +358,7 @@ fn late_messages_do_not_count_against_the_policy_while_others_limit_the_replicas
 #[test]
 fn time_under_a_hold_is_not_held_against_the_policy() {
     for (free, held) in [(2400, 1200), (6000, 600)] {
-        let mut group = Group::new(24, 12).with_hint();
+        let mut group = Group::new(24, 12).with_known_capacity();
         group.rate = 960;
         group.run(free);
         for _ in 0..4 {
@@ -377,7 +379,7 @@ fn time_under_a_hold_is_not_held_against_the_policy() {
 
 /// Hours in which 120,000 messages arrive at once every half an hour. The pods of a step up take so long to start.
 fn hours_of_dumps(starting_for: u64) -> RateDecision {
-    let mut group = Group::new(24, 3).with_hint();
+    let mut group = Group::new(24, 3).with_known_capacity();
     // It would keep the replicas for the next dump.
     group.policy.settings.without = Some(PolicyRule::Damage);
     group.rate = 120;
@@ -410,7 +412,7 @@ fn dumps_that_are_soon_processed_are_not_held_against_the_policy() {
 fn the_number_rises_to_what_is_needed_while_others_keep_more() {
     // 12 replicas stay, whatever the policy says. The arrivals fall and come back.
     for (rate, needed) in [(500, 6), (640, 8)] {
-        let mut group = Group::new(24, 12).with_hint();
+        let mut group = Group::new(24, 12).with_known_capacity();
         let polls = |group: &mut Group, rate, seconds| {
             group.rate = rate;
             let decisions = (0..seconds / POLL).map(|_| group.poll());
@@ -435,7 +437,7 @@ fn the_number_rises_to_what_is_needed_while_others_keep_more() {
 
 #[test]
 fn more_replicas_for_a_few_minutes_do_not_raise_the_number() {
-    let mut group = Group::new(24, 6).with_hint();
+    let mut group = Group::new(24, 6).with_known_capacity();
     // A little more than 6 replicas should have, but no message becomes old.
     group.rate = 540;
     assert_eq!(group.run(900), []);
@@ -451,7 +453,7 @@ fn more_replicas_for_a_few_minutes_do_not_raise_the_number() {
 
 /// A group with little to do that gets 120,000 messages at once.
 fn after_a_burst(without: Option<PolicyRule>) -> Group {
-    let mut group = Group::new(24, 3).with_hint();
+    let mut group = Group::new(24, 3).with_known_capacity();
     group.policy.settings.without = without;
     group.rate = 120;
     group.run(900);
@@ -481,7 +483,7 @@ fn without_the_rule_or_a_burst_there_is_no_wait() {
     group.run(900);
     assert!(group.replicas <= 3);
     // As many messages, but so slowly that replicas can be there in time.
-    let mut group = Group::new(24, 3).with_hint();
+    let mut group = Group::new(24, 3).with_known_capacity();
     group.rate = 120;
     group.run(900);
     group.rate = 720;
@@ -494,7 +496,7 @@ fn without_the_rule_or_a_burst_there_is_no_wait() {
 
 #[test]
 fn estimates_take_at_most_200_bytes_per_partition() {
-    let mut group = Group::new(24, 12).with_hint();
+    let mut group = Group::new(24, 12).with_known_capacity();
     group.rate = 480;
     for _ in 0..1000 {
         group.poll();

@@ -92,11 +92,7 @@ pub(super) fn behind(status: &HpaStatus) -> String {
 }
 
 pub(super) fn limit(limit: Option<Limit>) -> String {
-    match limit {
-        None => UNKNOWN.to_owned(),
-        Some(Limit::Bounded(replicas)) => replicas.0.to_string(),
-        Some(Limit::Unbounded) => "none".to_owned(),
-    }
+    or_unknown(limit.map(|limit| limit.to_string()))
 }
 
 pub(super) fn number(number: Option<u32>) -> String {

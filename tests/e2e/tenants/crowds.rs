@@ -232,7 +232,7 @@ fn wait_until_over_budget(attack: &AttackScene<'_>, hpas: u64) -> Result<()> {
 
 /// Bob has a thousand HPAs capped. The HPAs of the owner, whose namespace comes later in the order of names, get their
 /// turn meanwhile.
-pub(super) fn thousands_of_hpas_leave_passes_to_others(testbed: &Testbed) -> Result<()> {
+pub(super) fn a_thousand_hpas_leave_passes_to_others(testbed: &Testbed) -> Result<()> {
     let attack = AttackScene::new(testbed)?;
     attack.let_the_daemon_write()?;
     let enforce = json!({"lagwise.dev/cap": "enforce"});

@@ -208,10 +208,10 @@ fn explain_next(outlook: &Outlook, hpa: &LiveHpa) -> Vec<String> {
     match outlook.case {
         SyncCase::Disabled => return explain_zero(&hpa.facts),
         SyncCase::AboveMax => {
-            return plain("there are more replicas than maxReplicas, so it lowers them at once");
+            return plain("there are more replicas than maxReplicas, so the HPA lowers them at once");
         }
         SyncCase::BelowMin => {
-            return plain("there are fewer replicas than minReplicas, so it raises them at once");
+            return plain("there are fewer replicas than minReplicas, so the HPA raises them at once");
         }
         SyncCase::Metrics => {}
     }
@@ -248,14 +248,14 @@ fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
         return vec![describe_switched_off(hpa)];
     }
     let disabled =
-        "the scale target has 0 replicas, and the HPA did not set that, so it does nothing";
+        "the scale target has 0 replicas, and the HPA did not set that, so the HPA does nothing";
     let says = match zeroed_since(&hpa.annotations) {
-        Some(since) => format!("says that lagwise scaled it to zero at {since}"),
+        Some(since) => format!("says that lagwise scaled the workload to zero at {since}"),
         None => "has no valid time".to_owned(),
     };
     // Everybody who may write the HPA can set the annotation, so only the ledger counts.
     let annotation = format!(
-        "its annotation {ZEROED_SINCE} {says}; if the ledger of lagwise confirms it, lagwise starts it when there is lag, otherwise it reports {}",
+        "its annotation {ZEROED_SINCE} {says}; if the ledger of lagwise confirms that, lagwise starts the workload when there is lag; otherwise lagwise reports {}",
         FindingCode::ZeroNotRecorded.code()
     );
     vec![disabled.to_owned(), annotation]
