@@ -1,8 +1,8 @@
 //! lagwise's own certificate authority.
 //!
 //! Clients trust the authority, so its certificate lasts for years, while the certificates it signs
-//! are replaced every few weeks, long before they expire. Its state is two PEM texts in a Secret,
-//! which all replicas share.
+//! are replaced after 60 of their 90 days. Its state is two PEM texts in a Secret, which all
+//! replicas share.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -83,8 +83,8 @@ impl CertificateAuthority {
         })
     }
 
-    /// Parses a stored authority. `None` if the key does not belong to the certificate, or if lagwise
-    /// did not create it: certificates signed here carry the issuer name of lagwise's authorities.
+    /// Parses a stored authority. `None` if the key does not belong to the certificate, or if lagwise did not create
+    /// it: `sign` names lagwise's authority as the issuer, so what it signs would not belong to another one.
     #[must_use]
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Option<Self> {
         let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
@@ -140,7 +140,7 @@ impl CertificateAuthority {
     }
 }
 
-/// Parameters common to all of lagwise's authorities, so that the key alone suffices for signing.
+/// Parameters of every authority of lagwise. Because they never differ, `sign` needs only the key.
 fn params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, NAME);
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signed_certificate_is_due_after_two_thirds() {
+    fn signed_certificate_is_due_after_two_thirds_of_its_lifetime() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let authority = CertificateAuthority::generate(now).unwrap();
         let signed = authority.sign(&["localhost".to_owned()], now).unwrap();

@@ -1,4 +1,4 @@
-//! The schedule of the demo, in shares of its length. Pure.
+//! The schedule of the demo, in fractions of its length.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ pub(super) const RECORDS_PER_SECOND: u32 = 100;
 /// The HPA's target: lag per replica.
 pub(super) const LAG_PER_REPLICA: u32 = 100;
 
-/// By how much the HPA's maximum exceeds the partitions, so that it does not limit the replicas.
+/// `maxReplicas` minus the partitions, so that only the ceiling limits the replicas.
 const REPLICAS_ABOVE_PARTITIONS: u32 = 8;
 
-/// Minimum length in which replicas can go up and down again: rebalances take seconds in any case.
+/// Minimum length: replicas must go up and down again, and each rebalance takes seconds.
 pub(super) const MIN_LENGTH: Duration = Duration::from_secs(20);
 
 /// Maximum length: the mock broker keeps 100,000 records per partition.
@@ -32,7 +32,7 @@ pub(super) enum Phase {
     Surge,
     /// A low load.
     Quiet,
-    /// No load, so that the rest is consumed before the end.
+    /// No load, so that consumers reach the end of the log before the demo ends.
     Still,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The phase at `at`.
+    /// The phase at this time since the first record.
     pub(super) fn phase(&self, at: Duration) -> Phase {
         let still = (self.length / 10).max(Duration::from_secs(3));
         if at < self.share(15) {
@@ -74,9 +74,9 @@ impl Plan {
     pub(super) fn rate(&self, phase: Phase) -> u32 {
         match phase {
             Phase::Base => RECORDS_PER_SECOND / 2,
-            // In 15 % of the time, records for 20 % of the time of all useful consumers.
+            // In 15 % of the demo, as many records as all useful consumers handle in 20 % of it.
             Phase::Surge => self.partitions * RECORDS_PER_SECOND * 4 / 3,
-            // So little that a rebalance accumulates less than one replica's worth.
+            // So little that less than the lag of one replica accumulates during a rebalance.
             Phase::Quiet => RECORDS_PER_SECOND / 10,
             Phase::Still => 0,
         }

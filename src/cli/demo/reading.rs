@@ -9,7 +9,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Moment, Offset, TopicName};
 
-/// Offsets and lag of a partition; `None` if unknown or without a commit.
+/// Offsets and lag of a partition; `None` if unknown. `committed` is `None` also without a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionRow {
     pub(super) committed: Option<Offset>,
@@ -17,7 +17,7 @@ pub(super) struct PartitionRow {
     pub(super) lag: Option<Lag>,
 }
 
-/// The group at one time.
+/// State of the demo's group in one snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DemoReading {
     pub(super) rows: Vec<PartitionRow>,
@@ -38,7 +38,7 @@ pub(super) struct DemoTopic {
     pub(super) topic: TopicName,
 }
 
-/// Reads `demo_topic` from the snapshot and evaluates the HPA's query.
+/// Reads the partitions of `demo_topic` from the snapshot, and evaluates the HPA's query.
 pub(super) fn read(
     snapshot: &LagSnapshot,
     demo_topic: &DemoTopic,

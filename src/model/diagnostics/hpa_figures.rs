@@ -17,12 +17,12 @@ pub fn add_figures(statuses: &mut [HpaStatus], evaluations: EvaluationsAt<'_>) {
     let mut known = BTreeMap::new();
     for status in statuses {
         let hpa = HpaKey::new(status.namespace.as_str(), status.hpa.as_str());
-        status.figures = Some(figures_of(&hpa, evaluations, &mut known));
+        status.figures = Some(collect_figures(&hpa, evaluations, &mut known));
     }
 }
 
 /// The figures of the groups of an HPA, each group once.
-fn figures_of<'a>(
+fn collect_figures<'a>(
     hpa: &HpaKey,
     evaluations: EvaluationsAt<'a>,
     known: &mut KnownFigures<'a>,
@@ -54,12 +54,12 @@ fn figures_of<'a>(
 pub struct SummedRates {
     pub produced_per_second: f64,
     pub consumed_per_second: f64,
-    /// Time until no group has lag; `None` if the lag of one does not shrink.
+    /// Time until no group has lag; `None` if that of one does not shrink, or is unknown.
     pub drain_seconds: Option<f64>,
 }
 
 impl SummedRates {
-    /// Adds up the rates of groups; `None` if those of one are unknown, or there is no group.
+    /// Adds up the rates of groups; `None` if there is no group, or the rates of one are unknown.
     #[must_use]
     pub fn new(groups: &[NamedFigures]) -> Option<Self> {
         let mut sum: Option<Self> = None;

@@ -11,19 +11,19 @@ use super::static_comparison::StaticComparison;
 pub struct RateDecision {
     /// The number of replicas.
     pub replicas: u32,
-    /// The number before.
+    /// The number of the decision before.
     pub before: u32,
     /// The rule that decided.
     pub rule: RateRule,
-    /// Inputs of the decision; `None` if the reading was incomplete.
+    /// Inputs of the decision; `None` if offsets are missing, or nothing is known of the capacity yet.
     pub terms: Option<RateTerms>,
-    /// Requirement of a step up, if one was considered.
+    /// Replicas that a step up would need, if one was considered.
     pub up: Option<ReplicaRequirement>,
     /// Requirements that bound a step down.
     pub down: Option<DownRequirement>,
     /// Why the number does not follow the requirement, if it does not.
     pub hold: Option<RateHold>,
-    /// Comparison with always running all replicas; `None` before an hour was observed.
+    /// Comparison with always running all replicas; `None` in the first hour.
     #[serde(default)]
     pub against_all: Option<StaticComparison>,
     /// Expected and actual time to drain the last backlog; `None` before the first one.
@@ -35,27 +35,29 @@ pub struct RateDecision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateRule {
-    /// The first reading: the number of replicas that there are.
+    /// The first reading: the output is the present number of replicas.
     Start,
-    /// The group was not observed since a restart or an edit of the metric: the last output.
+    /// The group was not observed since a restart or an edit of the metric, so the output stays.
     Resumed,
-    /// The capacity is not known yet: the last output.
+    /// The capacity is not known yet, so the output stays.
     Watching,
-    /// Offsets are missing: the last output.
+    /// Offsets are missing, so the output stays.
     MissingOffsets,
-    /// There is lag and no partition commits: the last output.
+    /// There is lag and no partition commits, so the output stays.
     Stalled,
     /// No rule requires a change.
     Keep,
     /// Messages are or will be too old: more replicas.
     Up,
-    /// Something else keeps more replicas, and the arrivals need some of them: as many as they need.
+    /// Something else keeps the replicas above the output, and the arrivals need some of these: the output rises to that
+    /// need.
     Claim,
     /// The last step up did not help: back to the number before.
     Ineffective,
     /// Fewer replicas have been enough for long enough.
     Down,
-    /// The capacity is unknown and being wrong is harmless: one step down to find out.
+    /// Only a lower bound of the capacity is known. With one replica less, messages stay young enough even if the bound is
+    /// exact: one step down to measure the capacity.
     Probe,
 }
 
@@ -90,7 +92,8 @@ pub struct RateTerms {
     pub commit_interval: f64,
     /// Partitions that are stuck.
     pub stuck_partitions: usize,
-    /// The partition that gets more messages than a consumer processes, if there is one. More replicas do not help it.
+    /// A partition to which more messages are written than one consumer processes, if there is one. More replicas do not
+    /// help it.
     pub hot_partition: Option<usize>,
 }
 
@@ -111,7 +114,7 @@ pub struct RateHold {
     /// When it ends if nothing else changes, in seconds on the timeline of the readings; `None` if that depends on what
     /// happens.
     pub until: Option<f64>,
-    /// The number of replicas that it holds back.
+    /// The output once the hold has ended.
     pub replicas: u32,
 }
 
@@ -121,16 +124,17 @@ pub struct RateHold {
 pub enum RateHoldReason {
     /// The pods of the last step up are starting.
     PodsStarting,
-    /// A step up that did not help blocks the next one. 20 % more arrivals or consumption end the block.
+    /// A step up that did not help blocks the next one, until `until` or until there are 20 % more arrivals or
+    /// consumption.
     IneffectiveUp,
     /// The group is rebalancing.
     Rebalancing,
-    /// The requirement has not been lower for long enough to be worth a step down.
+    /// A step down does not save more than it costs yet, or a larger one will be possible soon.
     HoldPrice,
-    /// A burst made messages late, and with fewer replicas the next one would again.
+    /// A burst made messages late. With fewer replicas the next one would again, which the savings do not outweigh yet.
     Damage,
-    /// Messages are too old to step down.
+    /// The oldest message is or will be older than a quarter of the objective.
     Age,
-    /// The members are not yet as many as the output.
+    /// The members or the replicas are not as many as the output yet, or the group changed in the last minute.
     NotSettled,
 }

@@ -1,5 +1,5 @@
-//! Turns for writing expositions: many scrapers do not delay other requests, and many scrapers at one address do not
-//! delay those at others.
+//! Lets expositions be written one chunk at a time, in a fair order: all scrapes together use at most one thread, and many
+//! from one address do not delay those from others.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::serve::connections::network;
 
-/// Lets one exposition at a time write a chunk. The networks of scrapers take turns, within a network its addresses,
-/// and within an address its expositions, in the order of their requests.
+/// Lets one exposition at a time write a chunk. The network that has waited longest is next, within it the address that
+/// has waited longest, and there the exposition that asked first.
 #[derive(Clone, Debug, Default)]
 pub(in crate::serve) struct WriterTurns(Arc<Mutex<TurnQueue>>);
 
@@ -22,14 +22,14 @@ pub(in crate::serve) struct AddressTurns {
     address: Option<IpAddr>,
 }
 
-/// The right to write a chunk. It passes to the next one when it is dropped.
+/// The right to write a chunk. When it is dropped, it passes to the next exposition that waits.
 #[derive(Debug)]
 pub(in crate::serve) struct WriterTurn(WriterTurns);
 
 #[derive(Debug, Default)]
 struct TurnQueue {
     is_taken: bool,
-    /// In the order of their requests.
+    /// In the order in which they began to wait.
     waiting: VecDeque<WaitingWriter>,
     /// Number of the latest turn.
     latest: u64,
@@ -44,7 +44,7 @@ struct WaitingWriter {
 }
 
 impl WriterTurns {
-    /// The turns of a scraper at this address; `None` if it is not known.
+    /// The turns of a scraper at this address. All unknown addresses (`None`) count as one.
     pub(in crate::serve) fn at_address(&self, address: Option<IpAddr>) -> AddressTurns {
         AddressTurns {
             turns: self.clone(),
@@ -58,7 +58,7 @@ impl WriterTurns {
 }
 
 impl AddressTurns {
-    /// Waits for a turn.
+    /// Waits for a turn. `None` is not expected; a caller that gets it writes without a turn.
     pub(in crate::serve) async fn next(&self) -> Option<WriterTurn> {
         let turn = {
             let mut queue = self.turns.queue();
@@ -73,7 +73,7 @@ impl AddressTurns {
             queue.waiting.push_back(WaitingWriter { address, turn });
             received
         };
-        // Never an error: every writer that waits gets a turn.
+        // An error would be a sender that was dropped without a turn, and every one that waits gets one.
         turn.await.ok()
     }
 }
@@ -87,7 +87,7 @@ impl Drop for WriterTurn {
             next
         };
         if let Some(next) = next {
-            // If it has just ceased to wait, the turn is dropped here and passes on.
+            // If the next one has just ceased to wait, its turn comes back, is dropped here, and passes on.
             let _ = next.turn.send(Self(self.0.clone()));
         }
     }
@@ -114,11 +114,12 @@ impl TurnQueue {
     }
 }
 
-/// The number of the latest turn of each key, as far as it is remembered.
+/// The number of the latest turn of each key. Old turns are forgotten, and then count as none.
 #[derive(Debug)]
 struct LatestTurns<K>(HashMap<K, u64>);
 
-// Both are larger than the number of connections of a listener.
+// Both are larger than the number of connections of a listener, so that the latest turn of a connected scraper is not
+// forgotten.
 const MAX_REMEMBERED: usize = 256;
 const REMEMBERED_TURNS: u64 = 128;
 
@@ -164,7 +165,7 @@ mod tests {
 
     /// The order in which writers at these addresses get their turns, if they wait in the given order while the first
     /// one writes.
-    fn order(asked: &[&str]) -> Vec<String> {
+    fn serve_in_order(asked: &[&str]) -> Vec<String> {
         let turns = WriterTurns::default();
         let at = |address: &str| turns.at_address(Some(address.parse().unwrap()));
         let next = async |address: String| (at(&address).next().await.unwrap(), address);
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn networks_and_their_addresses_take_turns() {
         for (asked, expected) in [
-            // One that is alone gets all turns.
+            // A single scraper gets all turns.
             (&["10.0.0.1"; 3][..], &["10.0.0.1"; 3][..]),
             (
                 &["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2"],
@@ -215,7 +216,7 @@ mod tests {
                 &["fd00::1", "fd00::2", "fd00::1", "fd00::1"],
             ),
         ] {
-            assert_eq!(order(asked), expected, "{asked:?}");
+            assert_eq!(serve_in_order(asked), expected, "{asked:?}");
         }
     }
 

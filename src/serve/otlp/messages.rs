@@ -1,7 +1,7 @@
 //! The messages of OpenTelemetry's protocol that an export of metrics needs: `opentelemetry/proto/metrics/v1`,
 //! `common/v1`, `resource/v1` and `collector/metrics/v1`, whose field numbers never change.
 //!
-//! Written by hand, so that a build needs no protobuf compiler, and no OpenTelemetry SDK for a dozen messages.
+//! Written by hand: these few messages do not justify a protobuf compiler or the OpenTelemetry SDK in every build.
 
 use prost::{Enumeration, Message, Oneof};
 
@@ -101,14 +101,14 @@ pub(in crate::serve) struct Histogram {
     pub(in crate::serve) aggregation_temporality: i32,
 }
 
-/// `AggregationTemporality`: the period that a counter covers.
+/// `AggregationTemporality`: the period that the points of a sum or of a histogram cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub(in crate::serve) enum Temporality {
     Unspecified = 0,
     /// The increase since the last export.
     Delta = 1,
-    /// Everything since the start.
+    /// Everything since `start_time_unix_nano`.
     Cumulative = 2,
 }
 
@@ -158,6 +158,7 @@ pub(in crate::serve) struct KeyValue {
     pub(in crate::serve) value: Option<OtlpValue>,
 }
 
+/// `AnyValue`.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::serve) struct OtlpValue {
     #[prost(oneof = "AttributeValue", tags = "1, 3")]

@@ -4,7 +4,7 @@ use super::format;
 use super::html::Html;
 use super::view_query::{PageSlice, ViewQuery};
 
-/// Writes which rows are shown, and links to the page before and after; nothing if there is one page only.
+/// Writes which rows are shown, and links to the previous and the next page; nothing if there is only one page.
 pub(super) fn write<T>(html: &mut Html, slice: &PageSlice<'_, T>, query: &ViewQuery) {
     if slice.pages == 1 {
         return;

@@ -82,7 +82,7 @@ fn wake_by_a_new_topic(
     scene.wait_until_wanted(0, true)?;
     daemon.wait_for_sweeps(sweeps)?;
     if is_ignored {
-        let ignored = format!("do not count, since members did not read them: {new}");
+        let ignored = format!("do not count, since earlier members did not read them: {new}");
         wait_until_explained(&scene, &daemon, &ignored)?;
     }
     println!("spec.replicas: {:?}", series.timed());

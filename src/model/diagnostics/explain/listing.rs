@@ -1,4 +1,4 @@
-//! Describes which topics without a commit count because they match a topic regex.
+//! Says which topics without a committed offset count because they match the topic regex of a group without members.
 
 use std::collections::BTreeSet;
 
@@ -26,18 +26,18 @@ pub(super) fn describe_listing(
             }
             if counted.is_empty() {
                 return format!(
-                    "topics without a commit that match the topic regex do not count, since members did not read them: {}",
+                    "topics without a commit that match the topic regex do not count, since earlier members did not read them: {}",
                     list(ignored)
                 );
             }
             let counts = format!(
-                "these topics match the topic regex and count without a commit, since the group has no members: {}",
+                "these topics match the topic regex and count without a commit while the group has no members: {}",
                 list(counted)
             );
             match ignored.is_empty() {
                 true => counts,
                 false => format!(
-                    "{counts}; these match but do not count, since members did not read them: {}",
+                    "{counts}; these match but do not count, since earlier members did not read them: {}",
                     list(ignored)
                 ),
             }

@@ -20,8 +20,8 @@ use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::ClusterName;
 
 impl Evaluations {
-    /// The evaluations of the next snapshot; these ones where nothing changed. `queries` are evaluated
-    /// besides those of the HPAs.
+    /// The evaluations for the next snapshot; `self` if nothing changed. `queries` are ad hoc queries to evaluate besides
+    /// those of HPAs.
     #[must_use]
     pub fn next<'q>(
         self: &Arc<Self>,
@@ -47,8 +47,8 @@ impl Evaluations {
         };
         Arc::new(Self {
             policy: Arc::clone(&self.policy),
-            by_query: evaluator.by_query(),
-            ad_hoc: evaluator.ad_hoc(queries),
+            by_query: evaluator.evaluate_hpa_queries(),
+            ad_hoc: evaluator.evaluate_ad_hoc_queries(queries),
             parallelism: self.parallelism.next(&self.clusters, clusters),
             clusters: clusters.clone(),
             targets: Arc::clone(targets),
@@ -58,8 +58,9 @@ impl Evaluations {
     }
 }
 
-/// The latest snapshots of groups that were read again, by the address of the one before. An evaluation has that one,
-/// so nothing has to be looked up by name, which takes much longer.
+/// The new snapshot of each group that was read again, by the address of its old one. Evaluations hold the old snapshot,
+/// so nothing has to be looked up by name, which takes much longer. The addresses stay valid, because the evaluations
+/// before keep the old snapshots alive.
 type ReadAgain = HashMap<*const GroupSnapshot, Arc<GroupSnapshot>>;
 
 fn read_again(before: &Clusters, after: &Clusters) -> ReadAgain {
@@ -74,7 +75,7 @@ fn read_again(before: &Clusters, after: &Clusters) -> ReadAgain {
     groups
 }
 
-/// Makes the evaluations of a snapshot, after those of the one before.
+/// Computes the evaluations of a snapshot from those of the snapshot before.
 struct Evaluator<'a> {
     before: &'a Evaluations,
     clusters: &'a Clusters,
@@ -87,7 +88,7 @@ struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    fn by_query(&self) -> ByQuery {
+    fn evaluate_hpa_queries(&self) -> ByQuery {
         let mut all = self.before.by_query.clone();
         let mut changed = BTreeSet::new();
         if !self.same_targets {
@@ -122,7 +123,8 @@ impl Evaluator<'_> {
         })
     }
 
-    /// The queries of targets whose groups were read again; `None` where that may be all of them.
+    /// The queries of targets whose groups were read again; `None` if that may be most of them, so that to check each is
+    /// cheaper.
     fn queries_read_again(&self) -> Option<BTreeSet<QueryHash>> {
         let mut queries = BTreeSet::new();
         if !self.same_configuration || !self.before.clusters.keys().eq(self.clusters.keys()) {
@@ -131,11 +133,11 @@ impl Evaluator<'_> {
         let groups = self.clusters.values().map(|cluster| cluster.groups.len());
         let groups = groups.fold(0, usize::saturating_add);
         for ((name, before), after) in self.before.clusters.iter().zip(self.clusters.values()) {
-            // Refusals quote what keeps a cluster from answering.
-            if !has_same_causes(before, after) {
+            // Why a lag is unknown may be a fault of the whole cluster, and then every query has a new reason.
+            if !has_same_connection_faults(before, after) {
                 return None;
             }
-            // A whole sweep reads every group again, so to list them is wasted unless they are few among all.
+            // A whole sweep reads every group of its cluster again: list them only if they are few among all groups.
             if before.sweep != after.sweep && !is_few(after.groups.len(), groups) {
                 return None;
             }
@@ -150,7 +152,7 @@ impl Evaluator<'_> {
         Some(queries)
     }
 
-    /// Evaluates targets again where that is needed; `None` where it is not.
+    /// Evaluates the targets of a query again; `None` if the result is the same.
     fn update(&self, before: &[EvaluatedTarget]) -> Option<Arc<[EvaluatedTarget]>> {
         let known: &[_] = if self.same_configuration { before } else { &[] };
         let evaluated = match before {
@@ -160,7 +162,7 @@ impl Evaluator<'_> {
                 self.evaluate(&targets, known)
             }
         };
-        // A shared entry of the map keeps its neighbours shared, too.
+        // An entry that is not replaced stays shared with the map before, and so do its neighbours.
         let is_same = |(a, b): (&EvaluatedTarget, &EvaluatedTarget)| {
             Arc::ptr_eq(&a.evaluation.group, &b.evaluation.group)
                 && Arc::ptr_eq(&a.evaluation.metric, &b.evaluation.metric)
@@ -169,14 +171,14 @@ impl Evaluator<'_> {
         (!is_unchanged).then_some(evaluated)
     }
 
-    /// Evaluates targets whose queries have the same hash. `before` has the evaluations before of the same targets,
-    /// or is empty.
+    /// Evaluates targets whose queries have the same hash. `before` has the previous evaluations of the same targets in
+    /// the same order, or is empty.
     fn evaluate(
         &self,
         targets: &[Arc<Target>],
         before: &[EvaluatedTarget],
     ) -> Arc<[EvaluatedTarget]> {
-        // Most queries are sent by one HPA, so this must not cost a list for each step.
+        // Most queries are of one HPA: these are evaluated without a list for each step.
         if let [target] = targets
             && let Some(query) = MetricQuery::from_target(target)
         {
@@ -325,22 +327,22 @@ impl Evaluator<'_> {
         ))
     }
 
-    fn ad_hoc<'q>(
+    fn evaluate_ad_hoc_queries<'q>(
         &self,
         queries: impl Iterator<Item = &'q AdHocQuery>,
     ) -> BTreeMap<AdHocQuery, Arc<MetricEvaluation>> {
         let evaluated = queries.map(|ad_hoc| {
             let query = ad_hoc.as_query();
             let before = self.before.ad_hoc.get(ad_hoc);
-            let before = before.filter(|before| self.same_targets || self.is_kept(&query, before));
+            let before = before.filter(|before| self.same_targets || self.can_reuse_ad_hoc(&query, before));
             (ad_hoc.clone(), self.metric(&query, before, &[]))
         });
         evaluated.collect()
     }
 
     /// Whether the evaluation of an ad hoc query stays valid with the new targets.
-    fn is_kept(&self, query: &MetricQuery<'_>, before: &MetricEvaluation) -> bool {
-        let is_sent_by_hpa = |targets: &Targets| {
+    fn can_reuse_ad_hoc(&self, query: &MetricQuery<'_>, before: &MetricEvaluation) -> bool {
+        let depends_on_hpas = |targets: &Targets| {
             let (namespace, selector) = (query.namespace, query.selector);
             Metric::from_name(query.metric).is_some_and(|metric| {
                 let is_denied = targets.denial_reason(namespace, metric, selector).is_some();
@@ -351,14 +353,14 @@ impl Evaluator<'_> {
                         .is_some()
             })
         };
-        // Since when a lag is unknown may have changed with the targets.
+        // A fallback depends on how long the lag has been unknown, which a change of the targets may reset.
         self.same_configuration
             && !before.has_fallback()
-            && !is_sent_by_hpa(&self.before.targets)
-            && !is_sent_by_hpa(self.targets)
+            && !depends_on_hpas(&self.before.targets)
+            && !depends_on_hpas(self.targets)
     }
 
-    /// Whether an evaluation of a group before still holds.
+    /// Whether a previous evaluation of a group is still valid.
     fn is_current(&self, group: &GroupEvaluation) -> bool {
         let key = &group.query.key;
         self.is_same_cluster(&key.cluster)
@@ -373,14 +375,14 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Whether a cluster was known before and is kept from answering by the same as before.
+    /// Whether a cluster was known before, with the same connection faults as now.
     fn has_same_connection(&self, name: &ClusterName) -> bool {
         let both = self.before.clusters.get(name).zip(self.clusters.get(name));
-        both.is_some_and(|(before, now)| has_same_causes(before, now))
+        both.is_some_and(|(before, now)| has_same_connection_faults(before, now))
     }
 }
 
-/// The query with the groups that were evaluated instead of copies of them, since there is one for each metric.
+/// Replaces the groups of a query by the equal ones of `evaluated`, so that each is stored once.
 fn with_shared_groups(
     mut resolved: ResolvedQuery,
     evaluated: &[Arc<GroupEvaluation>],
@@ -393,7 +395,7 @@ fn with_shared_groups(
     resolved
 }
 
-/// Whether what keeps a cluster or some of its brokers from answering is the same.
-fn has_same_causes(before: &ClusterSnapshot, after: &ClusterSnapshot) -> bool {
+/// Whether the connection fault of a cluster and its unreachable brokers are the same.
+fn has_same_connection_faults(before: &ClusterSnapshot, after: &ClusterSnapshot) -> bool {
     before.connection == after.connection && before.unreachable_brokers == after.unreachable_brokers
 }

@@ -150,7 +150,7 @@ fn topics_that_match_a_regex_are_named_while_the_group_has_no_members() {
         (
             vec![working(), new()],
             Some(
-                "these topics match the topic regex and count without a commit, since the group has no members: orders-new",
+                "these topics match the topic regex and count without a commit while the group has no members: orders-new",
             ),
         ),
         (
@@ -164,14 +164,14 @@ fn topics_that_match_a_regex_are_named_while_the_group_has_no_members() {
         (
             vec![working(), new(), working(), new()],
             Some(
-                "topics without a commit that match the topic regex do not count, since members did not read them: orders-new",
+                "topics without a commit that match the topic regex do not count, since earlier members did not read them: orders-new",
             ),
         ),
         (
             vec![working(), new(), working(), newer()],
             Some(
-                "these topics match the topic regex and count without a commit, since the group has no members: orders-newer; \
-                 these match but do not count, since members did not read them: orders-new",
+                "these topics match the topic regex and count without a commit while the group has no members: orders-newer; \
+                 these match but do not count, since earlier members did not read them: orders-new",
             ),
         ),
         // While it has members, they report what they read.
