@@ -261,7 +261,7 @@ fn recipes_create_the_secrets_that_their_values_read() {
 #[test]
 fn names_in_shown_commands_exist() {
     let annotation = Regex::new(r"lagwise\.dev/[a-z-]+[a-z]").unwrap();
-    let values = Regex::new(r"--values ([a-z-]+\.yaml)").unwrap();
+    let values = Regex::new(r"--values (?:charts/lagwise/examples/)?([a-z-]+\.yaml)").unwrap();
     let set = Regex::new(r"--set ([A-Za-z.]+)=").unwrap();
     let schema = fs::read_to_string(folder().join("charts/lagwise/values.schema.json")).unwrap();
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
