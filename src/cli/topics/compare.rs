@@ -132,17 +132,23 @@ fn verdict(row: &TopicComparison) -> String {
 mod tests {
     use super::*;
 
-    fn row(topic: &str, fit: TopicFit) -> TopicComparison {
+    fn row(
+        topic: &str,
+        hpa: &str,
+        partitions: Option<u32>,
+        wanted: u32,
+        fit: TopicFit,
+    ) -> TopicComparison {
         TopicComparison {
             cluster: "main".into(),
             topic: topic.into(),
-            group: "billing".into(),
+            group: hpa.into(),
             namespace: "shop".into(),
-            hpa: "billing".into(),
-            partitions: (fit != TopicFit::Unknown).then_some(12),
+            hpa: hpa.into(),
+            partitions,
             max_replicas: 20,
-            wanted_replicas: Some(18),
-            wanted_partitions: Some(18),
+            wanted_replicas: Some(wanted),
+            wanted_partitions: Some(wanted),
             fit,
         }
     }
@@ -150,12 +156,30 @@ mod tests {
     #[test]
     fn the_table_names_the_topics_with_too_few_partitions() {
         let rows = [
-            row("orders", TopicFit::TooFewPartitions),
-            row("refunds", TopicFit::MaxAbovePartitions),
-            row("returns", TopicFit::MaxBelowPartitions),
-            row("sales", TopicFit::Equal),
-            row("stock", TopicFit::Unknown),
-            row("stores", TopicFit::NotDeciding),
+            row(
+                "orders",
+                "billing",
+                Some(12),
+                18,
+                TopicFit::TooFewPartitions,
+            ),
+            row(
+                "refunds",
+                "refunds",
+                Some(12),
+                10,
+                TopicFit::MaxAbovePartitions,
+            ),
+            row(
+                "returns",
+                "returns",
+                Some(24),
+                18,
+                TopicFit::MaxBelowPartitions,
+            ),
+            row("sales", "sales", Some(20), 18, TopicFit::Equal),
+            row("stock", "stock", None, 18, TopicFit::Unknown),
+            row("stores", "billing", Some(4), 18, TopicFit::NotDeciding),
         ];
         insta::assert_snapshot!(table(&rows));
     }
