@@ -36,8 +36,8 @@ pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
     lagwise status --config lagwise.yaml\n  \
     lagwise status --daemon --watch\n  \
     lagwise status --config lagwise.yaml -n shop -o json | jq '.[] | select(.lag == null)'\n\n\
-    With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (TIME, \
-    residual or stuck lag). With --daemon it asks the leader, for which you \
+    With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (rates, \
+    residual or stuck lag), and TIME is often a lower bound. With --daemon it asks the leader, for which you \
     need the rights to get its Lease and the APIService of external metrics, and to get and create \
     pods/portforward. REPLICAS comes \
     from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload that was \
