@@ -9,7 +9,11 @@ use crate::cli::kube_args::KubeArgs;
 use crate::k8s::client::connect;
 use crate::k8s::keda_manifests::get_object;
 use crate::model::keda::convert::Conversion;
+use crate::model::units::quantity::Milli;
 use crate::model::units::untrusted_text::Printable;
+
+/// Ends of the paths of quantities, which the API server writes in canonical form: `1000` becomes `1k`.
+const QUANTITY_PATHS: [&str; 3] = [".target.value", ".target.averageValue", ".tolerance"];
 
 /// Describes how each converted object differs from the existing object of the same kind and name.
 ///
@@ -88,12 +92,18 @@ fn compare(path: String, wanted: &Value, found: Option<&Value>, differences: &mu
                 differences.push(format!("{path}[{index}]: {value} -> (none)"));
             }
         }
-        (wanted, Some(found)) if wanted == found => {}
+        (wanted, Some(found)) if wanted == found || is_same_quantity(&path, wanted, found) => {}
         (wanted, found) => {
             let found = found.map_or_else(|| "(none)".to_owned(), ToString::to_string);
             differences.push(format!("{path}: {found} -> {wanted}"));
         }
     }
+}
+
+fn is_same_quantity(path: &str, wanted: &Value, found: &Value) -> bool {
+    let quantity = |value: &Value| value.as_str().and_then(Milli::parse);
+    QUANTITY_PATHS.iter().any(|end| path.ends_with(end))
+        && quantity(wanted).is_some_and(|wanted| quantity(found) == Some(wanted))
 }
 
 #[cfg(test)]
@@ -129,6 +139,40 @@ mod tests {
         assert_eq!(
             render("HPA a/b", &wanted, Some(&wanted)),
             "HPA a/b: no difference\n"
+        );
+    }
+
+    #[test]
+    fn compares_quantities_by_value() {
+        let hpa = |value: &str, average: &str, tolerance: &str| {
+            let target =
+                |key: &str, quantity: &str| json!({"external": {"target": {key: quantity}}});
+            json!({"spec": {
+                "metrics": [target("value", value), target("averageValue", average)],
+                "behavior": {"scaleUp": {"tolerance": tolerance}},
+            }})
+        };
+        let difference = |wanted: &Value, found: &Value| render("HPA a/b", wanted, Some(found));
+        for (wanted, found) in [
+            (hpa("1000", "1000m", "0.05"), hpa("1k", "1", "50m")),
+            (hpa("0.5", "1024Mi", "0.0"), hpa("500m", "1Gi", "0")),
+        ] {
+            assert_eq!(difference(&wanted, &found), "HPA a/b: no difference\n");
+        }
+        assert_eq!(
+            difference(&hpa("1000", "1", "0"), &hpa("1k", "1k", "0")),
+            "HPA a/b\n  spec.metrics[1].external.target.averageValue: \"1k\" -> \"1\"\n"
+        );
+        // Any other text is compared as text, also where it looks like a quantity.
+        let annotated = |value: &str| json!({"metadata": {"annotations": {"value": value}}});
+        assert_eq!(
+            difference(&annotated("1000"), &annotated("1k")),
+            "HPA a/b\n  metadata.annotations.value: \"1k\" -> \"1000\"\n"
+        );
+        let unparsable = (hpa("many", "1", "0"), hpa("much", "1", "0"));
+        assert_eq!(
+            difference(&unparsable.0, &unparsable.1),
+            "HPA a/b\n  spec.metrics[0].external.target.value: \"much\" -> \"many\"\n"
         );
     }
 }
