@@ -285,7 +285,7 @@ fn a_pattern_that_matches_no_topic_is_reported_once_all_is_known() {
 fn lag_on_a_topic_that_the_group_has_left_is_noted() {
     let rows = [ok(3, 8), ok(4, 4)];
     let left = [
-        Some("5 of it on topics that its members do not read any more: orders"),
+        Some("5 of the lag is on topics that its members no longer read: orders"),
         Some("the members do not read this topic any more"),
     ];
     for (reads, expected) in [("orders", [None; 2]), ("payments", left)] {
