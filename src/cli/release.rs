@@ -89,31 +89,36 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
         // All HPAs are released, and an empty ledger has no effect, so this is not a failure.
         print_error(&format!("the empty ledger of scale to zero stays: {error}"));
     }
-    let printed = print_released(&released, failed, args.output, args.dry_run)?;
+    let printed = print_output(args.output, &render(&released, failed, &args)?)?;
     Ok(if failed { ExitCode::FAILURE } else { printed })
 }
 
-fn print_released(
-    released: &[Released],
-    failed: bool,
-    output: Output,
-    dry_run: bool,
-) -> anyhow::Result<ExitCode> {
-    let text = match output.serialize(&released)? {
+fn render(released: &[Released], failed: bool, args: &ReleaseArgs) -> anyhow::Result<String> {
+    Ok(match args.output.serialize(&released)? {
         Some(text) => text,
         None if released.is_empty() && failed => "no HPA was released\n".into(),
-        None if released.is_empty() => "lagwise has changed no HPA\n".into(),
-        None => table(released, dry_run),
-    };
-    print_output(output, &text)
+        None if released.is_empty() => format!("{}\n", nothing_changed(args)),
+        None => table(released, args.dry_run),
+    })
+}
+
+/// Says that lagwise has changed none of the HPAs that were looked at.
+fn nothing_changed(args: &ReleaseArgs) -> &'static str {
+    match (args.namespace.as_slice(), args.hpa.as_slice()) {
+        (_, [_]) => "lagwise has not changed this HPA",
+        (_, [_, ..]) => "lagwise has changed none of these HPAs",
+        ([_], []) => "lagwise has changed no HPA in this namespace",
+        ([_, ..], []) => "lagwise has changed no HPA in these namespaces",
+        ([], []) => "lagwise has changed no HPA",
+    }
 }
 
 fn table(released: &[Released], dry_run: bool) -> String {
     let mut table = TextTable::new([
         TableColumn::text("NAMESPACE"),
         TableColumn::text("HPA"),
-        TableColumn::number("MAX"),
-        TableColumn::number("USER-MAX"),
+        TableColumn::number("MAX-BEFORE"),
+        TableColumn::number("MAX-AFTER"),
         TableColumn::number("WOKEN"),
         TableColumn::text("NOTE"),
     ]);
@@ -138,24 +143,84 @@ fn table(released: &[Released], dry_run: bool) -> String {
     } else {
         "released"
     };
-    format!("{}\n{} {done}\n", table.render(), released.len())
+    let count = released.len();
+    let hpas = if count == 1 { "HPA" } else { "HPAs" };
+    format!("{}\n{count} {hpas} {done}\n", table.render())
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
-    #[test]
-    fn prints_a_table() {
-        let one = |name: &str, woken, asks_again| Released {
+    #[derive(Parser)]
+    struct ReleaseCli {
+        #[command(flatten)]
+        release: ReleaseArgs,
+    }
+
+    fn parsed(args: &str) -> ReleaseArgs {
+        let args = ["release"].into_iter().chain(args.split(' '));
+        ReleaseCli::try_parse_from(args).unwrap().release
+    }
+
+    fn one(name: &str, woken_replicas: Option<u32>, asks_again: bool) -> Released {
+        Released {
             namespace: "shop".into(),
             name: name.into(),
             max_replicas: 6,
             user_max_replicas: 20,
-            woken_replicas: woken,
+            woken_replicas,
             not_recorded: name == "pages",
             asks_again,
-        };
+        }
+    }
+
+    #[test]
+    fn names_what_was_looked_at_if_nothing_was_changed() {
+        for (args, failed, expected) in [
+            ("--all", false, "lagwise has changed no HPA\n"),
+            ("--all", true, "no HPA was released\n"),
+            (
+                "--all --namespace shop",
+                false,
+                "lagwise has changed no HPA in this namespace\n",
+            ),
+            (
+                "--all --namespace shop --namespace pay",
+                false,
+                "lagwise has changed no HPA in these namespaces\n",
+            ),
+            ("shop/mail", false, "lagwise has not changed this HPA\n"),
+            (
+                "shop/mail shop/pages",
+                false,
+                "lagwise has changed none of these HPAs\n",
+            ),
+            ("shop/mail -o json", false, "[]\n"),
+        ] {
+            let printed = render(&[], failed, &parsed(args)).unwrap();
+            assert_eq!(printed, expected, "{args}");
+        }
+    }
+
+    #[test]
+    fn counts_released_hpas() {
+        let hpas = [one("mail", None, false), one("pages", None, false)];
+        for (args, hpas, expected) in [
+            ("--all", &hpas[..], "2 HPAs released"),
+            ("--all", &hpas[..1], "1 HPA released"),
+            ("--all --dry-run", &hpas[..], "2 HPAs would be released"),
+            ("--all --dry-run", &hpas[1..], "1 HPA would be released"),
+        ] {
+            let printed = render(hpas, false, &parsed(args)).unwrap();
+            assert_eq!(printed.lines().last(), Some(expected), "{args}");
+        }
+    }
+
+    #[test]
+    fn prints_a_table() {
         let printed = table(
             &[
                 one("billing", None, true),
@@ -165,12 +230,12 @@ mod tests {
             false,
         );
         let expected = [
-            " NAMESPACE  HPA      MAX  USER-MAX  WOKEN  NOTE",
-            " shop       billing    6        20      -  still requests cap: enforce",
-            " shop       mail       6        20      2",
-            " shop       pages      6        20      -  not woken: no record that lagwise has scaled it to zero",
+            " NAMESPACE  HPA      MAX-BEFORE  MAX-AFTER  WOKEN  NOTE",
+            " shop       billing           6         20      -  still requests cap: enforce",
+            " shop       mail              6         20      2",
+            " shop       pages             6         20      -  not woken: no record that lagwise has scaled it to zero",
             "",
-            "3 released",
+            "3 HPAs released",
         ];
         assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
     }
