@@ -17,6 +17,13 @@ use crate::daemon::{in_pod, validation};
 use crate::model::findings::Finding;
 use crate::model::units::untrusted_text::{printable_json, printable_lines};
 
+/// Environment variables that Azure workload identity needs.
+const AZURE_VARIABLES: [&str; 3] = [
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
+];
+
 /// The arguments of `lagwise config`.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
@@ -160,19 +167,32 @@ async fn validate(
     });
     let clusters = config.clusters.iter().enumerate();
     let unset = clusters
-        .filter(|(_, cluster)| matches!(cluster.token, TokenSourceConfig::AzureWorkloadIdentity { .. }))
-        .filter(|_| !in_pod() && std::env::var_os("AZURE_TENANT_ID").is_none())
-        .map(|(at, _)| {
-            format!(
-                "clusters[{at}].token.azure_workload_identity: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE are not set here; the workload identity webhook sets them in pods with the label azure.workload.identity/use"
+        .filter(|(_, cluster)| {
+            matches!(
+                cluster.token,
+                TokenSourceConfig::AzureWorkloadIdentity { .. }
             )
-        });
+        })
+        .filter(|_| !in_pod())
+        .filter_map(|(at, _)| azure_note(at, |name| std::env::var(name).ok()));
     let program = found.login_program.iter().map(|program| {
         format!(
             "kubernetes: the kubeconfig logs in by running {program:?}, which was not run here; lagwise check runs it"
         )
     });
     Ok(librdkafka.chain(unset).chain(program).collect())
+}
+
+/// A note on the environment variables that Azure workload identity needs and that are not set; `None` if all are.
+fn azure_note(at: usize, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut names = Vec::from(AZURE_VARIABLES);
+    names.retain(|name| variable(name).is_none_or(|value| value.is_empty()));
+    let list = names.join(", ");
+    (!names.is_empty()).then(|| {
+        format!(
+            "clusters[{at}].token.azure_workload_identity: environment variables not set here: {list}; the workload identity webhook sets them in pods with the label azure.workload.identity/use"
+        )
+    })
 }
 
 fn insecure_settings(config: &Config) -> BTreeSet<Finding> {
@@ -362,6 +382,40 @@ mod tests {
             kerberos.stderr.contains("--features gssapi"),
             kerberos.failed
         );
+    }
+
+    #[test]
+    fn names_the_variables_of_azure_that_are_not_set() {
+        let unset = |set: &[(&str, &str)]| {
+            let note = azure_note(2, |name| {
+                let found = set.iter().find(|(set, _)| *set == name);
+                found.map(|(_, value)| (*value).to_owned())
+            });
+            let note = note.map(|note| {
+                let start = "clusters[2].token.azure_workload_identity: environment variables not set here: ";
+                note.strip_prefix(start).unwrap().to_owned()
+            });
+            note.map(|note| note.split_once(';').unwrap().0.to_owned())
+        };
+        let (tenant, client) = (("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c"));
+        let file = ("AZURE_FEDERATED_TOKEN_FILE", "f");
+        let all = "AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE";
+        for (set, expected) in [
+            (&[][..], Some(all)),
+            (
+                &[tenant],
+                Some("AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE"),
+            ),
+            (&[client, file], Some("AZURE_TENANT_ID")),
+            // The daemon regards an empty variable as not set.
+            (
+                &[tenant, client, ("AZURE_FEDERATED_TOKEN_FILE", "")],
+                Some("AZURE_FEDERATED_TOKEN_FILE"),
+            ),
+            (&[tenant, client, file], None),
+        ] {
+            assert_eq!(unset(set).as_deref(), expected, "{set:?}");
+        }
     }
 
     #[test]
