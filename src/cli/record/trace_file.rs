@@ -24,8 +24,8 @@ pub(super) struct TraceFile {
     bytes: u64,
     /// Size of its samples that counts towards [`MAX_TRACE_POSITIONS`].
     weight: usize,
-    /// Time of the last sample.
-    last: Option<u64>,
+    /// The last sample.
+    last: Option<TraceSample>,
 }
 
 /// What became of a sample.
@@ -94,7 +94,7 @@ impl TraceFile {
             name,
             bytes,
             weight: trace.samples.iter().map(TraceSample::weight).sum(),
-            last: trace.samples.last().map(|sample| sample.at),
+            last: trace.samples.into_iter().last(),
         };
         if !text
             .get(..trace.whole_bytes)
@@ -111,25 +111,26 @@ impl TraceFile {
     /// A full disk, and a clock that is behind the trace.
     pub(super) fn append(&mut self, read: &SourceSample, now: u64) -> anyhow::Result<Appended> {
         let at = now.saturating_sub(read.milliseconds_ago);
-        if let Some(last) = self.last {
-            // A daemon reports whole seconds, and answers with the same reading until its next poll.
+        let sample = TraceSample {
+            at,
+            ..read.sample.clone()
+        };
+        if let Some(last) = &self.last {
+            // A daemon answers with the same reading until its next poll. It reports the age in whole seconds, so that
+            // the times of the same reading differ by less than one second. Those of two readings may do so too.
             let is_known = read.is_delayed
-                && at < last.saturating_add(1000)
-                && last.saturating_sub(at) < MAX_DELAY_MILLIS;
+                && (at <= last.at || (at < last.at.saturating_add(1000) && is_same(&sample, last)))
+                && last.at.saturating_sub(at) < MAX_DELAY_MILLIS;
             if is_known {
                 return Ok(Appended::Known);
             }
-            if at <= last {
+            if at <= last.at {
                 bail!(
                     "{}: the clock is behind the last sample of the trace; set the clock, or choose another file",
                     self.name
                 );
             }
         }
-        let sample = TraceSample {
-            at,
-            ..read.sample.clone()
-        };
         let line = trace_line(&sample)?;
         let weight = self.weight.saturating_add(sample.weight());
         // The written trace can be parsed.
@@ -139,7 +140,7 @@ impl TraceFile {
         }
         self.write(&line)?;
         self.weight = weight;
-        self.last = Some(at);
+        self.last = Some(sample);
         Ok(Appended::Written)
     }
 
@@ -150,6 +151,11 @@ impl TraceFile {
         self.bytes = self.bytes.saturating_add(u64::try_from(line.len())?);
         Ok(())
     }
+}
+
+/// Whether two samples differ at most in their time.
+fn is_same(a: &TraceSample, b: &TraceSample) -> bool {
+    (a.members, a.stable, &a.topics) == (b.members, b.stable, &b.topics)
 }
 
 #[cfg(test)]
@@ -214,6 +220,39 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(refusal(true, "orders").contains("line 1: not the first line of a trace"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn readings_in_close_succession_are_told_apart_by_their_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let mut file = TraceFile::open(&path, false, "orders", "main").unwrap();
+        let delayed = |end, members| {
+            let mut read = sample(end);
+            read.sample.members = Some(members);
+            SourceSample {
+                is_delayed: true,
+                ..read
+            }
+        };
+        for (now, end, members, expected) in [
+            (100_000, 5, 2, Appended::Written),
+            (100_990, 6, 2, Appended::Written),
+            (101_985, 6, 3, Appended::Written),
+            (102_980, 6, 3, Appended::Known),
+            (102_990, 7, 3, Appended::Written),
+            // Times of a trace increase, so the next sample has this reading.
+            (102_990, 8, 3, Appended::Known),
+            (102_980, 8, 3, Appended::Known),
+        ] {
+            let appended = file.append(&delayed(end, members), now).unwrap();
+            assert_eq!(appended, expected, "{now}");
+        }
+        drop(file);
+        let mut file = TraceFile::open(&path, true, "orders", "main").unwrap();
+        let known = file.append(&delayed(7, 3), 103_900).unwrap();
+        let new = file.append(&delayed(8, 3), 103_900).unwrap();
+        assert_eq!((known, new), (Appended::Known, Appended::Written));
     }
 
     #[test]
