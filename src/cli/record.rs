@@ -3,6 +3,7 @@
 mod group_source;
 mod trace_file;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -31,8 +32,10 @@ use crate::model::units::short_duration::short_duration;
     It is written at once, so that the recording can be interrupted at any time. A recording ends after --for, when \
     interrupted, or when FILE has 128 MiB or 8 million pairs of offsets. With 100 partitions and the default \
     interval, that is about four days.\n\n\
-    What cannot be read is left out, and the reason is printed once. lagwise simulate bridges such gaps.\n\n\
-    Exit code: 0 if FILE has at least one new sample, 1 otherwise, 2 for wrong usage.")]
+    Topics that cannot be read are left out of a sample, and a sample without any is not written. Each reason is \
+    printed once, and again if it recurs after a complete reading. lagwise simulate bridges such gaps.\n\n\
+    Exit code: 0 if FILE has at least one new sample, 1 if it has none or an error ended the recording, 2 for wrong \
+    usage.")]
 pub struct RecordArgs {
     /// Trace to write; it must not exist, except with --append
     #[arg(value_name = "FILE")]
@@ -115,7 +118,8 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is at once.
     ticks.tick().await;
-    let mut complained = String::new();
+    let mut printed = PrintedReasons::default();
+    print_reasons(printed.add(first.missing));
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -126,25 +130,25 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
             sample = source.read() => sample,
             () = signals.next() => break,
         };
-        match sample {
-            Ok(sample) => match file.append(&sample, clock.now())? {
-                Appended::Written => recorded += 1,
-                // A daemon polls Kafka less often than this command polls the daemon.
-                Appended::Known => {}
-                Appended::Full => {
-                    print_error(&format!(
-                        "{}: full, because lagwise simulate reads at most this much; continue in another file",
-                        args.file.display()
-                    ));
-                    break;
-                }
-            },
+        let sample = match sample {
+            Ok(sample) => sample,
             Err(error) => {
-                let text = error_text(&error);
-                if text != complained {
-                    print_error(&text);
-                    complained = text;
-                }
+                print_reasons(printed.add(vec![error_text(&error)]));
+                continue;
+            }
+        };
+        let appended = file.append(&sample, clock.now())?;
+        print_reasons(printed.add(sample.missing));
+        match appended {
+            Appended::Written => recorded += 1,
+            // A daemon polls Kafka less often than this command polls the daemon.
+            Appended::Known => {}
+            Appended::Full => {
+                print_error(&format!(
+                    "{}: full, because lagwise simulate reads at most this much; continue in another file",
+                    args.file.display()
+                ));
+                break;
             }
         }
     }
@@ -157,6 +161,27 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
         0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// The reasons that were printed since the last complete reading.
+#[derive(Debug, Default)]
+struct PrintedReasons(BTreeSet<String>);
+
+impl PrintedReasons {
+    /// Adds the reasons why a reading is not complete, and returns those to print.
+    fn add(&mut self, mut reasons: Vec<String>) -> Vec<String> {
+        if reasons.is_empty() {
+            self.0.clear();
+        }
+        reasons.retain(|reason| self.0.insert(reason.clone()));
+        reasons
+    }
+}
+
+fn print_reasons(reasons: Vec<String>) {
+    for reason in reasons {
+        print_error(&reason);
+    }
 }
 
 /// The wall clock at the start, and the monotonic clock since: the times of a trace never go back.
@@ -177,5 +202,29 @@ impl RecordingClock {
     /// Milliseconds since 1970.
     fn now(&self) -> u64 {
         u64::try_from((self.wall + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_printed_once_until_a_reading_is_complete() {
+        let mut printed = PrintedReasons::default();
+        for (reasons, expected) in [
+            (&["a"][..], &["a"][..]),
+            (&["a"], &[]),
+            (&["b", "a"], &["b"]),
+            (&["a"], &[]),
+            (&["b"], &[]),
+            (&[], &[]),
+            (&["b", "b"], &["b"]),
+            (&[], &[]),
+            (&["a", "b"], &["a", "b"]),
+        ] {
+            let reasons = reasons.iter().map(|reason| (*reason).to_owned());
+            assert_eq!(printed.add(reasons.collect()), expected);
+        }
     }
 }

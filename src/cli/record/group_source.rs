@@ -10,7 +10,7 @@ use crate::cli::daemon_client::DaemonArgs;
 use crate::cli::explain::fetch_explanation;
 use crate::cli::kube_args::KubeArgs;
 use crate::cli::lag::name_filter::NameFilter;
-use crate::cli::lag::reading::{ClusterReader, LagRequest};
+use crate::cli::lag::reading::{ClusterReader, ClusterReading, LagRequest};
 use crate::kafka::ClientSettings;
 use crate::model::diagnostics::explain::{Explanation, TopicPart};
 use crate::model::kafka::group::{GroupDescription, GroupState};
@@ -27,6 +27,8 @@ pub(super) struct SourceSample {
     pub(super) milliseconds_ago: u64,
     /// Whether it comes from a daemon, which reads Kafka at its own interval.
     pub(super) is_delayed: bool,
+    /// Why parts of the group are missing; empty if none are.
+    pub(super) missing: Vec<String>,
 }
 
 /// The source of a recording.
@@ -141,33 +143,41 @@ impl GroupSource {
 impl KafkaGroup {
     async fn read(&mut self) -> anyhow::Result<SourceSample> {
         let reading = self.reader.read(&self.request, self.timeout).await?;
-        let unknown = || Vec::from_iter(reading.unknown.iter().cloned()).join("; ");
-        let mut groups = reading.groups.iter();
-        let Some((group, read)) = groups.next() else {
-            bail!("{}", unknown());
-        };
-        let topics = self.request.wanted_topics(group, read).into_iter();
-        let topics = topics
-            .filter_map(|(topic, read)| Some((topic.to_string(), read.latest.as_deref().ok()?)));
-        let sample = sample_of_group(read, topics);
-        if sample.topics.is_empty() {
-            match reading.unknown.is_empty() {
-                true => bail!(
-                    "group {} has no committed offset; check its name and --topic",
-                    self.group
-                ),
-                false => bail!("{}", unknown()),
-            }
-        }
-        Ok(SourceSample {
-            sample,
-            milliseconds_ago: 0,
-            is_delayed: false,
-        })
+        sample_of_reading(&self.group, &self.request, &reading)
     }
 }
 
 /// Makes a sample from a reading of Kafka.
+fn sample_of_reading(
+    name: &str,
+    request: &LagRequest,
+    reading: &ClusterReading,
+) -> anyhow::Result<SourceSample> {
+    let unknown = || Vec::from_iter(reading.unknown.iter().cloned());
+    let mut groups = reading.groups.iter();
+    let Some((group, read)) = groups.next() else {
+        bail!("{}", unknown().join("; "));
+    };
+    let topics = request.wanted_topics(group, read).into_iter();
+    let topics =
+        topics.filter_map(|(topic, read)| Some((topic.to_string(), read.latest.as_deref().ok()?)));
+    let sample = sample_of_group(read, topics);
+    if sample.topics.is_empty() {
+        match reading.unknown.is_empty() {
+            true => {
+                bail!("group {name} has no committed offset; check its name and --topic")
+            }
+            false => bail!("{}", unknown().join("; ")),
+        }
+    }
+    Ok(SourceSample {
+        sample,
+        milliseconds_ago: 0,
+        is_delayed: false,
+        missing: unknown(),
+    })
+}
+
 fn sample_of_group<'a>(
     read: &GroupSnapshot,
     topics: impl Iterator<Item = (String, &'a TopicLag)>,
@@ -261,6 +271,10 @@ fn sample_of_explanation(
                 .unwrap_or("it has no committed offset on these topics; check the names")
         );
     }
+    let missing = topics.iter().filter_map(|topic| {
+        let reason = topic.incomplete.as_deref()?;
+        Some(format!("topic {}: {reason}", topic.topic))
+    });
     let seconds_ago = complete().filter_map(|topic| topic.read_seconds_ago).max();
     Ok((
         group.cluster.to_string(),
@@ -276,6 +290,7 @@ fn sample_of_explanation(
             },
             milliseconds_ago: seconds_ago.unwrap_or(0).saturating_mul(1000),
             is_delayed: true,
+            missing: missing.collect(),
         },
     ))
 }

@@ -174,6 +174,7 @@ mod tests {
             },
             milliseconds_ago: 0,
             is_delayed: false,
+            missing: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Samples from readings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -33,6 +34,49 @@ fn values_that_kafka_does_not_report_are_unknown() {
     assert_eq!((sample.members, sample.stable), (None, None));
 }
 
+#[test]
+fn a_sample_has_the_reasons_for_what_it_lacks() {
+    let mut observation = fixtures::read(
+        Duration::ZERO,
+        "billing",
+        "orders",
+        &[(0, Ok(Some(5)), Ok(7))],
+    );
+    let mut committed = observation.groups[0].committed.clone().unwrap();
+    let commits = committed.get("orders").unwrap().clone();
+    committed.insert("payments".into(), commits);
+    observation.groups[0].committed = Ok(committed);
+    let denied = Err(Fault::TopicDenied);
+    observation.topics.insert("payments".into(), denied);
+    let snapshot = ClusterHistory::default().apply(observation, Scope::Partial);
+    let read = |topics: &[&str], unknown: &[&str]| {
+        let topics = Vec::from_iter(topics.iter().map(|topic| (*topic).to_owned()));
+        let request = LagRequest {
+            groups: NameFilter::new(&["billing".to_owned()]),
+            topics: NameFilter::new(&topics),
+        };
+        let groups = snapshot.groups.iter();
+        let reading = ClusterReading {
+            cluster: "main".into(),
+            groups: groups
+                .map(|(name, read)| (name.clone(), Arc::clone(read)))
+                .collect(),
+            unknown: unknown.iter().map(|reason| (*reason).to_owned()).collect(),
+        };
+        sample_of_reading("billing", &request, &reading)
+    };
+    let reasons = [
+        "main: broker 2 is unreachable",
+        "main: topic payments: no access",
+    ];
+    let partial = read(&[], &reasons).unwrap();
+    assert_eq!(Vec::from_iter(partial.sample.topics.keys()), ["orders"]);
+    assert_eq!(partial.missing, reasons);
+    assert_eq!(read(&["orders"], &[]).unwrap().missing, [""; 0]);
+    let refusal = read(&["payments"], &reasons).unwrap_err();
+    assert_eq!(refusal.to_string(), reasons.join("; "));
+}
+
 fn explanation(topics: Value) -> Explanation {
     let group = json!({"cluster": "main", "group": "billing", "members": 3, "threads": 1, "topics": topics});
     let metric = json!({"metric": "kafka_lag", "selector": "", "groups": [group]});
@@ -56,6 +100,7 @@ fn a_daemon_reports_when_it_read() {
     let (cluster, read) = sample_of_explanation(&explanation(topics), &filter).unwrap();
     assert_eq!(cluster, "main");
     assert_eq!((read.milliseconds_ago, read.is_delayed), (4000, true));
+    assert_eq!(read.missing, ["topic payments: no leader"]);
     assert_eq!((read.sample.members, read.sample.stable), (Some(3), None));
     let expected = vec![(Some(7), Some(5)), (None, None), (Some(9), None)];
     assert_eq!(
