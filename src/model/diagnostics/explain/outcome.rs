@@ -208,28 +208,40 @@ fn explain_next(outlook: &Outlook, hpa: &LiveHpa) -> Vec<String> {
     match outlook.case {
         SyncCase::Disabled => return explain_zero(&hpa.facts),
         SyncCase::AboveMax => {
-            return plain("there are more replicas than maxReplicas, so the HPA lowers them at once");
+            return plain(
+                "there are more replicas than maxReplicas, so the HPA lowers them at once",
+            );
         }
         SyncCase::BelowMin => {
-            return plain("there are fewer replicas than minReplicas, so the HPA raises them at once");
+            return plain(
+                "there are fewer replicas than minReplicas, so the HPA raises them at once",
+            );
         }
         SyncCase::Metrics => {}
     }
     let mut all = Vec::new();
     let Range { low, high } = outlook.replicas;
+    let is_disabled = |of: fn(&Behavior) -> &ScalingRules| {
+        let behavior = spec.behavior.as_ref();
+        behavior.is_some_and(|behavior| of(behavior).select == Select::Disabled)
+    };
     if let Some(Verdict::Wants { replicas, .. }) = outlook.verdict {
         if replicas > high {
             all.push(if high == spec.max {
-                format!("maxReplicas limits it to {high}")
+                format!("maxReplicas limits the replicas to {high}")
+            } else if is_disabled(|behavior| &behavior.up) {
+                "scaling up is disabled (selectPolicy Disabled)".to_owned()
             } else {
-                format!("one sync may scale up to {high} at most")
+                format!("the scale-up policies allow no more than {high} in this sync")
             });
         }
         if replicas < low {
             all.push(if low == spec.min {
-                format!("minReplicas keeps it at {low}")
+                format!("minReplicas keeps the replicas at {low}")
+            } else if is_disabled(|behavior| &behavior.down) {
+                "scaling down is disabled (selectPolicy Disabled)".to_owned()
             } else {
-                format!("one sync may scale down to {low} at most")
+                format!("the scale-down policies allow no fewer than {low} in this sync")
             });
         }
     }
@@ -272,11 +284,11 @@ fn describe_unknown(unknown: UnknownHistory, spec: &HpaSpec) -> String {
             "metrics that lagwise does not serve may propose more, or fail".to_owned()
         }
         UnknownHistory::LowestRecommendation => format!(
-            "it scales up to the lowest recommendation of the last {} s, which only the controller knows",
+            "the HPA does not go above the lowest recommendation of the last {} s, which only the controller knows",
             window(|b| &b.up, &ScalingRules::up())
         ),
         UnknownHistory::HighestRecommendation => format!(
-            "it scales down to the highest recommendation of the last {} s, which only the controller knows",
+            "the HPA does not go below the highest recommendation of the last {} s, which only the controller knows",
             window(|b| &b.down, &ScalingRules::down())
         ),
         UnknownHistory::RecentChanges => {
@@ -329,6 +341,7 @@ fn describe_direction(direction: &str, sign: char, which: &str, rules: &ScalingR
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::hpa::controller::Policy;
     use crate::model::hpa::controller::outlook::KnownHistory;
 
     #[test]
@@ -377,6 +390,104 @@ mod tests {
                 explain_proposal(proposal, source, reading, &metric, &seen),
                 expected
             );
+        }
+    }
+
+    /// Explains the next sync of an HPA of up to 20 replicas, with one average of 100 that wants `wanted` replicas.
+    fn next(min: u32, current: u32, wanted: u64, behavior: Option<Behavior>) -> Vec<String> {
+        let target = MetricTarget::AverageValue(Milli::from_units(100));
+        let spec = HpaSpec {
+            min,
+            max: 20,
+            metrics: vec![MetricSource::External(target)],
+            behavior,
+        };
+        let seen = ObservedScale {
+            spec_replicas: current,
+            status_replicas: current,
+            pods: None,
+            readings: vec![MetricReading::Value(Milli::from_units(100 * wanted))],
+            scaled_to_zero: false,
+        };
+        let hpa = LiveHpa {
+            facts: HpaFacts::default(),
+            metrics: Vec::new(),
+            past: KnownHistory::default(),
+            conditions: Vec::new(),
+            scale: Ok((current, current)),
+            spec,
+        };
+        explain_next(&predict_sync(&hpa.spec, &seen, &hpa.past), &hpa)
+    }
+
+    /// A behavior with these changes per sync and windows; [`Select::Disabled`] in a direction without a change.
+    fn behavior(up: (Option<u32>, u32), down: (Option<u32>, u32)) -> Behavior {
+        let rules = |(pods, window): (Option<u32>, u32), default: ScalingRules| ScalingRules {
+            window_seconds: Some(window),
+            select: pods.map_or(Select::Disabled, |_| Select::Max),
+            policies: vec![Policy {
+                change: PolicyKind::Pods(pods.unwrap_or(4)),
+                period_seconds: 15,
+            }],
+            ..default
+        };
+        Behavior {
+            up: rules(up, ScalingRules::up()),
+            down: rules(down, ScalingRules::down()),
+        }
+    }
+
+    #[test]
+    fn an_unknown_recommendation_is_a_bound_in_either_direction() {
+        let highest = |seconds: u32| {
+            format!(
+                "the HPA does not go below the highest recommendation of the last {seconds} s, which only the controller knows"
+            )
+        };
+        let lowest = "the HPA does not go above the lowest recommendation of the last 60 s, which only the controller knows";
+        assert_eq!(next(1, 4, 6, None), [highest(300)]);
+        assert_eq!(next(1, 6, 4, None), [highest(300)]);
+        let slow = || Some(behavior((Some(10), 60), (Some(10), 120)));
+        assert_eq!(next(1, 6, 4, slow()), [highest(120)]);
+        assert_eq!(next(1, 4, 6, slow()), [lowest]);
+    }
+
+    #[test]
+    fn limits_of_a_sync_say_which_way_they_limit() {
+        let steps = || Some(behavior((Some(2), 0), (Some(3), 0)));
+        let disabled = || Some(behavior((None, 0), (None, 0)));
+        let few = "the scale-down policies allow no fewer than 7 in this sync";
+        let many = "the scale-up policies allow no more than 12 in this sync";
+        for (min, current, wanted, behavior, expected) in [
+            (1, 10, 2, steps(), few),
+            (1, 10, 19, steps(), many),
+            (1, 6, 19, None, many),
+            (
+                1,
+                10,
+                2,
+                disabled(),
+                "scaling down is disabled (selectPolicy Disabled)",
+            ),
+            (
+                1,
+                10,
+                12,
+                disabled(),
+                "scaling up is disabled (selectPolicy Disabled)",
+            ),
+            (1, 19, 30, steps(), "maxReplicas limits the replicas to 20"),
+            (
+                1,
+                20,
+                30,
+                disabled(),
+                "maxReplicas limits the replicas to 20",
+            ),
+            (4, 5, 2, steps(), "minReplicas keeps the replicas at 4"),
+            (4, 4, 2, disabled(), "minReplicas keeps the replicas at 4"),
+        ] {
+            assert_eq!(next(min, current, wanted, behavior), [expected]);
         }
     }
 }
