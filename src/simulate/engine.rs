@@ -171,13 +171,8 @@ impl<'a> Simulation<'a> {
     }
 
     fn members(&self) -> u32 {
-        count(
-            self.deployment
-                .pods
-                .iter()
-                .filter(|pod| pod.is_member)
-                .count(),
-        )
+        let pods = self.deployment.pods.iter();
+        count(pods.filter(|pod| pod.is_member).count())
     }
 
     /// Starts and stops pods, and rebalances the group.
@@ -302,13 +297,15 @@ impl<'a> Simulation<'a> {
                 owner: self.group.owners.get(place).copied().flatten(),
             });
         }
+        let ceiling = count(self.partitions.len());
+        let bounds = self.options.rate_bounds(ceiling);
         let reading = GroupReading {
             at: Duration::from_secs(u64::from(now)),
             poll_interval: Duration::from_secs(u64::from(scenario.poll)),
             partitions: &self.readings,
-            ceiling: count(self.partitions.len()),
-            bounds: (1, count(self.partitions.len())),
-            all: count(self.partitions.len()),
+            ceiling,
+            bounds,
+            all: bounds.1,
             is_stable: self.group.is_stable(),
             members: self.members(),
             status_replicas: count(self.deployment.pods.len()),

@@ -8,6 +8,7 @@ use super::generated::{HELD_OUT_SEED, generate_scenarios};
 use super::outcome::RunOptions;
 use super::scaler::SimulatedPolicy;
 use super::scenario::{RatePart, Scenario, StartReplicas};
+use crate::model::hpa::controller::HpaSpec;
 use crate::model::policy::decision::RateDecision;
 use crate::model::policy::drain::DrainCalibration;
 use crate::model::policy::scaling_totals::CostWeights;
@@ -259,4 +260,40 @@ fn backlogs_last_as_long_as_expected() {
     let are_good = drains.iter().all(|drain| drain.is_none_or(is_good));
     let are_judged = drains[..2].iter().all(Option::is_some);
     assert!(are_good && are_judged, "{drains:#?}");
+}
+
+#[test]
+fn the_rate_policy_stays_within_the_replicas_of_the_hpa() {
+    let policy = &compared_policies()[0];
+    // More than the partitions have no work; the policy never wants zero.
+    for (min, max, expected) in [
+        (6, 8, 6..=8),
+        (1, 4, 1..=4),
+        (20, 100, 20..=24),
+        (0, 3, 1..=3),
+    ] {
+        let options = RunOptions {
+            has_timeline: true,
+            hpa: Some(HpaSpec {
+                min,
+                max,
+                ..policy.hpa(24)
+            }),
+            ..RunOptions::default()
+        };
+        for rate in [10.0, 1200.0] {
+            let scenario = short(rate);
+            let arrivals = Arrivals::draw(&scenario, 1);
+            let timeline = run(&scenario, policy, 1, &arrivals, &options)
+                .records
+                .timeline;
+            let wanted = timeline.into_iter().filter_map(|entry| entry.decision);
+            let wanted = Vec::from_iter(wanted.map(|decision| decision.replicas));
+            assert!(!wanted.is_empty());
+            assert!(
+                wanted.iter().all(|replicas| expected.contains(replicas)),
+                "{min} to {max}: {wanted:?}"
+            );
+        }
+    }
 }
