@@ -303,17 +303,19 @@ impl StateSaved<'_> {
     }
 }
 
-/// Saving the state fails for a new reason.
+/// Saving the state failed. `new_reason` is `None` if the previous save failed for the same reason.
 #[derive(Debug)]
 pub struct StateUnwritten<'a> {
     pub place: &'a str,
-    pub reason: &'a dyn std::error::Error,
+    pub new_reason: Option<&'a dyn std::error::Error>,
 }
 
 impl StateUnwritten<'_> {
     pub fn emit(&self) {
         STATE_SAVES.with_label_values(&["failed"]).inc();
-        tracing::warn!(place = self.place, reason = %self.reason, "cannot save the state: it will be lost on a restart");
+        if let Some(reason) = self.new_reason {
+            tracing::warn!(place = self.place, %reason, "cannot save the state: it will be lost on a restart");
+        }
     }
 }
 

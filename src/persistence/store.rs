@@ -61,10 +61,12 @@ pub async fn run<S: StateLocation>(
             }
             .emit(),
             Err(error) => {
-                if let Some(reason) = failures.record_failure(error) {
-                    let place = &place;
-                    StateUnwritten { place, reason }.emit();
+                let reason = failures.record_failure(error);
+                StateUnwritten {
+                    place: &place,
+                    new_reason: reason.map(|reason| reason as &dyn std::error::Error),
                 }
+                .emit();
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::lag::history::saved_policy::SavedPolicy;
+use crate::telemetry::REGISTRY;
 
 /// The saved history of this number of groups on one partition each.
 fn history_of(groups: usize) -> SavedHistory {
@@ -290,6 +291,63 @@ async fn save_that_hangs_does_not_keep_later_ones_from_being_tried() {
     assert_eq!(location.saves.load(Ordering::Relaxed), 3);
     drop(store.histories);
     store.task.await.unwrap();
+}
+
+/// A location whose saves fail, for one of these reasons after the other.
+struct FullLocation {
+    reasons: &'static [&'static str],
+    saves: AtomicUsize,
+}
+
+impl StateLocation for FullLocation {
+    fn description(&self) -> String {
+        "test".to_owned()
+    }
+
+    fn max_bytes(&self) -> usize {
+        usize::MAX
+    }
+
+    async fn load(&self) -> Result<Option<String>, StorageError> {
+        Ok(None)
+    }
+
+    async fn save(&self, _: String) -> Result<(), StorageError> {
+        let save = self.saves.fetch_add(1, Ordering::Relaxed);
+        let reason = self.reasons[save % self.reasons.len()];
+        Err(StorageError(reason.to_owned()))
+    }
+}
+
+/// The saves that failed so far, in all tests of this process.
+fn count_failed_saves() -> f64 {
+    let families = REGISTRY.gather();
+    let mut families = families.iter();
+    let saves = families.find(|family| family.name() == "lagwise_state_saves_total");
+    let failed = saves.into_iter().flat_map(|family| family.get_metric());
+    let failed = failed.filter(|metric| metric.get_label()[0].value() == "failed");
+    failed.map(|metric| metric.get_counter().get_value()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_failed_save_is_counted() {
+    for reasons in [&["disk full"][..], &["disk full", "disk full", "read-only"]] {
+        let location = FullLocation {
+            reasons,
+            saves: AtomicUsize::new(0),
+        };
+        let mut store = start(location, Leadership::alone());
+        (&mut store.loaded).await.unwrap();
+        let before = count_failed_saves();
+        // Many more than fail in the other tests, which may run meanwhile.
+        for _ in 0..50 {
+            store.histories.send_replace(Some(Arc::new(history_of(1))));
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(count_failed_saves() - before >= 50.0, "{reasons:?}");
+        drop(store.histories);
+        store.task.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
