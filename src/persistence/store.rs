@@ -45,7 +45,8 @@ pub async fn run<S: StateLocation>(
         let max_bytes = location.max_bytes();
         let encoding = do_blocking(move || encode(&history, max_bytes));
         let (text, dropped) = encoding.await;
-        // Do not overwrite the state of another leader, or of one that leads before this save ends.
+        // Save only during this leader's term, and stop waiting when the term ends. A write that is in progress may
+        // still complete later.
         let now = Instant::now();
         let term = leadership.term(now);
         let Some(left) = term.and_then(|term| term.time_left(now)) else {
