@@ -19,7 +19,7 @@ const ANCHOR_SPACING: f64 = 14.0;
 pub(super) struct MemberProgress {
     /// The number that identifies the member, as in `GroupPartition::owner`.
     pub(super) key: u32,
-    /// Messages committed since the last rebalance.
+    /// Messages committed since the oldest anchor.
     consumed: f32,
     /// When the current busy window began, and `consumed` at that time; `None` while the member is not busy.
     busy: Option<(PolicyTime, f32)>,
@@ -103,6 +103,7 @@ impl MemberProgress {
         if newest.is_none_or(|(at, _)| now.since(*at) >= spacing) {
             if count == ANCHORS {
                 self.anchors.rotate_left(1);
+                self.rebase();
             } else {
                 self.anchor_count = self.anchor_count.saturating_add(1);
             }
@@ -114,6 +115,19 @@ impl MemberProgress {
             }
         }
         (floor > 0.0).then_some(floor)
+    }
+
+    /// Makes all sums relative to the oldest anchor. Otherwise they would grow until the next rebalance, and an `f32`
+    /// loses single messages from 2^24 on.
+    fn rebase(&mut self) {
+        let [(_, oldest), ..] = self.anchors;
+        self.consumed -= oldest;
+        if let Some((_, before)) = &mut self.busy {
+            *before -= oldest;
+        }
+        for (_, before) in &mut self.anchors {
+            *before -= oldest;
+        }
     }
 }
 
@@ -140,4 +154,44 @@ pub(super) fn estimate_capacity(
         .max(floor(learned.best_floor(now)))
         .max(consumed? / members);
     Some((capacity, false)).filter(|(capacity, _)| *capacity > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacity_stays_exact_without_a_rebalance() {
+        const DAY: f64 = 86_400.0;
+        let times = CommitTimes {
+            interval: 1.0,
+            longest: 1.0,
+        };
+        // Days, messages per second in them, and messages in each second after them.
+        for (days, before, rate) in [(200, 1.0, 1.0), (1100, 1000.0, 100.0), (1, 1e9, 1.0)] {
+            let mut member = MemberProgress::new(0, PolicyTime::from_seconds(0.0));
+            let mut now = 0.0;
+            for _ in 0..days {
+                now += DAY;
+                member.commit(PolicyTime::from_seconds(now), before * DAY, false, times);
+            }
+            let (mut samples, mut floors) = (Vec::new(), Vec::new());
+            for second in 0..600 {
+                now += 1.0;
+                let (sample, floor) =
+                    member.commit(PolicyTime::from_seconds(now), rate, true, times);
+                if second >= 120 {
+                    samples.extend(sample);
+                    floors.extend(floor);
+                }
+            }
+            let is_exact = |sample: &f64| (sample - rate).abs() < rate / 1000.0;
+            assert!(samples.len() > 20, "{samples:?}");
+            assert!(samples.iter().all(is_exact), "{days} days: {samples:?}");
+            // Messages of a commit may have been processed up to one commit earlier.
+            let is_close = |floor: &f64| *floor > 0.97 * rate && *floor < rate;
+            assert_eq!(floors.len(), 480);
+            assert!(floors.iter().all(is_close), "{days} days: {floors:?}");
+        }
+    }
 }
