@@ -1,12 +1,15 @@
 //! One sweep of a cluster: metadata, then committed offsets, then log-end offsets. In this order a consumer that
 //! commits during the sweep cannot appear to be ahead of the log. Each step gets a share of the time.
 
+mod discovered;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::discovered::{discovered_columns, empty_column, lacks_metadata, topics_without_metadata};
 use super::describe::GroupDescriber;
-use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery, PartitionCommit, fill};
+use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery};
 use super::topics::ClusterMetadata;
 use super::{WireInner, commits};
 use crate::kafka::reachability::{Reachability, classify_answers, unreachable_observation};
@@ -103,8 +106,12 @@ impl WireInner {
                 let committed = match (found, metadata_fault) {
                     (Ok(FetchedOffsets::Named(columns)), _) => Ok(columns),
                     // Discovered topics are useless without their partition counts.
-                    (Ok(FetchedOffsets::Discovered(_)), Some(fault)) => Err(fault),
-                    (Ok(FetchedOffsets::Discovered(found)), None) => {
+                    (Ok(FetchedOffsets::Discovered(found)), Some(fault))
+                        if lacks_metadata(&found, &metadata) =>
+                    {
+                        Err(fault)
+                    }
+                    (Ok(FetchedOffsets::Discovered(found)), _) => {
                         let mut columns = discovered_columns(&plan, found, &metadata);
                         topic_listing::leave_out(&mut listings, &plan.group, |topic| {
                             columns.contains_key(topic)
@@ -282,17 +289,14 @@ impl WireInner {
         found: &[Result<FetchedOffsets, Fault>],
         deadline: tokio::time::Instant,
     ) -> (Arc<ClusterMetadata>, Option<Fault>) {
-        let mut names: BTreeSet<TopicName> = found
+        let names: BTreeSet<TopicName> = found
             .iter()
             .filter_map(|found| match found {
                 Ok(FetchedOffsets::Discovered(topics)) => Some(topics),
                 _ => None,
             })
-            .flatten()
-            .filter(|(name, _)| is_user_topic(name))
-            .map(|(name, _)| metadata.intern(name))
+            .flat_map(|topics| topics_without_metadata(topics, &metadata))
             .collect();
-        names.retain(|name| metadata.fetched_at(name).is_none());
         if names.is_empty() {
             return (metadata, None);
         }
@@ -321,11 +325,6 @@ impl WireInner {
         });
         self.discovered.insert(discovered);
     }
-}
-
-/// Whether a topic is not one of Kafka's internal topics.
-pub(super) fn is_user_topic(name: &str) -> bool {
-    !name.starts_with("__")
 }
 
 fn offset_query(
@@ -363,38 +362,7 @@ fn listed_topics(
     }
 }
 
-/// A column without a commit for each partition of a topic: a response about all topics omits such partitions.
-fn empty_column(name: &TopicName, metadata: &ClusterMetadata) -> CommittedOffsets {
-    CommittedOffsets::filled(metadata.partitions(name), Ok(None))
-}
-
 fn count_partitions(columns: &TopicMap<CommittedOffsets>) -> usize {
     let partitions = columns.values().map(CommittedOffsets::len);
     partitions.fold(0, usize::saturating_add)
-}
-
-/// Columns of a group with discovery: its planned topics and those with a commit.
-fn discovered_columns(
-    plan: &GroupPlan,
-    found: Vec<(String, Vec<PartitionCommit>)>,
-    metadata: &ClusterMetadata,
-) -> TopicMap<CommittedOffsets> {
-    let empty = |name: &TopicName| empty_column(name, metadata);
-    let mut columns: TopicMap<_> = plan
-        .topics
-        .iter()
-        .map(|name| (name.clone(), empty(name)))
-        .collect();
-    for (name, commits) in found {
-        let name = metadata.intern(&name);
-        let is_new = is_user_topic(name.as_str()) && metadata.topic(&name).is_ok();
-        let has_commit = || commits.iter().any(|(_, committed)| *committed != Ok(None));
-        if is_new && has_commit() && !columns.contains_key(&name) {
-            columns.insert(name.clone(), empty(&name));
-        }
-        if let Some(column) = columns.get_mut(&name) {
-            fill(column, commits.into_iter());
-        }
-    }
-    columns
 }

@@ -10,7 +10,7 @@ use super::address::Address;
 use super::broker::Broker;
 use super::connection::ResponseLimit;
 use super::responses::{self, MetadataLimits};
-use super::sweep::is_user_topic;
+use super::topics::is_user_topic;
 use super::versions::ApiKey;
 use crate::blocking_work::do_blocking;
 use crate::kafka::codes;

@@ -151,6 +151,11 @@ pub(super) async fn request(
     Ok((version, body))
 }
 
+/// Whether a topic is not one of Kafka's internal topics.
+pub(super) fn is_user_topic(name: &str) -> bool {
+    !name.starts_with("__")
+}
+
 /// A decoded response.
 pub(super) struct DecodedMetadata {
     /// Error code of the whole response.
