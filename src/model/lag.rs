@@ -111,7 +111,7 @@ impl PartitionLag {
     }
 
     /// Whether consumers have nothing to read here, even if the offsets show a lag.
-    pub(crate) fn is_no_work(self) -> bool {
+    pub(crate) fn has_no_work(self) -> bool {
         let is_residual = matches!(self, PartitionLag::Residual(_));
         is_residual || self.unread_start() == UnreadStart::Nowhere
     }

@@ -310,7 +310,7 @@ impl TopicLag {
     #[must_use]
     pub fn partition_age(&self, partition: usize) -> Option<LagAge> {
         let lag = self.lags.get(partition)?.ok()?;
-        if lag.messages() == Lag(0) || lag.is_no_work() {
+        if lag.messages() == Lag(0) || lag.has_no_work() {
             // No message is waiting.
             return Some(LagAge::exactly(0));
         }

@@ -151,7 +151,7 @@ fn read_partition(lag: &TopicLag, partition: usize) -> GroupPartition {
     let committed = lag.committed.get(partition);
     let committed = committed.and_then(Result::ok).flatten();
     let (end, position) = match (rule, committed) {
-        (rule, _) if rule.is_no_work() => (end, end),
+        (rule, _) if rule.has_no_work() => (end, end),
         // A read-committed group reads up to the last stable offset only.
         (PartitionLag::Measured(_) | PartitionLag::Stuck { .. }, Some(committed)) => {
             (Offset(committed.0.saturating_add(messages)), committed)
