@@ -3,7 +3,8 @@
 //!
 //! Four servers, one after the other, with the same certificate, protocols and clients: `hello`; the API's `/version`,
 //! a static response; the API without authentication; and the API as the aggregator calls it, with the front proxy's
-//! certificate and for a user whose access is cached. The snapshot is that of W1 (200 groups).
+//! certificate and for a user whose access is cached. The snapshot is that of W1 (200 groups), and
+//! each request is that of an HPA.
 //!
 //! `cargo bench --bench api`, with `-- --rounds 5` for medians of more than two, or with `--profile dev` for a first
 //! impression.
@@ -29,7 +30,8 @@ use lagwise::authentication::access::{Action, Caller, ClusterTrust, FrontProxyTr
 use lagwise::authentication::{Authenticator, ReviewError};
 use lagwise::leader_election::Leading;
 use lagwise::model::evaluation::ServingPolicy;
-use lagwise::model::hpa::facts::HpaFacts;
+use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
 use lagwise::model::kafka::offset_column::CommittedOffsets;
@@ -37,7 +39,9 @@ use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
 use lagwise::model::snapshot::LagSnapshot;
 use lagwise::model::targets::Targets;
+use lagwise::model::units::metric::LAG_METRIC;
 use lagwise::model::units::newtypes::{Moment, Offset};
+use lagwise::model::units::quantity::Milli;
 use lagwise::serve::BuildInfo;
 use lagwise::serve::access_log::AccessLog;
 use lagwise::serve::auth::RequestAuth;
@@ -54,6 +58,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 use tower::ServiceExt;
 
+const GROUPS: u32 = 200;
 const CONNECTIONS: u32 = 8;
 const CLOSED_LOOP: Duration = Duration::from_secs(3);
 const OPEN_LOOP: Duration = Duration::from_secs(5);
@@ -90,7 +95,7 @@ fn snapshot() -> LagSnapshot {
         started: now,
         finished: now,
         topics: [(topic, Ok(Arc::new(offsets)))].into(),
-        groups: (0..200)
+        groups: (0..GROUPS)
             .map(|i| GroupObservation {
                 plan: GroupPlan::new(format!("group-{i}"), ["topic".into()].into()),
                 description: Err(Fault::Unsupported),
@@ -111,10 +116,10 @@ fn snapshot() -> LagSnapshot {
     };
     let main = ClusterHistory::default().apply(observed, Scope::Whole);
     LagSnapshot {
-        targets: Arc::new(Targets::merge::<HpaFacts>(
+        targets: Arc::new(Targets::merge(
             &["main".into()],
             &[],
-            &[],
+            &(0..GROUPS).map(hpa).collect::<Vec<_>>(),
             Default::default(),
         )),
         clusters: [("main".into(), main)].into(),
@@ -124,6 +129,21 @@ fn snapshot() -> LagSnapshot {
         max_staleness: Duration::from_secs(3600),
         ..ServingPolicy::default()
     })
+}
+
+/// The HPA that asks for the lag of a group.
+fn hpa(group: u32) -> HpaFacts {
+    let selector = format!("group=group-{group},topic=topic");
+    HpaFacts {
+        namespace: "shop".into(),
+        name: format!("hpa-{group}").into(),
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse(&selector).unwrap(),
+            target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
+        }],
+        ..HpaFacts::default()
+    }
 }
 
 /// The API's router, with what must not be dropped while it answers.
@@ -386,7 +406,7 @@ fn request(n: u32) -> Request<Body> {
     let path = format!(
         "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag\
          ?labelSelector=group%3Dgroup-{}%2Ctopic%3Dtopic",
-        n % 200
+        n % GROUPS
     );
     let user = "system:serviceaccount:kube-system:horizontal-pod-autoscaler";
     Request::get(path)

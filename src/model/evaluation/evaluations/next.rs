@@ -334,7 +334,8 @@ impl Evaluator<'_> {
         let evaluated = queries.map(|ad_hoc| {
             let query = ad_hoc.as_query();
             let before = self.before.ad_hoc.get(ad_hoc);
-            let before = before.filter(|before| self.same_targets || self.can_reuse_ad_hoc(&query, before));
+            let before =
+                before.filter(|before| self.same_targets || self.can_reuse_ad_hoc(&query, before));
             (ad_hoc.clone(), self.metric(&query, before, &[]))
         });
         evaluated.collect()
