@@ -17,7 +17,7 @@ use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::lag::history::saved_policy::SavedPolicy;
-use crate::telemetry::REGISTRY;
+use crate::telemetry::counted;
 
 /// The saved history of this number of groups on one partition each.
 fn history_of(groups: usize) -> SavedHistory {
@@ -319,16 +319,6 @@ impl StateLocation for FullLocation {
     }
 }
 
-/// The saves that failed so far, in all tests of this process.
-fn count_failed_saves() -> f64 {
-    let families = REGISTRY.gather();
-    let mut families = families.iter();
-    let saves = families.find(|family| family.name() == "lagwise_state_saves_total");
-    let failed = saves.into_iter().flat_map(|family| family.get_metric());
-    let failed = failed.filter(|metric| metric.get_label()[0].value() == "failed");
-    failed.map(|metric| metric.get_counter().get_value()).sum()
-}
-
 #[tokio::test(start_paused = true)]
 async fn every_failed_save_is_counted() {
     for reasons in [&["disk full"][..], &["disk full", "disk full", "read-only"]] {
@@ -338,13 +328,14 @@ async fn every_failed_save_is_counted() {
         };
         let mut store = start(location, Leadership::alone());
         (&mut store.loaded).await.unwrap();
-        let before = count_failed_saves();
+        let failed = || counted("lagwise_state_saves_total", "failed");
+        let before = failed();
         // Many more than fail in the other tests, which may run meanwhile.
         for _ in 0..50 {
             store.histories.send_replace(Some(Arc::new(history_of(1))));
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
-        assert!(count_failed_saves() - before >= 50.0, "{reasons:?}");
+        assert!(failed() - before >= 50.0, "{reasons:?}");
         drop(store.histories);
         store.task.await.unwrap();
     }

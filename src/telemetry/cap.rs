@@ -44,20 +44,23 @@ impl CapWritten<'_> {
     }
 }
 
-/// A ceiling could not be written to an HPA, for a new reason.
+/// A ceiling could not be written to an HPA.
 #[derive(Debug)]
 pub struct CapFailed<'a> {
     pub hpa: &'a HpaKey,
-    pub reason: &'a dyn Error,
+    /// `None` if the previous attempt failed for the same reason.
+    pub new_reason: Option<&'a dyn Error>,
 }
 
 impl CapFailed<'_> {
     pub fn emit(&self) {
         WRITES.with_label_values(&["failed"]).inc();
-        if may_log(self.hpa) {
+        if let Some(reason) = self.new_reason
+            && may_log(self.hpa)
+        {
             tracing::warn!(
                 hpa = %self.hpa,
-                reason = %self.reason,
+                %reason,
                 "cannot write the cap to the HPA: trying again, and clamping the served value meanwhile"
             );
         }

@@ -56,20 +56,23 @@ impl WakeUp<'_> {
     }
 }
 
-/// A workload could not be read, scaled to zero or woken, for a new reason.
+/// A workload could not be read, scaled to zero or woken.
 #[derive(Debug)]
 pub struct ZeroFailed<'a> {
     pub hpa: &'a HpaKey,
-    pub reason: &'a dyn Error,
+    /// `None` if the previous attempt failed for the same reason.
+    pub new_reason: Option<&'a dyn Error>,
 }
 
 impl ZeroFailed<'_> {
     pub fn emit(&self) {
         SCALES.with_label_values(&["failed"]).inc();
-        if may_log(self.hpa) {
+        if let Some(reason) = self.new_reason
+            && may_log(self.hpa)
+        {
             tracing::warn!(
                 hpa = %self.hpa,
-                reason = %self.reason,
+                %reason,
                 "cannot scale the workload to zero or wake it: trying again"
             );
         }

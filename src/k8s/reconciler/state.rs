@@ -149,9 +149,12 @@ impl HpaState {
                 let now = Instant::now();
                 note_forbidden(&mut self.cap.forbidden, error);
                 let retry = &mut self.cap.retry;
-                if let Some(reason) = retry.record_failure(error.clone(), MAX_BACKOFF, now) {
-                    CapFailed { hpa: key, reason }.emit();
+                let reason = retry.record_failure(error.clone(), MAX_BACKOFF, now);
+                CapFailed {
+                    hpa: key,
+                    new_reason: reason.map(|reason| reason as &dyn std::error::Error),
                 }
+                .emit();
                 return;
             }
             Some(Ok(write)) => write,
@@ -210,9 +213,12 @@ impl HpaState {
                 if report.refusal.is_none() {
                     note_forbidden(&mut self.zero.forbidden, &error);
                 }
-                if let Some(reason) = self.zero.retry.record_failure(error, READ_INTERVAL, now) {
-                    ZeroFailed { hpa: key, reason }.emit();
+                let reason = self.zero.retry.record_failure(error, READ_INTERVAL, now);
+                ZeroFailed {
+                    hpa: key,
+                    new_reason: reason.map(|reason| reason as &dyn std::error::Error),
                 }
+                .emit();
             }
         }
     }
@@ -276,7 +282,12 @@ impl CapState {
         }
         note_forbidden(&mut self.forbidden, error);
         if let Some(reason) = self.lookup_failures.record_failure(error.clone()) {
-            CapFailed { hpa: key, reason }.emit();
+            let new_reason = Some(reason as &dyn std::error::Error);
+            CapFailed {
+                hpa: key,
+                new_reason,
+            }
+            .emit();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Errors of the API server: findings about missing rights, and which errors are forgotten.
 
 use super::*;
+use crate::telemetry::counted;
 
 #[tokio::test]
 async fn missing_rights_are_findings_until_a_pass_succeeds() {
@@ -53,6 +54,42 @@ async fn missing_rights_are_findings_until_a_pass_succeeds() {
         (Ok(()), Ok(()), &[]),
     ]) {
         assert_eq!(finish(seconds, cap, zero), expected, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn every_failed_write_is_counted() {
+    let both = [("cap", "enforce"), ("scale-to-zero", "true")];
+    let hpas: HpaMap = [hpa("a", &both)].into_iter().collect();
+    let (refused, forbidden) = (
+        ApiError::Refused("invalid".into()),
+        ApiError::Forbidden("cannot patch HPAs".into()),
+    );
+    for errors in [&[&refused][..], &[&refused, &refused, &forbidden]] {
+        let mut rig = Rig::new();
+        rig.observe(&hpas, true);
+        let counts = || {
+            ["lagwise_cap_writes_total", "lagwise_zero_scales_total"].map(|n| counted(n, "failed"))
+        };
+        let before = counts();
+        // Many more than fail in the other tests, which may run meanwhile.
+        for error in errors.iter().cycle().take(50) {
+            rig.reconciler.finish_pass(&PassReport {
+                hpa: Arc::clone(hpas.values().next().unwrap()),
+                term: 7,
+                term_write: Ok(()),
+                cap: Some(Err((*error).clone())),
+                zero: Some(ZeroReport {
+                    up_since: None,
+                    done: None,
+                    refusal: None,
+                    error: Some((*error).clone()),
+                }),
+            });
+        }
+        for (after, before) in counts().into_iter().zip(before) {
+            assert!(after - before >= 50.0, "{errors:?}: {before} to {after}");
+        }
     }
 }
 
