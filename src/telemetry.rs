@@ -19,6 +19,8 @@ pub mod log_interval;
 mod namespace_lines;
 pub mod notice;
 pub mod otlp;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod upstream;
 pub mod zero;
 
@@ -399,17 +401,6 @@ impl TrustUnusable<'_> {
             "cannot use ConfigMap kube-system/extension-apiserver-authentication"
         );
     }
-}
-
-/// The value of a counter with one label, which has this value. Tests of the same process share it.
-#[cfg(test)]
-pub(crate) fn counted(name: &str, label: &str) -> f64 {
-    let families = REGISTRY.gather();
-    let mut families = families.iter();
-    let family = families.find(|family| family.name() == name);
-    let series = family.into_iter().flat_map(|family| family.get_metric());
-    let series = series.filter(|series| series.get_label().iter().any(|l| l.value() == label));
-    series.map(|series| series.get_counter().get_value()).sum()
 }
 
 #[cfg(test)]

@@ -35,8 +35,8 @@ const MAX_SCRAPES_MB: f64 = 2.0;
 /// Maximum CPU time of a sweep, in raw exchanges.
 const MAX_CPU: f64 = 4.0;
 
-/// Sweeps before CPU time is measured where groups have a policy: it needs 40 s of consumption, and a minute of messages
-/// for the shares of partitions.
+/// Sweeps before CPU time is measured where groups have a policy: it needs 40 s of consumption, and a minute of
+/// messages for the shares of partitions.
 const WARM_UP_POLLS_OF_POLICIES: u32 = 90;
 
 /// Maximum CPU time of a sweep with every group under the rate policy, in that of a sweep without.
@@ -63,8 +63,8 @@ pub(crate) fn measure(
     )
 }
 
-/// Runs the daemon with an HPA on the replicas of each group, which have members and messages: without a policy, and then
-/// with all groups under the rate policy. Prints the CPU time of a sweep of both.
+/// Runs the daemon with an HPA on the replicas of each group, which have members and messages: without a policy, and
+/// then with all groups under the rate policy. Prints the CPU time of a sweep of both.
 pub(crate) fn compare_policies(
     testbed: &Testbed,
     workload: Workload,
@@ -138,8 +138,8 @@ fn create_hpas(
     plane.daemon_kubeconfig(&namespace)
 }
 
-/// Waits until the HPA controller has written the first status of each HPA, so that these changes do not count as cost of
-/// sweeps.
+/// Waits until the HPA controller has written the first status of each HPA, so that these changes do not count as cost
+/// of sweeps.
 fn wait_for_statuses(plane: &ControlPlane, namespace: &str) -> Result<()> {
     let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers");
     poll_until(Duration::from_secs(120), "a status of each HPA", || {
@@ -152,8 +152,8 @@ fn wait_for_statuses(plane: &ControlPlane, namespace: &str) -> Result<()> {
     })
 }
 
-/// Starts the daemon with this configuration in addition to the common one, and waits until it is ready. Returns it with
-/// the port of its metrics.
+/// Starts the daemon with this configuration in addition to the common one, and waits until it is ready. Returns it
+/// with the port of its metrics.
 fn start_daemon(
     testbed: &Testbed,
     workload: Workload,

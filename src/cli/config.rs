@@ -43,7 +43,7 @@ enum ConfigCommand {
     ///
     /// Settings that give secrets away, such as a password that is sent without TLS, are warnings.
     ///
-    /// Exit code: 0 if the file is valid, also with warnings, 1 if it is invalid or cannot be read, 2 for wrong usage.
+    /// Exit code: 0 if the file is valid, even with warnings, 1 if it is invalid or cannot be read, 2 for wrong usage.
     #[command(after_help = "Examples:\n  \
         lagwise config check lagwise.yaml\n  \
         lagwise config check - < lagwise.yaml\n  \
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_what_a_client_cannot_do() {
+    async fn notes_limits_of_librdkafka() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lagwise.yaml");
         for (more, is_noted) in [
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_usage() {
+    fn parses_arguments() {
         assert!(matches!(parsed(&["schema"]), Ok(ConfigCommand::Schema)));
         assert!(matches!(
             parsed(&["check", "-"]),

@@ -29,7 +29,7 @@ use crate::model::units::short_duration::short_duration;
     lagwise record orders.jsonl --group orders --daemon\n  \
     lagwise simulate --trace orders.jsonl\n\n\
     Each line of FILE is a sample: the log end and the committed offset of each partition, and the number of members. \
-    It is written at once, so that the recording can be interrupted at any time. A recording ends after --for, when \
+    Each line is written at once, so you can interrupt the recording at any time. A recording ends after --for, when \
     interrupted, or when FILE has 128 MiB or 8 million pairs of offsets. With 100 partitions and the default \
     interval, that is about four days.\n\n\
     Topics that cannot be read are left out of a sample, and a sample without any is not written. Each reason is \

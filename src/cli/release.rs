@@ -21,8 +21,8 @@ use crate::model::units::hpa_key::HpaKey;
     lagwise release --all --namespace shop --namespace pay\n  \
     lagwise release shop/billing\n\n\
     Restores the user's maxReplicas, wakes workloads that lagwise has recorded as scaled to zero, and removes the \
-    annotations that lagwise has written. A running daemon enforces the cap again where it is still requested: set \
-    lagwise.dev/cap: advise or stop the daemon first.\n\n\
+    annotations that lagwise has written. A running daemon applies the cap again to each HPA with \
+    lagwise.dev/cap: enforce: set it to advise, or stop the daemon first.\n\n\
     Exit code: 0 on success, 1 if some HPA could not be released, 2 for wrong usage.")]
 pub struct ReleaseArgs {
     /// Release every HPA that lagwise has changed
@@ -31,14 +31,14 @@ pub struct ReleaseArgs {
     /// The HPAs to release
     #[arg(value_name = "NAMESPACE/HPA")]
     hpa: Vec<HpaKey>,
-    /// With --all: only the HPAs of these namespaces. Needs no right in the others
+    /// With --all: only the HPAs of these namespaces. Needs no access to the others
     #[arg(long, value_name = "NAMESPACE", conflicts_with = "hpa")]
     namespace: Vec<String>,
-    /// ConfigMap that records what lagwise has scaled to zero. Default: in the namespace of the registered external
-    /// metrics API, named as its Service with -zero
+    /// ConfigMap that records what lagwise has scaled to zero. Default: SERVICE-zero in the namespace of SERVICE, the
+    /// Service of the APIService v1beta1.external.metrics.k8s.io
     #[arg(long, value_name = "NAMESPACE/CONFIGMAP")]
     ledger: Option<LedgerKey>,
-    /// Wake nothing, and look for no record of what lagwise has scaled to zero
+    /// Start no workload, and do not look for the record of what lagwise has scaled to zero
     #[arg(long, conflicts_with = "ledger")]
     no_ledger: bool,
     /// Only print what would be done
@@ -54,7 +54,7 @@ pub struct ReleaseArgs {
 /// Runs `lagwise release`.
 ///
 /// # Errors
-/// No cluster, or HPAs that cannot be listed.
+/// The Kubernetes API is unreachable, or the ledger or the HPAs cannot be read.
 pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let client = connect(&args.kube.options()).await?;
     let ledger = match &args.ledger {

@@ -120,7 +120,8 @@ pub struct SimulateArgs {
     /// Also show a cost close to the least possible one, and how much more each policy costs
     #[arg(long, conflicts_with = "ablation")]
     optimum: bool,
-    /// Check that the rate policy reaches its figures on the built-in and the generated scenarios; meant with --seeds 10
+    /// Check that the rate policy reaches its figures on the built-in and the generated scenarios; meant with --seeds
+    /// 10
     #[arg(long, conflicts_with_all = ["scenario", "policy", "partitions", "slo", "hpa", "ablation", "report", "write_trace", "optimum"])]
     check: bool,
     /// List the scenarios and the policies

@@ -15,8 +15,8 @@ pub struct ScaleToZeroConfig {
     pub enabled: bool,
     /// The namespaces in which it does; empty means all.
     pub namespaces: Vec<String>,
-    /// Name of a ConfigMap in lagwise's own namespace, in which lagwise records what it has scaled to zero; nothing else
-    /// is woken. Default: `lagwise-zero` in a pod, otherwise none, and nothing is scaled to zero or woken.
+    /// Name of a ConfigMap in lagwise's own namespace, in which lagwise records what it has scaled to zero; nothing
+    /// else is woken. Default: `lagwise-zero` in a pod, otherwise none, and nothing is scaled to zero or woken.
     pub config_map: Option<String>,
 }
 

@@ -16,7 +16,7 @@ use crate::telemetry::{StateSaved, StateUnread, StateUnusable, StateUnwritten};
 /// The first and the longest pause before a location that could not be read is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Timeout for one attempt to read or write the state. A save that hangs must not keep later ones from being tried.
+/// Timeout for one attempt to read or write the state. Without it, a save that hangs would block all later ones.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Loads the saved history for the poller, then saves every history that the poller sends, until the poller ends.
@@ -30,7 +30,7 @@ pub async fn run<S: StateLocation>(
     let mut poller = histories.clone();
     let history = tokio::select! {
         history = load(&location, &place) => history,
-        // The poller sends nothing before it has the loaded history, so nothing is lost here.
+        // The poller sends no history before it has the loaded one, so there is nothing to save if it ends now.
         () = closed(&mut poller) => return,
     };
     if loaded.send(history).is_err() {
@@ -41,7 +41,7 @@ pub async fn run<S: StateLocation>(
         let Some(history) = histories.borrow_and_update().clone() else {
             continue;
         };
-        // With thousands of groups and policies this takes longer than a task may keep a thread of the runtime.
+        // With thousands of groups and policies this takes too long for a thread of the async runtime.
         let max_bytes = location.max_bytes();
         let encoding = do_blocking(move || encode(&history, max_bytes));
         let (text, dropped) = encoding.await;

@@ -17,7 +17,7 @@ use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::lag::history::saved_policy::SavedPolicy;
-use crate::telemetry::counted;
+use crate::telemetry::testing::counted;
 
 /// The saved history of this number of groups on one partition each.
 fn history_of(groups: usize) -> SavedHistory {

@@ -57,7 +57,8 @@ impl CheckedFigure {
     }
 }
 
-/// The policies that [`JudgedSweep::check_all`] needs: the compared ones, and those of the grid that are not among them.
+/// The policies that [`JudgedSweep::check_all`] needs: the compared ones, and those of the grid that are not among
+/// them.
 #[must_use]
 pub fn checked_policies() -> Vec<SimulatedPolicy> {
     let mut policies = compared_policies();

@@ -342,7 +342,7 @@ impl<'a> Simulation<'a> {
                 status_replicas: count(self.deployment.pods.len()),
                 pods: None,
                 readings: vec![reading],
-                // No other scaler scales to zero here.
+                // Only this HPA changes the replicas, so zero replicas are its own decision.
                 scaled_to_zero: before == 0,
             };
             let sync = self

@@ -35,7 +35,8 @@ pub fn lag_grid() -> Vec<SimulatedPolicy> {
     named.collect()
 }
 
-/// The HPA on lag with a name of the form [`LAG_FORM`]. The target is at least 1, the window at most [`MAX_WINDOW_SECONDS`].
+/// The HPA on lag with a name of the form [`LAG_FORM`]. The target is at least 1, the window at most
+/// [`MAX_WINDOW_SECONDS`].
 #[must_use]
 pub fn parse_lag_policy(name: &str) -> Option<SimulatedPolicy> {
     let rest = name.strip_prefix("lag-")?;

@@ -50,8 +50,8 @@ impl RunOptions {
         spec
     }
 
-    /// Minimum and maximum of the rate policy, for a workload with this number of partitions. As in production, they are
-    /// those of the HPA, but at least one replica and at most one for each partition.
+    /// Minimum and maximum of the rate policy, for a workload with this number of partitions. As in production, they
+    /// are those of the HPA, but at least one replica and at most one for each partition.
     pub(super) fn rate_bounds(&self, partitions: u32) -> (u32, u32) {
         let (min, max) = match &self.hpa {
             Some(hpa) => (hpa.min.max(1), hpa.max),

@@ -155,7 +155,8 @@ pub(crate) const LONG: &[(&str, Test)] = &[
 /// The base of the API.
 const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
 
-/// A registered daemon, a group with a lag of 7, and two namespaces. In the first, the service account `reader` may list
+/// A registered daemon, a group with a lag of 7, and two namespaces. In the first, the service account `reader` may
+/// list
 /// `kafka_lag`, and `stranger` may not.
 struct Scene<'a> {
     plane: &'a ControlPlane,

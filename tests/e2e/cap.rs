@@ -75,8 +75,8 @@ pub(crate) const BROKERS: &[(&str, Test)] = &[(
     bound::nothing_changes_while_anything_is_unknown,
 )];
 
-/// Long scenarios. The write conflict without the policy takes a minute and a half: unit tests cover its pauses between writes,
-/// and `every_way_to_write_max_replicas_keeps_the_users_maximum` has a conflict in every run.
+/// Long scenarios. The write conflict without the policy takes a minute and a half: unit tests cover its pauses between
+/// writes, and `every_way_to_write_max_replicas_keeps_the_users_maximum` has a conflict in every run.
 pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "cap::many_hpas_cost_the_same_each",

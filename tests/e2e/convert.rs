@@ -177,7 +177,7 @@ fn objects_of_the_cluster_are_converted_and_compared(testbed: &Testbed) -> Resul
     let title = format!("HorizontalPodAutoscaler {namespace}/billing");
     let differences = of_cluster(&["--diff"])?;
     ensure!(
-        differences == format!("{title}: it does not exist yet\n"),
+        differences == format!("{title}: it does not exist in the cluster yet\n"),
         "{differences}"
     );
     plane.apply(&namespace, &converted)?;

@@ -173,8 +173,8 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     lag_above_the_ceiling_is_one_event(plane, kafka, &namespace, &daemon, (&group, &topic))
 }
 
-/// Lag that is worth more replicas than the ceiling is an event when it begins, and no further event if the lag goes and
-/// comes.
+/// Lag that is worth more replicas than the ceiling is an event when it begins, and no further event if the lag goes
+/// and comes.
 fn lag_above_the_ceiling_is_one_event(
     plane: &ControlPlane,
     kafka: &KafkaCluster,

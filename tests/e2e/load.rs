@@ -1,4 +1,5 @@
-//! Many clients and many snapshots: every response is correct, memory does not grow, and Prometheus accepts the metrics.
+//! Many clients and many snapshots: every response is correct, memory does not grow, and Prometheus accepts the
+//! metrics.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

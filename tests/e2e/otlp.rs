@@ -1,4 +1,5 @@
-//! The export to an OpenTelemetry collector: a real one gets what `/metrics` shows, and one that hangs disturbs nothing.
+//! The export to an OpenTelemetry collector: a real one gets what `/metrics` shows, and one that hangs disturbs
+//! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

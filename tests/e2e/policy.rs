@@ -153,8 +153,8 @@ fn produce(
     Ok(())
 }
 
-/// The value that a daemon serves for the metric of an HPA, as a line of `/metrics`; `None` while it knows none or does not
-/// lead.
+/// The value that a daemon serves for the metric of an HPA, as a line of `/metrics`; `None` while it knows none or does
+/// not lead.
 fn served_value(daemon: &Daemon, namespace: &str, hpa: &str) -> Result<Option<String>> {
     let metrics = daemon.metrics()?;
     let value = format!("lagwise_target_value{{namespace=\"{namespace}\",hpa=\"{hpa}\"");

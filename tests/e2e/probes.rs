@@ -20,8 +20,8 @@ impl Probes {
         self.0.push(took);
     }
 
-    /// An error if the kubelet would have restarted the container. A build that is named by [`BINARY`], such as a release
-    /// build, has to answer every probe in time: the debug build takes several times as much CPU time.
+    /// An error if the kubelet would have restarted the container. A build that is named by [`BINARY`], such as a
+    /// release build, has to answer every probe in time: the debug build takes several times as much CPU time.
     pub(crate) fn check(&self) -> Result<()> {
         let restarts = self.0.windows(FAILURE_THRESHOLD);
         let restarts = restarts.filter(|probes| probes.iter().all(|took| *took >= TIMEOUT));

@@ -142,8 +142,8 @@ fn simulate(testbed: &Testbed, trace: &Path, more: &[&str]) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// It shows every policy in the plot, needs no script, loads nothing, and fits into narrow and wide windows, by day and by
-/// night.
+/// It shows every policy in the plot, needs no script, loads nothing, and fits into narrow and wide windows, by day and
+/// by night.
 fn the_report_opens_in_a_browser(testbed: &Testbed) -> Result<()> {
     let file = testbed.folder("report")?.join("report.html");
     let mut command = testbed.lagwise(&["simulate", "--scenario", "step", "--scenario", "flash"]);

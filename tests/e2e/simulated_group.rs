@@ -122,8 +122,8 @@ impl GroupLog {
         self.ends.get(after).map(|(at, _)| at.floor())
     }
 
-    /// What the group did. Ages are differences of whole seconds, as the simulator counts them: with this objective, half a
-    /// second more makes several percent of the messages late.
+    /// What the group did. Ages are differences of whole seconds, as the simulator counts them: with this objective,
+    /// half a second more makes several percent of the messages late.
     fn measure(&self) -> GroupRun {
         let (mut late, mut all) = (0u32, 0u32);
         let (mut late_since, mut longest) = (None, 0.0f64);

@@ -64,8 +64,8 @@ fn a_deleted_commit_is_remembered_after_a_restart(testbed: &Testbed) -> Result<(
     shows(&Daemon::alone(testbed, &options)?, "forgotten")
 }
 
-/// The age of the oldest unread message, of a daemon without a saved state and of one that restarts with its state. In an
-/// earlier version a new message was ten minutes old after each start, until the backlog had been read.
+/// The age of the oldest unread message, of a daemon without a saved state and of one that restarts with its state. In
+/// an earlier version a new message was ten minutes old after each start, until the backlog had been read.
 fn lag_in_seconds_is_true_after_a_restart(testbed: &Testbed) -> Result<()> {
     const MINUTE: Duration = Duration::from_secs(60);
     let kafka = testbed.kafka()?;

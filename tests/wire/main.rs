@@ -1,5 +1,5 @@
-//! The wire client with scripted brokers that do what real ones never or rarely do: garbage, wrong lengths, silence. The
-//! end-to-end tests show how a real Kafka behaves.
+//! The wire client with scripted brokers that do what real ones never or rarely do: garbage, wrong lengths, silence.
+//! The end-to-end tests show how a real Kafka behaves.
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 

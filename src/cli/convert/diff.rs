@@ -53,7 +53,7 @@ pub(super) async fn diff(
 
 fn render(title: &str, wanted: &Value, found: Option<&Value>) -> String {
     let Some(found) = found else {
-        return format!("{title}: it does not exist yet\n");
+        return format!("{title}: it does not exist in the cluster yet\n");
     };
     let mut differences = Vec::new();
     compare(String::new(), wanted, Some(found), &mut differences);

@@ -57,6 +57,8 @@ pub(super) struct DaemonGroup {
 }
 
 impl GroupSource {
+    /// The source that the arguments select.
+    ///
     /// # Errors
     /// Not exactly one Kafka cluster, or options that contradict each other.
     pub(super) fn new(args: &RecordArgs) -> anyhow::Result<Self> {
@@ -68,19 +70,18 @@ impl GroupSource {
         if args.daemon.is_given() {
             ensure!(
                 !args.kafka.has_properties(),
-                "-X: the daemon has connections of its own; leave it out, or use --bootstrap"
+                "-X has no effect with --daemon, which uses the daemon's connections; remove it, or read Kafka directly with --bootstrap"
             );
             ensure!(
                 args.kafka.cluster.len() <= 1,
-                "--cluster: a trace has one group; name one cluster"
+                "--cluster: a trace covers one group of one Kafka cluster; give --cluster once"
             );
             let cluster = args.kafka.cluster.first().cloned();
             let mut query = vec![("group", args.group.clone())];
             query.extend(cluster.clone().map(|name| ("cluster", name)));
-            // A daemon knows no patterns, so with any pattern this command filters all topics of the group.
-            let topics = args.topic.iter().filter(|topic| !topic.contains('*'));
+            // A daemon accepts names only. With a pattern, request all topics and filter them here.
             if args.topic.iter().all(|topic| !topic.contains('*')) {
-                query.extend(topics.map(|topic| ("topic", topic.clone())));
+                query.extend(args.topic.iter().map(|topic| ("topic", topic.clone())));
             }
             return Ok(Self::Daemon(Box::new(DaemonGroup {
                 daemon: args.daemon.clone(),
@@ -98,7 +99,7 @@ impl GroupSource {
                 .map(|cluster| cluster.name.as_str())
                 .collect();
             bail!(
-                "--config: it has several Kafka clusters, and a trace has one group; add --cluster with one of: {}",
+                "--config has several Kafka clusters, and a trace covers one; add --cluster with one of: {}",
                 names.join(", ")
             );
         };

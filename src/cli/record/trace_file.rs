@@ -1,4 +1,4 @@
-//! The file of a recording.
+//! Writes a trace file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -28,7 +28,7 @@ pub(super) struct TraceFile {
     last: Option<TraceSample>,
 }
 
-/// What became of a sample.
+/// Result of [`TraceFile::append`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Appended {
     Written,
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_others_are_not_overwritten() {
+    fn existing_files_are_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
         drop(TraceFile::open(&path, true, "orders", "main").unwrap());

@@ -51,8 +51,8 @@ impl OffsetFetchQuery {
 /// is not read.
 pub(super) const MAX_FETCHED_TOPICS: usize = 200_000;
 
-/// How many partitions a response about all topics of a group is assumed to have: more than most groups read, so that it
-/// rarely shares a request with many others.
+/// How many partitions a response about all topics of a group is assumed to have: more than most groups read, so that
+/// it rarely shares a request with many others.
 const PARTITIONS_OF_UNKNOWN_TOPICS: usize = 200;
 
 /// Committed offsets of a group.

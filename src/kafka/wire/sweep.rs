@@ -26,14 +26,20 @@ impl WireInner {
     /// Executes a plan until `deadline`.
     pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         let started = Moment::now();
-        // Deadlines as shares of the budget: metadata by 2/5, commits by 3/5, descriptions by 4/5.
+        // Deadlines as shares of the budget: names of topics by 1/5, metadata by 2/5, commits by 3/5, and by 4/5 what
+        // the rest depends on: descriptions of groups of unknown kind, offsets of share groups, metadata of discovered
+        // topics.
         // A step that ends early leaves its time to the later ones.
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
         self.prune_coordinators(&plan);
         let mut listings = self.list_topics(&plan.groups, by(1)).await;
-        // Decided once: a concurrent sweep may discover topics that the metadata below does not have.
-        let named: Vec<_> = plan.groups.iter().map(|g| self.topics_to_name(g)).collect();
+        // Decided once: a concurrent sweep may discover topics that the metadata below does not cover.
+        let named: Vec<_> = plan
+            .groups
+            .iter()
+            .map(|g| self.topics_to_request(g))
+            .collect();
         for (group, named) in plan.groups.iter().zip(&named) {
             let named = named.as_ref().unwrap_or(&group.topics);
             topic_listing::leave_out(&mut listings, &group.group, |topic| named.contains(topic));
@@ -75,7 +81,7 @@ impl WireInner {
                 Err(refused) => over_budget.push(GroupObservation::over_budget(group, refused)),
             }
         }
-        // Topics that only patterns list have a separate allowance, so that they take none from the other topics.
+        // Topics that only patterns match have an allowance of their own, so they use up none of that of others.
         let mut listed_allowance = PartitionAllowance::new(plan.max_listed_partitions);
         for (group, query) in planned.iter().zip(&mut queries) {
             if let Some(topics) = &mut query.topics {
@@ -139,7 +145,7 @@ impl WireInner {
             })
             .collect();
         self.cache_discovered(&queries, &groups, &listings);
-        // Groups are listed rarely, and only in whole sweeps: partial sweeps come at any time.
+        // Only in whole sweeps: partial sweeps come at any time, and each listing would put off the next one.
         let listing = (!plan.is_partial).then(|| self.listing.deadline(&groups, deadline));
         let ((topics, have_leaders_moved), (), group_names) = futures::join!(
             self.logs(&metadata, &groups, &started, deadline),
@@ -203,16 +209,16 @@ impl WireInner {
         }
     }
 
-    /// Groups whose coordinator answered and whose description is due, either those of known kind or the others.
+    /// Groups whose coordinator answered and whose description is due: those of known kind, or those of unknown kind.
     fn groups_to_describe(
         &self,
         queries: &[OffsetFetchQuery],
         found: &[Result<FetchedOffsets, Fault>],
-        has_kind: bool,
+        is_kind_known: bool,
     ) -> Vec<GroupId> {
         let answered = queries.iter().zip(found).filter(|(_, found)| found.is_ok());
         let groups = answered.map(|(query, _)| (&query.group, query.is_changing));
-        self.descriptions.due_groups(groups, has_kind)
+        self.descriptions.due_groups(groups, is_kind_known)
     }
 
     async fn describe(
@@ -244,7 +250,7 @@ impl WireInner {
     }
 
     /// Replaces the committed offsets of share groups, which have none, by their share-partition
-    /// start offsets. Returns the lags that coordinators report, of each share group that was read.
+    /// start offsets. Returns the lags that the coordinators report, by share group.
     async fn share_offsets(
         &self,
         queries: &[OffsetFetchQuery],
@@ -268,9 +274,9 @@ impl WireInner {
         reported
     }
 
-    /// The topics of a group to request by name; `None` if they must be discovered first. Only a request by name
-    /// distinguishes a forbidden topic from one without a commit.
-    fn topics_to_name(&self, plan: &GroupPlan) -> Option<Arc<BTreeSet<TopicName>>> {
+    /// The topics of a group to request by name; `None` if they must be discovered first. A request for all topics
+    /// omits forbidden topics as well as those without a commit, so only a request by name distinguishes them.
+    fn topics_to_request(&self, plan: &GroupPlan) -> Option<Arc<BTreeSet<TopicName>>> {
         if !plan.discover {
             return Some(Arc::clone(&plan.topics));
         }
@@ -340,7 +346,8 @@ fn offset_query(
     }
 }
 
-/// The topics listed for a group, with their partitions, within the allowance: the widest patterns are refused first.
+/// The topics that the patterns of a group match, with their partitions. While they exceed the allowance, the pattern
+/// that matches most topics is refused.
 fn listed_topics(
     group: &GroupPlan,
     listings: &mut Listings,

@@ -46,7 +46,8 @@ impl MemberProgress {
         progress
     }
 
-    /// Discards the progress, because something other than processing may have moved the offsets.
+    /// Discards the progress: after a rebalance or missing readings, the change of the offsets may not be the work of
+    /// this member.
     pub(super) fn restart(&mut self, now: PolicyTime) {
         self.consumed = 0.0;
         self.busy = None;
@@ -134,8 +135,8 @@ impl MemberProgress {
 /// Capacity of a member in messages per second, and whether it is known, which is when it was measured often enough.
 /// `None` if nothing was processed yet.
 ///
-/// `has_floor` says whether floors are used. `consumed` is the consumption of the group in messages per second, if it was
-/// watched for long enough.
+/// `has_floor` says whether floors are used. `consumed` is the consumption of the group in messages per second, if it
+/// was watched for long enough.
 pub(super) fn estimate_capacity(
     learned: &LearnedPolicy,
     has_floor: bool,

@@ -49,15 +49,15 @@ pub enum RateRule {
     Keep,
     /// Messages are or will be too old: more replicas.
     Up,
-    /// Something else keeps the replicas above the output, and the arrivals need some of these: the output rises to that
-    /// need.
+    /// Something else keeps the replicas above the output, and the arrivals need some of these: the output rises to
+    /// that need.
     Claim,
     /// The last step up did not help: back to the number before.
     Ineffective,
     /// Fewer replicas have been enough for long enough.
     Down,
-    /// Only a lower bound of the capacity is known. With one replica less, messages stay young enough even if the bound is
-    /// exact: one step down to measure the capacity.
+    /// Only a lower bound of the capacity is known. With one replica less, messages stay young enough even if the bound
+    /// is exact: one step down to measure the capacity.
     Probe,
 }
 
@@ -92,8 +92,8 @@ pub struct RateTerms {
     pub commit_interval: f64,
     /// Partitions that are stuck.
     pub stuck_partitions: usize,
-    /// A partition to which more messages are written than one consumer processes, if there is one. More replicas do not
-    /// help it.
+    /// A partition to which more messages are written than one consumer processes, if there is one. More replicas do
+    /// not help it.
     pub hot_partition: Option<usize>,
 }
 

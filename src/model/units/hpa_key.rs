@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::names::split_namespaced;
 
-/// An HPA's namespace and name. `Display` gives `namespace/name`. Only command-line arguments are parsed; everywhere else the
-/// key is passed on as a value.
+/// An HPA's namespace and name. `Display` gives `namespace/name`. Only command-line arguments are parsed; everywhere
+/// else the key is passed on as a value.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HpaKey {
     pub namespace: Arc<str>,

@@ -1,5 +1,5 @@
-//! Lets expositions be written one chunk at a time, in a fair order: all scrapes together use at most one thread, and many
-//! from one address do not delay those from others.
+//! Lets expositions be written one chunk at a time, in a fair order: all scrapes together use at most one thread, and
+//! many from one address do not delay those from others.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

@@ -231,8 +231,8 @@ fn shown_span(browser: &mut Browser) -> Result<(u64, u64)> {
     from.zip(to).with_context(|| format!("no span: {span}"))
 }
 
-/// Selects a time in a chart with the mouse, and a shorter one with the keyboard. Returns the query of the first, and what
-/// it shows.
+/// Selects a time in a chart with the mouse, and a shorter one with the keyboard. Returns the query of the first, and
+/// what it shows.
 fn zoom(browser: &mut Browser) -> Result<(String, (u64, u64))> {
     let (from, to) = shown_span(browser)?;
     browser.drag("#chart-lag .picture", 0.25, 0.75)?;

@@ -38,7 +38,8 @@ pub(super) fn that_do_not_read(testbed: &Testbed) -> Result<()> {
     beside_a_crowd(testbed, |stream, control| async move {
         let mut stream = stream;
         let _ = stream.write_all(SCRAPE).await;
-        // Empty lines before the next request, which is never sent. They fail once the daemon has closed the connection.
+        // Empty lines before the next request, which is never sent. They fail once the daemon has closed the
+        // connection.
         while !control.is_stopped() && stream.write_all(b"\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -1,5 +1,5 @@
-//! The enforced maximum: it bounds all metrics of the HPA, follows the partitions, and does not change while anything is
-//! unknown.
+//! The enforced maximum: it bounds all metrics of the HPA, follows the partitions, and does not change while anything
+//! is unknown.
 
 use std::time::Instant;
 

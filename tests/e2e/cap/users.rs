@@ -246,7 +246,8 @@ fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
         scene.wait_until_max(live)?;
         scene.wait_until_user_max(&max.to_string())?;
     }
-    // The policy holds it by itself. Each change of the ceiling or of who enforces it is a write; there was one ceiling.
+    // The policy holds it by itself. Each change of the ceiling or of who enforces it is a write; there was one
+    // ceiling.
     let writes = scene.plane.daemon_writes(&scene.namespace, "billing")?;
     ensure!(writes.len() <= 2, "{writes:?}");
     Ok(())

@@ -23,8 +23,8 @@ const RECORDS: i64 = 600;
 /// The topic of triggers that name none.
 const OTHER_TOPIC: &str = "any";
 
-/// Objects of the corpus without an HPA that can scale: one that KEDA refuses, one without a Kafka trigger, a ScaledJob,
-/// and one whose group only its environment names.
+/// Objects of the corpus without an HPA that can scale: one that KEDA refuses, one without a Kafka trigger, a
+/// ScaledJob, and one whose group only its environment names.
 const LEFT_OUT: usize = 4;
 
 /// One Kafka trigger, as its author wrote it.

@@ -1,5 +1,5 @@
-//! Every call by grpcurl, a client that shares no code with lagwise: by what the server says of itself, and by the proto
-//! file.
+//! Every call by grpcurl, a client that shares no code with lagwise: by what the server says of itself, and by the
+//! proto file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -25,8 +25,8 @@ fn is_leader(daemon: &Daemon) -> Result<bool> {
     Ok(metrics.lines().any(|line| line == "lagwise_leader 1"))
 }
 
-/// 200 streams, half of them of a follower. The leader is killed: its streams break, those of the follower stay open, and
-/// all of them send the activation that comes afterwards.
+/// 200 streams, half of them of a follower. The leader is killed: its streams break, those of the follower stay open,
+/// and all of them send the activation that comes afterwards.
 pub(super) fn streams_outlast_the_leader(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("streams")?;

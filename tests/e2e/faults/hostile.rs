@@ -22,8 +22,8 @@ mod broker;
 /// Maximum memory of the daemon: the memory limit of the chart.
 const MAX_MEMORY_KB: u64 = 256 * 1024;
 const MIB: usize = 1024 * 1024;
-/// Minimum number of bytes that an attack by many brokers sends, which are short: more than the ordinary responses of one
-/// broker. All other attacks send at least a MiB.
+/// Minimum number of bytes that an attack by many brokers sends, which are short: more than the ordinary responses of
+/// one broker. All other attacks send at least a MiB.
 const MIN_BROKERS_BYTES: usize = 100_000;
 /// Groups without named topics, each with a coordinator of its own.
 const GROUPS: usize = 16;
@@ -35,8 +35,8 @@ const LAG: usize = 7;
 /// Maximum age of a reading. It is served until it is eight seconds old.
 const MAX_AGE_SECONDS: f64 = 8.0;
 
-/// The longest responses that are read, and longer ones, which are refused by their length: metadata of these topics may
-/// have 7 MB, and any response 32 MiB.
+/// The longest responses that are read, and longer ones, which are refused by their length: metadata of these topics
+/// may have 7 MB, and any response 32 MiB.
 const ATTACKS: [(&str, Attack); 7] = [
     (
         "6 MiB of metadata",

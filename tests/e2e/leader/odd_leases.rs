@@ -14,8 +14,8 @@ use crate::testbed::poll::poll_until;
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(300 + 90);
 const WARNING_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A Lease that claims to be valid for decades, and one that claims a day and was renewed in the future: the daemon says
-/// so at once, and leads after the longest time that a Lease can have.
+/// A Lease that claims to be valid for decades, and one that claims a day and was renewed in the future: the daemon
+/// says so at once, and leads after the longest time that a Lease can have.
 pub(super) fn are_taken_over(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let options = Options {

@@ -162,9 +162,9 @@ impl<'a> OwnerScene<'a> {
         Ok(latencies)
     }
 
-    /// Requests the owner's HPA until `is_over`, and returns the latencies. The API server answers by itself, so this is
-    /// the bystander of the metric: what its answers wait for there, among them requests of the attackers, those of the
-    /// metric wait for too.
+    /// Requests the owner's HPA until `is_over`, and returns the latencies. The API server answers by itself, so this
+    /// is the bystander of the metric: what its answers wait for there, among them requests of the attackers, those of
+    /// the metric wait for too.
     fn ask_for_hpa_until(&self, is_over: impl Fn() -> bool) -> Result<Latencies> {
         let namespace = &self.owner.namespace;
         let path = format!(

@@ -1,7 +1,7 @@
 //! Errors of the API server: findings about missing rights, and which errors are forgotten.
 
 use super::*;
-use crate::telemetry::counted;
+use crate::telemetry::testing::counted;
 
 #[tokio::test]
 async fn missing_rights_are_findings_until_a_pass_succeeds() {

@@ -4,7 +4,7 @@ use super::{Derivation, PartitionPart};
 use crate::model::units::parallelism_rule::ParallelismRule;
 
 /// State that the HPA controller does not expose.
-pub(super) const HIDDEN_IN_CONTROLLER: [&str; 2] = [
+pub(super) const CONTROLLER_UNKNOWNS: [&str; 2] = [
     "earlier recommendations and scale events: the HPA controller keeps them in memory and shows them in no status",
     "the flags of the HPA controller: their defaults are assumed, a tolerance of 100m and a downscale stabilization of 300 s",
 ];

@@ -1,7 +1,7 @@
 //! Explains what the HPA controller computes from the values served, with the controller's arithmetic
 //! ([`hpa::controller`](crate::model::hpa::controller)).
 
-use super::hidden_facts::HIDDEN_IN_CONTROLLER;
+use super::hidden_facts::CONTROLLER_UNKNOWNS;
 use super::live::{LiveHpa, LiveMetric};
 use super::{Explanation, MetricProposal, Outcome};
 use crate::model::decisions::cap::HpaFields;
@@ -32,12 +32,12 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
         cap.max_replicas = hpa.facts.max_replicas;
         cap.user_max_replicas = Some(HpaFields::of(&hpa.facts).user_max(None));
         cap.paused = is_paused(&hpa.facts);
-        // A daemon may have derived the explanation before `maxReplicas` changed.
+        // The explanation may come from a daemon that had not seen the current `maxReplicas` yet.
         if let Some(ceiling) = explanation.ceiling {
             cap.observed = cap.mode == CapMode::Enforce && cap.max_replicas <= ceiling;
         }
     }
-    let hidden = HIDDEN_IN_CONTROLLER.map(str::to_owned);
+    let hidden = CONTROLLER_UNKNOWNS.map(str::to_owned);
     explanation.not_knowable.extend(hidden);
     explanation.outcome = Some(derive_outcome(hpa, readings));
     explanation.with_verdict()
@@ -184,14 +184,14 @@ fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
             format!("{replicas}, by {name}")
         }
         Verdict::Frozen => {
-            "none: a metric fails and no other metric scales up, so the replicas stay".to_owned()
+            "none: a metric fails, and no other metric proposes more replicas, so the number of replicas stays".to_owned()
         }
         Verdict::AtLeast {
             replicas,
             may_freeze,
         } => {
             let frozen = match may_freeze {
-                true => "; if one of them fails, the replicas stay",
+                true => "; if one of them fails, the number of replicas stays",
                 false => "",
             };
             format!(
@@ -260,12 +260,12 @@ fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
         return vec![describe_switched_off(hpa)];
     }
     let disabled =
-        "the scale target has 0 replicas, and the HPA did not set that, so the HPA does nothing";
+        "the scale target has 0 replicas, which the HPA did not set, so the HPA does nothing";
     let says = match zeroed_since(&hpa.annotations) {
         Some(since) => format!("says that lagwise scaled the workload to zero at {since}"),
         None => "has no valid time".to_owned(),
     };
-    // Everybody who may write the HPA can set the annotation, so only the ledger counts.
+    // Everybody who may write the HPA can set the annotation, so lagwise trusts only its ledger.
     let annotation = format!(
         "its annotation {ZEROED_SINCE} {says}; if the ledger of lagwise confirms that, lagwise starts the workload when there is lag; otherwise lagwise reports {}",
         FindingCode::ZeroNotRecorded.code()

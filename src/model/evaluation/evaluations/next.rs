@@ -20,8 +20,8 @@ use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::ClusterName;
 
 impl Evaluations {
-    /// The evaluations for the next snapshot; `self` if nothing changed. `queries` are ad hoc queries to evaluate besides
-    /// those of HPAs.
+    /// The evaluations for the next snapshot; `self` if nothing changed. `queries` are ad hoc queries to evaluate
+    /// besides those of HPAs.
     #[must_use]
     pub fn next<'q>(
         self: &Arc<Self>,
@@ -58,9 +58,8 @@ impl Evaluations {
     }
 }
 
-/// The new snapshot of each group that was read again, by the address of its old one. Evaluations hold the old snapshot,
-/// so nothing has to be looked up by name, which takes much longer. The addresses stay valid, because the evaluations
-/// before keep the old snapshots alive.
+/// The new snapshot of each group that was read again, by the address of its old one. Evaluations hold the old one and
+/// keep it alive, so nothing has to be looked up by name, which takes much longer.
 type ReadAgain = HashMap<*const GroupSnapshot, Arc<GroupSnapshot>>;
 
 fn read_again(before: &Clusters, after: &Clusters) -> ReadAgain {
@@ -123,8 +122,7 @@ impl Evaluator<'_> {
         })
     }
 
-    /// The queries of targets whose groups were read again; `None` if that may be most of them, so that to check each is
-    /// cheaper.
+    /// The queries of targets whose groups were read again; `None` if that may be most of them.
     fn queries_read_again(&self) -> Option<BTreeSet<QueryHash>> {
         let mut queries = BTreeSet::new();
         if !self.same_configuration || !self.before.clusters.keys().eq(self.clusters.keys()) {
