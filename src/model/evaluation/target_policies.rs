@@ -58,6 +58,16 @@ pub struct TargetPolicies {
     is_unsaved: bool,
 }
 
+/// Result of an observation of one target.
+struct ObserveResult {
+    outcome: Arc<PolicyOutcome>,
+    /// Number of partitions of which its policy has estimates.
+    partitions: usize,
+    /// Whether the policy has a number of an earlier process that it cannot serve yet, because nothing was read
+    /// completely so far. It is served with the first reading, which may be that of a partial sweep.
+    is_number_unserved: bool,
+}
+
 /// Buffers that all targets share.
 #[derive(Debug, Default)]
 struct Buffers {
@@ -125,7 +135,6 @@ impl TargetPolicies {
             }
             let namespace = target.hpa().map_or("", |hpa| &*hpa.namespace);
             let outcome = if target.key.cluster == *cluster {
-                self.awaited.remove(&key);
                 let others = in_use.entry((namespace, &target.key.group)).or_default();
                 let observed = ObservedTarget {
                     target,
@@ -136,9 +145,12 @@ impl TargetPolicies {
                     others: *others,
                     is_swept: true,
                 };
-                let (outcome, count) = self.observe(&key, &observed, time);
-                *others = others.saturating_add(count);
-                Some(outcome)
+                let result = self.observe(&key, &observed, time);
+                *others = others.saturating_add(result.partitions);
+                if !result.is_number_unserved {
+                    self.awaited.remove(&key);
+                }
+                Some(result.outcome)
             } else {
                 if let Some(state) = self.states.get_mut(&key) {
                     state.seen_in = self.sweep;
@@ -170,14 +182,13 @@ impl TargetPolicies {
         }
     }
 
-    /// Lets the policy of one target observe and decide. Returns the outcome, and the number of partitions of which the
-    /// policy has estimates.
+    /// Lets the policy of one target observe and decide.
     fn observe(
         &mut self,
         key: &PolicyKey,
         observed: &ObservedTarget<'_>,
         time: SweepTime,
-    ) -> (Arc<PolicyOutcome>, usize) {
+    ) -> ObserveResult {
         let target = observed.target;
         let state = match self.states.get_mut(key) {
             Some(state) => state,
@@ -195,7 +206,11 @@ impl TargetPolicies {
             (served, outcome.hold)
         };
         self.is_unsaved |= before.map(number) != Some(number(&outcome));
-        (outcome, state.partition_count())
+        ObserveResult {
+            partitions: state.partition_count(),
+            is_number_unserved: state.is_number_unserved(&outcome),
+            outcome,
+        }
     }
 
     /// Creates the state of a target, unless it has one.

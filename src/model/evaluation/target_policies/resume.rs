@@ -47,8 +47,12 @@ impl TargetPolicies {
                 others: 0,
                 is_swept: false,
             };
-            let (outcome, _) = self.observe(&key, &observed, time);
+            let result = self.observe(&key, &observed, time);
+            let outcome = result.outcome;
             let before = self.outcomes.get(&key);
+            if result.is_number_unserved {
+                self.awaited.insert(key.clone());
+            }
             let is_same = |outcome: &Arc<_>| before.is_some_and(|b| Arc::ptr_eq(b, outcome));
             if !is_same(&outcome) {
                 self.outcomes.insert(key, outcome);

@@ -53,6 +53,20 @@ impl TargetState {
         rate.map_or(0, |rate| rate.partition_count())
     }
 
+    /// Whether its policy has a number of an earlier process that `outcome` lacks, because nothing was read completely
+    /// so far.
+    pub(super) fn is_number_unserved(&self, outcome: &PolicyOutcome) -> bool {
+        let (Some(reason), None) = (&outcome.unavailable, &outcome.rate) else {
+            return false;
+        };
+        // While Kafka does not answer, the members are unknown, too.
+        let is_unread = matches!(
+            reason,
+            RateUnavailable::NotObserved | RateUnavailable::NoOwners
+        );
+        is_unread && self.rate.as_ref().is_some_and(|rate| rate.is_ready)
+    }
+
     fn release_estimates(&mut self) {
         if let Some(rate) = &mut self.rate {
             rate.release_estimates();

@@ -15,6 +15,7 @@ use crate::model::fixtures;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
+use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::saved_policy::SavedPolicy;
 use crate::model::policy::decision::RateRule;
@@ -162,18 +163,29 @@ impl GroupSequence {
             let fault = crate::model::kafka::fault::Fault::NoAnswer;
             read = fixtures::failed(at, "g", "t", fault);
         }
+        self.apply(read, scope);
+        self.value()
+    }
+
+    /// Lets a whole sweep end that was planned before the HPA was known, and so did not read its group.
+    fn sweep_without_group(&mut self) {
+        let mut read = fixtures::read(Duration::from_secs(self.now), "g", "t", &[]);
+        read.groups.clear();
+        self.apply(read, Scope::Whole);
+    }
+
+    fn apply(&mut self, read: Observation, scope: Scope) {
+        let started = read.started;
         let latest = self.history.apply(read, scope);
         let clusters = [("main".into(), latest)].into();
         let targets = Arc::clone(&self.targets);
         self.evaluations = self.evaluations.next(&clusters, &targets, [].iter());
-        let started = fixtures::at(at);
         let cluster = "main".into();
         let evaluations = std::mem::take(&mut self.evaluations);
         self.evaluations = match scope {
             Scope::Whole => self.policies.observe_sweep(&cluster, evaluations, &started),
             Scope::Partial => self.policies.resume(&evaluations, &started),
         };
-        self.value()
     }
 
     fn value(&self) -> Result<MetricValue, NoValueReason> {

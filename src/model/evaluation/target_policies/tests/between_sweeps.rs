@@ -50,6 +50,55 @@ fn a_saved_number_is_served_until_the_members_are_described() {
 }
 
 #[test]
+fn a_saved_number_outlasts_a_sweep_that_did_not_read_the_group() {
+    for (sweeps, is_described) in [(1, true), (1, false), (3, true), (3, false)] {
+        let facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
+        let mut group = GroupSequence::new(facts.clone());
+        assert_eq!(group.run(600), (4, ValueRule::Rate));
+        let mut next = restart(&mut group, facts.clone());
+        next.edit_hpas(&[facts]);
+        for _ in 0..sweeps {
+            next.now += POLL;
+            next.sweep_without_group();
+        }
+        next.is_described = is_described;
+        assert_eq!(
+            replicas(next.read_in(Scope::Partial)),
+            (4, ValueRule::Rate),
+            "{sweeps} {is_described}"
+        );
+        assert_eq!(replicas(next.sweep()), (4, ValueRule::Rate));
+    }
+}
+
+#[test]
+fn a_saved_number_is_served_once_kafka_answers() {
+    for failed in [
+        &[Scope::Whole][..],
+        &[Scope::Partial],
+        &[Scope::Whole, Scope::Partial, Scope::Whole],
+    ] {
+        let facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
+        let mut group = GroupSequence::new(facts.clone());
+        assert_eq!(group.run(600), (4, ValueRule::Rate));
+        let mut next = restart(&mut group, facts.clone());
+        next.edit_hpas(&[facts]);
+        next.is_readable = false;
+        for scope in failed {
+            next.now += POLL;
+            next.read_in(*scope).unwrap_err();
+        }
+        next.is_readable = true;
+        next.now += POLL;
+        assert_eq!(
+            replicas(next.read_in(Scope::Partial)),
+            (4, ValueRule::Rate),
+            "{failed:?}"
+        );
+    }
+}
+
+#[test]
 fn a_saved_number_ends_if_the_members_stay_unknown() {
     let facts = hpa(DESIRED_METRIC, &[("policy", "rate")]);
     let mut group = GroupSequence::new(facts.clone());
