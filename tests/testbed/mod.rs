@@ -10,7 +10,7 @@
 //!   logins and authorization) with `tokens`; `kdc` (Kerberos); `proxy` (a bad network);
 //! - `control_plane` (etcd, API server, controllers), with operations in `kubernetes` and `api_client`; `kubelet`
 //!   (forwards ports), `pods` (marks them as ready), `replicas` (records a number of an object), `audit` (records
-//! requests),   `api_proxy` (an API server that is overloaded or broken);
+//!   requests), `api_proxy` (an API server that is overloaded or broken);
 //! - `adapter` (another external metrics server) and `keda` (KEDA's metrics server);
 //! - `consumers`, and `applications` in Java.
 #![allow(
