@@ -134,7 +134,7 @@ mod tests {
         );
         assert_eq!(
             render("HPA a/b", &wanted, None),
-            "HPA a/b: it does not exist yet\n"
+            "HPA a/b: it does not exist in the cluster yet\n"
         );
         assert_eq!(
             render("HPA a/b", &wanted, Some(&wanted)),
