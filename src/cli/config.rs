@@ -14,15 +14,9 @@ use crate::config::{
     Config, ConfigError, KeyPlaces, SystemEnvironment, TokenSourceConfig, json_schema,
 };
 use crate::daemon::{in_pod, validation};
+use crate::kafka::login::unset_azure_variables;
 use crate::model::findings::Finding;
 use crate::model::units::untrusted_text::{printable_json, printable_lines};
-
-/// Environment variables that Azure workload identity needs.
-const AZURE_VARIABLES: [&str; 3] = [
-    "AZURE_TENANT_ID",
-    "AZURE_CLIENT_ID",
-    "AZURE_FEDERATED_TOKEN_FILE",
-];
 
 /// The arguments of `lagwise config`.
 #[derive(Debug, Args)]
@@ -185,8 +179,7 @@ async fn validate(
 
 /// A note on the environment variables that Azure workload identity needs and that are not set; `None` if all are.
 fn azure_note(at: usize, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let mut names = Vec::from(AZURE_VARIABLES);
-    names.retain(|name| variable(name).is_none_or(|value| value.is_empty()));
+    let names = unset_azure_variables(variable);
     let list = names.join(", ");
     (!names.is_empty()).then(|| {
         format!(

@@ -52,12 +52,9 @@ impl RunOptions {
 
     /// Minimum and maximum of the rate policy, for a workload with this number of partitions. As in production, they
     /// are those of the HPA, but at least one replica and at most one for each partition.
-    pub(super) fn rate_bounds(&self, partitions: u32) -> (u32, u32) {
-        let (min, max) = match &self.hpa {
-            Some(hpa) => (hpa.min.max(1), hpa.max),
-            None => (1, partitions),
-        };
-        (min, max.min(partitions))
+    pub(super) fn rate_bounds(&self, policy: &SimulatedPolicy, partitions: u32) -> (u32, u32) {
+        let spec = self.hpa_of(policy, partitions);
+        (spec.min.max(1), spec.max.min(partitions))
     }
 }
 

@@ -15,6 +15,21 @@ use super::{FetchedToken, file};
 const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com/";
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+const TENANT_ID: &str = "AZURE_TENANT_ID";
+const CLIENT_ID: &str = "AZURE_CLIENT_ID";
+const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+
+/// The environment variables that workload identity needs and that are not set. An empty one counts as not set.
+pub fn unset_variables(variable: impl Fn(&str) -> Option<String>) -> Vec<&'static str> {
+    let mut names = vec![TENANT_ID, CLIENT_ID, TOKEN_FILE];
+    names.retain(|name| set(&variable, name).is_none());
+    names
+}
+
+fn set(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(name).filter(|value| !value.is_empty())
+}
+
 /// The identity that the workload identity webhook assigns to a pod through environment variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Azure {
@@ -33,26 +48,24 @@ impl Azure {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
         let needed = |name: &str| {
-            variable(name)
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| {
-                    format!(
-                        "the environment variable {name} is not set; the workload identity \
-                         webhook sets it in pods with the label azure.workload.identity/use"
-                    )
-                })
+            set(&variable, name).ok_or_else(|| {
+                format!(
+                    "the environment variable {name} is not set; the workload identity \
+                     webhook sets it in pods with the label azure.workload.identity/use"
+                )
+            })
         };
-        let authority = variable("AZURE_AUTHORITY_HOST").filter(|host| !host.is_empty());
+        let authority = set(&variable, "AZURE_AUTHORITY_HOST");
         let authority = authority.unwrap_or_else(|| PUBLIC_CLOUD.into());
-        let (authority, tenant) = (authority.trim_end_matches('/'), needed("AZURE_TENANT_ID")?);
+        let (authority, tenant) = (authority.trim_end_matches('/'), needed(TENANT_ID)?);
         let scope = match scope {
             Some(scope) => scope.to_owned(),
             None => namespace_scope(bootstrap)?,
         };
         Ok(Self {
             token_url: format!("{authority}/{tenant}/oauth2/v2.0/token"),
-            client_id: needed("AZURE_CLIENT_ID")?,
-            token_file: needed("AZURE_FEDERATED_TOKEN_FILE")?.into(),
+            client_id: needed(CLIENT_ID)?,
+            token_file: needed(TOKEN_FILE)?.into(),
             scope,
         })
     }
