@@ -11,6 +11,7 @@
 //! [`RatePolicy::observe`] is a function of the readings only, which include the time. The daemon and `lagwise
 //! simulate` run the same policy.
 
+mod arrival_peaks;
 mod burst;
 mod capacity;
 mod changes;

@@ -143,7 +143,7 @@ pub fn builtin_scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Variants of some built-in scenarios that test robustness.
+/// Variants of some built-in scenarios, and batches, that test robustness.
 #[must_use]
 pub fn variant_scenarios() -> Vec<Scenario> {
     let base = builtin_scenarios();
@@ -182,5 +182,31 @@ pub fn variant_scenarios() -> Vec<Scenario> {
             variants.push(scenario);
         }
     }
+    variants.extend(batch_scenarios());
     variants
+}
+
+/// A producer that writes 400 messages per second on average, but in batches.
+fn batch_scenarios() -> impl Iterator<Item = Scenario> {
+    let scenarios = [
+        ("batches/10s", "a batch of 4000 messages every 10 s", 10.0),
+        (
+            "batches/1m",
+            "a batch of 24,000 messages every minute",
+            60.0,
+        ),
+        (
+            "batches/3m",
+            "a batch of 72,000 messages every 3 minutes",
+            180.0,
+        ),
+    ];
+    scenarios.into_iter().map(|(name, description, period)| {
+        let seconds = 2.0;
+        let begins = std::iter::successors(Some(0.0), |begin| Some(begin + period));
+        let batches = begins
+            .take_while(|begin| *begin < DAY)
+            .map(|begin| pulse(400.0 * period / seconds, begin, seconds, 0.0));
+        Scenario::new(name, description, batches.collect())
+    })
 }

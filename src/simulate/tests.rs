@@ -38,7 +38,7 @@ fn names_are_unique() {
     let count = names.len();
     names.dedup();
     assert_eq!(names.len(), count);
-    assert_eq!(ablated_policies().len(), 11);
+    assert_eq!(ablated_policies().len(), 12);
 }
 
 #[test]
@@ -171,6 +171,42 @@ fn the_timeline_shows_every_poll_and_decision() {
     assert!(timeline.iter().all(|entry| entry.decision.is_some()));
     let text = serde_json::to_string(&timeline[200]).unwrap();
     assert!(text.contains("\"rule\":"), "{text}");
+}
+
+#[test]
+fn a_step_takes_at_most_two_moves_however_often_the_group_is_polled() {
+    for (poll, capacity) in [(1, 30.0), (2, 45.0), (5, 30.0), (10, 25.0), (1, 100.0)] {
+        let pulse = RatePart::Pulse {
+            rate: 3.7 * capacity,
+            from: 300.0,
+            until: 600.0,
+            ramp: 0.5,
+        };
+        let scenario = Scenario {
+            duration: 480,
+            partitions: 12,
+            capacity,
+            start_up: (3, 6),
+            poll,
+            ..Scenario::new("step", "", vec![RatePart::Constant(0.6 * capacity), pulse])
+        };
+        let arrivals = Arrivals::draw(&scenario, 1);
+        let options = RunOptions {
+            has_timeline: true,
+            ..RunOptions::default()
+        };
+        let run = run(&scenario, &compared_policies()[0], 1, &arrivals, &options);
+        let decisions = run.records.timeline.iter();
+        let moves: Vec<u32> = decisions
+            .filter_map(|entry| entry.decision.as_ref())
+            .filter(|decision| decision.replicas != decision.before)
+            .map(|decision| decision.replicas)
+            .collect();
+        assert!(
+            (1..=2).contains(&moves.len()),
+            "{moves:?} with a poll each {poll} s"
+        );
+    }
 }
 
 /// The last decision of the rate policy in a scenario, its cost, and that of all replicas.

@@ -40,7 +40,7 @@ impl RatePolicy {
             at: now,
             from,
             to: replicas,
-            arrivals: terms.arrivals_fast,
+            arrivals: terms.arrivals_expected,
             capacity,
             consumed,
             expected: more.min((needed - consumed).max(0.0)),

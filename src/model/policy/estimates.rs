@@ -4,12 +4,13 @@ mod backlog;
 
 use std::collections::HashMap;
 
+use super::arrival_peaks::{ArrivalPeaks, ArrivalRates};
 use super::capacity::{CommitTimes, MemberProgress};
 use super::commits::CommitGaps;
 use super::learned::LearnedPolicy;
 use super::member_capacities::{CapacitySamples, MemberCapacities};
 use super::policy_time::{PolicyTime, compact, messages_between, to_counter};
-use super::rates::{GrowthRing, SlotClock, SlotRing, SlotTotals, measure_shares};
+use super::rates::{FAST, GrowthRing, MEDIUM, SlotClock, SlotRing, SlotTotals, measure_shares};
 use super::reading::GroupReading;
 use super::settings::{PolicyRule, RatePolicySettings};
 
@@ -51,6 +52,7 @@ pub(super) struct GroupEstimates {
     pub(super) partitions: Vec<PartitionEstimate>,
     members: Vec<MemberProgress>,
     pub(super) arrivals: GrowthRing,
+    peaks: ArrivalPeaks,
     pub(super) consumption: GrowthRing,
     slots: SlotClock,
     pub(super) gaps: CommitGaps,
@@ -222,11 +224,43 @@ impl GroupEstimates {
             total += growth;
         }
         self.arrivals.add(policy_time, total);
+        self.peaks.begin_slots(ended);
+        self.peaks.add(self.arrival_rates());
         shares.resize(self.partitions.len(), 0.0);
         measure_shares(totals, shares);
         for (state, share) in self.partitions.iter_mut().zip(shares) {
             state.share = *share;
         }
+    }
+
+    fn arrival_rates(&self) -> ArrivalRates {
+        let rate = |window| self.arrivals.per_second(window).unwrap_or(0.0);
+        ArrivalRates {
+            fast: rate(FAST),
+            medium: rate(MEDIUM),
+        }
+    }
+
+    /// Arrivals that a step up has to carry, in messages per second: those over 20 s, or the newest ones while they
+    /// rise. If as many came before and went, those over 60 s are enough, because a batch is only spread over time.
+    pub(super) fn expected_arrivals(
+        &self,
+        poll_seconds: f64,
+        settings: &RatePolicySettings,
+    ) -> f64 {
+        let rates = self.arrival_rates();
+        let newest = match settings.has(PolicyRule::FastRate) {
+            true => self
+                .arrivals
+                .rising_rate(poll_seconds)
+                .unwrap_or(rates.fast),
+            false => rates.medium,
+        };
+        let repeated = match settings.has(PolicyRule::RepeatedPeak) {
+            true => self.peaks.repeated(rates),
+            false => None,
+        };
+        repeated.map_or(newest, |most| newest.min(most))
     }
 
     /// Measures the commits since the last reading, and returns the number of committed messages.

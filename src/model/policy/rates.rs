@@ -6,6 +6,8 @@ use super::policy_time::PolicyTime;
 pub(super) const FAST: f64 = 20.0;
 pub(super) const MEDIUM: f64 = 60.0;
 pub(super) const SLOW: f64 = 180.0;
+/// Minimum window of the newest arrivals, in seconds.
+const NEWEST: f64 = 5.0;
 
 /// Samples younger than this are all kept; older ones are thinned to [`SPACING`].
 const DENSE: f64 = 30.0;
@@ -78,6 +80,15 @@ impl GrowthRing {
             }
             None => (ago > 0.0).then(|| below / ago),
         }
+    }
+
+    /// Growth per second since the last poll, or over the last 5 s if that is longer, while the counter grows clearly
+    /// faster than over the last [`FAST`] seconds. `None` if it does not.
+    pub(super) fn rising_rate(&self, poll_seconds: f64) -> Option<f64> {
+        let window = poll_seconds.max(NEWEST);
+        let (newest, fast) = (self.per_second(window)?, self.per_second(FAST)?);
+        let is_rising = window < FAST && newest > fast && differs(newest * window, fast * window);
+        is_rising.then_some(newest)
     }
 
     pub(super) fn total(&self) -> f64 {
@@ -159,8 +170,13 @@ impl SlotClock {
     }
 }
 
+/// Whether a number of messages differs from the expected one by more than 5 standard deviations and 15 %.
+fn differs(messages: f64, expected: f64) -> bool {
+    (messages - expected).abs() > 5.0 * expected.sqrt() + 0.15 * expected
+}
+
 /// Fills `shares` with each partition's share in the arrivals: that of 300 s, or that of the last minute for a
-/// partition where it differs by more than 5 standard deviations and 15 %.
+/// partition where it [`differs`].
 ///
 /// Below 50 messages per partition the shares are equal, because a few messages show nothing.
 pub(super) fn measure_shares(totals: &[SlotTotals], shares: &mut [f32]) {
@@ -178,8 +194,7 @@ pub(super) fn measure_shares(totals: &[SlotTotals], shares: &mut [f32]) {
     for (share, of_partition) in shares.iter_mut().zip(totals) {
         let (of_long, of_short) = (of_partition.long / long, of_partition.short);
         let expected = of_long * short;
-        let differs = (of_short - expected).abs() > 5.0 * expected.sqrt() + 0.15 * expected;
-        let value = match differs && short > 0.0 {
+        let value = match differs(of_short, expected) && short > 0.0 {
             true => of_short / short,
             false => of_long,
         };
@@ -249,6 +264,41 @@ mod tests {
             };
             assert!(is_near(FAST, 30.0) && is_near(SLOW, 50.0 / 3.0), "{poll}");
             assert!(ring.samples.len() <= MAX_SAMPLES, "{poll}");
+        }
+    }
+
+    #[test]
+    fn newest_arrivals_count_while_they_rise_clearly() {
+        for (poll, before, after, expected) in [
+            (1, 20, 130, Some(130.0)),
+            (5, 20, 130, Some(130.0)),
+            (10, 20, 130, Some(130.0)),
+            // The window is as long as that of the fast rate.
+            (20, 20, 130, None),
+            // Steady, hardly more, and less.
+            (5, 20, 20, None),
+            (5, 100, 130, None),
+            (5, 130, 20, None),
+        ] {
+            let mut ring = GrowthRing::default();
+            for now in (0..=200).step_by(poll) {
+                let rate = if now > 200 - poll.max(5) {
+                    after
+                } else {
+                    before
+                };
+                let growth = f64::from(rate) * super::super::policy_time::from_count(poll);
+                ring.add(
+                    PolicyTime::from_seconds(f64::from(u32::try_from(now).unwrap())),
+                    growth,
+                );
+            }
+            let poll_seconds = super::super::policy_time::from_count(poll);
+            assert_eq!(
+                ring.rising_rate(poll_seconds),
+                expected,
+                "{poll} {before} {after}"
+            );
         }
     }
 }

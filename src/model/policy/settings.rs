@@ -54,8 +54,10 @@ pub enum PolicyRule {
     Ineffective,
     /// Hold replicas for the next burst after one that made messages late.
     Damage,
-    /// Measure the arrivals of steps up over 20 s, instead of 60 s.
+    /// Measure the arrivals of steps up over 20 s, or over 5 s while they rise, instead of 60 s.
     FastRate,
+    /// Expect no more arrivals than over a minute, if as many over 20 s came before and went.
+    RepeatedPeak,
     /// Use the highest observed throughput as a lower bound of the capacity.
     Floor,
     /// Learn the reaction time and the pause of rebalances.
@@ -64,7 +66,7 @@ pub enum PolicyRule {
 
 impl PolicyRule {
     /// All rules.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ProjectedAge,
         Self::HoldPrice,
         Self::OneUpAtATime,
@@ -73,6 +75,7 @@ impl PolicyRule {
         Self::Ineffective,
         Self::Damage,
         Self::FastRate,
+        Self::RepeatedPeak,
         Self::Floor,
         Self::LearnedReaction,
     ];

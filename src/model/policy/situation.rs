@@ -50,6 +50,7 @@ impl RatePolicy {
         loads: &mut Vec<(f64, f64)>,
     ) -> Option<Situation> {
         let now = reading.at.as_secs_f64();
+        let poll = reading.poll_interval.as_secs_f64();
         let estimates = &self.estimates;
         let rate =
             |window| estimates.arrivals.per_second(window).unwrap_or(0.0) * seen.active_share;
@@ -58,6 +59,7 @@ impl RatePolicy {
             true => rate(FAST),
             false => medium,
         };
+        let expected = estimates.expected_arrivals(poll, &self.settings) * seen.active_share;
         let consumption = |window| estimates.consumption.per_second(window).unwrap_or(0.0);
         let consumed = consumption(MEDIUM);
         let consumption_fast = consumption((4.0 * estimates.gaps.interval()).clamp(FAST, SLOW));
@@ -70,18 +72,22 @@ impl RatePolicy {
             reading.members,
             now,
         )?;
-        let poll = reading.poll_interval.as_secs_f64();
         let delay = self.learned.reaction + self.learned.pause + poll;
         let share = seen.active_share.max(1e-9);
         let members = assumed_members(reading);
         let by_owner = reading.supposed.is_none().then_some(loads);
-        let projected_age =
-            estimates.project_age(by_owner, fast / share, (capacity, members), delay);
+        let projected_age = estimates.project_age(
+            by_owner,
+            fast.min(expected) / share,
+            (capacity, members),
+            delay,
+        );
         let hot = estimates.partitions.iter().position(|partition| {
             is_known && medium / share * f64::from(partition.share) > capacity
         });
         let terms = RateTerms {
             arrivals_fast: fast,
+            arrivals_expected: expected,
             arrivals_medium: medium,
             arrivals_slow: slow,
             consumption: consumed,

@@ -147,9 +147,32 @@ fn scales_up_before_messages_are_late_and_in_one_step() {
     let mut group = Group::new(24, 3).with_known_capacity();
     group.rate = 240;
     assert_eq!(group.run(300), []);
-    group.rate = 960;
+    group.rate = 840;
     let changes = group.run(60);
     assert_eq!(changes, [(RateRule::Up, 12)]);
+}
+
+#[test]
+fn batches_that_come_again_need_no_more_replicas_than_their_mean() {
+    let with = |without| {
+        let mut group = Group::new(24, 24).with_known_capacity();
+        group.policy.set_settings(RatePolicySettings {
+            without,
+            ..RatePolicySettings::default()
+        });
+        // 24,000 messages at the beginning of each minute.
+        let minute = |group: &mut Group| {
+            let each = 24_000 / i64::try_from(group.ends.len()).unwrap();
+            group.ends.iter_mut().for_each(|end| *end += each);
+            group.run(60);
+        };
+        (0..60).for_each(|_| minute(&mut group));
+        group.replicas
+    };
+    let replicas = with(None);
+    assert!((5..=12).contains(&replicas), "{replicas}");
+    let replicas = with(Some(PolicyRule::RepeatedPeak));
+    assert!(replicas > 12, "{replicas}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl RatePolicy {
         {
             let wait_until = trial.at + terms.delay.min(MAX_WAIT_SECONDS) + WAIT_MARGIN;
             let is_pending = self.reaction.is_pending();
-            let is_worse = terms.arrivals_fast > MUCH_MORE_ARRIVALS * trial.arrivals
+            let is_worse = terms.arrivals_expected > MUCH_MORE_ARRIVALS * trial.arrivals
                 || terms.capacity < MUCH_LESS_CAPACITY * trial.capacity;
             if (now < wait_until || is_pending) && !is_worse {
                 let until = (!is_pending).then_some(wait_until);
@@ -124,9 +124,9 @@ impl RatePolicy {
     ) -> ReplicaRequirement {
         let terms = &situation.terms;
         let processed = terms.capacity * f64::from(terms.members);
-        let more = (terms.arrivals_fast - processed).max(0.0) * terms.delay;
+        let more = (terms.arrivals_expected - processed).max(0.0) * terms.delay;
         let demand = RateDemand {
-            rate: terms.arrivals_fast,
+            rate: terms.arrivals_expected,
             backlog: terms.backlog + more,
             utilisation: BURST_UTILISATION,
             catch_up: CATCH_UP_UP,

@@ -65,6 +65,7 @@ fn outcome(policy: ScalingPolicy) -> PolicyOutcome {
         rule: RateRule::Up,
         terms: Some(RateTerms {
             arrivals_fast: 21.0,
+            arrivals_expected: 21.0,
             arrivals_medium: 20.0,
             arrivals_slow: 19.5,
             consumption: 18.0,
@@ -305,4 +306,26 @@ fn a_hold_says_what_it_keeps() {
         };
         assert_eq!(describe_hold(&held), expected);
     }
+}
+
+#[test]
+fn says_why_a_step_up_is_not_for_the_arrivals_over_20_s() {
+    let outcome = outcome(ScalingPolicy::Rate);
+    let rate = outcome.rate.as_ref().unwrap();
+    let terms = rate.decision.terms.unwrap();
+    let lines = |expected: f64| {
+        let mut lines = Vec::new();
+        let terms = RateTerms {
+            arrivals_expected: expected,
+            ..terms
+        };
+        describe_terms(&terms, rate, &mut lines);
+        lines.retain(|line| line.contains("has to carry"));
+        lines.join("\n")
+    };
+    assert_eq!(lines(21.0), "");
+    insta::assert_snapshot!([lines(95.0), lines(12.0)].join("\n"), @r"
+    arrivals that a step up has to carry: 95.0 per second, the newest ones, because they rise
+    arrivals that a step up has to carry: 12.0 per second over 60 s, because as many over 20 s came and went in the last 15 minutes
+    ");
 }
