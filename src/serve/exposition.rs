@@ -764,7 +764,8 @@ mod tests {
         let mut mute = fixtures::nothing(Duration::ZERO, "mute");
         mute.groups[0].committed = Err(crate::model::kafka::fault::Fault::Login);
         let read = ClusterHistory::default().apply(mute, Scope::Whole);
-        assert_eq!(faults(&read), [("login", 1)].into());
+        let groups = read.groups.values().map(|group| &**group);
+        assert_eq!(faults(groups), [("login", 1)].into());
     }
 
     fn unescaped(text: &str) -> String {
@@ -828,6 +829,20 @@ mod tests {
         let text = render(&snapshot, &now);
         assert!(text.contains("consumergroup=\"orders\""));
         assert!(!text.contains("consumergroup=\"idle\""), "{text}");
+        // Nor do they count as unknown.
+        let faults = |snapshot: &LagSnapshot| {
+            let text = render(snapshot, &now);
+            samples(&text, "lagwise_partition_faults").len()
+        };
+        let mut silent = fixtures::nothing(Duration::ZERO, "silent");
+        silent.groups[0].committed = Err(crate::model::kafka::fault::Fault::Login);
+        let read = ClusterHistory::default().apply(silent, Scope::Whole);
+        let mut unknown = with_targets();
+        unknown.clusters.insert("main".into(), read.into());
+        assert_eq!(faults(&unknown), 1);
+        let targets = unknown.targets.with_ad_hoc([key("silent")].into(), None);
+        unknown.targets = Arc::new(targets);
+        assert_eq!(faults(&unknown), 0);
     }
 
     #[test]

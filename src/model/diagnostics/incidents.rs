@@ -177,11 +177,11 @@ pub(super) fn detect_in_group(
     after: &GroupSnapshot,
     incidents: &mut Vec<LagIncident>,
 ) {
-    for (topic, read) in &after.topics {
+    for (topic, read) in after.counted_topics() {
         let Ok(lag) = &read.latest else {
             continue;
         };
-        if !lag.summary.has_trouble || after.has_left(topic) {
+        if !lag.summary.has_trouble {
             continue;
         }
         let known = |partition| known.and_then(|known| known.incident_on(topic, partition));

@@ -106,7 +106,8 @@ pub fn pick<'a>(
         // A deleted topic has no lag, though its members still subscribe to it.
         let exists = read.latest.as_ref().err() != Some(&Fault::TopicMissing);
         let is_read = exists && reads.topics.contains(*topic);
-        let has_commits = !reads.is_all && read.may_have_commits();
+        // What requests name must not make the lag unknown for others.
+        let has_commits = !reads.is_all && group.counts(topic) && read.may_have_commits();
         let is_expected = exists && pattern.is_some_and(|p| group.would_read(p, topic));
         (is_read || has_commits || is_expected) && matches(topic)
     };

@@ -94,9 +94,9 @@ impl ClusterSnapshot {
     /// Number of incomplete readings: of a group on a topic, or of a group none of whose topics is known.
     #[must_use]
     pub fn incomplete(&self) -> usize {
-        let topics = self.groups.values().flat_map(|g| g.topics.values());
+        let topics = self.groups.values().flat_map(|g| g.counted_topics());
         let groups = self.groups.values().filter(|g| g.is_unknown());
-        let faulty = topics.filter(|topic| topic.fault().is_some()).count();
+        let faulty = topics.filter(|(_, topic)| topic.fault().is_some()).count();
         faulty.saturating_add(groups.count())
     }
 }
@@ -135,6 +135,9 @@ pub struct GroupSnapshot {
     /// Topics on which it has commits from earlier times: its members do not read them, and no target names them.
     /// Sorted.
     pub left: Box<[TopicName]>,
+    /// Topics that only requests to the API name, while nothing shows that the group reads them. They do not count for
+    /// the group, so that a request cannot change its figures. Sorted.
+    pub requested: Box<[TopicName]>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
     pub activity: GroupActivity,
@@ -185,13 +188,25 @@ impl GroupSnapshot {
         self.fault.is_none()
             && self.is_empty()
             && !self.remembered.had_members
-            && self.topics.values().all(is_unread)
+            && self.counted_topics().all(|(_, topic)| is_unread(topic))
     }
 
     /// Whether the group has left a topic. Its lag there grows forever, and means nothing.
     #[must_use]
     pub fn has_left(&self, topic: &TopicName) -> bool {
         self.left.binary_search(topic).is_ok()
+    }
+
+    /// Whether a topic counts for the group as a whole: it has not left the topic, and not only requests name it.
+    #[must_use]
+    pub fn counts(&self, topic: &TopicName) -> bool {
+        !self.has_left(topic) && self.requested.binary_search(topic).is_err()
+    }
+
+    /// The topics that count for the group as a whole.
+    pub fn counted_topics(&self) -> impl Iterator<Item = (&TopicName, &GroupTopic)> {
+        let topics = self.topics.iter();
+        topics.filter(|(topic, _)| self.counts(topic))
     }
 
     /// The topics that its members read. During a rebalance and while it has no members, the broker does not report

@@ -74,9 +74,9 @@ impl GroupFigures {
             consumed_per_second: activity.consumed_per_second(),
             lag_velocity: activity.lag_velocity(),
             drain_seconds: drain.map(|drain| drain.as_secs_f64()),
-            retention_used: retention_used_of(topics(group).map(|(_, topic)| topic)),
+            retention_used: retention_used_of(group.counted_topics().map(|(_, topic)| topic)),
             since_commit_seconds: activity.since_commit().map(|since| since.as_secs()),
-            hot_partitions: hot_partitions_of(topics(group)),
+            hot_partitions: hot_partitions_of(group.counted_topics()),
         }
     }
 
@@ -89,12 +89,6 @@ impl GroupFigures {
     }
 }
 
-/// The topics that a group reads.
-fn topics(group: &GroupSnapshot) -> impl Iterator<Item = (&TopicName, &GroupTopic)> {
-    let topics = group.topics.iter();
-    topics.filter(move |(topic, _)| !group.has_left(topic))
-}
-
 /// Unread messages of a group; `None` while a partition is unknown, or if it reads no topic.
 #[must_use]
 pub fn unread(group: &GroupSnapshot) -> Option<Lag> {
@@ -102,7 +96,7 @@ pub fn unread(group: &GroupSnapshot) -> Option<Lag> {
         return None;
     }
     let mut sum: Option<Lag> = None;
-    for (_, topic) in topics(group) {
+    for (_, topic) in group.counted_topics() {
         let lag = topic.latest.as_ref().ok()?.messages().ok()?;
         sum = Some(sum.unwrap_or_default().plus(lag));
     }
@@ -276,7 +270,7 @@ mod tests {
             snapshot = Some(history.apply(read, Scope::Whole));
         }
         let snapshot = snapshot.unwrap();
-        let topic = topics(&snapshot.groups["g"]).next().unwrap();
+        let topic = snapshot.groups["g"].counted_topics().next().unwrap();
         let hot = |topics| hot_partitions_of(std::iter::repeat_n(topic, topics)).len();
         assert_eq!((hot(1), hot(30)), (1, MAX_HOT_PARTITIONS));
     }

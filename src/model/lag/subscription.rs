@@ -53,15 +53,28 @@ pub(super) fn left_topics<'a>(
     unnamed: impl Iterator<Item = &'a TopicName>,
     subscription: impl FnOnce() -> Subscription,
 ) -> Box<[TopicName]> {
-    let mut unnamed = unnamed.peekable();
-    if unnamed.peek().is_none() {
+    unsubscribed_topics(unnamed, || {
+        Some(subscription()).filter(|reads| reads.is_all)
+    })
+}
+
+/// Returns those of `topics` that are not in a subscription, sorted. Calls `subscription` only if there are topics.
+/// Empty if it returns `None`.
+pub(super) fn unsubscribed_topics<'a>(
+    topics: impl Iterator<Item = &'a TopicName>,
+    subscription: impl FnOnce() -> Option<Subscription>,
+) -> Box<[TopicName]> {
+    let mut topics = topics.peekable();
+    if topics.peek().is_none() {
         return Box::default();
     }
-    let reads = subscription();
-    let left = unnamed.filter(|topic| reads.is_all && !reads.topics.contains(*topic));
-    let mut left: Vec<TopicName> = left.cloned().collect();
-    left.sort_unstable();
-    left.into()
+    let Some(reads) = subscription() else {
+        return Box::default();
+    };
+    let topics = topics.filter(|topic| !reads.topics.contains(*topic));
+    let mut topics: Vec<TopicName> = topics.cloned().collect();
+    topics.sort_unstable();
+    topics.into()
 }
 
 /// Facts about a group that an empty group does not report; kept while it has no members and across

@@ -143,6 +143,18 @@ impl GroupTargets {
         self.watched.iter().any(|(key, _)| key.topics.is_empty())
     }
 
+    /// The topics that no target names, only requests. Empty without any target.
+    fn only_requested(&self) -> BTreeSet<TopicName> {
+        if self.targets.is_empty() {
+            return BTreeSet::new();
+        }
+        let by_targets = self.targets.iter().flat_map(|target| &target.key.topics);
+        let by_targets = BTreeSet::from_iter(by_targets);
+        let by_requests = self.ad_hoc.iter().flat_map(|key| &key.topics);
+        let only = by_requests.filter(|topic| !by_targets.contains(topic));
+        only.cloned().collect()
+    }
+
     /// Plans the read of the group: the topics that any target needs. If a target names no topics, the plan includes
     /// the topics that the members were last known to read, since a topic without a commit has lag too. If the group
     /// has no members, it includes the topics of the cluster that match a pattern, because members would read them.
@@ -184,6 +196,7 @@ impl GroupTargets {
             thresholds.forget_after = Duration::MAX;
         }
         GroupPlan {
+            requested: self.only_requested(),
             discover,
             patterns: listed_by,
             is_unlimited: self.is_covered_by_configuration(),

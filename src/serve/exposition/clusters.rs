@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::exported::is_only_requested;
 use super::sample::{ReaderGone, SampleStream, SampleValue};
 use super::{families, in_cluster};
 use crate::model::kafka::fault::Fault;
-use crate::model::lag::cluster_snapshot::ClusterSnapshot;
+use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::snapshot::LagSnapshot;
 
 /// Writes whether Kafka clusters and brokers answer, and counts unknown data.
@@ -15,7 +16,10 @@ pub(super) async fn clusters(
 ) -> Result<(), ReaderGone> {
     samples.family(&families::PARTITION_FAULTS);
     for (name, cluster) in &snapshot.clusters {
-        for (kind, count) in faults(cluster) {
+        // The groups of requests are left out, since a request must not raise an alert.
+        let groups = cluster.groups.iter();
+        let groups = groups.filter(|(id, _)| !is_only_requested(&snapshot.targets, name, id));
+        for (kind, count) in faults(groups.map(|(_, group)| &**group)) {
             samples.sample(&in_cluster(name).with("kind", kind), count);
             samples.flush_if_full().await?;
         }
@@ -82,21 +86,19 @@ pub(super) async fn traffic(
 }
 
 /// Partitions whose lag is unknown, by cause.
-pub(super) fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
+pub(super) fn faults<'a>(
+    groups: impl Iterator<Item = &'a GroupSnapshot> + Clone,
+) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     let mut add = |fault: Fault, count: usize| {
         let known: &mut usize = counts.entry(fault.label()).or_default();
         *known = known.saturating_add(count);
     };
-    for fault in cluster
-        .groups
-        .values()
-        .filter(|g| g.is_unknown())
-        .filter_map(|g| g.fault)
-    {
+    let unknown = groups.clone().filter(|group| group.is_unknown());
+    for fault in unknown.filter_map(|group| group.fault) {
         add(fault, 1);
     }
-    for topic in cluster.groups.values().flat_map(|g| g.topics.values()) {
+    for (_, topic) in groups.flat_map(GroupSnapshot::counted_topics) {
         match &topic.latest {
             Ok(lag) => {
                 for fault in lag.lags.iter().filter_map(|lag| lag.err()) {

@@ -19,7 +19,7 @@ pub(super) struct ExportedGroups<'a> {
     pub(super) omitted_partitions: u64,
 }
 
-/// A group that has series, except of the topics that it has left.
+/// A group that has series, except of topics that do not count for it.
 #[derive(Clone, Copy)]
 pub(super) struct ExportedGroup<'a> {
     pub(super) cluster: &'a ClusterName,
@@ -32,8 +32,7 @@ pub(super) struct ExportedGroup<'a> {
 impl<'a> ExportedGroup<'a> {
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a TopicName, &'a GroupTopic)> + use<'a> {
         let group = self.group;
-        let topics = group.topics.iter();
-        topics.filter(|(topic, _)| !group.has_left(topic))
+        group.counted_topics()
     }
 }
 
@@ -49,7 +48,7 @@ impl<'a> ExportedGroups<'a> {
             })
         });
         let mut groups: Vec<_> = groups
-            .filter(|group| !is_only_requested(&snapshot.targets, group))
+            .filter(|it| !is_only_requested(&snapshot.targets, it.cluster, it.id))
             .collect();
         let budget = snapshot.targets.budgets().partition_series;
         let omitted_partitions = omit_partitions(&mut groups, budget);
@@ -118,8 +117,8 @@ fn latest_of<'g, 'a: 'g>(
 }
 
 /// Whether only requests use a group. A group without any target was removed just now, and does not count as one.
-fn is_only_requested(targets: &Targets, group: &ExportedGroup<'_>) -> bool {
-    let asked = targets.group(group.cluster, group.id);
+pub(super) fn is_only_requested(targets: &Targets, cluster: &ClusterName, id: &GroupId) -> bool {
+    let asked = targets.group(cluster, id);
     asked.is_some_and(|asked| asked.targets().is_empty())
 }
 

@@ -154,13 +154,16 @@ impl Deriver<'_> {
             key.topics.is_empty()
                 && !read.discovered
                 && read.fault.is_none()
-                && !read.topics.is_empty()
+                && read.counted_topics().next().is_some()
         };
         match read.filter(is_partly_read) {
             None => (key.clone(), false),
             Some(read) => {
                 let mut key = key.clone();
-                key.topics = read.topics.keys().cloned().collect();
+                key.topics = read
+                    .counted_topics()
+                    .map(|(topic, _)| topic.clone())
+                    .collect();
                 (key, true)
             }
         }

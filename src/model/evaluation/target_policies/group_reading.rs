@@ -76,7 +76,7 @@ pub(super) fn count_partitions(group: &GroupEvaluation) -> (usize, usize) {
     let measured = measured.and_then(|measure| usize::try_from(measure.partitions).ok());
     let counted = || sum_partitions(group.topics().map(|topic| topic.read));
     let read = group.group.as_deref().into_iter();
-    let all = sum_partitions(read.flat_map(|read| read.topics.values()));
+    let all = sum_partitions(read.flat_map(|read| read.counted_topics().map(|(_, topic)| topic)));
     (measured.unwrap_or_else(counted), all)
 }
 

@@ -49,6 +49,25 @@ fn without_named_topics_those_that_members_read_count() {
 }
 
 #[test]
+fn a_topic_that_only_a_request_names_changes_no_lag() {
+    let read: [Read<'_>; 2] = [("asked", &[(None, 9)]), ("t", &[(Some(0), 5)])];
+    let hpas = [hpa("h", "group=g", average(10))];
+    for fault in [Fault::TopicDenied, Fault::NoAnswer, Fault::TopicMissing] {
+        let lag = |requested: &[&str]| {
+            // No subscription is known, so topics with commits count.
+            let mut sweep = observation(0, &read);
+            let requested = requested.iter().map(|topic| TopicName::from(*topic));
+            sweep.groups[0].plan.requested = requested.collect();
+            sweep.topics.insert("asked".into(), Err(fault));
+            ask(&snapshot(vec![sweep], &hpas), "group=g").map(|answer| answer.lag)
+        };
+        assert_eq!(lag(&["asked"]), Ok(Some(Lag(5))), "{fault:?}");
+        // For a topic of the group it is unknown whether it has commits, unless it does not exist.
+        assert_eq!(lag(&[]).is_ok(), fault == Fault::TopicMissing, "{fault:?}");
+    }
+}
+
+#[test]
 fn no_value_is_served_before_every_subscribed_topic_was_read() {
     let read: [Read<'_>; 1] = [("t", &[(Some(0), 5)])];
     let working = sweep_of(described(Some("range"), &[&["new", "t"]]), &read);

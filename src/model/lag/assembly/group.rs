@@ -24,7 +24,7 @@ use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::LogHistory;
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
-use crate::model::lag::subscription::left_topics;
+use crate::model::lag::subscription::{left_topics, unsubscribed_topics};
 use crate::model::lag::topic_summary::TopicSummary;
 use crate::model::lag::{PartitionLag, Position};
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, Partition, TopicName};
@@ -105,6 +105,7 @@ impl<'a> Assembly<'a> {
             listing: None,
             unseen: None,
             left: before.map(|b| b.left.clone()).unwrap_or_default(),
+            requested: before.map(|b| b.requested.clone()).unwrap_or_default(),
             stuck: before.is_some_and(|b| b.stuck),
             activity: GroupActivity::default(),
             topics: TopicMap::default(),
@@ -170,6 +171,12 @@ impl<'a> Assembly<'a> {
             (is_unnamed && has_commits()).then_some(topic)
         });
         snapshot.left = left_topics(unnamed, || snapshot.subscription());
+        let without_commits = drafts.iter().filter_map(|(topic, draft)| {
+            let is_requested = plan.requested.contains(topic);
+            let has_commits = || draft.as_ref().is_ok_and(Draft::has_commits);
+            (is_requested && !has_commits()).then_some(topic)
+        });
+        snapshot.requested = unsubscribed_topics(without_commits, || Some(snapshot.subscription()));
         let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
         let mut any_stuck = false;
         for draft in drafts
@@ -181,7 +188,7 @@ impl<'a> Assembly<'a> {
         snapshot.stuck = any_stuck
             && classifier.is_stuck(drafts.iter().flat_map(|(topic, draft)| {
                 let (lags, fault) = match draft {
-                    Ok(_) if snapshot.has_left(topic) => (&[][..], None),
+                    _ if !snapshot.counts(topic) => (&[][..], None),
                     Ok(draft) => (&*draft.lags, None),
                     Err(fault) => (&[][..], Some(Err(*fault))),
                 };

@@ -35,7 +35,7 @@ fn written_between(before: &GroupSnapshot, read: &GroupSnapshot) -> Option<Lag> 
     }
     let mut all: Option<Lag> = None;
     for (index, (topic, now)) in read.topics.iter().enumerate() {
-        if read.has_left(topic) {
+        if !read.counts(topic) {
             continue;
         }
         let now = now.latest.as_deref().ok()?;

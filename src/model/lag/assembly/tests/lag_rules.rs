@@ -1,6 +1,7 @@
 //! The rules of lag as they follow from several sweeps.
 
 use super::*;
+use crate::model::lag::group_figures::GroupFigures;
 
 #[test]
 fn a_running_group_starts_at_the_end_first_seen_of_a_partition_without_a_commit() {
@@ -343,4 +344,47 @@ fn a_topic_recreation_seen_with_one_group_holds_for_all_groups() {
     // Its last complete reading is served until it is stale, as with any unknown.
     let complete = topic(&after).complete.as_ref();
     assert_eq!(complete.unwrap().total(), Ok(Lag(95)));
+}
+
+#[test]
+fn a_topic_that_only_a_request_names_does_not_count() {
+    let counted = |reads: Option<&[&str]>, topic: &str, commit, latest: Result<i64, Fault>| {
+        let mut history = ClusterHistory::default();
+        let last = sweeps(&mut history, 0..=60, |seconds| {
+            let mut read = sweep_topics(seconds, reads, &[("t", 100)]);
+            let group = &mut read.groups[0];
+            group.plan.requested = [topic.into()].into();
+            group.plan.topics = Arc::new(["t".into(), topic.into()].into());
+            let mut committed = group.committed.clone().unwrap();
+            if committed.get(topic).is_none() {
+                committed.insert(topic.into(), [commit].into_iter().collect());
+            }
+            group.committed = Ok(committed);
+            if topic != "t" {
+                let ends = latest.map(|end| observe(seconds, "g", &[Ok(None)], &[end]));
+                let offsets = ends.map(|read| read.topics["t"].clone().unwrap());
+                read.topics.insert(topic.into(), offsets);
+            }
+            read
+        });
+        let group = &last.groups["g"];
+        assert!(group.topics.contains_key(topic), "requests are answered");
+        let figures = GroupFigures::new(group);
+        (
+            group.counts(&topic.into()),
+            figures.produced_per_second.is_some(),
+        )
+    };
+    let reads_t: Option<&[&str]> = Some(&["t"]);
+    for fault in [Fault::TopicMissing, Fault::TopicDenied, Fault::NoAnswer] {
+        assert_eq!(counted(reads_t, "x", Ok(None), Err(fault)), (false, true));
+        assert_eq!(counted(None, "x", Ok(None), Err(fault)), (false, true));
+        // The members read it.
+        let reads: Option<&[&str]> = Some(&["t", "x"]);
+        assert_eq!(counted(reads, "x", Ok(None), Err(fault)), (true, false));
+    }
+    // It exists, without and with commits of the group.
+    assert!(!counted(reads_t, "x", Ok(None), Ok(7)).0);
+    assert!(counted(reads_t, "x", Ok(Some(Offset(3))), Ok(7)).0);
+    assert_eq!(counted(reads_t, "t", Ok(None), Ok(7)), (true, true));
 }

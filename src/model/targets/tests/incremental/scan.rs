@@ -131,6 +131,21 @@ impl Scan {
                 })
     }
 
+    fn only_requested(&self, cluster: &str, group: &GroupId) -> BTreeSet<TopicName> {
+        let is_of_group = |key: &&WatchKey| key.cluster.as_str() == cluster && key.group == *group;
+        let targets = self.targets.iter().map(|target| &*target.key);
+        let by_targets: Vec<_> = targets.filter(is_of_group).collect();
+        if by_targets.is_empty() {
+            return BTreeSet::new();
+        }
+        let requests = self.requests.iter().filter(is_of_group);
+        let mut topics: BTreeSet<_> = requests.flat_map(|key| key.topics.clone()).collect();
+        for key in by_targets {
+            topics.retain(|topic| !key.topics.contains(topic));
+        }
+        topics
+    }
+
     pub(super) fn plan(&self, cluster: &str) -> Vec<GroupPlan> {
         let unset = Settings::unset();
         let targets = self.targets.iter().map(|t| (&*t.key, &t.settings));
@@ -158,6 +173,7 @@ impl Scan {
             let joined = joined.get(&(cluster.into(), group));
             let settings = joined.map_or_else(Settings::default, |j| j.settings.clone());
             GroupPlan {
+                requested: self.only_requested(cluster, &plan.group),
                 is_unlimited,
                 reset: settings.offset_reset.unwrap_or_default(),
                 isolation: settings.isolation.unwrap_or_default(),
