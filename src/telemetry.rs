@@ -90,7 +90,7 @@ static LAG_EVENTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static STATE_SAVES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_state_saves_total",
-        "Saves of the state that survives a restart, by outcome",
+        "Saves of the state that survives a restart, by outcome: saved, trimmed (without the groups that matter least), or failed",
         &["outcome"],
     )
 });
@@ -307,12 +307,12 @@ impl StateSaved<'_> {
 
 /// Saving the state failed. `new_reason` is `None` if the previous save failed for the same reason.
 #[derive(Debug)]
-pub struct StateUnwritten<'a> {
+pub struct StateUnwritten<'a, E> {
     pub place: &'a str,
-    pub new_reason: Option<&'a dyn std::error::Error>,
+    pub new_reason: Option<&'a E>,
 }
 
-impl StateUnwritten<'_> {
+impl<E: std::error::Error> StateUnwritten<'_, E> {
     pub fn emit(&self) {
         STATE_SAVES.with_label_values(&["failed"]).inc();
         if let Some(reason) = self.new_reason {

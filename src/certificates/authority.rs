@@ -1,8 +1,7 @@
 //! lagwise's own certificate authority.
 //!
-//! Clients trust the authority, so its certificate lasts for years, while the certificates it signs
-//! are replaced after 60 of their 90 days. Its state is two PEM texts in a Secret, which all
-//! replicas share.
+//! Clients trust the authority, so its certificate lasts for years, while the certificates it signs are replaced after
+//! two thirds of their lifetime ([`SIGNED_LIFETIME`]). Its state is two PEM texts in a Secret, which all replicas share.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -84,7 +83,8 @@ impl CertificateAuthority {
     }
 
     /// Parses a stored authority. `None` if the key does not belong to the certificate, or if lagwise did not create
-    /// it: `sign` names lagwise's authority as the issuer, so what it signs would not belong to another one.
+    /// it: `sign` always writes the name of lagwise's authorities as the issuer, so a certificate signed with the key of
+    /// another authority would not chain to that one.
     #[must_use]
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Option<Self> {
         let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;

@@ -14,7 +14,7 @@ use crate::config::{
     Config, ConfigError, KeyPlaces, SystemEnvironment, TokenSourceConfig, json_schema,
 };
 use crate::daemon::{in_pod, validation};
-use crate::kafka::login::unset_azure_variables;
+use crate::kafka::login::describe_unset_azure_variables;
 use crate::model::findings::Finding;
 use crate::model::units::untrusted_text::{printable_json, printable_lines};
 
@@ -168,7 +168,7 @@ async fn validate(
             )
         })
         .filter(|_| !in_pod())
-        .filter_map(|(at, _)| azure_note(at, |name| std::env::var(name).ok()));
+        .filter_map(|(at, _)| describe_unset_variables(at, |name| std::env::var(name).ok()));
     let program = found.login_program.iter().map(|program| {
         format!(
             "kubernetes: the kubeconfig logs in by running {program:?}, which was not run here; lagwise check runs it"
@@ -178,14 +178,14 @@ async fn validate(
 }
 
 /// A note on the environment variables that Azure workload identity needs and that are not set; `None` if all are.
-fn azure_note(at: usize, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let names = unset_azure_variables(variable);
-    let list = names.join(", ");
-    (!names.is_empty()).then(|| {
-        format!(
-            "clusters[{at}].token.azure_workload_identity: environment variables not set here: {list}; the workload identity webhook sets them in pods with the label azure.workload.identity/use"
-        )
-    })
+fn describe_unset_variables(
+    at: usize,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Option<String> {
+    let unset = describe_unset_azure_variables(variable)?;
+    Some(format!(
+        "clusters[{at}].token.azure_workload_identity: {unset}"
+    ))
 }
 
 fn insecure_settings(config: &Config) -> BTreeSet<Finding> {
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn names_the_variables_of_azure_that_are_not_set() {
         let unset = |set: &[(&str, &str)]| {
-            let note = azure_note(2, |name| {
+            let note = describe_unset_variables(2, |name| {
                 let found = set.iter().find(|(set, _)| *set == name);
                 found.map(|(_, value)| (*value).to_owned())
             });

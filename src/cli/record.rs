@@ -32,7 +32,7 @@ use crate::model::units::short_duration::short_duration;
     Each line is written at once, so you can interrupt the recording at any time. A recording ends after --for, when \
     interrupted, or when FILE has 128 MiB or 8 million pairs of offsets. With 100 partitions and the default \
     interval, that is about four days.\n\n\
-    Topics that cannot be read are left out of a sample, and a sample without any is not written. Each reason is \
+    Topics that cannot be read are left out of a sample. If no topic can be read, no sample is written. Each reason is \
     printed once, and again if it recurs after a complete reading. lagwise simulate bridges such gaps.\n\n\
     Exit code: 0 if FILE has at least one new sample, 1 if it has none or an error ended the recording, 2 for wrong \
     usage.")]
@@ -163,18 +163,32 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Maximum number of reasons that are printed before a reading is complete. They have addresses of brokers, so brokers
+/// decide how many there are.
+const MAX_PRINTED_REASONS: usize = 200;
+
 /// The reasons that were printed since the last complete reading.
 #[derive(Debug, Default)]
 struct PrintedReasons(BTreeSet<String>);
 
 impl PrintedReasons {
     /// Adds the reasons why a reading is not complete, and returns those to print.
-    fn add(&mut self, mut reasons: Vec<String>) -> Vec<String> {
+    fn add(&mut self, reasons: Vec<String>) -> Vec<String> {
         if reasons.is_empty() {
             self.0.clear();
         }
-        reasons.retain(|reason| self.0.insert(reason.clone()));
-        reasons
+        let mut new = Vec::new();
+        for reason in reasons {
+            if self.0.len() < MAX_PRINTED_REASONS && self.0.insert(reason.clone()) {
+                new.push(reason);
+                if self.0.len() == MAX_PRINTED_REASONS {
+                    new.push(
+                        "further reasons are not printed before a reading is complete".to_owned(),
+                    );
+                }
+            }
+        }
+        new
     }
 }
 
@@ -226,5 +240,18 @@ mod tests {
             let reasons = reasons.iter().map(|reason| (*reason).to_owned());
             assert_eq!(printed.add(reasons.collect()), expected);
         }
+    }
+
+    #[test]
+    fn a_limited_number_of_reasons_is_printed() {
+        let mut printed = PrintedReasons::default();
+        let reasons = |from: usize| (from..from + 150).map(|n| format!("broker {n}")).collect();
+        assert_eq!(printed.add(reasons(0)).len(), 150);
+        let last = printed.add(reasons(100));
+        assert_eq!(last.len(), 51);
+        assert!(last[50].starts_with("further reasons"), "{last:?}");
+        assert!(printed.add(reasons(400)).is_empty());
+        printed.add(Vec::new());
+        assert_eq!(printed.add(reasons(400)).len(), 150);
     }
 }

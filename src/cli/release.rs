@@ -21,8 +21,8 @@ use crate::model::units::hpa_key::HpaKey;
     lagwise release --all --namespace shop --namespace pay\n  \
     lagwise release shop/billing\n\n\
     Restores the user's maxReplicas, wakes workloads that lagwise has recorded as scaled to zero, and removes the \
-    annotations that lagwise has written. A running daemon applies the cap again to each HPA with \
-    lagwise.dev/cap: enforce: set it to advise, or stop the daemon first.\n\n\
+    annotations that lagwise has written. A running daemon caps an HPA again if its annotation lagwise.dev/cap, or \
+    cap.default of the configuration, is enforce: set it to advise, or stop the daemon first.\n\n\
     Exit code: 0 on success, 1 if some HPA could not be released, 2 for wrong usage.")]
 pub struct ReleaseArgs {
     /// Release every HPA that lagwise has changed
@@ -97,13 +97,13 @@ fn render(released: &[Released], failed: bool, args: &ReleaseArgs) -> anyhow::Re
     Ok(match args.output.serialize(&released)? {
         Some(text) => text,
         None if released.is_empty() && failed => "no HPA was released\n".into(),
-        None if released.is_empty() => format!("{}\n", nothing_changed(args)),
+        None if released.is_empty() => format!("{}\n", describe_unchanged(args)),
         None => table(released, args.dry_run),
     })
 }
 
 /// Says that lagwise has changed none of the HPAs that were looked at.
-fn nothing_changed(args: &ReleaseArgs) -> &'static str {
+fn describe_unchanged(args: &ReleaseArgs) -> &'static str {
     match (args.namespace.as_slice(), args.hpa.as_slice()) {
         (_, [_]) => "lagwise has not changed this HPA",
         (_, [_, ..]) => "lagwise has changed none of these HPAs",

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-pub use self::azure::unset_variables as unset_azure_variables;
+pub use self::azure::describe_unset_variables as describe_unset_azure_variables;
 pub use self::oidc::Oidc;
 pub(super) use self::settings::PROPERTIES;
 pub use self::settings::{TokenSettings, TokenSource};

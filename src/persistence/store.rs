@@ -62,10 +62,10 @@ pub async fn run<S: StateLocation>(
             }
             .emit(),
             Err(error) => {
-                let reason = failures.record_failure(error);
+                let new_reason = failures.record_failure(error);
                 StateUnwritten {
                     place: &place,
-                    new_reason: reason.map(|reason| reason as &dyn std::error::Error),
+                    new_reason,
                 }
                 .emit();
             }

@@ -17,7 +17,7 @@ use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::lag::history::saved_policy::SavedPolicy;
-use crate::telemetry::testing::counted;
+use crate::telemetry::testing::counter_value;
 
 /// The saved history of this number of groups on one partition each.
 fn history_of(groups: usize) -> SavedHistory {
@@ -328,7 +328,7 @@ async fn every_failed_save_is_counted() {
         };
         let mut store = start(location, Leadership::alone());
         (&mut store.loaded).await.unwrap();
-        let failed = || counted("lagwise_state_saves_total", "failed");
+        let failed = || counter_value("lagwise_state_saves_total", "failed");
         let before = failed();
         // Many more than fail in the other tests, which may run meanwhile.
         for _ in 0..50 {

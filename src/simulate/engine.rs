@@ -298,7 +298,7 @@ impl<'a> Simulation<'a> {
             });
         }
         let ceiling = count(self.partitions.len());
-        let bounds = self.options.rate_bounds(self.policy, ceiling);
+        let bounds = self.options.rate_bounds(ceiling);
         let reading = GroupReading {
             at: Duration::from_secs(u64::from(now)),
             poll_interval: Duration::from_secs(u64::from(scenario.poll)),

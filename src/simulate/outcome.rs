@@ -50,11 +50,11 @@ impl RunOptions {
         spec
     }
 
-    /// Minimum and maximum of the rate policy, for a workload with this number of partitions. As in production, they
-    /// are those of the HPA, but at least one replica and at most one for each partition.
-    pub(super) fn rate_bounds(&self, policy: &SimulatedPolicy, partitions: u32) -> (u32, u32) {
-        let spec = self.hpa_of(policy, partitions);
-        (spec.min.max(1), spec.max.min(partitions))
+    /// Minimum and maximum of the rate policy, for a workload with this number of partitions. The policy limits them to
+    /// at least one replica, and to at most one for each partition.
+    pub(super) fn rate_bounds(&self, partitions: u32) -> (u32, u32) {
+        let hpa = self.hpa.as_ref();
+        hpa.map_or((1, partitions), |hpa| (hpa.min, hpa.max))
     }
 }
 

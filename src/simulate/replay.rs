@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use self::capacity::{CapacityBasis, ReplayCapacity};
-use self::capacity::{capacity_of_replay, estimate_commit_interval};
+use self::capacity::{estimate_commit_interval, estimate_replay_capacity};
 pub use self::happened::RecordedOutcome;
 use self::happened::score_what_happened;
 use self::history::RecordedHistory;
@@ -71,7 +71,7 @@ pub fn replay(trace: &Trace, options: &ReplayOptions) -> Result<Replay, String> 
             messages_per_second: each,
             basis: CapacityBasis::Given,
         },
-        None => capacity_of_replay(&history, commit_interval)?,
+        None => estimate_replay_capacity(&history, commit_interval)?,
     };
     if capacity.basis == CapacityBasis::LowerBound {
         notes.push(format!(

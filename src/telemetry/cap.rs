@@ -46,13 +46,13 @@ impl CapWritten<'_> {
 
 /// A ceiling could not be written to an HPA.
 #[derive(Debug)]
-pub struct CapFailed<'a> {
+pub struct CapFailed<'a, E> {
     pub hpa: &'a HpaKey,
     /// `None` if the previous attempt failed for the same reason.
-    pub new_reason: Option<&'a dyn Error>,
+    pub new_reason: Option<&'a E>,
 }
 
-impl CapFailed<'_> {
+impl<E: Error> CapFailed<'_, E> {
     pub fn emit(&self) {
         WRITES.with_label_values(&["failed"]).inc();
         if let Some(reason) = self.new_reason
@@ -62,6 +62,27 @@ impl CapFailed<'_> {
                 hpa = %self.hpa,
                 %reason,
                 "cannot write the cap to the HPA: trying again, and clamping the served value meanwhile"
+            );
+        }
+    }
+}
+
+/// The cap is not written to an HPA as long as it is unknown who records the user's `maxReplicas`. Logged for each new
+/// reason, and not counted as a write.
+#[derive(Debug)]
+pub struct CapOwnerUnknown<'a, E> {
+    pub hpa: &'a HpaKey,
+    pub reason: &'a E,
+}
+
+impl<E: Error> CapOwnerUnknown<'_, E> {
+    pub fn emit(&self) {
+        if may_log(self.hpa) {
+            tracing::warn!(
+                hpa = %self.hpa,
+                reason = %self.reason,
+                "cannot look up who records the user's maxReplicas, so the cap is not written: trying again, and clamping \
+                 the served value meanwhile"
             );
         }
     }

@@ -2,8 +2,8 @@
 
 use super::REGISTRY;
 
-/// The value of a counter with one label, which has this value. Tests of the same process share it.
-pub(crate) fn counted(name: &str, label: &str) -> f64 {
+/// The value of a counter whose only label has this value. Tests of the same process share it.
+pub(crate) fn counter_value(name: &str, label: &str) -> f64 {
     let families = REGISTRY.gather();
     let mut families = families.iter();
     let family = families.find(|family| family.name() == name);

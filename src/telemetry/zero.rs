@@ -10,11 +10,16 @@ use super::hpa_lines::may_log;
 use crate::model::units::hpa_key::HpaKey;
 
 pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    counter(
+    let scales = counter(
         "lagwise_zero_scales_total",
-        "Workloads scaled to zero, woken, or neither because of a failure, by outcome",
+        "Attempts to scale a workload to zero or to wake it, by outcome: zeroed, woken, or failed (also if the workload could not be read)",
         &["outcome"],
-    )
+    );
+    // From 0, because PromQL's increase() does not see a counter that begins with 1.
+    for outcome in ["zeroed", "woken", "failed"] {
+        scales.with_label_values(&[outcome]);
+    }
+    scales
 });
 
 /// A workload was scaled to zero.
@@ -58,13 +63,13 @@ impl WakeUp<'_> {
 
 /// A workload could not be read, scaled to zero or woken.
 #[derive(Debug)]
-pub struct ZeroFailed<'a> {
+pub struct ZeroFailed<'a, E> {
     pub hpa: &'a HpaKey,
     /// `None` if the previous attempt failed for the same reason.
-    pub new_reason: Option<&'a dyn Error>,
+    pub new_reason: Option<&'a E>,
 }
 
-impl ZeroFailed<'_> {
+impl<E: Error> ZeroFailed<'_, E> {
     pub fn emit(&self) {
         SCALES.with_label_values(&["failed"]).inc();
         if let Some(reason) = self.new_reason

@@ -12,8 +12,12 @@ use crate::model::keda::convert::Conversion;
 use crate::model::units::quantity::Milli;
 use crate::model::units::untrusted_text::Printable;
 
-/// Ends of the paths of quantities, which the API server writes in canonical form: `1000` becomes `1k`.
-const QUANTITY_PATHS: [&str; 3] = [".target.value", ".target.averageValue", ".tolerance"];
+/// Beginnings and ends of the paths of quantities, which the API server writes in canonical form: `1000` becomes `1k`.
+const QUANTITY_PATHS: [(&str, &str); 3] = [
+    ("spec.metrics[", ".target.value"),
+    ("spec.metrics[", ".target.averageValue"),
+    ("spec.behavior.", ".tolerance"),
+];
 
 /// Describes how each converted object differs from the existing object of the same kind and name.
 ///
@@ -102,7 +106,8 @@ fn compare(path: String, wanted: &Value, found: Option<&Value>, differences: &mu
 
 fn is_same_quantity(path: &str, wanted: &Value, found: &Value) -> bool {
     let quantity = |value: &Value| value.as_str().and_then(Milli::parse);
-    QUANTITY_PATHS.iter().any(|end| path.ends_with(end))
+    let mut paths = QUANTITY_PATHS.iter();
+    paths.any(|(begin, end)| path.starts_with(begin) && path.ends_with(end))
         && quantity(wanted).is_some_and(|wanted| quantity(found) == Some(wanted))
 }
 

@@ -28,7 +28,7 @@ pub(super) const MAX_LENGTH: Duration = Duration::from_secs(30 * 60);
 pub(super) enum Phase {
     /// A load that one consumer can handle.
     Base,
-    /// Far more than the consumers of all partitions can handle.
+    /// A third more than the consumers of all partitions can handle.
     Surge,
     /// A low load.
     Quiet,

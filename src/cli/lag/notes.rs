@@ -14,12 +14,14 @@ pub(super) fn lag_left_behind(
     let left = topics.iter().filter(|(topic, _)| read.has_left(topic));
     let lags = left.map(|(topic, read)| (topic, known_lag(read)));
     let lags = Vec::from_iter(lags.filter(|(_, lag)| *lag > Lag(0)));
+    if lags.is_empty() {
+        return None;
+    }
     let sum: Lag = lags.iter().map(|(_, lag)| *lag).sum();
-    let names = lags.iter().map(|(topic, _)| topic.to_string());
-    (sum > Lag(0)).then(|| {
-        let names = short_list(names);
-        format!("{sum} of the lag is on topics that its members no longer read: {names}")
-    })
+    let names = short_list(lags.iter().map(|(topic, _)| topic.to_string()));
+    Some(format!(
+        "{sum} of the lag is on topics that its members no longer read: {names}"
+    ))
 }
 
 /// Sum of the lag of the partitions whose lag is known.

@@ -210,7 +210,7 @@ pub(super) fn partition_rows<'a>(
                 row.useful_parallelism = useful;
                 row.group_state = read.description.as_deref().map(|d| d.state);
                 if read.has_left(topic) && row.lag.is_some_and(|lag| lag > Lag(0)) {
-                    let left = "the members do not read this topic any more".to_owned();
+                    let left = "the members no longer read this topic".to_owned();
                     row.note.get_or_insert(left);
                 }
                 let number = Partition::try_from(partition).unwrap_or(Partition::MAX);

@@ -286,7 +286,7 @@ fn lag_on_a_topic_that_the_group_has_left_is_noted() {
     let rows = [ok(3, 8), ok(4, 4)];
     let left = [
         Some("5 of the lag is on topics that its members no longer read: orders"),
-        Some("the members do not read this topic any more"),
+        Some("the members no longer read this topic"),
     ];
     for (reads, expected) in [("orders", [None; 2]), ("payments", left)] {
         let mut observation = fixtures::read(Duration::ZERO, "moved", "orders", &rows);

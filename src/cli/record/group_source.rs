@@ -27,7 +27,7 @@ pub(super) struct SourceSample {
     pub(super) milliseconds_ago: u64,
     /// Whether it comes from a daemon, which reads Kafka at its own interval.
     pub(super) is_delayed: bool,
-    /// Why parts of the group are missing; empty if none are.
+    /// Why topics, partitions or members are missing; empty if none are.
     pub(super) missing: Vec<String>,
 }
 
@@ -160,9 +160,18 @@ fn sample_of_reading(
         bail!("{}", unknown().join("; "));
     };
     let topics = request.wanted_topics(group, read).into_iter();
-    let topics =
-        topics.filter_map(|(topic, read)| Some((topic.to_string(), read.latest.as_deref().ok()?)));
-    let sample = sample_of_group(read, topics);
+    let topics: Vec<(String, &TopicLag)> = topics
+        .filter_map(|(topic, read)| Some((topic.to_string(), read.latest.as_deref().ok()?)))
+        .collect();
+    let mut missing = unknown();
+    missing.extend(topics.iter().filter_map(|(topic, lag)| {
+        let fault = lag.first_fault()?;
+        Some(format!("topic {topic}: partitions are unknown: {fault}"))
+    }));
+    if read.description.is_none() {
+        missing.push("the members of the group are unknown".to_owned());
+    }
+    let sample = sample_of_group(read, topics.into_iter());
     if sample.topics.is_empty() {
         match reading.unknown.is_empty() {
             true => {
@@ -175,7 +184,7 @@ fn sample_of_reading(
         sample,
         milliseconds_ago: 0,
         is_delayed: false,
-        missing: unknown(),
+        missing,
     })
 }
 

@@ -72,7 +72,7 @@ impl TraceFile {
 
     fn continue_trace(path: &Path, name: String, header: &TraceHeader) -> anyhow::Result<Self> {
         let text = read_trace_text(path).with_context(|| name.clone())?;
-        let trace = Trace::parse(&text).with_context(|| name.clone())?;
+        let mut trace = Trace::parse(&text).with_context(|| name.clone())?;
         let known = &trace.header;
         ensure!(
             known == header,
@@ -94,7 +94,7 @@ impl TraceFile {
             name,
             bytes,
             weight: trace.samples.iter().map(TraceSample::weight).sum(),
-            last: trace.samples.into_iter().last(),
+            last: trace.samples.pop(),
         };
         if !text
             .get(..trace.whole_bytes)
@@ -111,15 +111,12 @@ impl TraceFile {
     /// A full disk, and a clock that is behind the trace.
     pub(super) fn append(&mut self, read: &SourceSample, now: u64) -> anyhow::Result<Appended> {
         let at = now.saturating_sub(read.milliseconds_ago);
-        let sample = TraceSample {
-            at,
-            ..read.sample.clone()
-        };
         if let Some(last) = &self.last {
             // A daemon answers with the same reading until its next poll. It reports the age in whole seconds, so that
             // the times of the same reading differ by less than one second. Those of two readings may do so too.
             let is_known = read.is_delayed
-                && (at <= last.at || (at < last.at.saturating_add(1000) && is_same(&sample, last)))
+                && (at <= last.at
+                    || (at < last.at.saturating_add(1000) && is_same(&read.sample, last)))
                 && last.at.saturating_sub(at) < MAX_DELAY_MILLIS;
             if is_known {
                 return Ok(Appended::Known);
@@ -131,6 +128,10 @@ impl TraceFile {
                 );
             }
         }
+        let sample = TraceSample {
+            at,
+            ..read.sample.clone()
+        };
         let line = trace_line(&sample)?;
         let weight = self.weight.saturating_add(sample.weight());
         // The written trace can be parsed.

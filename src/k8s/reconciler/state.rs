@@ -22,7 +22,7 @@ use crate::model::findings::Finding;
 use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
-use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
+use crate::telemetry::cap::{CapFailed, CapFought, CapOwnerUnknown, CapWritten};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
 
@@ -144,15 +144,16 @@ impl HpaState {
         events: &mut EventPublisher,
     ) {
         let write = match &report.cap {
-            None => return,
+            // That something changed meanwhile is no failure: the next snapshot decides again from a new read.
+            None | Some(Err(ApiError::Changed)) => return,
             Some(Err(error)) => {
                 let now = Instant::now();
                 note_forbidden(&mut self.cap.forbidden, error);
                 let retry = &mut self.cap.retry;
-                let reason = retry.record_failure(error.clone(), MAX_BACKOFF, now);
+                let new_reason = retry.record_failure(error.clone(), MAX_BACKOFF, now);
                 CapFailed {
                     hpa: key,
-                    new_reason: reason.map(|reason| reason as &dyn std::error::Error),
+                    new_reason,
                 }
                 .emit();
                 return;
@@ -208,15 +209,16 @@ impl HpaState {
                 self.zero.retry.record_success();
                 self.zero.forbidden = None;
             }
+            Some(ApiError::Changed) => {}
             Some(error) => {
                 // Errors of the ledger have a separate finding.
                 if report.refusal.is_none() {
                     note_forbidden(&mut self.zero.forbidden, &error);
                 }
-                let reason = self.zero.retry.record_failure(error, READ_INTERVAL, now);
+                let new_reason = self.zero.retry.record_failure(error, READ_INTERVAL, now);
                 ZeroFailed {
                     hpa: key,
-                    new_reason: reason.map(|reason| reason as &dyn std::error::Error),
+                    new_reason,
                 }
                 .emit();
             }
@@ -282,12 +284,7 @@ impl CapState {
         }
         note_forbidden(&mut self.forbidden, error);
         if let Some(reason) = self.lookup_failures.record_failure(error.clone()) {
-            let new_reason = Some(reason as &dyn std::error::Error);
-            CapFailed {
-                hpa: key,
-                new_reason,
-            }
-            .emit();
+            CapOwnerUnknown { hpa: key, reason }.emit();
         }
     }
 

@@ -18,15 +18,22 @@ const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 const TENANT_ID: &str = "AZURE_TENANT_ID";
 const CLIENT_ID: &str = "AZURE_CLIENT_ID";
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+const AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
 
-/// The environment variables that workload identity needs and that are not set. An empty one counts as not set.
-pub fn unset_variables(variable: impl Fn(&str) -> Option<String>) -> Vec<&'static str> {
-    let mut names = vec![TENANT_ID, CLIENT_ID, TOKEN_FILE];
-    names.retain(|name| set(&variable, name).is_none());
-    names
+/// Describes which environment variables that workload identity needs are not set; `None` if all are. An empty one
+/// counts as not set.
+pub fn describe_unset_variables(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let names = [TENANT_ID, CLIENT_ID, TOKEN_FILE].into_iter();
+    let unset = names.filter(|name| read_non_empty(&variable, name).is_none());
+    let list = Vec::from_iter(unset).join(", ");
+    (!list.is_empty()).then(|| {
+        format!(
+            "environment variables not set here: {list}; the workload identity webhook sets them in pods with the label azure.workload.identity/use"
+        )
+    })
 }
 
-fn set(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+fn read_non_empty(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
     variable(name).filter(|value| !value.is_empty())
 }
 
@@ -47,25 +54,21 @@ impl Azure {
         bootstrap: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
-        let needed = |name: &str| {
-            set(&variable, name).ok_or_else(|| {
-                format!(
-                    "the environment variable {name} is not set; the workload identity \
-                     webhook sets it in pods with the label azure.workload.identity/use"
-                )
-            })
-        };
-        let authority = set(&variable, "AZURE_AUTHORITY_HOST");
+        if let Some(unset) = describe_unset_variables(&variable) {
+            return Err(unset);
+        }
+        let needed = |name: &str| read_non_empty(&variable, name).unwrap_or_default();
+        let authority = read_non_empty(&variable, AUTHORITY_HOST);
         let authority = authority.unwrap_or_else(|| PUBLIC_CLOUD.into());
-        let (authority, tenant) = (authority.trim_end_matches('/'), needed(TENANT_ID)?);
+        let (authority, tenant) = (authority.trim_end_matches('/'), needed(TENANT_ID));
         let scope = match scope {
             Some(scope) => scope.to_owned(),
             None => namespace_scope(bootstrap)?,
         };
         Ok(Self {
             token_url: format!("{authority}/{tenant}/oauth2/v2.0/token"),
-            client_id: needed(CLIENT_ID)?,
-            token_file: needed(TOKEN_FILE)?.into(),
+            client_id: needed(CLIENT_ID),
+            token_file: needed(TOKEN_FILE).into(),
             scope,
         })
     }

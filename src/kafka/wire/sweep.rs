@@ -26,9 +26,11 @@ impl WireInner {
     /// Executes a plan until `deadline`.
     pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         let started = Moment::now();
-        // Deadlines as shares of the budget: names of topics by 1/5, metadata by 2/5, commits by 3/5, and by 4/5 what
-        // the rest depends on: descriptions of groups of unknown kind, offsets of share groups, metadata of discovered
-        // topics.
+        // Deadlines as shares of the budget:
+        //   1/5  names of topics
+        //   2/5  metadata
+        //   3/5  commits
+        //   4/5  descriptions of groups of unknown kind, offsets of share groups, metadata of discovered topics
         // A step that ends early leaves its time to the later ones.
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();

@@ -46,7 +46,8 @@ pub struct TargetPolicies {
     outcomes: PolicyOutcomes,
     /// The targets when changes were last searched for.
     seen: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
-    /// New or changed metrics without an outcome, because their group was not read yet.
+    /// Metrics to observe between whole sweeps: new or changed ones whose group was not read yet, and those whose saved
+    /// number could not be served yet.
     awaited: BTreeSet<PolicyKey>,
     timeline: Timeline,
     /// Start of the last sweep of each Kafka cluster, and the average time between its sweeps.
@@ -65,7 +66,7 @@ struct ObserveResult {
     partitions: usize,
     /// Whether the policy has a number of an earlier process that it cannot serve yet, because nothing was read
     /// completely so far. It is served with the first reading, which may be that of a partial sweep.
-    is_number_unserved: bool,
+    has_unserved_number: bool,
 }
 
 /// Buffers that all targets share.
@@ -147,7 +148,7 @@ impl TargetPolicies {
                 };
                 let result = self.observe(&key, &observed, time);
                 *others = others.saturating_add(result.partitions);
-                if !result.is_number_unserved {
+                if !result.has_unserved_number {
                     self.awaited.remove(&key);
                 }
                 Some(result.outcome)
@@ -208,7 +209,7 @@ impl TargetPolicies {
         self.is_unsaved |= before.map(number) != Some(number(&outcome));
         ObserveResult {
             partitions: state.partition_count(),
-            is_number_unserved: state.is_number_unserved(&outcome),
+            has_unserved_number: state.has_unserved_number(&outcome, time.now),
             outcome,
         }
     }

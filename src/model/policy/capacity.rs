@@ -21,15 +21,16 @@ pub(super) struct MemberProgress {
     pub(super) key: u32,
     /// Messages committed since the oldest anchor.
     consumed: f32,
-    /// When the current busy window began, and `consumed` at that time; `None` while the member is not busy.
+    /// When the current busy window began, and the value of `consumed` then, relative to the oldest anchor like
+    /// `consumed` itself; `None` while the member is not busy.
     busy: Option<(PolicyTime, f32)>,
-    /// Past times with `consumed` at that time, the oldest first.
+    /// Past times with the value of `consumed` then, relative to the oldest of them, which is the first.
     anchors: [(PolicyTime, f32); ANCHORS],
     anchor_count: u8,
 }
 
-/// The usual and the longest time between two commits, in seconds. They determine how long a member has to be busy for
-/// a sample, and how precise floors are.
+/// The usual and the longest time between two commits, in seconds. A sample of the capacity needs a member that is busy
+/// for three usual times, and floors are reduced by the longest one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CommitTimes {
     pub(super) interval: f64,
@@ -132,7 +133,8 @@ impl MemberProgress {
     }
 }
 
-/// Capacity of a member in messages per second, and whether it is known, which is when it was measured often enough.
+/// Capacity of a member in messages per second, and whether it counts as known: it was measured at least
+/// [`MIN_CAPACITY_SAMPLES`] times.
 /// `None` if nothing was processed yet.
 ///
 /// `has_floor` says whether floors are used. `consumed` is the consumption of the group in messages per second, if it

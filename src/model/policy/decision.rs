@@ -117,7 +117,7 @@ pub struct RateHold {
     /// When it ends if nothing else changes, in seconds on the timeline of the readings; `None` if that depends on what
     /// happens.
     pub until: Option<f64>,
-    /// The output once the hold has ended.
+    /// The number that the present requirement would give without the hold.
     pub replicas: u32,
 }
 

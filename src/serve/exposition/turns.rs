@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::serve::connections::network;
 
-/// Lets one exposition at a time write a chunk. The network that has waited longest is next, within it the address that
-/// has waited longest, and there the exposition that asked first.
+/// Lets one exposition at a time write a chunk. Next is the network whose last turn is longest ago, or that had none,
+/// within it the address of which that is true, and there the exposition that asked first.
 #[derive(Clone, Debug, Default)]
 pub(in crate::serve) struct WriterTurns(Arc<Mutex<TurnQueue>>);
 
@@ -118,8 +118,7 @@ impl TurnQueue {
 #[derive(Debug)]
 struct LatestTurns<K>(HashMap<K, u64>);
 
-// Both are larger than the number of connections of a listener, so that the latest turn of a connected scraper is not
-// forgotten.
+// They bound the memory. A forgotten key counts as one that had no turn, so it is only served earlier.
 const MAX_REMEMBERED: usize = 256;
 const REMEMBERED_TURNS: u64 = 128;
 

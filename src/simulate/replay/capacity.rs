@@ -62,7 +62,7 @@ pub(super) fn estimate_commit_interval(history: &RecordedHistory) -> Option<u32>
 ///
 /// # Errors
 /// Nothing from which it could be estimated.
-pub(super) fn capacity_of_replay(
+pub(super) fn estimate_replay_capacity(
     history: &RecordedHistory,
     commit_interval: Option<u32>,
 ) -> Result<ReplayCapacity, String> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::fixtures::{self, PartitionReading};
 use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::units::newtypes::GroupId;
 
@@ -48,8 +49,8 @@ fn a_sample_has_the_reasons_for_what_it_lacks() {
     observation.groups[0].committed = Ok(committed);
     let denied = Err(Fault::TopicDenied);
     observation.topics.insert("payments".into(), denied);
-    let snapshot = ClusterHistory::default().apply(observation, Scope::Partial);
-    let read = |topics: &[&str], unknown: &[&str]| {
+    let read_from = |observation: &Observation, topics: &[&str], unknown: &[&str]| {
+        let snapshot = ClusterHistory::default().apply(observation.clone(), Scope::Partial);
         let topics = Vec::from_iter(topics.iter().map(|topic| (*topic).to_owned()));
         let request = LagRequest {
             groups: NameFilter::new(&["billing".to_owned()]),
@@ -65,6 +66,9 @@ fn a_sample_has_the_reasons_for_what_it_lacks() {
         };
         sample_of_reading("billing", &request, &reading)
     };
+    let mut described = observation.clone();
+    described.groups[0].description = Ok(Arc::new(fixtures::member_of("orders")));
+    let read = |topics: &[&str], unknown: &[&str]| read_from(&described, topics, unknown);
     let reasons = [
         "main: broker 2 is unreachable",
         "main: topic payments: no access",
@@ -73,6 +77,24 @@ fn a_sample_has_the_reasons_for_what_it_lacks() {
     assert_eq!(Vec::from_iter(partial.sample.topics.keys()), ["orders"]);
     assert_eq!(partial.missing, reasons);
     assert_eq!(read(&["orders"], &[]).unwrap().missing, [""; 0]);
+    let undescribed = read_from(&observation, &["orders"], &[]).unwrap();
+    assert_eq!(
+        undescribed.missing,
+        ["the members of the group are unknown"]
+    );
+    let rows = [
+        (0, Ok(Some(5)), Ok(7)),
+        (0, Ok(Some(5)), Err(Fault::LeaderUnknown)),
+    ];
+    let mut partly = fixtures::read(Duration::ZERO, "billing", "orders", &rows);
+    partly.groups[0].description = described.groups[0].description.clone();
+    let partly = read_from(&partly, &[], &[]).unwrap();
+    let expected = format!(
+        "topic orders: partitions are unknown: {}",
+        Fault::LeaderUnknown
+    );
+    assert_eq!(partly.missing, [expected]);
+    assert_eq!(partly.sample.topics["orders"].len(), 2);
     let refusal = read(&["payments"], &reasons).unwrap_err();
     assert_eq!(refusal.to_string(), reasons.join("; "));
 }

@@ -10,7 +10,7 @@ use crate::model::units::newtypes::TopicName;
 /// Commits of a group by topic, as in a response about all topics.
 type DiscoveredCommits = [(String, Vec<PartitionCommit>)];
 
-/// Topics with commits of a group whose metadata was not fetched, apart from Kafka's internal ones.
+/// The topics on which a group has commits and whose metadata was not fetched, apart from Kafka's internal ones.
 pub(super) fn topics_without_metadata(
     found: &DiscoveredCommits,
     metadata: &ClusterMetadata,
@@ -22,7 +22,7 @@ pub(super) fn topics_without_metadata(
         .filter(|name| metadata.fetched_at(name).is_none())
 }
 
-/// Whether the metadata of a topic with commits of a group was not fetched.
+/// Whether metadata is missing for a topic on which a group has commits.
 pub(super) fn lacks_metadata(found: &DiscoveredCommits, metadata: &ClusterMetadata) -> bool {
     topics_without_metadata(found, metadata).next().is_some()
 }

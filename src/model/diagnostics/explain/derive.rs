@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::hidden_facts::hidden_in_consumers;
+use super::hidden_facts::hidden_consumer_facts;
 use super::listing::describe_listing;
 use super::policy::explain_policy;
 use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart, UNKNOWN_RULE};
@@ -85,7 +85,7 @@ impl Deriver<'_> {
             outcome: None,
             findings,
             shadow: None,
-            not_knowable: hidden_in_consumers(&metrics),
+            not_knowable: hidden_consumer_facts(&metrics),
             metrics,
         })
     }
@@ -137,7 +137,7 @@ impl Deriver<'_> {
                 _ => false,
             })),
             shadow: None,
-            not_knowable: hidden_in_consumers(&metrics)
+            not_knowable: hidden_consumer_facts(&metrics)
                 .into_iter()
                 .chain(has_other_topics.then(|| OTHER_TOPICS.to_owned()))
                 .collect(),

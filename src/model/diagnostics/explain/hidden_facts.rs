@@ -4,13 +4,13 @@ use super::{Derivation, PartitionPart};
 use crate::model::units::parallelism_rule::ParallelismRule;
 
 /// State that the HPA controller does not expose.
-pub(super) const CONTROLLER_UNKNOWNS: [&str; 2] = [
+pub(super) const HIDDEN_CONTROLLER_FACTS: [&str; 2] = [
     "earlier recommendations and scale events: the HPA controller keeps them in memory and shows them in no status",
     "the flags of the HPA controller: their defaults are assumed, a tolerance of 100m and a downscale stabilization of 300 s",
 ];
 
 /// Facts about the consumers that Kafka does not expose.
-pub(super) fn hidden_in_consumers(metrics: &[Derivation]) -> Vec<String> {
+pub(super) fn hidden_consumer_facts(metrics: &[Derivation]) -> Vec<String> {
     let parts = || metrics.iter().flat_map(|metric| &metric.groups);
     let mut all = Vec::new();
     if parts().any(|part| part.parallelism_rule == Some(ParallelismRule::AssignorUnknown)) {

@@ -1,7 +1,7 @@
 //! Explains what the HPA controller computes from the values served, with the controller's arithmetic
 //! ([`hpa::controller`](crate::model::hpa::controller)).
 
-use super::hidden_facts::CONTROLLER_UNKNOWNS;
+use super::hidden_facts::HIDDEN_CONTROLLER_FACTS;
 use super::live::{LiveHpa, LiveMetric};
 use super::{Explanation, MetricProposal, Outcome};
 use crate::model::decisions::cap::HpaFields;
@@ -37,7 +37,7 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
             cap.observed = cap.mode == CapMode::Enforce && cap.max_replicas <= ceiling;
         }
     }
-    let hidden = CONTROLLER_UNKNOWNS.map(str::to_owned);
+    let hidden = HIDDEN_CONTROLLER_FACTS.map(str::to_owned);
     explanation.not_knowable.extend(hidden);
     explanation.outcome = Some(derive_outcome(hpa, readings));
     explanation.with_verdict()

@@ -131,7 +131,8 @@ impl Evaluator<'_> {
         let groups = self.clusters.values().map(|cluster| cluster.groups.len());
         let groups = groups.fold(0, usize::saturating_add);
         for ((name, before), after) in self.before.clusters.iter().zip(self.clusters.values()) {
-            // Why a lag is unknown may be a fault of the whole cluster, and then every query has a new reason.
+            // Reasons for an unknown lag quote the connection faults of the cluster. If these change, every query of
+            // the cluster has to be evaluated again.
             if !has_same_connection_faults(before, after) {
                 return None;
             }
@@ -394,7 +395,7 @@ fn with_shared_groups(
     resolved
 }
 
-/// Whether the connection fault of a cluster and its unreachable brokers are the same.
+/// Whether two snapshots of a cluster have the same connection fault and the same unreachable brokers.
 fn has_same_connection_faults(before: &ClusterSnapshot, after: &ClusterSnapshot) -> bool {
     before.connection == after.connection && before.unreachable_brokers == after.unreachable_brokers
 }

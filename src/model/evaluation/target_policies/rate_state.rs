@@ -167,7 +167,7 @@ impl RateState {
         let now = time.now.max(self.not_before);
         self.not_before = now;
         let elapsed = self.observed.map_or(0.0, |before| now - before);
-        self.is_ready &= now - self.known_at < RESUMED_WITHIN;
+        self.is_ready = self.has_recent_number(now);
         if !self.is_ready || self.is_outdated(present, is_applied) {
             self.follow(present, description, bounds);
         }
@@ -217,6 +217,11 @@ impl RateState {
             .then(|| self.outcome(decision, observed, bounds, is_idle))
     }
 
+    /// Whether the policy has a number, which was known to be right a short time ago.
+    pub(super) fn has_recent_number(&self, now: f64) -> bool {
+        self.is_ready && now - self.known_at < RESUMED_WITHIN
+    }
+
     /// The last number, while the group is not observed yet after a restart or an edit of the metric; `None` if there
     /// is none that is recent enough.
     pub(super) fn keep(
@@ -225,7 +230,7 @@ impl RateState {
         bounds: ReadingBounds,
         now: f64,
     ) -> Option<RateOutcome> {
-        if !self.is_ready || now - self.known_at >= RESUMED_WITHIN {
+        if !self.has_recent_number(now) {
             return None;
         }
         let read = observed.evaluation.group.group.as_deref();

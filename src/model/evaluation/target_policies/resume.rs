@@ -24,6 +24,7 @@ impl TargetPolicies {
                 policy_key(target).as_ref() == Some(&key) && is_observed(target, default)
             });
             let Some((target, evaluation)) = found else {
+                self.outcomes.remove(&key);
                 continue;
             };
             if evaluation.group.group.is_none() {
@@ -50,7 +51,7 @@ impl TargetPolicies {
             let result = self.observe(&key, &observed, time);
             let outcome = result.outcome;
             let before = self.outcomes.get(&key);
-            if result.is_number_unserved {
+            if result.has_unserved_number {
                 self.awaited.insert(key.clone());
             }
             let is_same = |outcome: &Arc<_>| before.is_some_and(|b| Arc::ptr_eq(b, outcome));

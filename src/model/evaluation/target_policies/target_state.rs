@@ -53,9 +53,8 @@ impl TargetState {
         rate.map_or(0, |rate| rate.partition_count())
     }
 
-    /// Whether its policy has a number of an earlier process that `outcome` lacks, because nothing was read completely
-    /// so far.
-    pub(super) fn is_number_unserved(&self, outcome: &PolicyOutcome) -> bool {
+    /// Whether its policy has a recent number, which `outcome` lacks because the group or its members could not be read.
+    pub(super) fn has_unserved_number(&self, outcome: &PolicyOutcome, now: f64) -> bool {
         let (Some(reason), None) = (&outcome.unavailable, &outcome.rate) else {
             return false;
         };
@@ -64,7 +63,8 @@ impl TargetState {
             reason,
             RateUnavailable::NotObserved | RateUnavailable::NoOwners
         );
-        is_unread && self.rate.as_ref().is_some_and(|rate| rate.is_ready)
+        let rate = self.rate.as_ref().filter(|_| is_unread);
+        rate.is_some_and(|rate| rate.has_recent_number(now))
     }
 
     fn release_estimates(&mut self) {

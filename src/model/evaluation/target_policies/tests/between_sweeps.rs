@@ -110,6 +110,8 @@ fn a_saved_number_ends_if_the_members_stay_unknown() {
     assert_eq!(last.run(10).1, ValueRule::AsMeasured);
     let reason = Some(RateUnavailable::NoOwners);
     assert_eq!(last.outcome().unavailable, reason);
+    // Nothing is left to serve, so nothing is observed between sweeps.
+    assert!(last.policies.awaited.is_empty());
     last.is_described = true;
     assert_eq!(last.run(300).1, ValueRule::Rate);
 }
@@ -275,6 +277,31 @@ fn a_policy_or_hold_that_is_removed_ends_at_once() {
     assert_eq!(replicas(held.read()), (2, ValueRule::Held));
     held.edit_hpas(&[hpa(DESIRED_METRIC, &[])]);
     assert_eq!(held.value().unwrap().desired, Some(9));
+}
+
+#[test]
+fn a_removed_policy_or_hold_ends_although_its_saved_number_was_not_served() {
+    for annotations in [
+        &[("policy", "rate"), ("hold", "both")][..],
+        &[("hold", "both")],
+        &[("policy", "rate")],
+    ] {
+        let facts = hpa(DESIRED_METRIC, annotations);
+        let mut group = GroupSequence::new(facts.clone());
+        group.run(600);
+        let mut next = restart(&mut group, facts.clone());
+        next.edit_hpas(&[facts]);
+        next.is_readable = false;
+        next.now += POLL;
+        next.read_in(Scope::Whole).unwrap_err();
+        next.edit_hpas(&[hpa(DESIRED_METRIC, &[])]);
+        next.is_readable = true;
+        next.set_lag(900);
+        next.now += POLL;
+        let served = replicas(next.read_in(Scope::Partial));
+        assert_eq!(served, (9, ValueRule::AsMeasured), "{annotations:?}");
+        assert!(next.policies.outcomes.is_empty() && next.policies.awaited.is_empty());
+    }
 }
 
 #[test]
