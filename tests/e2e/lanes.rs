@@ -90,7 +90,7 @@ pub(crate) const LANES: &[Lane] = &[
         long: &[api::LONG, chart::LONG],
     },
     // KEDA: the conversion of its objects, its external scaler, and the comparison of replicas. Then the commands of a
-    // new user, and, because this lane has time left, unusual cases of scale to zero and misspelled groups.
+    // new user, and, because this lane has time left, scale to zero of unusual groups, and misspelled ones.
     Lane {
         name: "keda",
         at_once: 1,
@@ -101,7 +101,7 @@ pub(crate) const LANES: &[Lane] = &[
             check::CASES,
             topics::CASES,
             guide::CASES,
-            zero::UNUSUAL,
+            zero::UNUSUAL_GROUPS,
             unseen::CASES,
         ],
         long: &[
@@ -135,7 +135,7 @@ pub(crate) const LANES: &[Lane] = &[
     Lane {
         name: "writes",
         at_once: 1,
-        cases: &[cap::CASES, zero::CASES],
+        cases: &[cap::CASES, zero::CASES, zero::UNUSUAL],
         long: &[cap::LONG, zero::LONG],
     },
 ];

@@ -44,7 +44,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
-/// Scenarios of workloads, rights and groups that are not the usual ones.
+/// Scenarios of unusual workloads and rights.
 pub(crate) const UNUSUAL: &[(&str, Test)] = &[
     (
         "zero::any_scale_subresource_is_capped_and_scaled_to_zero",
@@ -58,6 +58,10 @@ pub(crate) const UNUSUAL: &[(&str, Test)] = &[
         "zero::a_missing_right_is_reported_and_a_pause_holds_no_replicas",
         rights::a_missing_right_is_reported_and_a_pause_holds_no_replicas,
     ),
+];
+
+/// Scenarios of unusual groups.
+pub(crate) const UNUSUAL_GROUPS: &[(&str, Test)] = &[
     (
         "zero::a_new_topic_wakes_a_pattern_subscriber",
         pattern::a_new_topic_wakes_a_pattern_subscriber,
