@@ -84,6 +84,8 @@ pub(super) struct EstimateScratch {
 /// Result of one reading.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ObservedGroup {
+    /// Arrivals, those on stuck partitions included.
+    pub(super) arrivals: ArrivalRates,
     /// Age of the oldest unprocessed message, in seconds.
     pub(super) age: f64,
     /// Unprocessed messages.
@@ -132,9 +134,14 @@ impl GroupEstimates {
         self.resize(offsets, policy_time);
         self.follow_members(reading, policy_time, settings, learned);
         let inputs = (offsets, scratch);
-        self.measure_arrivals((inputs.0, &mut *inputs.1), policy_time, now - learned.began);
-        let consumed = self.follow_commits(reading, inputs, policy_time, poll, learned);
-        self.measure_backlog(reading, offsets, policy_time, settings, consumed)
+        let arrivals =
+            self.measure_arrivals((inputs.0, &mut *inputs.1), policy_time, now - learned.began);
+        let seen = ObservedGroup {
+            arrivals,
+            consumed: self.follow_commits(reading, inputs, policy_time, poll, learned),
+            ..ObservedGroup::default()
+        };
+        self.measure_backlog(reading, offsets, policy_time, settings, seen)
     }
 
     fn resize(&mut self, offsets: &[(i64, i64)], now: PolicyTime) {
@@ -208,7 +215,7 @@ impl GroupEstimates {
         (offsets, scratch): (&[(i64, i64)], &mut EstimateScratch),
         policy_time: PolicyTime,
         elapsed: f64,
-    ) {
+    ) -> ArrivalRates {
         let ended = self.slots.ended(policy_time, elapsed);
         let mut total = 0.0;
         let EstimateScratch { totals, shares, .. } = scratch;
@@ -224,36 +231,34 @@ impl GroupEstimates {
             total += growth;
         }
         self.arrivals.add(policy_time, total);
+        let rate = |window| self.arrivals.per_second(window).unwrap_or(0.0);
+        let rates = ArrivalRates {
+            fast: rate(FAST),
+            medium: rate(MEDIUM),
+        };
         self.peaks.begin_slots(ended);
-        self.peaks.add(self.arrival_rates());
+        self.peaks.add(rates);
         shares.resize(self.partitions.len(), 0.0);
         measure_shares(totals, shares);
         for (state, share) in self.partitions.iter_mut().zip(shares) {
             state.share = *share;
         }
-    }
-
-    fn arrival_rates(&self) -> ArrivalRates {
-        let rate = |window| self.arrivals.per_second(window).unwrap_or(0.0);
-        ArrivalRates {
-            fast: rate(FAST),
-            medium: rate(MEDIUM),
-        }
+        rates
     }
 
     /// Arrivals that a step up has to carry, in messages per second: those over 20 s, or the newest ones while they
     /// rise. If as many came before and went, those over 60 s are enough, because a batch is only spread over time.
     pub(super) fn expected_arrivals(
         &self,
+        rates: ArrivalRates,
         poll_seconds: f64,
         settings: &RatePolicySettings,
     ) -> f64 {
-        let rates = self.arrival_rates();
         let newest = match settings.has(PolicyRule::FastRate) {
-            true => self
-                .arrivals
-                .rising_rate(poll_seconds)
-                .unwrap_or(rates.fast),
+            true => {
+                let rising = self.arrivals.rising_rate(rates.fast, poll_seconds);
+                rising.unwrap_or(rates.fast)
+            }
             false => rates.medium,
         };
         let repeated = match settings.has(PolicyRule::RepeatedPeak) {

@@ -83,10 +83,10 @@ impl GrowthRing {
     }
 
     /// Growth per second since the last poll, or over the last 5 s if that is longer, while the counter grows clearly
-    /// faster than over the last [`FAST`] seconds. `None` if it does not.
-    pub(super) fn rising_rate(&self, poll_seconds: f64) -> Option<f64> {
+    /// faster than `fast`, the rate over the last [`FAST`] seconds. `None` if it does not.
+    pub(super) fn rising_rate(&self, fast: f64, poll_seconds: f64) -> Option<f64> {
         let window = poll_seconds.max(NEWEST);
-        let (newest, fast) = (self.per_second(window)?, self.per_second(FAST)?);
+        let newest = self.per_second(window)?;
         let is_rising = window < FAST && newest > fast && differs(newest * window, fast * window);
         is_rising.then_some(newest)
     }
@@ -295,7 +295,7 @@ mod tests {
             }
             let poll_seconds = super::super::policy_time::from_count(poll);
             assert_eq!(
-                ring.rising_rate(poll_seconds),
+                ring.rising_rate(ring.per_second(FAST).unwrap(), poll_seconds),
                 expected,
                 "{poll} {before} {after}"
             );

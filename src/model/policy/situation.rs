@@ -52,14 +52,14 @@ impl RatePolicy {
         let now = reading.at.as_secs_f64();
         let poll = reading.poll_interval.as_secs_f64();
         let estimates = &self.estimates;
-        let rate =
-            |window| estimates.arrivals.per_second(window).unwrap_or(0.0) * seen.active_share;
-        let (medium, slow) = (rate(MEDIUM), rate(SLOW));
+        let active = |rate: f64| rate * seen.active_share;
+        let slow = active(estimates.arrivals.per_second(SLOW).unwrap_or(0.0));
+        let medium = active(seen.arrivals.medium);
         let fast = match self.settings.has(PolicyRule::FastRate) {
-            true => rate(FAST),
+            true => active(seen.arrivals.fast),
             false => medium,
         };
-        let expected = estimates.expected_arrivals(poll, &self.settings) * seen.active_share;
+        let expected = active(estimates.expected_arrivals(seen.arrivals, poll, &self.settings));
         let consumption = |window| estimates.consumption.per_second(window).unwrap_or(0.0);
         let consumed = consumption(MEDIUM);
         let consumption_fast = consumption((4.0 * estimates.gaps.interval()).clamp(FAST, SLOW));

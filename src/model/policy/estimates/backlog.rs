@@ -4,34 +4,30 @@ use std::cell::LazyCell;
 
 use super::super::drain::time_to_drain;
 use super::super::policy_time::{PolicyTime, compact, messages_between};
-use super::super::rates::FAST;
 use super::super::reading::{GroupReading, SupposedGroup};
 use super::super::settings::{PolicyRule, RatePolicySettings};
 use super::{GroupEstimates, MIN_STALL_SECONDS, MIN_STUCK_SECONDS, ObservedGroup};
 
 impl GroupEstimates {
-    /// Measures the backlog of each partition, and finds those that are stuck.
+    /// Measures the backlog of each partition, and finds those that are stuck. `seen` has the arrivals and the
+    /// consumption.
     pub(super) fn measure_backlog(
         &mut self,
         reading: &GroupReading<'_>,
         offsets: &[(i64, i64)],
         policy_time: PolicyTime,
         settings: &RatePolicySettings,
-        consumed: f64,
+        mut seen: ObservedGroup,
     ) -> ObservedGroup {
         let now = reading.at.as_secs_f64();
         let poll = reading.poll_interval.as_secs_f64();
-        let rate = self.arrivals.per_second(FAST).unwrap_or(0.0);
+        let rate = seen.arrivals.fast;
         let (interval, stale) = (self.gaps.interval(), self.gaps.stale());
         let stuck_after = (6.0 * interval).max(MIN_STUCK_SECONDS);
         let stall_after = (3.0 * interval).max(MIN_STALL_SECONDS);
         let others_commit = now - self.last_commit <= stall_after;
         let progress_for = now - self.progress_since;
         let is_settled = now - self.stable_since >= 2.0 * interval + poll;
-        let mut seen = ObservedGroup {
-            consumed,
-            ..ObservedGroup::default()
-        };
         let states = self.partitions.iter_mut().zip(offsets);
         for ((state, (end, committed)), read) in states.zip(reading.partitions) {
             let lag = messages_between(*committed, *end);
