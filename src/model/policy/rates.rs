@@ -6,7 +6,7 @@ use super::policy_time::PolicyTime;
 pub(super) const FAST: f64 = 20.0;
 pub(super) const MEDIUM: f64 = 60.0;
 pub(super) const SLOW: f64 = 180.0;
-/// Minimum window of the newest arrivals, in seconds.
+/// The newest arrivals are those of so many seconds, or of the last poll if that is longer.
 const NEWEST: f64 = 5.0;
 
 /// Samples younger than this are all kept; older ones are thinned to [`SPACING`].

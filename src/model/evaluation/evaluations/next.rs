@@ -131,8 +131,7 @@ impl Evaluator<'_> {
         let groups = self.clusters.values().map(|cluster| cluster.groups.len());
         let groups = groups.fold(0, usize::saturating_add);
         for ((name, before), after) in self.before.clusters.iter().zip(self.clusters.values()) {
-            // Reasons for an unknown lag quote the connection faults of the cluster. If these change, every query of
-            // the cluster has to be evaluated again.
+            // Every reason for an unknown lag may quote these faults.
             if !has_same_connection_faults(before, after) {
                 return None;
             }
