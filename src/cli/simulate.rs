@@ -1,6 +1,7 @@
 //! `lagwise simulate`: simulates scaling policies on a workload, and compares their costs.
 
 mod check;
+mod hpa_file;
 mod listing;
 mod page;
 mod policy_names;
@@ -15,20 +16,17 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 
 use self::check::check;
+use self::hpa_file::read_hpa;
 use self::listing::list_scenarios;
 use self::page::{MAX_COURSES, RunCourse, render_page};
 use self::policy_names::select_policies;
 use self::progress::ProgressLine;
 use self::report::{SimulationReport, render_ablation, render_report};
 use self::trace_source::TraceArgs;
-use super::manifest_files::read_text;
 use super::{Output, print_output};
-use crate::k8s::live_hpa::spec_of;
 use crate::model::findings::suggestion;
-use crate::model::hpa::controller::HpaSpec;
 use crate::model::units::spelling::did_you_mean;
 use crate::simulate::arrivals::Arrivals;
 use crate::simulate::benchmark::{
@@ -52,9 +50,6 @@ const GENERATED: u32 = 12;
 /// Maximum of `--partitions` and of `--seeds`, so that a typing error does not take hours.
 const MAX_PARTITIONS: i64 = 1000;
 const MAX_SEEDS: u64 = 1000;
-
-/// Maximum `minReplicas` of `--hpa`, since each replica is a simulated pod from the beginning.
-const MAX_MIN_REPLICAS: u32 = 1000;
 
 /// The arguments of `lagwise simulate`.
 #[derive(Debug, Args)]
@@ -357,27 +352,6 @@ fn select_scenarios(args: &SimulateArgs) -> anyhow::Result<Vec<Scenario>> {
         }
     }
     Ok(selected)
-}
-
-fn read_hpa(path: &Path) -> anyhow::Result<HpaSpec> {
-    let name = path.display();
-    let text = read_text(path).with_context(|| format!("--hpa {name}"))?;
-    let hpa: HorizontalPodAutoscaler = serde_saphyr::from_str(&text).with_context(|| {
-        format!("--hpa {name}: this is not the manifest of one HorizontalPodAutoscaler of autoscaling/v2")
-    })?;
-    let spec = spec_of(&hpa);
-    ensure!(
-        spec.min <= spec.max,
-        "--hpa {name}: minReplicas {} is greater than maxReplicas {}, which Kubernetes refuses",
-        spec.min,
-        spec.max
-    );
-    ensure!(
-        spec.min <= MAX_MIN_REPLICAS,
-        "--hpa {name}: minReplicas {} is too large to simulate; use at most {MAX_MIN_REPLICAS}",
-        spec.min
-    );
-    Ok(spec)
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use serde_json::Value;
 use super::hpa::facts_of;
 use super::workload::{facts_from_deployment, facts_from_stateful_set};
 use crate::model::diagnostics::workload_findings::WorkloadFacts;
+use crate::model::findings::{BoundedFindings, Finding};
 use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::manifest::find_in_manifest;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::names::split_api_version;
 
 /// The HPAs and workloads of some manifests.
@@ -16,6 +19,10 @@ use crate::model::units::names::split_api_version;
 pub struct Manifests {
     pub hpas: Vec<HpaFacts>,
     pub workloads: Vec<WorkloadFacts>,
+    /// What Kubernetes refuses in HPAs.
+    pub findings: Vec<Finding>,
+    /// HPAs that have findings instead of facts, because a value has a wrong type.
+    pub unreadable_hpas: usize,
 }
 
 /// Why a manifest cannot be read.
@@ -59,11 +66,7 @@ impl Manifests {
                 }
             }
             "HorizontalPodAutoscaler" if api_version == "autoscaling/v2" => {
-                let mut hpa: HorizontalPodAutoscaler = read(document, kind)?;
-                hpa.metadata
-                    .namespace
-                    .get_or_insert_with(|| namespace.to_owned());
-                self.hpas.push(facts_of(&hpa));
+                self.add_hpa(document, namespace)?;
             }
             "HorizontalPodAutoscaler" if is_in("autoscaling") => {
                 return Err(ManifestError::OldVersion {
@@ -88,6 +91,29 @@ impl Manifests {
                 self.push(facts_from_stateful_set(&set), document);
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_hpa(&mut self, document: &Value, namespace: &str) -> Result<(), ManifestError> {
+        let problems = find_in_manifest(document);
+        let has_problems = !problems.is_empty();
+        let own = document.pointer("/metadata/namespace");
+        let namespace = own.and_then(Value::as_str).unwrap_or(namespace);
+        let key = HpaKey::new(namespace, name(document));
+        let mut found = BoundedFindings::default();
+        for problem in problems {
+            found.insert(Finding::new(problem.code, &key, problem.message));
+        }
+        self.findings.extend(found.into_findings(&key));
+        match read::<HorizontalPodAutoscaler>(document, "HorizontalPodAutoscaler") {
+            Ok(mut hpa) => {
+                hpa.metadata.namespace = Some(namespace.to_owned());
+                self.hpas.push(facts_of(&hpa));
+            }
+            // The findings say more than the error.
+            Err(_) if has_problems => self.unreadable_hpas += 1,
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ pub mod controller;
 pub mod facts;
 pub mod facts_budget;
 pub mod limits;
+pub mod manifest;
 pub mod selector;
 pub mod write_scopes;
 

@@ -73,18 +73,21 @@ pub(in crate::cli) fn check_files(
         kubernetes: version,
         form: ConvertedForm::default(),
     };
+    let mut checked = CheckedObjects {
+        workloads: manifests.workloads.len(),
+        ..CheckedObjects::default()
+    }
+    .with_hpas(manifests.hpas.iter());
+    checked.hpas = checked.hpas.saturating_add(manifests.unreadable_hpas);
     Ok(LintResult {
         findings: check_manifests(&manifests, config.as_ref(), version)
             .into_iter()
+            .chain(manifests.findings)
             .chain(insecure_settings.unwrap_or_default())
             .chain(convert(&keda, &options).findings())
             .collect(),
         unread: BTreeSet::new(),
-        checked: CheckedObjects {
-            workloads: manifests.workloads.len(),
-            ..CheckedObjects::default()
-        }
-        .with_hpas(manifests.hpas.iter()),
+        checked,
         version,
     })
 }

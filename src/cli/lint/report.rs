@@ -56,7 +56,7 @@ impl FindingReport {
 /// Counts of the objects that were checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CheckedObjects {
-    /// HPAs with a metric of lagwise, even if its selector is invalid.
+    /// HPAs with a metric of lagwise, even if its selector is invalid, and HPAs that cannot be read.
     pub(super) hpas: usize,
     /// Those of `hpas` with a selector that the HPA controller rejects.
     pub(super) invalid_hpas: usize,

@@ -150,6 +150,33 @@ fn error_names_the_unreadable_file() {
 }
 
 #[test]
+fn hpas_that_kubernetes_refuses_are_errors() {
+    let hpa = r#"{"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}, "maxReplicas": 9}}"#;
+    for (from, to, expected) in [
+        (
+            "\"maxReplicas\": 9",
+            "\"maxReplica\": 9",
+            &["refused_hpa", "unknown_hpa_key"][..],
+        ),
+        ("9", "0", &["refused_hpa"]),
+        // Of this one nothing else can be read.
+        ("9", "\"9\"", &["refused_hpa"]),
+        ("9", "9", &[]),
+    ] {
+        let found = check(&[("a.json", &hpa.replace(from, to))]).unwrap();
+        let labels = found.findings.iter().map(|finding| finding.code.label());
+        assert_eq!(Vec::from_iter(labels), expected, "{to}");
+        let subjects = found.findings.iter().map(|finding| finding.subject.path());
+        assert!(subjects.into_iter().all(|path| path == "hpa/default/x"));
+        let CheckedObjects {
+            hpas, other_hpas, ..
+        } = found.checked;
+        assert_eq!(hpas + other_hpas, 1);
+    }
+}
+
+#[test]
 fn exit_code_follows_severity() {
     let found = |findings: &[Finding], unread: &[&str]| LintResult {
         findings: findings.iter().cloned().collect(),

@@ -109,13 +109,57 @@ fn hpa_file(min: u32, max: u32) -> tempfile::NamedTempFile {
 #[test]
 fn an_hpa_whose_bounds_cannot_be_simulated_is_refused() {
     for (min, max, expected) in [
-        (3, 2, "minReplicas 3 is greater than maxReplicas 2"),
+        (3, 2, "spec.minReplicas: 3 is greater than maxReplicas 2"),
         (2_000_000_000, 2_000_000_000, "use at most 1000"),
     ] {
         let file = hpa_file(min, max);
         let path = file.path().to_str().unwrap();
         let text = refusal(&["--scenario", "step", "--hpa", path]);
         assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn an_hpa_that_kubernetes_refuses_is_refused_with_the_field() {
+    let hpa = |spec: &str| {
+        format!(
+            "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: a}}\nspec:\n  \
+             scaleTargetRef: {{kind: Deployment, name: a}}\n{spec}"
+        )
+    };
+    let max = "  maxReplicas: 9\n";
+    for (text, expected) in [
+        (
+            hpa(&format!("{max}  minReplicas: -1\n")),
+            "spec.minReplicas: -1 is less than 0; Kubernetes refuses such an HPA",
+        ),
+        (
+            hpa(&format!(
+                "{max}  behavior: {{scaleUp: {{tolerance: abc}}}}\n"
+            )),
+            "spec.behavior.scaleUp.tolerance: \"abc\" is not a quantity from zero",
+        ),
+        (
+            hpa(&format!("{max}  behaviour: {{}}\n")),
+            "unknown key spec.behaviour (did you mean behavior?)",
+        ),
+        (hpa(""), "spec.maxReplicas is missing"),
+        (String::new(), "the file is empty"),
+        (
+            "kind: Deployment\n".to_owned(),
+            "not the manifest of a HorizontalPodAutoscaler",
+        ),
+        (
+            [hpa(max), hpa(max)].join("---\n"),
+            "the file has 2 YAML documents",
+        ),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let refused = refusal(&["--scenario", "step", "--hpa", path]);
+        assert!(refused.starts_with(&format!("--hpa {path}: ")), "{refused}");
+        assert!(refused.contains(expected), "{refused}");
     }
 }
 

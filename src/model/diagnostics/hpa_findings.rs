@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::findings::{Finding, FindingCode};
+use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::controller::DEFAULT_DOWNSCALE_STABILISATION;
 use crate::model::hpa::facts::{
     self, HpaFacts, OtherMetric, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
@@ -15,6 +15,7 @@ use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::names::split_api_version;
 use crate::model::units::newtypes::Replicas;
+use crate::model::units::spelling::did_you_mean;
 use crate::model::units::untrusted_text::Printable;
 
 /// Finds mistakes in HPAs with a metric of lagwise that can be seen without Kafka.
@@ -90,11 +91,40 @@ fn find_ignored_writes(hpa: &HpaFacts) -> Option<Finding> {
     })
 }
 
-/// Finds a scale target that lagwise does not read, because its name is not safe in a request.
+/// The kinds of Kubernetes itself that can be scaled, by API version.
+const SCALABLE_KINDS: [(&str, &[&str]); 2] = [
+    ("apps/v1", &["Deployment", "ReplicaSet", "StatefulSet"]),
+    ("v1", &["ReplicationController"]),
+];
+
+/// Why nothing of the target's kind can be scaled; `None` for groups of other programs, whose kinds are not known.
+fn unscalable_kind(target: &ScaleTarget) -> Option<String> {
+    let ScaleTarget {
+        api_version, kind, ..
+    } = target;
+    let mut all = SCALABLE_KINDS.iter();
+    let (_, kinds) = all.find(|(version, _)| *version == &**api_version)?;
+    if kinds.contains(&&**kind) {
+        return None;
+    }
+    let mut all = SCALABLE_KINDS.iter();
+    let remedy = match all.find(|(_, kinds)| kinds.contains(&&**kind)) {
+        Some((version, _)) => format!(" (did you mean apiVersion: {version}?)"),
+        None => suggestion("", did_you_mean(kind, kinds.iter().copied())),
+    };
+    Some(format!(
+        "scaleTargetRef.kind {kind:?} of {api_version} does not exist or cannot be scaled{remedy}"
+    ))
+}
+
+/// Finds a scale target that lagwise does not read, because its name is not safe in a request, and one that no HPA can
+/// scale.
 fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
     // Of an HPA that is too large the scale target may be left out.
     let is_known = hpa.scale_target != ScaleTarget::default();
-    let wrong = hpa.scale_target.check().err().filter(|_| is_known)?;
+    let target = &hpa.scale_target;
+    let wrong = target.check().err().or_else(|| unscalable_kind(target));
+    let wrong = wrong.filter(|_| is_known)?;
     Some(Finding::new(
         FindingCode::InvalidScaleTarget,
         hpa.key(),

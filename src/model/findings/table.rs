@@ -275,8 +275,8 @@ finding_codes! {
         fix: "Let only the user of lagwise read the file (chmod o-r). For a Secret that is mounted by subPath, set defaultMode: 0440 and the pod's fsGroup.",
     }
     InvalidScaleTarget "LW047" "invalid_scale_target" Error {
-        what: "The scale target of an HPA has a name that no object can have.",
-        why: "No such object exists, so the HPA scales nothing. lagwise does not put the name into a request, where it could change what is asked.",
+        what: "The scale target of an HPA has a name that no object can have, or a kind that cannot be scaled.",
+        why: "No such object exists, or it has no replicas to change, so the HPA scales nothing. lagwise does not put an invalid name into a request, where it could change what is asked.",
         fix: "Correct scaleTargetRef: a version such as apps/v1, a kind such as Deployment, and the name of an object.",
     }
     ZeroNotRecorded "LW048" "zero_not_recorded" Warning {
@@ -383,5 +383,15 @@ finding_codes! {
         what: "Always running all replicas would cost less than scaling.",
         why: "The rate policy is compared with always running as many replicas as it may ask for, over the last hours, 24 at most. Late messages would be so many fewer that they are worth more than the saved replicas: 1 % of late messages counts as 5 % of all replicas. That happens if pods take longer to start than messages may wait, or if the load again and again rises faster than pods start. What arrives at once and is processed within two minutes does not count.",
         fix: "Set minReplicas to the number in the message, or to as many as nearly always are enough. If older messages do no harm, set lagwise.dev/slo to the age that they may reach. lagwise explain shows the figures.",
+    }
+    RefusedHpa "LW069" "refused_hpa" Error {
+        what: "The manifest of an HPA is one that Kubernetes refuses.",
+        why: "The API server checks every HPA before it stores it. kubectl apply, Helm and GitOps tools fail with this manifest, and the cluster keeps what it had before.",
+        fix: "Correct the field that the message names. If the file is a template or a patch, check what is made of it, such as the output of helm template or kubectl kustomize.",
+    }
+    UnknownHpaKey "LW070" "unknown_hpa_key" Error {
+        what: "The manifest of an HPA has a key that Kubernetes does not know.",
+        why: "kubectl refuses a manifest with an unknown key. Programs that ask for no strict validation have the key dropped, so that the HPA works without what it should set.",
+        fix: "Correct the spelling of the key, including its capital letters, or remove it.",
     }
 }

@@ -214,6 +214,45 @@ fn finds_scale_targets_that_no_object_can_be() {
 }
 
 #[test]
+fn finds_scale_targets_of_kinds_that_cannot_be_scaled() {
+    for (api_version, kind, expected) in [
+        (
+            "apps/v1",
+            "Deploymnt",
+            Some(
+                "\"Deploymnt\" of apps/v1 does not exist or cannot be scaled (did you mean Deployment?)",
+            ),
+        ),
+        (
+            "apps/v1",
+            "DaemonSet",
+            Some("\"DaemonSet\" of apps/v1 does not exist or cannot be scaled"),
+        ),
+        (
+            "v1",
+            "StatefulSet",
+            Some(
+                "\"StatefulSet\" of v1 does not exist or cannot be scaled (did you mean apiVersion: apps/v1?)",
+            ),
+        ),
+        ("v1", "ReplicationController", None),
+        ("apps/v1", "StatefulSet", None),
+        ("argoproj.io/v1alpha1", "Deploymnt", None),
+    ] {
+        let mut hpa = hpa(&[LAG_METRIC]);
+        hpa.scale_target = ScaleTarget {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            name: "billing".into(),
+        };
+        let found = find_in_hpa(&hpa).into_iter();
+        let messages: Vec<_> = found.map(|finding| finding.message).collect();
+        let expected = expected.map(|expected| format!("scaleTargetRef.kind {expected}"));
+        assert_eq!(messages, Vec::from_iter(expected));
+    }
+}
+
+#[test]
 fn finds_owned_hpas_and_shared_scale_targets() {
     let owned = |annotations: &[(&str, &str)]| HpaFacts {
         controller: Some("ScaledObject/billing".into()),
