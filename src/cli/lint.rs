@@ -42,7 +42,7 @@ const UNREAD: u8 = 2;
     lagwise lint --explain LW018\n\n\
     With --config the command reads Kafka once, and from Kubernetes the HPAs, their Deployments and \
     StatefulSets, and the pods of these, as far as you have the rights. With -f it reads only the files. \
-    For ScaledObjects of KEDA in them it says what lagwise convert says; objects of other kinds are ignored. The advice is for the version of the Kubernetes cluster, \
+    For ScaledObjects of KEDA in them it says what lagwise convert says; objects of other kinds are ignored. A file has at most 16 MiB, 100,000 YAML documents and 4,000,000 keys and values. The advice is for the version of the Kubernetes cluster, \
     or of --kubernetes.\n\n\
     Exit code: 0 without findings of the severity of --fail-on or above, 1 with some, 2 for wrong usage or if \
     something could not be read.")]

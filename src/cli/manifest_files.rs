@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::Value;
 
 /// The namespace of a manifest that sets none, as in kubectl.
@@ -13,6 +13,12 @@ pub(super) const NAMESPACE: &str = "default";
 
 /// Maximum size of a file, so that a wrong path (a device, a log) fails at once.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Maximum numbers of YAML documents, nodes (keys, values, lists and mappings) and parser events of a file. They are far
+/// above those of the manifests of a whole cluster, and bound the memory that a file of the maximum size takes.
+const MAX_DOCUMENTS: usize = 100_000;
+const MAX_NODES: usize = 4_000_000;
+const MAX_EVENTS: usize = 10_000_000;
 
 /// Maximum nesting of folders.
 const MAX_FOLDER_DEPTH: u32 = 16;
@@ -22,11 +28,42 @@ pub(super) fn parse_documents(text: &str) -> anyhow::Result<Vec<Value>> {
     let options = serde_saphyr::options! {
         with_snippet: false,
         emit_comments: false,
+        budget: serde_saphyr::budget! {
+            max_documents: MAX_DOCUMENTS,
+            max_nodes: MAX_NODES,
+            max_events: MAX_EVENTS,
+        },
     };
     let mut all: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
-        .context("invalid YAML (for a template, use its rendered output)")?;
+        .map_err(|error| anyhow!(describe_yaml_error(&error)))?;
     all.retain(|document| !document.is_null());
     Ok(all)
+}
+
+/// What is wrong with a YAML text, and what to do.
+fn describe_yaml_error(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::Budget { location, .. } => {
+            let limits = format!(
+                "{MAX_DOCUMENTS} YAML documents and {MAX_NODES} keys and values, and aliases are limited too"
+            );
+            let line = location.line();
+            format!(
+                "too large from line {line}: a file may have {limits}; split it into several files"
+            )
+        }
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = key
+                .as_ref()
+                .map_or(String::new(), |key| format!(" {key:?}"));
+            let line = location.line();
+            format!("invalid YAML: line {line}: the key{key} is set twice; remove one of them")
+        }
+        _ => {
+            let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+            format!("invalid YAML (for a template, use its rendered output): {text}")
+        }
+    }
 }
 
 /// The text of a file, or of standard input for `-`.
@@ -91,4 +128,38 @@ fn read_bounded(from: impl Read) -> anyhow::Result<String> {
         "larger than {MAX_FILE_BYTES} bytes"
     );
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_of_a_large_cluster_are_read() {
+        let hpa = "kind: HorizontalPodAutoscaler\nmetadata: {name: a}\n";
+        let text = vec![hpa; 2_000].join("---\n");
+        assert_eq!(parse_documents(&text).unwrap().len(), 2_000);
+        let item = format!("{{spec: [{}]}}", vec!["1"; 150].join(", "));
+        let list = format!("items: [{}]", vec![item; 1_800].join(", "));
+        let list = parse_documents(&list).unwrap();
+        assert_eq!(list[0]["items"].as_array().map(Vec::len), Some(1_800));
+    }
+
+    #[test]
+    fn too_much_and_duplicate_keys_are_refused_with_a_remedy() {
+        let error = |text: &str| parse_documents(text).unwrap_err().to_string();
+        let documents = error(&"--- a\n".repeat(MAX_DOCUMENTS + 1));
+        assert!(documents.starts_with("too large from line "), "{documents}");
+        let end = ": a file may have 100000 YAML documents and 4000000 keys and values, and aliases are limited too; split it into several files";
+        assert!(documents.ends_with(end), "{documents}");
+        let expected = "invalid YAML: line 3: the key \"name\" is set twice; remove one of them";
+        assert_eq!(error("kind: A\nname: a\nname: b\n"), expected);
+        let nested = error("metadata:\n  labels:\n    app: a\n    app: b\n");
+        assert!(
+            nested.contains("line 4: the key \"app\" is set twice"),
+            "{nested}"
+        );
+        let template = error("spec: {{ .Values.x }}");
+        assert!(template.starts_with("invalid YAML (for a template, use its rendered output): "));
+    }
 }
