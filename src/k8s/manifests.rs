@@ -13,6 +13,7 @@ use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::manifest::find_in_manifest;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::names::split_api_version;
+use crate::model::units::spelling::did_you_mean;
 
 /// The HPAs and workloads of some manifests.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,9 @@ pub struct Manifests {
     pub unreadable_hpas: usize,
 }
 
+/// The kind of an HPA.
+const HPA_KIND: &str = "HorizontalPodAutoscaler";
+
 /// Why a manifest cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
@@ -36,6 +40,12 @@ pub enum ManifestError {
         /// Its API group and version.
         api_version: String,
     },
+    /// An HPA without an API version.
+    #[error("{kind} {name:?} has no apiVersion: write apiVersion: autoscaling/v2")]
+    NoVersion { kind: String, name: String },
+    /// A kind that does not exist, but is close to that of HPAs.
+    #[error("{kind} {name:?} is of no known kind (did you mean {HPA_KIND}?)")]
+    UnknownKind { kind: String, name: String },
     /// An object that does not match its kind.
     #[error("{kind} {name:?} cannot be read: {reason}")]
     Unreadable {
@@ -75,6 +85,12 @@ impl Manifests {
                     api_version: api_version.to_owned(),
                 });
             }
+            "HorizontalPodAutoscaler" if api_version.is_empty() => {
+                return Err(ManifestError::NoVersion {
+                    kind: kind.to_owned(),
+                    name: name(document),
+                });
+            }
             "Deployment" if api_version == "apps/v1" => {
                 let mut deployment: Deployment = read(document, kind)?;
                 let metadata = &mut deployment.metadata;
@@ -90,9 +106,24 @@ impl Manifests {
                     .get_or_insert_with(|| namespace.to_owned());
                 self.push(facts_from_stateful_set(&set), document);
             }
-            _ => {}
+            _ => {
+                let may_be_hpa =
+                    kind != HPA_KIND && (api_version.is_empty() || is_in("autoscaling"));
+                if may_be_hpa && did_you_mean(kind, [HPA_KIND]).is_some() {
+                    return Err(ManifestError::UnknownKind {
+                        kind: kind.to_owned(),
+                        name: name(document),
+                    });
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Whether nothing was found that can be checked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hpas.is_empty() && self.unreadable_hpas == 0 && self.workloads.is_empty()
     }
 
     fn add_hpa(&mut self, document: &Value, namespace: &str) -> Result<(), ManifestError> {
@@ -106,7 +137,7 @@ impl Manifests {
             found.insert(Finding::new(problem.code, &key, problem.message));
         }
         self.findings.extend(found.into_findings(&key));
-        match read::<HorizontalPodAutoscaler>(document, "HorizontalPodAutoscaler") {
+        match read::<HorizontalPodAutoscaler>(document, HPA_KIND) {
             Ok(mut hpa) => {
                 hpa.metadata.namespace = Some(namespace.to_owned());
                 self.hpas.push(facts_of(&hpa));
@@ -191,6 +222,27 @@ mod tests {
             error,
             "HorizontalPodAutoscaler \"a\" is of autoscaling/v2beta2: write it as autoscaling/v2"
         );
+        for (version, kind, expected) in [
+            (
+                None,
+                "HorizontalPodAutoscaler",
+                "has no apiVersion: write apiVersion: autoscaling/v2",
+            ),
+            (
+                Some("autoscaling/v2"),
+                "HorizontalPodAutoScaler",
+                "is of no known kind (did you mean HorizontalPodAutoscaler?)",
+            ),
+            (
+                None,
+                "HorizontalPodAutoscalr",
+                "is of no known kind (did you mean HorizontalPodAutoscaler?)",
+            ),
+        ] {
+            let wrong = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}});
+            let error = manifests.add(&wrong, "shop").unwrap_err().to_string();
+            assert_eq!(error, format!("{kind} \"a\" {expected}"));
+        }
         let odd = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"replicas": "two"}});
         let error = manifests.add(&odd, "shop").unwrap_err().to_string();
         assert!(

@@ -122,6 +122,13 @@ fn every_result_passes_lint() {
     let mut wrong = String::new();
     for path in corpus() {
         let conversion = converted(&path, &[]);
+        if conversion
+            .objects
+            .iter()
+            .all(|object| object.result().is_none())
+        {
+            continue;
+        }
         let file = folder.path().join("hpas.yaml");
         std::fs::write(&file, render(&conversion, Print::Hpas).unwrap()).unwrap();
         let found = check_files(&[file], None, None, None).unwrap().findings;

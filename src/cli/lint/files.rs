@@ -65,6 +65,11 @@ pub(in crate::cli) fn check_files(
             }
         }
     }
+    ensure!(
+        config.is_some() || !manifests.is_empty() || !keda.is_empty(),
+        "nothing to check: the files have no HorizontalPodAutoscaler of autoscaling/v2, no Deployment or StatefulSet of \
+         apps/v1, no ScaledObject of keda.sh/v1alpha1 and no lagwise configuration"
+    );
     let insecure_settings = config
         .as_ref()
         .map(|config| config.find_insecure_settings(&SystemEnvironment));

@@ -145,8 +145,29 @@ fn error_names_the_unreadable_file() {
     }
     let missing = files::check_files(&["/nowhere/hpa.yaml".into()], None, None, None).unwrap_err();
     assert!(format!("{missing:#}").starts_with("/nowhere/hpa.yaml: "));
-    // An empty file is valid and has no findings.
-    assert!(check(&[("a.yaml", "")]).unwrap().findings.is_empty());
+}
+
+#[test]
+fn files_with_nothing_to_check_are_an_error() {
+    for text in ["", "just a text", "apiVersion: v1\nkind: Service\n"] {
+        let error = check(&[("a.yaml", text)]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("nothing to check: the files have no "),
+            "{error}"
+        );
+    }
+    let error = check(&[(
+        "a.yaml",
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoScaler\n",
+    )]);
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(
+        error.ends_with("(did you mean HorizontalPodAutoscaler?)"),
+        "{error}"
+    );
+    let workload = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {}\n";
+    assert!(check(&[("a.yaml", workload)]).unwrap().findings.is_empty());
+    assert!(check(&[("a.yaml", CONFIG)]).unwrap().findings.is_empty());
 }
 
 #[test]
@@ -258,8 +279,7 @@ spec:
     let found = check(&[("hpas.yaml", &text)]).unwrap();
     let reported = FindingReport::sorted(&found.findings, None);
     insta::assert_snapshot!("grouped", render_findings(&reported, found.checked));
-    let nothing = check(&[("a.yaml", "")]).unwrap();
-    let text = render_findings(&[], nothing.checked);
+    let text = render_findings(&[], CheckedObjects::default());
     assert_eq!(text, "nothing found in 0 HPAs and 0 workloads\n");
     let checked = CheckedObjects {
         hpas: 9,
