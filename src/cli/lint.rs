@@ -6,7 +6,7 @@ pub(super) mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{ArgGroup, Args, ValueEnum};
 
@@ -17,6 +17,7 @@ use super::{Output, error_text, print_error, print_output};
 use crate::config::{Config, SystemEnvironment};
 use crate::k8s::client::server_version;
 use crate::k8s::workload::fetch;
+use crate::model::diagnostics::hpa_findings::find_ended_holds;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::{HpaMetric, hpa_ceilings};
 use crate::model::findings::{Finding, FindingCode, Severity, suggestion};
@@ -199,6 +200,9 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         .extend(config.find_insecure_settings(&SystemEnvironment));
     let ceilings = hpa_ceilings(&metrics);
     for hpa in served {
+        found
+            .findings
+            .extend(find_ended_holds(hpa, SystemTime::now()));
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
         let groups = described_groups(hpa, &snapshot);
         for workload in &workloads {

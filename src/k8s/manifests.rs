@@ -10,7 +10,7 @@ use super::workload::{facts_from_deployment, facts_from_stateful_set};
 use crate::model::diagnostics::workload_findings::WorkloadFacts;
 use crate::model::findings::{BoundedFindings, Finding};
 use crate::model::hpa::facts::HpaFacts;
-use crate::model::hpa::manifest::find_in_manifest;
+use crate::model::hpa::manifest::{find_in_manifest, find_written_annotations};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::names::split_api_version;
 use crate::model::units::spelling::did_you_mean;
@@ -20,7 +20,7 @@ use crate::model::units::spelling::did_you_mean;
 pub struct Manifests {
     pub hpas: Vec<HpaFacts>,
     pub workloads: Vec<WorkloadFacts>,
-    /// What Kubernetes refuses in HPAs.
+    /// Mistakes in HPAs that their facts do not show.
     pub findings: Vec<Finding>,
     /// HPAs that have findings instead of facts, because a value has a wrong type.
     pub unreadable_hpas: usize,
@@ -133,7 +133,10 @@ impl Manifests {
         let namespace = own.and_then(Value::as_str).unwrap_or(namespace);
         let key = HpaKey::new(namespace, name(document));
         let mut found = BoundedFindings::default();
-        for problem in problems {
+        for problem in problems
+            .into_iter()
+            .chain(find_written_annotations(document))
+        {
             found.insert(Finding::new(problem.code, &key, problem.message));
         }
         self.findings.extend(found.into_findings(&key));

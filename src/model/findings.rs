@@ -5,6 +5,7 @@
 
 mod advice;
 mod code;
+mod code_properties;
 mod severity;
 mod table;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use crate::config::{Config, SystemEnvironment};
 use crate::daemon::options;
 use crate::k8s::manifests::Manifests;
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
-use crate::model::diagnostics::hpa_findings::find_tolerance;
+use crate::model::diagnostics::hpa_findings::{find_ended_holds, find_tolerance};
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::findings::{Finding, FindingCode};
@@ -169,6 +169,7 @@ fn check_manifests(
     found.retain(is_known);
     found.extend(hpas.iter().filter_map(|hpa| find_tolerance(hpa, version)));
     for hpa in hpas {
+        found.extend(find_ended_holds(hpa, SystemTime::now()));
         let workloads = manifests.workloads.iter();
         found.extend(workloads.flat_map(|workload| find_in_workload(hpa, workload, None, &[])));
     }

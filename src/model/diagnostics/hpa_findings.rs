@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::controller::DEFAULT_DOWNSCALE_STABILISATION;
@@ -10,7 +10,9 @@ use crate::model::hpa::facts::{
     self, HpaFacts, OtherMetric, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
     other_external_metric, scale_target_name, scales_to_zero_natively, start_hint,
 };
+use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::settings::replica_hold::ReplicaHold;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::names::split_api_version;
@@ -130,6 +132,27 @@ fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
         hpa.key(),
         Printable::message(&wrong).to_string(),
     ))
+}
+
+/// Finds holds whose end is before `now`, on the wall clock.
+#[must_use]
+pub fn find_ended_holds(hpa: &HpaFacts, now: SystemTime) -> Vec<Finding> {
+    let holds = hpa.annotations.iter().filter(|(key, _)| {
+        let key = key.strip_prefix(PREFIX).unwrap_or_default();
+        key.split('.').next() == Some("hold")
+    });
+    let ended = holds.filter(|(_, value)| {
+        let hold = value.trim().parse::<ReplicaHold>();
+        hold.is_ok_and(|hold| !hold.is_active(now))
+    });
+    ended
+        .map(|(key, value)| {
+            let message = format!(
+                "annotation {key}: {value:?} has no effect any more, because its end has passed"
+            );
+            Finding::new(FindingCode::HoldOver, hpa.key(), message)
+        })
+        .collect()
 }
 
 /// Finds a workload that was scaled to zero, but not by lagwise.

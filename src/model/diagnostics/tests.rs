@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::at_ceiling::AtCeiling;
 use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, findings};
-use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_tolerance};
+use super::hpa_findings::{find_against_ceiling, find_ended_holds, find_in_hpas, find_tolerance};
 use super::policy_findings::find_in_policy;
 use super::setting_findings::{
     LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings, find_unusable_upstream_file,
@@ -27,6 +27,7 @@ use crate::model::fixtures;
 use crate::model::hpa::facts::{
     ExternalMetric, HpaFacts, MetricTarget, RejectedMetric, RunningReplicas, ScaleTarget,
 };
+use crate::model::hpa::manifest::{find_in_manifest, find_written_annotations};
 use crate::model::hpa::selector::RejectedSelector;
 use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
@@ -452,6 +453,25 @@ fn policy_findings() -> Vec<Finding> {
         .collect()
 }
 
+fn manifest_findings() -> Vec<Finding> {
+    let document = serde_json::json!({
+        "metadata": {"name": "billing", "annotations": {"lagwise.dev/ceiling": "5"}},
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "billing"}, "maxReplica": 5},
+    });
+    let held = hpa(
+        "billing",
+        "group=g",
+        &[("hold", "up until 2026-12-02T10:00:00Z")],
+    );
+    let later = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+    let problems = find_in_manifest(&document).into_iter();
+    let problems = problems.chain(find_written_annotations(&document));
+    problems
+        .map(|problem| Finding::new(problem.code, held.key(), problem.message))
+        .chain(find_ended_holds(&held, later))
+        .collect()
+}
+
 #[test]
 fn every_finding_with_an_example() {
     let mut examples: BTreeMap<FindingCode, Finding> = BTreeMap::new();
@@ -460,6 +480,7 @@ fn every_finding_with_an_example() {
     let found = of_targets.chain(group_findings()).chain(hpa_findings());
     let found = found.chain(setting_findings()).chain(at_ceiling());
     let found = found.chain(keda_findings()).chain(policy_findings());
+    let found = found.chain(manifest_findings());
     for finding in found {
         examples.entry(finding.code).or_insert(finding);
     }

@@ -1,18 +1,8 @@
 //! The table of findings: for each its stable code, its label in metrics, its severity, what was
 //! found, why it matters and what to do.
 
+use super::code_properties::CodeProperties;
 use super::severity::Severity;
-
-/// The properties of a code: one row of the table.
-pub(super) struct CodeProperties {
-    pub(super) code: &'static str,
-    pub(super) label: &'static str,
-    pub(super) event_reason: &'static str,
-    pub(super) severity: Severity,
-    pub(super) what: &'static str,
-    pub(super) why: &'static str,
-    pub(super) fix: &'static str,
-}
 
 macro_rules! finding_codes {
     ($($name:ident $code:literal $label:literal $severity:ident { what: $what:literal, why: $why:literal, fix: $fix:literal $(,)? })*) => {
@@ -393,5 +383,15 @@ finding_codes! {
         what: "The manifest of an HPA has a key that Kubernetes does not know.",
         why: "kubectl refuses a manifest with an unknown key. Programs that ask for no strict validation have the key dropped, so that the HPA works without what it should set.",
         fix: "Correct the spelling of the key, including its capital letters, or remove it.",
+    }
+    WrittenAnnotation "LW071" "written_annotation" Warning {
+        what: "A manifest sets an annotation that only lagwise writes.",
+        why: "lagwise records in it what it does to the HPA. Every apply of the manifest sets it back, and what the cap, the admission policies and people read there is wrong.",
+        fix: "Remove the annotation from the manifest.",
+    }
+    HoldOver "LW072" "hold_over" Info {
+        what: "The end of a hold has passed.",
+        why: "The annotation lagwise.dev/hold has no effect after its end.",
+        fix: "Remove the annotation, or set a later end.",
     }
 }

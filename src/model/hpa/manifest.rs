@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use self::fields::find_in_fields;
 use crate::model::findings::{FindingCode, suggestion};
+use crate::model::settings::annotation_keys::WRITTEN;
 use crate::model::units::quantity::Milli;
 use crate::model::units::spelling::did_you_mean;
 
@@ -60,6 +61,23 @@ pub fn find_in_manifest(document: &Value) -> Vec<ManifestProblem> {
         check.spec(&spec);
     }
     check.problems
+}
+
+/// Finds annotations that only lagwise writes. An object that was read from a cluster has a UID, and may have them.
+#[must_use]
+pub fn find_written_annotations(document: &Value) -> Vec<ManifestProblem> {
+    let annotations = document.pointer("/metadata/annotations");
+    let is_set = |key: &str| annotations.is_some_and(|all| all.get(key).is_some());
+    let is_new = document.pointer("/metadata/uid").is_none();
+    let written = WRITTEN.iter().filter(|(key, _)| is_new && is_set(key));
+    written
+        .map(|(key, _)| ManifestProblem {
+            code: FindingCode::WrittenAnnotation,
+            message: format!(
+                "annotation {key} is for lagwise to write; remove it from the manifest"
+            ),
+        })
+        .collect()
 }
 
 /// A part of a manifest.

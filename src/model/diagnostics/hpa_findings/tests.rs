@@ -286,3 +286,28 @@ fn finds_owned_hpas_and_shared_scale_targets() {
     let unrelated = ["a", "b"].map(|name| other(name, "Deployment", "queue_length"));
     assert_eq!(find_in_hpas(&unrelated).count(), 0);
 }
+
+#[test]
+fn finds_holds_that_are_over() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_205_600);
+    for (key, value, expected) in [
+        ("hold", "down until 2026-12-02T09:59:59Z", true),
+        ("hold.billing.v2", "both until 2020-12-02T10:00:00Z", true),
+        ("hold", "down until 2026-12-02T10:00:01Z", false),
+        ("hold", "up", false),
+        // Other findings are about these.
+        ("hold", "down until yesterday", false),
+        ("holds", "up until 2020-12-02T10:00:00Z", false),
+    ] {
+        let found = find_ended_holds(&with(hpa(&[LAG_METRIC]), &[(key, value)]), now);
+        let messages: Vec<_> = found.into_iter().map(|finding| finding.message).collect();
+        let message = format!(
+            "annotation lagwise.dev/{key}: {value:?} has no effect any more, because its end has passed"
+        );
+        assert_eq!(
+            messages,
+            Vec::from_iter(expected.then_some(message)),
+            "{key} {value}"
+        );
+    }
+}

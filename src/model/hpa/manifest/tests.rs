@@ -297,3 +297,25 @@ fn values_of_a_wrong_type_are_named_with_their_key() {
         ["spec.metrics is a mapping, but must be a list"]
     );
 }
+
+#[test]
+fn annotations_of_lagwise_do_not_belong_into_manifests() {
+    let found = |metadata: Value| {
+        let problems = find_written_annotations(&json!({"metadata": metadata})).into_iter();
+        problems.map(|problem| problem.message).collect::<Vec<_>>()
+    };
+    for key in ["ceiling", "user-max-replicas", "zeroed-since", "epoch"] {
+        let key = format!("lagwise.dev/{key}");
+        let annotations = json!({"lagwise.dev/cap": "enforce", key.as_str(): "5"});
+        assert_eq!(
+            found(json!({"annotations": annotations})),
+            [format!(
+                "annotation {key} is for lagwise to write; remove it from the manifest"
+            )]
+        );
+        // It was read from a cluster, where lagwise has written it.
+        let read = found(json!({"annotations": annotations, "uid": "u"}));
+        assert!(read.is_empty(), "{read:?}");
+    }
+    assert!(found(json!({"annotations": {"lagwise.dev/max-replicas": "5"}})).is_empty());
+}
