@@ -1,6 +1,9 @@
 //! Keys of other programs that people write into the file, and what to do about them.
 
+mod chart;
+
 use self::Remedy::{Remove, Write};
+use self::chart::CHART_KEYS;
 use super::schema::paths_of_key;
 
 /// Where a key is written: the path of the mapping without indices.
@@ -43,14 +46,7 @@ const KEYS: &[(Level, &[&str], &str, Remedy)] = &[
     ),
     (
         FILE,
-        &[
-            "config",
-            "image",
-            "replicaCount",
-            "enforce",
-            "existingSecret",
-            "podIdentity",
-        ],
+        CHART_KEYS,
         "of the chart's values",
         Write("what is below config in the values"),
     ),
