@@ -283,6 +283,28 @@ mod tests {
         assert_eq!(plain.unwrap().unwrap(), "group: größe\n");
     }
 
+    /// The commands below this one, and itself.
+    fn all_commands(command: &clap::Command) -> Vec<&clap::Command> {
+        let below = command.get_subcommands().flat_map(all_commands);
+        std::iter::once(command).chain(below).collect()
+    }
+
+    #[test]
+    fn examples_are_not_broken_in_the_help() {
+        for command in all_commands(&Cli::command()) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let examples = help.lines().filter(|line| line.starts_with("  "));
+            for example in examples {
+                assert!(
+                    example.chars().count() <= 100,
+                    "{}: {example}",
+                    command.get_name()
+                );
+            }
+        }
+    }
+
     #[test]
     fn an_error_is_printed_once_with_its_causes() {
         let repeats = Err::<(), _>(Outer {

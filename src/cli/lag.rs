@@ -28,7 +28,7 @@ use crate::kafka::ClientSettings;
 #[command(group(ArgGroup::new("where").required(true).args(["bootstrap", "config"])))]
 #[command(after_help = "Examples:\n  \
     lagwise lag --bootstrap localhost:9092 --top 10\n  \
-    lagwise lag --bootstrap kafka:9094 -X security.protocol=SSL -X ssl.ca.location=ca.pem --group orders\n  \
+    lagwise lag --bootstrap kafka:9094 -X security.protocol=SSL -X ssl.ca.location=ca.pem -g orders\n  \
     lagwise lag --config lagwise.yaml --group 'orders-*' --partitions --sort time\n  \
     lagwise lag --config lagwise.yaml --group orders --for 30s\n  \
     lagwise lag --config lagwise.yaml --cluster main --topic orders -o json | jq 'map(.lag) | add'\n  \

@@ -33,7 +33,7 @@ enum ShadowCommand {
 #[command(after_help = "Examples:\n  \
     lagwise shadow report --daemon --deployment lagwise/lagwise\n  \
     lagwise shadow report --daemon http://127.0.0.1:8082 -n shop\n  \
-    lagwise shadow report --daemon http://127.0.0.1:8082 -o json | jq '.objects[] | select(.keda != .lagwise)'\n\n\
+    lagwise shadow report --daemon -o json | jq '.objects[] | select(.keda != .lagwise)'\n\n\
     The daemon has kubernetes.mode: observe. It compares every 15 seconds, as often as an HPA decides, and computes both numbers from \
     the same readings of Kafka. RUNNING is what the workload has, KEDA what KEDA's arithmetic asks for, LAGWISE what \
     lagwise would ask for.\n\n\
