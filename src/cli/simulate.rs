@@ -3,6 +3,7 @@
 mod check;
 mod hpa_file;
 mod listing;
+mod output_file;
 mod page;
 mod policy_names;
 mod progress;
@@ -10,7 +11,7 @@ mod report;
 mod trace_source;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use clap::Args;
 use self::check::check;
 use self::hpa_file::read_hpa;
 use self::listing::list_scenarios;
+use self::output_file::OutputFile;
 use self::page::{MAX_COURSES, RunCourse, render_page};
 use self::policy_names::select_policies;
 use self::progress::ProgressLine;
@@ -181,8 +183,13 @@ fn simulate(
         ..RunOptions::default()
     };
     let seeds = args.seed..seeds_end(args)?;
-    if let Some(path) = &args.write_trace {
-        write_trace(path, &scenarios, &policies, args.seed, &options)?;
+    let open = |option, path: &Option<PathBuf>| {
+        let path = path.as_deref();
+        path.map(|path| OutputFile::open(option, path)).transpose()
+    };
+    let page_file = open("--report", &args.report)?;
+    if let Some(file) = open("--write-trace", &args.write_trace)? {
+        write_trace(file, &scenarios, &policies, args.seed, &options)?;
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let total = u64::try_from(scenarios.len())?.saturating_mul(args.seeds);
@@ -202,14 +209,14 @@ fn simulate(
     if args.optimum {
         report.set_foresight(&scenarios, &find_foresight(&scenarios, seeds, threads));
     }
-    if let Some(path) = &args.report {
+    if let Some(file) = page_file {
         let courses = run_courses(&scenarios, &policies, args.seed, &options);
         let page = render_page(
             &report,
             &courses,
             scenarios.len().saturating_mul(policies.len()),
         );
-        std::fs::write(path, page).with_context(|| format!("--report {}", path.display()))?;
+        file.write(&page)?;
     }
     match args.output.serialize(&report)? {
         Some(text) => Ok(text),
@@ -274,7 +281,7 @@ fn run_courses(
 
 /// Writes what Kafka says during the first run of the only scenario and policy.
 fn write_trace(
-    path: &Path,
+    file: OutputFile,
     scenarios: &[Scenario],
     policies: &[SimulatedPolicy],
     seed: u64,
@@ -296,7 +303,7 @@ fn write_trace(
     for sample in &run.records.trace {
         text += &trace_line(sample)?;
     }
-    std::fs::write(path, text).with_context(|| format!("--write-trace {}", path.display()))
+    file.write(&text)
 }
 
 /// The seed after the last one.

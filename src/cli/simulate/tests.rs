@@ -223,6 +223,43 @@ fn more_partitions_get_more_messages() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_is_refused_before_the_simulation() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing/file");
+    let missing = missing.to_str().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    for (option, path) in [
+        ("--report", missing),
+        ("--report", folder),
+        ("--write-trace", missing),
+        ("--write-trace", folder),
+    ] {
+        // All built-in scenarios and a thousand seeds would take an hour.
+        let refused = refusal(&["--seeds", "1000", option, path]);
+        let start = format!("{option} {path}: the file cannot be written: ");
+        assert!(refused.starts_with(&start), "{refused}");
+    }
+}
+
+#[test]
+fn a_longer_file_is_replaced() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    let path = file.path().to_str().unwrap();
+    simulated(&[
+        "--scenario",
+        "step",
+        "--policy",
+        "static",
+        "--write-trace",
+        path,
+    ])
+    .unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.starts_with('{') && text.ends_with("}\n"));
+}
+
+#[test]
 fn unknown_names_and_files_are_refused_with_a_remedy() {
     assert_eq!(
         refusal(&["--scenario", "flahs"]),
