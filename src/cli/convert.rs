@@ -21,10 +21,14 @@ use crate::model::keda::convert::{
 };
 use crate::model::keda::manifests::KedaManifests;
 use crate::model::units::kubernetes_version::KubernetesVersion;
+use crate::model::units::names;
 use crate::model::units::untrusted_text::Printable;
 
-/// Exit code if a file cannot be read.
+/// Exit code for wrong usage, and if a file cannot be read.
 const UNREAD: u8 = 2;
+
+/// Address of the external scaler if the chart is installed as its guide says.
+const SCALER_ADDRESS: &str = "lagwise.lagwise.svc:9443";
 
 /// The arguments of `lagwise convert`.
 #[derive(Debug, Args)]
@@ -50,13 +54,10 @@ pub struct ConvertArgs {
     /// What to convert Kafka triggers to
     #[arg(long, value_enum, default_value_t = ConvertTo::Hpa)]
     to: ConvertTo,
-    /// Address at which KEDA reaches lagwise's external scaler
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        default_value = "lagwise.lagwise.svc:9443"
-    )]
-    scaler_address: String,
+    /// Address at which KEDA reaches lagwise's external scaler, for --to external-scaler [default:
+    /// lagwise.lagwise.svc:9443]
+    #[arg(long, value_name = "HOST:PORT", value_parser = scaler_address)]
+    scaler_address: Option<String>,
     /// Show how each result differs from the object of the same kind and name in the cluster
     #[arg(long, conflicts_with_all = ["print", "output"])]
     diff: bool,
@@ -111,11 +112,29 @@ enum Format {
     Yaml,
 }
 
+fn scaler_address(text: &str) -> Result<String, String> {
+    let address = names::address(text).map(str::to_owned);
+    address.map_err(|why| format!("{why}; write HOST:PORT, such as {SCALER_ADDRESS}"))
+}
+
+impl ConvertArgs {
+    /// What is wrong with the combination of arguments.
+    fn problem(&self) -> Option<&'static str> {
+        (self.scaler_address.is_some() && self.to != ConvertTo::ExternalScaler).then_some(
+            "--scaler-address has no effect without --to external-scaler; add that, or remove it",
+        )
+    }
+}
+
 /// Runs `lagwise convert`.
 ///
 /// # Errors
 /// The output cannot be written.
 pub async fn run(args: ConvertArgs) -> anyhow::Result<ExitCode> {
+    if let Some(problem) = args.problem() {
+        print_error(problem);
+        return Ok(ExitCode::from(UNREAD));
+    }
     let read = match args.file.as_slice() {
         [] => read_cluster(&args).await,
         _ => read(&args).map(|manifests| (manifests, args.kubernetes)),
@@ -163,7 +182,10 @@ fn options(args: &ConvertArgs, kubernetes: Option<KubernetesVersion>) -> Convert
         form: match args.to {
             ConvertTo::Hpa => ConvertedForm::Hpa,
             ConvertTo::ExternalScaler => ConvertedForm::ExternalScaler {
-                address: args.scaler_address.clone(),
+                address: args
+                    .scaler_address
+                    .clone()
+                    .unwrap_or_else(|| SCALER_ADDRESS.to_owned()),
             },
         },
     }

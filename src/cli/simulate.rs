@@ -187,6 +187,9 @@ fn simulate(
         let path = path.as_deref();
         path.map(|path| OutputFile::open(option, path)).transpose()
     };
+    if args.write_trace.is_some() {
+        only_run(&scenarios, &policies)?;
+    }
     let page_file = open("--report", &args.report)?;
     if let Some(file) = open("--write-trace", &args.write_trace)? {
         write_trace(file, &scenarios, &policies, args.seed, &options)?;
@@ -279,6 +282,19 @@ fn run_courses(
     courses
 }
 
+/// The only scenario and policy, for a trace.
+fn only_run<'a>(
+    scenarios: &'a [Scenario],
+    policies: &'a [SimulatedPolicy],
+) -> anyhow::Result<(&'a Scenario, &'a SimulatedPolicy)> {
+    match (scenarios, policies) {
+        ([scenario], [policy]) => Ok((scenario, policy)),
+        _ => bail!(
+            "--write-trace: a trace is of one run; add --scenario and --policy with one name each"
+        ),
+    }
+}
+
 /// Writes what Kafka says during the first run of the only scenario and policy.
 fn write_trace(
     file: OutputFile,
@@ -287,11 +303,7 @@ fn write_trace(
     seed: u64,
     options: &RunOptions,
 ) -> anyhow::Result<()> {
-    let ([scenario], [policy]) = (scenarios, policies) else {
-        bail!(
-            "--write-trace: a trace is of one run; add --scenario and --policy with one name each"
-        );
-    };
+    let (scenario, policy) = only_run(scenarios, policies)?;
     let options = RunOptions {
         has_trace: true,
         ..options.clone()

@@ -234,10 +234,25 @@ fn a_file_that_cannot_be_written_is_refused_before_the_simulation() {
         ("--write-trace", missing),
         ("--write-trace", folder),
     ] {
-        // All built-in scenarios and a thousand seeds would take an hour.
-        let refused = refusal(&["--seeds", "1000", option, path]);
+        // A thousand seeds would take minutes.
+        let one = ["--scenario", "step", "--policy", "rate"];
+        let refused = refusal(&[&one[..], &["--seeds", "1000", option, path]].concat());
         let start = format!("{option} {path}: the file cannot be written: ");
         assert!(refused.starts_with(&start), "{refused}");
+    }
+}
+
+#[test]
+fn options_for_another_source_are_refused() {
+    for option in [
+        ["--over", "6h"],
+        ["--group", "orders"],
+        ["--cluster", "main"],
+    ] {
+        for source in [&["--scenario", "step"][..], &["--trace", "a.jsonl"], &[]] {
+            let refused = refusal(&[source, &option].concat());
+            assert!(refused.contains(option[0]), "{refused}");
+        }
     }
 }
 

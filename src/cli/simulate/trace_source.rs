@@ -21,7 +21,8 @@ const MAX_POINTS: u64 = 11_000;
 /// Minimum step between two points, in seconds: the usual interval of scrapes.
 const MIN_STEP_SECONDS: u64 = 15;
 
-/// The arguments that replace scenarios by a trace.
+/// The arguments that replace scenarios by a trace. clap does not enforce `requires` beside an argument that conflicts
+/// with the required one, so these conflicts are repeated.
 #[derive(Clone, Debug, Args)]
 pub(super) struct TraceArgs {
     /// Trace of lagwise record to replay, or - for standard input, instead of a scenario
@@ -31,13 +32,13 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "FILE|URL", conflicts_with_all = ["scenario", "write_trace"])]
     from_prometheus: Option<String>,
     /// Consumer group of --from-prometheus
-    #[arg(short, long, value_name = "GROUP", requires = "from_prometheus")]
+    #[arg(short, long, value_name = "GROUP", requires = "from_prometheus", conflicts_with_all = ["scenario", "trace"])]
     group: Option<String>,
     /// Label cluster of --from-prometheus, if the group is on several
-    #[arg(long, value_name = "NAME", requires = "from_prometheus")]
+    #[arg(long, value_name = "NAME", requires = "from_prometheus", conflicts_with_all = ["scenario", "trace"])]
     cluster: Option<String>,
     /// Time until now to read from the URL of Prometheus, 5m to 31d [default: 3h]
-    #[arg(long, value_name = "DURATION", requires = "from_prometheus", value_parser = time_span)]
+    #[arg(long, value_name = "DURATION", requires = "from_prometheus", conflicts_with_all = ["scenario", "trace"], value_parser = time_span)]
     over: Option<Duration>,
     /// Messages per second that a consumer of the trace processes [default: estimated from the trace]
     #[arg(long, value_name = "NUMBER", value_parser = capacity)]

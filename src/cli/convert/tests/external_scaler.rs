@@ -92,3 +92,30 @@ fn a_trigger_of_the_external_scaler_keeps_its_options() {
         "{several}"
     );
 }
+
+#[test]
+fn the_address_of_the_scaler_is_for_triggers_only() {
+    let parse = |args: &[&str]| {
+        let all = [&["convert", "-f", "a.yaml"], args].concat();
+        ConvertCli::try_parse_from(all).map(|cli| cli.convert)
+    };
+    let triggers = ["--to", "external-scaler"];
+    let address = ["--scaler-address", "lagwise.other.svc:9443"];
+    assert_eq!(parse(&triggers).unwrap().problem(), None);
+    assert_eq!(
+        parse(&[triggers, address].concat()).unwrap().problem(),
+        None
+    );
+    for ignored in [&address[..], &[&address[..], &["--to", "hpa"]].concat()] {
+        let problem = parse(ignored).unwrap().problem().unwrap();
+        assert!(problem.ends_with("add that, or remove it"), "{problem}");
+    }
+    for text in ["foo", "foo:bar", "foo:0", ":9443"] {
+        let error = parse(&[&triggers[..], &["--scaler-address", text]].concat());
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("write HOST:PORT, such as "),
+            "{text}: {error}"
+        );
+    }
+}
