@@ -157,7 +157,23 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     print_error(&error_text(error));
-    ExitCode::FAILURE
+    match error.downcast_ref::<WrongUsage>() {
+        Some(_) => ExitCode::from(WRONG_USAGE),
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// Exit code of wrong usage, as by clap.
+const WRONG_USAGE: u8 = 2;
+
+/// An argument that clap accepts, but that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
+/// An error that ends the command with the exit code of wrong usage.
+fn wrong_usage(message: impl Into<String>) -> anyhow::Error {
+    WrongUsage(message.into()).into()
 }
 
 impl Cli {
@@ -303,6 +319,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn wrong_usage_has_an_exit_code_of_its_own() {
+        for error in [
+            wrong_usage("--seed: too large"),
+            wrong_usage("no such scenario").context("--scenario x"),
+        ] {
+            assert_eq!(fail(&error), ExitCode::from(2), "{error}");
+        }
+        let other = anyhow::anyhow!("no response").context("--from-prometheus x");
+        assert_eq!(fail(&other), ExitCode::FAILURE);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use self::partitions::ShownPartitions;
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
 use super::single_reading::{HpaReading, read_hpas, read_once};
-use super::{Output, error_text, print_error, print_output, timeout};
+use super::{Output, error_text, print_error, print_output, timeout, wrong_usage};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::live_hpa;
@@ -26,9 +26,6 @@ use crate::model::diagnostics::explain::{Explanation, Subject, derive, outcome};
 use crate::model::targets::WatchKey;
 use crate::model::units::hpa_key::{HpaKey, InvalidHpaKey};
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
-
-/// Exit code of wrong usage, as by clap.
-const WRONG_USAGE: u8 = 2;
 
 /// The arguments of `lagwise explain`.
 #[derive(Debug, Args)]
@@ -111,13 +108,7 @@ impl ExplainArgs {
 /// # Errors
 /// An invalid configuration, or a cluster or daemon that does not answer.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let hpa = match args.hpa_key() {
-        Ok(hpa) => hpa,
-        Err(problem) => {
-            print_error(&problem);
-            return Ok(ExitCode::from(WRONG_USAGE));
-        }
-    };
+    let hpa = args.hpa_key().map_err(wrong_usage)?;
     let hpa = hpa.as_ref();
     let explanation = match &args.config {
         Some(path) => explain_by_reading(&args, hpa, path).await?,
@@ -215,19 +206,19 @@ fn group(args: &ExplainArgs, config: &Config) -> anyhow::Result<Subject> {
         names.collect::<Vec<_>>().join(", ")
     };
     let cluster: &ClusterName = match (&args.cluster, config.clusters.as_slice()) {
-        (Some(name), _) => names
-            .find(|known| known.as_str() == name)
-            .with_context(|| {
-                format!(
-                    "--cluster {name}: not in the configuration; it has: {}",
-                    known()
-                )
-            })?,
+        (Some(name), _) => names.find(|known| known.as_str() == name).ok_or_else(|| {
+            wrong_usage(format!(
+                "--cluster {name}: not in the configuration; it has: {}",
+                known()
+            ))
+        })?,
         (None, [only]) => &only.name,
-        (None, _) => bail!(
-            "the configuration has several Kafka clusters; choose one with --cluster: {}",
-            known()
-        ),
+        (None, _) => {
+            return Err(wrong_usage(format!(
+                "the configuration has several Kafka clusters; choose one with --cluster: {}",
+                known()
+            )));
+        }
     };
     let topics: BTreeSet<_> = args
         .topic

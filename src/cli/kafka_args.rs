@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use clap::Args;
 
+use super::{error_text, wrong_usage};
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 
 /// Name of a cluster that is given by `--bootstrap`.
@@ -40,6 +41,15 @@ impl KafkaArgs {
         !self.property.is_empty()
     }
 
+    /// The error of a client that these settings cannot make: wrong usage, unless they are all from the configuration.
+    pub(super) fn setting_error(&self, error: &anyhow::Error) -> anyhow::Error {
+        let text = error_text(error);
+        match self.bootstrap.is_some() || self.has_properties() {
+            true => wrong_usage(text),
+            false => anyhow!(text),
+        }
+    }
+
     /// The selected clusters.
     ///
     /// # Errors
@@ -62,10 +72,10 @@ impl KafkaArgs {
                     .iter()
                     .map(|cluster| cluster.name.as_str())
                     .collect();
-                bail!(
+                return Err(wrong_usage(format!(
                     "--cluster {name}: not in the configuration; it has: {}",
                     known.join(", ")
-                );
+                )));
             }
         }
         configured.retain(|cluster| {
@@ -76,7 +86,7 @@ impl KafkaArgs {
                 let set = cluster.properties.set(key, value, &SystemEnvironment);
                 if let Err(problems) = set {
                     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                    bail!("-X {}", problems.join("\n-X "));
+                    return Err(wrong_usage(format!("-X {}", problems.join("\n-X "))));
                 }
             }
         }

@@ -140,7 +140,8 @@ pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
     let request = args.request();
     let mut readers = Vec::new();
     for settings in clusters(&args)? {
-        readers.push(ClusterReader::new(settings)?);
+        let reader = ClusterReader::new(settings);
+        readers.push(reader.map_err(|error| args.kafka.setting_error(&error))?);
     }
     if !args.watch {
         let mut before = Vec::new();

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::anyhow;
 use clap::Args;
 
 use self::check::check;
@@ -27,7 +27,7 @@ use self::policy_names::select_policies;
 use self::progress::ProgressLine;
 use self::report::{SimulationReport, render_ablation, render_report};
 use self::trace_source::TraceArgs;
-use super::{Output, print_output};
+use super::{Output, print_output, wrong_usage};
 use crate::model::findings::suggestion;
 use crate::model::units::spelling::did_you_mean;
 use crate::simulate::arrivals::Arrivals;
@@ -145,10 +145,11 @@ fn objective(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     let trace = args.trace.read().await?;
     if args.check {
-        ensure!(
-            trace.is_none(),
-            "--check is about scenarios; remove --trace or --from-prometheus"
-        );
+        if trace.is_some() {
+            return Err(wrong_usage(
+                "--check is about scenarios; remove --trace or --from-prometheus",
+            ));
+        }
         let (text, is_met) = check(&args, &ProgressLine::for_standard_error())?;
         print_output(args.output, &text)?;
         return Ok(match is_met {
@@ -289,9 +290,9 @@ fn only_run<'a>(
 ) -> anyhow::Result<(&'a Scenario, &'a SimulatedPolicy)> {
     match (scenarios, policies) {
         ([scenario], [policy]) => Ok((scenario, policy)),
-        _ => bail!(
-            "--write-trace: a trace is of one run; add --scenario and --policy with one name each"
-        ),
+        _ => Err(wrong_usage(
+            "--write-trace: a trace is of one run; add --scenario and --policy with one name each",
+        )),
     }
 }
 
@@ -320,13 +321,13 @@ fn write_trace(
 
 /// The seed after the last one.
 fn seeds_end(args: &SimulateArgs) -> anyhow::Result<u64> {
-    args.seed.checked_add(args.seeds).with_context(|| {
-        format!(
+    args.seed.checked_add(args.seeds).ok_or_else(|| {
+        wrong_usage(format!(
             "--seed {}: too large for --seeds {}; use at most {}",
             args.seed,
             args.seeds,
             u64::MAX.saturating_sub(args.seeds)
-        )
+        ))
     })
 }
 
@@ -351,9 +352,9 @@ fn select_scenarios(args: &SimulateArgs) -> anyhow::Result<Vec<Scenario>> {
                     None => {
                         let names = all.iter().map(|scenario| scenario.name.as_ref());
                         let meant = suggestion("", did_you_mean(name, names));
-                        bail!(
+                        return Err(wrong_usage(format!(
                             "--scenario {name}: no such scenario{meant}; lagwise simulate --list shows all"
-                        );
+                        )));
                     }
                 }
             }

@@ -11,6 +11,7 @@ use crate::cli::explain::fetch_explanation;
 use crate::cli::kube_args::KubeArgs;
 use crate::cli::lag::name_filter::NameFilter;
 use crate::cli::lag::reading::{ClusterReader, ClusterReading, LagRequest};
+use crate::cli::wrong_usage;
 use crate::kafka::ClientSettings;
 use crate::model::diagnostics::explain::{Explanation, TopicPart};
 use crate::model::kafka::group::{GroupDescription, GroupState};
@@ -98,13 +99,14 @@ impl GroupSource {
                 .iter()
                 .map(|cluster| cluster.name.as_str())
                 .collect();
-            bail!(
+            return Err(wrong_usage(format!(
                 "--config has several Kafka clusters, and a trace covers one; add --cluster with one of: {}",
                 names.join(", ")
-            );
+            )));
         };
         Ok(Self::Kafka(Box::new(KafkaGroup {
-            reader: ClusterReader::new(ClientSettings::from(cluster))?,
+            reader: ClusterReader::new(ClientSettings::from(cluster))
+                .map_err(|error| args.kafka.setting_error(&error))?,
             cluster: cluster.name.to_string(),
             group: args.group.clone(),
             request: LagRequest {

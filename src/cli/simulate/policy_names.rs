@@ -1,7 +1,6 @@
 //! The values of `--policy`: policies and sets of them by name.
 
-use anyhow::bail;
-
+use crate::cli::wrong_usage;
 use crate::model::findings::suggestion;
 use crate::model::units::spelling::did_you_mean;
 use crate::simulate::benchmark::compared_policies;
@@ -46,7 +45,9 @@ fn find_policies(name: &str) -> anyhow::Result<Vec<SimulatedPolicy>> {
             u32::MAX
         );
     }
-    bail!("--policy {name}: no such policy{meant}; lagwise simulate --list shows all")
+    Err(wrong_usage(format!(
+        "--policy {name}: no such policy{meant}; lagwise simulate --list shows all"
+    )))
 }
 
 #[cfg(test)]

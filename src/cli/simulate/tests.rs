@@ -243,6 +243,22 @@ fn a_file_that_cannot_be_written_is_refused_before_the_simulation() {
 }
 
 #[test]
+fn wrong_values_are_wrong_usage() {
+    for args in [
+        &["--scenario", "flahs"][..],
+        &["--policy", "hpa"],
+        &["--capacity", "5"],
+        &["--seed", "18446744073709551615", "--seeds", "3"],
+        &["--scenario", "step", "--write-trace", "/nonexistent"],
+    ] {
+        let error = simulated(args).unwrap_err();
+        assert!(error.is::<crate::cli::WrongUsage>(), "{error}");
+    }
+    let missing = simulated(&["--trace", "/nonexistent"]).unwrap_err();
+    assert!(!missing.is::<crate::cli::WrongUsage>(), "{missing}");
+}
+
+#[test]
 fn options_for_another_source_are_refused() {
     for option in [
         ["--over", "6h"],

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::timeout;
 
 use crate::cli::daemon_client::get_url;
 use crate::cli::trace_text::read_trace_text;
+use crate::cli::wrong_usage;
 use crate::simulate::trace::series::{SeriesSelection, series_query, trace_of_series};
 use crate::simulate::trace::{MAX_TRACE_BYTES, Trace};
 
@@ -87,10 +88,11 @@ impl TraceArgs {
     pub(super) async fn read(&self) -> anyhow::Result<Option<Trace>> {
         let is_given = self.trace.is_some() || self.from_prometheus.is_some();
         if !is_given {
-            ensure!(
-                self.capacity.is_none() && self.start_up.is_none(),
-                "--capacity and --start-up: scenarios have their own; use them with --trace or --from-prometheus"
-            );
+            if self.capacity.is_some() || self.start_up.is_some() {
+                return Err(wrong_usage(
+                    "--capacity and --start-up: scenarios have their own; use them with --trace or --from-prometheus",
+                ));
+            }
             return Ok(None);
         }
         let trace = match (&self.trace, &self.from_prometheus) {
@@ -108,10 +110,9 @@ impl TraceArgs {
         let is_url = from.starts_with("http://") || from.starts_with("https://");
         let text = match is_url {
             true => {
-                ensure!(
-                    self.group.is_some(),
-                    "add --group, so that only its series are read"
-                );
+                if self.group.is_none() {
+                    return Err(wrong_usage("add --group, so that only its series are read"));
+                }
                 let span = self.over.unwrap_or(Duration::from_secs(3 * 3600));
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
                 query_prometheus(
@@ -121,10 +122,11 @@ impl TraceArgs {
                 .await?
             }
             false => {
-                ensure!(
-                    self.over.is_none(),
-                    "--over: a file has its own times; leave it out"
-                );
+                if self.over.is_some() {
+                    return Err(wrong_usage(
+                        "--over: a file has its own times; leave it out",
+                    ));
+                }
                 read_trace_text(Path::new(from))?
             }
         };
