@@ -4,16 +4,20 @@
 //! selectors are not checked here: other findings are about them.
 
 mod fields;
+mod part;
 
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
 use self::fields::find_in_fields;
+use self::part::ManifestPart;
 use crate::model::findings::{FindingCode, suggestion};
 use crate::model::settings::annotation_keys::WRITTEN;
 use crate::model::units::quantity::Milli;
 use crate::model::units::spelling::did_you_mean;
+
+pub use self::part::ManifestProblem;
 
 /// Maximum of `stabilizationWindowSeconds`.
 const MAX_WINDOW_SECONDS: i64 = 3600;
@@ -29,23 +33,6 @@ const SOURCES: [(&str, &str); 5] = [
     ("Pods", "pods"),
     ("Resource", "resource"),
 ];
-
-/// Why an HPA cannot be applied, or does not do what its manifest says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestProblem {
-    pub code: FindingCode,
-    /// Names the field; without a full stop.
-    pub message: String,
-}
-
-impl ManifestProblem {
-    fn refused(message: String) -> Self {
-        Self {
-            code: FindingCode::RefusedHpa,
-            message,
-        }
-    }
-}
 
 /// Finds what the API server refuses in the manifest of an HPA of autoscaling/v2, and keys that it does not know.
 #[must_use]
@@ -78,60 +65,6 @@ pub fn find_written_annotations(document: &Value) -> Vec<ManifestProblem> {
             ),
         })
         .collect()
-}
-
-/// A part of a manifest.
-#[derive(Clone, Debug)]
-struct ManifestPart<'a> {
-    /// For messages, such as `spec.metrics[0].type`.
-    path: String,
-    /// `None` if it is missing or null.
-    value: Option<&'a Value>,
-}
-
-impl<'a> ManifestPart<'a> {
-    fn field(&self, key: &str) -> Self {
-        let path = match self.path.as_str() {
-            "" => key.to_owned(),
-            path => format!("{path}.{key}"),
-        };
-        self.part(path, self.value.and_then(|value| value.get(key)))
-    }
-
-    /// A value of a map, whose keys may contain dots.
-    fn entry(&self, key: &str) -> Self {
-        let path = format!("{}[{key}]", self.path);
-        self.part(path, self.value.and_then(|value| value.get(key)))
-    }
-
-    fn items(&self) -> Vec<Self> {
-        let items = self.value.and_then(Value::as_array).into_iter().flatten();
-        let items = items.enumerate();
-        items
-            .map(|(index, item)| self.part(format!("{}[{index}]", self.path), Some(item)))
-            .collect()
-    }
-
-    fn part(&self, path: String, value: Option<&'a Value>) -> Self {
-        Self {
-            path,
-            value: value.filter(|value| !value.is_null()),
-        }
-    }
-
-    fn text(&self) -> Option<&'a str> {
-        self.value.and_then(Value::as_str)
-    }
-
-    /// A whole number of 32 bits.
-    fn number(&self) -> Option<i64> {
-        let number = self.value.and_then(Value::as_i64);
-        number.filter(|number| i32::try_from(*number).is_ok())
-    }
-
-    fn is_present(&self) -> bool {
-        self.value.is_some()
-    }
 }
 
 /// Collects problems. A value of a wrong type is no problem here, since [`find_in_fields`] reports it.

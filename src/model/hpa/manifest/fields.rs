@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ManifestPart, ManifestProblem};
+use super::part::{ManifestPart, ManifestProblem};
 use crate::model::findings::{FindingCode, suggestion};
 use crate::model::units::spelling::did_you_mean;
 
