@@ -25,7 +25,7 @@ use crate::serve::hpa_peaks::HpaPeaks;
 #[command(after_help = "Examples:\n  \
     lagwise topics compare --config lagwise.yaml\n  \
     lagwise topics compare --config lagwise.yaml --daemon\n  \
-    lagwise topics compare --config lagwise.yaml -o json | jq '.[] | select(.fit == \"too_few_partitions\")'\n\n\
+    lagwise topics compare --config lagwise.yaml -o json | jq '.[]|select(.fit==\"too_few_partitions\")'\n\n\
     WANTED is what the lag is worth in replicas, without the ceiling. With --daemon it is the most that the history of \
     the daemon has, a day at most; the daemon also knows which lag is stuck or residual. Which of several topics of a group decide how many \
     replicas have work depends on the assignor of the group.\n\n\
