@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use super::kube_args::KubeArgs;
 use super::manifest_files::{NAMESPACE, parse_documents, read_texts};
 use super::{Output, error_text, print_error, write_stdout};
-use crate::k8s::client::{connect, server_version};
+use crate::k8s::client::server_version;
 use crate::k8s::keda_manifests::list_keda_objects;
 use crate::model::keda::convert::note::NoteKind;
 use crate::model::keda::convert::{
@@ -200,7 +200,7 @@ fn namespace(args: &ConvertArgs) -> &str {
 async fn read_cluster(
     args: &ConvertArgs,
 ) -> anyhow::Result<(KedaManifests, Option<KubernetesVersion>)> {
-    let client = connect(&args.kube.options()).await?;
+    let client = args.kube.connect().await?;
     let own = client.default_namespace().to_owned();
     let namespace = args.namespace.as_deref().unwrap_or(&own);
     let namespace = (!args.all_namespaces).then_some(namespace);

@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::kube_args::KubeArgs;
 use crate::config::AdminConfig;
-use crate::k8s::client::connect;
 use crate::k8s::leader_pod::{DeploymentKey, LeaderPod, LeaseKey};
 
 /// Arguments that select a running daemon.
@@ -119,7 +118,7 @@ impl DaemonArgs {
             }
             _ => {
                 let port = self.admin_port;
-                let client = connect(&kube.options()).await?;
+                let client = kube.connect().await?;
                 let pod = match &self.deployment {
                     Some(deployment) => {
                         LeaderPod::find_in_deployment(&client, deployment, timeout).await?

@@ -20,7 +20,7 @@ use super::kube_args::KubeArgs;
 use super::single_reading::{HpaReading, read_hpas, read_once};
 use super::{Output, error_text, print_error, print_output, timeout, wrong_usage};
 use crate::config::Config;
-use crate::k8s::client::{Client, connect};
+use crate::k8s::client::Client;
 use crate::k8s::live_hpa;
 use crate::model::diagnostics::explain::{Explanation, Subject, derive, outcome};
 use crate::model::targets::WatchKey;
@@ -174,9 +174,9 @@ async fn explain_by_daemon(
     let Some(hpa) = hpa else {
         return Ok(derived);
     };
-    let complete = match connect(&args.kube.options()).await {
+    let complete = match args.kube.connect().await {
         Ok(client) => with_outcome(derived.clone(), &client, hpa, args.timeout).await,
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
     Ok(complete.unwrap_or_else(|error| {
         print_error(&format!(

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::Args;
 
 use crate::config::KubernetesConfig;
-use crate::k8s::client::ClientOptions;
+use crate::k8s::client::{Client, ClientOptions, connect};
 
 /// Arguments that select the Kubernetes cluster.
 #[derive(Clone, Debug, Default, Args)]
@@ -24,8 +25,36 @@ impl KubeArgs {
         self.kubeconfig.is_some() || self.context.is_some()
     }
 
+    /// A client for the given cluster, otherwise for that of kubectl.
+    ///
+    /// # Errors
+    /// There is no usable kubeconfig or context; with the remedy.
+    pub(super) async fn connect(&self) -> anyhow::Result<Client> {
+        let client = connect(&self.options()).await;
+        client.map_err(|error| anyhow!("{error}; use --kubeconfig and --context"))
+    }
+
+    /// A client for the given cluster, otherwise for the configured one.
+    ///
+    /// # Errors
+    /// There is no usable kubeconfig or context; with the remedy.
+    pub(super) async fn connect_over(
+        &self,
+        configured: &KubernetesConfig,
+    ) -> anyhow::Result<Client> {
+        let client = connect(&self.options_over(configured)).await;
+        client.map_err(|error| match configured.enabled {
+            true => anyhow!(
+                "{error}; use --kubeconfig and --context, or set kubernetes.kubeconfig and kubernetes.context"
+            ),
+            false => anyhow!(
+                "{error}; this command needs Kubernetes although kubernetes.enabled is false: use --kubeconfig and --context"
+            ),
+        })
+    }
+
     /// The given cluster, otherwise that of kubectl.
-    pub(super) fn options(&self) -> ClientOptions {
+    fn options(&self) -> ClientOptions {
         ClientOptions {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
@@ -41,6 +70,48 @@ impl KubeArgs {
         ClientOptions {
             kubeconfig: kubeconfig.or_else(|| configured.kubeconfig.clone()),
             context: context.or_else(|| configured.context.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nowhere() -> KubeArgs {
+        KubeArgs {
+            kubeconfig: Some("/nowhere/kubeconfig".into()),
+            context: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_options_of_the_command() {
+        let error = nowhere().connect().await.err().unwrap().to_string();
+        assert!(
+            error.ends_with("; use --kubeconfig and --context"),
+            "{error}"
+        );
+        assert!(!error.contains("kubernetes.enabled"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn errors_fit_the_configuration() {
+        for (enabled, expected) in [
+            (true, "or set kubernetes.kubeconfig and kubernetes.context"),
+            (
+                false,
+                "this command needs Kubernetes although kubernetes.enabled is false",
+            ),
+        ] {
+            let configured = KubernetesConfig {
+                enabled,
+                ..KubernetesConfig::default()
+            };
+            let failed = nowhere().connect_over(&configured).await;
+            let error = failed.err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("enabled: false"), "{error}");
         }
     }
 }

@@ -16,7 +16,7 @@ use super::kube_args::KubeArgs;
 use super::run::Signals;
 use super::{error_text, print_error, timeout, write_stdout};
 use crate::config::AdminConfig;
-use crate::k8s::client::{Client, connect};
+use crate::k8s::client::Client;
 use crate::k8s::leader_pod::{LeaderPod, LeaderPodError, LeaseKey};
 use crate::model::units::hpa_key::HpaKey;
 
@@ -72,7 +72,7 @@ pub struct PageArgs {
 pub async fn run(args: PageArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let forward = Arc::new(PortForward {
-        client: connect(&args.kube.options()).await?,
+        client: args.kube.connect().await?,
         lease: args.lease.clone(),
         port: args.admin_port,
         timeout: args.timeout,

@@ -8,7 +8,6 @@ use clap::{ArgGroup, Args};
 use super::kube_args::KubeArgs;
 use super::text_table::{TableColumn, TextTable};
 use super::{Output, print_error, print_output};
-use crate::k8s::client::connect;
 use crate::k8s::release::{LedgerChoice, Release, Released};
 use crate::k8s::zero_ledger::LedgerKey;
 use crate::model::units::hpa_key::HpaKey;
@@ -56,7 +55,7 @@ pub struct ReleaseArgs {
 /// # Errors
 /// The Kubernetes API is unreachable, or the ledger or the HPAs cannot be read.
 pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
-    let client = connect(&args.kube.options()).await?;
+    let client = args.kube.connect().await?;
     let ledger = match &args.ledger {
         Some(key) => LedgerChoice::Named(key.clone()),
         None if args.no_ledger => LedgerChoice::None,

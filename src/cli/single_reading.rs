@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::kube_args::KubeArgs;
 use crate::config::Config;
 use crate::daemon::{clusters, options};
-use crate::k8s::client::{Client, connect};
+use crate::k8s::client::Client;
 use crate::k8s::hpa::{HpaList, list};
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::evaluation::group_evaluation::is_read;
@@ -43,7 +43,7 @@ pub(super) async fn read_hpas(
     namespace: Option<&str>,
     timeout: Duration,
 ) -> anyhow::Result<HpaReading> {
-    let client = connect(&kube.options_over(&config.kubernetes)).await?;
+    let client = kube.connect_over(&config.kubernetes).await?;
     let own = namespace.map(str::to_owned);
     let namespaces = match &own {
         Some(namespace) => std::slice::from_ref(namespace),

@@ -18,7 +18,7 @@ use super::shadow::shadow_table;
 use super::single_reading::read_hpas;
 use super::{Output, error_text, print_error, write_output};
 use crate::config::Config;
-use crate::k8s::client::{Client, connect};
+use crate::k8s::client::Client;
 use crate::k8s::hpa::{CurrentReplicas, list};
 use crate::model::diagnostics::hpa_figures::add_figures;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
@@ -151,7 +151,7 @@ async fn query_daemon(args: &StatusArgs) -> anyhow::Result<StatusRows> {
 
 /// The current replicas in the status of the cluster's HPAs.
 async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
-    let client: Client = connect(&args.kube.options()).await?;
+    let client: Client = args.kube.connect().await?;
     let namespaces = args.namespace.as_slice();
     let listed = list(&client, namespaces, args.timeout).await?;
     Ok(listed.replicas)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::sync::watch;
 
 use super::{HpaReceiver, HpaSource, Tasks};
@@ -10,6 +10,9 @@ use crate::config::{AuthMode, Config};
 use crate::k8s;
 use crate::model::hpa::facts::HpaMap;
 use crate::serve::auth::RequestAuth;
+
+/// What to do in the configuration if there is no client.
+pub(super) const REMEDY: &str = "set kubernetes.kubeconfig and kubernetes.context, or kubernetes.enabled: false to run without Kubernetes";
 
 /// The kubeconfig and context to connect with.
 pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
@@ -51,7 +54,8 @@ pub(super) async fn connect(
         HpaSource::Cluster => {
             let (facts_in, facts) = watch::channel(None);
             let options = options(config);
-            let client = k8s::client::connect(&options).await?;
+            let connected_client = k8s::client::connect(&options).await;
+            let client = connected_client.map_err(|error| anyhow!("{error}; {REMEDY}"))?;
             connected = Some(client.clone());
             let namespaces = config.kubernetes.namespaces.clone();
             let watched = k8s::hpa::watch(client.clone(), namespaces, facts_in);

@@ -84,7 +84,7 @@ async fn check_kubeconfig(config: &Config) -> Result<Option<String>, Problem> {
         (None, None) => return Ok(None),
     };
     let checked = k8s::client::check(&kubernetes::options(config)).await;
-    checked.map_err(|error| problem(key.into(), &error.to_string()))
+    checked.map_err(|error| problem(key.into(), &format!("{error}; {}", kubernetes::REMEDY)))
 }
 
 fn problem(key: String, problem: &str) -> Problem {

@@ -26,11 +26,11 @@ pub struct ClientOptions {
     pub context: Option<String>,
 }
 
-/// Why a client cannot be built.
+/// Why a client cannot be built. What to do depends on where the options come from, so the caller says it.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// A kubeconfig that cannot be used.
-    #[error("cannot use the kubeconfig {files}: {source}; {HINT}")]
+    #[error("cannot use the kubeconfig {files}: {source}")]
     Kubeconfig {
         /// The files that were read.
         files: String,
@@ -39,7 +39,7 @@ pub enum ClientError {
     },
     /// There is neither a kubeconfig nor a pod's service account.
     #[error(
-        "found no Kubernetes cluster: no kubeconfig ({tried}), and not in a pod of one: {source}; {HINT}"
+        "found no Kubernetes cluster: no kubeconfig ({tried}), and not in a pod of one: {source}"
     )]
     NotFound {
         /// Where a kubeconfig was looked for.
@@ -48,18 +48,16 @@ pub enum ClientError {
         source: InClusterError,
     },
     /// A context was named and there is no kubeconfig to find it in.
-    #[error("found no kubeconfig with the context {context:?}: tried {tried}; {HINT}")]
+    #[error("found no kubeconfig with the context {context:?}: tried {tried}")]
     NoContext {
         context: String,
         /// Where a kubeconfig was looked for.
         tried: String,
     },
     /// A client cannot be built from the kubeconfig.
-    #[error("cannot build a Kubernetes client: {0}; {HINT}")]
+    #[error("cannot build a Kubernetes client: {0}")]
     Unusable(#[from] kube::Error),
 }
-
-const HINT: &str = "set kubernetes.kubeconfig and kubernetes.context, or kubernetes.enabled: false to run without Kubernetes";
 
 /// How long the API server keeps a watch open, in seconds, before it has to be resumed.
 pub(super) const WATCH_SECONDS: u32 = 120;
@@ -312,6 +310,5 @@ mod tests {
             error.starts_with("cannot use the kubeconfig /nowhere/kubeconfig: "),
             "{error}"
         );
-        assert!(error.contains("kubernetes.enabled: false"), "{error}");
     }
 }

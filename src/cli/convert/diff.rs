@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cli::kube_args::KubeArgs;
-use crate::k8s::client::connect;
 use crate::k8s::keda_manifests::get_object;
 use crate::model::keda::convert::Conversion;
 use crate::model::units::quantity::Milli;
@@ -28,7 +27,7 @@ pub(super) async fn diff(
     kube: &KubeArgs,
     timeout: Duration,
 ) -> anyhow::Result<String> {
-    let client = connect(&kube.options()).await?;
+    let client = kube.connect().await?;
     let mut text = String::new();
     for object in &conversion.objects {
         let Some(wanted) = object.result() else {
