@@ -21,9 +21,9 @@ pub enum ApiError {
     /// request.
     #[error("{0}")]
     Forbidden(String),
-    /// No response, or not in time.
-    #[error("the Kubernetes API server does not respond")]
-    NoAnswer,
+    /// No response, or not in time; with the cause.
+    #[error("the Kubernetes API server does not respond: {0}")]
+    NoAnswer(String),
     /// The Kubernetes cluster does not have this kind.
     #[error("the cluster has no kind {kind} in {api_version}")]
     NoKind {
@@ -48,9 +48,34 @@ impl From<Error> for ApiError {
                 status.code
             )),
             Error::Api(status) => ApiError::Refused(status.message.clone()),
-            _ => ApiError::NoAnswer,
+            // Without kube's "ServiceError: ".
+            Error::Service(cause) => ApiError::NoAnswer(text_with_causes(&*cause)),
+            error => ApiError::NoAnswer(text_with_causes(&error)),
         }
     }
+}
+
+impl ApiError {
+    /// No response before the deadline. The text has no duration, since deadlines differ and the text must not.
+    pub(super) fn timed_out() -> Self {
+        ApiError::NoAnswer("no response in time".to_owned())
+    }
+}
+
+/// The text of an error with every cause, since the outermost error of a failed connection does not say what failed.
+/// Many errors contain the text of their cause, which is not repeated.
+pub(super) fn text_with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 /// Sends a request with a timeout.
@@ -59,5 +84,5 @@ pub(super) async fn in_time<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
     let answer = tokio::time::timeout(timeout, request).await;
-    Ok(answer.map_err(|_| ApiError::NoAnswer)??)
+    Ok(answer.map_err(|_| ApiError::timed_out())??)
 }

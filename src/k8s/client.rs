@@ -10,12 +10,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::Config;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use secrecy::ExposeSecret as _;
+use tower::BoxError;
+use tower::util::MapErrLayer;
 
 use super::api_error::{ApiError, in_time};
 use crate::authentication::Credential;
 use crate::model::units::kubernetes_version::{InvalidKubernetesVersion, KubernetesVersion};
 
 pub use kube::Client;
+use kube::client::ClientBuilder;
 
 /// Which cluster to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +75,32 @@ const READ_TIMEOUT: Duration = Duration::from_secs(135);
 /// # Errors
 /// The configuration that was tried, and why it cannot be used.
 pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
-    Ok(Client::try_from(bounded(config(options).await?))?)
+    let config = bounded(config(options).await?);
+    let server = config.cluster_url.to_string();
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(builder
+        .with_layer(&MapErrLayer::new(move |error| name_server(&server, error)))
+        .build())
+}
+
+/// Adds the API server's address to an error of the connection. kube's own errors are about something else, such as
+/// the login, and kube looks for them by their type.
+fn name_server(server: &str, source: BoxError) -> BoxError {
+    match source.is::<kube::Error>() {
+        true => source,
+        false => Box::new(UnreachableServer {
+            server: server.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// A request that got no response.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach {server}")]
+struct UnreachableServer {
+    server: String,
+    source: BoxError,
 }
 
 /// Checks that [`connect`] can build a client, without the part that runs a program: an exec plugin, or a login of a
@@ -261,6 +289,34 @@ mod tests {
             Kubeconfigs::find(None, None, None).tried,
             Vec::<PathBuf>::new()
         );
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_server_and_the_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        for (server, cause) in [
+            ("https://127.0.0.1:1/", "Connection refused"),
+            ("https://api.invalid:6443/", "failed to lookup address"),
+        ] {
+            let file = folder.path().join("kubeconfig");
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+                 contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+                 clusters: [{{name: c, cluster: {{server: '{server}'}}}}]\n\
+                 users: [{{name: u, user: {{token: t}}}}]\n"
+            );
+            std::fs::write(&file, text).unwrap();
+            let options = ClientOptions {
+                kubeconfig: Some(file),
+                context: None,
+            };
+            let client = connect(&options).await.unwrap();
+            let version = server_version(&client, Duration::from_secs(20)).await;
+            let error = version.unwrap_err().to_string();
+            let expected = format!("does not respond: cannot reach {server}: ");
+            assert!(error.contains(&expected), "{error}");
+            assert!(error.contains(cause), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -211,7 +211,7 @@ impl LeaderPod {
         let api: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
         let forwarded = in_time(timeout, api.portforward(&self.name, &[port])).await;
         let stream = match forwarded {
-            Ok(mut ports) => ports.take_stream(port).ok_or(ApiError::NoAnswer),
+            Ok(mut ports) => ports.take_stream(port).ok_or_else(ApiError::timed_out),
             Err(source) => Err(source),
         };
         stream.map_err(|source| LeaderPodError::Forward {

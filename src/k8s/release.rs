@@ -126,7 +126,9 @@ impl Release {
                     name: format!("{}-zero", service.name),
                 }),
                 // The cap can be released all the same.
-                Err(LeaderPodError::Registration(error @ ApiError::NoAnswer)) => return Err(error),
+                Err(LeaderPodError::Registration(error @ ApiError::NoAnswer(_))) => {
+                    return Err(error);
+                }
                 Err(_) => None,
             },
         };

@@ -1,6 +1,5 @@
 //! Watches that continue after an outage of the API server, and log it.
 
-use std::error::Error as _;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+use super::api_error::text_with_causes;
 use super::client::WATCH_SECONDS;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::{WatchLost, WatchRestored};
@@ -160,23 +160,12 @@ fn kind(error: &watcher::Error) -> FailureKind {
     })
 }
 
-/// The API server's message if it answered; else every cause, since the outermost error of a failed
-/// connection does not say what failed.
+/// The API server's message if it answered; otherwise every cause.
 fn reason(error: &watcher::Error) -> String {
     if let Some(status) = status(error).filter(|status| !status.message.is_empty()) {
         return status.message.clone();
     }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
+    text_with_causes(error)
 }
 
 fn status(error: &watcher::Error) -> Option<&Status> {

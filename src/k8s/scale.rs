@@ -128,7 +128,7 @@ impl Scales {
             kind: target.kind.to_string(),
         };
         let found = tokio::time::timeout(timeout, pinned_kind(&self.client, &kind)).await;
-        match found.map_err(|_| ApiError::NoAnswer)? {
+        match found.map_err(|_| ApiError::timed_out())? {
             Ok((resource, _)) => Ok(resource),
             Err(Error::Discovery(_)) => Err(unknown()),
             Err(Error::Api(status)) if status.code == 404 => Err(unknown()),

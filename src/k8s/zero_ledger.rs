@@ -151,7 +151,7 @@ impl LedgerHandle {
             self.requests.send(request).await.ok()?;
             answer.await.ok()
         };
-        let no_answer = RecordError::Api(ApiError::NoAnswer);
+        let no_answer = RecordError::Api(ApiError::timed_out());
         match tokio::time::timeout(timeout, answer).await {
             Ok(Some(answer)) => answer,
             Ok(None) | Err(_) => Err(no_answer),
@@ -259,7 +259,7 @@ impl LedgerTask {
                 // Read it again.
                 Err(ApiError::Changed) => self.stored = None,
                 Err(error) => {
-                    if error == ApiError::NoAnswer {
+                    if matches!(error, ApiError::NoAnswer(_)) {
                         // It may have been written.
                         self.stored = None;
                     }

@@ -10,6 +10,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
+use crate::k8s::api_error::ApiError;
 use crate::k8s::hpa::PAGE;
 use crate::k8s::resilient_watch;
 
@@ -141,7 +142,8 @@ async fn probe_listing<K: KedaResource>(
             )));
         }
         Ok(Err(kube::Error::Api(status))) => status.message.clone(),
-        Ok(Err(_)) | Err(_) => "the Kubernetes API server does not respond".to_owned(),
+        Ok(Err(error)) => ApiError::from(error).to_string(),
+        Err(_) => ApiError::timed_out().to_string(),
     };
     Err(Some(format!("cannot list {resource}.keda.sh: {why}")))
 }

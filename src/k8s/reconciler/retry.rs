@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
         assert!(
             retry
-                .record_failure(ApiError::NoAnswer, longest, now)
+                .record_failure(ApiError::timed_out(), longest, now)
                 .is_some()
         );
         retry.record_success();

@@ -39,17 +39,14 @@ async fn missing_rights_are_findings_until_a_pass_succeeds() {
         "lagwise may not scale  shop/ to zero or wake it: cannot get scale",
     );
     let refused = ApiError::Refused("invalid".into());
+    let silent = ApiError::timed_out();
     for (seconds, (cap, zero, expected)) in (1..).zip([
         (Ok(()), Ok(()), &[][..]),
-        (Err(&refused), Err(&ApiError::NoAnswer), &[]),
+        (Err(&refused), Err(&silent), &[]),
         (Err(&patch), Ok(()), &[no_cap]),
         (Err(&patch), Err(&get), &[no_zero, no_cap]),
         // Without an answer nothing is known that is new.
-        (
-            Err(&ApiError::NoAnswer),
-            Err(&ApiError::NoAnswer),
-            &[no_zero, no_cap],
-        ),
+        (Err(&silent), Err(&silent), &[no_zero, no_cap]),
         (Ok(()), Err(&get), &[no_zero]),
         (Ok(()), Ok(()), &[]),
     ]) {
@@ -152,7 +149,7 @@ fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
         state.cap.target = Some(crate::model::decisions::cap::CapTarget::Hold(6));
     }
     rig.reconciler
-        .finish_field_owner_lookup(Err(ApiError::NoAnswer));
+        .finish_field_owner_lookup(Err(ApiError::timed_out()));
     let not_refused = rig
         .reconciler
         .hpas
