@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::kube_args::KubeArgs;
 use crate::config::AdminConfig;
 use crate::k8s::leader_pod::{DeploymentKey, LeaderPod, LeaseKey};
+use crate::model::units::untrusted_text::Printable;
 
 /// Arguments that select a running daemon.
 #[derive(Clone, Debug, Args)]
@@ -54,14 +55,20 @@ impl DaemonResponse {
     /// The response to a request for `path` without parameters, as JSON.
     fn parse<T: DeserializeOwned>(self, path: &str) -> anyhow::Result<T> {
         let Self { code, body, origin } = self;
+        // An unknown path has an empty body, and another server's page begins with a tag.
+        let text = String::from_utf8_lossy(&body);
+        let reason = Printable::message(text.trim()).to_string();
+        let has_reason = !reason.is_empty() && !reason.starts_with('<');
+        if code == StatusCode::NOT_FOUND && has_reason {
+            bail!("{origin} answered {code} for {path}: {reason}");
+        }
         if code == StatusCode::NOT_FOUND {
             bail!(
                 "{origin} has no {path}: upgrade the daemon if it is older than this command, otherwise check that lagwise's admin endpoints listen there (server.admin.listen)"
             );
         }
         if !code.is_success() {
-            let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-            bail!("{origin} answered {code}: {}", words.trim());
+            bail!("{origin} answered {code}: {reason}");
         }
         serde_json::from_slice(&body).with_context(|| {
             format!("cannot parse the response of {origin}; {UNEXPECTED_RESPONSE}")
@@ -203,16 +210,37 @@ mod tests {
             parsed.map_err(|error| error.to_string())
         };
         assert_eq!(answer(StatusCode::OK, "[7]"), Ok(vec![7]));
-        for (code, expected) in [
-            (
-                StatusCode::NOT_FOUND,
-                "http://daemon:8082 has no /api/peaks: upgrade the daemon if it is older",
-            ),
-            (StatusCode::SERVICE_UNAVAILABLE, "answered 503"),
-            (StatusCode::OK, "cannot parse the response"),
+        let upgrade = "http://daemon:8082 has no /api/peaks: upgrade the daemon if it is older";
+        for (code, body, expected) in [
+            (StatusCode::NOT_FOUND, "", upgrade),
+            (StatusCode::NOT_FOUND, "<html>not found</html>", upgrade),
+            (StatusCode::SERVICE_UNAVAILABLE, "no", "answered 503"),
+            (StatusCode::OK, "no", "cannot parse the response"),
         ] {
-            let error = answer(code, "no").unwrap_err();
+            let error = answer(code, body).unwrap_err();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn error_of_a_missing_path_shows_the_reason_of_the_daemon() {
+        for (body, expected) in [
+            (
+                "not compared; set kubernetes.mode: observe\n",
+                "http://daemon:8082 answered 404 Not Found for /shadow: not compared; set kubernetes.mode: observe",
+            ),
+            (
+                "no\u{1b}[31m peaks",
+                "http://daemon:8082 answered 404 Not Found for /shadow: no\\u{1b}[31m peaks",
+            ),
+        ] {
+            let response = DaemonResponse {
+                code: StatusCode::NOT_FOUND,
+                body: body.into(),
+                origin: "http://daemon:8082".to_owned(),
+            };
+            let error = response.parse::<Vec<u32>>("/shadow").unwrap_err();
+            assert_eq!(error.to_string(), expected);
         }
     }
 
