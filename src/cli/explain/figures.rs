@@ -10,11 +10,12 @@ use crate::model::units::untrusted_text::Printable;
 /// Part of a log from which on it is said that retention may delete unread messages.
 const RETENTION_RISK: f64 = 0.8;
 
-/// The figures of a group as sentences. What is unknown has none.
-pub(super) fn figure_lines(figures: &GroupFigures) -> Vec<String> {
+/// The figures of a group as sentences. What is unknown has none. Without a known lag the rates would suggest that
+/// there is none, so they are left out.
+pub(super) fn figure_lines(figures: &GroupFigures, is_lag_known: bool) -> Vec<String> {
     let mut lines = Vec::new();
-    if let Some((produced, consumed)) = figures.produced_per_second.zip(figures.consumed_per_second)
-    {
+    let rates = figures.produced_per_second.zip(figures.consumed_per_second);
+    if let Some((produced, consumed)) = rates.filter(|_| is_lag_known) {
         let drain = match figures.drain_seconds {
             Some(seconds) if seconds > 0.0 => {
                 let left = short_duration(from_seconds(seconds));
@@ -94,28 +95,46 @@ mod tests {
             "83 % of the log of a partition is unread: retention may delete messages before they are read",
             "partition 3 of orders gets 61 % of the messages of its topic: more members do not help it",
         ];
-        assert_eq!(figure_lines(&figures), expected);
+        assert_eq!(figure_lines(&figures, true), expected);
         let growing = GroupFigures {
             drain_seconds: None,
             ..figures.clone()
         };
-        assert!(figure_lines(&growing)[0].ends_with("the lag does not shrink"));
+        assert!(figure_lines(&growing, true)[0].ends_with("the lag does not shrink"));
         let none = GroupFigures {
             drain_seconds: Some(0.0),
             ..figures
         };
-        assert!(figure_lines(&none)[0].ends_with("there is no lag"));
+        assert!(figure_lines(&none, true)[0].ends_with("there is no lag"));
+    }
+
+    #[test]
+    fn rates_are_left_out_while_the_lag_is_unknown() {
+        for drain_seconds in [Some(0.0), Some(54.0), None] {
+            let figures = GroupFigures {
+                state: Some(GroupState::Empty),
+                produced_per_second: Some(0.0),
+                consumed_per_second: Some(0.0),
+                drain_seconds,
+                ..GroupFigures::default()
+            };
+            assert_eq!(figure_lines(&figures, false), ["state empty"]);
+            assert_eq!(figure_lines(&figures, true).len(), 2);
+        }
     }
 
     #[test]
     fn unknown_figures_have_no_line() {
-        assert_eq!(figure_lines(&GroupFigures::default()), [""; 0]);
+        assert_eq!(figure_lines(&GroupFigures::default(), true), [""; 0]);
         let once = GroupFigures {
             state: Some(GroupState::Rebalancing),
             rebalances: Some(1),
             retention_used: Some(0.79),
             ..GroupFigures::default()
         };
-        assert_eq!(figure_lines(&once), ["state rebalancing, 1 rebalance seen"]);
+        assert_eq!(
+            figure_lines(&once, true),
+            ["state rebalancing, 1 rebalance seen"]
+        );
     }
 }

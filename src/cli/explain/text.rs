@@ -174,7 +174,7 @@ impl Lines<'_> {
         for line in group
             .figures
             .iter()
-            .flat_map(|figures| figure_lines(figures))
+            .flat_map(|figures| figure_lines(figures, group.lag.is_some()))
         {
             self.add(2, &line);
         }
