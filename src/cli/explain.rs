@@ -110,16 +110,16 @@ impl ExplainArgs {
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let hpa = args.hpa_key().map_err(wrong_usage)?;
     let hpa = hpa.as_ref();
-    let explanation = match &args.config {
-        Some(path) => explain_by_reading(&args, hpa, path).await?,
+    let (explanation, is_complete) = match &args.config {
+        Some(path) => (explain_by_reading(&args, hpa, path).await?, true),
         None => explain_by_daemon(&args, hpa).await?,
     };
     let text = args.output.serialize(&explanation)?;
     let text = text.unwrap_or_else(|| text::render(&explanation, args.partitions));
     print_output(args.output, &text)?;
-    Ok(match explanation.is_unknown() {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
+    Ok(match is_complete && !explanation.is_unknown() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }
 
@@ -153,11 +153,12 @@ async fn explain_by_reading(
     with_outcome(derived, &client, hpa, args.timeout).await
 }
 
-/// Takes the derivation from a running daemon, and the HPA from the cluster.
+/// Takes the derivation from a running daemon, and the HPA from the cluster. `false` if the HPA cannot be read, so that
+/// its part is missing.
 async fn explain_by_daemon(
     args: &ExplainArgs,
     hpa: Option<&HpaKey>,
-) -> anyhow::Result<Explanation> {
+) -> anyhow::Result<(Explanation, bool)> {
     let mut query = Vec::new();
     match (hpa, &args.group) {
         (Some(HpaKey { namespace, name }), _) => {
@@ -172,19 +173,22 @@ async fn explain_by_daemon(
     query.extend(args.topic.iter().map(|topic| ("topic", topic.clone())));
     let derived = fetch_explanation(&args.daemon, &args.kube, &query, args.timeout).await?;
     let Some(hpa) = hpa else {
-        return Ok(derived);
+        return Ok((derived, true));
     };
     let complete = match args.kube.connect().await {
         Ok(client) => with_outcome(derived.clone(), &client, hpa, args.timeout).await,
         Err(error) => Err(error),
     };
-    Ok(complete.unwrap_or_else(|error| {
-        print_error(&format!(
-            "cannot read the HPA, so the HPA controller's part is missing: {}",
-            error_text(&error)
-        ));
-        derived
-    }))
+    Ok(match complete {
+        Ok(explanation) => (explanation, true),
+        Err(error) => {
+            print_error(&format!(
+                "cannot read the HPA, so the HPA controller's part is missing: {}",
+                error_text(&error)
+            ));
+            (derived, false)
+        }
+    })
 }
 
 async fn with_outcome(
