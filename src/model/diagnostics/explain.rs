@@ -10,6 +10,7 @@ mod listing;
 pub mod live;
 pub mod outcome;
 pub mod policy;
+mod unread_group;
 mod verdict;
 
 use live::Condition;

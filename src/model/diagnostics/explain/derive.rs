@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::hidden_facts::hidden_consumer_facts;
 use super::listing::describe_listing;
 use super::policy::explain_policy;
+use super::unread_group::{NOT_READ_YET, unread_reason};
 use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart, UNKNOWN_RULE};
 use crate::model::diagnostics::at_ceiling::AtCeiling;
 use crate::model::evaluation::group_evaluation::{TopicReading, Unmeasured};
@@ -106,7 +107,10 @@ impl Deriver<'_> {
             settings: settings.unwrap_or_default(),
         });
         let group = GroupEvaluation::new(&Selector::default(), query, self.0.clusters());
-        let part = self.part(&group);
+        let mut part = self.part(&group);
+        if group.group.is_none() {
+            part.unknown = Some(unread_reason(self.0, key));
+        }
         let metrics = vec![Derivation {
             metric: String::new(),
             selector: String::new(),
@@ -226,7 +230,7 @@ impl Deriver<'_> {
             figures: None,
         };
         let Some(read) = group.group.as_deref() else {
-            part.unknown = Some("the group has not been read yet".into());
+            part.unknown = Some(NOT_READ_YET.into());
             return part;
         };
         part.figures = Some(GroupFigures::new(read))
