@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use self::credential_reload::ReloadingClient;
 use self::login::TokenSettings;
 use self::wire::PropertySupport;
-use crate::model::kafka::fault::ConnectionFault;
+use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::host_pattern::HostPattern;
@@ -263,7 +263,7 @@ pub struct GroupList {
     /// Group names, sorted.
     pub groups: Vec<GroupId>,
     /// Why some groups may be missing; empty if every broker answered.
-    pub faults: Vec<String>,
+    pub faults: Vec<Fault>,
     /// The connection problem, if the cluster does not answer.
     pub connection: Option<ConnectionFault>,
 }

@@ -54,7 +54,34 @@ pub(super) fn is_retriable_here(code: i16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::error::ResponseError;
+
     use super::*;
+    use crate::model::kafka::error_names::error_name;
+
+    #[test]
+    fn every_code_that_the_protocol_crate_knows_has_its_name() {
+        for code in -1..200_i16 {
+            let known = match ResponseError::try_from_code(code) {
+                None | Some(ResponseError::Unknown(_)) => None,
+                Some(error) => Some(format!("{error:?}").to_uppercase()),
+            };
+            let name = error_name(code.into()).map(|name| name.replace('_', ""));
+            assert_eq!(name, known, "{code}");
+        }
+        assert_eq!(error_name(-195), None, "librdkafka's own");
+    }
+
+    #[test]
+    fn messages_name_the_code() {
+        for (code, expected) in [
+            (35, "Kafka error code 35 (UNSUPPORTED_VERSION)"),
+            (31, "Kafka error code 31 (CLUSTER_AUTHORIZATION_FAILED)"),
+            (-150, "Kafka error code -150"),
+        ] {
+            assert_eq!(fault_of(code).to_string(), expected);
+        }
+    }
 
     #[test]
     fn every_retried_code_maps_to_a_named_fault() {

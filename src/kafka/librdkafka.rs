@@ -33,7 +33,6 @@ use super::reachability::{
 use super::{ClientSettings, GroupList, SettingError, SetupError};
 use crate::blocking_work::do_blocking;
 use crate::model::diagnostics::topic_growth::RecordKeys;
-use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
@@ -222,7 +221,7 @@ impl LibrdkafkaInner {
         GroupList {
             groups,
             connection: silent.then(|| self.health.record_silence(self.bootstrap(), Moment::now())),
-            faults: faults.iter().map(Fault::to_string).collect(),
+            faults,
         }
     }
 }

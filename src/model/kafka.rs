@@ -1,5 +1,6 @@
 //! What brokers report, and the plan of what to read.
 
+pub mod error_names;
 pub mod fault;
 pub mod group;
 pub mod observation;

@@ -161,7 +161,7 @@ impl ClusterReader {
                 }
                 None => {
                     let missing =
-                        |fault: &String| format!("{cluster}: some groups are missing: {fault}");
+                        |fault: &Fault| format!("{cluster}: some groups are missing: {fault}");
                     let unmatched =
                         |pattern: &str| format!("{cluster}: no group matches {pattern}");
                     reading.unknown.extend(listed.faults.iter().map(missing));

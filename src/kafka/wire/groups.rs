@@ -39,7 +39,7 @@ impl WireInner {
             groups: groups.into_iter().collect(),
             connection: silent
                 .then(|| self.health().record_silence(&self.bootstrap, Moment::now())),
-            faults: faults.iter().map(Fault::to_string).collect(),
+            faults,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::error_names::error_name;
 use crate::model::units::newtypes::Moment;
 
 /// Reason for an unknown reading. Small and `Copy`, because columns of readings hold one per partition.
@@ -52,6 +53,9 @@ pub enum Fault {
     Code(i32),
 }
 
+/// Kafka's error code for a missing right on the cluster.
+const CLUSTER_AUTHORIZATION_FAILED: i32 = 31;
+
 impl Fault {
     /// Name in metric labels and JSON.
     #[must_use]
@@ -77,6 +81,15 @@ impl Fault {
             Fault::Unsupported => "unsupported",
             Fault::Code(_) => "error_code",
         }
+    }
+
+    /// Whether the login lacks a right in Kafka.
+    #[must_use]
+    pub fn is_missing_right(self) -> bool {
+        matches!(
+            self,
+            Fault::GroupDenied | Fault::TopicDenied | Fault::Code(CLUSTER_AUTHORIZATION_FAILED)
+        )
     }
 
     /// Whether it may be due to a lost connection, so that the cluster's connection fault says more.
@@ -135,7 +148,10 @@ impl fmt::Display for Fault {
             Fault::Unsupported => {
                 f.write_str("the broker or the client does not support the request")
             }
-            Fault::Code(code) => write!(f, "Kafka error code {code}"),
+            Fault::Code(code) => match error_name(*code) {
+                Some(name) => write!(f, "Kafka error code {code} ({name})"),
+                None => write!(f, "Kafka error code {code}"),
+            },
         }
     }
 }

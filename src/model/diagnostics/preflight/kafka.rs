@@ -90,7 +90,7 @@ pub struct ApiSupport {
 pub struct ListedGroups {
     pub count: usize,
     /// Why some may be missing.
-    pub faults: Vec<String>,
+    pub faults: Vec<Fault>,
     pub connection: Option<ConnectionFault>,
 }
 

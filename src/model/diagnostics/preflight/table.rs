@@ -94,6 +94,9 @@ preflight_problems! {
     KafkaGroupsUnlisted "kafka_groups_unlisted" Warning
         "Allow Describe on the cluster; without it lagwise cannot list groups, which it needs for suggestions only."
         "guides/kafka-logins.html#rights-in-kafka"
+    KafkaListFailed "kafka_list_failed" Warning
+        "Look the message up, and check again; lagwise needs the list of groups for suggestions only."
+        "guides/troubleshooting.html#messages-of-kafka"
     KafkaNothingProven "kafka_nothing_proven" Warning
         "Name a group for lagwise to read: --group GROUP, a target in the configuration, or an HPA."
         "guides/scale-on-lag.html"

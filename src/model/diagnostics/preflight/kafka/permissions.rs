@@ -75,8 +75,11 @@ pub(super) fn check(section: &str, facts: &KafkaFacts) -> Vec<CheckLine> {
                 CheckLine::passed(section, "list groups", message)
             }
             Some(fault) => {
-                let problem = PreflightProblem::KafkaGroupsUnlisted;
-                CheckLine::problem(section, "list groups", problem, fault)
+                let problem = match fault.is_missing_right() {
+                    true => PreflightProblem::KafkaGroupsUnlisted,
+                    false => PreflightProblem::KafkaListFailed,
+                };
+                CheckLine::problem(section, "list groups", problem, fault.to_string())
             }
         });
     }

@@ -147,7 +147,7 @@ fn the_stage_at_which_a_connection_fails_is_the_last_line() {
             observation: None,
             listed: Some(ListedGroups {
                 count: 0,
-                faults: vec!["the reason".into()],
+                faults: vec![Fault::Unreachable],
                 connection,
             }),
             ..facts()
@@ -408,13 +408,24 @@ fn without_groups_no_permission_is_proven() {
     };
     assert_eq!(codes(&topicless), ["kafka_nothing_proven"]);
     assert!(shown(&topicless).contains("Describe on their topics is missing"));
-    let unlisted = KafkaFacts {
-        listed: Some(ListedGroups {
-            count: 0,
-            faults: vec!["Kafka error code 31".into()],
-            connection: None,
-        }),
-        ..facts()
-    };
-    assert_eq!(codes(&unlisted), ["kafka_groups_unlisted"]);
+}
+
+#[test]
+fn advice_for_groups_that_cannot_be_listed_follows_the_cause() {
+    for (fault, code) in [
+        (Fault::Code(31), "kafka_groups_unlisted"),
+        (Fault::GroupDenied, "kafka_groups_unlisted"),
+        (Fault::Code(35), "kafka_list_failed"),
+        (Fault::NoAnswer, "kafka_list_failed"),
+    ] {
+        let unlisted = KafkaFacts {
+            listed: Some(ListedGroups {
+                count: 0,
+                faults: vec![fault],
+                connection: None,
+            }),
+            ..facts()
+        };
+        assert_eq!(codes(&unlisted), [code], "{fault}");
+    }
 }
