@@ -75,6 +75,12 @@ fn check_in(
 ) -> Result<(), String> {
     let needed = needed(settings, client);
     match needed.into_iter().find(|feature| !is_built_in(*feature)) {
+        // Nothing of the configuration is about Kerberos, so it is likely that the mechanism was forgotten.
+        Some(Feature::Gssapi) if kerberos::is_by_default(settings) => Err(format!(
+            "sasl.mechanism is not set, so the login would be by its default, GSSAPI; set sasl.mechanism to PLAIN, \
+             SCRAM-SHA-256 or SCRAM-SHA-512, or set token beside properties; {}",
+            Feature::Gssapi.missing()
+        )),
         Some(feature) => Err(feature.missing()),
         None => Ok(()),
     }
@@ -224,6 +230,34 @@ mod tests {
         for settings in [&kerberos, &tls, &aws] {
             let all = check_in(settings, ClientKind::Librdkafka, |_| true);
             assert_eq!(all, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_forgotten_mechanism_is_named_before_kerberos() {
+        for (properties, is_forgotten) in [
+            (&[("security.protocol", "SASL_SSL")][..], true),
+            (&[("security.protocol", "sasl_plaintext")], true),
+            (
+                &[
+                    ("security.protocol", "SASL_SSL"),
+                    ("sasl.mechanism", "GSSAPI"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("security.protocol", "SASL_SSL"),
+                    ("sasl.kerberos.service.name", "kafka"),
+                ],
+                false,
+            ),
+        ] {
+            let settings = settings(properties, None);
+            let error = check_in(&settings, ClientKind::Librdkafka, |_| false).unwrap_err();
+            let says = error.starts_with("sasl.mechanism is not set");
+            assert_eq!(says, is_forgotten, "{error}");
+            assert!(error.contains("--features gssapi"), "{error}");
         }
     }
 

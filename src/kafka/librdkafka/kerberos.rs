@@ -49,6 +49,14 @@ pub(in crate::kafka) fn is_selected(settings: &ClientSettings) -> bool {
         && mechanism.is_none_or(|mechanism| mechanism == "GSSAPI")
 }
 
+/// Whether the properties select Kerberos without naming it.
+pub(in crate::kafka) fn is_by_default(settings: &ClientSettings) -> bool {
+    let mut names = settings.properties.keys();
+    let is_named =
+        |name: &String| name.starts_with("sasl.mechanism") || name.starts_with("sasl.kerberos.");
+    is_selected(settings) && !names.any(is_named)
+}
+
 /// Makes the command end before it does anything; librdkafka still checks its variables.
 pub(super) fn disarm(properties: &mut BTreeMap<String, String>) {
     let given = properties.get(COMMAND).map_or(DEFAULT, String::as_str);
