@@ -223,6 +223,7 @@ mod tests {
             metric: String::new(),
             metrics: String::new(),
             group: String::new(),
+            hpa: String::new(),
         };
         Report::new(plan, links)
     }

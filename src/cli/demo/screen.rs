@@ -55,6 +55,8 @@ pub(super) struct Links {
     pub(super) metrics: String,
     /// The group to search for in the Prometheus metrics.
     pub(super) group: String,
+    /// Namespace and name of the HPA.
+    pub(super) hpa: String,
 }
 
 impl Links {
@@ -67,6 +69,13 @@ impl Links {
             ..
         } = self;
         format!("curl -sk '{metric}'\ncurl -s {metrics} | grep {group}\n")
+    }
+
+    /// Commands of lagwise that ask the daemon of the demo.
+    pub(super) fn commands(&self) -> String {
+        let Links { page, hpa, .. } = self;
+        let daemon = page.trim_end_matches('/');
+        format!("lagwise status --daemon {daemon}\nlagwise explain {hpa} --daemon {daemon}\n")
     }
 }
 
@@ -121,7 +130,12 @@ impl Frame {
     /// Renders the whole frame so that it fits the terminal. Partitions for which there is no line are summed up in
     /// one. Long lines are cut, except the links, which users copy.
     pub(super) fn render(&self, style: Style) -> String {
-        let links = self.links.text();
+        let all = self.links.text() + &self.links.commands();
+        // Partitions come first: lagwise's own commands are shown only if no partition has to give way.
+        let links = match self.rows_with_room(&all, style) < self.reading.rows.len() {
+            true => self.links.text(),
+            false => all,
+        };
         // In the title line, so that everything fits 24 lines.
         let page = format!("  page: {}", self.links.page);
         self.picture(&page, self.rows_with_room(&links, style), style) + &links
@@ -311,6 +325,7 @@ mod tests {
                 metric: "https://127.0.0.1:6443/apis/external.metrics.k8s.io/v1beta1/namespaces/demo/kafka_lag?labelSelector=group%3Dorders-workers,topic%3Dorders".into(),
                 metrics: "http://127.0.0.1:8080/metrics".into(),
                 group: "orders-workers".into(),
+                hpa: "demo/orders-workers".into(),
             },
         }
     }
@@ -406,6 +421,15 @@ mod tests {
                 assert!(partitions <= 12 || text.contains(&more), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_higher_terminal_also_shows_commands_of_lagwise() {
+        let rendered = |height| frame().render(Style { height, ..PLAIN });
+        let commands = "lagwise status --daemon http://127.0.0.1:8082\n\
+                        lagwise explain demo/orders-workers --daemon http://127.0.0.1:8082\n";
+        assert!(rendered(30).ends_with(commands), "{}", rendered(30));
+        assert!(!rendered(24).contains("--daemon"), "{}", rendered(24));
     }
 
     #[test]

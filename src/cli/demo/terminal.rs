@@ -63,7 +63,8 @@ impl View {
         match self {
             View::Live(_) | View::Json(_) => Ok(true),
             View::Lines => {
-                let text = format!("page  {}\n\n{}\n", links.page, links.text());
+                let (urls, commands) = (links.text(), links.commands());
+                let text = format!("page  {}\n\n{urls}{commands}\n", links.page);
                 Ok(write_stdout(text.as_bytes())?)
             }
         }
