@@ -84,7 +84,8 @@ pub struct DemoArgs {
         long,
         value_name = "FILTER",
         env = "RUST_LOG",
-        default_value = "error,librdkafka=off,rdkafka=off"
+        default_value = "error,librdkafka=off,rdkafka=off",
+        value_parser = LogConfig::parse_filter
     )]
     log: String,
 }

@@ -83,6 +83,16 @@ impl LogConfig {
     }
 }
 
+impl LogConfig {
+    /// Checks a filter that is not in the configuration file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what is allowed.
+    pub fn parse_filter(filter: &str) -> Result<String, String> {
+        check_filter(filter).map_err(|problem| format!("{problem}; allowed: {FILTER}"))
+    }
+}
+
 /// Checks a filter. Its syntax takes any bare word for a part of the program, so `debgu` would silently log
 /// nothing. Words that resemble a level, or are levels in other programs, are therefore rejected.
 fn check_filter(filter: &str) -> Result<String, String> {
@@ -132,6 +142,8 @@ mod tests {
         }
         for bad in ["debgu", "warning", "info,verbose", "lagwise=loud", "a=b=c"] {
             assert!(check_filter(bad).is_err(), "{bad}");
+            let error = LogConfig::parse_filter(bad).unwrap_err();
+            assert!(error.contains("; allowed: error, warn"), "{error}");
         }
     }
 }
