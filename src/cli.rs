@@ -257,9 +257,27 @@ fn write_stdout(bytes: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// Parses a timeout, at most an hour: adding an arbitrary duration to a clock could overflow.
-fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
-    humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
+/// Parses a timeout, at most an hour: adding an arbitrary duration to a clock could overflow. With none, nothing could
+/// answer in time.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let least = Duration::from_millis(1);
+    let timeout = duration_within(text, least, Duration::MAX, "at least 1ms")?;
+    Ok(timeout.min(Duration::from_secs(3600)))
+}
+
+/// Parses a duration from `least` to `most`; an error names this range.
+fn duration_within(
+    text: &str,
+    least: Duration,
+    most: Duration,
+    range: &str,
+) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if (least..=most).contains(&duration) => Ok(duration),
+        Ok(_) => Err(format!("must be {range}")),
+        Err(_) if text.starts_with('-') => Err(format!("must be {range}")),
+        Err(error) => Err(format!("{error}; must be {range}")),
+    }
 }
 
 #[cfg(test)]
@@ -331,6 +349,17 @@ mod tests {
         }
         let other = anyhow::anyhow!("no response").context("--from-prometheus x");
         assert_eq!(fail(&other), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn a_timeout_has_a_minimum() {
+        assert_eq!(timeout("1ms"), Ok(Duration::from_millis(1)));
+        for wrong in ["0s", "0ms", "1us", "-5s"] {
+            let expected = Err("must be at least 1ms".to_owned());
+            assert_eq!(timeout(wrong), expected, "{wrong}");
+        }
+        let error = timeout("soon").unwrap_err();
+        assert!(error.ends_with("; must be at least 1ms"), "{error}");
     }
 
     #[test]

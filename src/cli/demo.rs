@@ -36,8 +36,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::Output;
 use super::run::Signals;
+use super::{Output, duration_within};
 use crate::config::LogConfig;
 use crate::daemon::{self, App, HpaSource};
 use crate::kafka::embedded::EmbeddedCluster;
@@ -71,7 +71,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
     Needs neither Kafka nor Kubernetes. Ctrl-C ends it with a summary; a second one ends it at once.")]
 pub struct DemoArgs {
     /// Length of the demo, 20s to 30m; everything in it scales with that
-    #[arg(long = "for", value_name = "DURATION", default_value = "90s", value_parser = length)]
+    #[arg(long = "for", value_name = "DURATION", default_value = "90s", value_parser = length, allow_hyphen_values = true)]
     length: Duration,
     /// Output format
     #[arg(short, long, default_value = "table", value_parser = terminal::output())]
@@ -91,12 +91,8 @@ pub struct DemoArgs {
 }
 
 fn length(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if (plan::MIN_LENGTH..=plan::MAX_LENGTH).contains(&length) {
-        Ok(length)
-    } else {
-        Err("must be 20s to 30m: scaling up and down again takes that long".into())
-    }
+    let range = "20s to 30m: scaling up and down again takes that long";
+    duration_within(text, plan::MIN_LENGTH, plan::MAX_LENGTH, range)
 }
 
 /// Runs the demo.

@@ -20,7 +20,7 @@ use self::table::{group_table, partition_table, useful_parallelism_lines};
 use super::kafka_args::KafkaArgs;
 use super::repeated_output::{WATCH_INTERVAL, print_again, watch_header};
 use super::run::Signals;
-use super::{Output, print_error, write_output};
+use super::{Output, duration_within, print_error, write_output};
 use crate::kafka::ClientSettings;
 
 /// The arguments of `lagwise lag`.
@@ -63,7 +63,7 @@ pub struct LagArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     top: Option<usize>,
     /// Read twice, this long apart (1s to 1h), and show rates and the time to drain
-    #[arg(long = "for", value_name = "DURATION", value_parser = rate_interval)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = rate_interval, allow_hyphen_values = true)]
     rates_over: Option<Duration>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = LagOutput::Table)]
@@ -97,12 +97,8 @@ fn positive(text: &str) -> Result<usize, String> {
 }
 
 fn rate_interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&interval) {
-        Ok(interval)
-    } else {
-        Err("must be 1s to 1h".into())
-    }
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(3600));
+    duration_within(text, least, most, "1s to 1h")
 }
 
 impl LagArgs {

@@ -17,7 +17,7 @@ use super::daemon_client::DaemonArgs;
 use super::kafka_args::KafkaArgs;
 use super::kube_args::KubeArgs;
 use super::run::Signals;
-use super::{error_text, print_error};
+use super::{duration_within, error_text, print_error};
 use crate::model::units::short_duration::short_duration;
 
 /// The arguments of `lagwise record`.
@@ -53,10 +53,10 @@ pub struct RecordArgs {
     #[command(flatten)]
     kube: KubeArgs,
     /// Time between two samples, 1s to 5m
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = sample_interval)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = sample_interval, allow_hyphen_values = true)]
     interval: Duration,
     /// Time to record, 1s to 31d [default: until interrupted]
-    #[arg(long = "for", value_name = "DURATION", value_parser = whole_time)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = whole_time, allow_hyphen_values = true)]
     whole: Option<Duration>,
     /// Continue a trace of the same group
     #[arg(long)]
@@ -67,7 +67,7 @@ pub struct RecordArgs {
 }
 
 fn sample_interval(text: &str) -> Result<Duration, String> {
-    within(
+    duration_within(
         text,
         Duration::from_secs(1),
         Duration::from_secs(300),
@@ -76,20 +76,12 @@ fn sample_interval(text: &str) -> Result<Duration, String> {
 }
 
 fn whole_time(text: &str) -> Result<Duration, String> {
-    within(
+    duration_within(
         text,
         Duration::from_secs(1),
         Duration::from_secs(31 * 86_400),
         "1s to 31d",
     )
-}
-
-fn within(text: &str, least: Duration, most: Duration, range: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    match (least..=most).contains(&duration) {
-        true => Ok(duration),
-        false => Err(format!("must be {range}")),
-    }
 }
 
 /// Runs `lagwise record`.

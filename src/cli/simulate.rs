@@ -27,7 +27,7 @@ use self::policy_names::select_policies;
 use self::progress::ProgressLine;
 use self::report::{SimulationReport, render_ablation, render_report};
 use self::trace_source::TraceArgs;
-use super::{Output, print_output, wrong_usage};
+use super::{Output, duration_within, print_output, wrong_usage};
 use crate::model::findings::suggestion;
 use crate::model::units::spelling::did_you_mean;
 use crate::simulate::arrivals::Arrivals;
@@ -90,7 +90,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=MAX_PARTITIONS))]
     partitions: Option<u32>,
     /// Age that messages may reach before they are processed
-    #[arg(long, value_name = "DURATION", value_parser = objective)]
+    #[arg(long, value_name = "DURATION", value_parser = objective, allow_hyphen_values = true)]
     slo: Option<Duration>,
     /// Replicas at the beginning [default: one, or those of the trace]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
@@ -131,10 +131,12 @@ pub struct SimulateArgs {
 
 /// Parses an objective: whole seconds, at least one.
 fn objective(text: &str) -> Result<Duration, String> {
-    let slo = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    match slo.as_secs() {
-        1..=86_400 if slo.subsec_nanos() == 0 => Ok(slo),
-        _ => Err("must be whole seconds from 1s to 1d".to_owned()),
+    let range = "whole seconds from 1s to 1d";
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let slo = duration_within(text, least, most, range)?;
+    match slo.subsec_nanos() {
+        0 => Ok(slo),
+        _ => Err(format!("must be {range}")),
     }
 }
 
