@@ -838,7 +838,7 @@ mod tests {
         silent.groups[0].committed = Err(crate::model::kafka::fault::Fault::Login);
         let read = ClusterHistory::default().apply(silent, Scope::Whole);
         let mut unknown = with_targets();
-        unknown.clusters.insert("main".into(), read.into());
+        unknown.clusters.insert("main".into(), read);
         assert_eq!(faults(&unknown), 1);
         let targets = unknown.targets.with_ad_hoc([key("silent")].into(), None);
         unknown.targets = Arc::new(targets);
