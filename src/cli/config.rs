@@ -16,6 +16,7 @@ use crate::config::{
 use crate::daemon::{in_pod, validation};
 use crate::kafka::login::describe_unset_azure_variables;
 use crate::model::findings::Finding;
+use crate::model::units::counted::counted;
 use crate::model::units::untrusted_text::{printable_json, printable_lines};
 
 /// The arguments of `lagwise config`.
@@ -203,10 +204,6 @@ fn warnings(name: &str, findings: &BTreeSet<Finding>) -> String {
 }
 
 fn summary(config: &Config) -> String {
-    let counted = |count: usize, noun: &str| match count {
-        1 => format!("1 {noun}"),
-        _ => format!("{count} {noun}s"),
-    };
     let clusters = counted(config.clusters.len(), "cluster");
     format!("{clusters}, {}", counted(config.targets.len(), "target"))
 }

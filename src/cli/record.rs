@@ -18,6 +18,7 @@ use super::kafka_args::KafkaArgs;
 use super::kube_args::KubeArgs;
 use super::run::Signals;
 use super::{duration_within, error_text, print_error};
+use crate::model::units::counted::counted;
 use crate::model::units::short_duration::short_duration;
 
 /// The arguments of `lagwise record`.
@@ -145,7 +146,8 @@ pub async fn run(args: RecordArgs) -> anyhow::Result<ExitCode> {
         }
     }
     print_error(&format!(
-        "recorded {recorded} samples in {} into {}",
+        "recorded {} in {} into {}",
+        counted(recorded, "sample"),
         short_duration(clock.start.elapsed()),
         args.file.display()
     ));

@@ -10,6 +10,7 @@ use super::text_table::{TableColumn, TextTable};
 use super::{Output, print_error, print_output};
 use crate::k8s::release::{LedgerChoice, Release, Released};
 use crate::k8s::zero_ledger::LedgerKey;
+use crate::model::units::counted::counted;
 use crate::model::units::hpa_key::HpaKey;
 
 /// The arguments of `lagwise release`.
@@ -142,9 +143,8 @@ fn table(released: &[Released], dry_run: bool) -> String {
     } else {
         "released"
     };
-    let count = released.len();
-    let hpas = if count == 1 { "HPA" } else { "HPAs" };
-    format!("{}\n{count} {hpas} {done}\n", table.render())
+    let hpas = counted(released.len(), "HPA");
+    format!("{}\n{hpas} {done}\n", table.render())
 }
 
 #[cfg(test)]

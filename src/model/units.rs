@@ -1,5 +1,6 @@
 //! Names, numbers and patterns that the rest of the model is written in.
 
+pub mod counted;
 pub mod file_path;
 pub mod glob;
 pub mod host_pattern;

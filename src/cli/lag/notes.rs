@@ -3,6 +3,7 @@
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic};
 use crate::model::lag::group_summary::GroupSummary;
+use crate::model::units::counted::counted;
 use crate::model::units::newtypes::{Lag, TopicName};
 use crate::model::units::short_list::short_list;
 
@@ -48,8 +49,7 @@ pub(super) fn group_note(
     if let Some((topic, fault)) = summary.unread.first() {
         let others = match summary.unread.len() {
             0 | 1 => String::new(),
-            2 => " (and 1 more topic)".to_owned(),
-            count => format!(" (and {} more topics)", count - 1),
+            count => format!(" (and {})", counted(count - 1, "more topic")),
         };
         notes.push(format!("topic {topic}: {fault}{others}"));
     }

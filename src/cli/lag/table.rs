@@ -4,6 +4,7 @@ use super::rows::{GroupRow, LagRow, RateRow, RowLag};
 use crate::cli::text_table::{RATE_COLUMNS, TableColumn, TextTable, or_dash, rate_texts};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::kafka::group::GroupState;
+use crate::model::units::counted::counted;
 use crate::model::units::newtypes::Lag;
 use crate::model::units::short_duration::{from_seconds, short_lag_age};
 use crate::model::units::untrusted_text::Printable;
@@ -42,10 +43,10 @@ impl TableTotals {
     }
 
     fn line(&self) -> String {
-        let plural = if self.all == 1 { "" } else { "s" };
+        let all = counted(self.all, self.kind);
         let mut line = match self.shown == self.all {
-            true => format!("{} {}{plural}", self.all, self.kind),
-            false => format!("{} of {} {}{plural}", self.shown, self.all, self.kind),
+            true => all,
+            false => format!("{} of {all}", self.shown),
         };
         line += &format!(", lag {}", self.lag);
         if self.unknown > 0 {

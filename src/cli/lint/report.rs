@@ -10,6 +10,7 @@ use crate::cli::Output;
 use crate::cli::text_table::{TableColumn, TextTable};
 use crate::model::findings::{Finding, FindingCode, Severity};
 use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric, has_rejected_lagwise_metric};
+use crate::model::units::counted::counted;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 
 /// One finding, as printed.
@@ -84,11 +85,7 @@ impl CheckedObjects {
 
 impl fmt::Display for CheckedObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |count: usize, noun: &str| match count {
-            1 => format!("1 {noun}"),
-            _ => format!("{count} {noun}s"),
-        };
-        f.write_str(&count(self.hpas, "HPA"))?;
+        f.write_str(&counted(self.hpas, "HPA"))?;
         let invalid = match self.invalid_hpas {
             0 => None,
             1 => Some("1 of them with an invalid selector".to_owned()),
@@ -101,9 +98,9 @@ impl fmt::Display for CheckedObjects {
             write!(f, " ({})", notes.join(", "))?;
         }
         if let Some(groups) = self.groups {
-            write!(f, ", {}", count(groups, "consumer group"))?;
+            write!(f, ", {}", counted(groups, "consumer group"))?;
         }
-        write!(f, " and {}", count(self.workloads, "workload"))
+        write!(f, " and {}", counted(self.workloads, "workload"))
     }
 }
 
@@ -129,7 +126,10 @@ pub(super) fn render_findings(findings: &[FindingReport], checked: CheckedObject
     }
     let counts = Severity::ALL.iter().filter_map(|severity| {
         let count = findings.iter().filter(|f| f.severity == *severity).count();
-        (count > 0).then(|| format!("{count} {severity}"))
+        (count > 0).then(|| match severity {
+            Severity::Info => format!("{count} info"),
+            _ => counted(count, &severity.to_string()),
+        })
     });
     let counts: Vec<_> = counts.collect();
     let _ = match findings.len() {

@@ -120,14 +120,6 @@ pub(super) fn some_of<T: ToString>(names: impl IntoIterator<Item = T>) -> String
     shown.join(", ")
 }
 
-/// A count with its noun, such as `2 groups`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    match count {
-        1 => format!("1 {noun}"),
-        _ => format!("{count} {noun}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

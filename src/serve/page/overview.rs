@@ -9,6 +9,7 @@ use super::layout;
 use super::pager;
 use super::sparklines::Sparklines;
 use super::view_query::{Filter, PageSlice, ViewQuery};
+use crate::model::units::counted::counted;
 use crate::model::units::untrusted_text::Printable;
 use crate::serve::hpa_rows::{ClusterRow, HpaOverview, HpaRow};
 
@@ -126,11 +127,7 @@ fn clusters(html: &mut Html, clusters: &[ClusterRow]) {
                     Some(age) => format!(" read {} ago", format::seconds(age)),
                     None => " not read yet".to_owned(),
                 });
-                let groups = cluster.groups;
-                html.text(format!(
-                    ", {groups} {}",
-                    if groups == 1 { "group" } else { "groups" }
-                ));
+                html.text(format!(", {}", counted(cluster.groups, "group")));
                 for (count, what) in [
                     (cluster.incomplete, "incomplete readings"),
                     (cluster.unreachable_brokers, "brokers out of reach"),

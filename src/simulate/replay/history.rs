@@ -1,5 +1,6 @@
 //! The history of a recorded group in seconds and partitions.
 
+use crate::model::units::counted::counted;
 use std::collections::HashMap;
 
 use super::super::arrivals::Arrivals;
@@ -203,7 +204,8 @@ fn spread(
     }
     if falls > 0 {
         notes.push(format!(
-            "{falls} times the log end of a partition moved back, as when a topic is recreated; messages that arrived in between are not counted"
+            "{} the log end of a partition moved back, as when a topic is recreated; messages that arrived in between are not counted",
+            counted(falls, "time")
         ));
     }
     Arrivals::recorded(count(partitions), counts)

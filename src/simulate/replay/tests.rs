@@ -235,7 +235,7 @@ fn gaps_are_bridged_and_falling_log_ends_are_noted() {
     assert_eq!(
         replayed.summary.notes,
         [
-            "1 times the log end of a partition moved back, as when a topic is recreated; messages that arrived in between are not counted"
+            "1 time the log end of a partition moved back, as when a topic is recreated; messages that arrived in between are not counted"
         ]
     );
 }

@@ -2,6 +2,7 @@
 
 use super::{Derivation, Explanation, GroupPart, Outcome};
 use crate::model::evaluation::ValueRule;
+use crate::model::units::counted::counted;
 use crate::model::units::quantity::Milli;
 
 /// Sums up an explanation in one sentence.
@@ -27,7 +28,7 @@ fn about_group(group: &GroupPart) -> String {
     }
     let lag = group.lag.unwrap_or_default();
     let useful = match group.useful_parallelism {
-        Some(useful) => format!("at most {}", count(useful, "member")),
+        Some(useful) => format!("at most {}", counted(useful, "member")),
         None => "any number of members".to_owned(),
     };
     let members = match group.members {
@@ -68,14 +69,14 @@ fn about_replicas(explanation: &Explanation, outcome: &Outcome) -> String {
         return format!("{state}: {because}");
     }
     let effect = match (low, high) {
-        _ if low == now && high == now => format!("stays at {}", count(now, "replica")),
+        _ if low == now && high == now => format!("stays at {}", counted(now, "replica")),
         _ if low == high => format!(
             "goes from {now} to {} at the next sync",
-            count(low, "replica")
+            counted(low, "replica")
         ),
         _ => format!(
             "has {} and gets between {low} and {high} at the next sync",
-            count(now, "replica")
+            counted(now, "replica")
         ),
     };
     // A metric that is an error keeps the HPA from scaling down, but not another metric from scaling up.
@@ -130,19 +131,12 @@ fn worth(metric: &Derivation, lag: u64, per: Milli) -> String {
     };
     let text = format!(
         "lag {lag} at {per} a replica is worth {}",
-        count(worth, "replica")
+        counted(worth, "replica")
     );
     match metric.ceiling {
         Some(ceiling) if worth > ceiling => {
             format!("{text}, limited to the replica ceiling {ceiling}")
         }
         _ => text,
-    }
-}
-
-fn count(number: impl Into<u64>, noun: &str) -> String {
-    match number.into() {
-        1 => format!("1 {noun}"),
-        number => format!("{number} {noun}s"),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CheckLine, PreflightProblem, counted, some_of};
+use super::{CheckLine, PreflightProblem, some_of};
 use crate::model::findings::{Finding, FindingSubject, Severity};
+use crate::model::units::counted::counted;
 
 /// Heading of the lines.
 pub const SECTION: &str = "Configuration";

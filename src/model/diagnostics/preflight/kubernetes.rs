@@ -2,8 +2,9 @@
 //! Prometheus operator.
 
 use super::rights::AccessRight;
-use super::{CheckLine, PreflightProblem, counted, some_of};
+use super::{CheckLine, PreflightProblem, some_of};
 use crate::model::decisions::cap::FieldOwner;
+use crate::model::units::counted::counted;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 
 /// Heading of the lines.

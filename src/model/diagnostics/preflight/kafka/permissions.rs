@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{CheckLine, KafkaFacts, PreflightProblem, counted, some_of};
+use super::{CheckLine, KafkaFacts, PreflightProblem, some_of};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
+use crate::model::units::counted::counted;
 
 /// What one right is needed for, and on which groups or topics it was proven or not.
 struct RightTally {
