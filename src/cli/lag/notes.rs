@@ -12,7 +12,8 @@ pub(super) fn lag_left_behind(
     read: &GroupSnapshot,
     topics: &[(&TopicName, &GroupTopic)],
 ) -> Option<String> {
-    let left = topics.iter().filter(|(topic, _)| read.has_left(topic));
+    // There are no requests here, so the topics that do not count are those that it has left.
+    let left = topics.iter().filter(|(topic, _)| !read.counts(topic));
     let lags = left.map(|(topic, read)| (topic, known_lag(read)));
     let lags = Vec::from_iter(lags.filter(|(_, lag)| *lag > Lag(0)));
     if lags.is_empty() {

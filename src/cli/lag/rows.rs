@@ -209,7 +209,7 @@ pub(super) fn partition_rows<'a>(
                 let mut row = LagRow::new(&cluster.cluster, group, topic, lag, partition);
                 row.useful_parallelism = useful;
                 row.group_state = read.description.as_deref().map(|d| d.state);
-                if read.has_left(topic) && row.lag.is_some_and(|lag| lag > Lag(0)) {
+                if !read.counts(topic) && row.lag.is_some_and(|lag| lag > Lag(0)) {
                     let left = "the members no longer read this topic".to_owned();
                     row.note.get_or_insert(left);
                 }

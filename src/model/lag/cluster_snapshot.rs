@@ -132,12 +132,10 @@ pub struct GroupSnapshot {
     pub listing: Option<Arc<TopicListing>>,
     /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
-    /// Topics on which it has commits from earlier times: its members do not read them, and no target names them.
-    /// Sorted.
-    pub left: Box<[TopicName]>,
-    /// Topics that only requests to the API name, while nothing shows that the group reads them. They do not count for
-    /// the group, so that a request cannot change its figures. Sorted.
-    pub requested: Box<[TopicName]>,
+    /// Topics that do not count for the group, sorted: those on which it has commits from earlier times, but which its
+    /// members do not read and no target names; and those that only requests to the API name, while nothing shows that
+    /// it reads them, so that a request cannot change its figures.
+    pub uncounted: Box<[TopicName]>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
     pub activity: GroupActivity,
@@ -191,19 +189,13 @@ impl GroupSnapshot {
             && self.counted_topics().all(|(_, topic)| is_unread(topic))
     }
 
-    /// Whether the group has left a topic. Its lag there grows forever, and means nothing.
-    #[must_use]
-    pub fn has_left(&self, topic: &TopicName) -> bool {
-        self.left.binary_search(topic).is_ok()
-    }
-
-    /// Whether a topic counts for the group as a whole: it has not left the topic, and not only requests name it.
+    /// Whether a topic counts for the group. The lag on a topic that it has left grows forever, and means nothing.
     #[must_use]
     pub fn counts(&self, topic: &TopicName) -> bool {
-        !self.has_left(topic) && self.requested.binary_search(topic).is_err()
+        self.uncounted.binary_search(topic).is_err()
     }
 
-    /// The topics that count for the group as a whole.
+    /// The topics that count for the group.
     pub fn counted_topics(&self) -> impl Iterator<Item = (&TopicName, &GroupTopic)> {
         let topics = self.topics.iter();
         topics.filter(|(topic, _)| self.counts(topic))

@@ -46,31 +46,21 @@ impl Subscription {
     }
 }
 
-/// Returns the topics that a group has left: of `unnamed`, its topics with commits that no target names, those that are
-/// not in its `subscription`. Calls `subscription` only if there are unnamed topics. Empty if the subscription is not
+/// Returns the topics that do not count for a group, sorted: of `unnamed`, its topics with commits that no target names,
+/// those that it has left, and of `requested`, its topics without commits that only requests name, those that it does
+/// not read. Calls `subscription` only if there are such topics. No topic has been left while the subscription is not
 /// completely known.
-pub(super) fn left_topics<'a>(
+pub(super) fn uncounted_topics<'a>(
     unnamed: impl Iterator<Item = &'a TopicName>,
+    requested: impl Iterator<Item = &'a TopicName>,
     subscription: impl FnOnce() -> Subscription,
 ) -> Box<[TopicName]> {
-    unsubscribed_topics(unnamed, || {
-        Some(subscription()).filter(|reads| reads.is_all)
-    })
-}
-
-/// Returns those of `topics` that are not in a subscription, sorted. Calls `subscription` only if there are topics.
-/// Empty if it returns `None`.
-pub(super) fn unsubscribed_topics<'a>(
-    topics: impl Iterator<Item = &'a TopicName>,
-    subscription: impl FnOnce() -> Option<Subscription>,
-) -> Box<[TopicName]> {
-    let mut topics = topics.peekable();
-    if topics.peek().is_none() {
+    let (mut unnamed, mut requested) = (unnamed.peekable(), requested.peekable());
+    if unnamed.peek().is_none() && requested.peek().is_none() {
         return Box::default();
     }
-    let Some(reads) = subscription() else {
-        return Box::default();
-    };
+    let reads = subscription();
+    let topics = unnamed.filter(|_| reads.is_all).chain(requested);
     let topics = topics.filter(|topic| !reads.topics.contains(*topic));
     let mut topics: Vec<TopicName> = topics.cloned().collect();
     topics.sort_unstable();

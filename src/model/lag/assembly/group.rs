@@ -24,7 +24,7 @@ use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::LogHistory;
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
-use crate::model::lag::subscription::{left_topics, unsubscribed_topics};
+use crate::model::lag::subscription::uncounted_topics;
 use crate::model::lag::topic_summary::TopicSummary;
 use crate::model::lag::{PartitionLag, Position};
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, Partition, TopicName};
@@ -104,8 +104,7 @@ impl<'a> Assembly<'a> {
             empty_for: history.empty.map(|since| since.elapsed(self.now)),
             listing: None,
             unseen: None,
-            left: before.map(|b| b.left.clone()).unwrap_or_default(),
-            requested: before.map(|b| b.requested.clone()).unwrap_or_default(),
+            uncounted: before.map(|b| b.uncounted.clone()).unwrap_or_default(),
             stuck: before.is_some_and(|b| b.stuck),
             activity: GroupActivity::default(),
             topics: TopicMap::default(),
@@ -170,13 +169,12 @@ impl<'a> Assembly<'a> {
             let has_commits = || draft.as_ref().is_ok_and(Draft::has_commits);
             (is_unnamed && has_commits()).then_some(topic)
         });
-        snapshot.left = left_topics(unnamed, || snapshot.subscription());
-        let without_commits = drafts.iter().filter_map(|(topic, draft)| {
+        let requested = drafts.iter().filter_map(|(topic, draft)| {
             let is_requested = plan.requested.contains(topic);
             let has_commits = || draft.as_ref().is_ok_and(Draft::has_commits);
             (is_requested && !has_commits()).then_some(topic)
         });
-        snapshot.requested = unsubscribed_topics(without_commits, || Some(snapshot.subscription()));
+        snapshot.uncounted = uncounted_topics(unnamed, requested, || snapshot.subscription());
         let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
         let mut any_stuck = false;
         for draft in drafts

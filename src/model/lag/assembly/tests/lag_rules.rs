@@ -119,7 +119,7 @@ fn a_topic_that_the_group_has_left_does_not_make_it_stuck() {
             read
         });
         let group = &last.groups["g"];
-        let found: Vec<_> = group.left.iter().map(TopicName::as_str).collect();
+        let found: Vec<_> = group.uncounted.iter().map(TopicName::as_str).collect();
         assert_eq!((found.as_slice(), group.stuck), (left, is_stuck));
     }
 }
@@ -130,7 +130,7 @@ fn no_topic_is_left_that_is_named_or_while_the_subscription_is_unknown() {
         let mut read = sweep_topics(0, Some(&["t"]), &[("old", 40), ("t", 100)]);
         change(&mut read.groups[0]);
         let snapshot = ClusterHistory::default().apply(read, Scope::Whole);
-        snapshot.groups["g"].left.len()
+        snapshot.groups["g"].uncounted.len()
     };
     assert_eq!(left(&|_| {}), 1);
     assert_eq!(left(&|group| group.description = Err(Fault::NoAnswer)), 0);
