@@ -58,9 +58,9 @@ impl<'a> Left<'a> {
         let picked = topic_selection::pick(group, &BTreeSet::new(), None);
         let counts = |topic: &str| picked.topics.iter().any(|(name, _)| name.as_str() == topic);
         ensure!(
-            counts(&self.old) != group.has_left(&self.old.as_str().into()),
+            counts(&self.old) == group.counts(&self.old.as_str().into()),
             "{:?}",
-            group.left
+            group.uncounted
         );
         let topics = picked.topics.iter().map(|(topic, _)| topic.to_string());
         let description = group.description.as_ref().context("not described")?;
