@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 
 use super::kube_args::KubeArgs;
 use super::manifest_files::{NAMESPACE, parse_documents, read_texts};
-use super::{Output, error_text, print_error, write_stdout};
+use super::{Output, error_text, print_error, write_stdout, wrong_usage};
 use crate::k8s::client::server_version;
 use crate::k8s::keda_manifests::list_keda_objects;
 use crate::model::keda::convert::note::NoteKind;
@@ -24,7 +24,7 @@ use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::names;
 use crate::model::units::untrusted_text::Printable;
 
-/// Exit code for wrong usage, and if a file cannot be read.
+/// Exit code if a file cannot be read.
 const UNREAD: u8 = 2;
 
 /// Address of the external scaler if the chart is installed as its guide says.
@@ -132,8 +132,7 @@ impl ConvertArgs {
 /// The output cannot be written.
 pub async fn run(args: ConvertArgs) -> anyhow::Result<ExitCode> {
     if let Some(problem) = args.problem() {
-        print_error(problem);
-        return Ok(ExitCode::from(UNREAD));
+        return Err(wrong_usage(problem));
     }
     let read = match args.file.as_slice() {
         [] => read_cluster(&args).await,

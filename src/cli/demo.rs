@@ -181,8 +181,6 @@ impl RunningDemo {
             metric: format!("https://{external}{path}"),
             metrics: format!("http://{}/metrics", app.metrics),
             group: GROUP.into(),
-            // The HPA has the name of its group.
-            hpa: format!("{NAMESPACE}/{GROUP}"),
         };
         let trust = app
             .ca_pem

@@ -16,6 +16,7 @@ use clap::{ArgGroup, Args};
 pub(super) use self::daemon::fetch_explanation;
 use self::partitions::ShownPartitions;
 use super::daemon_client::DaemonArgs;
+use super::kafka_args::pick_cluster;
 use super::kube_args::KubeArgs;
 use super::single_reading::{HpaReading, read_hpas, read_once};
 use super::{Output, error_text, print_error, print_output, timeout, wrong_usage};
@@ -25,7 +26,7 @@ use crate::k8s::live_hpa;
 use crate::model::diagnostics::explain::{Explanation, Subject, derive, outcome};
 use crate::model::targets::WatchKey;
 use crate::model::units::hpa_key::{HpaKey, InvalidHpaKey};
-use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
+use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
 /// The arguments of `lagwise explain`.
 #[derive(Debug, Args)]
@@ -204,26 +205,7 @@ async fn with_outcome(
 }
 
 fn group(args: &ExplainArgs, config: &Config) -> anyhow::Result<Subject> {
-    let mut names = config.clusters.iter().map(|cluster| &cluster.name);
-    let known = || {
-        let names = config.clusters.iter().map(|cluster| cluster.name.as_str());
-        names.collect::<Vec<_>>().join(", ")
-    };
-    let cluster: &ClusterName = match (&args.cluster, config.clusters.as_slice()) {
-        (Some(name), _) => names.find(|known| known.as_str() == name).ok_or_else(|| {
-            wrong_usage(format!(
-                "--cluster {name}: not in the configuration; it has: {}",
-                known()
-            ))
-        })?,
-        (None, [only]) => &only.name,
-        (None, _) => {
-            return Err(wrong_usage(format!(
-                "the configuration has several Kafka clusters; choose one with --cluster: {}",
-                known()
-            )));
-        }
-    };
+    let cluster = &pick_cluster(config, args.cluster.as_deref())?.name;
     let topics: BTreeSet<_> = args
         .topic
         .iter()

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::Args;
 
 use super::{error_text, wrong_usage};
@@ -35,6 +34,40 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// The cluster of this name, or without a name the only one.
+///
+/// # Errors
+/// There is none of this name, or there are several.
+pub(super) fn pick_cluster<'a>(
+    config: &'a Config,
+    name: Option<&str>,
+) -> anyhow::Result<&'a ClusterConfig> {
+    match (name, config.clusters.as_slice()) {
+        (Some(name), all) => find_cluster(all, name),
+        (None, [only]) => Ok(only),
+        (None, all) => Err(wrong_usage(format!(
+            "the configuration has several Kafka clusters; choose one with --cluster: {}",
+            cluster_names(all)
+        ))),
+    }
+}
+
+fn find_cluster<'a>(all: &'a [ClusterConfig], name: &str) -> anyhow::Result<&'a ClusterConfig> {
+    let found = all.iter().find(|cluster| cluster.name.as_str() == name);
+    found.ok_or_else(|| {
+        wrong_usage(format!(
+            "--cluster {name}: not in the configuration; it has: {}",
+            cluster_names(all)
+        ))
+    })
+}
+
+/// The names of clusters, for messages.
+pub(super) fn cluster_names(all: &[ClusterConfig]) -> String {
+    let names = all.iter().map(|cluster| cluster.name.as_str());
+    Vec::from_iter(names).join(", ")
+}
+
 impl KafkaArgs {
     /// Whether properties of the client are given.
     pub(super) fn has_properties(&self) -> bool {
@@ -42,11 +75,10 @@ impl KafkaArgs {
     }
 
     /// The error of a client that these settings cannot make: wrong usage, unless they are all from the configuration.
-    pub(super) fn setting_error(&self, error: &anyhow::Error) -> anyhow::Error {
-        let text = error_text(error);
+    pub(super) fn setting_error(&self, error: anyhow::Error) -> anyhow::Error {
         match self.bootstrap.is_some() || self.has_properties() {
-            true => wrong_usage(text),
-            false => anyhow!(text),
+            true => wrong_usage(error_text(&error)),
+            false => error,
         }
     }
 
@@ -64,19 +96,7 @@ impl KafkaArgs {
             }
         };
         for name in &self.cluster {
-            if !configured
-                .iter()
-                .any(|cluster| cluster.name.as_str() == name)
-            {
-                let known: Vec<_> = configured
-                    .iter()
-                    .map(|cluster| cluster.name.as_str())
-                    .collect();
-                return Err(wrong_usage(format!(
-                    "--cluster {name}: not in the configuration; it has: {}",
-                    known.join(", ")
-                )));
-            }
+            find_cluster(&configured, name)?;
         }
         configured.retain(|cluster| {
             self.cluster.is_empty() || self.cluster.iter().any(|n| n == cluster.name.as_str())

@@ -31,7 +31,7 @@ impl KubeArgs {
     /// There is no usable kubeconfig or context; with the remedy.
     pub(super) async fn connect(&self) -> anyhow::Result<Client> {
         let client = connect(&self.options()).await;
-        client.map_err(|error| anyhow!("{error}; use --kubeconfig and --context"))
+        client.map_err(|error| anyhow!("{error}; {} --kubeconfig and --context", self.verb()))
     }
 
     /// A client for the given cluster, otherwise for the configured one.
@@ -45,12 +45,19 @@ impl KubeArgs {
         let client = connect(&self.options_over(configured)).await;
         client.map_err(|error| match configured.enabled {
             true => anyhow!(
-                "{error}; use --kubeconfig and --context, or set kubernetes.kubeconfig and kubernetes.context"
+                "{error}; {} --kubeconfig and --context, or set kubernetes.kubeconfig and kubernetes.context",
+                self.verb()
             ),
             false => anyhow!(
-                "{error}; this command needs Kubernetes although kubernetes.enabled is false: use --kubeconfig and --context"
+                "{error}; this command needs Kubernetes although kubernetes.enabled is false: {} --kubeconfig and --context",
+                self.verb()
             ),
         })
+    }
+
+    /// What to do with the options if they do not lead to a cluster.
+    fn verb(&self) -> &'static str {
+        if self.are_given() { "correct" } else { "use" }
     }
 
     /// The given cluster, otherwise that of kubectl.
@@ -89,7 +96,7 @@ mod tests {
     async fn errors_name_the_options_of_the_command() {
         let error = nowhere().connect().await.err().unwrap().to_string();
         assert!(
-            error.ends_with("; use --kubeconfig and --context"),
+            error.ends_with("; correct --kubeconfig and --context"),
             "{error}"
         );
         assert!(!error.contains("kubernetes.enabled"), "{error}");

@@ -137,7 +137,7 @@ pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
     let mut readers = Vec::new();
     for settings in clusters(&args)? {
         let reader = ClusterReader::new(settings);
-        readers.push(reader.map_err(|error| args.kafka.setting_error(&error))?);
+        readers.push(reader.map_err(|error| args.kafka.setting_error(error))?);
     }
     if !args.watch {
         let mut before = Vec::new();

@@ -45,8 +45,8 @@ const UNREAD: u8 = 2;
     StatefulSets, and the pods of these, as far as you have the rights. With -f it reads only the files. \
     For ScaledObjects of KEDA in them it says what lagwise convert says; objects of other kinds are ignored. A file has at most 16 MiB, 100,000 YAML documents and 4,000,000 keys and values. The advice is for the version of the Kubernetes cluster, \
     or of --kubernetes.\n\n\
-    Exit code: 0 without findings of the severity of --fail-on or above, 1 with some, 2 for wrong usage or if \
-    something could not be read.")]
+    Exit code: 0 without findings of the severity of --fail-on or above, 1 with some, 2 for wrong usage, if \
+    something could not be read, or if the files have nothing that it checks.")]
 pub struct LintArgs {
     /// Configuration file of the daemon, to read its Kafka clusters, targets and Kubernetes cluster
     #[arg(long, value_name = "FILE", conflicts_with = "codes")]
@@ -199,10 +199,9 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         .findings
         .extend(config.find_insecure_settings(&SystemEnvironment));
     let ceilings = hpa_ceilings(&metrics);
+    let now = SystemTime::now();
     for hpa in served {
-        found
-            .findings
-            .extend(find_ended_holds(hpa, SystemTime::now()));
+        found.findings.extend(find_ended_holds(hpa, now));
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
         let groups = described_groups(hpa, &snapshot);
         for workload in &workloads {

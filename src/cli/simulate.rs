@@ -190,12 +190,13 @@ fn simulate(
         let path = path.as_deref();
         path.map(|path| OutputFile::open(option, path)).transpose()
     };
-    if args.write_trace.is_some() {
-        only_run(&scenarios, &policies)?;
-    }
+    let traced = match args.write_trace {
+        Some(_) => Some(only_run(&scenarios, &policies)?),
+        None => None,
+    };
     let page_file = open("--report", &args.report)?;
-    if let Some(file) = open("--write-trace", &args.write_trace)? {
-        write_trace(file, &scenarios, &policies, args.seed, &options)?;
+    if let Some((run, file)) = traced.zip(open("--write-trace", &args.write_trace)?) {
+        write_trace(file, run, args.seed, &options)?;
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let total = u64::try_from(scenarios.len())?.saturating_mul(args.seeds);
@@ -298,15 +299,13 @@ fn only_run<'a>(
     }
 }
 
-/// Writes what Kafka says during the first run of the only scenario and policy.
+/// Writes what Kafka says during the first run of a scenario and policy.
 fn write_trace(
     file: OutputFile,
-    scenarios: &[Scenario],
-    policies: &[SimulatedPolicy],
+    (scenario, policy): (&Scenario, &SimulatedPolicy),
     seed: u64,
     options: &RunOptions,
 ) -> anyhow::Result<()> {
-    let (scenario, policy) = only_run(scenarios, policies)?;
     let options = RunOptions {
         has_trace: true,
         ..options.clone()

@@ -10,7 +10,7 @@ use super::workload::{facts_from_deployment, facts_from_stateful_set};
 use crate::model::diagnostics::workload_findings::WorkloadFacts;
 use crate::model::findings::{BoundedFindings, Finding};
 use crate::model::hpa::facts::HpaFacts;
-use crate::model::hpa::manifest::{find_in_manifest, find_written_annotations};
+use crate::model::hpa::manifest::{find_in_manifest, find_reserved_annotations};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::names::split_api_version;
 use crate::model::units::spelling::did_you_mean;
@@ -135,7 +135,7 @@ impl Manifests {
         let mut found = BoundedFindings::default();
         for problem in problems
             .into_iter()
-            .chain(find_written_annotations(document))
+            .chain(find_reserved_annotations(document))
         {
             found.insert(Finding::new(problem.code, &key, problem.message));
         }

@@ -223,7 +223,6 @@ mod tests {
             metric: String::new(),
             metrics: String::new(),
             group: String::new(),
-            hpa: String::new(),
         };
         Report::new(plan, links)
     }

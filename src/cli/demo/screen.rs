@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::NAMESPACE;
 use super::plan::Phase;
 use super::reading::DemoReading;
 
@@ -55,8 +56,6 @@ pub(super) struct Links {
     pub(super) metrics: String,
     /// The group to search for in the Prometheus metrics.
     pub(super) group: String,
-    /// Namespace and name of the HPA.
-    pub(super) hpa: String,
 }
 
 impl Links {
@@ -73,9 +72,12 @@ impl Links {
 
     /// Commands of lagwise that ask the daemon of the demo.
     pub(super) fn commands(&self) -> String {
-        let Links { page, hpa, .. } = self;
+        let Links { page, group, .. } = self;
         let daemon = page.trim_end_matches('/');
-        format!("lagwise status --daemon {daemon}\nlagwise explain {hpa} --daemon {daemon}\n")
+        // The HPA has the name of its group.
+        format!(
+            "lagwise status --daemon {daemon}\nlagwise explain {NAMESPACE}/{group} --daemon {daemon}\n"
+        )
     }
 }
 
@@ -325,7 +327,6 @@ mod tests {
                 metric: "https://127.0.0.1:6443/apis/external.metrics.k8s.io/v1beta1/namespaces/demo/kafka_lag?labelSelector=group%3Dorders-workers,topic%3Dorders".into(),
                 metrics: "http://127.0.0.1:8080/metrics".into(),
                 group: "orders-workers".into(),
-                hpa: "demo/orders-workers".into(),
             },
         }
     }

@@ -168,8 +168,9 @@ fn check_manifests(
     };
     found.retain(is_known);
     found.extend(hpas.iter().filter_map(|hpa| find_tolerance(hpa, version)));
+    let now = SystemTime::now();
     for hpa in hpas {
-        found.extend(find_ended_holds(hpa, SystemTime::now()));
+        found.extend(find_ended_holds(hpa, now));
         let workloads = manifests.workloads.iter();
         found.extend(workloads.flat_map(|workload| find_in_workload(hpa, workload, None, &[])));
     }

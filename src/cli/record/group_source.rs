@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use super::RecordArgs;
 use crate::cli::daemon_client::DaemonArgs;
 use crate::cli::explain::fetch_explanation;
+use crate::cli::kafka_args::cluster_names;
 use crate::cli::kube_args::KubeArgs;
 use crate::cli::lag::name_filter::NameFilter;
 use crate::cli::lag::reading::{ClusterReader, ClusterReading, LagRequest};
@@ -63,20 +64,23 @@ impl GroupSource {
     /// # Errors
     /// Not exactly one Kafka cluster, or options that contradict each other.
     pub(super) fn new(args: &RecordArgs) -> anyhow::Result<Self> {
-        ensure!(
-            !args.group.contains('*'),
-            "--group {}: a trace has one group; name it without a pattern",
-            args.group
-        );
+        if args.group.contains('*') {
+            return Err(wrong_usage(format!(
+                "--group {}: a trace has one group; name it without a pattern",
+                args.group
+            )));
+        }
         if args.daemon.is_given() {
-            ensure!(
-                !args.kafka.has_properties(),
-                "-X has no effect with --daemon, which uses the daemon's connections; remove it, or read Kafka directly with --bootstrap"
-            );
-            ensure!(
-                args.kafka.cluster.len() <= 1,
-                "--cluster: a trace covers one group of one Kafka cluster; give --cluster once"
-            );
+            if args.kafka.has_properties() {
+                return Err(wrong_usage(
+                    "-X has no effect with --daemon, which uses the daemon's connections; remove it, or read Kafka directly with --bootstrap",
+                ));
+            }
+            if args.kafka.cluster.len() > 1 {
+                return Err(wrong_usage(
+                    "--cluster: a trace covers one group of one Kafka cluster; give --cluster once",
+                ));
+            }
             let cluster = args.kafka.cluster.first().cloned();
             let mut query = vec![("group", args.group.clone())];
             query.extend(cluster.clone().map(|name| ("cluster", name)));
@@ -95,18 +99,14 @@ impl GroupSource {
         }
         let clusters = args.kafka.clusters()?;
         let [cluster] = clusters.as_slice() else {
-            let names: Vec<&str> = clusters
-                .iter()
-                .map(|cluster| cluster.name.as_str())
-                .collect();
             return Err(wrong_usage(format!(
                 "--config has several Kafka clusters, and a trace covers one; add --cluster with one of: {}",
-                names.join(", ")
+                cluster_names(&clusters)
             )));
         };
         Ok(Self::Kafka(Box::new(KafkaGroup {
             reader: ClusterReader::new(ClientSettings::from(cluster))
-                .map_err(|error| args.kafka.setting_error(&error))?,
+                .map_err(|error| args.kafka.setting_error(error))?,
             cluster: cluster.name.to_string(),
             group: args.group.clone(),
             request: LagRequest {
@@ -130,10 +130,14 @@ impl GroupSource {
     /// # Errors
     /// The group cannot be read, has no known offsets, or has too many partitions.
     pub(super) async fn read(&mut self) -> anyhow::Result<SourceSample> {
-        let reading = match self {
+        let mut reading = match self {
             Self::Kafka(kafka) => kafka.read().await?,
             Self::Daemon(daemon) => daemon.read().await?,
         };
+        if reading.sample.members.is_none() {
+            let unknown = "the members of the group are unknown";
+            reading.missing.push(unknown.to_owned());
+        }
         let partitions: usize = reading.sample.topics.values().map(Vec::len).sum();
         ensure!(
             partitions <= MAX_TRACE_PARTITIONS,
@@ -168,11 +172,11 @@ fn sample_of_reading(
     let mut missing = unknown();
     missing.extend(topics.iter().filter_map(|(topic, lag)| {
         let fault = lag.first_fault()?;
-        Some(format!("topic {topic}: partitions are unknown: {fault}"))
+        let cluster = &reading.cluster;
+        Some(format!(
+            "{cluster}: topic {topic}: partitions are unknown: {fault}"
+        ))
     }));
-    if read.description.is_none() {
-        missing.push("the members of the group are unknown".to_owned());
-    }
     let sample = sample_of_group(read, topics.into_iter());
     if sample.topics.is_empty() {
         match reading.unknown.is_empty() {

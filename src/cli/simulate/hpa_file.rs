@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use crate::cli::manifest_files::{parse_documents, read_text};
 use crate::k8s::live_hpa::spec_of;
+use crate::model::findings::FindingCode;
 use crate::model::hpa::controller::HpaSpec;
-use crate::model::hpa::manifest::find_in_manifest;
+use crate::model::hpa::manifest::{ManifestProblem, find_in_manifest};
 use crate::model::units::short_list::short_list;
 
 /// Maximum `minReplicas` of `--hpa`, since each replica is a simulated pod from the beginning.
@@ -36,12 +37,16 @@ pub(super) fn read_hpa(path: &Path) -> anyhow::Result<HpaSpec> {
         is_hpa("kind", "HorizontalPodAutoscaler") && is_hpa("apiVersion", "autoscaling/v2"),
         "{name}: this is not the manifest of a HorizontalPodAutoscaler of autoscaling/v2"
     );
-    let problems = find_in_manifest(document).into_iter();
-    let problems = Vec::from_iter(problems.map(|problem| problem.message));
+    let problems = find_in_manifest(document);
+    let is_refused = |problem: &ManifestProblem| problem.code == FindingCode::RefusedHpa;
+    let remedy = match problems.iter().any(is_refused) {
+        true => "Kubernetes refuses such an HPA",
+        false => "correct or remove the key",
+    };
     ensure!(
         problems.is_empty(),
-        "{name}: {}; Kubernetes refuses such an HPA",
-        short_list(problems.into_iter())
+        "{name}: {}; {remedy}",
+        short_list(problems.into_iter().map(|problem| problem.message))
     );
     let hpa = HorizontalPodAutoscaler::deserialize(document).with_context(|| name.clone())?;
     let spec = spec_of(&hpa);

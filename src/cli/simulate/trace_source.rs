@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::cli::daemon_client::get_url;
 use crate::cli::trace_text::read_trace_text;
-use crate::cli::wrong_usage;
+use crate::cli::{duration_within, wrong_usage};
 use crate::simulate::trace::series::{SeriesSelection, series_query, trace_of_series};
 use crate::simulate::trace::{MAX_TRACE_BYTES, Trace};
 
@@ -39,22 +39,19 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "NAME", requires = "from_prometheus", conflicts_with_all = ["scenario", "trace"])]
     cluster: Option<String>,
     /// Time until now to read from the URL of Prometheus, 5m to 31d [default: 3h]
-    #[arg(long, value_name = "DURATION", requires = "from_prometheus", conflicts_with_all = ["scenario", "trace"], value_parser = time_span)]
+    #[arg(long, value_name = "DURATION", requires = "from_prometheus", conflicts_with_all = ["scenario", "trace"], allow_hyphen_values = true, value_parser = time_span)]
     over: Option<Duration>,
     /// Messages per second that a consumer of the trace processes [default: estimated from the trace]
     #[arg(long, value_name = "NUMBER", value_parser = capacity)]
     pub(super) capacity: Option<f64>,
     /// Time from a new pod until it joins the group, up to 1h, for traces [default: 30s to 40s]
-    #[arg(long, value_name = "DURATION", value_parser = start_up)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = start_up)]
     pub(super) start_up: Option<Duration>,
 }
 
 fn time_span(text: &str) -> Result<Duration, String> {
-    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    match span.as_secs() {
-        300..=2_678_400 => Ok(span),
-        _ => Err("must be 5m to 31d".to_owned()),
-    }
+    let (least, most) = (Duration::from_secs(300), Duration::from_secs(31 * 86_400));
+    duration_within(text, least, most, "5m to 31d")
 }
 
 fn capacity(text: &str) -> Result<f64, String> {
@@ -65,10 +62,11 @@ fn capacity(text: &str) -> Result<f64, String> {
 }
 
 fn start_up(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    match time.as_secs() {
-        0..=3600 if time.subsec_nanos() == 0 => Ok(time),
-        _ => Err("must be whole seconds up to 1h".to_owned()),
+    let range = "whole seconds up to 1h";
+    let time = duration_within(text, Duration::ZERO, Duration::from_secs(3600), range)?;
+    match time.subsec_nanos() {
+        0 => Ok(time),
+        _ => Err(format!("must be {range}")),
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{ArgGroup, Args};
 
-use crate::cli::{Output, print_error, write_output};
-use crate::config::{ClusterConfig, Config};
+use crate::cli::kafka_args::pick_cluster;
+use crate::cli::{Output, print_error, write_output, wrong_usage};
+use crate::config::Config;
 use crate::kafka::topic_growth::{GrowError, sample_record_keys};
 use crate::kafka::{ClientSettings, KafkaSource};
 use crate::model::diagnostics::topic_growth::{
@@ -73,7 +74,9 @@ impl GrowArgs {
 pub(super) async fn run(args: GrowArgs) -> anyhow::Result<ExitCode> {
     let total = args.total();
     if total > MAX_PARTITIONS {
-        bail!("{total} partitions are more than {MAX_PARTITIONS}, the most that lagwise adds");
+        return Err(wrong_usage(format!(
+            "{total} partitions are more than {MAX_PARTITIONS}, the most that lagwise adds"
+        )));
     }
     let config = Config::load(&args.config)?;
     let settings = ClientSettings::from(pick_cluster(&config, args.cluster.as_deref())?);
@@ -131,29 +134,6 @@ fn explain(source: &KafkaSource, error: &GrowError) -> String {
             reason.unwrap_or_else(|| error.to_string())
         }
         _ => error.to_string(),
-    }
-}
-
-fn pick_cluster<'a>(config: &'a Config, name: Option<&str>) -> anyhow::Result<&'a ClusterConfig> {
-    let known = || {
-        let names = config.clusters.iter().map(|cluster| cluster.name.as_str());
-        names.collect::<Vec<_>>().join(", ")
-    };
-    match (name, config.clusters.as_slice()) {
-        (Some(name), all) => {
-            let found = all.iter().find(|cluster| cluster.name.as_str() == name);
-            found.with_context(|| {
-                format!(
-                    "--cluster {name}: not in the configuration; it has: {}",
-                    known()
-                )
-            })
-        }
-        (None, [one]) => Ok(one),
-        (None, _) => bail!(
-            "the configuration has several Kafka clusters; name one by --cluster: {}",
-            known()
-        ),
     }
 }
 

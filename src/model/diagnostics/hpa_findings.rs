@@ -150,7 +150,7 @@ pub fn find_ended_holds(hpa: &HpaFacts, now: SystemTime) -> Vec<Finding> {
             let message = format!(
                 "annotation {key}: {value:?} has no effect any more, because its end has passed"
             );
-            Finding::new(FindingCode::HoldOver, hpa.key(), message)
+            Finding::new(FindingCode::HoldEnded, hpa.key(), message)
         })
         .collect()
 }

@@ -27,7 +27,7 @@ use crate::model::fixtures;
 use crate::model::hpa::facts::{
     ExternalMetric, HpaFacts, MetricTarget, RejectedMetric, RunningReplicas, ScaleTarget,
 };
-use crate::model::hpa::manifest::{find_in_manifest, find_written_annotations};
+use crate::model::hpa::manifest::{find_in_manifest, find_reserved_annotations};
 use crate::model::hpa::selector::RejectedSelector;
 use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
@@ -465,7 +465,7 @@ fn manifest_findings() -> Vec<Finding> {
     );
     let later = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
     let problems = find_in_manifest(&document).into_iter();
-    let problems = problems.chain(find_written_annotations(&document));
+    let problems = problems.chain(find_reserved_annotations(&document));
     problems
         .map(|problem| Finding::new(problem.code, held.key(), problem.message))
         .chain(find_ended_holds(&held, later))

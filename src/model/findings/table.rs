@@ -384,12 +384,12 @@ finding_codes! {
         why: "kubectl refuses a manifest with an unknown key. Programs that ask for no strict validation have the key dropped, so that the HPA works without what it should set.",
         fix: "Correct the spelling of the key, including its capital letters, or remove it.",
     }
-    WrittenAnnotation "LW071" "written_annotation" Warning {
+    ReservedAnnotation "LW071" "reserved_annotation" Warning {
         what: "A manifest sets an annotation that only lagwise writes.",
-        why: "lagwise records in it what it does to the HPA. Every apply of the manifest sets it back, and what the cap, the admission policies and people read there is wrong.",
+        why: "lagwise records in it what it has done to the HPA. Each apply of the manifest overwrites the record, so the cap, the admission policies and people read a wrong one.",
         fix: "Remove the annotation from the manifest.",
     }
-    HoldOver "LW072" "hold_over" Info {
+    HoldEnded "LW072" "hold_ended" Info {
         what: "The end of a hold has passed.",
         why: "The annotation lagwise.dev/hold has no effect after its end.",
         fix: "Remove the annotation, or set a later end.",

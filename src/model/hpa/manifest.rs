@@ -52,14 +52,14 @@ pub fn find_in_manifest(document: &Value) -> Vec<ManifestProblem> {
 
 /// Finds annotations that only lagwise writes. An object that was read from a cluster has a UID, and may have them.
 #[must_use]
-pub fn find_written_annotations(document: &Value) -> Vec<ManifestProblem> {
+pub fn find_reserved_annotations(document: &Value) -> Vec<ManifestProblem> {
     let annotations = document.pointer("/metadata/annotations");
     let is_set = |key: &str| annotations.is_some_and(|all| all.get(key).is_some());
     let is_new = document.pointer("/metadata/uid").is_none();
     let written = WRITTEN.iter().filter(|(key, _)| is_new && is_set(key));
     written
         .map(|(key, _)| ManifestProblem {
-            code: FindingCode::WrittenAnnotation,
+            code: FindingCode::ReservedAnnotation,
             message: format!(
                 "annotation {key} is for lagwise to write; remove it from the manifest"
             ),

@@ -301,7 +301,7 @@ fn values_of_a_wrong_type_are_named_with_their_key() {
 #[test]
 fn annotations_of_lagwise_do_not_belong_into_manifests() {
     let found = |metadata: Value| {
-        let problems = find_written_annotations(&json!({"metadata": metadata})).into_iter();
+        let problems = find_reserved_annotations(&json!({"metadata": metadata})).into_iter();
         problems.map(|problem| problem.message).collect::<Vec<_>>()
     };
     for key in ["ceiling", "user-max-replicas", "zeroed-since", "epoch"] {
