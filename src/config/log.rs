@@ -81,9 +81,7 @@ impl LogConfig {
             filter: filter.unwrap_or(default.filter),
         }
     }
-}
 
-impl LogConfig {
     /// Checks a filter that is not in the configuration file.
     ///
     /// # Errors

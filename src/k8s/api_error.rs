@@ -1,5 +1,6 @@
 //! Errors and timeouts of requests to the Kubernetes API.
 
+use std::fmt;
 use std::time::Duration;
 
 use kube::Error;
@@ -21,9 +22,9 @@ pub enum ApiError {
     /// request.
     #[error("{0}")]
     Forbidden(String),
-    /// No response, or not in time; with the cause.
-    #[error("the Kubernetes API server does not respond: {0}")]
-    NoAnswer(String),
+    /// No response, not in time, or one that cannot be read; with the cause.
+    #[error("no usable response from the Kubernetes API server: {0}")]
+    NoAnswer(NoAnswerCause),
     /// The Kubernetes cluster does not have this kind.
     #[error("the cluster has no kind {kind} in {api_version}")]
     NoKind {
@@ -49,16 +50,36 @@ impl From<Error> for ApiError {
             )),
             Error::Api(status) => ApiError::Refused(status.message.clone()),
             // Without kube's "ServiceError: ".
-            Error::Service(cause) => ApiError::NoAnswer(text_with_causes(&*cause)),
-            error => ApiError::NoAnswer(text_with_causes(&error)),
+            Error::Service(cause) => ApiError::no_answer(text_with_causes(&*cause)),
+            error => ApiError::no_answer(text_with_causes(&error)),
         }
     }
 }
 
 impl ApiError {
-    /// No response before the deadline. The text has no duration, since deadlines differ and the text must not.
+    pub(super) fn no_answer(cause: impl Into<String>) -> Self {
+        ApiError::NoAnswer(NoAnswerCause(cause.into()))
+    }
+
+    /// No response before the deadline.
     pub(super) fn timed_out() -> Self {
-        ApiError::NoAnswer("no response in time".to_owned())
+        ApiError::no_answer("no response in time")
+    }
+}
+
+/// Why there was no response. All causes are equal, so that an outage whose text changes is logged once.
+#[derive(Clone, Debug, Eq)]
+pub struct NoAnswerCause(String);
+
+impl PartialEq for NoAnswerCause {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for NoAnswerCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

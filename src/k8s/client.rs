@@ -313,7 +313,9 @@ mod tests {
             let client = connect(&options).await.unwrap();
             let version = server_version(&client, Duration::from_secs(20)).await;
             let error = version.unwrap_err().to_string();
-            let expected = format!("does not respond: cannot reach {server}: ");
+            let expected = format!(
+                "no usable response from the Kubernetes API server: cannot reach {server}: "
+            );
             assert!(error.contains(&expected), "{error}");
             assert!(error.contains(cause), "{error}");
         }

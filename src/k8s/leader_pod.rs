@@ -211,7 +211,9 @@ impl LeaderPod {
         let api: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
         let forwarded = in_time(timeout, api.portforward(&self.name, &[port])).await;
         let stream = match forwarded {
-            Ok(mut ports) => ports.take_stream(port).ok_or_else(ApiError::timed_out),
+            Ok(mut ports) => ports
+                .take_stream(port)
+                .ok_or_else(|| ApiError::no_answer("the port forward has no stream")),
             Err(source) => Err(source),
         };
         stream.map_err(|source| LeaderPodError::Forward {

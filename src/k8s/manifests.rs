@@ -41,8 +41,8 @@ pub enum ManifestError {
         api_version: String,
     },
     /// An HPA without an API version.
-    #[error("{kind} {name:?} has no apiVersion: write apiVersion: autoscaling/v2")]
-    NoVersion { kind: String, name: String },
+    #[error("{HPA_KIND} {name:?} has no apiVersion: write apiVersion: autoscaling/v2")]
+    NoVersion { name: String },
     /// A kind that does not exist, but is close to that of HPAs.
     #[error("{kind} {name:?} is of no known kind (did you mean {HPA_KIND}?)")]
     UnknownKind { kind: String, name: String },
@@ -75,19 +75,18 @@ impl Manifests {
                     self.add(item, namespace)?;
                 }
             }
-            "HorizontalPodAutoscaler" if api_version == "autoscaling/v2" => {
+            HPA_KIND if api_version == "autoscaling/v2" => {
                 self.add_hpa(document, namespace)?;
             }
-            "HorizontalPodAutoscaler" if is_in("autoscaling") => {
+            HPA_KIND if is_in("autoscaling") => {
                 return Err(ManifestError::OldVersion {
                     kind: kind.to_owned(),
                     name: name(document),
                     api_version: api_version.to_owned(),
                 });
             }
-            "HorizontalPodAutoscaler" if api_version.is_empty() => {
+            HPA_KIND if api_version.is_empty() => {
                 return Err(ManifestError::NoVersion {
-                    kind: kind.to_owned(),
                     name: name(document),
                 });
             }

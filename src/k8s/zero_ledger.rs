@@ -151,10 +151,13 @@ impl LedgerHandle {
             self.requests.send(request).await.ok()?;
             answer.await.ok()
         };
-        let no_answer = RecordError::Api(ApiError::timed_out());
         match tokio::time::timeout(timeout, answer).await {
             Ok(Some(answer)) => answer,
-            Ok(None) | Err(_) => Err(no_answer),
+            Ok(None) => {
+                let ended = ApiError::no_answer("the task of the ledger has ended");
+                Err(RecordError::Api(ended))
+            }
+            Err(_) => Err(RecordError::Api(ApiError::timed_out())),
         }
     }
 }

@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(picked(&["a", "b"], Some("b")), Ok("b".into()));
         let unclear = picked(&["a", "b"], None).unwrap_err();
         assert!(
-            unclear.ends_with("name one by --cluster: a, b"),
+            unclear.ends_with("choose one with --cluster: a, b"),
             "{unclear}"
         );
         let unknown = picked(&["a"], Some("c")).unwrap_err();

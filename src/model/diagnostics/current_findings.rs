@@ -353,8 +353,8 @@ pub fn find_wide_patterns(metric: &HpaMetric<'_>) -> impl Iterator<Item = Findin
 
 /// Whether the group has committed offsets that could expire.
 fn has_commits(group: &GroupSnapshot) -> bool {
-    let mut topics = group.topics.values();
-    topics.any(|topic| topic.latest.is_ok() && topic.may_have_commits())
+    let mut topics = group.counted_topics();
+    topics.any(|(_, topic)| topic.latest.is_ok() && topic.may_have_commits())
 }
 
 /// Whether the group has no members, and lag of at least this age.
@@ -366,7 +366,7 @@ fn lacks_members(group: &GroupSnapshot, min_age: Duration) -> bool {
 
 /// Whether the group has lag of at least this age. Lag of unknown age counts as new.
 fn has_lag(group: &GroupSnapshot, min_age: Duration) -> bool {
-    group.topics.values().any(|topic| {
+    group.counted_topics().any(|(_, topic)| {
         let Ok(lag) = &topic.latest else {
             return false;
         };

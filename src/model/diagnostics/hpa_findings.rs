@@ -10,7 +10,7 @@ use crate::model::hpa::facts::{
     self, HpaFacts, OtherMetric, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
     other_external_metric, scale_target_name, scales_to_zero_natively, start_hint,
 };
-use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::settings::annotations::annotations_of;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::settings::replica_hold::ReplicaHold;
 use crate::model::units::kubernetes_version::KubernetesVersion;
@@ -137,10 +137,10 @@ fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
 /// Finds holds whose end is before `now`, on the wall clock.
 #[must_use]
 pub fn find_ended_holds(hpa: &HpaFacts, now: SystemTime) -> Vec<Finding> {
-    let holds = hpa.annotations.iter().filter(|(key, _)| {
-        let key = key.strip_prefix(PREFIX).unwrap_or_default();
-        key.split('.').next() == Some("hold")
-    });
+    if !has_lagwise_metric(hpa) {
+        return Vec::new();
+    }
+    let holds = annotations_of(&hpa.annotations, "hold");
     let ended = holds.filter(|(_, value)| {
         let hold = value.trim().parse::<ReplicaHold>();
         hold.is_ok_and(|hold| !hold.is_active(now))

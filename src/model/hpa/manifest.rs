@@ -60,9 +60,7 @@ pub fn find_reserved_annotations(document: &Value) -> Vec<ManifestProblem> {
     written
         .map(|(key, _)| ManifestProblem {
             code: FindingCode::ReservedAnnotation,
-            message: format!(
-                "annotation {key} is for lagwise to write; remove it from the manifest"
-            ),
+            message: format!("only lagwise writes annotation {key}; remove it from the manifest"),
         })
         .collect()
 }
@@ -197,7 +195,8 @@ impl ManifestCheck {
         self.quantity(&target.field("value"), Milli::MIN_POSITIVE);
         self.quantity(&target.field("averageValue"), Milli::MIN_POSITIVE);
         self.range(&target.field("averageUtilization"), 1..=i64::from(i32::MAX));
-        let (other, is_either) = match source {
+        // The API server allows both for Object only. Pods uses averageValue alone.
+        let (other, may_have_both) = match source {
             "Pods" => ("averageValue", true),
             "Resource" | "ContainerResource" => ("averageUtilization", false),
             "Object" => ("value", true),
@@ -212,7 +211,7 @@ impl ManifestCheck {
             (false, false) => {
                 self.refuse(format!("{} is missing; set it, or {other}", average.path))
             }
-            (true, true) if !is_either => self.refuse(format!(
+            (true, true) if !may_have_both => self.refuse(format!(
                 "{} has both averageValue and {other}; remove one of them",
                 target.path
             )),

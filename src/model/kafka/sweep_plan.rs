@@ -50,7 +50,7 @@ pub struct GroupPlan {
     /// Topics to read, whether or not the group has committed offsets on them. All copies of the plan share the set.
     pub topics: Arc<BTreeSet<TopicName>>,
     /// Those of the topics that no target names, only requests to the API. Empty if only requests name the group.
-    pub requested: BTreeSet<TopicName>,
+    pub requested: Arc<BTreeSet<TopicName>>,
     /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
     /// Patterns that list topics of the Kafka cluster to read as well, for a group without members whose subscription
@@ -79,7 +79,7 @@ impl GroupPlan {
             group: group.into(),
             discover: topics.is_empty(),
             topics: Arc::new(topics),
-            requested: BTreeSet::new(),
+            requested: Arc::default(),
             patterns: Vec::new(),
             is_unlimited: false,
             max_partitions: None,

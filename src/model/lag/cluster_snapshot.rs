@@ -133,8 +133,8 @@ pub struct GroupSnapshot {
     /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
     /// Topics that do not count for the group, sorted: those on which it has commits from earlier times, but which its
-    /// members do not read and no target names; and those that only requests to the API name, while nothing shows that
-    /// it reads them, so that a request cannot change its figures.
+    /// members do not read and no target names; and those that are read only because requests to the API name them, so
+    /// that a request cannot change its figures.
     pub uncounted: Box<[TopicName]>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,

@@ -1,10 +1,12 @@
 //! The topics that a group reads, from its members' subscriptions and assignments or from memory.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::TopicName;
 
 /// Topics that the members of a group read.
@@ -46,25 +48,33 @@ impl Subscription {
     }
 }
 
-/// Returns the topics that do not count for a group, sorted: of `unnamed`, its topics with commits that no target names,
-/// those that it has left, and of `requested`, its topics without commits that only requests name, those that it does
-/// not read. Calls `subscription` only if there are such topics. No topic has been left while the subscription is not
-/// completely known.
+/// Returns the topics of a reading that do not count for the group, sorted. `topics` has whether the group has commits
+/// on each. Calls `subscription` only if it matters.
+///
+/// A topic that a target names counts. A request changes nothing, so one that only requests name counts only if the
+/// plan would discover it without them. A discovered topic with commits has been left if the subscription is completely
+/// known and lacks it; one without commits is read only if the subscription has it.
 pub(super) fn uncounted_topics<'a>(
-    unnamed: impl Iterator<Item = &'a TopicName>,
-    requested: impl Iterator<Item = &'a TopicName>,
+    plan: &GroupPlan,
+    topics: impl Iterator<Item = (&'a TopicName, bool)>,
     subscription: impl FnOnce() -> Subscription,
 ) -> Box<[TopicName]> {
-    let (mut unnamed, mut requested) = (unnamed.peekable(), requested.peekable());
-    if unnamed.peek().is_none() && requested.peek().is_none() {
-        return Box::default();
-    }
-    let reads = subscription();
-    let topics = unnamed.filter(|_| reads.is_all).chain(requested);
-    let topics = topics.filter(|topic| !reads.topics.contains(*topic));
-    let mut topics: Vec<TopicName> = topics.cloned().collect();
-    topics.sort_unstable();
-    topics.into()
+    let reads = LazyCell::new(subscription);
+    let counts = |topic: &TopicName, has_commits: bool| {
+        let is_requested = plan.requested.contains(topic);
+        if !is_requested && (!plan.discover || plan.topics.contains(topic)) {
+            return true;
+        }
+        plan.discover
+            && match has_commits {
+                true => !reads.is_all || reads.topics.contains(topic),
+                false => !is_requested || reads.topics.contains(topic),
+            }
+    };
+    let uncounted = topics.filter(|(topic, has_commits)| !counts(topic, *has_commits));
+    let mut uncounted: Vec<TopicName> = uncounted.map(|(topic, _)| topic.clone()).collect();
+    uncounted.sort_unstable();
+    uncounted.into()
 }
 
 /// Facts about a group that an empty group does not report; kept while it has no members and across

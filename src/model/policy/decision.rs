@@ -66,8 +66,8 @@ pub enum RateRule {
 pub struct RateTerms {
     /// Arrivals over 20 s, without stuck partitions.
     pub arrivals_fast: f64,
-    /// Arrivals that a step up has to carry, without stuck partitions: those over 20 s, those over 5 s while they rise,
-    /// or no more than those over 60 s if as many over 20 s came before and went.
+    /// Arrivals that a step up has to carry, without stuck partitions: those over 20 s, or over 5 s while they rise; at
+    /// most the highest over 60 s in the last 15 minutes if arrivals were as high before.
     pub arrivals_expected: f64,
     /// Arrivals over 60 s, without stuck partitions.
     pub arrivals_medium: f64,

@@ -247,7 +247,8 @@ impl GroupEstimates {
     }
 
     /// Arrivals that a step up has to carry, in messages per second: those over 20 s, or the newest ones while they
-    /// rise. If as many came before and went, those over 60 s are enough, because a batch is only spread over time.
+    /// rise. If arrivals were as high before, at most the highest over 60 s in the last 15 minutes, because a batch is only
+    /// spread over time.
     pub(super) fn expected_arrivals(
         &self,
         rates: ArrivalRates,

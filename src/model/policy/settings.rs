@@ -56,7 +56,7 @@ pub enum PolicyRule {
     Damage,
     /// Measure the arrivals of steps up over 20 s, or over 5 s while they rise, instead of 60 s.
     FastRate,
-    /// Expect no more arrivals than over a minute, if as many over 20 s came before and went.
+    /// Expect at most the highest arrivals over a minute, if arrivals over 20 s were as high before.
     RepeatedPeak,
     /// Use the highest observed throughput as a lower bound of the capacity.
     Floor,

@@ -76,6 +76,7 @@ impl RatePolicy {
         let share = seen.active_share.max(1e-9);
         let members = assumed_members(reading);
         let by_owner = reading.supposed.is_none().then_some(loads);
+        // A batch that comes again is expected to end, so its peak is not projected over the delay.
         let projected_age = estimates.project_age(
             by_owner,
             fast.min(expected) / share,

@@ -60,6 +60,17 @@ fn stops_writes(value: &str) -> bool {
         .any(|no| value.eq_ignore_ascii_case(no))
 }
 
+/// The annotations of one setting, with or without `.NAME`.
+pub fn annotations_of<'a>(
+    annotations: &'a BTreeMap<String, String>,
+    setting: &'static str,
+) -> impl Iterator<Item = (&'a String, &'a String)> {
+    annotations.iter().filter(move |(full, _)| {
+        let key = AnnotationKey::parse(full);
+        key.is_some_and(|key| key.name == setting)
+    })
+}
+
 /// The key of an annotation of lagwise that a person writes.
 #[derive(Clone, Copy)]
 struct AnnotationKey<'a> {

@@ -144,15 +144,15 @@ impl GroupTargets {
     }
 
     /// The topics that no target names, only requests. Empty without any target.
-    fn only_requested(&self) -> BTreeSet<TopicName> {
-        if self.targets.is_empty() {
-            return BTreeSet::new();
+    fn only_requested(&self) -> Arc<BTreeSet<TopicName>> {
+        if self.targets.is_empty() || self.ad_hoc.is_empty() {
+            return Arc::default();
         }
         let by_targets = self.targets.iter().flat_map(|target| &target.key.topics);
         let by_targets = BTreeSet::from_iter(by_targets);
         let by_requests = self.ad_hoc.iter().flat_map(|key| &key.topics);
         let only = by_requests.filter(|topic| !by_targets.contains(topic));
-        only.cloned().collect()
+        Arc::new(only.cloned().collect())
     }
 
     /// Plans the read of the group: the topics that any target needs. If a target names no topics, the plan includes

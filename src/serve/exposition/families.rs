@@ -178,7 +178,7 @@ pub(super) const PARTITION_SERIES_OMITTED: Family = Family {
 pub(super) const PARTITION_FAULTS: Family = Family {
     name: "lagwise_partition_faults",
     kind: GAUGE,
-    help: "Partitions whose lag is unknown, by cause; a topic or group that was never read counts once; topics and groups that only requests to the API name do not count",
+    help: "Partitions whose lag is unknown, by cause; a topic or group that was never read counts once. Topics and groups that only requests to the API name do not count",
     labels: Cow::Borrowed(&["cluster", "kind"]),
 };
 pub(super) const CLUSTER_UP: Family = Family {

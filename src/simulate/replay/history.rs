@@ -1,11 +1,11 @@
 //! The history of a recorded group in seconds and partitions.
 
-use crate::model::units::counted::counted;
 use std::collections::HashMap;
 
 use super::super::arrivals::Arrivals;
 use super::super::numbers::{count, index};
 use super::super::trace::{MAX_TRACE_POSITIONS, TracePosition, TraceSample};
+use crate::model::units::counted::counted;
 
 /// A recorded group.
 #[derive(Clone, Debug)]

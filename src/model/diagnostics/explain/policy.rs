@@ -180,15 +180,16 @@ fn describe_terms(terms: &RateTerms, rate: &RateOutcome, lines: &mut Vec<String>
         "arrivals per second: {:.1} over 20 s, {:.1} over 60 s, {:.1} over 180 s; {:.1} are consumed",
         terms.arrivals_fast, terms.arrivals_medium, terms.arrivals_slow, terms.consumption
     ));
-    // Apart from rounding, the expected arrivals are those over 20 s, unless a rule changed them.
+    // The expected arrivals are those over 20 s, unless a rule changed them. A small difference is only noise.
     let (expected, fast) = (terms.arrivals_expected, terms.arrivals_fast);
-    if expected > fast + 0.05 {
+    let margin = 0.05_f64.max(0.1 * fast);
+    if expected > fast + margin {
         lines.push(format!(
             "arrivals that a step up has to carry: {expected:.1} per second, the newest ones, because they rise"
         ));
-    } else if expected < fast - 0.05 {
+    } else if expected < fast - margin {
         lines.push(format!(
-            "arrivals that a step up has to carry: {expected:.1} per second over 60 s, because as many over 20 s came and went in the last 15 minutes"
+            "arrivals that a step up has to carry: {expected:.1} per second, the highest over 60 s in the last 15 minutes, because arrivals over 20 s were as high before"
         ));
     }
     let measured = match terms.is_capacity_known {

@@ -13,7 +13,7 @@ pub(super) fn unread_reason(evaluations: EvaluationsAt<'_>, key: &WatchKey) -> S
         let mut topics = key.topics.iter();
         return match topics.find(|topic| !read.topics.contains_key(*topic)) {
             Some(topic) => format!(
-                "topic {topic} of the group is not read; it is once an HPA or a target names it"
+                "topic {topic:?} is not read for this group; to read it, name it in an HPA or a target"
             ),
             None => NOT_READ_YET.to_owned(),
         };
@@ -22,7 +22,7 @@ pub(super) fn unread_reason(evaluations: EvaluationsAt<'_>, key: &WatchKey) -> S
     match targets.group(&key.cluster, &key.group) {
         Some(_) => NOT_READ_YET.to_owned(),
         None => format!(
-            "no HPA or target names group {}, so it is not read",
+            "no HPA or target names group {:?}, so it is not read",
             key.group
         ),
     }

@@ -5,13 +5,13 @@ mod permissions;
 #[cfg(test)]
 mod tests;
 
-use crate::model::units::counted::counted;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use super::{CheckLine, PreflightProblem, some_of};
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::observation::Observation;
+use crate::model::units::counted::counted;
 use crate::model::units::newtypes::ClusterName;
 
 /// A certificate is reported if it expires within this time.

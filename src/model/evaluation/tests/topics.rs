@@ -57,7 +57,7 @@ fn a_topic_that_only_a_request_names_changes_no_lag() {
             // No subscription is known, so topics with commits count.
             let mut sweep = observation(0, &read);
             let requested = requested.iter().map(|topic| TopicName::from(*topic));
-            sweep.groups[0].plan.requested = requested.collect();
+            sweep.groups[0].plan.requested = Arc::new(requested.collect());
             sweep.topics.insert("asked".into(), Err(fault));
             ask(&snapshot(vec![sweep], &hpas), "group=g").map(|answer| answer.lag)
         };
@@ -65,6 +65,25 @@ fn a_topic_that_only_a_request_names_changes_no_lag() {
         // For a topic of the group it is unknown whether it has commits, unless it does not exist.
         assert_eq!(lag(&[]).is_ok(), fault == Fault::TopicMissing, "{fault:?}");
     }
+}
+
+#[test]
+fn a_request_while_commits_are_unknown_changes_no_lag() {
+    let read: [Read<'_>; 1] = [("t", &[(Some(0), 5)])];
+    let hpas = [hpa("h", "group=g", average(10))];
+    let lag = |is_requested: bool| {
+        let mut failed = observation(5, &read);
+        let plan = &mut failed.groups[0].plan;
+        plan.topics = Arc::new(["asked".into(), "t".into()].into());
+        if is_requested {
+            plan.requested = Arc::new(["asked".into()].into());
+        }
+        failed.groups[0].committed = Err(Fault::NoAnswer);
+        let sweeps = vec![observation(0, &read), failed];
+        ask(&snapshot(sweeps, &hpas), "group=g").map(|answer| answer.lag)
+    };
+    assert_eq!(lag(true), Ok(Some(Lag(5))), "the last complete reading");
+    assert!(lag(false).is_err());
 }
 
 #[test]

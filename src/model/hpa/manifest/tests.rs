@@ -310,7 +310,7 @@ fn annotations_of_lagwise_do_not_belong_into_manifests() {
         assert_eq!(
             found(json!({"annotations": annotations})),
             [format!(
-                "annotation {key} is for lagwise to write; remove it from the manifest"
+                "only lagwise writes annotation {key}; remove it from the manifest"
             )]
         );
         // It was read from a cluster, where lagwise has written it.

@@ -113,6 +113,15 @@ impl<'a> Assembly<'a> {
             Ok(committed) => committed,
             Err(fault) => {
                 let mut known = before.map(|b| b.topics.clone()).unwrap_or_default();
+                let new = plan
+                    .topics
+                    .iter()
+                    .filter(|topic| !known.contains_key(*topic));
+                let new = new.map(|topic| (topic, false));
+                let new = uncounted_topics(&plan, new, || snapshot.subscription());
+                let mut uncounted = [&*snapshot.uncounted, &*new].concat();
+                uncounted.sort_unstable();
+                snapshot.uncounted = uncounted.into();
                 for topic in &*plan.topics {
                     if !known.contains_key(topic) {
                         let unknown = GroupTopic {
@@ -161,20 +170,15 @@ impl<'a> Assembly<'a> {
             Some((topic, &draft.committed, draft.moved))
         });
         history.note_commits(commits, before);
-        let read = drafts.iter().filter_map(|(_, draft)| draft.as_ref().ok());
-        let consumed = read.fold(Lag(0), |sum, draft| sum.plus(draft.consumed));
         snapshot.remembered = Arc::clone(&history.remembered);
-        let unnamed = drafts.iter().filter_map(|(topic, draft)| {
-            let is_unnamed = plan.discover && !plan.topics.contains(topic);
-            let has_commits = || draft.as_ref().is_ok_and(Draft::has_commits);
-            (is_unnamed && has_commits()).then_some(topic)
+        let topics = drafts.iter().map(|(topic, draft)| {
+            let has_commits = draft.as_ref().is_ok_and(Draft::has_commits);
+            (topic, has_commits)
         });
-        let requested = drafts.iter().filter_map(|(topic, draft)| {
-            let is_requested = plan.requested.contains(topic);
-            let has_commits = || draft.as_ref().is_ok_and(Draft::has_commits);
-            (is_requested && !has_commits()).then_some(topic)
-        });
-        snapshot.uncounted = uncounted_topics(unnamed, requested, || snapshot.subscription());
+        snapshot.uncounted = uncounted_topics(&plan, topics, || snapshot.subscription());
+        let counted = drafts.iter().filter(|(topic, _)| snapshot.counts(topic));
+        let counted = counted.filter_map(|(_, draft)| draft.as_ref().ok());
+        let consumed = counted.fold(Lag(0), |sum, draft| sum.plus(draft.consumed));
         let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
         let mut any_stuck = false;
         for draft in drafts

@@ -185,7 +185,8 @@ fn topics_that_match_a_regex_are_named_while_the_group_has_no_members() {
 fn says_why_a_group_or_topic_is_not_read() {
     let topic = explained_group(false, &["orders", "nope"]);
     let part = &topic.metrics[0].groups[0];
-    let expected = "topic nope of the group is not read; it is once an HPA or a target names it";
+    let expected =
+        r#"topic "nope" is not read for this group; to read it, name it in an HPA or a target"#;
     assert_eq!(part.unknown.as_deref(), Some(expected));
     let snapshot = fixtures::evaluated(&[], [], Scope::Whole);
     let now = fixtures::at(Duration::ZERO);
@@ -196,6 +197,6 @@ fn says_why_a_group_or_topic_is_not_read() {
     };
     let group = derive(&Subject::Group(key), snapshot.at(&now), [].into_iter()).unwrap();
     let part = &group.metrics[0].groups[0];
-    let expected = "no HPA or target names group nope, so it is not read";
+    let expected = r#"no HPA or target names group "nope", so it is not read"#;
     assert_eq!(part.unknown.as_deref(), Some(expected));
 }

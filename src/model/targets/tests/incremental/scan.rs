@@ -173,7 +173,7 @@ impl Scan {
             let joined = joined.get(&(cluster.into(), group));
             let settings = joined.map_or_else(Settings::default, |j| j.settings.clone());
             GroupPlan {
-                requested: self.only_requested(cluster, &plan.group),
+                requested: Arc::new(self.only_requested(cluster, &plan.group)),
                 is_unlimited,
                 reset: settings.offset_reset.unwrap_or_default(),
                 isolation: settings.isolation.unwrap_or_default(),
