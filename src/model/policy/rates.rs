@@ -9,13 +9,15 @@ pub(super) const SLOW: f64 = 180.0;
 /// The newest arrivals are those of so many seconds, or of the last poll if that is longer.
 const NEWEST: f64 = 5.0;
 
-/// Samples younger than this are all kept; older ones are thinned to [`SPACING`].
-const DENSE: f64 = 30.0;
-const SPACING: f64 = 16.0;
-/// Maximum number of samples, however often the group is polled.
+/// The newest samples are at least so many seconds apart.
+const NEWEST_SPACING: f64 = 1.0;
+/// Samples older than the first number of seconds are thinned until neighbours of a sample are further apart than the
+/// second.
+const THINNING: [(f64, f64); 2] = [(30.0, 16.0), (NEWEST + 1.0, 3.0)];
+/// Maximum number of samples. Regular polls need fewer, however frequent they are.
 const MAX_SAMPLES: usize = 32;
 
-/// A growing counter's samples over the last 180 s: dense for the last 30 s, thinned before.
+/// A growing counter's samples over the last 180 s: dense for the last seconds, thinned before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GrowthRing {
     /// The time of each sample, and how far the counter was below its current value then: a difference, so that it is
@@ -32,32 +34,53 @@ impl GrowthRing {
             *below += super::policy_time::compact(growth);
         }
         self.total += growth;
-        self.samples.reserve_exact(1);
-        self.samples.push((at, 0.0));
+        // Frequent polls move the newest sample: with one for each poll, the older half of the window would not fit.
+        if let [.., before, newest] = self.samples.as_mut_slice()
+            && newest.0.since(before.0) < NEWEST_SPACING
+        {
+            *newest = (at, 0.0);
+        } else {
+            self.samples.reserve_exact(1);
+            self.samples.push((at, 0.0));
+        }
         self.thin(at);
     }
 
-    /// Removes samples that are older than any window, and thins out those older than [`DENSE`].
+    /// Removes samples that are older than any window, and thins out the others as they age.
     fn thin(&mut self, now: PolicyTime) {
         while let [_, second, ..] = self.samples.as_slice()
             && now.since(second.0) >= SLOW
         {
             self.samples.remove(0);
         }
-        let mut thinned = self.samples.windows(3).take_while(|three| match three {
-            [_, middle, _] => now.since(middle.0) > DENSE,
-            _ => false,
-        });
-        let needless = thinned.position(|three| match three {
-            [before, _, after] => after.0.since(before.0) <= SPACING,
-            _ => false,
-        });
-        if let Some(before) = needless {
+        for (age, spacing) in THINNING {
+            let mut aged = self.samples.windows(3).take_while(|three| match three {
+                [_, middle, _] => now.since(middle.0) > age,
+                _ => false,
+            });
+            let needless = aged.position(|three| match three {
+                [before, _, after] => after.0.since(before.0) <= spacing,
+                _ => false,
+            });
+            if let Some(before) = needless {
+                self.samples.remove(before.saturating_add(1));
+            }
+        }
+        if self.samples.len() > MAX_SAMPLES
+            && let Some(before) = self.closest_neighbours()
+        {
             self.samples.remove(before.saturating_add(1));
         }
-        if self.samples.len() > MAX_SAMPLES {
-            self.samples.remove(1);
-        }
+    }
+
+    /// Index of the sample before the one whose neighbours are closest to each other.
+    fn closest_neighbours(&self) -> Option<usize> {
+        let distances = self.samples.windows(3).map(|three| match three {
+            [before, _, after] => after.0.since(before.0),
+            _ => f64::INFINITY,
+        });
+        let closest = distances.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+        closest.map(|(index, _)| index)
     }
 
     /// Growth per second over the last `window` seconds, or over as much of it as was watched. `None` before the
@@ -264,6 +287,42 @@ mod tests {
             };
             assert!(is_near(FAST, 30.0) && is_near(SLOW, 50.0 / 3.0), "{poll}");
             assert!(ring.samples.len() <= MAX_SAMPLES, "{poll}");
+        }
+    }
+
+    #[test]
+    fn rates_after_a_step_do_not_depend_on_the_poll_interval() {
+        for poll in [0.1, 0.3, 0.5, 0.9, 1.0, 1.3, 1.5, 2.0, 2.7, 5.0, 15.0] {
+            let mut ring = GrowthRing::default();
+            let mut now = 0.0;
+            while now < 1800.0 {
+                now += poll;
+                let rate = if now > 900.0 { 1500.0 } else { 300.0 };
+                ring.add(PolicyTime::from_seconds(now), rate * poll);
+                assert!(ring.samples.len() <= MAX_SAMPLES, "{poll}");
+            }
+            for window in [FAST, MEDIUM, SLOW] {
+                let rate = ring.per_second(window).unwrap();
+                assert!((rate - 1500.0).abs() < 15.0, "{poll} {window}: {rate}");
+            }
+        }
+    }
+
+    proptest! {
+        /// The rate over the longest window is that of a counter that is sampled at any times.
+        #[test]
+        fn old_samples_are_not_kept_for_ever(polls in prop::collection::vec(0.05f64..12.0, 400)) {
+            let mut ring = GrowthRing::default();
+            let mut now = 0.0;
+            for poll in polls {
+                now += poll;
+                // Nothing arrives in the first 200 s.
+                ring.add(PolicyTime::from_seconds(now), if now > 200.0 { 100.0 * poll } else { 0.0 });
+                prop_assert!(ring.samples.len() <= MAX_SAMPLES);
+            }
+            prop_assume!(now > 420.0);
+            let rate = ring.per_second(SLOW).unwrap();
+            prop_assert!((rate - 100.0).abs() < 1.0, "{}", rate);
         }
     }
 
