@@ -46,13 +46,12 @@ use self::estimates::{EstimateScratch, GroupEstimates};
 use self::ladder::{bound_ladder, build_ladder};
 use self::learned::LearnedPolicy;
 use self::policy_time::{PolicyTime, from_count};
-use self::reaction::Reaction;
 use self::reading::GroupReading;
 use self::requirement::RequirementScratch;
-use self::settings::{PolicyRule, RatePolicySettings};
-use self::situation::{Situation, assumed_members};
+use self::settings::RatePolicySettings;
+use self::situation::Situation;
 use self::static_comparison::StaticGroup;
-use self::up::{StepUp, UpTrial};
+use self::up::StepUp;
 
 /// The rate policy of one consumer group.
 #[derive(Clone, Debug)]
@@ -61,8 +60,6 @@ pub struct RatePolicy {
     learned: LearnedPolicy,
     estimates: GroupEstimates,
     history: DownHistory,
-    reaction: Reaction,
-    trial: Option<UpTrial>,
     /// The burst since which arrivals exceeded the capacity, while it is watched.
     burst: Option<ArrivalBurst>,
     /// Time of the last complete reading in seconds, and the messages that had arrived by then since the start.
@@ -103,8 +100,6 @@ impl RatePolicy {
             learned,
             estimates: GroupEstimates::new(gaps, learned.capacity.is_some()),
             history: DownHistory::default(),
-            reaction: Reaction::default(),
-            trial: None,
             burst: None,
             arrived: None,
             kept_since: None,
@@ -138,7 +133,7 @@ impl RatePolicy {
     /// Whether members of the last step up have not joined yet.
     #[must_use]
     pub fn awaits_members(&self) -> bool {
-        self.reaction.is_pending()
+        self.learned.trial.is_some_and(|trial| trial.is_awaited)
     }
 
     /// State that has to survive a restart.
@@ -204,13 +199,7 @@ impl RatePolicy {
             self.estimates.suppose(supposed, &mut seen);
         }
         self.average_arrivals(now);
-        let is_applied = reading.supposed.is_none();
-        self.reaction.observe(
-            now,
-            assumed_members(reading),
-            is_applied && self.settings.has(PolicyRule::LearnedReaction),
-            &mut self.learned,
-        );
+        self.await_members(reading);
         let loads = &mut scratch.estimates.loads;
         let Some(situation) = self.assess(reading, seen, output, loads) else {
             decision.rule = if is_first {

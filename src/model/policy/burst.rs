@@ -38,7 +38,7 @@ impl RatePolicy {
         } = *situation;
         let arrived = self.estimates.arrivals.total();
         if self.burst.is_none()
-            && let Some(trial) = &self.trial
+            && let Some(trial) = &self.learned.trial
             && now < trial.at + terms.delay
             && terms.arrivals_fast > SURPLUS * terms.capacity * f64::from(trial.from)
             && terms.arrivals_fast > SURPLUS * terms.arrivals_slow

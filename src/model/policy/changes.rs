@@ -1,7 +1,6 @@
 //! Changes of the output, and the state that is learned from them.
 
-use super::learned::LastChange;
-use super::up::UpTrial;
+use super::learned::{LastChange, UpTrial};
 use super::{RatePolicy, Situation};
 
 /// Minimum time after a step down in which a step up counts as undoing it, in seconds. It is twice the hold before the
@@ -30,13 +29,14 @@ impl RatePolicy {
         }
         // A step up that follows one whose effect is not checked yet is judged together with it.
         let pending = self
+            .learned
             .trial
             .filter(|trial| !trial.is_judged && trial.to == output);
         let from = pending.map_or(output, |trial| trial.from);
         let capacity = pending.map_or(terms.capacity, |trial| trial.capacity);
         let consumed = pending.map_or(terms.consumption, |trial| trial.consumed);
         let more = f64::from(replicas.saturating_sub(from)) * capacity;
-        self.trial = Some(UpTrial {
+        self.learned.trial = Some(UpTrial {
             at: now,
             from,
             to: replicas,
@@ -44,9 +44,9 @@ impl RatePolicy {
             capacity,
             consumed,
             expected: more.min((needed - consumed).max(0.0)),
+            is_awaited: true,
             is_judged: false,
         });
-        self.reaction.expect(now, replicas);
         self.learned.last_needed = now;
         self.change(situation, replicas, 0.0, false);
     }
@@ -68,8 +68,10 @@ impl RatePolicy {
             is_trial,
         });
         self.learned.output = Some(replicas);
-        if replicas < situation.output {
-            self.reaction.forget();
+        if replicas < situation.output
+            && let Some(trial) = &mut self.learned.trial
+        {
+            trial.is_awaited = false;
         }
     }
 }

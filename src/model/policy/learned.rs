@@ -54,6 +54,28 @@ pub struct LastChange {
     pub is_trial: bool,
 }
 
+/// The last step up, and what is to be seen of it yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpTrial {
+    /// Time in seconds on the timeline of the readings.
+    pub at: f64,
+    /// The output before.
+    pub from: u32,
+    /// The output after.
+    pub to: u32,
+    /// Arrivals, capacity of a member and consumption at the time, messages per second.
+    pub arrivals: f64,
+    pub capacity: f64,
+    pub consumed: f64,
+    /// The expected increase of the consumption, in messages per second: no more than is needed, because a hot
+    /// partition gains less than its new members could process.
+    pub expected: f64,
+    /// Whether the group is expected to reach that many members.
+    pub is_awaited: bool,
+    /// Whether its effect has been checked.
+    pub is_judged: bool,
+}
+
 /// Learned state of a policy about a group. All times are seconds on the timeline of the readings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearnedPolicy {
@@ -93,6 +115,8 @@ pub struct LearnedPolicy {
     pub failed_probes: u32,
     /// The last change.
     pub last_change: Option<LastChange>,
+    /// The last step up.
+    pub trial: Option<UpTrial>,
     /// When the output was last needed, or the policy began.
     pub last_needed: f64,
     /// When the policy began.
@@ -123,6 +147,7 @@ impl Default for LearnedPolicy {
             blocked_consumption: 0.0,
             failed_probes: 0,
             last_change: None,
+            trial: None,
             last_needed: 0.0,
             began: 0.0,
         }

@@ -1,15 +1,16 @@
 //! Saved form of the learned state of a policy: numbers in a fixed order. Times are in seconds before the saving; -1
 //! means unknown.
 
-use super::learned::{DecayingValue, LastChange, LearnedPolicy, MIN_BLOCK_SECONDS};
+use super::learned::{DecayingValue, LastChange, LearnedPolicy, MIN_BLOCK_SECONDS, UpTrial};
 use crate::model::lag::history::saved_policy::SavedNumbers;
 
 /// Version of the saved form: the one this build writes, and the only one it reads.
 const VERSION: u32 = 2;
 
-/// Numbers without those of the last change, and with them.
+/// Numbers without those of the last change, with them, and with those of the last step up as well.
 const NUMBERS: usize = 23;
 const WITH_CHANGE: usize = 28;
+const WITH_TRIAL: usize = 36;
 
 impl LearnedPolicy {
     /// The saved form at `saved`, in seconds on the timeline of the readings.
@@ -46,6 +47,24 @@ impl LearnedPolicy {
             let counts = [f64::from(last.from), f64::from(last.to)];
             numbers.extend([ago(last.at), counts[0], counts[1], last.held, trial]);
         }
+        // A step up that nothing more is to be seen of matters no longer. Each is a change as well.
+        if let Some(trial) = self
+            .trial
+            .filter(|trial| trial.is_awaited || !trial.is_judged)
+            && self.last_change.is_some()
+        {
+            let is_open = |open: bool| if open { 1.0 } else { 0.0 };
+            numbers.extend([
+                ago(trial.at),
+                f64::from(trial.from),
+                f64::from(trial.to),
+                trial.arrivals,
+                trial.capacity,
+                trial.consumed,
+                trial.expected,
+                is_open(trial.is_awaited) + 2.0 * is_open(!trial.is_judged),
+            ]);
+        }
         SavedNumbers {
             version: VERSION,
             hundredths: numbers.into_iter().map(to_hundredths).collect(),
@@ -60,7 +79,7 @@ impl LearnedPolicy {
             version,
             hundredths,
         } = numbers;
-        let has_all = [NUMBERS, WITH_CHANGE].contains(&hundredths.len());
+        let has_all = [NUMBERS, WITH_CHANGE, WITH_TRIAL].contains(&hundredths.len());
         if *version != VERSION || !has_all {
             return None;
         }
@@ -76,12 +95,23 @@ impl LearnedPolicy {
             at: past(place.saturating_add(1)),
         };
         let output = known(0).map(super::policy_time::to_counter);
-        let last_change = (hundredths.len() == WITH_CHANGE).then(|| LastChange {
+        let last_change = (hundredths.len() >= WITH_CHANGE).then(|| LastChange {
             at: past(23),
             from: count(24),
             to: count(25),
             held: amount(26),
             is_trial: get(27) > 0.5,
+        });
+        let trial = (hundredths.len() == WITH_TRIAL).then(|| UpTrial {
+            at: past(28),
+            from: count(29),
+            to: count(30),
+            arrivals: amount(31),
+            capacity: amount(32),
+            consumed: amount(33),
+            expected: amount(34),
+            is_awaited: count(35) % 2 == 1,
+            is_judged: count(35) < 2,
         });
         Some(Self {
             output: output.filter(|output| *output > 0),
@@ -104,6 +134,7 @@ impl LearnedPolicy {
             began: past(21).max(0.0),
             mean_arrivals: amount(22),
             last_change,
+            trial,
         })
     }
 }
@@ -150,6 +181,17 @@ mod tests {
                 held: 420.0,
                 is_trial: false,
             }),
+            trial: Some(UpTrial {
+                at: 5400.0,
+                from: 4,
+                to: 8,
+                arrivals: 310.5,
+                capacity: 101.25,
+                consumed: 290.0,
+                expected: 50.25,
+                is_awaited: false,
+                is_judged: false,
+            }),
             ..LearnedPolicy::default()
         }
     }
@@ -158,15 +200,49 @@ mod tests {
     fn learned_state_is_saved_and_loaded() {
         let without = LearnedPolicy {
             last_change: None,
+            trial: None,
             output: None,
             ..learned()
         };
-        for learned in [learned(), without] {
+        let awaited = |is_awaited, is_judged| LearnedPolicy {
+            trial: learned().trial.map(|trial| UpTrial {
+                is_awaited,
+                is_judged,
+                ..trial
+            }),
+            ..learned()
+        };
+        let all = [
+            learned(),
+            without,
+            awaited(true, false),
+            awaited(true, true),
+            LearnedPolicy {
+                trial: None,
+                ..learned()
+            },
+        ];
+        for learned in all {
             let text = serde_json::to_string(&learned.save(6000.0)).unwrap();
-            assert!(text.len() < 250, "{text}");
+            assert!(text.len() < 300, "{text}");
             let read = serde_json::from_str(&text).unwrap();
             assert_eq!(LearnedPolicy::restore(&read, 6000.0, 7000.0), Some(learned));
         }
+    }
+
+    #[test]
+    fn a_step_up_that_was_seen_through_is_not_saved() {
+        let mut learned = learned();
+        if let Some(trial) = &mut learned.trial {
+            trial.is_judged = true;
+        }
+        let saved = learned.save(6000.0);
+        assert_eq!(saved.hundredths.len(), WITH_CHANGE);
+        let restored = LearnedPolicy::restore(&saved, 6000.0, 7000.0).unwrap();
+        assert_eq!(
+            (restored.trial, restored.last_change),
+            (None, learned.last_change)
+        );
     }
 
     #[test]

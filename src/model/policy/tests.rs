@@ -8,6 +8,7 @@ use super::capacity::MIN_CAPACITY_SAMPLES;
 use super::decision::RateHoldReason;
 use super::policy_time::messages_between;
 use super::reading::{GroupPartition, SupposedGroup};
+use super::settings::PolicyRule;
 use super::*;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::Offset;
@@ -30,6 +31,10 @@ struct Group {
     /// Replicas whose consumers are not members yet.
     starting: u32,
     supposed: Option<SupposedGroup>,
+}
+
+fn from_seconds(seconds: u64) -> f64 {
+    Duration::from_secs(seconds).as_secs_f64()
 }
 
 impl Group {
@@ -330,6 +335,61 @@ fn learned_state_survives_a_restart_without_a_jump() {
     let settings = group.policy.settings;
     group.policy = RatePolicy::new(settings, learned);
     assert_eq!(group.run(300), []);
+}
+
+#[test]
+fn a_restart_while_pods_start_adds_no_step_up() {
+    // Polls from the step until the restart, and how many members run before it.
+    for (polls, before, rate) in [(0, 3, 840), (2, 3, 840), (6, 3, 840), (1, 6, 1400)] {
+        let mut group = Group::new(24, before).with_known_capacity();
+        group.rate = 240;
+        group.run(600);
+        let before = group.replicas;
+        group.rate = rate;
+        let steps = std::iter::from_fn(|| Some(group.poll()));
+        let step = steps.take(40).find(|step| step.rule == RateRule::Up);
+        let decided = step.unwrap().replicas;
+        group.starting = decided - before;
+        for _ in 0..polls {
+            assert_eq!(group.poll().replicas, decided);
+        }
+        let now = from_seconds(group.now);
+        let saved = group.policy.learned().save(now);
+        let learned = LearnedPolicy::restore(&saved, now, now).unwrap();
+        group.policy = RatePolicy::new(group.policy.settings, learned);
+        assert!(group.policy.awaits_members());
+        // The backlog grows until the pods have started.
+        for _ in 0..50 / POLL {
+            let decision = group.poll();
+            assert_eq!(decision.replicas, decided, "{polls}: {decision:?}");
+        }
+        (group.replicas, group.starting) = (decided, 0);
+        assert_eq!(group.run(60), []);
+        assert!(!group.policy.awaits_members());
+    }
+}
+
+#[test]
+fn members_that_never_join_are_not_awaited_for_ever() {
+    // Pods that cannot start, and a quota that allows none.
+    for (starting, learned) in [(9, 900.0), (0, 50.0)] {
+        let mut group = Group::new(24, 3).with_known_capacity();
+        group.rate = 240;
+        group.run(300);
+        group.rate = 840;
+        let steps = std::iter::from_fn(|| Some(group.poll()));
+        assert!(steps.take(40).any(|step| step.rule == RateRule::Up));
+        group.starting = starting;
+        assert!(group.policy.awaits_members());
+        // Nothing more arrives, so that no further step is awaited.
+        group.rate = 0;
+        for _ in 0..1000 / POLL {
+            group.poll();
+        }
+        assert!(!group.policy.awaits_members());
+        let reaction = group.policy.learned().reaction;
+        assert!((reaction - learned).abs() < 10.0, "{reaction}");
+    }
 }
 
 #[test]

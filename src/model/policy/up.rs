@@ -22,22 +22,6 @@ const UNBLOCKED_GROWTH: f64 = 1.2;
 const MUCH_MORE_ARRIVALS: f64 = 1.15;
 const MUCH_LESS_CAPACITY: f64 = 0.85;
 
-/// A step up whose effect has not been checked yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct UpTrial {
-    pub(super) at: f64,
-    pub(super) from: u32,
-    pub(super) to: u32,
-    /// Arrivals, capacity of a member and consumption at the time, messages per second.
-    pub(super) arrivals: f64,
-    pub(super) capacity: f64,
-    pub(super) consumed: f64,
-    /// The expected increase of the consumption, in messages per second: no more than is needed, because a hot
-    /// partition gains less than its new members could process.
-    pub(super) expected: f64,
-    pub(super) is_judged: bool,
-}
-
 /// Whether to step up.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StepUp {
@@ -103,10 +87,10 @@ impl RatePolicy {
             );
         }
         if self.settings.has(PolicyRule::OneUpAtATime)
-            && let Some(trial) = &self.trial
+            && let Some(trial) = &self.learned.trial
         {
             let wait_until = trial.at + terms.delay.min(MAX_WAIT_SECONDS) + WAIT_MARGIN;
-            let is_pending = self.reaction.is_pending();
+            let is_pending = trial.is_awaited;
             let is_worse = terms.arrivals_expected > MUCH_MORE_ARRIVALS * trial.arrivals
                 || terms.capacity < MUCH_LESS_CAPACITY * trial.capacity;
             if (now < wait_until || is_pending) && !is_worse {
@@ -150,7 +134,11 @@ impl RatePolicy {
             slo,
             ..
         } = *situation;
-        let trial = self.trial.as_mut().filter(|trial| !trial.is_judged)?;
+        let trial = self
+            .learned
+            .trial
+            .as_mut()
+            .filter(|trial| !trial.is_judged)?;
         if situation.progress_since >= trial.at {
             // The group stood still after the step, so its consumption says nothing about the replicas.
             trial.is_judged = true;
