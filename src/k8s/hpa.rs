@@ -17,10 +17,12 @@ use tokio::sync::watch::Sender;
 
 use super::api_error::{ApiError, in_time};
 use super::external_metric::external_metric;
+use super::live_hpa::behavior_of;
 use super::resilient_watch;
 use super::watched_hpa::WatchedHpa;
 use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
+use crate::model::hpa::controller::policies;
 use crate::model::hpa::facts::{
     HpaFacts, HpaMap, OtherMetric, RunningReplicas, ScaleTarget, zeroed_since,
 };
@@ -245,6 +247,12 @@ fn key_of(hpa: &HorizontalPodAutoscaler) -> HpaKey {
     }
 }
 
+fn raise_limit(hpa: &HorizontalPodAutoscaler) -> u32 {
+    let fewest = hpa.spec.min_replicas.and_then(|n| u32::try_from(n).ok());
+    let behavior = hpa.spec.behavior.as_ref().map(behavior_of);
+    policies::raise_limit(behavior.as_ref(), fewest.unwrap_or(1).max(1))
+}
+
 /// Extracts the facts of an HPA.
 #[must_use]
 pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
@@ -289,6 +297,7 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         tolerance_down: tolerance(|behavior| behavior.scale_down.as_ref()),
         window_up: window(|behavior| behavior.scale_up.as_ref()),
         window_down: window(|behavior| behavior.scale_down.as_ref()),
+        raise_limit: Some(raise_limit(hpa)),
         running: RunningReplicas::new(current_count(hpa)),
         replicas: current_count(hpa),
         other_metrics: metrics_of_others(hpa),
@@ -561,6 +570,8 @@ mod tests {
         assert_eq!(facts.annotations, annotations.into());
         assert_eq!(facts.max_replicas, 9);
         assert_eq!((facts.tolerance_up, facts.tolerance_down), (None, None));
+        // The controller's own limit without `behavior`.
+        assert_eq!(facts.raise_limit, Some(4));
         given.spec.behavior = serde_json::from_value(json!({
             "scaleUp": {"tolerance": "0"},
             "scaleDown": {"tolerance": "50m", "stabilizationWindowSeconds": 60},
@@ -570,6 +581,8 @@ mod tests {
         assert_eq!(facts.tolerance_up, Milli::parse("0"));
         assert_eq!(facts.tolerance_down, Milli::parse("50m"));
         assert_eq!((facts.window_up, facts.window_down), (None, Some(60)));
+        // The default policies of `behavior`, from one replica.
+        assert_eq!(facts.raise_limit, Some(5));
         assert_eq!(
             current_replicas(std::slice::from_ref(&given)),
             BTreeMap::new()

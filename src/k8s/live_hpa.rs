@@ -139,7 +139,7 @@ fn current_of(status: &MetricStatus) -> Option<String> {
     share.or(each).or(all)
 }
 
-fn behavior_of(behavior: &HorizontalPodAutoscalerBehavior) -> Behavior {
+pub(super) fn behavior_of(behavior: &HorizontalPodAutoscalerBehavior) -> Behavior {
     Behavior {
         up: rules_of(behavior.scale_up.as_ref(), ScalingRules::up()),
         down: rules_of(behavior.scale_down.as_ref(), ScalingRules::down()),

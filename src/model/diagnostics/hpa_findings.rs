@@ -13,6 +13,7 @@ use crate::model::hpa::facts::{
 use crate::model::settings::annotations::annotations_of;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::settings::replica_hold::ReplicaHold;
+use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::names::split_api_version;
@@ -33,6 +34,7 @@ pub fn find_in_hpa(hpa: &HpaFacts) -> Vec<Finding> {
         return Vec::new();
     }
     let mut found = find_stabilization(hpa);
+    found.extend(find_limited_scale_up(hpa));
     found.extend(find_ignored_writes(hpa));
     found.extend(find_invalid_scale_target(hpa));
     found.extend(find_switched_off(hpa));
@@ -71,6 +73,24 @@ fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
         )));
     }
     found
+}
+
+/// Finds a limit on scaling up that splits the steps of the rate policy.
+fn find_limited_scale_up(hpa: &HpaFacts) -> Option<Finding> {
+    let mut policies = annotations_of(&hpa.annotations, "policy");
+    let is_rate =
+        policies.any(|(_, value)| ScalingPolicy::named(value.trim()) == Some(ScalingPolicy::Rate));
+    let mut metrics = hpa.metrics.iter();
+    let has_desired =
+        metrics.any(|metric| Metric::from_name(&metric.name) == Some(Metric::DesiredReplicas));
+    let limit = hpa.raise_limit.filter(|limit| *limit < hpa.max_replicas)?;
+    (is_rate && has_desired).then(|| {
+        let message = format!(
+            "behavior.scaleUp lets it have {limit} replicas at most in one move from minReplicas, so a step of the rate policy to {} takes several moves and rebalances",
+            hpa.max_replicas
+        );
+        Finding::new(FindingCode::LimitedScaleUp, hpa.key(), message)
+    })
 }
 
 /// The cooldown of an HPA that is scaled to zero; `None` for any other.

@@ -288,6 +288,13 @@ fn hpa_findings() -> Vec<Finding> {
         window_up: Some(60),
         ..hpa("up", "group=g", &[])
     };
+    let limited = HpaFacts {
+        raise_limit: Some(4),
+        ..with_metric(
+            hpa("limited", "group=g", &[("policy", "rate")]),
+            DESIRED_METRIC,
+        )
+    };
     let owned = HpaFacts {
         controller: Some("ScaledObject/owned".into()),
         ..hpa("owned", "group=g", &[("cap", "enforce")])
@@ -298,7 +305,7 @@ fn hpa_findings() -> Vec<Finding> {
         is_scaling_disabled: true,
         ..hpa("off", "group=g", &[])
     };
-    let hpas = [windows, owned, odd, off, billing.clone(), second];
+    let hpas = [windows, limited, owned, odd, off, billing.clone(), second];
     let ceiling = Replicas(12);
     let against = |hpa: &HpaFacts| find_against_ceiling(hpa, ceiling, CapMode::Advise, false);
     let mut found: Vec<Finding> = find_in_hpas(&hpas).collect();

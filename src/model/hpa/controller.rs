@@ -9,7 +9,7 @@
 
 pub mod memory;
 pub mod outlook;
-mod policies;
+pub mod policies;
 pub mod stage;
 
 use std::time::Duration;

@@ -206,6 +206,9 @@ pub struct HpaFacts {
     pub window_up: Option<u32>,
     /// `behavior.scaleDown.stabilizationWindowSeconds`; `None` means the controller's default.
     pub window_down: Option<u32>,
+    /// Most replicas to which `behavior.scaleUp` lets the HPA controller raise `minReplicas` at once; `None` if it is
+    /// not known.
+    pub raise_limit: Option<u32>,
     /// How many replicas its scale target has.
     pub running: RunningReplicas,
     /// Current replicas from its status; `None` if the HPA controller has not synced yet. For display: by the time of a

@@ -184,6 +184,30 @@ fn finds_stabilization_windows_that_delay_decisions() {
 }
 
 #[test]
+fn finds_limits_that_split_the_steps_of_the_rate_policy() {
+    let limited = |metric, policy, limit, max_replicas| HpaFacts {
+        raise_limit: limit,
+        max_replicas,
+        ..with(hpa(&[metric]), &[("policy", policy)])
+    };
+    for (hpa, is_found) in [
+        (limited(DESIRED_METRIC, "rate", Some(5), 24), true),
+        (limited(DESIRED_METRIC, "rate", Some(23), 24), true),
+        (limited(DESIRED_METRIC, "rate", Some(24), 24), false),
+        (limited(DESIRED_METRIC, "rate", Some(101), 24), false),
+        (limited(DESIRED_METRIC, "rate", None, 24), false),
+        (limited(DESIRED_METRIC, "recommend", Some(5), 24), false),
+        (limited(DESIRED_METRIC, "lag", Some(5), 24), false),
+        (limited(LAG_METRIC, "rate", Some(5), 24), false),
+    ] {
+        let found = find_in_hpa(&hpa);
+        let mut found = found.iter();
+        let found = found.any(|finding| finding.code == FindingCode::LimitedScaleUp);
+        assert_eq!(found, is_found, "{hpa:?}");
+    }
+}
+
+#[test]
 fn finds_scale_targets_that_no_object_can_be() {
     let found = |api_version: &str, kind: &str, name: &str| {
         let mut hpa = hpa(&[LAG_METRIC]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Policy, PolicyKind, ScalingRules, Select, to_replicas};
+use super::{Behavior, Policy, PolicyKind, ScalingRules, Select, to_replicas};
 
 /// A change of replicas by a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,19 @@ pub(super) struct ScaleEvent {
 /// Scale-up limit without `behavior` (`calculateScaleUpLimit`).
 pub(super) fn default_up_limit(current: u32) -> u32 {
     current.saturating_mul(2).max(4)
+}
+
+/// Most replicas to which the HPA controller raises `current` in one sync, if nothing has changed for a while.
+#[must_use]
+pub fn raise_limit(behavior: Option<&Behavior>, current: u32) -> u32 {
+    let none = ScaleEvents {
+        ups: &[],
+        downs: &[],
+    };
+    match behavior {
+        Some(behavior) => none.up_limit(&behavior.up, current, Duration::ZERO),
+        None => default_up_limit(current),
+    }
 }
 
 /// Recent changes in both directions.
