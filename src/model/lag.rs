@@ -9,6 +9,7 @@ pub mod history;
 pub mod lag_age;
 pub mod subscription;
 pub mod throughput;
+pub mod topic_lag;
 pub mod topic_summary;
 
 use serde::Serialize;

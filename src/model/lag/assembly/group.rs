@@ -17,14 +17,13 @@ use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::activity::GroupActivity;
-use crate::model::lag::cluster_snapshot::{
-    GroupSnapshot, GroupTopic, LagAgeBasis, TopicLag, Unseen,
-};
+use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag, Unseen};
 use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::LogHistory;
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
 use crate::model::lag::subscription::uncounted_topics;
+use crate::model::lag::topic_lag::LagAgeBasis;
 use crate::model::lag::topic_summary::TopicSummary;
 use crate::model::lag::{PartitionLag, Position};
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, Partition, TopicName};
