@@ -1,12 +1,12 @@
 //! The lag of a consumer group on one partition, and everything that a snapshot of a Kafka cluster consists of.
 
-pub mod activity;
 pub mod assembly;
 pub mod cluster_snapshot;
 pub mod group_figures;
 pub mod group_summary;
 pub mod history;
 pub mod lag_age;
+pub mod rates;
 pub mod subscription;
 pub mod throughput;
 pub mod topic_lag;

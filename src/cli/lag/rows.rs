@@ -304,7 +304,6 @@ pub(super) fn group_rows<'a>(
         let left = lag_left_behind(read, &topics);
         let retention_used = retention_used_of(topics.iter().map(|(_, topic)| *topic));
         let hot_partitions = hot_partitions_of(topics.iter().copied());
-        let since_commit = read.activity.since_commit();
         let summary = GroupSummary::new(topics, earlier);
         let lag = summary.lag().filter(|_| read.fault.is_none());
         let age = summary.age.filter(|_| lag.is_some());
@@ -325,7 +324,7 @@ pub(super) fn group_rows<'a>(
                 .zip(lag)
                 .map(|(t, _)| RateRow::new(t, summary.time_to_drain)),
             retention_used,
-            since_commit_seconds: since_commit.map(|since| since.as_secs()),
+            since_commit_seconds: read.since_commit_seconds.map(u64::from),
             hot_partitions,
             note: group_note(read.fault, &summary, left),
             is_unknown: read.fault.is_some() || summary.unknown > 0 || summary.has_unread(),

@@ -1,7 +1,6 @@
 //! Turns observations into cluster snapshots by the lag rules and the history of earlier sweeps.
 
 mod group;
-mod group_activity;
 mod kept_reading;
 mod similar_groups;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::activity::GroupActivity;
+use super::rates::MessageRates;
 use super::subscription::{RememberedGroup, Subscription};
 pub use super::topic_lag::TopicLag;
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
@@ -134,7 +134,10 @@ pub struct GroupSnapshot {
     pub uncounted: Box<[TopicName]>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
-    pub activity: GroupActivity,
+    /// How long ago one of its committed offsets last moved, as of the last sweep; `None` before one was seen to move.
+    pub since_commit_seconds: Option<u32>,
+    /// Rebalances that were seen.
+    pub rebalances: u32,
     pub topics: TopicMap<GroupTopic>,
 }
 
@@ -197,6 +200,12 @@ impl GroupSnapshot {
         topics.filter(|(topic, _)| self.counts(topic))
     }
 
+    /// Messages per second over the topics that count; `None` if there are none, or the rates of one are unknown.
+    #[must_use]
+    pub fn rates(&self) -> Option<MessageRates> {
+        MessageRates::sum(self.counted_topics().map(|(_, topic)| topic.rates()))
+    }
+
     /// The topics that its members read. During a rebalance and while it has no members, the broker does not report
     /// them; then these are the last known ones.
     #[must_use]
@@ -229,6 +238,13 @@ impl GroupTopic {
             Ok(lag) => lag.first_fault(),
             Err(fault) => Some(*fault),
         }
+    }
+
+    /// Messages per second as of the last reading, averaged over a minute; `None` while they are unknown: before the
+    /// second reading, and after one with an unknown partition.
+    #[must_use]
+    pub fn rates(&self) -> Option<MessageRates> {
+        self.latest.as_ref().ok()?.rate_average.rates()
     }
 
     /// Whether the group has, had, or may have a committed offset on the topic.

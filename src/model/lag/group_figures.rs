@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
+use super::rates::MessageRates;
 use crate::model::kafka::group::GroupState;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, TopicName};
 
@@ -64,18 +65,18 @@ const MAX_HOT_PARTITIONS: usize = 10;
 impl GroupFigures {
     #[must_use]
     pub fn new(group: &GroupSnapshot) -> Self {
-        let activity = &group.activity;
-        let drain = unread(group).and_then(|lag| activity.time_to_drain(lag));
+        let rates = group.rates();
+        let drain = rates.and_then(|rates| rates.time_to_drain(unread(group)?));
         let state = group.description.as_ref().map(|described| described.state);
         Self {
             state,
-            rebalances: state.map(|_| activity.rebalances()),
-            produced_per_second: activity.produced_per_second(),
-            consumed_per_second: activity.consumed_per_second(),
-            lag_velocity: activity.lag_velocity(),
+            rebalances: state.map(|_| group.rebalances),
+            produced_per_second: rates.map(|rates| rates.produced),
+            consumed_per_second: rates.map(|rates| rates.consumed),
+            lag_velocity: rates.map(MessageRates::lag_velocity),
             drain_seconds: drain.map(|drain| drain.as_secs_f64()),
             retention_used: retention_used_of(group.counted_topics().map(|(_, topic)| topic)),
-            since_commit_seconds: activity.since_commit().map(|since| since.as_secs()),
+            since_commit_seconds: group.since_commit_seconds.map(u64::from),
             hot_partitions: hot_partitions_of(group.counted_topics()),
         }
     }

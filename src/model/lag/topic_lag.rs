@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::history::clock::Now;
 use super::lag_age::{EndRing, LagAge};
+use super::rates::RateAverage;
 use super::topic_summary::TopicSummary;
 use super::{PartitionLag, UnreadStart};
 use crate::model::kafka::fault::Fault;
@@ -26,6 +27,8 @@ pub struct TopicLag {
     pub summary: TopicSummary,
     /// Inputs of the ages of the lag. The ages are computed on demand, because few readers need them.
     pub(super) age_basis: LagAgeBasis,
+    /// Average of the rates up to this reading.
+    pub(super) rate_average: RateAverage,
 }
 
 /// Inputs of the ages of a topic's lag.
@@ -115,6 +118,28 @@ impl TopicLag {
         let committed = self.committed.get(partition);
         let committed = committed.unwrap_or(Err(Fault::NoAnswer))?;
         Ok(committed.map(|_| lag.messages()))
+    }
+
+    /// Average of the rates as of this reading, which follows `before`. `consumed` are the messages that the group
+    /// committed in between. The average begins anew after a reading with an unknown partition.
+    pub(super) fn average_after(&self, before: Option<&Self>, consumed: Lag) -> RateAverage {
+        let known = before.and_then(|before| Some((before, self.written_since(before)?)));
+        let Some((before, written)) = known else {
+            return RateAverage::default();
+        };
+        let elapsed = self.read.since(&before.read);
+        before
+            .rate_average
+            .with_messages((written, consumed), elapsed)
+    }
+
+    /// Messages written to the topic since an earlier reading; `None` if a partition is unknown in one of the two.
+    fn written_since(&self, before: &Self) -> Option<Lag> {
+        if before.first_fault().is_some() || self.first_fault().is_some() {
+            return None;
+        }
+        let written = |lag: &Self| Some(lag.age_basis.ends.as_ref()?.written());
+        written(self)?.checked_sub(written(before)?).map(Lag)
     }
 
     /// Messages that retention deleted before the group read them; `None` if there are none.

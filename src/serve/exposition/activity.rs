@@ -89,18 +89,20 @@ async fn rates(
     type Figure = fn(&GroupSnapshot) -> Option<f64>;
     let figures: [(_, Figure); 5] = [
         (&GROUP_PRODUCED_PER_SECOND, |group| {
-            group.activity.produced_per_second()
+            Some(group.rates()?.produced)
         }),
         (&GROUP_CONSUMED_PER_SECOND, |group| {
-            group.activity.consumed_per_second()
+            Some(group.rates()?.consumed)
         }),
-        (&GROUP_LAG_VELOCITY, |group| group.activity.lag_velocity()),
+        (&GROUP_LAG_VELOCITY, |group| {
+            Some(group.rates()?.lag_velocity())
+        }),
         (&GROUP_DRAIN_SECONDS, |group| {
-            let drain = group.activity.time_to_drain(unread(group)?)?;
+            let drain = group.rates()?.time_to_drain(unread(group)?)?;
             Some(drain.as_secs_f64())
         }),
         (&GROUP_SINCE_COMMIT_SECONDS, |group| {
-            Some(group.activity.since_commit()?.as_secs_f64())
+            Some(group.since_commit_seconds?.into())
         }),
     ];
     for (family, figure) in figures {
@@ -130,7 +132,7 @@ async fn states(
     samples.family(&GROUP_REBALANCES_TOTAL);
     for group in exported.iter() {
         if group.group.description.is_some() {
-            samples.sample(&group_labels(group), group.group.activity.rebalances());
+            samples.sample(&group_labels(group), group.group.rebalances);
             samples.flush_if_full().await?;
         }
     }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::group_activity::next_activity;
 use super::kept_reading::{group_topic, is_missed};
 use super::similar_groups::{ComparedName, NameComparison};
 use crate::model::kafka::fault::Fault;
@@ -16,12 +15,12 @@ use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
-use crate::model::lag::activity::GroupActivity;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag, Unseen};
 use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::LogHistory;
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
+use crate::model::lag::rates::RateAverage;
 use crate::model::lag::subscription::uncounted_topics;
 use crate::model::lag::topic_lag::LagAgeBasis;
 use crate::model::lag::topic_summary::TopicSummary;
@@ -105,7 +104,8 @@ impl<'a> Assembly<'a> {
             unseen: None,
             uncounted: before.map(|b| b.uncounted.clone()).unwrap_or_default(),
             stuck: before.is_some_and(|b| b.stuck),
-            activity: GroupActivity::default(),
+            since_commit_seconds: history.seconds_since_last_move(self.now),
+            rebalances: history.rebalances,
             topics: TopicMap::default(),
         };
         let committed = match group.committed {
@@ -142,7 +142,6 @@ impl<'a> Assembly<'a> {
                 }
                 snapshot.fault = Some(fault);
                 snapshot.topics = known;
-                snapshot.activity = next_activity(before, &snapshot, history, Lag(0), self.now);
                 return snapshot;
             }
         };
@@ -175,9 +174,6 @@ impl<'a> Assembly<'a> {
             (topic, has_commits)
         });
         snapshot.uncounted = uncounted_topics(&plan, topics, || snapshot.subscription());
-        let counted = drafts.iter().filter(|(topic, _)| snapshot.counts(topic));
-        let counted = counted.filter_map(|(_, draft)| draft.as_ref().ok());
-        let consumed = counted.fold(Lag(0), |sum, draft| sum.plus(draft.consumed));
         let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
         let mut any_stuck = false;
         for draft in drafts
@@ -197,12 +193,13 @@ impl<'a> Assembly<'a> {
             }));
         snapshot.topics = TopicMap::with_capacity(drafts.len());
         for (index, (topic, draft)) in drafts.into_iter().enumerate() {
+            let known = before.and_then(|before| before.topics.get_near(index, &topic));
             let latest = draft.map(|draft| {
-                let (lag, states) = self.topic_lag(draft, snapshot.stuck);
+                let before = known.and_then(|known| known.latest.as_deref().ok());
+                let (lag, states) = self.topic_lag(draft, snapshot.stuck, before);
                 history.put_states(index, &topic, states);
                 Arc::new(lag)
             });
-            let known = before.and_then(|before| before.topics.get_near(index, &topic));
             let complete = known.and_then(|known| known.complete.clone());
             snapshot.topics.insert(topic, group_topic(latest, complete));
         }
@@ -222,7 +219,7 @@ impl<'a> Assembly<'a> {
         snapshot.listing = listing.filter(|_| snapshot.is_empty()).cloned();
         history.listed = snapshot.listing.clone().or(history.listed.take());
         snapshot.unseen = self.unseen(&plan.group, snapshot.is_unseen(), history, before);
-        snapshot.activity = next_activity(before, &snapshot, history, consumed, self.now);
+        snapshot.since_commit_seconds = history.seconds_since_last_move(self.now);
         snapshot
     }
 
@@ -367,6 +364,7 @@ impl<'a> Assembly<'a> {
         &self,
         mut draft: Draft<'_>,
         group_is_stuck: bool,
+        before: Option<&TopicLag>,
     ) -> (TopicLag, Vec<PartitionState>) {
         for lag in &mut draft.lags {
             if let (Ok(PartitionLag::Stuck { sized, .. }), true) = (lag, group_is_stuck) {
@@ -374,7 +372,7 @@ impl<'a> Assembly<'a> {
             }
         }
         let summary = TopicSummary::new(draft.lags.iter().copied().zip(draft.committed.iter()));
-        let lag = TopicLag {
+        let mut lag = TopicLag {
             read: self.read,
             summary,
             offsets: draft.offsets,
@@ -385,7 +383,9 @@ impl<'a> Assembly<'a> {
                 ends: draft.log.map(|log| Arc::clone(&log.ring)),
                 first_unread: draft.first_unread,
             },
+            rate_average: RateAverage::default(),
         };
+        lag.rate_average = lag.average_after(before, draft.consumed);
         (lag, draft.states)
     }
 }

@@ -3,6 +3,7 @@
 mod incomplete_readings;
 mod lag_age;
 mod lag_rules;
+mod rates;
 mod saved_history;
 
 use std::time::{Instant, SystemTime};

@@ -135,6 +135,12 @@ impl GroupHistory {
         }
     }
 
+    /// How long ago a commit of it was last seen to move; `None` before one was.
+    pub(in crate::model) fn seconds_since_last_move(&self, now: Now) -> Option<u32> {
+        let since = self.last_move?.elapsed(now);
+        Some(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    }
+
     /// Merges the history that an earlier process saved. Where the two disagree, this process takes precedence.
     pub(in crate::model) fn restore(&mut self, earlier: Self, now: Now) {
         self.requested_at = now.into();
