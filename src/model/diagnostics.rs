@@ -3,14 +3,13 @@
 pub mod at_ceiling;
 pub mod attention;
 pub mod current_findings;
-pub mod earlier_readings;
+pub mod earlier_incidents;
 pub mod event_throttle;
 pub mod explain;
 pub mod hpa_events;
 pub mod hpa_figures;
 pub mod hpa_findings;
 pub mod hpa_history;
-pub mod hpa_rates;
 pub mod hpa_status;
 pub mod incidents;
 pub mod policy_events;

@@ -56,8 +56,7 @@ pub(super) const PAGE_HPA: Endpoint = Endpoint {
 pub(super) const API_HPAS: Endpoint = Endpoint {
     path: "/api/hpas",
     answer: "What the page shows, as JSON: `clusters`, and in `hpas` the rows of `/status` with `urgency`, `because`, \
-             `what_would_change`, rates (`produced_per_second`, `consumed_per_second`), `seconds_to_drain` and `slo` \
-             (`met`, `missed`, `unknown`, or `null` without an SLO). \
+             `what_would_change` and `slo` (`met`, `missed`, `unknown`, or `null` without an SLO). \
              `known_since` is the time since which there is a history without a break, `step_seconds` the time between \
              its points, and `without_history` the number of HPAs that have none because there are too many. What is \
              unknown is `null`.",

@@ -17,7 +17,6 @@ use super::time_span::{TimeSpan, parse_time, query_value};
 use crate::model::diagnostics::explain::{Explanation, Subject, derive};
 use crate::model::diagnostics::hpa_history::HistoryPoint;
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
-use crate::model::diagnostics::hpa_rates::HpaRates;
 use crate::model::diagnostics::hpa_status::hpa_status;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
@@ -108,14 +107,11 @@ impl HpaView {
         span: TimeSpan,
     ) -> Result<Self, NoView> {
         let key = hpa.clone();
-        let recorded = options.history.query(move |recorder| {
-            let rates = recorder.rates(&key);
-            (HistoryView::new(recorder, &key, span), rates)
-        });
-        let recorded = recorded.await.unwrap_or_default();
+        let read = move |recorder: &HistoryRecorder| HistoryView::new(recorder, &key, span);
+        let history = options.history.query(read).await.unwrap_or_default();
         let snapshot = leading_snapshot(options).ok_or(NoView::Follower)?;
         let (leader, hpa) = (options.instance.to_string(), hpa.clone());
-        let made = off_runtime(move || Self::new(snapshot, leader, &hpa, recorded)).await;
+        let made = off_runtime(move || Self::new(snapshot, leader, &hpa, history)).await;
         made.map_err(NoView::Failed)?.ok_or(NoView::NoHpa)
     }
 
@@ -124,7 +120,7 @@ impl HpaView {
         snapshot: Arc<LagSnapshot>,
         leader: String,
         hpa: &HpaKey,
-        (history, rates): (HistoryView, Option<HpaRates>),
+        history: HistoryView,
     ) -> Option<Self> {
         let now = Moment::now();
         let status = hpa_status(hpa, snapshot.at(&now), snapshot.all_findings());
@@ -135,7 +131,7 @@ impl HpaView {
             at: rfc3339(now.wall),
             sequence: snapshot.sequence,
             leader,
-            hpa: HpaRow::new(status, rates),
+            hpa: HpaRow::new(status),
             explanation: explanation.bounded(MAX_PARTITIONS),
             history,
             snapshot,

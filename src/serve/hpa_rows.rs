@@ -1,6 +1,5 @@
 //! Rows of the page and `/api` about every HPA and Kafka cluster, from one snapshot: the same values as `/status`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -10,7 +9,6 @@ use serde::Serialize;
 use super::admin::{AdminEndpointOptions, off_runtime};
 use crate::model::diagnostics::attention::{AttentionLevel, SloState, phrase, what_would_change};
 use crate::model::diagnostics::hpa_history::recorder::HistoryRecorder;
-use crate::model::diagnostics::hpa_rates::HpaRates;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::snapshot::LagSnapshot;
@@ -27,22 +25,16 @@ pub(super) struct HpaRow {
     /// What determines its replicas, as a phrase.
     pub(super) because: String,
     pub(super) what_would_change: String,
-    pub(super) produced_per_second: Option<f64>,
-    pub(super) consumed_per_second: Option<f64>,
-    pub(super) seconds_to_drain: Option<u64>,
     /// How the age of the oldest unread message compares with the SLO; `None` without an SLO.
     pub(super) slo: Option<SloState>,
 }
 
 impl HpaRow {
-    pub(super) fn new(status: HpaStatus, rates: Option<HpaRates>) -> Self {
+    pub(super) fn new(status: HpaStatus) -> Self {
         Self {
             urgency: AttentionLevel::new(&status),
             because: phrase(&status),
             what_would_change: what_would_change(&status),
-            produced_per_second: rates.map(|rates| rates.produced_per_second),
-            consumed_per_second: rates.map(|rates| rates.consumed_per_second),
-            seconds_to_drain: rates.and_then(|r| r.time_to_drain).map(|t| t.as_secs()),
             slo: SloState::new(&status),
             status,
         }
@@ -106,19 +98,14 @@ struct HistorySummary {
     since: Option<SystemTime>,
     step: Option<u32>,
     left_out: usize,
-    rates: BTreeMap<HpaKey, HpaRates>,
 }
 
 impl HistorySummary {
     fn new(recorder: &HistoryRecorder) -> Self {
-        let hpas = recorder.hpas();
         Self {
             since: recorder.since(),
             step: Some(recorder.step()),
             left_out: recorder.left_out(),
-            rates: hpas
-                .filter_map(|(hpa, _)| Some((hpa.clone(), recorder.rates(hpa)?)))
-                .collect(),
         }
     }
 }
@@ -153,10 +140,6 @@ impl HpaOverview {
     fn new(snapshot: &LagSnapshot, now: &Moment, leader: String, summary: &HistorySummary) -> Self {
         let clusters = snapshot.clusters.iter();
         let statuses = statuses(snapshot.at(now), snapshot.all_findings());
-        let row = |status: HpaStatus| {
-            let key = HpaKey::new(status.namespace.as_str(), status.hpa.as_str());
-            HpaRow::new(status, summary.rates.get(&key).copied())
-        };
         Self {
             at: rfc3339(now.wall),
             sequence: snapshot.sequence,
@@ -167,7 +150,7 @@ impl HpaOverview {
             clusters: clusters
                 .map(|(name, cluster)| ClusterRow::new(name, cluster, now))
                 .collect(),
-            hpas: statuses.into_iter().map(row).collect(),
+            hpas: statuses.into_iter().map(HpaRow::new).collect(),
         }
     }
 }

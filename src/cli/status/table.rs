@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::cli::text_table::{RATE_COLUMNS, TableColumn, TextTable, or_dash, rate_texts};
 use crate::model::diagnostics::attention::is_at_ceiling;
-use crate::model::diagnostics::hpa_figures::SummedRates;
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::findings::FindingCode;
 use crate::model::settings::cap_mode::CapMode;
@@ -70,18 +69,18 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
     table.render()
 }
 
-fn rates(hpa: &HpaStatus) -> Option<SummedRates> {
-    SummedRates::new(hpa.figures.as_deref()?)
+/// Messages per second that are produced and consumed.
+fn rates(hpa: &HpaStatus) -> Option<(f64, f64)> {
+    hpa.produced_per_second.zip(hpa.consumed_per_second)
 }
 
 fn rate_cells(hpa: &HpaStatus) -> [String; 3] {
     match rates(hpa) {
         None => ["-", "-", "-"].map(str::to_owned),
-        Some(rates) => rate_texts(
-            rates.produced_per_second,
-            rates.consumed_per_second,
-            rates.drain_seconds,
-        ),
+        Some((produced, consumed)) => {
+            let drain = hpa.seconds_to_drain.map(Duration::from_secs);
+            rate_texts(produced, consumed, drain.map(|left| left.as_secs_f64()))
+        }
     }
 }
 
@@ -129,7 +128,6 @@ mod tests {
     use super::*;
     use crate::cli::Output;
     use crate::model::evaluation::parallelism::Limit;
-    use crate::model::lag::group_figures::{GroupFigures, NamedFigures};
     use crate::model::units::newtypes::Replicas;
 
     fn hpas() -> Vec<HpaStatus> {
@@ -211,18 +209,10 @@ mod tests {
 
     #[test]
     fn known_rates_have_columns() {
-        let figures = NamedFigures {
-            cluster: "main".into(),
-            group: "g".into(),
-            figures: GroupFigures {
-                produced_per_second: Some(21.0),
-                consumed_per_second: Some(150.0),
-                drain_seconds: Some(90.0),
-                ..GroupFigures::default()
-            },
-        };
         let mut hpas = hpas();
-        hpas[0].figures = Some(vec![figures]);
+        hpas[0].produced_per_second = Some(21.0);
+        hpas[0].consumed_per_second = Some(150.0);
+        hpas[0].seconds_to_drain = Some(90);
         let text = table(&hpas);
         let cells: Vec<Vec<&str>> = text
             .lines()

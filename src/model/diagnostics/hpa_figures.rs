@@ -1,5 +1,5 @@
-//! Figures of the consumer groups of HPAs, and their sums. They cover whole groups, unlike `HpaRates` (shown by the
-//! page), which cover only the topics and partitions of the HPA.
+//! Figures of the consumer groups of HPAs. They cover whole groups, unlike the status of an HPA, which covers only the
+//! topics of the HPA.
 
 use std::collections::BTreeMap;
 
@@ -49,41 +49,6 @@ fn collect_figures<'a>(
     found
 }
 
-/// Rates of all groups of an HPA together, over all topics that they read.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SummedRates {
-    pub produced_per_second: f64,
-    pub consumed_per_second: f64,
-    /// Time until no group has lag; `None` if that of one does not shrink, or is unknown.
-    pub drain_seconds: Option<f64>,
-}
-
-impl SummedRates {
-    /// Adds up the rates of groups; `None` if there is no group, or the rates of one are unknown.
-    #[must_use]
-    pub fn new(groups: &[NamedFigures]) -> Option<Self> {
-        let mut sum: Option<Self> = None;
-        for NamedFigures { figures, .. } in groups {
-            let own = Self {
-                produced_per_second: figures.produced_per_second?,
-                consumed_per_second: figures.consumed_per_second?,
-                drain_seconds: figures.drain_seconds,
-            };
-            sum = Some(sum.map_or(own, |sum| sum.plus(own)));
-        }
-        sum
-    }
-
-    fn plus(self, other: Self) -> Self {
-        let drains = self.drain_seconds.zip(other.drain_seconds);
-        Self {
-            produced_per_second: self.produced_per_second + other.produced_per_second,
-            consumed_per_second: self.consumed_per_second + other.consumed_per_second,
-            drain_seconds: drains.map(|(own, other)| own.max(other)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -116,31 +81,5 @@ mod tests {
         assert_eq!(figures[0].figures.produced_per_second, Some(5.0));
         let text = serde_json::to_string(&all).unwrap();
         assert_eq!(serde_json::from_str::<Vec<HpaStatus>>(&text).unwrap(), all);
-    }
-
-    #[test]
-    fn rates_are_those_of_all_groups() {
-        let of = |rates: Option<(f64, f64)>, drain_seconds| NamedFigures {
-            cluster: "main".into(),
-            group: "g".into(),
-            figures: GroupFigures {
-                produced_per_second: rates.map(|(produced, _)| produced),
-                consumed_per_second: rates.map(|(_, consumed)| consumed),
-                drain_seconds,
-                ..GroupFigures::default()
-            },
-        };
-        let sum = |drain_seconds| SummedRates {
-            produced_per_second: 3.0,
-            consumed_per_second: 7.0,
-            drain_seconds,
-        };
-        let one = of(Some((1.0, 3.0)), Some(5.0));
-        let both = [one.clone(), of(Some((2.0, 4.0)), Some(9.0))];
-        assert_eq!(SummedRates::new(&both), Some(sum(Some(9.0))));
-        let growing = [one.clone(), of(Some((2.0, 4.0)), None)];
-        assert_eq!(SummedRates::new(&growing), Some(sum(None)));
-        assert_eq!(SummedRates::new(&[one, of(None, None)]), None);
-        assert_eq!(SummedRates::new(&[]), None);
     }
 }

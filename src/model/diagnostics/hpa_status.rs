@@ -15,9 +15,10 @@ use crate::model::evaluation::{
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 use crate::model::hpa::facts::{is_paused, zeroed_since};
 use crate::model::lag::PartitionLag;
-use crate::model::lag::cluster_snapshot::TopicLag;
-use crate::model::lag::group_figures::NamedFigures;
+use crate::model::lag::cluster_snapshot::{GroupTopic, TopicLag};
+use crate::model::lag::group_figures::{NamedFigures, unread_of};
 use crate::model::lag::lag_age::LagAge;
+use crate::model::lag::rates::MessageRates;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::settings::scaling_policy::ScalingPolicy;
 use crate::model::targets::Target;
@@ -36,6 +37,15 @@ pub struct HpaStatus {
     /// Age of the oldest unread message.
     pub lag_millis: Option<u64>,
     pub lag_millis_is_lower_bound: bool,
+    /// Messages per second that are written to its topics and that its groups consume, averaged over a minute. A topic
+    /// counts whole, also where the HPA scales on some of its partitions only.
+    #[serde(default)]
+    pub produced_per_second: Option<f64>,
+    #[serde(default)]
+    pub consumed_per_second: Option<f64>,
+    /// Time until these topics have no lag at these rates; `None` also while their lag does not shrink.
+    #[serde(default)]
+    pub seconds_to_drain: Option<u64>,
     /// The age that messages may reach before they are processed, in seconds: the shortest of its metrics that set one
     /// or use the rate policy. `None` if none does.
     #[serde(default)]
@@ -203,6 +213,7 @@ impl HpaParts<'_> {
         let asleep_since = asleep.and_then(|facts| zeroed_since(&facts.annotations));
         let default = evaluations.policy().cap;
         let age = measured.as_ref().and_then(|m| m.age);
+        let (rates, drain) = measured.as_ref().and_then(|_| self.rates()).unzip();
         let mut findings: Vec<_> = self
             .findings
             .iter()
@@ -216,6 +227,9 @@ impl HpaParts<'_> {
             lag: measured.as_ref().map(|m| m.lag.0),
             lag_millis: age.map(|age| millis(age.duration())),
             lag_millis_is_lower_bound: age.is_some_and(LagAge::is_bound),
+            produced_per_second: rates.map(|rates| rates.produced),
+            consumed_per_second: rates.map(|rates| rates.consumed),
+            seconds_to_drain: drain.flatten().map(|drain| drain.as_secs()),
             slo_seconds: self.slo(evaluations).map(|slo| slo.as_secs()),
             replicas,
             asleep_since,
@@ -295,6 +309,24 @@ impl HpaParts<'_> {
             });
         }
         all
+    }
+
+    /// Messages per second over the topics of the HPA, and the time until they have no lag; `None` if the rates of one
+    /// are unknown. Each topic counts once, even if several metrics use it or its partitions.
+    fn rates(&self) -> Option<(MessageRates, Option<Duration>)> {
+        let mut seen = BTreeSet::new();
+        let mut topics: Vec<&GroupTopic> = Vec::new();
+        for (target, group) in &self.targets {
+            let key = &target.key;
+            for topic in group.topics() {
+                if seen.insert((&key.cluster, &key.group, topic.topic)) {
+                    topics.push(topic.read);
+                }
+            }
+        }
+        let rates = MessageRates::sum(topics.iter().map(|topic| topic.rates()))?;
+        let unread = unread_of(topics.into_iter());
+        Some((rates, unread.and_then(|lag| rates.time_to_drain(lag))))
     }
 }
 

@@ -93,11 +93,13 @@ impl GroupFigures {
 /// Unread messages of a group; `None` while a partition is unknown, or if it reads no topic.
 #[must_use]
 pub fn unread(group: &GroupSnapshot) -> Option<Lag> {
-    if group.fault.is_some() {
-        return None;
-    }
+    unread_of(group.counted_topics().map(|(_, topic)| topic))
+}
+
+/// As [`unread`], on these topics; `None` also without any.
+pub fn unread_of<'a>(topics: impl Iterator<Item = &'a GroupTopic>) -> Option<Lag> {
     let mut sum: Option<Lag> = None;
-    for (_, topic) in group.counted_topics() {
+    for topic in topics {
         let lag = topic.latest.as_ref().ok()?.messages().ok()?;
         sum = Some(sum.unwrap_or_default().plus(lag));
     }

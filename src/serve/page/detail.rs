@@ -92,11 +92,11 @@ fn numbers(html: &mut Html, view: &HpaView) {
                 None => html.text_element("small", &[], "no SLO is set"),
             },
         );
-        let drained = format::or_unknown(view.hpa.seconds_to_drain.map(format::seconds));
+        let drained = format::or_unknown(status.seconds_to_drain.map(format::seconds));
         let rates = format!(
             "in {}, out {}",
-            format::rate(view.hpa.produced_per_second),
-            format::rate(view.hpa.consumed_per_second),
+            format::rate(status.produced_per_second),
+            format::rate(status.consumed_per_second),
         );
         tile(html, "drained in", drained, &note(rates));
         tile(

@@ -124,7 +124,7 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
         html.element("td", &[("class", &"lag"), ("data-label", &"lag")], |html| {
             bars::sparkline(html, lags);
             html.text_element("b", &[], format::or_unknown(status.lag.map(format::count)));
-            if let Some(trend) = trend(row) {
+            if let Some(trend) = trend(status) {
                 html.text_element("small", &[("class", &"trend")], trend);
             }
         });
@@ -139,7 +139,7 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
                 slo(html, row);
             },
         );
-        let drained = format::or_unknown(row.seconds_to_drain.map(format::seconds));
+        let drained = format::or_unknown(status.seconds_to_drain.map(format::seconds));
         cell(html, "number", "drained in", drained);
         html.element("td", &[("class", &"replicas")], |html| {
             bars::replica_bar(html, status);
@@ -159,10 +159,10 @@ fn table_row(html: &mut Html, row: &HpaRow, lags: &[Option<u64>]) {
     });
 }
 
-/// Whether the lag grows or shrinks, and how fast, at the rates of the row; `None` if these are unknown.
-fn trend(row: &HpaRow) -> Option<String> {
-    row.status.lag?;
-    let change = row.produced_per_second? - row.consumed_per_second?;
+/// Whether the lag grows or shrinks, and how fast, at the rates of the HPA; `None` if these are unknown.
+fn trend(status: &HpaStatus) -> Option<String> {
+    status.lag?;
+    let change = status.produced_per_second? - status.consumed_per_second?;
     Some(match change {
         change if change >= MIN_TREND_PER_SECOND => {
             format!("growing {}", format::rate(Some(change)))
@@ -253,21 +253,16 @@ pub(super) fn cap(status: &HpaStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::diagnostics::hpa_rates::HpaRates;
 
     #[test]
     fn the_trend_is_the_change_of_the_lag() {
         let trend_of = |lag: Option<u64>, rates: Option<(f64, f64)>| {
-            let status = HpaStatus {
+            trend(&HpaStatus {
                 lag,
+                produced_per_second: rates.map(|(produced, _)| produced),
+                consumed_per_second: rates.map(|(_, consumed)| consumed),
                 ..HpaStatus::default()
-            };
-            let rates = rates.map(|(produced_per_second, consumed_per_second)| HpaRates {
-                produced_per_second,
-                consumed_per_second,
-                time_to_drain: None,
-            });
-            trend(&HpaRow::new(status, rates))
+            })
         };
         for (lag, rates, expected) in [
             (Some(40), Some((100.0, 20.0)), Some("growing 80/s")),

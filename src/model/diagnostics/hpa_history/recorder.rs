@@ -10,8 +10,7 @@ pub use self::handover::{HandedHpa, HistoryPart};
 use super::marker::{HistoryMarker, MarkerKind};
 use super::{HistoryPoint, HistoryResolution, HpaHistory, RecordedRule};
 use crate::model::diagnostics::attention::findings;
-use crate::model::diagnostics::earlier_readings::EarlierReadings;
-use crate::model::diagnostics::hpa_rates::{HpaRates, RateReading, rates_since};
+use crate::model::diagnostics::earlier_incidents::EarlierIncidents;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::diagnostics::incidents::{IncidentKind, detect_in_group};
 use crate::model::evaluation::EvaluationsAt;
@@ -19,16 +18,12 @@ use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::targets::Targets;
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::newtypes::Moment;
 
 /// Maximum memory of all histories, in bytes.
 pub const MAX_HISTORY_BYTES: usize = 32 * 1024 * 1024;
 
 /// Maximum number of times that the resolution is halved: with more HPAs than fit then, some are left out.
 const MAX_HALVINGS: u32 = 5;
-
-/// Rates older than this are not shown any more.
-const RATES_EXPIRE: Duration = Duration::from_secs(300);
 
 /// The histories of all HPAs.
 #[derive(Debug)]
@@ -44,8 +39,8 @@ pub struct HistoryRecorder {
     /// Of the process that last handed its histories over: the time since which it had recorded without a break, and
     /// the time of the handover.
     handed_over: Option<(SystemTime, SystemTime)>,
-    /// The readings at the last point, for rates and incidents.
-    before: EarlierReadings,
+    /// The incidents at the last point.
+    before: EarlierIncidents,
     /// The term of the last point.
     term: u64,
 }
@@ -54,7 +49,6 @@ pub struct HistoryRecorder {
 #[derive(Debug, Default)]
 struct RecordedHpa {
     history: HpaHistory,
-    rates: Option<(Moment, HpaRates)>,
     findings: BTreeSet<FindingCode>,
     is_paused: bool,
 }
@@ -73,7 +67,7 @@ impl HistoryRecorder {
             left_out: 0,
             since: None,
             handed_over: None,
-            before: EarlierReadings::default(),
+            before: EarlierIncidents::default(),
             term: 0,
         }
     }
@@ -88,7 +82,7 @@ impl HistoryRecorder {
         let now = evaluations.now();
         if self.term != term {
             // Another process has led in between.
-            self.before = EarlierReadings::default();
+            self.before = EarlierIncidents::default();
             self.since = self.since_handover(now.wall);
             self.term = term;
         }
@@ -106,18 +100,17 @@ impl HistoryRecorder {
                 self.left_out = self.left_out.saturating_add(1);
                 continue;
             }
-            let rates = rates_since(evaluations, &hpa, &self.before);
             let of_hpa = incidents.get(&hpa).into_iter().flatten();
             let recorded = self.hpas.entry(hpa.clone()).or_default();
-            recorded.record(status, rates, of_hpa, (at, now), self.resolution);
+            recorded.record(status, of_hpa, at, self.resolution);
         }
         self.since = self.since.or(Some(now.wall));
-        self.before = EarlierReadings::new(evaluations.clusters());
+        self.before = EarlierIncidents::new(evaluations.clusters());
     }
 
     /// Forgets everything that is compared with the next snapshot, since this process does not lead.
     pub fn pause(&mut self) {
-        self.before = EarlierReadings::default();
+        self.before = EarlierIncidents::default();
         self.since = None;
     }
 
@@ -125,13 +118,6 @@ impl HistoryRecorder {
     #[must_use]
     pub fn history(&self, hpa: &HpaKey) -> Option<&HpaHistory> {
         self.hpas.get(hpa).map(|recorded| &recorded.history)
-    }
-
-    /// The latest rates of an HPA.
-    #[must_use]
-    pub fn rates(&self, hpa: &HpaKey) -> Option<HpaRates> {
-        let recorded = self.hpas.get(hpa)?;
-        recorded.rates.map(|(_, rates)| rates)
     }
 
     /// The HPAs with a history.
@@ -216,19 +202,10 @@ impl RecordedHpa {
     fn record<'a>(
         &mut self,
         status: &HpaStatus,
-        rates: RateReading,
         incidents: impl Iterator<Item = &'a IncidentKind>,
-        (at, now): (u32, &Moment),
+        at: u32,
         resolution: HistoryResolution,
     ) {
-        match rates {
-            RateReading::Known(rates) => self.rates = Some((*now, rates)),
-            RateReading::Unknown => self.rates = None,
-            RateReading::Unchanged => {}
-        }
-        let is_fresh = |of: &Moment| now.since(of) <= RATES_EXPIRE;
-        self.rates = self.rates.take().filter(|(of, _)| is_fresh(of));
-        let rates = self.rates.map(|(_, rates)| rates);
         let point = HistoryPoint {
             at,
             replicas: status.replicas,
@@ -238,8 +215,8 @@ impl RecordedHpa {
             max_replicas: status.max_replicas,
             lag: status.lag,
             lag_seconds: lag_seconds(status),
-            produced_per_second: rates.map(|rates| narrow(rates.produced_per_second)),
-            consumed_per_second: rates.map(|rates| narrow(rates.consumed_per_second)),
+            produced_per_second: status.produced_per_second.map(narrow),
+            consumed_per_second: status.consumed_per_second.map(narrow),
             rule: status.rule.map(RecordedRule::Known),
         };
         let findings: BTreeSet<FindingCode> = findings(status).collect();
@@ -364,10 +341,21 @@ mod tests {
         hpas: &[HpaFacts],
         rows: &[PartitionReading],
     ) {
-        let after = Duration::from_secs(seconds);
-        let read = fixtures::read(after, "g", "orders", rows);
-        let snapshot = fixtures::evaluated(hpas, [read], Scope::Whole);
-        let now = fixtures::at(after);
+        record_last(recorder, hpas, &[(seconds, rows)]);
+    }
+
+    /// Records the last of these sweeps.
+    fn record_last(
+        recorder: &mut HistoryRecorder,
+        hpas: &[HpaFacts],
+        sweeps: &[(u64, &[PartitionReading])],
+    ) {
+        let reads = sweeps.iter().map(|(seconds, rows)| {
+            fixtures::read(Duration::from_secs(*seconds), "g", "orders", rows)
+        });
+        let snapshot = fixtures::evaluated(hpas, reads, Scope::Whole);
+        let (last, _) = sweeps.last().unwrap();
+        let now = fixtures::at(Duration::from_secs(*last));
         recorder.record(snapshot.at(&now), snapshot.all_findings(), snapshot.term);
     }
 
@@ -375,25 +363,14 @@ mod tests {
     fn records_numbers_rates_and_changes() {
         let mut recorder = HistoryRecorder::new(Duration::from_secs(15));
         assert_eq!(recorder.since(), None);
-        record(
-            &mut recorder,
-            0,
-            &[hpa("billing", 1)],
-            &[ok(0, 100), ok(0, 20)],
-        );
-        record(
-            &mut recorder,
-            15,
-            &[hpa("billing", 2)],
-            &[ok(30, 130), ok(15, 35)],
-        );
+        let first = [ok(0, 100), ok(0, 20)];
+        let second = [ok(30, 130), ok(15, 35)];
+        record(&mut recorder, 0, &[hpa("billing", 1)], &first);
+        let sweeps: [(u64, &[PartitionReading]); 2] = [(0, &first), (15, &second)];
+        record_last(&mut recorder, &[hpa("billing", 2)], &sweeps);
         let unknown = (0, Ok(Some(30)), Err(Fault::LeaderUnknown));
-        record(
-            &mut recorder,
-            30,
-            &[hpa("billing", 2)],
-            &[unknown, ok(15, 35)],
-        );
+        let last = [unknown, ok(15, 35)];
+        record(&mut recorder, 30, &[hpa("billing", 2)], &last);
         let key = HpaKey::new("shop", "billing");
         let history = recorder.history(&key).unwrap();
         let points: Vec<_> = history.points().collect();
@@ -470,6 +447,5 @@ mod tests {
         let now = fixtures::at(after);
         recorder.record(snapshot.at(&now), snapshot.all_findings(), snapshot.term);
         assert_eq!(recorder.since(), Some(fixtures::at(after).wall));
-        assert_eq!(recorder.rates(&HpaKey::new("shop", "a")), None);
     }
 }

@@ -105,6 +105,9 @@ fn status_has_lag_and_desired_replicas() {
         // A single reading does not reveal the age of a message.
         lag_millis: status.lag_millis,
         lag_millis_is_lower_bound: status.lag_millis_is_lower_bound,
+        produced_per_second: None,
+        consumed_per_second: None,
+        seconds_to_drain: None,
         slo_seconds: None,
         replicas: None,
         asleep_since: None,
@@ -299,4 +302,80 @@ fn cap_is_observed_only_while_max_replicas_is_at_the_ceiling() {
     assert_eq!(with(2, "enforce"), (CapMode::Enforce, true));
     assert_eq!(with(3, "enforce"), (CapMode::Enforce, false));
     assert_eq!(with(2, "advise"), (CapMode::Advise, false));
+}
+
+/// Statuses of HPAs on the group `g`, which reads the topics `mail` and `orders` twice, ten seconds apart, as of a
+/// moment some seconds later.
+fn statuses_with_rates(hpas: &[HpaFacts], later: u64) -> Vec<HpaStatus> {
+    let sweep = |seconds, orders: [(i64, i64); 2], mail: (i64, i64)| {
+        let after = Duration::from_secs(seconds);
+        let row = |(committed, end)| (0, Ok(Some(committed)), Ok(end));
+        let mut both = fixtures::read(after, "g", "orders", &orders.map(row));
+        let mut other = fixtures::read(after, "g", "mail", &[row(mail)]);
+        both.topics.append(&mut other.topics);
+        both.groups[0].plan.discover = true;
+        let all = both.groups[0].committed.as_mut().unwrap();
+        for (topic, column) in other.groups.remove(0).committed.unwrap() {
+            all.insert(topic, column);
+        }
+        both
+    };
+    let sweeps = [
+        sweep(0, [(0, 500), (0, 0)], (0, 0)),
+        sweep(10, [(60, 520), (0, 0)], (30, 130)),
+    ];
+    let snapshot = fixtures::evaluated(hpas, sweeps, Scope::Whole);
+    let now = fixtures::at(Duration::from_secs(10 + later));
+    statuses(snapshot.at(&now), std::iter::empty())
+}
+
+fn rates_of(status: &HpaStatus) -> (Option<f64>, Option<f64>, Option<u64>) {
+    (
+        status.produced_per_second,
+        status.consumed_per_second,
+        status.seconds_to_drain,
+    )
+}
+
+#[test]
+fn rates_are_those_of_the_topics_of_the_hpa() {
+    let orders = || metric(LAG_METRIC, "group=g,topic=orders", "100");
+    let desired = || metric(DESIRED_METRIC, "group=g,topic=orders", "1");
+    let mail = || metric(LAG_METRIC, "group=g,topic=mail", "100");
+    let all = || metric(LAG_METRIC, "group=g", "100");
+    let of_orders = (Some(2.0), Some(6.0), Some(115));
+    // 560 messages, and the lag of `mail` grows by 10 a second.
+    let of_both = (Some(15.0), Some(9.0), None);
+    for (metrics, expected) in [
+        (vec![orders()], of_orders),
+        (vec![orders(), desired()], of_orders),
+        (vec![mail()], (Some(13.0), Some(3.0), None)),
+        (vec![orders(), mail()], of_both),
+        (vec![all()], of_both),
+        (vec![all(), orders()], of_both),
+    ] {
+        let statuses = statuses_with_rates(&[hpa("a", metrics, &[])], 1);
+        assert_eq!(rates_of(&statuses[0]), expected, "{statuses:?}");
+    }
+    let filtered = hpa("a", vec![orders()], &[("partitions", "1")]);
+    let status = &statuses_with_rates(&[filtered], 1)[0];
+    assert_eq!(status.lag, Some(0), "{status:?}");
+    assert_eq!(rates_of(status), of_orders, "the topic counts whole");
+}
+
+#[test]
+fn there_are_no_rates_without_a_lag() {
+    let orders = hpa(
+        "a",
+        vec![metric(LAG_METRIC, "group=g,topic=orders", "100")],
+        &[],
+    );
+    let status = &statuses_with_rates(std::slice::from_ref(&orders), 3600)[0];
+    assert_eq!((status.lag, rates_of(status)), (None, (None, None, None)));
+    let once = &read_statuses(&[hpa(
+        "a",
+        vec![metric(LAG_METRIC, "group=g,topic=t", "100")],
+        &[],
+    )])[0];
+    assert_eq!((once.lag, rates_of(once)), (Some(250), (None, None, None)));
 }
