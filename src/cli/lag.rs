@@ -37,8 +37,7 @@ use crate::kafka::ClientSettings;
     other outputs have a row for each partition. --partitions and --summary choose.\n\n\
     LAG is counted as by Kafka's own tool: a partition without a committed offset has none. USEFUL is the largest \
     number of members that can have work at the same time. DRAIN is the time until the lag is gone at these rates; \
-    for a group, the time of its slowest partition; never if the lag does not shrink. In a pattern, * stands for any \
-    characters.\n\n\
+    never if it does not shrink. In a pattern, * stands for any characters.\n\n\
     Exit code: 0 if all that was asked for is known, 1 if some of it is unknown or a pattern matches nothing (the \
     rest is still printed), 2 for wrong usage. A partition without a committed offset is not unknown.")]
 pub struct LagArgs {

@@ -8,7 +8,6 @@ pub mod history;
 pub mod lag_age;
 pub mod rates;
 pub mod subscription;
-pub mod throughput;
 pub mod topic_lag;
 pub mod topic_summary;
 

@@ -18,7 +18,7 @@ use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
 use crate::model::lag::group_figures::{HotPartition, hot_partitions_of, retention_used_of};
 use crate::model::lag::group_summary::{GroupSummary, latest_reading};
 use crate::model::lag::lag_age::LagAge;
-use crate::model::lag::throughput::Throughput;
+use crate::model::lag::rates::MessageRates;
 use crate::model::units::newtypes::{GroupId, Lag, Offset, Partition, TopicName};
 
 /// One partition of a group.
@@ -81,20 +81,20 @@ pub(super) struct RateRow {
     pub(super) consumed_per_second: f64,
     /// Change of the lag in messages per second: negative while the group catches up.
     lag_velocity: f64,
-    /// Time until the lag is 0 at the rates of each partition; `None` if the lag of a partition does not shrink.
+    /// Time until the lag is 0 at these rates; `None` if it does not shrink.
     pub(super) drain_seconds: Option<f64>,
 }
 
 impl RateRow {
-    fn new(throughput: Throughput, time_to_drain: Option<Duration>) -> Self {
-        let produced = throughput.produced_per_second();
-        let consumed = throughput.consumed_per_second();
+    /// Rates of a lag between two readings.
+    fn new(rates: MessageRates, elapsed: Duration, lag: Lag) -> Self {
+        let drain = rates.time_to_drain(lag);
         Self {
-            seconds: throughput.elapsed.as_secs_f64(),
-            produced_per_second: produced,
-            consumed_per_second: consumed,
-            lag_velocity: produced - consumed,
-            drain_seconds: time_to_drain.map(|left| left.as_secs_f64()),
+            seconds: elapsed.as_secs_f64(),
+            produced_per_second: rates.produced,
+            consumed_per_second: rates.consumed,
+            lag_velocity: rates.lag_velocity(),
+            drain_seconds: drain.map(|left| left.as_secs_f64()),
         }
     }
 }
@@ -218,10 +218,10 @@ pub(super) fn partition_rows<'a>(
                     let members = owners.get(&(topic, number)).into_iter().flatten();
                     members.map(|member| MemberRow::from(*member)).collect()
                 });
-                let throughput = earlier.and_then(|e| Throughput::between(&**e, lag, partition));
-                row.rates = throughput
-                    .zip(row.lag)
-                    .map(|(t, lag)| RateRow::new(t, t.time_to_drain(lag)));
+                row.rates = earlier.zip(row.lag).and_then(|(earlier, unread)| {
+                    let rates = lag.rates_since(earlier, partition)?;
+                    Some(RateRow::new(rates, lag.read.since(&earlier.read), unread))
+                });
                 rows.push(row);
             }
         }
@@ -319,10 +319,10 @@ pub(super) fn group_rows<'a>(
             lag,
             lag_seconds: age.map(|age| age.duration().as_secs_f64()),
             lag_seconds_is_lower_bound: age.is_some_and(LagAge::is_bound),
-            rates: summary
-                .throughput
-                .zip(lag)
-                .map(|(t, _)| RateRow::new(t, summary.time_to_drain)),
+            rates: earlier.zip(lag).and_then(|(earlier, lag)| {
+                let elapsed = read.requested_at.since(&earlier.requested_at);
+                Some(RateRow::new(summary.rates?, elapsed, lag))
+            }),
             retention_used,
             since_commit_seconds: read.since_commit_seconds.map(u64::from),
             hot_partitions,

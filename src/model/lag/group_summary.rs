@@ -1,17 +1,16 @@
 //! The lag of a group in one row, summed over its topics and partitions.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
 use super::lag_age::LagAge;
-use super::throughput::Throughput;
+use super::rates::MessageRates;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::{Lag, TopicName};
 
 /// The lag of a group over some of its topics. Counts as Kafka's own tool does: a partition without a committed offset
 /// has no lag.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GroupSummary {
     /// The topics, in the order of names.
     pub topics: Vec<TopicName>,
@@ -28,12 +27,9 @@ pub struct GroupSummary {
     pub known_lag: Option<Lag>,
     /// Age of the oldest unread message; `None` while it is unknown for a partition with a committed offset.
     pub age: Option<LagAge>,
-    /// Messages written and consumed since an earlier reading; `None` while that is unknown for a partition with a
-    /// committed offset.
-    pub throughput: Option<Throughput>,
-    /// Time until no partition with a committed offset has lag, at the rates of each; `None` if one does not shrink, or
-    /// its rates are unknown.
-    pub time_to_drain: Option<Duration>,
+    /// Messages per second since an earlier reading, on the partitions with a committed offset; `None` while they are
+    /// unknown for one of these.
+    pub rates: Option<MessageRates>,
 }
 
 impl GroupSummary {
@@ -45,10 +41,9 @@ impl GroupSummary {
     ) -> Self {
         let mut summary = Self {
             age: Some(LagAge::exactly(0)),
-            time_to_drain: Some(Duration::ZERO),
             ..Self::default()
         };
-        let mut throughputs: Vec<Option<Throughput>> = Vec::new();
+        let mut rates: Vec<Option<MessageRates>> = Vec::new();
         for (name, topic) in topics {
             let read = match &topic.latest {
                 Ok(read) => read,
@@ -66,8 +61,7 @@ impl GroupSummary {
                         summary.unknown = summary.unknown.saturating_add(1);
                         summary.fault.get_or_insert(fault);
                         summary.age = None;
-                        summary.time_to_drain = None;
-                        throughputs.push(None);
+                        rates.push(None);
                     }
                     Ok(None) => summary.uncommitted = summary.uncommitted.saturating_add(1),
                     Ok(Some(lag)) => {
@@ -75,13 +69,8 @@ impl GroupSummary {
                         summary.known_lag = Some(sum.plus(lag));
                         let age = read.partition_age(partition);
                         summary.age = summary.age.zip(age).map(|(a, b)| a.or_older(b));
-                        let throughput =
-                            earlier.and_then(|e| Throughput::between(&**e, read, partition));
-                        let left = throughput.and_then(|t| t.time_to_drain(lag));
-                        // The slowest partition decides.
-                        summary.time_to_drain =
-                            summary.time_to_drain.zip(left).map(|(a, b)| a.max(b));
-                        throughputs.push(throughput);
+                        let own = earlier.and_then(|e| read.rates_since(e, partition));
+                        rates.push(own);
                     }
                 }
             }
@@ -89,8 +78,7 @@ impl GroupSummary {
         if summary.known_lag.is_none() {
             summary.age = None;
         }
-        let all: Option<Vec<Throughput>> = throughputs.into_iter().collect();
-        summary.throughput = all.and_then(|all| all.into_iter().reduce(Throughput::plus));
+        summary.rates = MessageRates::sum(rates.into_iter());
         summary
     }
 
@@ -149,7 +137,7 @@ mod tests {
         let found = summary(None, &[ok(10, 100), NO_COMMIT, ok(5, 7)]);
         assert_eq!((found.partitions, found.uncommitted), (3, 1));
         assert_eq!(found.lag(), Some(Lag(92)));
-        assert_eq!(found.throughput, None, "one reading has no rate");
+        assert_eq!(found.rates, None, "one reading has no rate");
         assert_eq!(summary(None, &[NO_COMMIT]).lag(), None);
         assert_eq!(summary(None, &[NO_COMMIT]).age, None);
     }
@@ -159,23 +147,20 @@ mod tests {
         let found = summary(Some(&[ok(9, 99), ok(1, 1)]), &[ok(10, 100), UNKNOWN]);
         assert_eq!((found.lag(), found.known_lag), (None, Some(Lag(90))));
         assert_eq!(found.fault, Some(Fault::LeaderUnknown));
-        assert_eq!((found.age, found.throughput), (None, None));
+        assert_eq!((found.age, found.rates), (None, None));
     }
 
     #[test]
     fn rates_add_up_over_partitions_with_a_commit() {
         let before = [ok(10, 100), ok(0, 50), NO_COMMIT];
         let found = summary(Some(&before), &[ok(30, 110), ok(5, 51), NO_COMMIT]);
-        let expected = Throughput {
-            produced: Lag(11),
-            consumed: Lag(25),
-            elapsed: Duration::from_secs(10),
-        };
-        assert_eq!(found.throughput, Some(expected));
+        let rates = found.rates.unwrap();
+        assert!((rates.produced - 1.1).abs() < 1e-9, "{rates:?}");
+        assert!((rates.consumed - 2.5).abs() < 1e-9, "{rates:?}");
         let reset = summary(Some(&before), &[ok(30, 110), ok(5, 49), NO_COMMIT]);
-        assert_eq!(reset.throughput, None);
+        assert_eq!(reset.rates, None);
         let first_commit = summary(Some(&before), &[ok(30, 110), ok(5, 51), ok(1, 500)]);
-        assert_eq!(first_commit.throughput, None);
+        assert_eq!(first_commit.rates, None);
     }
 
     #[test]

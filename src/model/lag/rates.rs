@@ -17,11 +17,12 @@ pub struct MessageRates {
 }
 
 impl MessageRates {
+    /// Rates of messages that were written and consumed in this time, which is not zero.
     #[allow(
         clippy::cast_precision_loss,
         reason = "rates for people need few digits"
     )]
-    fn new(produced: Lag, consumed: Lag, elapsed: Duration) -> Self {
+    pub(super) fn new(produced: Lag, consumed: Lag, elapsed: Duration) -> Self {
         let per_second = |messages: Lag| messages.0 as f64 / elapsed.as_secs_f64();
         Self {
             produced: per_second(produced),
@@ -29,7 +30,7 @@ impl MessageRates {
         }
     }
 
-    /// Adds rates of several topics; `None` if there are none, or one is unknown.
+    /// Adds rates of several topics or partitions; `None` if there are none, or one is unknown.
     pub fn sum(mut rates: impl Iterator<Item = Option<Self>>) -> Option<Self> {
         let first = rates.next()??;
         rates.try_fold(first, |sum, rates| Some(sum.plus(rates?)))

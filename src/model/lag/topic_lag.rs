@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::history::clock::Now;
 use super::lag_age::{EndRing, LagAge};
-use super::rates::RateAverage;
+use super::rates::{MessageRates, RateAverage};
 use super::topic_summary::TopicSummary;
 use super::{PartitionLag, UnreadStart};
 use crate::model::kafka::fault::Fault;
@@ -142,6 +142,23 @@ impl TopicLag {
         written(self)?.checked_sub(written(before)?).map(Lag)
     }
 
+    /// Rates of a partition since an earlier reading. `None` if one of the four offsets is unknown, the group has no
+    /// committed offset, an offset went backwards (the offsets were reset, or the topic was recreated), or no time has
+    /// passed.
+    #[must_use]
+    pub fn rates_since(&self, before: &Self, partition: usize) -> Option<MessageRates> {
+        let elapsed = self.read.since(&before.read);
+        let known_ids = before.offsets.id.zip(self.offsets.id);
+        if elapsed.is_zero() || known_ids.is_some_and(|(old, new)| old != new) {
+            return None;
+        }
+        let end = |lag: &Self| lag.offsets.ends.get(partition)?.ok();
+        let committed = |lag: &Self| lag.committed.get(partition)?.ok()?;
+        let produced = end(self)?.distance_from(end(before)?)?;
+        let consumed = committed(self)?.distance_from(committed(before)?)?;
+        Some(MessageRates::new(produced, consumed, elapsed))
+    }
+
     /// Messages that retention deleted before the group read them; `None` if there are none.
     #[must_use]
     pub fn lost(&self, partition: usize) -> Option<Lag> {
@@ -163,5 +180,79 @@ impl TopicLag {
     #[must_use]
     pub fn partitions(&self) -> u32 {
         u32::try_from(self.lags.len()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::fixtures::{self, PartitionReading};
+    use crate::model::lag::assembly::{ClusterHistory, Scope};
+    use crate::model::units::newtypes::TopicId;
+
+    fn reading(seconds: u64, row: PartitionReading, id: Option<u8>) -> Arc<TopicLag> {
+        let after = Duration::from_secs(seconds);
+        let mut observation = fixtures::read(after, "g", "orders", &[row]);
+        for topic in observation.topics.values_mut() {
+            let offsets = TopicOffsets::clone(topic.as_ref().unwrap());
+            *topic = Ok(Arc::new(TopicOffsets {
+                id: id.map(|id| TopicId([id; 16])),
+                ..offsets
+            }));
+        }
+        let snapshot = ClusterHistory::default().apply(observation, Scope::Whole);
+        let read = snapshot.groups["g"].topics.get("orders").unwrap();
+        Arc::clone(read.latest.as_ref().unwrap())
+    }
+
+    fn between(before: PartitionReading, after: PartitionReading) -> Option<MessageRates> {
+        reading(10, after, None).rates_since(&reading(0, before, None), 0)
+    }
+
+    fn ok(committed: i64, end: i64) -> PartitionReading {
+        (0, Ok(Some(committed)), Ok(end))
+    }
+
+    #[test]
+    fn rates_are_the_growth_of_offsets_per_second() {
+        let found = between(ok(10, 100), ok(60, 120)).unwrap();
+        let expected = MessageRates {
+            produced: 2.0,
+            consumed: 5.0,
+        };
+        assert_eq!(found, expected);
+        // 60 left, 3 fewer each second.
+        assert_eq!(found.time_to_drain(Lag(60)), Some(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn unknown_and_decreasing_offsets_have_no_rate() {
+        let unknown = Err(Fault::LeaderUnknown);
+        for (before, after) in [
+            ((0, Ok(None), Ok(100)), ok(10, 100)),
+            (ok(10, 100), (0, Ok(None), Ok(100))),
+            ((0, Ok(Some(10)), unknown), ok(10, 100)),
+            (ok(10, 100), (0, Ok(Some(10)), unknown)),
+            (ok(10, 100), (0, Err(Fault::GroupDenied), Ok(100))),
+            (ok(10, 100), ok(9, 100)),
+            (ok(10, 100), ok(10, 99)),
+        ] {
+            assert_eq!(between(before, after), None, "{before:?} {after:?}");
+        }
+        let one = reading(0, ok(10, 100), None);
+        assert_eq!(one.rates_since(&one, 0), None, "no time passed");
+        let later = reading(5, ok(10, 100), None);
+        assert_eq!(later.rates_since(&one, 1), None, "no such partition");
+    }
+
+    #[test]
+    fn a_recreated_topic_has_no_rate() {
+        let before = reading(0, ok(10, 100), Some(1));
+        let same = reading(10, ok(20, 200), Some(1));
+        assert!(same.rates_since(&before, 0).is_some());
+        let recreated = reading(10, ok(20, 200), Some(2));
+        assert_eq!(recreated.rates_since(&before, 0), None);
     }
 }
