@@ -14,8 +14,7 @@ use crate::model::evaluation::{
 };
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 use crate::model::hpa::facts::{is_paused, zeroed_since};
-use crate::model::lag::PartitionLag;
-use crate::model::lag::cluster_snapshot::{GroupTopic, TopicLag};
+use crate::model::lag::cluster_snapshot::GroupTopic;
 use crate::model::lag::group_figures::{NamedFigures, unread_of};
 use crate::model::lag::lag_age::LagAge;
 use crate::model::lag::rates::MessageRates;
@@ -351,10 +350,10 @@ impl HpaMeasure {
         let filter = group.query.settings.partitions.as_ref();
         let mut readings = group.topics().map(|topic| topic.reading);
         let age = readings.try_fold(LagAge::exactly(0), |oldest, reading| {
-            Some(oldest.or_older(age(reading?, filter)?))
+            Some(oldest.or_older(reading?.age_of(filter)?))
         });
         let readings = group.topics().filter_map(|topic| topic.reading);
-        let stuck = readings.map(|reading| stuck_partitions(reading, filter));
+        let stuck = readings.map(|reading| reading.stuck(filter));
         Some(Self {
             lag: measure.lag,
             age,
@@ -371,28 +370,6 @@ impl HpaMeasure {
             stuck: self.stuck.saturating_add(other.stuck),
         }
     }
-}
-
-/// The age of the oldest unread message on the partitions that count.
-fn age(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Option<LagAge> {
-    let all = lag.partition_ages().zip(&lag.lags).enumerate();
-    let mut counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.contains(*partition)));
-    counted.try_fold(LagAge::exactly(0), |oldest, (_, (age, lag))| match lag {
-        // A group that never ran has no lag, and so no age of it.
-        Ok(PartitionLag::NeverRan) => Some(oldest),
-        _ => Some(oldest.or_older(age?)),
-    })
-}
-
-/// How many of the partitions that count are stuck.
-fn stuck_partitions(lag: &TopicLag, filter: Option<&PartitionFilter>) -> u32 {
-    if !lag.summary.has_trouble {
-        return 0;
-    }
-    let all = lag.lags.iter().enumerate();
-    let counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.contains(*partition)));
-    let stuck = counted.filter(|(_, lag)| matches!(lag, Ok(PartitionLag::Stuck { .. })));
-    u32::try_from(stuck.count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -138,9 +138,9 @@ pub fn summary(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicSummary
     let Some(filter) = filter else {
         return lag.summary;
     };
-    let all = lag.lags.iter().copied().zip(lag.committed.iter());
-    let counted = all.enumerate().filter(|(p, _)| filter.contains(*p));
-    TopicSummary::new(counted.map(|(_, partition)| partition))
+    let counted = lag.counted(Some(filter));
+    let counted = counted.filter_map(|p| Some((*lag.lags.get(p)?, lag.committed.get(p)?)));
+    TopicSummary::new(counted)
 }
 
 /// The useful parallelism of a group on these topics.

@@ -1,4 +1,4 @@
-//! Reading of a group on one topic.
+//! Reading of a group on one topic, and what follows from it for the partitions that count.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::TopicOffsets;
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::units::newtypes::{Lag, Moment, Offset};
+use crate::model::units::partition_filter::{PartitionFilter, counted_partitions};
 
 /// Reading of a group on a topic, as columns indexed by partition.
 #[derive(Clone, Debug)]
@@ -67,13 +68,36 @@ impl TopicLag {
         lags.map(|lag| lag.map(PartitionLag::messages)).sum()
     }
 
+    /// The partitions that count with this filter.
+    pub fn counted(&self, filter: Option<&PartitionFilter>) -> impl Iterator<Item = usize> {
+        counted_partitions(filter, self.lags.len())
+    }
+
     /// Age of the oldest unread message; `None` while a partition is unknown.
     #[must_use]
     pub fn age(&self) -> Option<LagAge> {
-        self.partition_ages()
-            .try_fold(LagAge::exactly(0), |oldest, age| {
-                Some(oldest.or_older(age?))
+        self.age_of(None)
+    }
+
+    /// Age of the oldest unread message on the partitions that count; `None` while one of them is unknown.
+    #[must_use]
+    pub fn age_of(&self, filter: Option<&PartitionFilter>) -> Option<LagAge> {
+        self.counted(filter)
+            .try_fold(LagAge::exactly(0), |oldest, partition| {
+                Some(oldest.or_older(self.partition_age(partition)?))
             })
+    }
+
+    /// How many of the partitions that count are stuck.
+    #[must_use]
+    pub fn stuck(&self, filter: Option<&PartitionFilter>) -> u32 {
+        if !self.summary.has_trouble {
+            return 0;
+        }
+        let counted = self.counted(filter);
+        let lags = counted.filter_map(|partition| self.lags.get(partition)?.ok());
+        let stuck = lags.filter(|lag| matches!(lag, PartitionLag::Stuck { .. }));
+        u32::try_from(stuck.count()).unwrap_or(u32::MAX)
     }
 
     /// Age of the first unread message of every partition; `None` where it is unknown.
@@ -254,5 +278,32 @@ mod tests {
         assert!(same.rates_since(&before, 0).is_some());
         let recreated = reading(10, ok(20, 200), Some(2));
         assert_eq!(recreated.rates_since(&before, 0), None);
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_partitions_that_count() {
+        let unknown = (0, Ok(Some(1)), Err(Fault::LeaderUnknown));
+        let mut history = ClusterHistory::default();
+        let mut read = |seconds, ends: [i64; 2]| {
+            let rows = [ok(0, ends[0]), ok(5, ends[1]), unknown];
+            let observation = fixtures::read(Duration::from_secs(seconds), "g", "orders", &rows);
+            history.apply(observation, Scope::Whole)
+        };
+        read(0, [0, 5]);
+        let snapshot = read(10, [10, 5]);
+        let topic = snapshot.groups["g"].topics.get("orders").unwrap();
+        let lag = topic.latest.as_deref().unwrap();
+        for (text, counted, age) in [
+            ("0", vec![0], Some(LagAge::exactly(10_000))),
+            ("1,7", vec![1], Some(LagAge::exactly(0))),
+            ("0-1", vec![0, 1], Some(LagAge::exactly(10_000))),
+            ("1-2", vec![1, 2], None),
+            ("9", vec![], Some(LagAge::exactly(0))),
+        ] {
+            let filter = PartitionFilter::parse(text).unwrap();
+            let found: Vec<_> = lag.counted(Some(&filter)).collect();
+            assert_eq!((found, lag.age_of(Some(&filter))), (counted, age), "{text}");
+        }
+        assert_eq!((lag.age(), lag.counted(None).count()), (None, 3));
     }
 }

@@ -53,6 +53,14 @@ impl PartitionFilter {
     }
 }
 
+/// The partitions that count of a topic with `partitions` partitions: those of the filter, or all without one.
+pub fn counted_partitions(
+    filter: Option<&PartitionFilter>,
+    partitions: usize,
+) -> impl Iterator<Item = usize> {
+    (0..partitions).filter(move |partition| filter.is_none_or(|f| f.contains(*partition)))
+}
+
 fn range(part: &str) -> Result<(u32, u32), String> {
     let number = |text: &str| {
         let digits = text.trim();

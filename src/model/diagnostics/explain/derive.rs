@@ -287,14 +287,14 @@ impl Deriver<'_> {
         };
         let partitions = shown.map(|lag| partitions(lag, filter, &cause));
         let partitions: Vec<_> = partitions.unwrap_or_default();
-        let age = oldest(&partitions);
+        let age = shown.and_then(|lag| lag.age_of(filter));
         let fault = topic.read.fault();
         TopicPart {
             topic: topic.topic.clone(),
             read_seconds_ago: shown.map(|lag| now.since(&lag.read).as_secs()),
             lag: total.map(|lag| lag.0),
-            lag_seconds: age.map(|(seconds, _)| seconds),
-            lag_seconds_is_lower_bound: age.is_some_and(|(_, is_bound)| is_bound),
+            lag_seconds: age.map(in_seconds),
+            lag_seconds_is_lower_bound: age.is_some_and(LagAge::is_bound),
             incomplete: fault.map(cause),
             partitions,
             partitions_left_out: 0,
@@ -307,8 +307,7 @@ fn partitions(
     filter: Option<&PartitionFilter>,
     cause: &impl Fn(Fault) -> String,
 ) -> Vec<PartitionPart> {
-    let counted = (0..read.lags.len()).filter(|p| filter.is_none_or(|f| f.contains(*p)));
-    counted
+    read.counted(filter)
         .map(|partition| {
             let lag = read.lags.get(partition).copied();
             let lag = lag.unwrap_or(Err(Fault::NoAnswer));
@@ -321,7 +320,7 @@ fn partitions(
                 log_end_offset: end.and_then(|end| Some(end.ok()?.0)),
                 lag: lag.ok().map(|lag| lag.messages().0),
                 counts: lag.ok().map(|lag| lag.for_scaling().0),
-                lag_seconds: age.map(|age| age.duration().as_secs_f64()),
+                lag_seconds: age.map(in_seconds),
                 lag_seconds_is_lower_bound: age.is_some_and(LagAge::is_bound),
                 rule: match lag {
                     Ok(lag) => lag.label().to_owned(),
@@ -332,13 +331,8 @@ fn partitions(
         .collect()
 }
 
-/// The largest lag in seconds of the partitions, and whether it is a lower bound; `None` while one is unknown.
-fn oldest(partitions: &[PartitionPart]) -> Option<(f64, bool)> {
-    let age = |part: &PartitionPart| Some((part.lag_seconds?, part.lag_seconds_is_lower_bound));
-    let ages: Option<Vec<_>> = partitions.iter().map(age).collect();
-    let older =
-        |(a, a_is_bound): (f64, bool), (b, b_is_bound)| (a.max(b), a_is_bound || b_is_bound);
-    ages?.into_iter().reduce(older)
+fn in_seconds(age: LagAge) -> f64 {
+    age.duration().as_secs_f64()
 }
 
 /// Explains the rule that determined a value.

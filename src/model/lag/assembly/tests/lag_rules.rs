@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::lag::group_figures::GroupFigures;
+use crate::model::units::partition_filter::PartitionFilter;
 
 #[test]
 fn a_running_group_starts_at_the_end_first_seen_of_a_partition_without_a_commit() {
@@ -275,6 +276,9 @@ fn a_partition_without_progress_beside_healthy_ones_is_stuck() {
         let after = sweeps(&mut history, 300..=300, read);
         // It never lets the group go to zero.
         assert_eq!(rules(&after), (vec!["stuck", "measured"], Ok(Lag(lag))));
+        let latest = topic(&after).latest.as_ref().unwrap();
+        let other = PartitionFilter::parse("1").unwrap();
+        assert_eq!((latest.stuck(None), latest.stuck(Some(&other))), (1, 0));
         assert!(!after.groups["g"].stuck);
     }
 }
