@@ -12,6 +12,7 @@ use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::policy::reading::GroupPartition;
 use crate::model::units::newtypes::{Offset, TopicName};
+use crate::model::units::partition_filter::counted_partitions;
 
 /// The numbers of members that the policy may want.
 #[derive(Clone, Copy, Debug)]
@@ -113,8 +114,7 @@ pub(super) fn read_partitions(
         topics = topics.saturating_add(1);
         let latest = read.latest.as_deref().ok();
         topic.as_str().hash(&mut hasher);
-        let counted =
-            (0..partition_count(read)).filter(|p| filter.is_none_or(|filter| filter.contains(*p)));
+        let counted = counted_partitions(filter, partition_count(read));
         partitions.extend(counted.map(|partition| match latest {
             Some(lag) => read_partition(lag, partition),
             None => GroupPartition::default(),
