@@ -29,7 +29,7 @@ impl<'a> AtCeiling<'a> {
         let value = metric.outcome.as_ref().ok()?;
         let (uncapped, capped) = (value.uncapped?, value.desired?);
         let ceiling = value.ceiling.map(|ceiling| ceiling.replicas);
-        let is_cut = uncapped > capped && value.rule.is_cut_by(ceiling, capped);
+        let is_cut = value.rule.is_cut_by(ceiling, uncapped, capped);
         is_cut.then_some(Self {
             metric,
             lag: value.lag?,

@@ -76,13 +76,9 @@ pub fn findings(status: &HpaStatus) -> impl Iterator<Item = FindingCode> {
 #[must_use]
 pub fn is_at_ceiling(status: &HpaStatus) -> bool {
     // A daemon of an earlier version reports no rule.
-    let is_cut = |desired: u32| {
-        let rule = status.rule;
-        rule.is_none_or(|rule| rule.is_cut_by(status.ceiling, desired))
-    };
-    status
-        .desired
-        .is_some_and(|desired| status.uncapped > Some(desired) && is_cut(desired))
+    let rule = status.rule.unwrap_or(ValueRule::Clamped);
+    let worth = status.uncapped.zip(status.desired);
+    worth.is_some_and(|(uncapped, desired)| rule.is_cut_by(status.ceiling, uncapped, desired))
 }
 
 /// How the age of the oldest unread message compares with the objective of an HPA.

@@ -51,16 +51,17 @@ impl ValueRule {
         }
     }
 
-    /// Whether it is the ceiling that leaves only `desired` replicas of those that the lag is worth. The rate policy
-    /// and a hold choose fewer by themselves, too.
+    /// Whether fewer replicas are `desired` than the lag is worth (`uncapped`), and it is the ceiling that takes them.
+    /// The rate policy and a hold choose fewer by themselves, too.
     #[must_use]
-    pub fn is_cut_by(self, ceiling: Option<Limit>, desired: u32) -> bool {
-        match self {
+    pub fn is_cut_by(self, ceiling: Option<Limit>, uncapped: u32, desired: u32) -> bool {
+        let by_ceiling = match self {
             ValueRule::Rate | ValueRule::Held => ceiling
                 .and_then(Limit::bounded)
                 .is_some_and(|most| desired >= most),
             _ => true,
-        }
+        };
+        uncapped > desired && by_ceiling
     }
 }
 
@@ -198,10 +199,12 @@ mod tests {
             (ValueRule::Held, 12, true),
             (ValueRule::Held, 4, false),
         ] {
-            assert_eq!(rule.is_cut_by(ceiling, desired), expected, "{rule:?}");
+            let is_cut = rule.is_cut_by(ceiling, 13, desired);
+            assert_eq!(is_cut, expected, "{rule:?}");
+            assert!(!rule.is_cut_by(ceiling, desired, desired), "{rule:?}");
         }
-        assert!(!ValueRule::Rate.is_cut_by(Some(Limit::Unbounded), 4));
-        assert!(!ValueRule::Held.is_cut_by(None, 4));
+        assert!(!ValueRule::Rate.is_cut_by(Some(Limit::Unbounded), 13, 4));
+        assert!(!ValueRule::Held.is_cut_by(None, 13, 4));
     }
 
     #[test]

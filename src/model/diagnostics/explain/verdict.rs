@@ -134,7 +134,7 @@ fn worth(metric: &Derivation, lag: u64, per: Milli) -> String {
         counted(worth, "replica")
     );
     match metric.ceiling {
-        Some(ceiling) if worth > ceiling => {
+        Some(ceiling) if metric.at_ceiling.is_some() => {
             format!("{text}, limited to the replica ceiling {ceiling}")
         }
         _ => text,
