@@ -32,7 +32,7 @@ use super::reachability::{
 };
 use super::{ClientSettings, GroupList, SettingError, SetupError};
 use crate::blocking_work::do_blocking;
-use crate::model::diagnostics::topic_growth::RecordKeys;
+use crate::model::diagnostics::topic_growth::{RecordKeys, UnknownKeys};
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
@@ -119,7 +119,7 @@ pub(super) fn sample_record_keys(
 ) -> RecordKeys {
     match check_extensions(&settings) {
         Ok(()) => record_keys::sample(settings, topic, partitions, deadline),
-        Err(error) => RecordKeys::Unknown(error.reason.to_string()),
+        Err(error) => RecordKeys::Unknown(UnknownKeys::unreadable(error.reason.to_string())),
     }
 }
 

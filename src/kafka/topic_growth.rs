@@ -6,7 +6,7 @@ use super::{
     ActiveClient, ClientKind, ClientSettings, KafkaSource, librdkafka, prepare_login, with_client,
 };
 use crate::blocking_work::do_blocking;
-use crate::model::diagnostics::topic_growth::{RecordKeys, TopicToGrow};
+use crate::model::diagnostics::topic_growth::{RecordKeys, TopicToGrow, UnknownKeys};
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
 
@@ -89,18 +89,22 @@ pub async fn sample_record_keys(
     partitions: u32,
     deadline: Instant,
 ) -> RecordKeys {
-    if !settings.allowed_hosts.is_empty() {
-        let reason = "with allowed_broker_hosts lagwise does not read them";
-        return RecordKeys::Unknown(reason.to_owned());
-    }
+    let allowed_hosts = settings.allowed_hosts;
     let settings = ClientSettings {
         client: ClientKind::Librdkafka,
+        allowed_hosts: Vec::new(),
         ..settings
     };
     let prepared = with_client(settings).and_then(|settings| prepare_login(settings, None));
     let settings = match prepared {
-        Ok(settings) => settings,
-        Err(error) => return RecordKeys::Unknown(error.reason.to_string()),
+        // Daemons are refused librdkafka with limited hosts, but the client that samples keeps to them.
+        Ok(settings) => ClientSettings {
+            allowed_hosts,
+            ..settings
+        },
+        Err(error) => {
+            return RecordKeys::Unknown(UnknownKeys::unreadable(error.reason.to_string()));
+        }
     };
     do_blocking(move || librdkafka::sample_record_keys(settings, &topic, partitions, deadline))
         .await

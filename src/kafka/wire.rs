@@ -74,6 +74,12 @@ use crate::poller::OffsetSource;
 pub use self::property_support::PropertySupport;
 pub(super) use self::property_support::check_names;
 
+/// The hosts of `bootstrap.servers`.
+pub(super) fn bootstrap_hosts(servers: &str) -> Vec<Arc<str>> {
+    let addresses = servers.split(',').filter_map(address::Address::parse);
+    addresses.map(|address| address.host).collect()
+}
+
 /// The wire client of one Kafka cluster.
 pub struct WireClient(Box<WireInner>);
 

@@ -26,7 +26,7 @@ use crate::model::units::newtypes::TopicName;
     lagwise topics grow orders --for-replicas 6 --threads-per-replica 3 --config lagwise.yaml --yes\n\n\
     A compacted topic, and one whose latest records have keys, is refused without --force: new records of a key may go \
     to another partition than the old ones. To see keys, the command reads up to ten records of up to 16 partitions, \
-    for which the login needs Read on the topic. If it cannot read them, it says so and does not refuse.\n\n\
+    for which the login needs Read on the topic. If it cannot read them, it refuses as well.\n\n\
     With --dry-run the broker checks the request and changes nothing. Where a service of a cloud provider refuses it, \
     the command says what to run there.\n\n\
     Exit code: 0 if the topic has as many partitions, or would have, 1 if it is refused or fails, 2 for wrong usage.")]
@@ -54,7 +54,7 @@ pub(super) struct GrowArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// Also grow a topic that is compacted, whose records have keys, or whose configuration cannot be read
+    /// Also grow a topic that is compacted, whose records have keys, or whose configuration or records cannot be read
     #[arg(long)]
     force: bool,
     /// Timeout of Kafka

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::CString;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,11 +13,14 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use super::faults;
+use super::ffi::{HostFilter, connect_to_allowed_hosts};
 use super::kerberos::{self, KinitOutput};
 use crate::kafka::health::ConnectionHealth;
 use crate::kafka::login::{TokenCache, TokenSettings};
-use crate::kafka::{ClientSettings, SettingError, SetupError};
+use crate::kafka::{ClientSettings, SettingError, SetupError, wire};
+use crate::model::kafka::fault::Fault;
 use crate::model::units::file_path::{ShownPath, looks_like_path};
+use crate::model::units::host_pattern::{HostPattern, allows_host};
 
 /// How long to wait for the first token: as long as its source may take. If librdkafka gets none, it tries again only
 /// after ten seconds.
@@ -32,6 +36,9 @@ pub(super) struct ClientCallbacks {
     /// Output of the Kerberos ticket command, if this client runs it.
     kinit_output: Option<KinitOutput>,
     tokens: Option<Arc<TokenCache>>,
+    /// Hosts to connect to besides those of `bootstrap`; empty means all.
+    allowed_hosts: Vec<HostPattern>,
+    bootstrap: Vec<Arc<str>>,
 }
 
 impl ClientContext for ClientCallbacks {
@@ -90,6 +97,18 @@ impl ClientContext for ClientCallbacks {
 }
 
 impl ConsumerContext for ClientCallbacks {}
+
+impl HostFilter for ClientCallbacks {
+    fn allows_host(&self, host: &str) -> bool {
+        let bootstrap = self.bootstrap.iter().map(|server| &**server);
+        let is_allowed = allows_host(&self.allowed_hosts, bootstrap, host);
+        if !is_allowed {
+            let (fault, now) = (Fault::HostNotAllowed, Instant::now());
+            self.health.report(fault, &format!("{host}: {fault}"), now);
+        }
+        is_allowed
+    }
+}
 
 /// A consumer that never subscribes: it reads offsets, metadata and watermarks, not messages.
 pub(super) type OffsetConsumer = BaseConsumer<ClientCallbacks>;
@@ -162,18 +181,34 @@ pub(super) fn client(
         config.set(kerberos::RELOGIN_INTERVAL, "0");
     }
     let tokens = settings.token.as_ref().and_then(TokenSettings::tokens);
-    let made = config.create_with_context(ClientCallbacks {
+    let is_limited = !settings.allowed_hosts.is_empty();
+    if is_limited {
+        // They are added once hosts are limited.
+        config.remove("bootstrap.servers");
+    }
+    let callbacks = ClientCallbacks {
         health: Arc::clone(health),
         kinit_output,
         tokens: tokens.cloned(),
-    });
-    made.map_err(|error| {
+        allowed_hosts: settings.allowed_hosts.clone(),
+        bootstrap: wire::bootstrap_hosts(settings.bootstrap()),
+    };
+    let made = config.create_with_context(callbacks);
+    let client: OffsetConsumer = made.map_err(|error| {
         settings.setup_error(match error {
             // `Display` would show the value, which may be a secret.
             KafkaError::ClientConfig(_, reason, name, _) => SettingError::property(name, reason),
             other => without_odd_paths(other.to_string(), &settings.properties).into(),
         })
-    })
+    })?;
+    if is_limited {
+        let servers = CString::new(settings.bootstrap()).ok();
+        if !servers.is_some_and(|servers| connect_to_allowed_hosts(&client, &servers)) {
+            let problem = "has no server to connect to";
+            return Err(settings.setup_error(SettingError::property("bootstrap.servers", problem)));
+        }
+    }
+    Ok(client)
 }
 
 /// Checks the properties as [`client`] does. Contacts no broker, and runs no command for Kerberos.

@@ -8,6 +8,8 @@
 //! lacks, and such an enum value would be undefined behaviour.
 #![allow(unsafe_code)]
 
+mod allowed_hosts;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::{TopicPartitionList, bindings as rd};
 
+pub(super) use self::allowed_hosts::{HostFilter, connect_to_allowed_hosts};
 use crate::model::units::newtypes::Partition;
 
 /// librdkafka's code for a timeout (`RD_KAFKA_RESP_ERR__TIMED_OUT`).

@@ -1,6 +1,7 @@
 //! Reads the latest records of a topic, to see whether producers set keys.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,10 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::client::{self, code_of};
 use super::faults::fault_of;
 use crate::kafka::ClientSettings;
-use crate::model::diagnostics::topic_growth::RecordKeys;
+use crate::kafka::health::ConnectionHealth;
+use crate::model::diagnostics::topic_growth::{RecordKeys, UnknownKeys};
 use crate::model::kafka::fault::Fault;
-use crate::model::units::newtypes::TopicName;
+use crate::model::units::newtypes::{Moment, TopicName};
 
 /// Maximum number of partitions to read.
 const MAX_PARTITIONS: u32 = 16;
@@ -50,9 +52,11 @@ pub(super) fn sample(
 ) -> RecordKeys {
     let properties = PROPERTIES.map(|(name, value)| (name.to_owned(), value.to_owned()));
     settings.properties.extend(properties);
-    let consumer = match client::client(&settings, &Arc::default(), Some(GROUP)) {
+    let unreadable = |error: &dyn Display| unreadable(error.to_string());
+    let health = Arc::new(ConnectionHealth::default());
+    let consumer = match client::client(&settings, &health, Some(GROUP)) {
         Ok(consumer) => consumer,
-        Err(error) => return RecordKeys::Unknown(error.reason.to_string()),
+        Err(error) => return unreadable(&error.reason),
     };
     // Records that are left to read of each partition.
     let mut unread: BTreeMap<i32, u32> = sampled_partitions(partitions)
@@ -65,14 +69,24 @@ pub(super) fn sample(
         .try_for_each(|partition| list.add_partition_offset(topic.as_str(), *partition, latest))
         .and_then(|()| consumer.assign(&list));
     if let Err(error) = assigned {
-        return RecordKeys::Unknown(error.to_string());
+        return unreadable(&error);
     }
-    let (mut records, mut last) = (0_u32, None);
+    let mut records = 0_u32;
     while !unread.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let cause = last.map_or_else(String::new, |fault: Fault| format!(": {fault}"));
-            return RecordKeys::Unknown(format!("they could not be read in time{cause}"));
+            let cause = health.record_silence(settings.bootstrap(), Moment::now());
+            return RecordKeys::Unknown(UnknownKeys {
+                reason: format!("they could not be read in time: {}", cause.reason),
+                remedy: match cause.kind {
+                    Fault::HostNotAllowed => {
+                        "add the host to allowed_broker_hosts if it is one of the brokers"
+                    }
+                    _ => {
+                        "see that lagwise reaches all brokers, and raise --timeout if they are slow"
+                    }
+                },
+            });
         }
         match consumer.poll(left.min(POLL_INTERVAL)) {
             None => {}
@@ -88,10 +102,11 @@ pub(super) fn sample(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 unread.remove(&partition);
             }
-            Some(Err(error)) => match failure(code_of(&error)) {
-                Ok(fault) => last = Some(fault),
-                Err(reason) => return RecordKeys::Unknown(reason),
-            },
+            Some(Err(error)) => {
+                if let Some(unknown) = failure(code_of(&error)) {
+                    return RecordKeys::Unknown(unknown);
+                }
+            }
         }
     }
     RecordKeys::NoneFound { records }
@@ -105,20 +120,24 @@ fn sampled_partitions(partitions: u32) -> impl Iterator<Item = i32> {
     all.filter_map(|partition| i32::try_from(partition).ok())
 }
 
-/// The fault of an error after which librdkafka tries again; otherwise why the records cannot be read.
-fn failure(code: i32) -> Result<Fault, String> {
+fn unreadable(reason: String) -> RecordKeys {
+    RecordKeys::Unknown(UnknownKeys::unreadable(reason))
+}
+
+/// Why records cannot be read by an error; `None` if librdkafka tries again after it.
+fn failure(code: i32) -> Option<UnknownKeys> {
     match fault_of(code) {
-        Fault::TopicDenied => {
-            Err("the login may not read them: it needs Read on the topic".to_owned())
-        }
-        Fault::Code(NOT_IMPLEMENTED) => Err(
-            "they are compressed with a codec that is not built into lagwise, probably zstd"
-                .to_owned(),
-        ),
+        Fault::TopicDenied => Some(UnknownKeys {
+            reason: "the login may not read them".to_owned(),
+            remedy: "allow Read on the topic, or use a login that may read it",
+        }),
+        Fault::Code(NOT_IMPLEMENTED) => Some(UnknownKeys::unreadable(
+            "they are compressed with a codec that is not built into lagwise, probably zstd",
+        )),
         // Only the coordinator of the group is refused, and it is not needed.
-        fault @ Fault::GroupDenied => Ok(fault),
-        fault if fault.is_connection() => Ok(fault),
-        fault => Err(fault.to_string()),
+        Fault::GroupDenied => None,
+        fault if fault.is_connection() => None,
+        fault => Some(UnknownKeys::unreadable(fault.to_string())),
     }
 }
 
@@ -129,6 +148,7 @@ mod tests {
 
     use super::*;
     use crate::kafka::embedded::EmbeddedCluster;
+    use crate::model::units::host_pattern::HostPattern;
 
     /// Time for the embedded broker to answer, on busy cores.
     const TIMEOUT: Duration = Duration::from_secs(30);
@@ -171,6 +191,52 @@ mod tests {
     }
 
     #[test]
+    fn brokers_on_hosts_that_are_not_allowed_are_not_read() {
+        let cluster = EmbeddedCluster::start("main", 1).unwrap();
+        cluster.create_topic("keyed", 1).unwrap();
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap())
+            .create()
+            .unwrap();
+        let record = BaseRecord::to("keyed").partition(0).key("k").payload("x");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(TIMEOUT).unwrap();
+        let sampled = |hosts: &[&str], bootstrap: String, timeout| {
+            let mut settings = cluster.settings();
+            settings.allowed_hosts = hosts
+                .iter()
+                .map(|host| HostPattern::parse(host).unwrap())
+                .collect();
+            let property = "bootstrap.servers".to_owned();
+            settings.properties.insert(property, bootstrap);
+            sample(settings, &"keyed".into(), 1, Instant::now() + timeout)
+        };
+        // The broker advertises an address, whatever the server is called.
+        let by_name = cluster.bootstrap().replace("127.0.0.1", "localhost");
+        for hosts in [&["127.0.0.1"][..], &["*.kafka.svc", "127.*"]] {
+            let found = sampled(hosts, by_name.clone(), TIMEOUT);
+            assert_eq!(found, RecordKeys::Found, "{hosts:?}");
+        }
+        // The host in bootstrap.servers needs no entry.
+        let found = sampled(&["*.kafka.svc"], cluster.bootstrap(), TIMEOUT);
+        assert_eq!(found, RecordKeys::Found);
+        for hosts in [&["*.kafka.svc"][..], &["10.*", "127.0.0.2"]] {
+            let refused = sampled(hosts, by_name.clone(), Duration::from_secs(3));
+            let RecordKeys::Unknown(unknown) = refused else {
+                panic!("{hosts:?}: {refused:?}");
+            };
+            assert!(
+                unknown
+                    .reason
+                    .contains("127.0.0.1: a broker's host is not in"),
+                "{unknown:?}"
+            );
+            let remedy = "add the host to allowed_broker_hosts";
+            assert!(unknown.remedy.starts_with(remedy), "{unknown:?}");
+        }
+    }
+
+    #[test]
     fn an_unreachable_broker_is_waited_for_until_the_deadline() {
         let cluster = EmbeddedCluster::start("main", 1).unwrap();
         let mut settings = cluster.settings();
@@ -179,20 +245,21 @@ mod tests {
             .properties
             .insert("bootstrap.servers".into(), nowhere);
         let deadline = Instant::now() + Duration::from_millis(500);
-        let RecordKeys::Unknown(reason) = sample(settings, &"orders".into(), 2, deadline) else {
+        let RecordKeys::Unknown(unknown) = sample(settings, &"orders".into(), 2, deadline) else {
             panic!("there is no broker");
         };
-        assert!(reason.contains("in time"), "{reason}");
+        assert!(unknown.reason.contains("in time"), "{unknown:?}");
+        assert!(unknown.remedy.contains("--timeout"), "{unknown:?}");
     }
 
     #[test]
     fn only_connection_errors_are_waited_out() {
         // RD_KAFKA_RESP_ERR__TRANSPORT, and the error for a group that is denied.
-        assert!(failure(-195).is_ok() && failure(30).is_ok());
-        let denied = failure(29).unwrap_err();
-        assert!(denied.contains("Read on the topic"), "{denied}");
-        let codec = failure(NOT_IMPLEMENTED).unwrap_err();
-        assert!(codec.contains("zstd"), "{codec}");
-        assert!(failure(-3).is_err());
+        assert!(failure(-195).is_none() && failure(30).is_none());
+        let denied = failure(29).unwrap();
+        assert!(denied.remedy.contains("Read on the topic"), "{denied:?}");
+        let codec = failure(NOT_IMPLEMENTED).unwrap();
+        assert!(codec.reason.contains("zstd"), "{codec:?}");
+        assert!(failure(-3).is_some());
     }
 }

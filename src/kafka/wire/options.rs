@@ -11,7 +11,7 @@ use super::sasl::{LoginMethod, MAX_CONCURRENT_STEPS, Mechanism};
 use super::tls::{Tls, TlsOptions};
 use crate::kafka::SettingError;
 use crate::kafka::login::TokenCache;
-use crate::model::units::host_pattern::HostPattern;
+use crate::model::units::host_pattern::{HostPattern, allows_host};
 
 /// Connection options of a cluster. Holds secrets, hence no `Debug`.
 pub(super) struct WireOptions {
@@ -157,13 +157,8 @@ impl<'a> PropertyReader<'a> {
 impl WireOptions {
     /// Whether lagwise may connect to a host that a broker advertises.
     pub(super) fn allows_host(&self, host: &str) -> bool {
-        let is_bootstrap = || self.bootstrap.iter().any(|address| *address.host == *host);
-        self.allowed_hosts.is_empty()
-            || self
-                .allowed_hosts
-                .iter()
-                .any(|allowed| allowed.matches(host))
-            || is_bootstrap()
+        let bootstrap = self.bootstrap.iter().map(|address| &*address.host);
+        allows_host(&self.allowed_hosts, bootstrap, host)
     }
 
     /// Parses the properties and reads the certificate files they name. The error names the

@@ -184,9 +184,28 @@ pub enum RecordKeys {
     /// At least one has.
     Found,
     /// None of those that were read, which may be no records at all.
-    NoneFound { records: u32 },
-    /// Why it is unknown.
-    Unknown(String),
+    NoneFound {
+        records: u32,
+    },
+    Unknown(UnknownKeys),
+}
+
+/// Why it is unknown whether records have keys, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownKeys {
+    pub reason: String,
+    /// In the imperative.
+    pub remedy: &'static str,
+}
+
+impl UnknownKeys {
+    /// Without a remedy by which the command could read them.
+    pub fn unreadable(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            remedy: "look at some with kafka-console-consumer.sh --property print.key=true",
+        }
+    }
 }
 
 /// Maximum number of partitions to grow a topic to: beyond that a typing mistake is more likely.
@@ -221,6 +240,16 @@ pub enum GrowRefusal {
          read everything before, or create a new topic; or use --force if consumers can live with that"
     )]
     Keyed { topic: String },
+    #[error(
+        "whether records of topic {topic} have keys is unknown: {reason}. If producers set keys, new records of a key may \
+         go to another partition than the old ones after new partitions are added, and are then processed out of order. \
+         To find out, {remedy}. Use --force if producers set no keys, or if consumers can live with that"
+    )]
+    UnknownKeys {
+        topic: String,
+        reason: String,
+        remedy: &'static str,
+    },
 }
 
 /// Whether partitions are missing; an error if the topic is not grown, whatever its records are.
@@ -251,7 +280,7 @@ pub fn needs_growth(
 /// What growing a topic changes, in sentences. `keys` is `None` if it is forced, so that no records were read.
 ///
 /// # Errors
-/// [`GrowRefusal::Keyed`].
+/// [`GrowRefusal::Keyed`] or [`GrowRefusal::UnknownKeys`].
 pub fn plan_growth(
     topic: &TopicToGrow,
     wanted: u32,
@@ -267,8 +296,12 @@ pub fn plan_growth(
         Some(RecordKeys::NoneFound { records }) => {
             format!("None of its latest records has a key ({records} were read).\n")
         }
-        Some(RecordKeys::Unknown(reason)) => {
-            format!("Whether its records have keys is unknown: {reason}.\n")
+        Some(RecordKeys::Unknown(UnknownKeys { reason, remedy })) => {
+            return Err(GrowRefusal::UnknownKeys {
+                topic: name,
+                reason: reason.clone(),
+                remedy,
+            });
         }
     };
     let added = wanted.saturating_sub(partitions);
@@ -366,15 +399,10 @@ mod tests {
             keyed.contains("have keys") && keyed.contains("--force"),
             "{keyed}"
         );
-        let reason = "the login may not read them".to_owned();
         for (keys, part) in [
             (None, "12 -> 18 partitions"),
             (Some(RecordKeys::NoneFound { records: 0 }), "no records"),
             (Some(RecordKeys::NoneFound { records: 7 }), "7 were read"),
-            (
-                Some(RecordKeys::Unknown(reason)),
-                "is unknown: the login may not read them.",
-            ),
         ] {
             let planned = planned(keys).unwrap();
             assert!(
@@ -382,6 +410,31 @@ mod tests {
                 "{planned}"
             );
         }
+    }
+
+    #[test]
+    fn topics_whose_records_cannot_be_read_are_grown_by_force_only() {
+        let topic = topic(12, Some(false));
+        let denied = UnknownKeys {
+            reason: "the login may not read them".into(),
+            remedy: "allow Read on the topic",
+        };
+        for (unknown, remedy) in [
+            (denied, "To find out, allow Read on the topic. "),
+            (
+                UnknownKeys::unreadable("they are compressed"),
+                "print.key=true. ",
+            ),
+        ] {
+            let reason = unknown.reason.clone();
+            let refused = plan_growth(&topic, 18, Some(&RecordKeys::Unknown(unknown)));
+            let refused = refused.unwrap_err().to_string();
+            for part in [&*format!("is unknown: {reason}. "), remedy, "--force"] {
+                assert!(refused.contains(part), "{refused}");
+            }
+        }
+        let planned = plan_growth(&topic, 18, None).unwrap();
+        assert!(planned.contains("12 -> 18 partitions"), "{planned}");
     }
 
     #[test]

@@ -53,6 +53,18 @@ impl HostPattern {
     }
 }
 
+/// Whether lagwise may connect to and log in at a host that a broker advertises: one of `allowed`, which is empty if all
+/// are, or one of `bootstrap`.
+pub fn allows_host<'a>(
+    allowed: &[HostPattern],
+    bootstrap: impl IntoIterator<Item = &'a str>,
+    host: &str,
+) -> bool {
+    allowed.is_empty()
+        || allowed.iter().any(|allowed| allowed.matches(host))
+        || bootstrap.into_iter().any(|server| server == host)
+}
+
 impl Serialize for HostPattern {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.glob.as_str())
