@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 use self::credential_reload::ReloadingClient;
 use self::login::TokenSettings;
 use self::wire::PropertySupport;
+use crate::model::diagnostics::kafka_service::KafkaAccess;
 use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -76,6 +77,16 @@ impl ClientSettings {
     fn bootstrap(&self) -> &str {
         let servers = self.properties.get("bootstrap.servers");
         servers.map_or("the cluster", String::as_str)
+    }
+
+    /// How lagwise reaches the cluster and logs in, for commands of its service.
+    #[must_use]
+    pub fn access(&self) -> KafkaAccess {
+        let get = |name: &str| self.properties.get(name).map(String::as_str);
+        let mechanism = get("sasl.mechanisms").or_else(|| get("sasl.mechanism"));
+        let has_token = self.token.is_some() || mechanism == Some("OAUTHBEARER");
+        let user = get("sasl.username").filter(|_| !has_token);
+        KafkaAccess::new(self.bootstrap(), has_token, user)
     }
 }
 

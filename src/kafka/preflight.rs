@@ -23,6 +23,7 @@ pub async fn collect(
 ) -> KafkaFacts {
     let mut facts = KafkaFacts {
         cluster: settings.name.clone(),
+        access: settings.access(),
         client: client_facts(&settings).map_err(|error| error.reason.to_string()),
         bootstrap: Vec::new(),
         listed: None,
@@ -50,6 +51,14 @@ pub async fn collect(
     };
     let (bootstrap, listed, mut groups) =
         futures::join!(probing, source.list_groups(deadline), groups);
+    let mut sessions = bootstrap
+        .iter()
+        .filter_map(|probe| probe.outcome.as_ref().ok());
+    if facts.access.principal.is_none()
+        && let Some(login) = sessions.find_map(|session| session.login.as_ref())
+    {
+        facts.access.principal = Some(login.name.clone());
+    }
     facts.bootstrap = bootstrap;
     if groups.is_empty()
         && let Some(first) = listed.groups.first()

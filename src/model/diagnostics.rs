@@ -12,6 +12,7 @@ pub mod hpa_findings;
 pub mod hpa_history;
 pub mod hpa_status;
 pub mod incidents;
+pub mod kafka_service;
 pub mod policy_events;
 pub mod policy_findings;
 pub mod preflight;

@@ -26,8 +26,8 @@ pub(super) fn render(lines: &[CheckLine], docs_url: Option<&str>, is_colored: bo
         let message = printable_lines(&line.message).replace('\n', "\n    ");
         let sign = sign(line.status, is_colored);
         let _ = writeln!(text, "  {sign} {}: {}", line.check, message.trim_end());
-        if let Some(remedy) = line.remedy {
-            let _ = writeln!(text, "    {remedy}");
+        if let Some(remedy) = &line.remedy {
+            let _ = writeln!(text, "    {}", printable_lines(remedy));
         }
         if let Some(page) = line.docs {
             let url = docs_url.map(|url| format!("{}/", url.trim_end_matches('/')));

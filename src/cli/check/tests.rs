@@ -121,9 +121,10 @@ fn parses_arguments() {
 #[test]
 fn renders_the_example_of_the_guide() {
     use crate::model::decisions::cap::FieldOwner;
+    use crate::model::diagnostics::kafka_service::KafkaAccess;
     use crate::model::diagnostics::preflight::kafka::{
         ApiSupport, BrokerProbe, BrokerSession, ClientFacts, KafkaFacts, ListedGroups, PollCost,
-        TlsSession,
+        SaslLogin, TlsSession,
     };
     use crate::model::diagnostics::preflight::kubernetes::HpaCounts;
     use crate::model::diagnostics::preflight::rights::DaemonScope;
@@ -140,6 +141,7 @@ fn renders_the_example_of_the_guide() {
     observation.groups[0].description = Ok(Arc::new(empty));
     let kafka = KafkaFacts {
         cluster: "main".into(),
+        access: KafkaAccess::new("kafka.kafka.svc:9093", false, Some("lagwise")),
         client: Ok(ClientFacts {
             is_wire: true,
             reasons: Vec::new(),
@@ -147,7 +149,10 @@ fn renders_the_example_of_the_guide() {
         bootstrap: vec![BrokerProbe {
             address: "kafka.kafka.svc:9093".into(),
             outcome: Ok(BrokerSession {
-                login: Some("SCRAM-SHA-512 as lagwise".into()),
+                login: Some(SaslLogin {
+                    mechanism: "SCRAM-SHA-512",
+                    name: "lagwise".into(),
+                }),
                 tls: Some(TlsSession {
                     is_verified: true,
                     expires: Some(now + Duration::from_secs(89 * 24 * 3600)),

@@ -13,9 +13,7 @@ use crate::cli::{Output, print_error, write_output, wrong_usage};
 use crate::config::Config;
 use crate::kafka::topic_growth::{GrowError, sample_record_keys};
 use crate::kafka::{ClientSettings, KafkaSource};
-use crate::model::diagnostics::topic_growth::{
-    MAX_PARTITIONS, needs_growth, plan_growth, service_command,
-};
+use crate::model::diagnostics::topic_growth::{MAX_PARTITIONS, needs_growth, plan_growth};
 use crate::model::units::newtypes::TopicName;
 
 /// The arguments of `lagwise topics grow`.
@@ -80,8 +78,7 @@ pub(super) async fn run(args: GrowArgs) -> anyhow::Result<ExitCode> {
     }
     let config = Config::load(&args.config)?;
     let settings = ClientSettings::from(pick_cluster(&config, args.cluster.as_deref())?);
-    let bootstrap = settings.properties.get("bootstrap.servers").cloned();
-    let bootstrap = bootstrap.unwrap_or_default();
+    let access = settings.access();
     let source = KafkaSource::connect(settings.clone())?;
     let topic = TopicName::from(args.topic.as_str());
     let deadline = || Instant::now() + args.timeout;
@@ -118,7 +115,7 @@ pub(super) async fn run(args: GrowArgs) -> anyhow::Result<ExitCode> {
         Err(error) => {
             print_error(&format!("topic {topic}: {}", explain(&source, &error)));
             if error.is_refusal()
-                && let Some(command) = service_command(&bootstrap, &args.topic, total)
+                && let Some(command) = access.grow_command(&args.topic, total)
             {
                 print_error(&format!("on this service: {command}"));
             }

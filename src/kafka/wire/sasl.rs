@@ -19,6 +19,7 @@ use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
 use crate::kafka::login::{Token, TokenCache};
 use crate::kafka::peer_protocol::{login_required_here, no_login_here};
+use crate::model::diagnostics::preflight::kafka::SaslLogin;
 use crate::model::kafka::fault::Fault;
 
 /// Accepted SCRAM iteration counts. Fewer than Kafka's own minimum would expose the password to a
@@ -100,13 +101,16 @@ impl LoginMethod {
 
 impl LoginCredentials {
     /// The mechanism and who logs in; `None` without a login.
-    pub(super) fn describe(&self) -> Option<String> {
+    pub(super) fn describe(&self) -> Option<SaslLogin> {
         let name = match self {
             LoginCredentials::None => return None,
             LoginCredentials::Password { username, .. } => username,
             LoginCredentials::Token(token, _) => &token.principal,
         };
-        Some(format!("{} as {name}", self.mechanism()?))
+        Some(SaslLogin {
+            mechanism: self.mechanism()?,
+            name: name.clone(),
+        })
     }
 
     fn mechanism(&self) -> Option<&'static str> {

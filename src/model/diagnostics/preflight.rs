@@ -1,8 +1,8 @@
 //! Results of `lagwise check`: whether Kafka, Kubernetes and the configuration are as lagwise needs them.
 //!
 //! Edges collect facts, such as [`KafkaFacts`](kafka::KafkaFacts). Pure functions turn them into a list of
-//! [`CheckLine`]. Whatever is not as it should be is a [`PreflightProblem`] with one remedy, a row of the table in
-//! `table.rs`.
+//! [`CheckLine`]. Whatever is not as it should be is a [`PreflightProblem`] with a remedy, a row of the table in
+//! `table.rs`. For a missing right in Kafka the remedy is that of its service.
 
 pub mod configuration;
 pub mod kafka;
@@ -10,6 +10,8 @@ pub mod kubernetes;
 pub mod registration;
 pub mod rights;
 mod table;
+
+use std::borrow::Cow;
 
 use serde::Serialize;
 
@@ -53,7 +55,7 @@ pub struct CheckLine {
     /// Result of the check.
     pub message: String,
     /// What to do; `None` if the check passed.
-    pub remedy: Option<&'static str>,
+    pub remedy: Option<Cow<'static, str>>,
     /// The page of the documentation, relative to its start.
     pub docs: Option<&'static str>,
     /// The individual checks, for machines.
@@ -86,9 +88,17 @@ impl CheckLine {
         Self {
             status: problem.status(),
             code: Some(problem.code()),
-            remedy: Some(problem.remedy()),
+            remedy: Some(problem.remedy().into()),
             docs: Some(problem.page()),
             ..Self::passed(section, check, message)
+        }
+    }
+
+    /// With a remedy for what is known here, instead of the one in the table.
+    pub(super) fn with_remedy(self, remedy: Cow<'static, str>) -> Self {
+        Self {
+            remedy: Some(remedy),
+            ..self
         }
     }
 

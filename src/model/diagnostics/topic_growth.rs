@@ -1,6 +1,6 @@
 //! Whether topics have as many partitions as HPAs may use replicas, and what adding partitions means.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -314,37 +314,6 @@ pub fn plan_growth(
     ))
 }
 
-/// The command or page of a service by which partitions are added there, found by the address of its brokers.
-#[must_use]
-pub fn service_command(bootstrap: &str, topic: &str, wanted: u32) -> Option<String> {
-    let hosts: BTreeSet<_> = bootstrap
-        .split(',')
-        .map(|server| server.rsplit_once(':').map_or(server, |(host, _)| host))
-        .map(|host| host.trim().to_ascii_lowercase())
-        .collect();
-    let ends = |suffix: &str| hosts.iter().any(|host| host.ends_with(suffix));
-    let command = if ends(".servicebus.windows.net") {
-        format!(
-            "az eventhubs eventhub update --resource-group GROUP --namespace-name NAMESPACE --name {topic} \
-             --partition-count {wanted} (only in the tiers Premium and Dedicated)"
-        )
-    } else if ends(".confluent.cloud") {
-        format!("confluent kafka topic update {topic} --config num.partitions={wanted}")
-    } else if ends(".cloud.goog") {
-        format!(
-            "gcloud managed-kafka topics update {topic} --cluster CLUSTER --location LOCATION --partitions {wanted}"
-        )
-    } else if ends(".amazonaws.com") {
-        format!(
-            "allow kafka-cluster:AlterTopic on the topic for this login, or run kafka-topics.sh --alter --topic \
-             {topic} --partitions {wanted} as somebody who may"
-        )
-    } else {
-        return None;
-    };
-    Some(command)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -477,33 +446,5 @@ mod tests {
                 "{useful:?} {own}"
             );
         }
-    }
-
-    #[test]
-    fn cloud_services_have_different_commands() {
-        let command = |bootstrap: &str| service_command(bootstrap, "orders", 18);
-        for (bootstrap, part) in [
-            ("shop.servicebus.windows.net:9093", "az eventhubs"),
-            (
-                "pkc-1.eu-central-1.aws.confluent.cloud:9092",
-                "confluent kafka",
-            ),
-            (
-                "bootstrap.main.europe-west3.managedkafka.p.cloud.goog:9092",
-                "gcloud",
-            ),
-            (
-                "b-1.x.kafka.eu-central-1.amazonaws.com:9098,b-2:9098",
-                "AlterTopic",
-            ),
-        ] {
-            let command = command(bootstrap).unwrap();
-            assert!(
-                command.contains(part) && command.contains("orders"),
-                "{command}"
-            );
-        }
-        assert_eq!(command("kafka.kafka.svc:9092"), None);
-        assert_eq!(command("evil-servicebus.windows.net.example:9092"), None);
     }
 }

@@ -41,7 +41,7 @@ pub fn check_configuration(facts: &ConfigurationFacts) -> Vec<CheckLine> {
             finding.to_string(),
         );
         lines.push(CheckLine {
-            remedy: Some(finding.code.fix()),
+            remedy: Some(finding.code.fix().into()),
             ..line
         });
     }
@@ -138,7 +138,7 @@ mod tests {
             let lines = lines(&[finding(code, "clusters[0]")]);
             let line = &lines[1];
             assert_eq!(line.code, Some("config_insecure"));
-            assert_eq!(line.remedy, Some(code.fix()), "{code:?}");
+            assert_eq!(line.remedy.as_deref(), Some(code.fix()), "{code:?}");
             assert_eq!(line.message, "clusters[0]: something is wrong");
         }
     }

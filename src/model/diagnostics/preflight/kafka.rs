@@ -6,9 +6,11 @@ mod permissions;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::{CheckLine, PreflightProblem, some_of};
+use crate::model::diagnostics::kafka_service::KafkaAccess;
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::observation::Observation;
 use crate::model::units::counted::counted;
@@ -24,6 +26,7 @@ const MANY_GROUPS: i16 = 8;
 #[derive(Debug)]
 pub struct KafkaFacts {
     pub cluster: ClusterName,
+    pub access: KafkaAccess,
     /// The client in use, or why there can be none.
     pub client: Result<ClientFacts, String>,
     /// The addresses of `bootstrap.servers`, each probed separately; none with librdkafka.
@@ -59,11 +62,25 @@ pub struct BrokerProbe {
 /// A connection to a broker that was set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerSession {
-    /// How lagwise logged in, such as `PLAIN as reader`; `None` without SASL.
-    pub login: Option<String>,
+    /// How lagwise logged in; `None` without SASL.
+    pub login: Option<SaslLogin>,
     /// `None` without TLS.
     pub tls: Option<TlsSession>,
     pub apis: Vec<ApiSupport>,
+}
+
+/// A login by SASL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaslLogin {
+    pub mechanism: &'static str,
+    /// Who logged in.
+    pub name: String,
+}
+
+impl fmt::Display for SaslLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as {}", self.mechanism, self.name)
+    }
 }
 
 /// The TLS connection to a broker.

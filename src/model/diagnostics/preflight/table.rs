@@ -92,7 +92,7 @@ preflight_problems! {
         "Upgrade the brokers to Kafka 3.0 or newer; until then each group costs a request in every poll."
         "compatibility.html#kafka"
     KafkaGroupsUnlisted "kafka_groups_unlisted" Warning
-        "Allow Describe on the cluster; without it lagwise cannot list groups, which it needs for suggestions only."
+        "Without Describe on the cluster lagwise cannot list groups, which it needs for suggestions only."
         "guides/kafka-logins.html#rights-in-kafka"
     KafkaListFailed "kafka_list_failed" Warning
         "Look the message up, and check again; lagwise needs the list of groups for suggestions only."
@@ -101,10 +101,10 @@ preflight_problems! {
         "Name a group for lagwise to read: --group GROUP, a target in the configuration, or an HPA."
         "guides/scale-on-lag.html"
     KafkaGroupDenied "kafka_group_denied" Failed
-        "Allow it: kafka-acls --bootstrap-server HOST:PORT --add --allow-principal User:NAME --operation Describe --group GROUP"
+        "Allow Describe on the group to the login of lagwise."
         "guides/kafka-logins.html#rights-in-kafka"
     KafkaTopicDenied "kafka_topic_denied" Failed
-        "Allow it: kafka-acls --bootstrap-server HOST:PORT --add --allow-principal User:NAME --operation Describe --topic TOPIC"
+        "Allow Describe on the topic to the login of lagwise."
         "guides/kafka-logins.html#rights-in-kafka"
     KafkaTopicMissing "kafka_topic_missing" Warning
         "Create the topic, or correct its name in the HPA or the target."

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{CheckLine, KafkaFacts, PreflightProblem, some_of};
+use crate::model::diagnostics::kafka_service::{KafkaAccess, KafkaRight};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::units::counted::counted;
@@ -35,7 +36,7 @@ impl RightTally {
         }
     }
 
-    fn into_lines(self, section: &str) -> Vec<CheckLine> {
+    fn into_lines(self, section: &str, access: &KafkaAccess) -> Vec<CheckLine> {
         let Self {
             check,
             noun,
@@ -44,7 +45,18 @@ impl RightTally {
         } = self;
         let problems = problems.into_iter().map(|((problem, fault), names)| {
             let message = format!("{noun} {}: {fault}", some_of(&names));
-            CheckLine::problem(section, check, problem, message).with_details(names)
+            let right = match problem {
+                PreflightProblem::KafkaGroupDenied => Some((KafkaRight::DescribeGroup, "group")),
+                PreflightProblem::KafkaTopicDenied => Some((KafkaRight::DescribeTopic, "topic")),
+                _ => None,
+            };
+            let mut line = CheckLine::problem(section, check, problem, message);
+            if let Some((right, of)) = right {
+                // A group may have members on a topic that lagwise may not describe: its name is unknown.
+                let known = if of == noun { &names[..] } else { &[] };
+                line = line.with_remedy(access.grant(right, known));
+            }
+            line.with_details(names)
         });
         let mut lines: Vec<_> = problems.collect();
         if !proven.is_empty() {
@@ -80,7 +92,14 @@ pub(super) fn check(section: &str, facts: &KafkaFacts) -> Vec<CheckLine> {
                     true => PreflightProblem::KafkaGroupsUnlisted,
                     false => PreflightProblem::KafkaListFailed,
                 };
-                CheckLine::problem(section, "list groups", problem, fault.to_string())
+                let line = CheckLine::problem(section, "list groups", problem, fault.to_string());
+                match problem {
+                    PreflightProblem::KafkaGroupsUnlisted => {
+                        let grant = facts.access.grant(KafkaRight::DescribeCluster, &[]);
+                        line.with_remedy(format!("{} {grant}", problem.remedy()).into())
+                    }
+                    _ => line,
+                }
             }
         });
     }
@@ -94,7 +113,7 @@ pub(super) fn check(section: &str, facts: &KafkaFacts) -> Vec<CheckLine> {
         return lines;
     }
     for tally in tallies(observation) {
-        lines.extend(tally.into_lines(section));
+        lines.extend(tally.into_lines(section, &facts.access));
     }
     // Brokers leave out the topics of a group that the login may not describe, without an error.
     let is_read = observation

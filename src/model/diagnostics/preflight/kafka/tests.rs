@@ -24,7 +24,10 @@ fn session() -> BrokerSession {
         is_needed: true,
     };
     BrokerSession {
-        login: Some("SCRAM-SHA-512 as lagwise".into()),
+        login: Some(SaslLogin {
+            mechanism: "SCRAM-SHA-512",
+            name: "lagwise".into(),
+        }),
         tls: Some(TlsSession {
             is_verified: true,
             expires: Some(now() + days(90)),
@@ -81,6 +84,7 @@ fn observation() -> Observation {
 fn facts() -> KafkaFacts {
     KafkaFacts {
         cluster: "main".into(),
+        access: KafkaAccess::new("b-1:9096", false, Some("lagwise")),
         client: Ok(ClientFacts {
             is_wire: true,
             reasons: Vec::new(),
@@ -351,6 +355,52 @@ fn each_right_is_proven_by_itself() {
     let text = shown(&denied);
     let expected = "× describe groups: group billing: not authorized: the principal lacks Describe on the group";
     assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn the_remedy_for_a_missing_right_is_a_command_with_the_names() {
+    let with = |change: fn(&mut KafkaFacts)| {
+        let mut facts = facts();
+        change(&mut facts);
+        let lines = lines(&facts);
+        let problem = lines.into_iter().find(|line| line.code.is_some()).unwrap();
+        problem.remedy.unwrap().into_owned()
+    };
+    let acls = "Allow it: kafka-acls --bootstrap-server b-1:9096 --add --allow-principal User:lagwise --operation Describe";
+    let denied = |facts: &mut KafkaFacts| {
+        facts.observation.as_mut().unwrap().groups[0].committed = Err(Fault::GroupDenied);
+    };
+    assert_eq!(with(denied), format!("{acls} --group billing"));
+    assert_eq!(
+        with(|facts| {
+            let topics = &mut facts.observation.as_mut().unwrap().topics;
+            topics.insert("orders".into(), Err(Fault::TopicDenied));
+        }),
+        format!("{acls} --topic orders")
+    );
+    // The topic of a member is not known.
+    assert_eq!(
+        with(|facts| {
+            let groups = &mut facts.observation.as_mut().unwrap().groups;
+            groups[0].description = Err(Fault::TopicDenied);
+        }),
+        format!("{acls} --topic TOPIC")
+    );
+    let unlisted = with(|facts| {
+        facts.listed.as_mut().unwrap().faults = vec![Fault::Code(31)];
+    });
+    assert!(
+        unlisted.contains("suggestions only") && unlisted.ends_with(&format!("{acls} --cluster"))
+    );
+    let by_iam = with(|facts| {
+        let host = "b-1.main.x.c2.kafka.eu-central-1.amazonaws.com:9098";
+        facts.access = KafkaAccess::new(host, true, None);
+        facts.observation.as_mut().unwrap().groups[0].committed = Err(Fault::GroupDenied);
+    });
+    assert!(
+        by_iam.contains("kafka-cluster:DescribeGroup") && by_iam.contains("/billing "),
+        "{by_iam}"
+    );
 }
 
 #[test]
