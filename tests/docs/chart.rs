@@ -264,6 +264,7 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
         "label_values",
         "label_replace",
         "count_values",
+        "max_over_time",
         "group_left",
         "histogram_quantile",
         "group_id",

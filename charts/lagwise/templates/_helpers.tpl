@@ -173,6 +173,11 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- if eq .Values.mode "observe" -}}true{{- end -}}
 {{- end -}}
 
+{{- /* Whether the API server asks it for the metrics of HPAs. */ -}}
+{{- define "lagwise.servesHpas" -}}
+{{- if and .Values.apiService.create (not (include "lagwise.observes" .)) }}true{{ end -}}
+{{- end -}}
+
 {{- /* The rights to KEDA's objects, if it observes. */ -}}
 {{- define "lagwise.kedaRules" -}}
 {{- if include "lagwise.observes" . }}

@@ -432,6 +432,13 @@ pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
         rule["spec"]["groups"],
         alerts["groups"]
     );
+    // Where no HPA asks lagwise, no alert says so.
+    for unasked in ["mode=observe", "apiService.create=false"] {
+        let set = format!("prometheusRule.enabled=true,{unasked}");
+        let rule = object(&render(testbed, &set, &[])?, "PrometheusRule")?.to_string();
+        let is_left_out = !rule.contains("LagwiseNotAsked") && rule.contains("LagwiseLagUnknown");
+        ensure!(is_left_out, "{unasked}: {rule}");
+    }
     let rendered = render(
         testbed,
         "dashboard.enabled=true,podMonitor.enabled=true",
