@@ -33,7 +33,9 @@ use lagwise::model::evaluation::ServingPolicy;
 use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
-use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, TopicOffsets,
+};
 use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
@@ -113,6 +115,7 @@ fn snapshot() -> LagSnapshot {
         traffic: None,
         listings: std::collections::BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     };
     let main = ClusterHistory::default().apply(observed, Scope::Whole);
     LagSnapshot {

@@ -28,7 +28,9 @@ use kube::runtime::watcher::Event;
 use lagwise::k8s::hpa::WatchedHpas;
 use lagwise::model::evaluation::ServingPolicy;
 use lagwise::model::kafka::fault::Fault;
-use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, TopicOffsets,
+};
 use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::Scope;
@@ -161,6 +163,7 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
         traffic: None,
         listings: std::collections::BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     };
     let offsets = |offset| vec![Ok(Offset(offset)); PARTITIONS];
     for i in groups {

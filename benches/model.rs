@@ -16,7 +16,9 @@ use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
-use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, TopicOffsets,
+};
 use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
@@ -78,6 +80,7 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
         traffic: None,
         listings: std::collections::BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     }
 }
 

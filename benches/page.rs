@@ -25,7 +25,9 @@ use lagwise::model::evaluation::ServingPolicy;
 use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
-use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, TopicOffsets,
+};
 use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::Scope;
@@ -109,6 +111,7 @@ fn observe(groups: usize) -> Observation {
         traffic: None,
         listings: std::collections::BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     }
 }
 

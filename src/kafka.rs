@@ -4,6 +4,7 @@
 //! behind it. There are two: [`wire`] uses one connection per broker whatever the number of groups;
 //! [`librdkafka`] supports every login and every broker at the price of one client per group.
 
+mod client_certificate;
 mod codes;
 mod credential_reload;
 pub mod embedded;

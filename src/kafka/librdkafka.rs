@@ -19,13 +19,14 @@ mod topics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use self::client::OffsetConsumer;
 use self::faults::fault_of;
 use self::groups::GroupClients;
 use self::logs::LogReader;
 use self::topics::TopicCache;
+use super::client_certificate::client_certificate;
 use super::health::ConnectionHealth;
 use super::reachability::{
     Reachability, classify_answers, lacks_connection, unreachable_observation,
@@ -33,7 +34,7 @@ use super::reachability::{
 use super::{ClientSettings, GroupList, SettingError, SetupError};
 use crate::blocking_work::do_blocking;
 use crate::model::diagnostics::topic_growth::{RecordKeys, UnknownKeys};
-use crate::model::kafka::observation::Observation;
+use crate::model::kafka::observation::{CertificateExpiry, Observation};
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 use crate::poller::OffsetSource;
@@ -48,6 +49,8 @@ struct LibrdkafkaInner {
     groups: GroupClients,
     topics: TopicCache,
     logs: LogReader,
+    /// When lagwise's own certificate expires.
+    client_certificate_expires: Option<SystemTime>,
 }
 
 impl LibrdkafkaClient {
@@ -66,6 +69,8 @@ impl LibrdkafkaClient {
             groups: GroupClients::default(),
             topics: TopicCache::default(),
             logs: LogReader::default(),
+            client_certificate_expires: client_certificate(&settings.properties)
+                .map(|own| own.expires),
             health,
             settings,
         });
@@ -104,8 +109,16 @@ impl LibrdkafkaClient {
 
 impl OffsetSource for LibrdkafkaClient {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
-        self.blocking(move |inner| inner.sweep(plan, deadline))
-            .await
+        let observation = self
+            .blocking(move |inner| inner.sweep(plan, deadline))
+            .await;
+        Observation {
+            certificates: CertificateExpiry {
+                client: self.0.client_certificate_expires,
+                broker: None,
+            },
+            ..observation
+        }
     }
 }
 
@@ -201,6 +214,7 @@ impl LibrdkafkaInner {
             listings: BTreeMap::new(),
             // Only for groups that are known to have no members, which this client does not report.
             group_names: None,
+            certificates: CertificateExpiry::default(),
         }
     }
 

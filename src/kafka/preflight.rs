@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::client_certificate::client_certificate;
 use super::{
     ActiveClient, ClientKind, ClientSettings, GroupList, KafkaSource, PropertySupport, SetupError,
     with_client,
@@ -25,6 +26,7 @@ pub async fn collect(
         cluster: settings.name.clone(),
         access: settings.access(),
         client: client_facts(&settings).map_err(|error| error.reason.to_string()),
+        client_certificate: client_certificate(&settings.properties),
         bootstrap: Vec::new(),
         listed: None,
         observation: None,
@@ -51,6 +53,7 @@ pub async fn collect(
     };
     let (bootstrap, listed, mut groups) =
         futures::join!(probing, source.list_groups(deadline), groups);
+    let own = facts.client_certificate.as_ref();
     let mut sessions = bootstrap
         .iter()
         .filter_map(|probe| probe.outcome.as_ref().ok());
@@ -58,6 +61,9 @@ pub async fn collect(
         && let Some(login) = sessions.find_map(|session| session.login.as_ref())
     {
         facts.access.principal = Some(login.name.clone());
+    } else if facts.access.principal.is_none() {
+        // Without SASL, the principal is the name of the certificate.
+        facts.access.principal = own.and_then(|own| own.name.clone());
     }
     facts.bootstrap = bootstrap;
     if groups.is_empty()

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
-use crate::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use crate::model::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, TopicOffsets,
+};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{ClusterName, Isolation, Moment, TopicName};
@@ -93,6 +95,7 @@ pub(super) fn unreachable_observation(
         traffic: None,
         listings: BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     }
 }
 

@@ -66,7 +66,7 @@ use super::{ClientSettings, GroupList, SetupError};
 use crate::model::diagnostics::preflight::kafka::BrokerProbe;
 use crate::model::diagnostics::topic_growth::TopicToGrow;
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::Observation;
+use crate::model::kafka::observation::{CertificateExpiry, Observation};
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{ClusterName, Moment, TopicName};
 use crate::poller::OffsetSource;
@@ -180,7 +180,15 @@ impl WireClient {
 
 impl OffsetSource for WireClient {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
-        self.0.sweep(plan, deadline).await
+        let observation = self.0.sweep(plan, deadline).await;
+        let shared = &self.0.cluster.shared;
+        Observation {
+            certificates: CertificateExpiry {
+                client: shared.options().client_certificate_expires,
+                broker: shared.traffic.first_expiry(),
+            },
+            ..observation
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use super::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use super::hpa::selector::Selector;
 use super::kafka::fault::{ConnectionFault, Fault};
 use super::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
-use super::kafka::observation::{GroupObservation, Observation, TopicOffsets, Traffic};
+use super::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, TopicOffsets, Traffic,
+};
 use super::kafka::sweep_plan::GroupPlan;
 use super::kafka::topic_map::TopicMap;
 use super::lag::assembly::{ClusterHistory, Scope};
@@ -127,6 +129,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
         traffic: None,
         listings: BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     }
 }
 
@@ -196,6 +199,11 @@ pub(crate) fn snapshot() -> LagSnapshot {
         connections: 3,
         throttled: Duration::from_millis(1500),
     });
+    let expires = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
+    sweep.certificates = CertificateExpiry {
+        client: Some(expires(21_000)),
+        broker: Some(expires(22_000)),
+    };
     // After a whole sweep without them, no target needs these groups any more, unless one was added since.
     let mut main = (*main.apply(sweep, Scope::Partial)).clone();
     main.sweep = Some(super::lag::cluster_snapshot::Sweep {

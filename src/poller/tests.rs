@@ -14,7 +14,7 @@ use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
-use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
+use crate::model::kafka::observation::{CertificateExpiry, GroupObservation, TopicOffsets};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::{GroupId, Moment, Offset, TopicName};
@@ -79,6 +79,7 @@ impl OffsetSource for FakeKafka {
             traffic: None,
             listings: std::collections::BTreeMap::new(),
             group_names: None,
+            certificates: CertificateExpiry::default(),
         }
     }
 }

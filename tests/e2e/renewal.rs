@@ -272,5 +272,15 @@ pub(crate) fn a_replaced_certificate_is_used(testbed: &Testbed) -> Result<()> {
         "the new certificate to be used",
         &work.plan,
         &work.expected,
-    )
+    )?;
+    // The expiry of both sides is known, that of brokers by lagwise's own client only.
+    for (client, observation) in sources.sweep(&work.plan)? {
+        let certificates = observation.certificates;
+        ensure!(
+            certificates.client.is_some()
+                && certificates.broker.is_some() == (client == ClientKind::Wire),
+            "{client:?}: {certificates:?}"
+        );
+    }
+    Ok(())
 }

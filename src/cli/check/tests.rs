@@ -146,6 +146,7 @@ fn renders_the_example_of_the_guide() {
             is_wire: true,
             reasons: Vec::new(),
         }),
+        client_certificate: None,
         bootstrap: vec![BrokerProbe {
             address: "kafka.kafka.svc:9093".into(),
             outcome: Ok(BrokerSession {

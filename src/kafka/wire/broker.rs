@@ -286,7 +286,7 @@ impl ConnectionTask {
                         late: false,
                     });
                     let since = Instant::now();
-                    let open = self.shared.traffic.open_connection();
+                    let open = self.shared.traffic.open_connection(ready.first_expiry);
                     let ended =
                         connection::serve(ready, &mut calls, &options, reloaded, &self).await;
                     drop(open);

@@ -189,6 +189,7 @@ async fn serve_until_login_expires(
         mut responses,
         versions,
         session_lifetime,
+        first_expiry,
     } = ready;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut out = Bytes::new();
@@ -229,6 +230,7 @@ async fn serve_until_login_expires(
                 responses,
                 versions,
                 session_lifetime: None,
+                first_expiry,
             };
             return StopReason::LoginExpires(IdleConnection {
                 ready,

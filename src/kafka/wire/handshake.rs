@@ -1,7 +1,7 @@
 //! Sets up a connection: TCP, TLS, API versions, login.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use kafka_protocol::messages::ApiVersionsRequest;
@@ -24,6 +24,7 @@ use super::sasl;
 use super::silence::{SetupProgress, SetupStep};
 use super::tls::{self, Tls};
 use super::versions::{ApiKey, BrokerVersions};
+use crate::kafka::client_certificate::first_expiry;
 use crate::kafka::codes;
 use crate::kafka::peer_protocol::{PeerProtocol, no_tls_here};
 use crate::model::kafka::fault::Fault;
@@ -93,6 +94,8 @@ pub(super) struct ReadyConnection {
     pub(super) versions: BrokerVersions,
     /// Lifetime of the login, if limited (KIP-368).
     pub(super) session_lifetime: Option<Duration>,
+    /// When the first certificate that the broker presented expires; `None` without TLS.
+    pub(super) first_expiry: Option<SystemTime>,
 }
 
 /// Connects to a broker by the deadline.
@@ -115,12 +118,14 @@ pub(super) async fn open(
         let (mut exchange, versions) = greeting.await?;
         progress.reach(SetupStep::Login);
         let session_lifetime = sasl::log_in(&credentials, &mut exchange, &versions).await?;
+        let first_expiry = first_expiry(&exchange.peer_certificates);
         let (stream, responses) = exchange.into_parts();
         Ok(ReadyConnection {
             stream,
             responses,
             versions,
             session_lifetime,
+            first_expiry,
         })
     };
     let connected = tokio::time::timeout_at(deadline, connecting).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
@@ -10,6 +10,7 @@ use super::address::Address;
 use super::sasl::{LoginMethod, MAX_CONCURRENT_STEPS, Mechanism};
 use super::tls::{Tls, TlsOptions};
 use crate::kafka::SettingError;
+use crate::kafka::client_certificate::client_certificate;
 use crate::kafka::login::TokenCache;
 use crate::model::units::host_pattern::{HostPattern, allows_host};
 
@@ -23,6 +24,8 @@ pub(super) struct WireOptions {
     pub(super) login_turns: Arc<Semaphore>,
     /// Hosts to connect to besides those of `bootstrap`; empty means all.
     pub(super) allowed_hosts: Vec<HostPattern>,
+    /// When lagwise's own certificate expires.
+    pub(super) client_certificate_expires: Option<SystemTime>,
     pub(super) family: AddressFamily,
     pub(super) keepalive: bool,
     /// Limit for connecting, TLS and login together.
@@ -218,6 +221,7 @@ impl WireOptions {
             },
             login_turns: Arc::new(Semaphore::new(MAX_CONCURRENT_STEPS)),
             allowed_hosts: Vec::new(),
+            client_certificate_expires: client_certificate(properties).map(|own| own.expires),
             family,
             keepalive: reader.bool("socket.keepalive.enable", true)?,
             setup_timeout: reader.millis(

@@ -9,9 +9,10 @@ use super::WireInner;
 use super::address::Address;
 use super::handshake::{self, ConnectError};
 use super::options::WireOptions;
+use super::sasl;
 use super::silence::{SetupProgress, SetupStep, SetupTarget};
 use super::versions::ApiKey;
-use super::{sasl, tls};
+use crate::kafka::client_certificate::first_expiry;
 use crate::model::diagnostics::preflight::kafka::{
     ApiSupport, BrokerProbe, BrokerSession, TlsSession,
 };
@@ -80,7 +81,7 @@ impl WireInner {
         let (mut exchange, versions) = greeting.await?;
         let tls = options.tls.as_ref().map(|used| TlsSession {
             is_verified: used.is_verified,
-            expires: tls::first_expiry(&exchange.peer_certificates),
+            expires: first_expiry(&exchange.peer_certificates),
         });
         progress.reach(SetupStep::Login);
         sasl::log_in(&credentials, &mut exchange, &versions).await?;

@@ -16,7 +16,9 @@ use crate::kafka::reachability::{Reachability, classify_answers, unreachable_obs
 use crate::kafka::topic_listing::{self, Listings};
 use crate::model::kafka::fault::{BrokerFault, Fault};
 use crate::model::kafka::group::GroupKind;
-use crate::model::kafka::observation::{GroupObservation, Observation, ReportedLags, Traffic};
+use crate::model::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, ReportedLags, Traffic,
+};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::{GroupPlan, PartitionAllowance, SweepPlan};
 use crate::model::kafka::topic_map::TopicMap;
@@ -187,6 +189,7 @@ impl WireInner {
             traffic: Some(self.traffic()),
             listings,
             group_names,
+            certificates: CertificateExpiry::default(),
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
@@ -11,7 +10,6 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::options::PropertyReader;
 use crate::crypto::{provider, signatures_verified_by};
@@ -212,17 +210,6 @@ impl TlsOptions {
         }
         Ok(roots)
     }
-}
-
-/// When the first of these certificates ends; `None` if none of them can be read.
-pub(super) fn first_expiry(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    let ends = chain.iter().filter_map(|der| {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let seconds = certificate.validity().not_after.timestamp();
-        let seconds = u64::try_from(seconds).unwrap_or(0);
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-    });
-    ends.min()
 }
 
 /// Explains a TLS error and says which property to set, where its cause is known.

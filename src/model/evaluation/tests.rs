@@ -23,7 +23,9 @@ use crate::model::hpa::facts::{HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member, Subtopology};
-use crate::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use crate::model::kafka::observation::{
+    CertificateExpiry, GroupObservation, Observation, TopicOffsets,
+};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::annotation_keys::PREFIX;
@@ -108,6 +110,7 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
         traffic: None,
         listings: BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::fault::{BrokerFault, ConnectionFault, Fault};
 use super::group::GroupDescription;
@@ -124,6 +124,16 @@ pub struct Observation {
     /// Names of the cluster's groups, if they were listed, at most [`MAX_GROUP_NAMES`] and none longer than
     /// [`MAX_GROUP_NAME_BYTES`].
     pub group_names: Option<Vec<GroupId>>,
+    pub certificates: CertificateExpiry,
+}
+
+/// When certificates of connections to a cluster expire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateExpiry {
+    /// lagwise's own; `None` without one that lagwise can read.
+    pub client: Option<SystemTime>,
+    /// The first one that a broker presented on a connection that is open; `None` without TLS, and with librdkafka.
+    pub broker: Option<SystemTime>,
 }
 
 /// Maximum number of names of groups in an observation, and maximum length of each.

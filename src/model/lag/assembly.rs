@@ -73,6 +73,7 @@ impl ClusterHistory {
             traffic,
             listings,
             group_names,
+            certificates,
             ..
         } = observation;
         let now = self.timeline.at(&started);
@@ -156,6 +157,7 @@ impl ClusterHistory {
             connection,
             unreachable_brokers: unreachable_brokers.into(),
             traffic,
+            certificates,
             groups,
         });
         if scope == Scope::Whole && self.pruned.elapsed(now) >= PRUNE_INTERVAL {

@@ -8,7 +8,7 @@ use super::subscription::{RememberedGroup, Subscription};
 pub use super::topic_lag::TopicLag;
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
-use crate::model::kafka::observation::Traffic;
+use crate::model::kafka::observation::{CertificateExpiry, Traffic};
 use crate::model::kafka::sweep_plan::KnownTopics;
 use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
@@ -36,6 +36,7 @@ pub struct ClusterSnapshot {
     pub unreachable_brokers: Arc<[BrokerFault]>,
     /// Requests, bytes and connections so far, if the client counts them.
     pub traffic: Option<Traffic>,
+    pub certificates: CertificateExpiry,
     /// The groups of the sweep plan. Groups that were not read again are shared with the snapshot before.
     pub groups: PersistentMap<GroupId, Arc<GroupSnapshot>>,
 }

@@ -1,11 +1,13 @@
 //! Writes the state of Kafka clusters, and the cost of reading them.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use super::exported::is_only_requested;
 use super::sample::{ReaderGone, SampleStream, SampleValue};
 use super::{families, in_cluster};
 use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::CertificateExpiry;
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::snapshot::LagSnapshot;
 
@@ -81,6 +83,17 @@ pub(super) async fn traffic(
         let seconds = traffic.throttled.as_secs_f64();
         samples.sample(labels, SampleValue::Rounded(seconds));
         samples.flush_if_full().await?;
+    }
+    samples.family(&families::KAFKA_CERTIFICATE_EXPIRY);
+    for (name, cluster) in &snapshot.clusters {
+        let CertificateExpiry { client, broker } = cluster.certificates;
+        for (of, expires) in [("client", client), ("broker", broker)] {
+            let since_epoch = expires.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+            if let Some(since_epoch) = since_epoch {
+                samples.sample(&in_cluster(name).with("of", of), since_epoch.as_secs());
+                samples.flush_if_full().await?;
+            }
+        }
     }
     Ok(())
 }

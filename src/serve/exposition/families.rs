@@ -42,6 +42,7 @@ pub(crate) const ALL: &[&Family] = &[
     &KAFKA_RECEIVED_BYTES_TOTAL,
     &KAFKA_CONNECTIONS,
     &KAFKA_THROTTLED_SECONDS_TOTAL,
+    &KAFKA_CERTIFICATE_EXPIRY,
     &GROUP_USEFUL_PARALLELISM,
     &TARGET_VALUE,
     &TARGET_DESIRED_REPLICAS,
@@ -228,6 +229,12 @@ pub(super) const KAFKA_THROTTLED_SECONDS_TOTAL: Family = Family {
     kind: COUNTER,
     help: "Total time that brokers asked this client to throttle; wire client only",
     labels: Cow::Borrowed(&["cluster"]),
+};
+pub(super) const KAFKA_CERTIFICATE_EXPIRY: Family = Family {
+    name: "lagwise_kafka_certificate_expiry_timestamp_seconds",
+    kind: GAUGE,
+    help: "Time at which a certificate of the Kafka cluster's connections expires, in seconds since 1970: lagwise's own (client), or the first one that a broker presents (broker; wire client only)",
+    labels: Cow::Borrowed(&["cluster", "of"]),
 };
 pub(super) const GROUP_USEFUL_PARALLELISM: Family = Family {
     name: "lagwise_consumergroup_useful_parallelism",

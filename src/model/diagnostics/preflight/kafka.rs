@@ -29,6 +29,8 @@ pub struct KafkaFacts {
     pub access: KafkaAccess,
     /// The client in use, or why there can be none.
     pub client: Result<ClientFacts, String>,
+    /// lagwise's own certificate; `None` without one that lagwise can read.
+    pub client_certificate: Option<ClientCertificate>,
     /// The addresses of `bootstrap.servers`, each probed separately; none with librdkafka.
     pub bootstrap: Vec<BrokerProbe>,
     /// Result of listing all groups; `None` if that was not tried.
@@ -50,6 +52,15 @@ pub struct ClientFacts {
     pub is_wire: bool,
     /// What only librdkafka supports; empty if it was chosen by `client: librdkafka`.
     pub reasons: Vec<String>,
+}
+
+/// lagwise's own certificate for a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Its distinguished name, as in the principal; `None` if lagwise does not know how Kafka writes it.
+    pub name: Option<String>,
+    /// When the first certificate of its chain expires.
+    pub expires: SystemTime,
 }
 
 /// A broker that was probed separately.
@@ -88,7 +99,8 @@ impl fmt::Display for SaslLogin {
 pub struct TlsSession {
     /// Whether the chain was verified.
     pub is_verified: bool,
-    /// When the first certificate of the broker's chain expires; `None` if that cannot be read.
+    /// When the first of the certificates expires that the broker presents: its own, or one of its issuers. `None` if
+    /// they cannot be read.
     pub expires: Option<SystemTime>,
 }
 
@@ -141,6 +153,13 @@ pub fn check_kafka(facts: &KafkaFacts, now: SystemTime) -> Vec<CheckLine> {
         "client",
         describe_client(client),
     )];
+    // An expired certificate explains why a broker refuses the connection.
+    lines.extend(
+        facts
+            .client_certificate
+            .as_ref()
+            .map(|own| check_own_certificate(&section, own, now)),
+    );
     if let Some(fault) = connection_fault(facts) {
         if matches!(fault.kind, Fault::Tls | Fault::Login) {
             let reached = "a broker accepts connections";
@@ -276,6 +295,22 @@ fn check_tls(
         lines.push(CheckLine::passed(section, "tls", message));
     }
     lines
+}
+
+fn check_own_certificate(section: &str, own: &ClientCertificate, now: SystemTime) -> CheckLine {
+    const CHECK: &str = "client certificate";
+    let left = own.expires.duration_since(now).unwrap_or_default();
+    let name = own.name.as_deref().map(|name| format!(" {name}"));
+    let message = format!(
+        "lagwise's certificate{} {}",
+        name.unwrap_or_default(),
+        ends_in(left)
+    );
+    if left < EXPIRY_WARNING {
+        let problem = PreflightProblem::KafkaClientCertificateExpiring;
+        return CheckLine::problem(section, CHECK, problem, message);
+    }
+    CheckLine::passed(section, CHECK, message)
 }
 
 fn ends_in(left: Duration) -> String {

@@ -83,7 +83,10 @@ preflight_problems! {
         "Remove this address from bootstrap.servers, or start the broker."
         "guides/troubleshooting.html#some-brokers-cannot-be-reached"
     KafkaCertificateExpiring "kafka_certificate_expiring" Warning
-        "Renew the certificate of the broker before it expires."
+        "Renew the certificate of the broker, or of its issuer, before it expires."
+        "guides/kafka-logins.html#tls-and-client-certificates"
+    KafkaClientCertificateExpiring "kafka_client_certificate_expiring" Warning
+        "Renew the certificate in ssl.certificate.location before it expires; lagwise reads a changed file without a restart."
         "guides/kafka-logins.html#tls-and-client-certificates"
     KafkaApiMissing "kafka_api_missing" Failed
         "Connect to a broker that supports these requests."

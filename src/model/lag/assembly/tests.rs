@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use super::*;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
-use crate::model::kafka::observation::{GroupObservation, PastEnds, PastRecord};
+use crate::model::kafka::observation::{CertificateExpiry, GroupObservation, PastEnds, PastRecord};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::PartitionLag;
@@ -62,6 +62,7 @@ fn observe(seconds: u64, group: &str, committed: &[Committed], ends: &[i64]) -> 
         traffic: None,
         listings: BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::diagnostics::preflight::CheckStatus;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
-use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
+use crate::model::kafka::observation::{CertificateExpiry, GroupObservation, TopicOffsets};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::{Moment, Offset};
@@ -78,6 +78,7 @@ fn observation() -> Observation {
         traffic: None,
         listings: BTreeMap::new(),
         group_names: None,
+        certificates: CertificateExpiry::default(),
     }
 }
 
@@ -89,6 +90,7 @@ fn facts() -> KafkaFacts {
             is_wire: true,
             reasons: Vec::new(),
         }),
+        client_certificate: None,
         bootstrap: vec![probe("b-1:9096", Ok(session()))],
         listed: Some(ListedGroups {
             count: 14,
@@ -278,6 +280,42 @@ fn certificates_are_reported_before_they_expire() {
         ..facts()
     };
     assert!(lines(&plain).iter().all(|line| line.check != "tls"));
+}
+
+#[test]
+fn lagwises_own_certificate_is_reported_with_either_client() {
+    for is_wire in [true, false] {
+        let expiring = |expires| {
+            let mut facts = facts();
+            facts.client.as_mut().unwrap().is_wire = is_wire;
+            facts.client_certificate = Some(ClientCertificate {
+                name: Some("CN=lagwise".into()),
+                expires,
+            });
+            facts
+        };
+        for (expires, expected) in [
+            (now() + days(13), "CN=lagwise expires in 13 days"),
+            (now() - days(1), "CN=lagwise has expired"),
+        ] {
+            let facts = expiring(expires);
+            assert_eq!(codes(&facts), ["kafka_client_certificate_expiring"]);
+            let text = format!("! client certificate: lagwise's certificate {expected}\n");
+            assert!(shown(&facts).contains(&text), "{}", shown(&facts));
+        }
+        let valid = expiring(now() + days(14));
+        assert_eq!(codes(&valid), [""; 0]);
+        assert!(shown(&valid).contains("√ client certificate: "));
+        // It is reported although no broker answers.
+        let mut refused = expiring(now());
+        refused.observation.as_mut().unwrap().connection = Some(ConnectionFault {
+            kind: Fault::Tls,
+            reason: "expired".into(),
+            since: Moment::now(),
+        });
+        let expected = ["kafka_client_certificate_expiring", "kafka_tls_failed"];
+        assert_eq!(codes(&refused), expected);
+    }
 }
 
 #[test]
