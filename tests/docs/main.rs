@@ -4,6 +4,7 @@
 //! - `yaml file=NAME` is written to NAME in a temporary folder of the page;
 //! - `yaml cluster` is an entry of `clusters`, which `lagwise config check` accepts;
 //! - `sh runnable` is run there, with `lagwise` on the path, and must succeed (`exit=N`: end with N);
+//! - `sh guide release` is also run with a stand-in for kubectl, by a test of its own;
 //! - `sh guide` is run by the end-to-end test `guide`, on a real Kafka and a real Kubernetes control plane;
 //! - `sh skip=REASON` is not run, for one of the [reasons](NOT_RUN);
 //! - `output`, right after it, is what the command prints;
@@ -18,6 +19,7 @@ mod chart;
 mod markdown;
 mod reference;
 mod repository;
+mod stand_in;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
