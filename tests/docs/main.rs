@@ -55,6 +55,52 @@ fn actions_of_workflows_are_pinned() {
     assert_eq!(repository::unpinned_actions(), [""; 0]);
 }
 
+/// The commands that verify a release expect the workflow that signs it, from its tags, and the names that it publishes.
+#[test]
+fn the_identity_to_verify_is_that_of_the_workflow() {
+    let workflows = repository::signing_workflows();
+    let [(path, workflow)] = &workflows[..] else {
+        panic!("not one workflow signs: {workflows:?}");
+    };
+    for needed in [
+        "on:\n  push: {tags: [\"v*\"]}\n",
+        "REGISTRY: ghcr.io\n",
+        "IMAGE: ghcr.io/${{ github.repository }}\n",
+        "\"oci://$IMAGE/charts\"",
+        "--bundle target/dist/SHA256SUMS.sigstore.json",
+    ] {
+        assert!(workflow.contains(needed), "{path} lacks {needed}");
+    }
+    let page = Page::read("docs/src/guides/verify-a-release.md");
+    let commands: String = page.blocks().into_iter().map(|b| b.content).collect();
+    let commands = commands.replace("\\\n", " ");
+    let expected = [
+        (
+            "--certificate-identity",
+            format!("https://github.com/OWNER/REPOSITORY/{path}@refs/tags/vVERSION"),
+        ),
+        (
+            "--certificate-oidc-issuer",
+            "https://token.actions.githubusercontent.com".to_owned(),
+        ),
+        ("--signer-workflow", format!("OWNER/REPOSITORY/{path}")),
+        ("--source-ref", "refs/tags/vVERSION".to_owned()),
+        ("--repo", "OWNER/REPOSITORY".to_owned()),
+    ];
+    for (option, value) in expected {
+        let option = format!("{option} ");
+        let given = commands.split(&option).skip(1);
+        let given: BTreeSet<_> = given
+            .filter_map(|rest| rest.split_whitespace().next())
+            .collect();
+        assert_eq!(given, [&*value].into(), "{option}");
+    }
+    let verified = Regex::new(r"(?m)^cosign verify(?:-blob)? ").unwrap();
+    assert_eq!(verified.find_iter(&commands).count(), 3);
+    assert_eq!(commands.matches("--certificate-identity ").count(), 3);
+    assert!(commands.contains("helm pull oci://ghcr.io/OWNER/REPOSITORY/charts/lagwise "));
+}
+
 #[test]
 fn links_resolve() {
     let pages: BTreeMap<String, Page> = markdown_files()

@@ -34,6 +34,23 @@ pub(crate) fn snapshot(path: &str) -> String {
     format!("{}\n", body.trim_end())
 }
 
+/// The workflows of the repository that sign, by path, with their text.
+pub(crate) fn signing_workflows() -> Vec<(String, String)> {
+    let place = ".github/workflows";
+    let files = fs::read_dir(folder().join(place)).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let texts = files.map(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (
+            format!("{place}/{name}"),
+            fs::read_to_string(&path).unwrap(),
+        )
+    });
+    texts
+        .filter(|(_, text)| text.contains("cosign sign"))
+        .collect()
+}
+
 /// Lines of the GitHub workflows that use an action without pinning it to a commit, with its version as a comment.
 pub(crate) fn unpinned_actions() -> Vec<String> {
     let pinned = regex::Regex::new(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$").unwrap();
