@@ -54,9 +54,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{- /* The image. A digest wins over a tag, so that of the release is used only for the image of the release: not if the
+       values name a repository, a tag or a digest of their own. */ -}}
 {{- define "lagwise.image" -}}
-{{- $tag := .Values.image.tag | default (ternary "" .Chart.AppVersion (ne .Values.image.digest "")) -}}
-{{ .Values.image.repository }}{{ with $tag }}:{{ . }}{{ end }}{{ with .Values.image.digest }}@{{ . }}{{ end }}
+{{- $image := .Values.image -}}
+{{- $release := .Files.Get "files/release.yaml" | fromYaml -}}
+{{- $tag := $image.tag -}}
+{{- $digest := $image.digest -}}
+{{- if not (or $tag $digest) -}}
+{{- if eq $image.repository $release.repository -}}
+{{- $digest = get $release (default "plain" (and $image.kerberos "gssapi")) -}}
+{{- else -}}
+{{- $tag = .Chart.AppVersion -}}
+{{- end -}}
+{{- end -}}
+{{- if and $image.kerberos (not $digest) -}}
+{{- $tag = printf "%s-gssapi" (trimSuffix "-gssapi" $tag) -}}
+{{- end -}}
+{{ $image.repository }}{{ with $tag }}:{{ . }}{{ end }}{{ with $digest }}@{{ . }}{{ end }}
 {{- end -}}
 
 {{- /* Annotations of the service account. */ -}}
