@@ -42,6 +42,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         rendering::mistakes_in_the_configuration_are_rejected,
     ),
     (
+        "chart::alerts_that_the_mode_makes_meaningless_are_left_out",
+        rendering::alerts_that_the_mode_makes_meaningless_are_left_out,
+    ),
+    (
         "chart::values_have_their_effect",
         rendering::values_have_their_effect,
     ),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The programs that `tests/testbed/build` put into the cache.
 #[derive(Clone, Debug)]
@@ -54,6 +54,19 @@ impl Artifacts {
             kube_controller_manager: programs.join("kube-controller-manager"),
             ..self.clone()
         })
+    }
+
+    /// Runs Helm with this home folder, and returns its output.
+    pub(crate) fn helm(&self, home: &Path, args: &[&str]) -> Result<String> {
+        let done = Command::new(&self.helm)
+            .env("HOME", home)
+            .env("GOGC", "off")
+            .args(args)
+            .output()
+            .context("running helm")?;
+        let errors = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "helm {}: {errors}", args.join(" "));
+        Ok(String::from_utf8(done.stdout)?)
     }
 
     /// Gets the paths from the build script, which defines the layout of the cache.

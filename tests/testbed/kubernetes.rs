@@ -140,17 +140,9 @@ impl ControlPlane {
 
     /// Runs Helm as administrator, and returns its output.
     pub(crate) fn helm(&self, args: &[&str]) -> Result<String> {
-        let done = Command::new(&self.artifacts.helm)
-            .env("HOME", &self.folder)
-            .env("GOGC", "off")
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .args(args)
-            .output()
-            .context("running helm")?;
-        let errors = String::from_utf8_lossy(&done.stderr);
-        ensure!(done.status.success(), "helm {}: {errors}", args.join(" "));
-        Ok(String::from_utf8(done.stdout)?)
+        let kubeconfig = self.kubeconfig().to_string_lossy();
+        let args = [&["--kubeconfig", &*kubeconfig][..], args].concat();
+        self.artifacts.helm(&self.folder, &args)
     }
 
     /// Runs `kubectl edit` with this sed script as the editor.

@@ -303,6 +303,12 @@ impl Testbed {
         }
     }
 
+    /// Renders a chart, for which no cluster is needed.
+    pub(crate) fn helm_template(&self, args: &[&str]) -> Result<String> {
+        let args = [&["template", "lw"][..], args].concat();
+        self.artifacts()?.helm(&self.folder("helm")?, &args)
+    }
+
     /// Paths of the programs, or an error that says how to get them.
     pub(crate) fn artifacts(&self) -> Result<&Artifacts> {
         shared(&self.artifacts, Artifacts::find)

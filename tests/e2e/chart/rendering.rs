@@ -1,6 +1,7 @@
 //! Rendering of the chart: all sets of values render valid manifests, mistakes are rejected, and values have their
 //! effect.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -340,12 +341,52 @@ fn render(testbed: &Testbed, set: &str, more: &[&str]) -> Result<String> {
         chart.join("ci/default-values.yaml"),
     );
     let values = values.to_string_lossy();
-    let command = [
-        "template", "lw", &*folder, "--values", &*values, "--set", set,
-    ];
-    testbed
-        .control_plane()?
-        .helm(&[&command[..], more].concat())
+    let command = [&*folder, "--values", &*values, "--set", set];
+    testbed.helm_template(&[&command[..], more].concat())
+}
+
+/// Alerts that would always fire, or never, are left out.
+pub(super) fn alerts_that_the_mode_makes_meaningless_are_left_out(testbed: &Testbed) -> Result<()> {
+    let alerts = |set: &str| -> Result<BTreeSet<String>> {
+        let set = format!("prometheusRule.enabled=true,{set}");
+        let rule = object(&render(testbed, &set, &[])?, "PrometheusRule")?;
+        let groups = rule["spec"]["groups"].as_array().context("no groups")?;
+        let rules = groups.iter().filter_map(|group| group["rules"].as_array());
+        let names = rules.flatten().filter_map(|rule| rule["alert"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    };
+    const API: &str = "LagwiseApiUnavailable";
+    let all = alerts("mode=serve")?;
+    for (set, omitted) in [
+        (
+            "mode=observe",
+            &[
+                API,
+                "LagwiseCapFought",
+                "LagwiseCertificateExpiring",
+                "LagwiseNoLeader",
+                "LagwiseSeveralLeaders",
+            ][..],
+        ),
+        ("apiService.create=false", &[API]),
+        // What is left out already may be named too.
+        (
+            "mode=observe,prometheusRule.disabled={LagwiseNoLeader,LagwiseNoValue}",
+            &[
+                API,
+                "LagwiseCapFought",
+                "LagwiseCertificateExpiring",
+                "LagwiseNoLeader",
+                "LagwiseNoValue",
+                "LagwiseSeveralLeaders",
+            ],
+        ),
+    ] {
+        let rendered = alerts(set)?;
+        let missing: Vec<&str> = all.difference(&rendered).map(String::as_str).collect();
+        ensure!(missing == omitted, "{set}: without {missing:?}");
+    }
+    Ok(())
 }
 
 pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
