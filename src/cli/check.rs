@@ -308,10 +308,9 @@ async fn check_cluster(
 /// serves it as an external scaler, or if the chart has `apiService.create=false`, which sets `ca_bundle: false`.
 fn leaves_slot(config: &Config) -> bool {
     let server = &config.server;
-    let external = &server.external_metrics;
     config.kubernetes.observes()
         || server.external_scaler.listen.is_some()
-        || (external.tls.is_none() && !external.ca_bundle)
+        || !server.external_metrics.ca_bundle
 }
 
 /// The namespace of lagwise, if it is known. Outside of a pod, that of the kubeconfig may be any.

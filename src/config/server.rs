@@ -53,7 +53,8 @@ pub struct ExternalMetricsConfig {
     /// `<service>.<namespace>.svc`, and lagwise does not change an APIService of another Service.
     pub service: String,
     /// Whether the leader writes the CA of the certificate in the Secret to the caBundle of the APIService
-    /// (needs get and patch on it). With false you have to do that.
+    /// (needs get and patch on it). With false you have to do that, and `lagwise check` accepts another owner
+    /// of the APIService, also if `tls` is set.
     pub ca_bundle: bool,
     /// How callers are authorized. `none` only on a loopback address.
     pub auth: AuthMode,

@@ -46,6 +46,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         rendering::alerts_that_the_mode_makes_meaningless_are_left_out,
     ),
     (
+        "chart::the_configuration_says_whether_the_chart_registers_it",
+        rendering::the_configuration_says_whether_the_chart_registers_it,
+    ),
+    (
         "chart::values_have_their_effect",
         rendering::values_have_their_effect,
     ),

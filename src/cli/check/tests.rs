@@ -36,6 +36,35 @@ fn each_line_has_its_remedy_and_page() {
 }
 
 #[test]
+fn the_slot_is_left_to_others_with_every_kind_of_certificate() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = file.path().display();
+    let tls = format!("tls: {{cert_file: {file}, key_file: {file}}}");
+    let cluster = "clusters: [{name: main, properties: {bootstrap.servers: 'k:9092'}}]";
+    for (more, expected) in [
+        ("server: {external_metrics: {ca_bundle: false}}", true),
+        (
+            &*format!("server: {{external_metrics: {{ca_bundle: false, {tls}}}}}"),
+            true,
+        ),
+        (
+            &format!("server: {{external_metrics: {{ca_bundle: true, {tls}}}}}"),
+            false,
+        ),
+        (&format!("server: {{external_metrics: {{{tls}}}}}"), false),
+        ("", false),
+        ("kubernetes: {mode: observe}", true),
+        (
+            "server: {external_scaler: {listen: '0.0.0.0:9443', auth: none}}",
+            true,
+        ),
+    ] {
+        let config = Config::parse(&format!("{cluster}\n{more}"), &SystemEnvironment).unwrap();
+        assert_eq!(leaves_slot(&config), expected, "{more}");
+    }
+}
+
+#[test]
 fn links_begin_with_the_given_address() {
     let text = render(&lines(), Some("https://docs.example/lagwise/"), false);
     let expected = "see https://docs.example/lagwise/guides/kafka-logins.html#test-a-login";

@@ -184,12 +184,17 @@ impl Certificates {
     }
 }
 
-/// The daemon's configuration, with placeholders for secrets and certificates, which do not exist here.
-fn configuration(rendered: &str, certificates: &Certificates) -> Result<String> {
+/// The daemon's configuration.
+fn daemon_configuration(rendered: &str) -> Result<Value> {
     let maps = documents(rendered).filter(|document| document.contains("\n  lagwise.yaml: |"));
     let map: Value = serde_saphyr::from_str(maps.last().context("no configuration")?)?;
     let text = map["data"]["lagwise.yaml"].as_str().context("no text")?;
-    let mut config: Value = serde_saphyr::from_str(text)?;
+    Ok(serde_saphyr::from_str(text)?)
+}
+
+/// The daemon's configuration, with placeholders for secrets and certificates, which do not exist here.
+fn configuration(rendered: &str, certificates: &Certificates) -> Result<String> {
+    let mut config = daemon_configuration(rendered)?;
     config["server"]["external_metrics"]["tls"] = Value::Null;
     if let Some(scaler) = config["server"].get_mut("external_scaler") {
         *scaler = Value::Null;
@@ -343,6 +348,25 @@ fn render(testbed: &Testbed, set: &str, more: &[&str]) -> Result<String> {
     let values = values.to_string_lossy();
     let command = [&*folder, "--values", &*values, "--set", set];
     testbed.helm_template(&[&command[..], more].concat())
+}
+
+/// The daemon knows from `ca_bundle` whether the chart registers it, whatever certificate it has.
+pub(super) fn the_configuration_says_whether_the_chart_registers_it(
+    testbed: &Testbed,
+) -> Result<()> {
+    const TYPES: [&str; 4] = [
+        "selfSigned",
+        "helm",
+        "existingSecret,tls.existingSecret=own,tls.caBundle=CA",
+        "certManager,tls.certManager.issuerRef.name=ca",
+    ];
+    for (tls, create) in TYPES.iter().flat_map(|tls| [(tls, true), (tls, false)]) {
+        let set = format!("apiService.create={create},tls.type={tls}");
+        let config = daemon_configuration(&render(testbed, &set, &[])?)?;
+        let found = &config["server"]["external_metrics"]["ca_bundle"];
+        ensure!(*found == create, "{set}: ca_bundle is {found}");
+    }
+    Ok(())
 }
 
 /// Alerts that would always fire, or never, are left out.
