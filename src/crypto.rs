@@ -1,4 +1,4 @@
-//! What every TLS connection has in common: the crypto provider, and how signatures are checked with it.
+//! The rustls crypto provider and the signature checks that lagwise's own TLS listeners and the wire client share.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The Kafka clients: the only place that knows Kafka's protocol and client libraries.
+//! The Kafka clients: the only place that knows Kafka's protocol and client libraries, except for the consumers and the
+//! producer of `lagwise demo`.
 //!
 //! [`KafkaSource`] implements [`OffsetSource`] for one Kafka cluster and hides which client is
 //! behind it. There are two: [`wire`] uses one connection per broker whatever the number of groups;

@@ -16,7 +16,8 @@
 //!   serves its last complete reading until that is stale, then an error.
 //! - Committed offsets are read before log-end offsets, so that a live consumer has no negative
 //!   lag.
-//! - Only snapshots leave the poller's task; components share no locks.
+//! - The poller's state is never shared: it publishes immutable snapshots to readers, and sends the state to persist to
+//!   `persistence`. Components share no locks.
 //! - `kafka`, `k8s` and `serve` do not depend on one another (checked by `tests/layering`).
 
 pub mod authentication;

@@ -1,5 +1,5 @@
-//! The state that survives a restart: what the poller knows of logs and groups that Kafka does not report
-//! again.
+//! The state that survives a restart: what the poller knows of logs and groups that Kafka does not report again, and
+//! what the rate policies have learned and the holds keep.
 //!
 //! - [`format`]: the text of a [`SavedHistory`](crate::model::lag::history::memory::SavedHistory);
 //! - [`location`]: where the text is stored: a file, or a ConfigMap

@@ -1,5 +1,5 @@
-//! The poller: sweeps every cluster, evaluates the readings, publishes snapshots. It owns all state that changes; only
-//! snapshots leave it.
+//! The poller: sweeps every cluster, evaluates the readings, publishes snapshots. It owns targets, lag history and policy
+//! state, and shares none of it: it publishes immutable snapshots, and sends the state to persist to `persistence`.
 
 mod findings_tracker;
 mod partition_ledger;

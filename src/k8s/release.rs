@@ -22,7 +22,9 @@ use crate::model::decisions::cap::{AnnotationChange, CapPatch, HpaFields, releas
 use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::HpaPatch;
 use crate::model::decisions::zero_ledger::{LedgerChanges, LedgerMatch};
-use crate::model::hpa::facts::{HpaFacts, has_zeroed_annotation, own_mode, start_replicas};
+use crate::model::hpa::facts::{
+    HpaFacts, annotated_cap_mode, has_zeroed_annotation, start_replicas,
+};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -227,7 +229,7 @@ impl Release {
                 user_max_replicas: live.user_max(None),
                 woken_replicas: at_zero.as_ref().map(|_| start_replicas(&hpa)),
                 not_recorded: has_zeroed_annotation(&hpa) && !is_recorded,
-                asks_again: own_mode(&hpa) == Some(CapMode::Enforce),
+                asks_again: annotated_cap_mode(&hpa) == Some(CapMode::Enforce),
             });
             if self.dry_run {
                 return Ok(first);

@@ -53,7 +53,7 @@ impl CertificatesUnread<'_> {
         tracing::warn!(
             place = self.place,
             reason = %self.reason,
-            "cannot read the shared certificates: continuing with the current one"
+            "cannot read the shared certificates; the certificate already served, if any, stays in use"
         );
     }
 }
@@ -87,7 +87,7 @@ impl CertificatesUnusable<'_> {
         tracing::warn!(
             place = self.place,
             reason = self.reason,
-            "cannot use the shared certificates: continuing with the current one"
+            "cannot use the shared certificates; the certificate already served, if any, stays in use"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! Decodes responses into flat columns: names are slices of the frame, structures are ranges of
-//! their parts. Layouts as in Kafka's message schemas
-//! (<https://kafka.apache.org/protocol#protocol_messages>); unneeded fields are skipped, and so are
+//! Decodes responses without copying: names are slices of the frame, and the partitions of all topics are in one list, of
+//! which each topic has a range. The layouts are those of Kafka's message schemas
+//! (<https://kafka.apache.org/protocol#protocol_messages>). Fields that lagwise does not need are skipped, and so are
 //! trailing bytes, as in Kafka's own clients.
 
 mod metadata;
@@ -158,11 +158,12 @@ impl<'a> TopicOffsetRows<'a> {
     }
 }
 
-/// Minimum size of a partition in an `OffsetFetch` response.
-const MIN_COMMITTED_BYTES: usize = 15;
+/// Minimum size of a partition in an `OffsetFetch` response: its number, the offset, the length of the metadata, and the
+/// error code.
+const MIN_COMMITTED_BYTES: usize = 4 + 8 + 2 + 2;
 
-/// Minimum size of a partition in a `ListOffsets` response.
-const MIN_LISTED_BYTES: usize = 22;
+/// Minimum size of a partition in a `ListOffsets` response: its number, the error code, the timestamp and the offset.
+const MIN_LISTED_BYTES: usize = 4 + 2 + 8 + 8;
 
 /// Decodes `OffsetFetch`. Calls back for each group with its name (`None` below version 8, which answers for one group
 /// only), error code and offsets, and fails if a later part is malformed.
@@ -172,7 +173,7 @@ pub(super) fn offset_fetch<'a>(
     mut on_group: impl FnMut(Option<&'a str>, i16, &TopicOffsetRows<'a>),
 ) -> Result<(), Malformed> {
     let mut cursor = ResponseCursor::new(body, version >= 6);
-    // One group after the other in the same memory: the rows of all groups are as large as the response.
+    // All groups share one buffer: the rows of all of them would take as much memory as the response.
     let mut rows = TopicOffsetRows::default();
     if version >= 3 {
         cursor.i32()?;
@@ -220,7 +221,7 @@ fn read_committed<'a>(
             });
         }
         cursor.skip_tags()?;
-        // A topic without partitions says nothing, and takes more memory than bytes.
+        // An empty topic holds no offsets, and its entry takes more memory than its encoding.
         if count > 0 {
             into.topics.push((name, start..into.partitions.len()));
         }
@@ -236,7 +237,7 @@ pub(super) fn list_offsets<'a>(
     mut on_topic: impl FnMut(&'a str, &[ListedOffset]),
 ) -> Result<(), Malformed> {
     let mut cursor = ResponseCursor::new(body, version >= 6);
-    // One topic after the other in the same memory, as above.
+    // All topics share one buffer: the partitions of all of them would take as much memory as the response.
     let mut partitions = Vec::new();
     if version >= 2 {
         cursor.i32()?;

@@ -4,7 +4,9 @@ use std::time::Duration;
 use super::cap::HpaFields;
 use super::fencing::is_managed;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, is_paused, own_mode};
+use crate::model::hpa::facts::{
+    ExternalMetric, HpaFacts, MetricTarget, annotated_cap_mode, is_paused,
+};
 use crate::model::hpa::selector::Selector;
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::cap_mode::CapMode;
@@ -41,7 +43,10 @@ fn effects(annotation: &str, value: &str) -> Vec<String> {
     }));
     let mut note = |is_so: bool, effect: &str| effects.extend(is_so.then(|| effect.to_owned()));
     note(target.key.group == "other".into(), "reads another group");
-    note(own_mode(&hpa) == Some(CapMode::Enforce), "cap is enforced");
+    note(
+        annotated_cap_mode(&hpa) == Some(CapMode::Enforce),
+        "cap is enforced",
+    );
     note(is_paused(&hpa), "writes are paused");
     note(
         HpaFields::of(&hpa).user_max(None) == 5,

@@ -55,8 +55,9 @@ pub struct HistoryPoint {
 }
 
 impl HistoryPoint {
-    /// Merges this point with a later one: the time of the later one, with the larger of each pair of numbers, so that
-    /// a short peak stays visible. A number that only one of them has is kept.
+    /// Merges this point with a later one. Keeps the time of this point, and the larger of each pair of counts and
+    /// rates, so that a short peak stays visible; of the ceiling, `maxReplicas` and the rule the later one. A value that
+    /// only one of the points has is kept.
     fn merged_with(self, later: Self) -> Self {
         let seconds = |a: Option<f32>, b: Option<f32>| match (a, b) {
             (Some(a), Some(b)) => Some(a.max(b)),

@@ -265,10 +265,10 @@ pub fn settings(hpa: &HpaFacts) -> Settings {
     whole_hpa_settings(&hpa.annotations)
 }
 
-/// The cap mode that the HPA sets; `None` if the default applies. Always `advise` for an HPA that a
+/// The cap mode that the HPA's annotations set; `None` if the default applies. Always `advise` for an HPA that a
 /// controller owns, because the two would undo each other's writes.
 #[must_use]
-pub fn own_mode(hpa: &HpaFacts) -> Option<CapMode> {
+pub fn annotated_cap_mode(hpa: &HpaFacts) -> Option<CapMode> {
     if hpa.controller.is_some() {
         return Some(CapMode::Advise);
     }

@@ -1,12 +1,12 @@
-//! Where the operator lets lagwise write.
+//! Namespaces in which the administrator lets lagwise write.
 
 use super::facts::{self, HpaFacts};
 use crate::model::settings::cap_mode::CapMode;
 
-/// The namespaces in which lagwise may make one kind of writes.
+/// The namespaces to which lagwise may write, for one kind of write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteScope {
-    /// Whether it may anywhere.
+    /// Whether lagwise may make such writes at all.
     pub is_enabled: bool,
     /// The namespaces; empty = all.
     pub namespaces: Vec<String>,
@@ -51,14 +51,15 @@ impl WriteScopes {
     /// set none.
     #[must_use]
     pub fn cap_mode(&self, hpa: &HpaFacts, default: CapMode) -> CapMode {
-        self.own_cap_mode(hpa).unwrap_or(default)
+        self.cap_mode_override(hpa).unwrap_or(default)
     }
 
-    /// The cap mode that the HPA sets, or that its namespace makes it have; `None` if the default applies.
+    /// The cap mode that replaces the default: `advise` where the cap may not be enforced, else
+    /// [`annotated_cap_mode`](facts::annotated_cap_mode). `None` if the default applies.
     #[must_use]
-    pub fn own_cap_mode(&self, hpa: &HpaFacts) -> Option<CapMode> {
+    pub fn cap_mode_override(&self, hpa: &HpaFacts) -> Option<CapMode> {
         match self.cap.includes(&hpa.namespace) {
-            true => facts::own_mode(hpa),
+            true => facts::annotated_cap_mode(hpa),
             false => Some(CapMode::Advise),
         }
     }

@@ -10,7 +10,7 @@ use super::unrecognized::{find_rejected, find_unrecognized};
 use super::{ClusterSelectionError, Targets, group_names, selected_topics};
 use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
-    ExternalMetric, HpaFacts, MetricTarget, other_external_metric, own_mode,
+    ExternalMetric, HpaFacts, MetricTarget, annotated_cap_mode, other_external_metric,
     scales_to_zero_natively,
 };
 use crate::model::hpa::label;
@@ -119,7 +119,7 @@ impl<'a> HpaTargetBuilder<'a> {
         let names = names.collect();
         let mut annotations =
             Annotations::read(&self.key, &self.hpa.annotations, &names, &mut self.findings);
-        self.cap.mode = self.configured.writes.own_cap_mode(self.hpa);
+        self.cap.mode = self.configured.writes.cap_mode_override(self.hpa);
         self.limit_writes(&mut annotations);
         for metric in requested {
             let before = self.targets.len();
@@ -140,7 +140,9 @@ impl<'a> HpaTargetBuilder<'a> {
     fn limit_writes(&mut self, annotations: &mut Annotations) {
         let (writes, namespace) = (&self.configured.writes, Arc::clone(&self.key.namespace));
         let mut ignored = Vec::new();
-        if own_mode(self.hpa) == Some(CapMode::Enforce) && !writes.cap.includes(&namespace) {
+        if annotated_cap_mode(self.hpa) == Some(CapMode::Enforce)
+            && !writes.cap.includes(&namespace)
+        {
             ignored.push(("cap", "cap.enforce"));
         }
         // An HPA that goes to zero by itself needs no write.

@@ -1,4 +1,4 @@
-//! Responses as the library's own encoder writes them, in every version; and any bytes at all.
+//! Decoding of responses: those that the encoder of `kafka-protocol` writes, in every version, and arbitrary bytes.
 
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -62,8 +62,9 @@ fn api_versions_decode_in_every_version() {
     }
 }
 
+/// Only version 1 is requested: version 0 continues without Kafka's framing.
 #[test]
-fn sasl_responses_decode_in_every_version() {
+fn sasl_handshake_decodes() {
     let response = SaslHandshakeResponse::default()
         .with_error_code(33)
         .with_mechanisms(vec![text("PLAIN"), text("GSSAPI")]);
@@ -71,6 +72,10 @@ fn sasl_responses_decode_in_every_version() {
         sasl_handshake(&bytes(&response, 1)),
         Ok((33, vec!["PLAIN", "GSSAPI"]))
     );
+}
+
+#[test]
+fn sasl_authenticate_decodes_in_every_version() {
     for version in 0..=2 {
         let lifetime_ms = if version >= 1 { 9000 } else { 0 };
         let response = SaslAuthenticateResponse::default()
@@ -186,7 +191,7 @@ fn only_needed_metadata_is_kept() {
                 )
             })
             .collect();
-        // The second answer about a topic takes the place of one that was not answered.
+        // The duplicate of a topic counts toward the limit, so `payments` is left out.
         let expected = [
             ("orders", 2, false),
             ("large", 0, true),
@@ -351,8 +356,8 @@ fn listed_groups_decode_in_every_version() {
     }
 }
 
-/// Reads bytes as every response there is.
-fn read_all(bytes: &[u8], version: i16) {
+/// Decodes the same bytes by the decoder of every response.
+fn decode_as_every_response(bytes: &[u8], version: i16) {
     drop(api_versions(bytes, version));
     drop(sasl_handshake(bytes));
     drop(sasl_authenticate(bytes, version));
@@ -363,21 +368,23 @@ fn read_all(bytes: &[u8], version: i16) {
         offsets.topics().for_each(drop);
     }));
     drop(list_offsets(bytes, version, |_, _| {}));
+    drop(create_partitions(bytes, version));
+    drop(topic_config(bytes, version));
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>, version in 0_i16..14) {
-        read_all(&bytes, version);
+        decode_as_every_response(&bytes, version);
     }
 
-    /// Bytes that begin as a response does, with counts of any size in it.
+    /// Bytes that are often 0, 1, 0x7f or 0xff form lengths and counts that are null, small or huge.
     #[test]
-    fn any_counts_are_read_or_refused(
-        head in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xff), Just(0x7f), any::<u8>()], 0..64),
+    fn extreme_counts_are_read_or_refused(
+        bytes in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xff), Just(0x7f), any::<u8>()], 0..64),
         version in 0_i16..14,
     ) {
-        read_all(&head, version);
+        decode_as_every_response(&bytes, version);
     }
 }
 

@@ -353,7 +353,7 @@ fn because(answer: &MetricValue) -> String {
             "raised to the next number of replicas that share the partitions evenly".to_owned()
         }
         ValueRule::NeverRan => {
-            "the lag of one replica: the group has never committed, and its consumers start at the log end"
+            "the lag of one replica: the group has no committed offset, starts at the log end, and lagwise has not seen it run"
                 .to_owned()
         }
         ValueRule::Cooldown => {

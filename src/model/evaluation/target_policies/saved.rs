@@ -33,7 +33,7 @@ fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
 pub(super) struct RestoredPolicy {
     pub(super) cluster: ClusterName,
     pub(super) policy: SavedPolicy,
-    /// When it was saved, in seconds on the timeline of the policies.
+    /// When the target was last observed, in seconds on the timeline of the policies.
     pub(super) saved: f64,
 }
 
@@ -59,8 +59,8 @@ impl TargetPolicies {
         all
     }
 
-    /// Adds the policies that an earlier process saved, at `saved` in seconds since 1970. Policies that already have a
-    /// number, because the storage answered late, keep it.
+    /// Adds the policies that an earlier process saved at `saved`, in seconds since 1970. A policy that has already
+    /// computed replicas, because the storage answered late, keeps its state.
     pub fn import(&mut self, cluster: &ClusterName, policies: &[SavedPolicy], saved: u32) {
         for policy in policies {
             let hpa = HpaKey::new(policy.namespace.as_str(), policy.hpa.as_str());

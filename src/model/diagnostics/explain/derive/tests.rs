@@ -44,7 +44,7 @@ fn every_value_rule_has_an_explanation() {
         (ValueRule::Clamped, "ceiling x lag per replica: 24 x 100"),
         (ValueRule::Lifted, "reaches the ceiling of 24"),
         (ValueRule::Even, "share the partitions evenly"),
-        (ValueRule::NeverRan, "has never committed"),
+        (ValueRule::NeverRan, "has no committed offset"),
         (ValueRule::Cooldown, "the cooldown is not over yet"),
         (ValueRule::Fallback, "longer than fallback-after"),
     ] {
