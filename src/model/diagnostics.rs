@@ -19,6 +19,7 @@ pub mod preflight;
 pub mod rate_change;
 pub mod setting_findings;
 pub mod topic_growth;
+pub mod unseen_groups;
 pub mod workload_findings;
 
 #[cfg(test)]

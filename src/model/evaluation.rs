@@ -43,7 +43,7 @@ pub use self::evaluations_at::{
 pub use self::group_evaluation::{Clusters, GroupEvaluation};
 pub use self::metric_evaluation::MetricEvaluation;
 pub use self::sizing::ValueRule;
-pub use self::unseen::{UnseenGroup, unseen_groups};
+pub(in crate::model) use self::unseen::{find_similar_group, max_running};
 pub use self::valuation::ServedValue;
 
 /// How values are made of lag, and when none is served. The default is the daemon's own.

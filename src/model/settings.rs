@@ -18,8 +18,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use self::group_settings::GroupSettings;
-pub use self::setting::{FileSection, Setting, SettingScope};
-pub use self::table::{SETTINGS, Settings};
+pub use self::setting::{FileSection, SettingScope};
+pub use self::table::{SETTINGS, Setting, Settings};
 use super::units::lag_thresholds::LagThresholds;
 use super::units::newtypes::{Isolation, OffsetReset, TopicName};
 use super::units::topic_pattern::TopicPattern;

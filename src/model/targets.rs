@@ -17,6 +17,7 @@ mod target;
 pub mod tenancy;
 mod unrecognized;
 mod update;
+mod watch_key;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,8 +41,8 @@ use crate::model::hpa::write_scopes::WriteScopes;
 
 pub use self::target::{
     ConfiguredTarget, DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, TargetOptions,
-    WatchKey,
 };
+pub use self::watch_key::WatchKey;
 
 /// A consumer group and its cluster.
 pub type GroupKey = (ClusterName, GroupId);

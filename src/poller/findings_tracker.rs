@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::model::diagnostics::at_ceiling::AtCeilingFindings;
 use crate::model::diagnostics::current_findings::{
-    FindingOptions, UsedCeiling, find_in_groups, find_in_outcome, find_unseen_groups,
-    find_wide_patterns,
+    FindingOptions, UsedCeiling, find_in_groups, find_in_outcome, find_wide_patterns,
 };
 use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
 use crate::model::diagnostics::policy_findings::find_in_policy;
+use crate::model::diagnostics::unseen_groups::find_unseen_groups;
 use crate::model::evaluation::hpa_ceiling;
 use crate::model::findings::{Finding, ReportedFindings};
 use crate::model::hpa::facts::HpaFacts;

@@ -1,11 +1,15 @@
 //! Parses the parts of a source file that the rules check.
 
-use std::{collections::BTreeSet, iter};
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Expr, ImplItem, Item, Lit, Meta, Signature, Type, spanned::Spanned};
+use syn::{Attribute, Expr, ImplItem, Item, Lit, Meta, Signature, Type, UseTree, spanned::Spanned};
+
+/// Maximum number of re-exports between an import and the item.
+const MAX_REEXPORTS: usize = 10;
 
 /// Words or names, each with its line.
 pub(crate) type Words = Vec<(usize, String)>;
@@ -26,8 +30,11 @@ pub(crate) struct Source {
     pub(crate) names: Words,
     /// Constants, each before the first line of its docstring. Texts and other references are left out.
     pub(crate) constants: Words,
-    /// The modules of other files that this one imports from. A module and those below it are one.
+    /// The modules of other files that this one imports from, also through re-exports. A module and those below it are
+    /// one.
     pub(crate) imports: BTreeSet<String>,
+    /// The paths of names that `use` items bind in this file's modules, and the paths that they stand for.
+    bindings: BTreeMap<String, String>,
     test_modules: Vec<String>,
 }
 
@@ -42,12 +49,13 @@ pub(crate) fn parse(files: Vec<(String, String)>) -> Vec<Source> {
         }
     }
     let modules = BTreeSet::from_iter(sources.iter().map(|source| source.module.clone()));
+    let bindings = sources.iter().flat_map(|source| source.bindings.clone());
+    let bindings = BTreeMap::from_iter(bindings);
     for source in &mut sources {
-        let module_of = |(_, path): &(usize, String)| {
-            let mut up = iter::successors(Some(&path[..]), |path| Some(path.rsplit_once("::")?.0));
-            up.find_map(|path| modules.get(path)).cloned()
-        };
-        source.imports = source.words.iter().filter_map(module_of).collect();
+        let module_of = |path: String| prefixes(&path).find_map(|path| modules.get(path)).cloned();
+        let paths = source.words.iter();
+        let paths = paths.flat_map(|(_, path)| follow_reexports(path, &bindings));
+        source.imports = paths.filter_map(module_of).collect();
         let own = &source.module;
         source
             .imports
@@ -72,6 +80,7 @@ impl Source {
         );
         (source.lines, source.module) = (raw.lines().count(), module);
         source.visit_file_mut(&mut file);
+        collect_bindings(&file.items, &source.module, &mut source.bindings);
         collect_words(
             file.to_token_stream(),
             &source.module,
@@ -201,6 +210,69 @@ fn collect_words(code: TokenStream, module: &str, base: &str, found: &mut Words)
             _ => {}
         }
     }
+}
+
+/// Collects the names that the `use` items of `module` bind.
+fn collect_bindings(items: &[Item], module: &str, found: &mut BTreeMap<String, String>) {
+    for item in items {
+        match item {
+            Item::Use(item) => bind_names(&item.tree, "", module, found),
+            Item::Mod(item) => {
+                let module = format!("{module}::{}", item.ident);
+                let items = item.content.as_ref().map(|(_, items)| &items[..]);
+                collect_bindings(items.unwrap_or_default(), &module, found);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `base` is the path before `tree`, which ends in `::` unless it is empty.
+fn bind_names(tree: &UseTree, base: &str, module: &str, found: &mut BTreeMap<String, String>) {
+    let mut bind = |path: &str, name: Option<&Ident>| {
+        let path = resolve(path.trim_end_matches("::self"), module);
+        let own = name.map(Ident::to_string);
+        let name = own.as_deref().or(path.rsplit("::").next());
+        let bound = format!("{module}::{}", name.unwrap_or_default());
+        if bound != path {
+            found.insert(bound, path);
+        }
+    };
+    match tree {
+        UseTree::Path(tree) => {
+            bind_names(
+                &tree.tree,
+                &format!("{base}{}::", tree.ident),
+                module,
+                found,
+            );
+        }
+        UseTree::Name(tree) => bind(&format!("{base}{}", tree.ident), None),
+        UseTree::Rename(tree) => bind(&format!("{base}{}", tree.ident), Some(&tree.rename)),
+        UseTree::Group(tree) => {
+            for tree in &tree.items {
+                bind_names(tree, base, module, found);
+            }
+        }
+        UseTree::Glob(_) => {}
+    }
+}
+
+/// A path, and the paths that it stands for where a module on it re-exports the next name from elsewhere.
+fn follow_reexports(
+    path: &str,
+    bindings: &BTreeMap<String, String>,
+) -> impl Iterator<Item = String> {
+    let next = |path: &String| {
+        let bound = prefixes(path).find(|prefix| bindings.contains_key(*prefix))?;
+        Some(format!("{}{}", bindings[bound], &path[bound.len()..]))
+    };
+    iter::successors(Some(path.to_owned()), next).take(MAX_REEXPORTS + 1)
+}
+
+/// A path and all paths that it begins with, the longest first.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    iter::successors(Some(path), |path| Some(path.rsplit_once("::")?.0))
 }
 
 fn resolve(path: &str, module: &str) -> String {

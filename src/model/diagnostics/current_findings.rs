@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use super::at_ceiling::AtCeiling;
 use super::hpa_findings::{find_against_ceiling, find_in_hpas};
+use super::unseen_groups::find_unseen_groups;
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
-use crate::model::evaluation::{
-    Evaluations, HpaMetric, UnseenGroup, ValueRule, hpa_ceilings, unseen_groups,
-};
-use crate::model::findings::{Finding, FindingCode, suggestion};
+use crate::model::evaluation::{Evaluations, HpaMetric, ValueRule, hpa_ceilings};
+use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
@@ -310,26 +309,6 @@ pub fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
         | NoValueReason::Unknown { .. }
         | NoValueReason::Stale { .. } => None,
     }
-}
-
-/// Finds the groups of a metric that have not been seen for at least this long, although replicas run.
-pub fn find_unseen_groups(
-    metric: &HpaMetric<'_>,
-    targets: &Targets,
-    at_least: Duration,
-) -> impl Iterator<Item = Finding> {
-    let unseen = unseen_groups(metric, targets).filter(move |group| group.since >= at_least);
-    unseen.map(move |group| {
-        let UnseenGroup { key, nearest, .. } = group;
-        let exists = if group.exists { "exists, but " } else { "" };
-        let meant = suggestion("group ", nearest.as_ref().map(GroupId::as_str));
-        let message = format!(
-            "group {:?} on Kafka cluster {:?} {exists}has neither members nor committed offsets on the topics that count, although replicas run{meant}",
-            key.group, key.cluster
-        );
-        let hpa = HpaKey::new(metric.namespace, metric.hpa);
-        Finding::new(FindingCode::UnseenGroup, hpa, message)
-    })
 }
 
 /// Finds the groups of a metric that have no members, and whose topic regex lists no topics because it or the Kafka

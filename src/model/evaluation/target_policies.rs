@@ -3,6 +3,7 @@
 mod group_reading;
 mod observed_target;
 mod rate_state;
+mod restored_policy;
 mod resume;
 mod saved;
 mod target_state;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use self::observed_target::ObservedTarget;
 use self::rate_state::SweepTime;
-use self::saved::RestoredPolicy;
+use self::restored_policy::RestoredPolicy;
 use self::target_state::TargetState;
 use self::target_states::TargetStates;
 use super::Evaluations;

@@ -20,21 +20,10 @@ pub struct GroupSettings {
 }
 
 impl GroupSettings {
-    /// Joins `theirs` into `mine`. Returns whether both are set and differ.
-    pub(super) fn join<T: Copy + PartialEq>(
-        mine: &mut Option<T>,
-        theirs: Option<T>,
-        safer: impl Fn(T, T) -> T,
-    ) -> bool {
-        match (*mine, theirs) {
-            (Some(a), Some(b)) if a != b => {
-                *mine = Some(safer(a, b));
-                true
-            }
-            (before, theirs) => {
-                *mine = before.or(theirs);
-                false
-            }
-        }
+    /// Adds the settings of one more target. A setting that it leaves unset counts as set to that of
+    /// `defaults`, and is ignored if `defaults` leave it unset, too.
+    pub fn add(&mut self, settings: &Settings, defaults: &Settings) {
+        self.conflicts
+            .extend(self.settings.join(settings, defaults));
     }
 }

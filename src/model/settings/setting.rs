@@ -1,6 +1,5 @@
 //! A row of the table of settings.
 
-use super::Settings;
 use super::form::Form;
 
 /// What a setting applies to.
@@ -22,9 +21,9 @@ pub enum FileSection {
     Targets,
 }
 
-/// A row of the table.
+/// A row of the table, for a field of the settings `S`.
 #[derive(Debug)]
-pub struct Setting {
+pub struct SettingRow<S> {
     /// The key of the annotation, after `lagwise.dev/`.
     pub key: &'static str,
     /// The key in the configuration file.
@@ -41,11 +40,11 @@ pub struct Setting {
     pub example: Option<&'static str>,
     pub(super) description: &'static str,
     pub(super) default: fn() -> Option<String>,
-    pub(super) parse: fn(&Form, &str, &mut Settings) -> Result<(), String>,
-    pub(super) print: fn(&Settings) -> Option<String>,
+    pub(super) parse: fn(&Form, &str, &mut S) -> Result<(), String>,
+    pub(super) print: fn(&S) -> Option<String>,
 }
 
-impl Setting {
+impl<S> SettingRow<S> {
     /// What the setting means.
     #[must_use]
     pub fn description(&self) -> &'static str {
@@ -62,13 +61,31 @@ impl Setting {
     ///
     /// # Errors
     /// The problem with the text. Then `settings` stay unchanged.
-    pub fn parse(&self, text: &str, settings: &mut Settings) -> Result<(), String> {
+    pub fn parse(&self, text: &str, settings: &mut S) -> Result<(), String> {
         (self.parse)(&self.form, text, settings)
     }
 
     /// The value in `settings`, as it would be written; `None` where it is not set.
     #[must_use]
-    pub fn print(&self, settings: &Settings) -> Option<String> {
+    pub fn print(&self, settings: &S) -> Option<String> {
         (self.print)(settings)
+    }
+}
+
+/// Joins `theirs` into `mine`. Returns whether both are set and differ.
+pub(super) fn join_values<T: Copy + PartialEq>(
+    mine: &mut Option<T>,
+    theirs: Option<T>,
+    safer: impl Fn(T, T) -> T,
+) -> bool {
+    match (*mine, theirs) {
+        (Some(a), Some(b)) if a != b => {
+            *mine = Some(safer(a, b));
+            true
+        }
+        (before, theirs) => {
+            *mine = before.or(theirs);
+            false
+        }
     }
 }

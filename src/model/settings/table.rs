@@ -12,10 +12,9 @@ use std::time::Duration;
 use super::By;
 use super::cap_mode::{CapMode, NO_CEILING};
 use super::form::{Form, SettingValue};
-use super::group_settings::GroupSettings;
 use super::replica_hold::{HOLD, ReplicaHold};
 use super::scaling_policy::ScalingPolicy;
-use super::setting::{FileSection, Setting, SettingScope};
+use super::setting::{FileSection, SettingRow, SettingScope, join_values};
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::names;
 use crate::model::units::newtypes::{GroupId, Isolation, Lag, OffsetReset, TopicName};
@@ -64,19 +63,22 @@ macro_rules! settings {
                     $($field: self.$field.or_else(|| base.$field.clone()),)*
                 }
             }
-        }
 
-        impl GroupSettings {
-            /// Adds the settings of one more target. A setting that it leaves unset counts as set to that of
-            /// `defaults`, and is ignored if `defaults` leave it unset, too.
-            pub fn add(&mut self, settings: &Settings, defaults: &Settings) {
+            /// Joins the settings of one more target into those of its group, as [`GroupSettings`](super::GroupSettings)
+            /// describes. Returns the keys of those that differ.
+            pub(super) fn join(&mut self, theirs: &Settings, defaults: &Settings) -> Vec<&'static str> {
+                let mut conflicts = Vec::new();
                 $($(
-                    let theirs = settings.$field.or(defaults.$field);
-                    let conflict = GroupSettings::join(&mut self.settings.$field, theirs, $safer);
-                    self.conflicts.extend(conflict.then_some($key));
+                    let own = theirs.$field.or(defaults.$field);
+                    let is_conflict = join_values(&mut self.$field, own, $safer);
+                    conflicts.extend(is_conflict.then_some($key));
                 )?)*
+                conflicts
             }
         }
+
+        /// A row of the table of settings.
+        pub type Setting = SettingRow<Settings>;
 
         /// All settings, in the order of the documentation.
         pub static SETTINGS: &[Setting] = &[$(Setting {

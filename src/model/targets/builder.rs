@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::denial_reason::DenialReason;
 use super::selector_size::check_size;
-use super::target::{DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
+use super::target::{DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target};
 use super::unrecognized::{find_rejected, find_unrecognized};
+use super::watch_key::WatchKey;
 use super::{ClusterSelectionError, Targets, group_names, selected_topics};
 use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{

@@ -5,7 +5,8 @@ use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::target::{Target, WatchKey};
+use super::target::Target;
+use super::watch_key::WatchKey;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::RunningReplicas;
 use crate::model::kafka::sweep_plan::{GroupPlan, KnownTopics};

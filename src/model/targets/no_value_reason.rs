@@ -1,8 +1,8 @@
 //! Why a query has no value, as the condition of the HPA shows it.
 
-use super::WatchKey;
 use super::denial_reason::DenialReason;
 use super::selector_size::SelectorTooLarge;
+use super::watch_key::WatchKey;
 use crate::model::findings::suggestion;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};

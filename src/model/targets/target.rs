@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use super::budgets::{Amounts, BudgetExceeded, Budgets};
 use super::denial_reason::DenialReason;
 use super::tenancy::Tenancy;
+use super::watch_key::WatchKey;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::{MetricTarget, RunningReplicas};
 use crate::model::hpa::label;
@@ -17,7 +18,7 @@ use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::metric::Metric;
-use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
+use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::model::units::quantity::Milli;
 use crate::model::units::topic_pattern::TopicPattern;
 
@@ -35,7 +36,7 @@ pub struct ConfiguredTarget {
     pub settings: Settings,
 }
 
-/// Options of targets that the operator configures.
+/// Options of targets that the administrator configures.
 #[derive(Clone, Debug, Default)]
 pub struct TargetOptions {
     /// Targets besides those of HPAs.
@@ -48,15 +49,6 @@ pub struct TargetOptions {
     pub budgets: Budgets,
     /// Where lagwise may write.
     pub writes: WriteScopes,
-}
-
-/// Group and topics that the poller reads for a target or an ad hoc request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WatchKey {
-    pub cluster: ClusterName,
-    pub group: GroupId,
-    /// Topics named; empty = those that its members read, or else those it has committed on.
-    pub topics: BTreeSet<TopicName>,
 }
 
 /// Source of a target.

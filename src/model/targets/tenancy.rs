@@ -1,7 +1,7 @@
 //! Tenancy: the namespaces that may use a consumer group and its topics, so that one tenant of the cluster does not
 //! read another's lag.
 
-use super::WatchKey;
+use super::watch_key::WatchKey;
 use crate::model::units::glob::Glob;
 
 /// Groups and topics that some namespaces may use. An empty list of patterns matches everything.

@@ -11,8 +11,8 @@ use super::fair_share::DemandsWithoutRoom;
 use super::group_targets::GroupTargets;
 use super::target::{
     ConfiguredTarget, DeniedQuery, Findings, HpaTargets, Origin, QueryHash, Target, TargetOptions,
-    WatchKey,
 };
+use super::watch_key::WatchKey;
 use super::{GroupKey, Targets};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::facts::{HpaFacts, HpaMap};

@@ -1,5 +1,6 @@
 //! Saves and restores the state of policies and holds over a restart.
 
+use super::restored_policy::RestoredPolicy;
 use super::{TargetPolicies, TargetState};
 use crate::model::evaluation::policy_outcome::PolicyKey;
 use crate::model::lag::history::saved_policy::SavedPolicy;
@@ -28,15 +29,6 @@ fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
     }
 }
 
-/// State that an earlier process has saved, until its target is observed.
-#[derive(Clone, Debug)]
-pub(super) struct RestoredPolicy {
-    pub(super) cluster: ClusterName,
-    pub(super) policy: SavedPolicy,
-    /// When the target was last observed, in seconds on the timeline of the policies.
-    pub(super) saved: f64,
-}
-
 impl TargetPolicies {
     /// State that has to survive a restart, of the targets on a cluster.
     pub fn export(&mut self, cluster: &ClusterName, now: &Moment) -> Vec<SavedPolicy> {
@@ -49,11 +41,11 @@ impl TargetPolicies {
         });
         let mut all: Vec<_> = states.map(|(key, state)| save(key, state, now)).collect();
         self.restored
-            .retain(|_, unused| now - unused.saved < KEEP_UNUSED);
+            .retain(|_, unused| now - unused.observed_at < KEEP_UNUSED);
         let unused = self.restored.values();
         let unused = unused.filter(|unused| unused.cluster == *cluster);
         all.extend(unused.map(|unused| SavedPolicy {
-            unused: to_seconds(now - unused.saved),
+            unused: to_seconds(now - unused.observed_at),
             ..unused.policy.clone()
         }));
         all
@@ -78,7 +70,7 @@ impl TargetPolicies {
             let restored = RestoredPolicy {
                 cluster: cluster.clone(),
                 policy: policy.clone(),
-                saved: f64::from(saved) - f64::from(policy.unused),
+                observed_at: f64::from(saved) - f64::from(policy.unused),
             };
             self.restored.insert((hpa, policy.metric), restored);
         }

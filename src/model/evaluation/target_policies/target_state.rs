@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Buffers;
 use super::observed_target::ObservedTarget;
 use super::rate_state::{RateState, SweepTime};
-use super::saved::RestoredPolicy;
+use super::restored_policy::RestoredPolicy;
 use crate::model::evaluation::policy_outcome::{
     HeldReplicas, PolicyOutcome, RateOutcome, RateUnavailable,
 };
@@ -35,7 +35,8 @@ impl TargetState {
             .filter(|known| known.cluster == group.0 && known.policy.group == group.1.as_str());
         let held = known.and_then(|known| known.policy.held);
         Self {
-            rate: known.and_then(|known| RateState::restored(&known.policy, known.saved, now)),
+            rate: known
+                .and_then(|known| RateState::restored(&known.policy, known.observed_at, now)),
             is_changing: false,
             held: held.map(|(hold, replicas)| HeldReplicas {
                 hold,
