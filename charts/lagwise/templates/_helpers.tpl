@@ -165,6 +165,21 @@ volumes:
 {{- dig "metrics" "auth" (dig "http" "auth" "none" $server) $server -}}
 {{- end -}}
 
+{{- /* The addresses of the listeners, by the key of their section, as JSON. The external scaler has one only if it is set. */ -}}
+{{- define "lagwise.addresses" -}}
+{{- $server := (include "lagwise.config" . | fromJson).server | default dict -}}
+{{- /* http is the former name of metrics. */ -}}
+{{- $metrics := dig "http" "listen" "" $server | default "0.0.0.0:8080" -}}
+{{- $defaults := dict "external_metrics" "0.0.0.0:6443" "metrics" $metrics "probes" "0.0.0.0:8081" "admin" "127.0.0.1:8082" "external_scaler" "" -}}
+{{- $addresses := dict -}}
+{{- range $key, $default := $defaults -}}
+{{- with dig $key "listen" "" $server | default $default -}}
+{{- $_ := set $addresses $key . -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $addresses -}}
+{{- end -}}
+
 {{- /* The port in an address to listen on. */ -}}
 {{- define "lagwise.port" -}}
 {{- regexFind "[0-9]+$" . -}}

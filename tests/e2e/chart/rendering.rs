@@ -295,25 +295,170 @@ pub(super) fn mistakes_in_the_configuration_are_rejected(testbed: &Testbed) -> R
     Ok(())
 }
 
-/// Mistakes that a template detects.
-const IN_TEMPLATES: &[(&str, &str)] = &[
-    ("tls.type=certManager", "tls.certManager.issuerRef"),
+/// Mistakes that a template detects, each with texts that the error must contain: the key, the value and the remedy.
+const IN_TEMPLATES: &[(&str, &[&str])] = &[
+    ("tls.type=certManager", &["tls.certManager.issuerRef"]),
     (
         "podMonitor.enabled=true,serviceMonitor.enabled=true",
-        "serviceMonitor.enabled",
+        &["serviceMonitor.enabled"],
     ),
     (
         "podMonitor.enabled=true,config.server.metrics.auth=kubernetes",
-        "serviceMonitor.enabled",
+        &["serviceMonitor.enabled"],
     ),
     (
         "prometheusRule.enabled=true,prometheusRule.disabled={LagwiseNone}",
-        "LagwiseNone",
+        &["LagwiseNone"],
     ),
     (
         "enforce.enabled=true,enforce.namespaces={pay},config.kubernetes.namespaces={shop}",
-        "config.kubernetes.namespaces",
+        &["config.kubernetes.namespaces"],
     ),
+    (
+        "config.server.probes.listen=127.0.0.1:8081",
+        &[
+            "config.server.probes.listen: 127.0.0.1:8081",
+            "kubelet",
+            "0.0.0.0:8081",
+        ],
+    ),
+    (
+        "config.server.external_metrics.listen=[::1]:7443",
+        &[
+            "config.server.external_metrics.listen: [::1]:7443",
+            "API server",
+            "0.0.0.0:7443",
+        ],
+    ),
+    (
+        "config.server.external_scaler.listen=127.0.0.2:9443,config.server.external_scaler.auth=none",
+        &[
+            "config.server.external_scaler.listen: 127.0.0.2:9443",
+            "KEDA",
+            "0.0.0.0:9443",
+        ],
+    ),
+    (
+        "config.server.metrics.listen=[::ffff:127.0.0.1]:8080,podMonitor.enabled=true",
+        &[
+            "config.server.metrics.listen: [::ffff:127.0.0.1]:8080",
+            "Prometheus",
+            "0.0.0.0:8080",
+        ],
+    ),
+    (
+        "config.server.metrics.listen=0.0.0.0:6443",
+        &[
+            "config.server.metrics.listen: 0.0.0.0:6443",
+            "config.server.external_metrics.listen",
+        ],
+    ),
+    (
+        "config.server.http.listen=[::]:8081",
+        &["[::]:8081", "config.server.metrics.listen", "another port"],
+    ),
+    (
+        "tls.existingSecret=own",
+        &[
+            "tls.existingSecret",
+            "selfSigned",
+            "tls.type=existingSecret",
+        ],
+    ),
+    (
+        "tls.certManager.issuerRef.name=ca",
+        &[
+            "tls.certManager.issuerRef",
+            "selfSigned",
+            "tls.type=certManager",
+        ],
+    ),
+    (
+        "tls.type=helm,tls.caBundle=CA",
+        &["tls.caBundle", "helm", "tls.type=existingSecret"],
+    ),
+    (
+        "tls.type=existingSecret,tls.existingSecret=own",
+        &["tls.caBundle"],
+    ),
+    (
+        "serviceAccount.create=false,serviceAccount.name=own,podIdentity.gcpServiceAccount=lw@shop",
+        &[
+            "serviceAccount.create",
+            "account own",
+            "\"iam.gke.io/gcp-service-account\":\"lw@shop\"",
+        ],
+    ),
+    (
+        "serviceAccount.create=false,serviceAccount.name=own,serviceAccount.annotations.team=shop",
+        &["serviceAccount.create", "account own", "\"team\":\"shop\""],
+    ),
+    (
+        r"config.clusters[0].properties.security\.protocol=SASL_SSL,config.clusters[0].properties.sasl\.mechanism=PLAIN,config.clusters[0].properties.sasl\.username=lagwise,config.clusters[0].properties.sasl\.password=${file:/etc/lagwise/kafka/password}",
+        &[
+            "existingSecret.name",
+            "/etc/lagwise/kafka/password",
+            "with the key password",
+        ],
+    ),
+    (
+        r"config.clusters[0].properties.security\.protocol=SSL,config.clusters[0].properties.ssl\.ca\.location=/login/ca.crt,existingSecret.mountPath=/login/,volumes[0].name=more,volumeMounts[0].name=more,volumeMounts[0].mountPath=/log",
+        &["existingSecret.name", "/login/ca.crt", "volumeMounts"],
+    ),
+    (
+        "image.repository=localhost:5000/lagwise:1.2",
+        &[
+            "image.repository",
+            "localhost:5000/lagwise:1.2",
+            "image.repository=localhost:5000/lagwise,",
+        ],
+    ),
+    (
+        "image.repository=lagwise@sha256:0",
+        &["image.repository", "lagwise@sha256:0", "image.digest"],
+    ),
+    (
+        "mode=observe,config.server.metrics.auth=kubernetes",
+        &[
+            "config.server.metrics.auth=kubernetes",
+            "observe",
+            "mode=serve",
+        ],
+    ),
+    (
+        "mode=observe,config.server.http.auth=kubernetes",
+        &["auth=kubernetes", "observe", "mode=serve"],
+    ),
+    (
+        "mode=observe,config.server.external_scaler.listen=0.0.0.0:9443",
+        &[
+            "config.server.external_scaler.listen=0.0.0.0:9443",
+            "observe",
+            "mode=serve",
+        ],
+    ),
+    (
+        "mode=observe,config.leader.lease=own",
+        &["config.leader.lease=own", "observe", "mode=serve"],
+    ),
+    (
+        "mode=observe,config.state.config_map=own",
+        &["config.state.config_map=own", "observe", "mode=serve"],
+    ),
+];
+
+/// Values that look like these mistakes, and are none.
+const NO_MISTAKES: &[&str] = &[
+    "config.server.admin.listen=127.0.0.1:9082",
+    "config.server.metrics.listen=127.0.0.1:8080",
+    "mode=observe,config.server.external_metrics.listen=127.0.0.1:6443",
+    "mode=observe,config.server.metrics.auth=none,config.state.file=/var/lib/lagwise/state",
+    "mode=observe,config.server.external_scaler.listen=null,config.leader.lease=null",
+    "tls.type=existingSecret,tls.existingSecret=own,apiService.create=false",
+    "serviceAccount.create=false,serviceAccount.name=own",
+    "image.repository=localhost:5000/lagwise",
+    r"config.clusters[0].properties.security\.protocol=SSL,config.clusters[0].properties.ssl\.ca\.location=/etc/lagwise/kafka/ca.crt,existingSecret.name=login",
+    r"config.clusters[0].properties.security\.protocol=SSL,config.clusters[0].properties.ssl\.ca\.location=/etc/lagwise/kafka/ca.crt,volumes[0].name=more,volumeMounts[0].name=more,volumeMounts[0].mountPath=/etc/lagwise/kafka/ca.crt",
 ];
 
 pub(super) fn errors_of_mistakes_name_the_key(testbed: &Testbed) -> Result<()> {
@@ -333,7 +478,12 @@ pub(super) fn errors_of_mistakes_name_the_key(testbed: &Testbed) -> Result<()> {
             .split("execution error")
             .nth(1)
             .context(error.clone())?;
-        ensure!(error.contains(named), "{mistake}: no {named} in {error}");
+        for named in *named {
+            ensure!(error.contains(named), "{mistake}: no {named} in {error}");
+        }
+    }
+    for values in NO_MISTAKES {
+        render(testbed, values, &[]).with_context(|| format!("{values} was refused"))?;
     }
     Ok(())
 }
