@@ -23,9 +23,7 @@ macro_rules! finding_codes {
                         label: $label,
                         event_reason: stringify!($name),
                         severity: Severity::$severity,
-                        what: $what,
-                        why: $why,
-                        fix: $fix,
+                        what: $what, why: $why, fix: $fix,
                     },)*
                 }
             }
