@@ -355,7 +355,11 @@ const IN_TEMPLATES: &[(&str, &[&str])] = &[
     ),
     (
         "config.server.http.listen=[::]:8081",
-        &["[::]:8081", "config.server.metrics.listen", "another port"],
+        &[
+            "config.server.probes.listen: 0.0.0.0:8081",
+            "config.server.metrics.listen",
+            "another port",
+        ],
     ),
     (
         "tls.existingSecret=own",
@@ -530,6 +534,7 @@ pub(super) fn alerts_that_the_mode_makes_meaningless_are_left_out(testbed: &Test
         Ok(names.map(str::to_owned).collect())
     };
     const API: &str = "LagwiseApiUnavailable";
+    const NOT_ASKED: &str = "LagwiseNotAsked";
     let all = alerts("mode=serve")?;
     for (set, omitted) in [
         (
@@ -539,10 +544,11 @@ pub(super) fn alerts_that_the_mode_makes_meaningless_are_left_out(testbed: &Test
                 "LagwiseCapFought",
                 "LagwiseCertificateExpiring",
                 "LagwiseNoLeader",
+                NOT_ASKED,
                 "LagwiseSeveralLeaders",
             ][..],
         ),
-        ("apiService.create=false", &[API]),
+        ("apiService.create=false", &[API, NOT_ASKED]),
         // What is left out already may be named too.
         (
             "mode=observe,prometheusRule.disabled={LagwiseNoLeader,LagwiseNoValue}",
@@ -552,6 +558,7 @@ pub(super) fn alerts_that_the_mode_makes_meaningless_are_left_out(testbed: &Test
                 "LagwiseCertificateExpiring",
                 "LagwiseNoLeader",
                 "LagwiseNoValue",
+                NOT_ASKED,
                 "LagwiseSeveralLeaders",
             ],
         ),
