@@ -52,7 +52,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Kafka-native autoscaling for Kubernetes: consumer lag as an external metric for the HPA, never
-/// more replicas than partitions can use
+/// more replicas than the consumer group can use
 #[derive(Debug, Parser)]
 #[command(name = "lagwise", version = VERSION.as_str(), arg_required_else_help = true)]
 pub struct Cli {

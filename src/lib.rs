@@ -1,5 +1,5 @@
 //! lagwise serves the consumer lag of Kafka groups as an external metric for the Kubernetes HPA,
-//! and keeps the HPA from scaling beyond the replicas that the partitions can use.
+//! and keeps the HPA from scaling beyond the useful parallelism of the consumer group.
 //!
 //! Data flows one way. A client in [`kafka`] answers a sweep plan with an observation (what the
 //! brokers said). The [`poller`] turns observations into snapshots by the pure rules of [`model`]

@@ -97,7 +97,7 @@ pub trait Registration: Send + Sync + 'static {
 pub struct CertificateManagerOptions<S, R> {
     /// Storage of the certificates.
     pub store: S,
-    /// Where to publish the CA bundle; `None` if the operator or another tool publishes it.
+    /// Where to publish the CA bundle; `None` if the administrator or another tool publishes it.
     pub registration: Option<R>,
     /// Server names; the first is the one that the API server uses.
     pub names: Vec<String>,

@@ -3,7 +3,7 @@
 //!
 //! Each group is charged to one of its HPAs. An admitted group stays admitted until it grows. Groups of requests come
 //! after groups of HPAs, and have the budget of one namespace. Groups of configured targets count against no budget,
-//! since the operator chose them.
+//! since the administrator chose them.
 //!
 //! Where the total budget is too small for all, groups of requests are refused first, then the groups of the namespaces
 //! with the largest shares, the latest admitted first.

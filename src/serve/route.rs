@@ -17,10 +17,10 @@ pub(super) const VERSION: &str = "v1beta1";
 /// Group and version, as in discovery documents.
 pub(super) static GROUP_VERSION: LazyLock<String> = LazyLock::new(|| format!("{GROUP}/{VERSION}"));
 
-/// The path at which followers request the leader's answer about triggers of KEDA.
+/// Path to which followers forward calls of KEDA's external scaler.
 pub(super) const TRIGGER_PATH: &str = "/external-scaler/trigger";
 
-/// The path at which other replicas fetch the history of HPAs from the leader.
+/// Path from which other replicas fetch the history of HPAs.
 pub(super) const HISTORY_PATH: &str = "/history";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) enum Route<'a> {
     Version,
     /// API groups.
     GroupList,
-    /// The group's document.
+    /// The document of the API group.
     Group,
     /// The resources of the group.
     ResourceList,
@@ -117,7 +117,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Whether only other replicas may know it.
+    /// Whether the path is for other replicas only; all other callers get 404.
     pub(super) fn is_for_replicas(&self) -> bool {
         matches!(self, Route::Trigger | Route::History)
     }

@@ -17,7 +17,7 @@ use crate::model::units::newtypes::Moment;
 #[derive(Debug, Serialize)]
 struct StatusDocument<'a> {
     hpas: Vec<HpaStatus>,
-    /// KEDA's objects, while lagwise observes.
+    /// Comparison with KEDA's replicas; empty unless `kubernetes.mode` is `observe`.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     shadow: &'a [ShadowRow],
 }

@@ -1,6 +1,6 @@
-//! Conversions between counts and numbers to calculate with.
+//! Saturating conversions between integers and `f64`.
 
-/// A count as a number to calculate with.
+/// Converts a count to `f64`, exactly below 2^53.
 #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub(super) fn to_float(count: u64) -> f64 {
     count as f64
@@ -15,7 +15,7 @@ pub(super) fn index(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// The whole part of a number that is not negative. Saturating.
+/// Converts to `u32` without the fraction. Saturating: negative numbers become 0.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -150,7 +150,7 @@ mod tests {
         };
         assert!(!is_managed(&native, &advise, false));
         assert!(!is_managed(&owned, &enforce, false));
-        // It does not write where the operator has not enabled that, unless something was written before.
+        // It does not write where the administrator has not enabled that, unless something was written before.
         let elsewhere = WriteScope {
             namespaces: vec!["elsewhere".into()],
             ..WriteScope::ALL

@@ -291,7 +291,7 @@ impl HpaHistory {
     }
 }
 
-/// Adds a point to a list of points that are at least `step` seconds apart.
+/// Adds a point to a list with one point in each slot of `step` seconds.
 fn push_merged(points: &mut VecDeque<StoredPoint>, point: HistoryPoint, step: u32) {
     let slot = |at: u32| at.checked_div(step).unwrap_or(at);
     match points.back_mut() {

@@ -147,7 +147,7 @@ impl fmt::Display for RateUnavailable {
 }
 
 impl PolicyOutcome {
-    /// The number of the rate policy, if it is the one that is served.
+    /// The result of the rate policy, if it is what is served.
     #[must_use]
     pub fn served_rate(&self) -> Option<&RateOutcome> {
         let rate = self.rate.as_ref()?;

@@ -28,7 +28,7 @@ pub enum ValueRule {
     Cooldown,
     /// The configured number of replicas, because lag has been unknown for long.
     Fallback,
-    /// The number of the rate policy.
+    /// The replicas that the rate policy computed.
     Rate,
     /// The number that a hold keeps.
     Held,

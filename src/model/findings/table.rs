@@ -278,8 +278,8 @@ finding_codes! {
         fix: "Let lagwise create, get and patch the ConfigMap of scale_to_zero.config_map in its own namespace, and outside of a pod set that key. If the ledger is full, set scale to zero on fewer HPAs.",
     }
     WritesNotEnabled "LW050" "writes_not_enabled" Warning {
-        what: "cap: enforce or scale to zero is set on an HPA in whose namespace the operator has not enabled it.",
-        why: "The operator of lagwise decides where it may write. Elsewhere the cap is advice, and lagwise scales nothing to zero.",
+        what: "cap: enforce or scale to zero is set on an HPA in whose namespace the administrator of lagwise has not enabled it.",
+        why: "The administrator of lagwise decides where it may write. Elsewhere the cap is advice, and lagwise scales nothing to zero.",
         fix: "Have it enabled for the namespace, by cap.enforce or scale_to_zero in the configuration (enforce or scaleToZero in the chart's values), or remove the annotation.",
     }
     AtCeiling "LW051" "at_ceiling" Info {

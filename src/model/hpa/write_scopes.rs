@@ -6,7 +6,7 @@ use crate::model::settings::cap_mode::CapMode;
 /// The namespaces to which lagwise may write, for one kind of write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteScope {
-    /// Whether lagwise may make such writes at all.
+    /// Whether lagwise may make such writes in any namespace.
     pub is_enabled: bool,
     /// The namespaces; empty = all.
     pub namespaces: Vec<String>,

@@ -256,7 +256,7 @@ fn divisors(number: u64) -> impl Iterator<Item = u64> {
     (1..=number).filter(move |divisor| number.checked_rem(*divisor) == Some(0))
 }
 
-/// The number of replicas that a ScaledObject has in the end, and at least and at most.
+/// Replica bounds of a ScaledObject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaBounds {
     /// `minReplicaCount`, 0 by default.

@@ -137,7 +137,7 @@ impl<'a> HpaTargetBuilder<'a> {
         }
     }
 
-    /// Ignores settings that need writes, where the operator has not enabled these writes.
+    /// Ignores settings that need writes, where the administrator has not enabled these writes.
     fn limit_writes(&mut self, annotations: &mut Annotations) {
         let (writes, namespace) = (&self.configured.writes, Arc::clone(&self.key.namespace));
         let mut ignored = Vec::new();

@@ -81,7 +81,7 @@ impl GroupTargets {
         &self.targets
     }
 
-    /// Whether the operator has configured a target of this group.
+    /// Whether the administrator has configured a target of this group.
     #[must_use]
     pub fn is_configured(&self) -> bool {
         self.targets.iter().any(|target| target.hpa().is_none())
@@ -230,7 +230,7 @@ impl GroupTargets {
     }
 }
 
-/// Merges the settings of a group's targets. The operator's configuration of the group is the default.
+/// Merges the settings of a group's targets. The administrator's configuration of the group is the default.
 fn join_settings(targets: &[Arc<Target>], defaults: &Settings) -> GroupSettings {
     if targets.is_empty() {
         return GroupSettings {

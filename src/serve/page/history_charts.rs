@@ -27,7 +27,7 @@ pub(super) fn write(html: &mut Html, view: &HpaView, chosen: TimeChoice, now: u3
         let points: Vec<_> = history.points.iter().collect();
         let is_known = points.iter().any(|point| span.contains(point.at));
         if !is_known && matches!(chosen, TimeChoice::Selected(_)) {
-            let text = "There is no history of this time.";
+            let text = "No history is recorded for this period.";
             html.text_element("p", &[("class", &"note")], text);
         }
         let step = history.step_seconds.unwrap_or(15);

@@ -362,8 +362,8 @@ fn because(answer: &MetricValue) -> String {
         ValueRule::Fallback => {
             "fallback-replicas: the lag has been unknown for longer than fallback-after".to_owned()
         }
-        ValueRule::Rate => "the number of the rate policy".to_owned(),
-        ValueRule::Held => "the number that lagwise.dev/hold keeps".to_owned(),
+        ValueRule::Rate => "the replicas that the rate policy computed".to_owned(),
+        ValueRule::Held => "the replicas that lagwise.dev/hold keeps".to_owned(),
     }
 }
 

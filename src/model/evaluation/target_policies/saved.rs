@@ -13,7 +13,7 @@ const KEEP_UNUSED: f64 = 7.0 * 24.0 * 3600.0;
 
 fn save(key: &PolicyKey, state: &TargetState, now: f64) -> SavedPolicy {
     let rate = state.rate.as_ref();
-    // A restored policy that was not observed since does not become younger by being saved again.
+    // Saving a restored policy again must not reset the time since its last observation.
     let unused = rate.map_or(0, |rate| to_seconds(rate.seconds_unobserved(now)));
     let known_at = now - f64::from(unused);
     let held = state.held;

@@ -160,9 +160,9 @@ fn the_largest_metric_of_several_triggers_wins_and_one_active_trigger_suffices()
 }
 
 proptest! {
-    /// Unless idle consumers are allowed, KEDA's HPA passes the number of partitions by one replica at most.
+    /// Unless idle consumers are allowed, KEDA's HPA exceeds the number of partitions by one replica at most.
     #[test]
-    fn the_limit_lets_one_replica_too_much_pass_at_most(
+    fn keda_exceeds_the_partitions_by_one_replica_at_most(
         lags in proptest::collection::vec(0i64..1_000, 1..30),
         threshold in 1u64..200,
         even: bool,

@@ -47,7 +47,7 @@ fn a_group_that_was_never_read_gets_no_more_than_its_hpa_may_have() {
         ("known", Some(10)),
         ("new", Some(10)),
         ("new2", Some(10)),
-        // The operator has chosen it, and an HPA adds a topic.
+        // The administrator has chosen it, and an HPA adds a topic.
         ("operators", None),
     ];
     assert_eq!(
@@ -57,7 +57,7 @@ fn a_group_that_was_never_read_gets_no_more_than_its_hpa_may_have() {
 }
 
 #[test]
-fn groups_of_the_operator_alone_have_no_limit() {
+fn groups_of_the_administrator_alone_have_no_limit() {
     let limits = budgets(10, 15, 100);
     for (hpa, is_unlimited) in [
         ("a/h=a1", true),

@@ -84,7 +84,10 @@ async fn charts_show_the_time_that_the_address_asks_for() {
     let (from, to) = (now - 7_200, now - 3_600);
     let (_, html) = get(&router, &format!("/hpas/shop/capped?from={from}&to={to}")).await;
     assert_eq!(span_of(&html), (from, to));
-    assert!(html.contains("There is no history of this time."), "{html}");
+    assert!(
+        html.contains("No history is recorded for this period."),
+        "{html}"
+    );
     assert!(
         html.contains("id=\"latest\" href=\"/hpas/shop/capped\""),
         "{html}"
