@@ -92,7 +92,11 @@ pub struct PolicyScratch {
 impl RatePolicy {
     /// Starts with learned state; [`LearnedPolicy::default`] for a new group.
     #[must_use]
-    pub fn new(settings: RatePolicySettings, learned: LearnedPolicy) -> Self {
+    pub fn new(settings: RatePolicySettings, mut learned: LearnedPolicy) -> Self {
+        // What the group consumed before the step is compared with estimates that begin anew here.
+        if let Some(trial) = &mut learned.trial {
+            trial.is_judged = true;
+        }
         let gaps =
             commits::CommitGaps::restored(learned.commit_interval, learned.longest_commit_gap);
         Self {

@@ -45,6 +45,8 @@ impl RatePolicy {
             consumed,
             expected: more.min((needed - consumed).max(0.0)),
             is_awaited: true,
+            seen: now,
+            is_timed: !situation.is_supposed,
             is_judged: false,
         });
         self.learned.last_needed = now;

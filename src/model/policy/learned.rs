@@ -72,7 +72,11 @@ pub struct UpTrial {
     pub expected: f64,
     /// Whether the group is expected to reach that many members.
     pub is_awaited: bool,
-    /// Whether its effect has been checked.
+    /// When it was last looked at, in seconds on the timeline of the readings.
+    pub seen: f64,
+    /// Whether the time until it does is learned: not if something other than pods that start keeps members away.
+    pub is_timed: bool,
+    /// Whether its effect has been checked, or is not to be.
     pub is_judged: bool,
 }
 

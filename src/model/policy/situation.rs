@@ -14,7 +14,7 @@ use super::static_comparison::{GroupProgress, StaticGroup};
 const MIN_WATCHED_SECONDS: f64 = 40.0;
 /// Seconds after a change during which the workload counts as having this number of replicas, including starting ones,
 /// unless the HPA's status differs.
-const APPLIED_WITHIN: f64 = 60.0;
+pub(super) const APPLIED_WITHIN: f64 = 60.0;
 
 /// Inputs of the rules at one poll.
 #[derive(Clone, Copy, Debug)]

@@ -124,6 +124,21 @@ impl Group {
         self.policy.observe(&reading, &mut self.scratch)
     }
 
+    /// Continues with the policy that was saved just now, as another process.
+    fn restart(&mut self) {
+        let now = from_seconds(self.now);
+        let saved = self.policy.learned().save(now);
+        let learned = LearnedPolicy::restore(&saved, now, now).unwrap();
+        self.policy = RatePolicy::new(self.policy.settings, learned);
+    }
+
+    /// Polls until the policy steps up, and returns the replicas that it then wants.
+    fn step_up(&mut self) -> u32 {
+        let steps = std::iter::from_fn(|| Some(self.poll()));
+        let step = steps.take(40).find(|step| step.rule == RateRule::Up);
+        step.unwrap().replicas
+    }
+
     /// Polls for this number of seconds, with the replicas of the policy. Returns the changes.
     fn run(&mut self, seconds: u64) -> Vec<(RateRule, u32)> {
         let mut changes = Vec::new();
@@ -346,17 +361,12 @@ fn a_restart_while_pods_start_adds_no_step_up() {
         group.run(600);
         let before = group.replicas;
         group.rate = rate;
-        let steps = std::iter::from_fn(|| Some(group.poll()));
-        let step = steps.take(40).find(|step| step.rule == RateRule::Up);
-        let decided = step.unwrap().replicas;
+        let decided = group.step_up();
         group.starting = decided - before;
         for _ in 0..polls {
             assert_eq!(group.poll().replicas, decided);
         }
-        let now = from_seconds(group.now);
-        let saved = group.policy.learned().save(now);
-        let learned = LearnedPolicy::restore(&saved, now, now).unwrap();
-        group.policy = RatePolicy::new(group.policy.settings, learned);
+        group.restart();
         assert!(group.policy.awaits_members());
         // The backlog grows until the pods have started.
         for _ in 0..50 / POLL {
@@ -377,8 +387,7 @@ fn members_that_never_join_are_not_awaited_for_ever() {
         group.rate = 240;
         group.run(300);
         group.rate = 840;
-        let steps = std::iter::from_fn(|| Some(group.poll()));
-        assert!(steps.take(40).any(|step| step.rule == RateRule::Up));
+        group.step_up();
         group.starting = starting;
         assert!(group.policy.awaits_members());
         // Nothing more arrives, so that no further step is awaited.
@@ -390,6 +399,58 @@ fn members_that_never_join_are_not_awaited_for_ever() {
         let reaction = group.policy.learned().reaction;
         assert!((reaction - learned).abs() < 10.0, "{reaction}");
     }
+}
+
+#[test]
+fn only_pods_that_start_are_learned_as_reaction() {
+    // Seconds without lagwise, and seconds for which a quota allows no new replica.
+    for (restarted_for, limited_for) in [(600, 0), (3000, 0), (0, 600), (0, 200)] {
+        let mut group = Group::new(24, 3).with_known_capacity();
+        group.rate = 240;
+        group.run(300);
+        group.rate = 840;
+        let decided = group.step_up();
+        group.rate = 240;
+        for _ in 0..limited_for / POLL {
+            group.poll();
+        }
+        if restarted_for > 0 {
+            group.restart();
+            group.now += restarted_for;
+        }
+        // The pods start within ten seconds.
+        group.starting = decided - 3;
+        group.poll();
+        (group.replicas, group.starting) = (decided, 0);
+        group.poll();
+        assert!(!group.policy.awaits_members());
+        let reaction = group.policy.learned().reaction;
+        assert!(
+            reaction <= 70.0,
+            "{restarted_for} {limited_for}: {reaction}"
+        );
+    }
+}
+
+#[test]
+fn pods_that_start_one_after_the_other_are_learned_as_reaction() {
+    let mut group = Group::new(24, 3).with_known_capacity();
+    group.rate = 240;
+    group.run(300);
+    group.rate = 840;
+    let decided = group.step_up();
+    // As with a StatefulSet: the next pod is created when the one before is ready.
+    for _ in 3..decided {
+        group.starting = 1;
+        for _ in 0..30 / POLL {
+            group.poll();
+        }
+        (group.replicas, group.starting) = (group.replicas + 1, 0);
+    }
+    group.poll();
+    assert!(!group.policy.awaits_members());
+    let reaction = group.policy.learned().reaction;
+    assert!(reaction > 150.0, "{reaction}");
 }
 
 #[test]
