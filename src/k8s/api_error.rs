@@ -1,6 +1,7 @@
 //! Errors and timeouts of requests to the Kubernetes API.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use kube::Error;
@@ -50,36 +51,62 @@ impl From<Error> for ApiError {
             )),
             Error::Api(status) => ApiError::Refused(status.message.clone()),
             // Without kube's "ServiceError: ".
-            Error::Service(cause) => ApiError::no_answer(text_with_causes(&*cause)),
+            Error::Service(cause) => ApiError::NoAnswer(NoAnswerCause {
+                is_network: is_network_failure(&*cause),
+                text: text_with_causes(&*cause),
+            }),
             error => ApiError::no_answer(text_with_causes(&error)),
         }
     }
 }
 
 impl ApiError {
+    /// No usable response, for another cause than the network.
     pub(super) fn no_answer(cause: impl Into<String>) -> Self {
-        ApiError::NoAnswer(NoAnswerCause(cause.into()))
+        ApiError::NoAnswer(NoAnswerCause {
+            is_network: false,
+            text: cause.into(),
+        })
     }
 
     /// No response before the deadline.
     pub(super) fn timed_out() -> Self {
-        ApiError::no_answer("no response in time")
+        ApiError::NoAnswer(NoAnswerCause {
+            is_network: true,
+            text: "no response in time".to_owned(),
+        })
     }
 }
 
-/// Why there was no response. All causes are equal, so that an outage whose text changes is logged once.
+/// Why there was no response. All failures of the network are equal, so that an outage in which connections are
+/// refused, cut and time out is logged once.
 #[derive(Clone, Debug, Eq)]
-pub struct NoAnswerCause(String);
+pub struct NoAnswerCause {
+    is_network: bool,
+    text: String,
+}
 
 impl PartialEq for NoAnswerCause {
-    fn eq(&self, _: &Self) -> bool {
-        true
+    fn eq(&self, other: &Self) -> bool {
+        match (self.is_network, other.is_network) {
+            (true, true) => true,
+            (false, false) => self.text == other.text,
+            _ => false,
+        }
     }
+}
+
+/// Whether a request failed because of the connection, and not because of what came over it: rustls reports a wrong
+/// certificate as invalid data.
+fn is_network_failure(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let is_invalid = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
+    !causes.any(|cause| cause.downcast_ref().is_some_and(is_invalid))
 }
 
 impl fmt::Display for NoAnswerCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

@@ -22,9 +22,9 @@ use super::resilient_watch;
 use super::watched_hpa::WatchedHpa;
 use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
-use crate::model::hpa::controller::policies;
+use crate::model::hpa::controller::policies::raise_limit;
 use crate::model::hpa::facts::{
-    HpaFacts, HpaMap, OtherMetric, RunningReplicas, ScaleTarget, zeroed_since,
+    HpaFacts, HpaMap, OtherMetric, RunningReplicas, ScaleTarget, start_replicas, zeroed_since,
 };
 use crate::model::hpa::facts_budget::FactsBudget;
 use crate::model::settings::annotation_keys::PREFIX;
@@ -247,12 +247,6 @@ fn key_of(hpa: &HorizontalPodAutoscaler) -> HpaKey {
     }
 }
 
-fn raise_limit(hpa: &HorizontalPodAutoscaler) -> u32 {
-    let fewest = hpa.spec.min_replicas.and_then(|n| u32::try_from(n).ok());
-    let behavior = hpa.spec.behavior.as_ref().map(behavior_of);
-    policies::raise_limit(behavior.as_ref(), fewest.unwrap_or(1).max(1))
-}
-
 /// Extracts the facts of an HPA.
 #[must_use]
 pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
@@ -273,7 +267,7 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
             Err(rejected) => rejected_metrics.push(rejected),
         }
     }
-    bound(HpaFacts {
+    let mut facts = HpaFacts {
         namespace: text(&hpa.metadata.namespace),
         name: text(&hpa.metadata.name),
         uid: text(&hpa.metadata.uid),
@@ -297,14 +291,17 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         tolerance_down: tolerance(|behavior| behavior.scale_down.as_ref()),
         window_up: window(|behavior| behavior.scale_up.as_ref()),
         window_down: window(|behavior| behavior.scale_down.as_ref()),
-        raise_limit: Some(raise_limit(hpa)),
+        raise_limit: None,
         running: RunningReplicas::new(current_count(hpa)),
         replicas: current_count(hpa),
         other_metrics: metrics_of_others(hpa),
         is_scaling_disabled: is_scaling_disabled(hpa),
         created: created(hpa),
         too_large: None,
-    })
+    };
+    let behavior = hpa.spec.behavior.as_ref().map(behavior_of);
+    facts.raise_limit = Some(raise_limit(behavior.as_ref(), start_replicas(&facts)));
+    bound(facts)
 }
 
 fn is_scaling_disabled(hpa: &HorizontalPodAutoscaler) -> bool {

@@ -153,10 +153,8 @@ impl LedgerHandle {
         };
         match tokio::time::timeout(timeout, answer).await {
             Ok(Some(answer)) => answer,
-            Ok(None) => {
-                let ended = ApiError::no_answer("the task of the ledger has ended");
-                Err(RecordError::Api(ended))
-            }
+            // Its task has ended, and the process is about to.
+            Ok(None) => Err(RecordError::Api(ApiError::Changed)),
             Err(_) => Err(RecordError::Api(ApiError::timed_out())),
         }
     }

@@ -17,6 +17,7 @@ pub mod persistent_map;
 pub mod quantity;
 pub mod short_duration;
 pub mod short_list;
+pub mod single_precision;
 pub mod spelling;
 pub mod token_bucket;
 pub mod topic_pattern;

@@ -8,7 +8,9 @@ use crate::model::diagnostics::at_ceiling::AtCeilingFindings;
 use crate::model::diagnostics::current_findings::{
     FindingOptions, UsedCeiling, find_in_groups, find_in_outcome, find_wide_patterns,
 };
-use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
+use crate::model::diagnostics::hpa_findings::{
+    find_in_hpa, find_limited_scale_up, find_shared_scale_targets,
+};
 use crate::model::diagnostics::policy_findings::find_in_policy;
 use crate::model::diagnostics::unseen_groups::find_unseen_groups;
 use crate::model::evaluation::hpa_ceiling;
@@ -107,6 +109,8 @@ impl FindingsTracker {
             }
             is_changed = true;
             let mut findings = find_in_hpa(facts);
+            let default = evaluations.policy().scaling;
+            findings.extend(find_limited_scale_up(facts, targets, default));
             let mode = evaluations.policy().cap_mode(facts);
             findings.extend(ceiling.find_in_hpa(facts, mode));
             hpa.own = Some(OwnFindings { ceiling, findings });

@@ -109,6 +109,7 @@ async fn write(
     budgets(samples, snapshot, &exported).await?;
     clusters::clusters(samples, snapshot).await?;
     clusters::traffic(samples, snapshot).await?;
+    clusters::certificates(samples, snapshot).await?;
     samples.family(&families::BUILD_INFO);
     let labels = Labels::default()
         .with("version", &build.version)

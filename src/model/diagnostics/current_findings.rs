@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::at_ceiling::AtCeiling;
-use super::hpa_findings::{find_against_ceiling, find_in_hpas};
+use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_limited_scale_up};
 use super::unseen_groups::find_unseen_groups;
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::evaluation::{Evaluations, HpaMetric, ValueRule, hpa_ceilings};
@@ -61,6 +61,11 @@ pub fn findings<H: Borrow<HpaFacts>>(
     for hpa in hpas.iter().map(Borrow::borrow) {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
         let targets = evaluations.targets().of_hpa(&hpa.key());
+        found.extend(find_limited_scale_up(
+            hpa,
+            targets,
+            evaluations.policy().scaling,
+        ));
         let ceiling = UsedCeiling::new(ceiling, targets);
         let mode = writes.cap_mode(hpa, options.cap);
         found.extend(ceiling.find_in_hpa(hpa, mode));

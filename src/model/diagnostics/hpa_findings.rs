@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::findings::{Finding, FindingCode, suggestion};
@@ -14,6 +15,8 @@ use crate::model::settings::annotations::annotations_of;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::settings::replica_hold::ReplicaHold;
 use crate::model::settings::scaling_policy::ScalingPolicy;
+use crate::model::targets::Target;
+use crate::model::units::counted::counted;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::names::split_api_version;
@@ -34,7 +37,6 @@ pub fn find_in_hpa(hpa: &HpaFacts) -> Vec<Finding> {
         return Vec::new();
     }
     let mut found = find_stabilization(hpa);
-    found.extend(find_limited_scale_up(hpa));
     found.extend(find_ignored_writes(hpa));
     found.extend(find_invalid_scale_target(hpa));
     found.extend(find_switched_off(hpa));
@@ -75,18 +77,26 @@ fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
     found
 }
 
-/// Finds a limit on scaling up that splits the steps of the rate policy.
-fn find_limited_scale_up(hpa: &HpaFacts) -> Option<Finding> {
-    let mut policies = annotations_of(&hpa.annotations, "policy");
-    let is_rate =
-        policies.any(|(_, value)| ScalingPolicy::named(value.trim()) == Some(ScalingPolicy::Rate));
-    let mut metrics = hpa.metrics.iter();
-    let has_desired =
-        metrics.any(|metric| Metric::from_name(&metric.name) == Some(Metric::DesiredReplicas));
-    let limit = hpa.raise_limit.filter(|limit| *limit < hpa.max_replicas)?;
-    (is_rate && has_desired).then(|| {
+/// Finds a limit on scaling up that splits the steps of the rate policy. `targets` are those of the HPA, and `default`
+/// is their policy unless they have their own.
+#[must_use]
+pub fn find_limited_scale_up(
+    hpa: &HpaFacts,
+    targets: &[Arc<Target>],
+    default: ScalingPolicy,
+) -> Option<Finding> {
+    let is_rate = targets.iter().any(|target| {
+        target.metric == Metric::DesiredReplicas
+            && target.settings.policy.unwrap_or(default) == ScalingPolicy::Rate
+    });
+    let fewest = facts::start_replicas(hpa);
+    // An HPA that never scales up is meant not to.
+    let is_split = |limit: &u32| *limit < hpa.max_replicas && *limit > fewest;
+    let limit = hpa.raise_limit.filter(is_split)?;
+    is_rate.then(|| {
         let message = format!(
-            "behavior.scaleUp lets it have {limit} replicas at most in one move from minReplicas, so a step of the rate policy to {} takes several moves and rebalances",
+            "Kubernetes raises it from {} to {limit} in one move at most, so a step of the rate policy to {} takes several moves, each with a rebalance",
+            counted(fewest, "replica"),
             hpa.max_replicas
         );
         Finding::new(FindingCode::LimitedScaleUp, hpa.key(), message)

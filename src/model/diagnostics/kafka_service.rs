@@ -69,7 +69,7 @@ pub enum KafkaRight {
 
 impl KafkaRight {
     /// The resource in commands, and its name where that is unknown.
-    fn resource(self) -> (&'static str, &'static str) {
+    pub(super) fn resource(self) -> (&'static str, &'static str) {
         match self {
             KafkaRight::DescribeGroup => ("group", "GROUP"),
             KafkaRight::DescribeTopic => ("topic", "TOPIC"),

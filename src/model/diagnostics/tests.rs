@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::at_ceiling::AtCeiling;
 use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, findings};
-use super::hpa_findings::{find_against_ceiling, find_ended_holds, find_in_hpas, find_tolerance};
+use super::hpa_findings::{
+    find_against_ceiling, find_ended_holds, find_in_hpas, find_limited_scale_up, find_tolerance,
+};
 use super::policy_findings::find_in_policy;
 use super::setting_findings::{
     LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings, find_unusable_upstream_file,
@@ -305,10 +307,14 @@ fn hpa_findings() -> Vec<Finding> {
         is_scaling_disabled: true,
         ..hpa("off", "group=g", &[])
     };
-    let hpas = [windows, limited, owned, odd, off, billing.clone(), second];
+    let hpas = [windows, owned, odd, off, billing.clone(), second];
     let ceiling = Replicas(12);
     let against = |hpa: &HpaFacts| find_against_ceiling(hpa, ceiling, CapMode::Advise, false);
     let mut found: Vec<Finding> = find_in_hpas(&hpas).collect();
+    let names = ["main".into()];
+    let targets = Targets::merge(&names, &[], std::slice::from_ref(&limited), BTreeSet::new());
+    let own = targets.of_hpa(&limited.key());
+    found.extend(find_limited_scale_up(&limited, own, ScalingPolicy::Rate));
     found.extend(against(&bounds(13, 20)));
     found.extend(against(&bounds(1, 5)));
     found.extend(against(&with_metric(bounds(1, 20), "queue_length")));

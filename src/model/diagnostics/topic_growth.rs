@@ -203,7 +203,7 @@ impl UnknownKeys {
     pub fn unreadable(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
-            remedy: "look at some with kafka-console-consumer.sh --property print.key=true",
+            remedy: "look at some records with kafka-console-consumer.sh --property print.key=true",
         }
     }
 }

@@ -395,6 +395,6 @@ finding_codes! {
     LimitedScaleUp "LW073" "limited_scale_up" Warning {
         what: "The HPA splits the steps of the rate policy.",
         why: "The rate policy asks at once for all replicas that a rise needs. Without behavior.scaleUp, or with its default policies, Kubernetes doubles the replicas at most, or adds 4, and waits 15 s before it does so again. Each move is a rebalance of the group, and messages become older in the meantime.",
-        fix: "Set behavior.scaleUp with selectPolicy: Max and a policy {type: Pods, value: 100, periodSeconds: 15}, as the guide to the rate policy shows.",
+        fix: "Set behavior.scaleUp with selectPolicy: Max and a policy {type: Pods, value: N, periodSeconds: 15}, with maxReplicas as N.",
     }
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::model::units::newtypes::Lag;
+use crate::model::units::single_precision::narrow;
 
 /// Messages per second, on one partition or on several.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,7 +52,8 @@ impl MessageRates {
         self.produced - self.consumed
     }
 
-    /// Time until this lag is 0 at these rates; `None` if it does not shrink.
+    /// Time until this lag is 0 at these rates; `None` if it does not shrink by a message a minute: an average only
+    /// approaches 0 after the last messages.
     #[must_use]
     #[allow(
         clippy::cast_precision_loss,
@@ -61,8 +63,9 @@ impl MessageRates {
         if lag == Lag(0) {
             return Some(Duration::ZERO);
         }
-        let velocity = self.lag_velocity();
-        let seconds = (velocity < 0.0).then(|| lag.0 as f64 / -velocity)?;
+        let shrinkage = -self.lag_velocity();
+        let is_shrinking = shrinkage * f64::from(AVERAGED_OVER) >= 1.0;
+        let seconds = is_shrinking.then(|| lag.0 as f64 / shrinkage)?;
         Duration::try_from_secs_f64(seconds).ok()
     }
 }
@@ -106,14 +109,6 @@ impl RateAverage {
     }
 }
 
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "an average for people needs no more than seven digits"
-)]
-fn narrow(rate: f64) -> f32 {
-    rate as f32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +119,19 @@ mod tests {
         messages.fold(RateAverage::default(), |before, (produced, consumed)| {
             before.with_messages((Lag(produced), Lag(consumed)), step)
         })
+    }
+
+    #[test]
+    fn an_idle_group_drains_nothing() {
+        // 100 messages per second are caught up, and then nothing happens, but for an end of a transaction.
+        let busy = std::iter::repeat_n((0, 500), 60);
+        for minutes in [10, 20, 60] {
+            let idle = std::iter::repeat_n((0, 0), 12 * minutes);
+            let rates = averaged(busy.clone().chain(idle)).rates().unwrap();
+            assert_eq!(rates.time_to_drain(Lag(1)), None, "{minutes} {rates:?}");
+        }
+        let busy = averaged(busy).rates().unwrap();
+        assert_eq!(busy.time_to_drain(Lag(1000)).unwrap().as_secs(), 10);
     }
 
     #[test]

@@ -51,9 +51,9 @@ impl Subscription {
 /// Returns the topics of a reading that do not count for the group, sorted. `topics` has whether the group has commits
 /// on each. Calls `subscription` only if it matters.
 ///
-/// A topic that a target names counts. A request changes nothing, so one that only requests name counts only if the
-/// plan would discover it without them. A discovered topic with commits has been left if the subscription is completely
-/// known and lacks it; one without commits is read only if the subscription has it.
+/// A topic that a target names counts. One that only requests name counts as if no request named it. Of the topics found
+/// by discovery, one with commits does not count once the subscription is completely known and lacks it. A requested
+/// topic without commits counts only if the subscription has it.
 pub(super) fn uncounted_topics<'a>(
     plan: &GroupPlan,
     topics: impl Iterator<Item = (&'a TopicName, bool)>,
@@ -65,11 +65,13 @@ pub(super) fn uncounted_topics<'a>(
         if !is_requested && (!plan.discover || plan.topics.contains(topic)) {
             return true;
         }
-        plan.discover
-            && match has_commits {
-                true => !reads.is_all || reads.topics.contains(topic),
-                false => !is_requested || reads.topics.contains(topic),
-            }
+        if !plan.discover {
+            return false;
+        }
+        if has_commits {
+            return !reads.is_all || reads.topics.contains(topic);
+        }
+        !is_requested || reads.topics.contains(topic)
     };
     let uncounted = topics.filter(|(topic, has_commits)| !counts(topic, *has_commits));
     let mut uncounted: Vec<TopicName> = uncounted.map(|(topic, _)| topic.clone()).collect();

@@ -1,5 +1,7 @@
 //! Times and numbers of the policy in compact form.
 
+pub(super) use crate::model::units::single_precision::narrow as compact;
+
 /// A time in tenths of a second on the policy's own timeline, which begins at its first reading. Four bytes, because
 /// there are several for every partition. The range is 13 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,13 +64,4 @@ pub(super) fn messages_between(earlier: i64, later: i64) -> f64 {
 )]
 pub(super) fn to_counter(messages: f64) -> u32 {
     messages.clamp(0.0, f64::from(u32::MAX)) as u32
-}
-
-/// A number in single precision, for values that are kept per partition and member.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "an estimate needs no more than 24 bits"
-)]
-pub(super) fn compact(number: f64) -> f32 {
-    number as f32
 }

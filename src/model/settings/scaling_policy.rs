@@ -1,6 +1,6 @@
 //! The scaling policy of a metric: how `kafka_desired_replicas` is made.
 
-use super::form::{Choice, Choices, SettingValue};
+use super::form::{Choice, Choices};
 
 /// How the number of replicas of `kafka_desired_replicas` is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -13,14 +13,6 @@ pub enum ScalingPolicy {
     Rate,
     /// Lag is served. The rate policy runs too, and its result is only shown.
     Recommend,
-}
-
-impl ScalingPolicy {
-    /// The policy with this name; `None` if there is none.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        <Self as SettingValue>::parse(name).ok()
-    }
 }
 
 impl Choices for ScalingPolicy {

@@ -8,6 +8,7 @@ use super::in_cluster;
 use super::sample::{Labels, ReaderGone, SampleStream, SampleValue};
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::group_figures::{hot_partition, retention_used, unread};
+use crate::model::lag::rates::MessageRates;
 use crate::telemetry::family::{COUNTER, Family, GAUGE};
 
 pub(super) const GROUP_PRODUCED_PER_SECOND: Family = Family {
@@ -86,29 +87,24 @@ async fn rates(
     samples: &mut impl SampleStream,
     exported: &ExportedGroups<'_>,
 ) -> Result<(), ReaderGone> {
-    type Figure = fn(&GroupSnapshot) -> Option<f64>;
+    type Figure = fn(&GroupSnapshot, Option<MessageRates>) -> Option<f64>;
     let figures: [(_, Figure); 5] = [
-        (&GROUP_PRODUCED_PER_SECOND, |group| {
-            Some(group.rates()?.produced)
-        }),
-        (&GROUP_CONSUMED_PER_SECOND, |group| {
-            Some(group.rates()?.consumed)
-        }),
-        (&GROUP_LAG_VELOCITY, |group| {
-            Some(group.rates()?.lag_velocity())
-        }),
-        (&GROUP_DRAIN_SECONDS, |group| {
-            let drain = group.rates()?.time_to_drain(unread(group)?)?;
+        (&GROUP_PRODUCED_PER_SECOND, |_, rates| Some(rates?.produced)),
+        (&GROUP_CONSUMED_PER_SECOND, |_, rates| Some(rates?.consumed)),
+        (&GROUP_LAG_VELOCITY, |_, rates| Some(rates?.lag_velocity())),
+        (&GROUP_DRAIN_SECONDS, |group, rates| {
+            let drain = rates?.time_to_drain(unread(group)?)?;
             Some(drain.as_secs_f64())
         }),
-        (&GROUP_SINCE_COMMIT_SECONDS, |group| {
+        (&GROUP_SINCE_COMMIT_SECONDS, |group, _| {
             Some(group.since_commit_seconds?.into())
         }),
     ];
+    let rates: Vec<_> = exported.iter().map(|group| group.group.rates()).collect();
     for (family, figure) in figures {
         samples.family(family);
-        for group in exported.iter() {
-            if let Some(figure) = figure(group.group) {
+        for (group, rates) in exported.iter().zip(&rates) {
+            if let Some(figure) = figure(group.group, *rates) {
                 samples.sample(&group_labels(group), SampleValue::Rounded(figure));
                 samples.flush_if_full().await?;
             }

@@ -84,13 +84,24 @@ pub(super) async fn traffic(
         samples.sample(labels, SampleValue::Rounded(seconds));
         samples.flush_if_full().await?;
     }
+    Ok(())
+}
+
+/// Writes when the certificates of connections to Kafka clusters expire.
+pub(super) async fn certificates(
+    samples: &mut impl SampleStream,
+    snapshot: &LagSnapshot,
+) -> Result<(), ReaderGone> {
     samples.family(&families::KAFKA_CERTIFICATE_EXPIRY);
     for (name, cluster) in &snapshot.clusters {
         let CertificateExpiry { client, broker } = cluster.certificates;
-        for (of, expires) in [("client", client), ("broker", broker)] {
+        for (certificate, expires) in [("client", client), ("broker", broker)] {
             let since_epoch = expires.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             if let Some(since_epoch) = since_epoch {
-                samples.sample(&in_cluster(name).with("of", of), since_epoch.as_secs());
+                samples.sample(
+                    &in_cluster(name).with("certificate", certificate),
+                    since_epoch.as_secs(),
+                );
                 samples.flush_if_full().await?;
             }
         }

@@ -234,7 +234,7 @@ pub(super) const KAFKA_CERTIFICATE_EXPIRY: Family = Family {
     name: "lagwise_kafka_certificate_expiry_timestamp_seconds",
     kind: GAUGE,
     help: "Time at which a certificate of the Kafka cluster's connections expires, in seconds since 1970: lagwise's own (client), or the first one that a broker presents (broker; wire client only)",
-    labels: Cow::Borrowed(&["cluster", "of"]),
+    labels: Cow::Borrowed(&["cluster", "certificate"]),
 };
 pub(super) const GROUP_USEFUL_PARALLELISM: Family = Family {
     name: "lagwise_consumergroup_useful_parallelism",

@@ -1,10 +1,14 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, OtherMetric, ScaleTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::targets::Targets;
 use crate::model::units::metric::LAG_METRIC;
+use crate::model::units::newtypes::ClusterName;
 use crate::model::units::quantity::Milli;
 
 fn hpa(metrics: &[&str]) -> HpaFacts {
@@ -185,25 +189,48 @@ fn finds_stabilization_windows_that_delay_decisions() {
 
 #[test]
 fn finds_limits_that_split_the_steps_of_the_rate_policy() {
-    let limited = |metric, policy, limit, max_replicas| HpaFacts {
+    let limited = |metric, annotations: &[(&str, &str)], limit| HpaFacts {
         raise_limit: limit,
-        max_replicas,
-        ..with(hpa(&[metric]), &[("policy", policy)])
+        max_replicas: 24,
+        ..with(hpa(&[metric]), annotations)
     };
-    for (hpa, is_found) in [
-        (limited(DESIRED_METRIC, "rate", Some(5), 24), true),
-        (limited(DESIRED_METRIC, "rate", Some(23), 24), true),
-        (limited(DESIRED_METRIC, "rate", Some(24), 24), false),
-        (limited(DESIRED_METRIC, "rate", Some(101), 24), false),
-        (limited(DESIRED_METRIC, "rate", None, 24), false),
-        (limited(DESIRED_METRIC, "recommend", Some(5), 24), false),
-        (limited(DESIRED_METRIC, "lag", Some(5), 24), false),
-        (limited(LAG_METRIC, "rate", Some(5), 24), false),
+    let (rate, lag) = (ScalingPolicy::Rate, ScalingPolicy::Lag);
+    let by_rate = [("policy", "rate")];
+    for (metric, annotations, limit, default, expected) in [
+        (DESIRED_METRIC, &by_rate[..], Some(5), lag, true),
+        (DESIRED_METRIC, &by_rate, Some(23), lag, true),
+        (DESIRED_METRIC, &by_rate, Some(24), lag, false),
+        (DESIRED_METRIC, &by_rate, Some(101), lag, false),
+        (DESIRED_METRIC, &by_rate, None, lag, false),
+        // It never scales up.
+        (DESIRED_METRIC, &by_rate, Some(1), lag, false),
+        (DESIRED_METRIC, &[], Some(5), rate, true),
+        (DESIRED_METRIC, &[("policy", "lag")], Some(5), rate, false),
+        (
+            DESIRED_METRIC,
+            &[("policy", "recommend")],
+            Some(5),
+            rate,
+            false,
+        ),
+        (
+            DESIRED_METRIC,
+            &[("policy.other", "rate")],
+            Some(5),
+            lag,
+            false,
+        ),
+        (LAG_METRIC, &by_rate, Some(5), rate, false),
     ] {
-        let found = find_in_hpa(&hpa);
-        let mut found = found.iter();
-        let found = found.any(|finding| finding.code == FindingCode::LimitedScaleUp);
-        assert_eq!(found, is_found, "{hpa:?}");
+        let hpa = limited(metric, annotations, limit);
+        let targets = Targets::merge(
+            &[ClusterName::from("main")],
+            &[],
+            std::slice::from_ref(&hpa),
+            BTreeSet::new(),
+        );
+        let found = find_limited_scale_up(&hpa, targets.of_hpa(&hpa.key()), default);
+        assert_eq!(found.is_some(), expected, "{annotations:?} {limit:?}");
     }
 }
 

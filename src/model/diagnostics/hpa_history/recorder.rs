@@ -18,6 +18,7 @@ use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::targets::Targets;
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::single_precision::narrow;
 
 /// Maximum memory of all histories, in bytes.
 pub const MAX_HISTORY_BYTES: usize = 32 * 1024 * 1024;
@@ -290,14 +291,6 @@ fn lag_seconds(status: &HpaStatus) -> Option<f32> {
     let millis = status.lag_millis?;
     let says_nothing = status.lag_millis_is_lower_bound && millis < 1000;
     (!says_nothing).then(|| narrow(Duration::from_millis(millis).as_secs_f64()))
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "a number for a chart needs no more than seven digits"
-)]
-fn narrow(number: f64) -> f32 {
-    number as f32
 }
 
 /// Seconds since 1970, as points have them.

@@ -40,10 +40,7 @@ pub fn check_configuration(facts: &ConfigurationFacts) -> Vec<CheckLine> {
             PreflightProblem::ConfigInsecure,
             finding.to_string(),
         );
-        lines.push(CheckLine {
-            remedy: Some(finding.code.fix().into()),
-            ..line
-        });
+        lines.push(line.with_remedy(finding.code.fix().into()));
     }
     if settings.is_empty() {
         let secure = "no setting gives secrets away";

@@ -53,6 +53,8 @@ struct Draft<'a> {
     assignment: Assignment,
     offsets: Arc<TopicOffsets>,
     committed: CommittedOffsets,
+    /// Whether any partition has a committed offset.
+    has_commits: bool,
     states: Vec<PartitionState>,
     lags: Box<[Result<PartitionLag, Fault>]>,
     first_unread: Option<Box<[Option<Offset>]>>,
@@ -63,11 +65,6 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn has_commits(&self) -> bool {
-        let is_commit = |committed| matches!(committed, Ok(Some(_)));
-        self.committed.iter().any(is_commit)
-    }
-
     /// Replaces the lags of a share group by what its coordinator reports.
     fn take_reported(&mut self, reported: Option<&BTreeMap<Partition, Lag>>) {
         for (partition, lag) in (0..).zip(&mut self.lags) {
@@ -170,7 +167,7 @@ impl<'a> Assembly<'a> {
         history.note_commits(commits, before);
         snapshot.remembered = Arc::clone(&history.remembered);
         let topics = drafts.iter().map(|(topic, draft)| {
-            let has_commits = draft.as_ref().is_ok_and(Draft::has_commits);
+            let has_commits = draft.as_ref().is_ok_and(|draft| draft.has_commits);
             (topic, has_commits)
         });
         snapshot.uncounted = uncounted_topics(&plan, topics, || snapshot.subscription());
@@ -259,7 +256,7 @@ impl<'a> Assembly<'a> {
         committed.grow(partitions, Err(Fault::NoAnswer));
         let mut states = history.take_states(index, topic, partitions);
         let assignment = Assignment::new(described, topic, partitions);
-        let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
+        let has_commits = committed.iter().any(|c| matches!(c, Ok(Some(_))));
         let mut lags = Vec::with_capacity(partitions);
         let mut first_unread: Option<Box<[Option<Offset>]>> = None;
         let mut moved = false;
@@ -284,7 +281,7 @@ impl<'a> Assembly<'a> {
                     committed,
                     log: log.map(|log| (log, known)),
                     has_id: history_of_log.is_some_and(|log| log.id.is_some()),
-                    runs: runs || assignment.subscribed || assignment.has(index),
+                    runs: has_commits || assignment.subscribed || assignment.has(index),
                     reset: plan.reset,
                     forget_after: plan.thresholds.forget_after,
                     now: self.now,
@@ -317,6 +314,7 @@ impl<'a> Assembly<'a> {
             assignment,
             offsets,
             committed,
+            has_commits,
             states,
             lags: lags.into(),
             first_unread,

@@ -46,14 +46,18 @@ impl RightTally {
         let problems = problems.into_iter().map(|((problem, fault), names)| {
             let message = format!("{noun} {}: {fault}", some_of(&names));
             let right = match problem {
-                PreflightProblem::KafkaGroupDenied => Some((KafkaRight::DescribeGroup, "group")),
-                PreflightProblem::KafkaTopicDenied => Some((KafkaRight::DescribeTopic, "topic")),
+                PreflightProblem::KafkaGroupDenied => Some(KafkaRight::DescribeGroup),
+                PreflightProblem::KafkaTopicDenied => Some(KafkaRight::DescribeTopic),
                 _ => None,
             };
             let mut line = CheckLine::problem(section, check, problem, message);
-            if let Some((right, of)) = right {
+            if let Some(right) = right {
                 // A group may have members on a topic that lagwise may not describe: its name is unknown.
-                let known = if of == noun { &names[..] } else { &[] };
+                let known = if right.resource().0 == noun {
+                    &names[..]
+                } else {
+                    &[]
+                };
                 line = line.with_remedy(access.grant(right, known));
             }
             line.with_details(names)
