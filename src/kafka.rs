@@ -187,7 +187,8 @@ fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupErro
         }
         (ClientKind::Librdkafka, _) => ClientKind::Librdkafka,
     };
-    // librdkafka resolves and connects to whatever brokers advertise, without asking.
+    // Only the short-lived client of `topics grow` limits the hosts of librdkafka. It was not tried with the logins for
+    // which the daemon needs librdkafka.
     if client == ClientKind::Librdkafka && !settings.allowed_hosts.is_empty() {
         return Err(settings.setup_error(SettingError::key(
             "allowed_broker_hosts",

@@ -37,6 +37,8 @@ pub async fn collect(
     if facts.client.is_err() {
         return facts;
     }
+    let protocol = settings.properties.get("security.protocol");
+    let has_login = protocol.is_some_and(|name| name.to_ascii_uppercase().starts_with("SASL"));
     let source = match KafkaSource::connect(settings) {
         Ok(source) => source,
         Err(error) => {
@@ -57,14 +59,18 @@ pub async fn collect(
     let mut sessions = bootstrap
         .iter()
         .filter_map(|probe| probe.outcome.as_ref().ok());
-    if facts.access.principal.is_none()
-        && let Some(login) = sessions.find_map(|session| session.login.as_ref())
-    {
-        facts.access.principal = Some(login.name.clone());
-    } else if facts.access.principal.is_none() {
-        // Without SASL, the principal is the name of the certificate.
-        facts.access.principal = own.and_then(|own| own.name.clone());
-    }
+    let principal = facts.access.principal.take();
+    let by_login = || {
+        Some(
+            sessions
+                .find_map(|session| session.login.as_ref())?
+                .name
+                .clone(),
+        )
+    };
+    // Without SASL, the principal is the name of the certificate.
+    let by_certificate = || own.filter(|_| !has_login)?.name.clone();
+    facts.access.principal = principal.or_else(by_login).or_else(by_certificate);
     facts.bootstrap = bootstrap;
     if groups.is_empty()
         && let Some(first) = listed.groups.first()

@@ -27,7 +27,8 @@ pub(super) fn render(lines: &[CheckLine], docs_url: Option<&str>, is_colored: bo
         let sign = sign(line.status, is_colored);
         let _ = writeln!(text, "  {sign} {}: {}", line.check, message.trim_end());
         if let Some(remedy) = &line.remedy {
-            let _ = writeln!(text, "    {}", printable_lines(remedy));
+            let remedy = printable_lines(remedy).replace('\n', "\n    ");
+            let _ = writeln!(text, "    {}", remedy.trim_end());
         }
         if let Some(page) = line.docs {
             let url = docs_url.map(|url| format!("{}/", url.trim_end_matches('/')));

@@ -185,6 +185,7 @@ pub(super) fn client(
     if is_limited {
         // They are added once hosts are limited.
         config.remove("bootstrap.servers");
+        config.remove("metadata.broker.list");
     }
     let callbacks = ClientCallbacks {
         health: Arc::clone(health),

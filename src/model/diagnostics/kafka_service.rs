@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::model::units::untrusted_text::cut_message;
+use super::preflight::MAX_SHOWN_NAMES;
+use crate::model::units::untrusted_text::MAX_MESSAGE_CHARS;
 
 /// A service or operator that runs Kafka, found by the addresses of its brokers and by the login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +22,10 @@ pub enum KafkaService {
 }
 
 impl KafkaService {
-    /// Finds the service. `has_token` says whether lagwise logs in with a token.
-    #[must_use]
-    pub fn detect(bootstrap: &str, has_token: bool) -> Self {
-        let hosts: Vec<_> = bootstrap.split(',').map(host_of).collect();
-        let ends = |suffix: &str| hosts.iter().any(|host| host.ends_with(suffix));
-        let has_label = |label: &str| hosts.iter().any(|host| host.split('.').any(|l| l == label));
+    /// Finds the service of a broker's host. `has_token` says whether lagwise logs in with a token.
+    fn detect(host: &str, has_token: bool) -> Self {
+        let ends = |suffix: &str| host.ends_with(suffix);
+        let has_label = |label: &str| host.split('.').any(|l| l == label);
         let is_amazon = ends(".amazonaws.com") || ends(".amazonaws.com.cn");
         if ends(".servicebus.windows.net") {
             KafkaService::EventHubs
@@ -41,10 +40,11 @@ impl KafkaService {
                 true => KafkaService::AmazonMskIam,
                 false => KafkaService::AmazonMsk,
             }
-        } else if hosts.iter().any(|host| {
-            let name = host.split('.').next().unwrap_or(host);
-            name.ends_with("-kafka-bootstrap")
-        }) {
+        } else if host
+            .split('.')
+            .next()
+            .is_some_and(|name| name.ends_with("-kafka-bootstrap"))
+        {
             KafkaService::Strimzi
         } else {
             KafkaService::Other
@@ -52,10 +52,17 @@ impl KafkaService {
     }
 }
 
+/// An entry of `bootstrap.servers` without the protocol that librdkafka allows before it.
+fn address_of(server: &str) -> &str {
+    let address = server.split_once("://").map_or(server, |(_, rest)| rest);
+    address.trim()
+}
+
 /// The host of an entry of `bootstrap.servers`, in lower case.
 fn host_of(server: &str) -> String {
-    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-    host.trim().to_ascii_lowercase()
+    let address = address_of(server);
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.to_ascii_lowercase()
 }
 
 /// A right that lagwise needs in Kafka.
@@ -84,6 +91,8 @@ pub struct KafkaAccess {
     service: KafkaService,
     /// The first entry of `bootstrap.servers`.
     server: String,
+    /// The host of the entry by which the service was found; that of the first one for [`KafkaService::Other`].
+    host: String,
     /// The name of the login in Kafka, without `User:`; `None` if it is unknown.
     pub principal: Option<String>,
 }
@@ -94,17 +103,23 @@ impl KafkaAccess {
     #[must_use]
     pub fn new(bootstrap: &str, has_token: bool, user: Option<&str>) -> Self {
         let first = bootstrap.split(',').next().unwrap_or_default();
+        let mut services = bootstrap.split(',').map(|server| {
+            let host = host_of(server);
+            (KafkaService::detect(&host, has_token), host)
+        });
+        let known = services.find(|(service, _)| *service != KafkaService::Other);
+        let (service, host) = known.unwrap_or_else(|| (KafkaService::Other, host_of(first)));
         Self {
-            service: KafkaService::detect(bootstrap, has_token),
-            server: first.trim().to_owned(),
+            service,
+            host,
+            server: address_of(first).to_owned(),
             principal: user.map(str::to_owned),
         }
     }
 
-    /// Part of the host of the first server, counted from 0.
+    /// Part of the host, counted from 0.
     fn label(&self, index: usize) -> Option<String> {
-        let host = host_of(&self.server);
-        host.split('.').nth(index).map(str::to_owned)
+        self.host.split('.').nth(index).map(str::to_owned)
     }
 
     /// The argument for the principal, or a placeholder.
@@ -114,24 +129,29 @@ impl KafkaAccess {
     }
 
     /// The remedy for a missing right. `names` are the groups or topics that lagwise may not describe, as far as they
-    /// are known.
+    /// are known. It names as many of them as fit into a message.
     #[must_use]
     pub fn grant(&self, right: KafkaRight, names: &[String]) -> Cow<'static, str> {
-        const MAX_NAMED: usize = 4;
         let placeholder = vec![right.resource().1.to_owned()];
-        let known = if names.is_empty() {
-            &placeholder
-        } else {
-            names
+        let known = match names.iter().all(|name| is_plain_name(name)) && !names.is_empty() {
+            true => names,
+            false => &placeholder,
         };
-        let named = known.get(..MAX_NAMED).unwrap_or(known);
-        let remedy = self.grant_for(right, named);
-        let others = known.len().saturating_sub(named.len());
-        let remedy = match others {
-            0 => remedy,
-            others => format!("{remedy} Do the same for the {others} others, which -o json lists."),
+        let remedy = |count: usize| {
+            let named = known.get(..count).unwrap_or(known);
+            let remedy = self.grant_for(right, named);
+            match known.len().saturating_sub(named.len()) {
+                0 => remedy,
+                others => {
+                    format!("{remedy} Do the same for the {others} others, which -o json lists.")
+                }
+            }
         };
-        cut_message(remedy).into()
+        let mut remedies = (1..=MAX_SHOWN_NAMES.min(known.len())).rev().map(remedy);
+        let fitting = remedies.find(|remedy| remedy.chars().count() <= MAX_MESSAGE_CHARS);
+        fitting
+            .unwrap_or_else(|| self.grant_for(right, &placeholder))
+            .into()
     }
 
     fn grant_for(&self, right: KafkaRight, names: &[String]) -> String {
@@ -140,15 +160,15 @@ impl KafkaAccess {
         match self.service {
             KafkaService::EventHubs => self.grant_in_event_hubs(),
             KafkaService::AmazonMskIam | KafkaService::AmazonMskServerless => {
-                let host = host_of(&self.server);
-                let partition = match host.ends_with(".cn") {
-                    true => "aws-cn",
-                    false => "aws",
-                };
                 // In front of amazonaws.com.
-                let labels: Vec<_> = host.split('.').collect();
+                let labels: Vec<_> = self.host.split('.').collect();
                 let domain = labels.iter().position(|label| *label == "amazonaws");
                 let region = domain.and_then(|at| labels.get(at.checked_sub(1)?));
+                let partition = match region {
+                    Some(region) if region.starts_with("cn-") => "aws-cn",
+                    Some(region) if region.starts_with("us-gov-") => "aws-us-gov",
+                    _ => "aws",
+                };
                 let arn = |name: &str| {
                     let name = if is_cluster {
                         String::new()
@@ -172,15 +192,21 @@ impl KafkaAccess {
                 )
             }
             KafkaService::ConfluentCloud => {
-                let resource = match right {
-                    KafkaRight::DescribeGroup => with_options("--consumer-group", names),
-                    KafkaRight::DescribeTopic => with_options("--topic", names),
-                    KafkaRight::DescribeCluster => " --cluster-scope".to_owned(),
-                };
-                // The user of a login is an API key, which belongs to a service account.
+                // The command takes one name. The user of a login is an API key, which belongs to a service account.
+                let commands = names.iter().map(|name| {
+                    let resource = match right {
+                        KafkaRight::DescribeGroup => format!("--consumer-group {}", quoted(name)),
+                        KafkaRight::DescribeTopic => format!("--topic {}", quoted(name)),
+                        KafkaRight::DescribeCluster => "--cluster-scope".to_owned(),
+                    };
+                    format!(
+                        "confluent kafka acl create --allow --service-account SERVICE_ACCOUNT --operations describe {resource}"
+                    )
+                });
+                let commands: Vec<_> = commands.collect();
                 format!(
-                    "Allow it: confluent kafka acl create --allow --service-account SERVICE_ACCOUNT --operations describe{resource} \
-                     (with tokens --principal User:IDENTITY_POOL instead of --service-account)"
+                    "Allow it: {} (with tokens --principal User:IDENTITY_POOL instead of --service-account)",
+                    commands.join(" && ")
                 )
             }
             KafkaService::GoogleManagedKafka => {
@@ -221,7 +247,7 @@ impl KafkaAccess {
                     false => with_options(&format!("--{resource}"), names),
                 };
                 format!(
-                    "Allow it: kafka-acls --bootstrap-server {} --add --allow-principal {} --operation Describe{resource}",
+                    "Allow it: kafka-acls --bootstrap-server {} --command-config admin.properties --add --allow-principal {} --operation Describe{resource}",
                     self.server,
                     self.principal_or("NAME")
                 )
@@ -300,6 +326,11 @@ impl KafkaAccess {
             KafkaService::Other => return None,
         })
     }
+}
+
+/// Whether a name of a group or topic can stand in a command: not `*`, which would mean all of them, and in one line.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "*" && !name.chars().any(char::is_control)
 }
 
 /// An option for each name.
@@ -405,10 +436,10 @@ mod tests {
             ("main-kafka-brokers.kafka.svc:9092", false),
             ("", false),
         ] {
-            let service = KafkaService::detect(bootstrap, has_token);
+            let service = KafkaAccess::new(bootstrap, has_token, None).service;
             assert_eq!(service, KafkaService::Other, "{bootstrap}");
         }
-        let mixed = KafkaService::detect("b:1, SHOP.ServiceBus.Windows.net:9093", false);
+        let mixed = KafkaAccess::new("b:1, SHOP.ServiceBus.Windows.net:9093", false, None).service;
         assert_eq!(mixed, KafkaService::EventHubs);
     }
 
@@ -421,5 +452,65 @@ mod tests {
             remedy.ends_with("--group g3 Do the same for the 5 others, which -o json lists."),
             "{remedy}"
         );
+    }
+
+    #[test]
+    fn the_place_of_a_service_is_that_of_the_host_it_was_found_by() {
+        for (bootstrap, part) in [
+            (
+                "b:1, SHOP.ServiceBus.Windows.net:9093",
+                "--namespace-name shop ",
+            ),
+            (
+                "SASL_SSL://shop.servicebus.windows.net:9093",
+                "--namespace-name shop ",
+            ),
+        ] {
+            let access = KafkaAccess::new(bootstrap, false, None);
+            let command = access.grow_command("orders", 12).unwrap();
+            assert!(command.contains(part), "{bootstrap}: {command}");
+        }
+        for (host, partition) in [
+            (
+                "b-1.c.kafka.eu-central-1.amazonaws.com",
+                "arn:aws:kafka:eu-central-1:",
+            ),
+            (
+                "b-1.c.kafka.us-gov-west-1.amazonaws.com",
+                "arn:aws-us-gov:kafka:us-gov-west-1:",
+            ),
+            (
+                "b-1.c.kafka.cn-north-1.amazonaws.com.cn",
+                "arn:aws-cn:kafka:cn-north-1:",
+            ),
+        ] {
+            let access = KafkaAccess::new(&format!("{host}:9098"), true, None);
+            let remedy = access.grant(KafkaRight::DescribeTopic, &["orders".to_owned()]);
+            assert!(remedy.contains(partition), "{remedy}");
+        }
+        let plain = KafkaAccess::new("SSL://kafka:9093", false, None);
+        let remedy = plain.grant(KafkaRight::DescribeCluster, &[]);
+        assert!(
+            remedy.contains("--bootstrap-server kafka:9093 "),
+            "{remedy}"
+        );
+    }
+
+    #[test]
+    fn commands_are_never_cut_and_name_only_what_a_line_can_have() {
+        let access = KafkaAccess::new("a.b.c.managedkafka.p.cloud.goog:9092", true, None);
+        let long: Vec<_> = (0..9).map(|n| format!("{n}{}", "n".repeat(240))).collect();
+        let remedy = access.grant(KafkaRight::DescribeGroup, &long);
+        assert!(remedy.chars().count() <= MAX_MESSAGE_CHARS, "{remedy}");
+        assert!(
+            !remedy.contains("more characters") && remedy.contains(&long[0]),
+            "{remedy}"
+        );
+        assert!(remedy.ends_with("others, which -o json lists."), "{remedy}");
+        for odd in ["", "*", "a\nb", "a\tb"] {
+            let names = ["orders".to_owned(), odd.to_owned()];
+            let remedy = access.grant(KafkaRight::DescribeGroup, &names);
+            assert!(remedy.contains("consumerGroup/GROUP "), "{odd:?}: {remedy}");
+        }
     }
 }

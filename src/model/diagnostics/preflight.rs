@@ -114,9 +114,11 @@ pub fn worst(lines: &[CheckLine]) -> CheckStatus {
     all.max().unwrap_or(CheckStatus::Passed)
 }
 
+/// Maximum number of names in a message; `-o json` lists all.
+pub(super) const MAX_SHOWN_NAMES: usize = 4;
+
 /// Names in a message: the first few, and how many there are besides.
 pub(super) fn some_of<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
-    const MAX_SHOWN_NAMES: usize = 4;
     let mut names = names.into_iter();
     let mut shown: Vec<_> = names
         .by_ref()

@@ -404,7 +404,7 @@ fn the_remedy_for_a_missing_right_is_a_command_with_the_names() {
         let problem = lines.into_iter().find(|line| line.code.is_some()).unwrap();
         problem.remedy.unwrap().into_owned()
     };
-    let acls = "Allow it: kafka-acls --bootstrap-server b-1:9096 --add --allow-principal User:lagwise --operation Describe";
+    let acls = "Allow it: kafka-acls --bootstrap-server b-1:9096 --command-config admin.properties --add --allow-principal User:lagwise --operation Describe";
     let denied = |facts: &mut KafkaFacts| {
         facts.observation.as_mut().unwrap().groups[0].committed = Err(Fault::GroupDenied);
     };
