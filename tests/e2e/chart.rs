@@ -5,6 +5,7 @@
 mod dashboard;
 mod modes;
 mod neighbours;
+mod pods;
 mod rendering;
 mod rights;
 mod upgrades;
@@ -52,6 +53,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "chart::values_have_their_effect",
         rendering::values_have_their_effect,
+    ),
+    (
+        "chart::every_pod_has_the_security_context_of_the_values",
+        pods::every_pod_has_the_security_context_of_the_values,
     ),
     (
         "chart::kustomize_sets_partitions_and_replicas_from_one_number",

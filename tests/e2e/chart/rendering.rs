@@ -141,7 +141,7 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-fn documents(rendered: &str) -> impl Iterator<Item = &str> {
+pub(super) fn documents(rendered: &str) -> impl Iterator<Item = &str> {
     let documents = rendered.split("\n---\n");
     documents.filter(|document| document.contains("kind:"))
 }
@@ -497,7 +497,7 @@ pub(super) fn errors_of_mistakes_name_the_key(testbed: &Testbed) -> Result<()> {
 }
 
 /// Renders with the default values and these.
-fn render(testbed: &Testbed, set: &str, more: &[&str]) -> Result<String> {
+pub(super) fn render(testbed: &Testbed, set: &str, more: &[&str]) -> Result<String> {
     let chart = chart();
     let (folder, values) = (
         chart.to_string_lossy(),
