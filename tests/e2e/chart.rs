@@ -59,6 +59,14 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         pods::every_pod_has_the_security_context_of_the_values,
     ),
     (
+        "chart::pods_have_the_labels_and_the_names_of_the_values",
+        pods::pods_have_the_labels_and_the_names_of_the_values,
+    ),
+    (
+        "chart::monitors_alerts_and_the_service_have_what_the_values_add",
+        pods::monitors_alerts_and_the_service_have_what_the_values_add,
+    ),
+    (
         "chart::kustomize_sets_partitions_and_replicas_from_one_number",
         rendering::kustomize_sets_partitions_and_replicas_from_one_number,
     ),

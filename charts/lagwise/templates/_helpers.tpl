@@ -90,6 +90,34 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with merge (deepCopy .Values.podLabels) $labels }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
+{{- /* Labels of the pods that end: of helm test, and of the job after the uninstallation. Takes the chart as .chart, and
+       further labels as .labels. */ -}}
+{{- define "lagwise.hookPodLabels" -}}
+{{- with merge (.chart.Values.hookPods.labels | default dict | deepCopy) .labels }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{- define "lagwise.hookPodAnnotations" -}}
+{{- with merge (.Values.hookPods.annotations | default dict | deepCopy) .Values.podAnnotations }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{- /* The network of a pod with the daemon's connections, and how it resolves names. */ -}}
+{{- define "lagwise.network" -}}
+{{- if .Values.hostNetwork }}
+hostNetwork: true
+{{- end }}
+{{- with .Values.dnsPolicy | default (ternary "ClusterFirstWithHostNet" "" .Values.hostNetwork) }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{- define "lagwise.certificateSecret" -}}
 {{- if eq .Values.tls.type "existingSecret" -}}
 {{- required "tls.existingSecret: the name of a Secret with tls.crt and tls.key is required with tls.type existingSecret" .Values.tls.existingSecret -}}

@@ -1,10 +1,11 @@
-//! The pods of the chart: of the daemon, of the Job after the uninstallation, and of `helm test`.
+//! The pods of the chart (of the daemon, of the Job after the uninstallation, and of `helm test`), and what values add to
+//! other objects.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::chart;
-use super::rendering::{documents, render};
+use super::rendering::{documents, object, render};
 use crate::testbed::Testbed;
 
 /// A pod of the chart, or its template.
@@ -89,5 +90,153 @@ pub(super) fn every_pod_has_the_security_context_of_the_values(testbed: &Testbed
             );
         }
     }
+    Ok(())
+}
+
+/// A sidecar that is injected into a pod that ends would keep it, and Helm with it.
+pub(super) fn pods_have_the_labels_and_the_names_of_the_values(testbed: &Testbed) -> Result<()> {
+    const ISTIO: &str = "sidecar.istio.io/inject";
+    const LINKERD: &str = "linkerd.io/inject";
+    for (more, of_daemon, of_hooks) in [
+        (
+            &[][..],
+            [Value::Null, Value::Null],
+            [json!("false"), json!("disabled")],
+        ),
+        // The daemon in a mesh.
+        (
+            &[
+                "--set-string",
+                r"podLabels.sidecar\.istio\.io/inject=true,podAnnotations.linkerd\.io/inject=enabled",
+            ],
+            [json!("true"), json!("enabled")],
+            [json!("false"), json!("disabled")],
+        ),
+        // A mesh whose sidecars end with the pod.
+        (
+            &[
+                "--set",
+                r"hookPods.labels.sidecar\.istio\.io/inject=null,hookPods.annotations=null",
+            ],
+            [Value::Null, Value::Null],
+            [Value::Null, Value::Null],
+        ),
+    ] {
+        for pod in pods(testbed, "replicaCount=2", more)? {
+            let expected = match pod.kind.as_str() {
+                "Deployment" => &of_daemon,
+                _ => &of_hooks,
+            };
+            let metadata = &pod.metadata;
+            let found = [
+                &metadata["labels"][ISTIO],
+                &metadata["annotations"][LINKERD],
+            ];
+            ensure!(
+                found == [&expected[0], &expected[1]],
+                "{more:?}: {}: {metadata}",
+                pod.kind
+            );
+        }
+    }
+    let set = "podLabels.team=shop,podAnnotations.owner=pay,hookPods.labels.hook=a,\
+               hookPods.annotations.hook=b,priorityClassName=high,podIdentity.azureClientId=id,\
+               dnsPolicy=None,dnsConfig.nameservers={10.0.0.10},hostAliases[0].ip=10.0.0.7,\
+               hostAliases[0].hostnames={kafka-1}";
+    for pod in pods(testbed, set, &["--set-string", "podLabels.number=1"])? {
+        let Pod {
+            kind,
+            metadata,
+            spec,
+        } = pod;
+        let (labels, annotations) = (&metadata["labels"], &metadata["annotations"]);
+        ensure!(
+            labels["team"] == "shop" && labels["number"] == "1" && annotations["owner"] == "pay",
+            "{kind}: {metadata}"
+        );
+        let is_hook = kind != "Deployment";
+        ensure!(
+            (labels["hook"] == "a") == is_hook && (annotations["hook"] == "b") == is_hook,
+            "{kind}: {metadata}"
+        );
+        ensure!(spec["priorityClassName"] == "high", "{kind}: {spec}");
+        // The Job connects to the API server only, and has no identity.
+        let connects = kind != "Job";
+        let identity = &labels["azure.workload.identity/use"];
+        ensure!((*identity == "true") == connects, "{kind}: {metadata}");
+        for (key, value) in [
+            ("dnsPolicy", json!("None")),
+            ("dnsConfig", json!({"nameservers": ["10.0.0.10"]})),
+            (
+                "hostAliases",
+                json!([{"ip": "10.0.0.7", "hostnames": ["kafka-1"]}]),
+            ),
+        ] {
+            ensure!((spec[key] == value) == connects, "{kind}: {key} of {spec}");
+        }
+    }
+    for (set, expected) in [
+        ("hostNetwork=true", json!("ClusterFirstWithHostNet")),
+        ("hostNetwork=true,dnsPolicy=Default", json!("Default")),
+        ("hostNetwork=false", Value::Null),
+    ] {
+        for pod in pods(testbed, set, &[])? {
+            let found = &pod.spec["dnsPolicy"];
+            let expected = if pod.kind == "Job" {
+                &Value::Null
+            } else {
+                &expected
+            };
+            ensure!(found == expected, "{set}: {}: {found}", pod.kind);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn monitors_alerts_and_the_service_have_what_the_values_add(
+    testbed: &Testbed,
+) -> Result<()> {
+    let rules = |of: &str| json!([{"sourceLabels": [of], "targetLabel": "node"}]);
+    for (kind, value, endpoints) in [
+        ("ServiceMonitor", "serviceMonitor", "endpoints"),
+        ("PodMonitor", "podMonitor", "podMetricsEndpoints"),
+    ] {
+        let (targets, metrics) = (rules("__meta_kubernetes_pod_node_name"), rules("instance"));
+        let set = format!("{value}.enabled=true");
+        let of_targets = format!("{value}.relabelings={targets}");
+        let of_metrics = format!("{value}.metricRelabelings={metrics}");
+        let more = ["--set-json", &*of_targets, "--set-json", &*of_metrics];
+        for (more, targets, metrics) in [
+            (&more[..], targets, metrics),
+            (&[], Value::Null, Value::Null),
+        ] {
+            let monitor = object(&render(testbed, &set, more)?, kind)?;
+            let endpoint = &monitor["spec"][endpoints][0];
+            ensure!(
+                endpoint["relabelings"] == targets && endpoint["metricRelabelings"] == metrics,
+                "{more:?}: {endpoint}"
+            );
+        }
+    }
+    let set = "prometheusRule.enabled=true,prometheusRule.kminionNames=true,\
+               prometheusRule.alertLabels.team=shop,prometheusRule.alertLabels.severity=page,\
+               service.annotations.owner=pay";
+    let rendered = render(testbed, set, &[])?;
+    let rule = object(&rendered, "PrometheusRule")?;
+    let groups = rule["spec"]["groups"].as_array().context("no groups")?;
+    let rules = groups.iter().filter_map(|group| group["rules"].as_array());
+    let (alerts, records): (Vec<&Value>, Vec<&Value>) =
+        rules.flatten().partition(|rule| rule["alert"].is_string());
+    ensure!(alerts.len() > 10 && records.len() > 3, "{rule}");
+    for alert in alerts {
+        let labels = json!({"team": "shop", "severity": "page"});
+        ensure!(alert["labels"] == labels, "{alert}");
+    }
+    for record in records {
+        ensure!(record["labels"]["team"].is_null(), "{record}");
+    }
+    let service = object(&rendered, "Service")?;
+    let annotations = &service["metadata"]["annotations"];
+    ensure!(*annotations == json!({"owner": "pay"}), "{service}");
     Ok(())
 }

@@ -147,7 +147,7 @@ pub(super) fn documents(rendered: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The object of this kind.
-fn object(rendered: &str, kind: &str) -> Result<Value> {
+pub(super) fn object(rendered: &str, kind: &str) -> Result<Value> {
     let line = format!("\nkind: {kind}\n");
     let mut found = documents(rendered).filter(|document| document.contains(&line));
     let document = found.next().with_context(|| format!("no {kind}"))?;
