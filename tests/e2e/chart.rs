@@ -67,6 +67,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         pods::monitors_alerts_and_the_service_have_what_the_values_add,
     ),
     (
+        "chart::long_names_are_valid_and_unique",
+        pods::long_names_are_valid_and_unique,
+    ),
+    (
         "chart::kustomize_sets_partitions_and_replicas_from_one_number",
         rendering::kustomize_sets_partitions_and_replicas_from_one_number,
     ),

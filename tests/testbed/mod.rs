@@ -303,9 +303,9 @@ impl Testbed {
         }
     }
 
-    /// Renders a chart, for which no cluster is needed.
-    pub(crate) fn helm_template(&self, args: &[&str]) -> Result<String> {
-        let args = [&["template", "lw"][..], args].concat();
+    /// Renders a chart for a release of this name, for which no cluster is needed.
+    pub(crate) fn helm_template(&self, release: &str, args: &[&str]) -> Result<String> {
+        let args = [&["template", release][..], args].concat();
         self.artifacts()?.helm(&self.folder("helm")?, &args)
     }
 

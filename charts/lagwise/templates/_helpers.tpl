@@ -15,6 +15,17 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* A name with a suffix, of at most 63 characters as Kubernetes requires of labels, Jobs and host names of pods. What is
+       cut from a longer one counts in a hash, so that two names stay two. Takes the name and the suffix as a list. */ -}}
+{{- define "lagwise.suffixedName" -}}
+{{- $name := printf "%s-%s" (first .) (last .) -}}
+{{- if gt (len $name) 63 -}}
+{{- $kept := sub 53 (len (last .)) | int -}}
+{{- $name = printf "%s-%s-%s" (first . | trunc $kept | trimSuffix "-") (first . | sha256sum | trunc 8) (last .) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
 {{- /* The given configuration as JSON. A section without a value is as if left out, as in the file of the daemon. */ -}}
 {{- define "lagwise.config" -}}
 {{- $config := deepCopy .Values.config -}}
@@ -34,8 +45,12 @@ app.kubernetes.io/name: {{ include "lagwise.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- define "lagwise.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." -}}
+{{- end -}}
+
 {{- define "lagwise.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ include "lagwise.chart" . }}
 {{ include "lagwise.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -1,6 +1,8 @@
 //! The pods of the chart (of the daemon, of the Job after the uninstallation, and of `helm test`), and what values add to
 //! other objects.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -238,5 +240,72 @@ pub(super) fn monitors_alerts_and_the_service_have_what_the_values_add(
     let service = object(&rendered, "Service")?;
     let annotations = &service["metadata"]["annotations"];
     ensure!(*annotations == json!({"owner": "pay"}), "{service}");
+    Ok(())
+}
+
+/// Names of releases have up to 53 characters, and some names of objects up to 63.
+pub(super) fn long_names_are_valid_and_unique(testbed: &Testbed) -> Result<()> {
+    let chart = chart();
+    let (folder, values) = (
+        chart.to_string_lossy(),
+        chart.join("ci/everything-values.yaml"),
+    );
+    let values = values.to_string_lossy();
+    let long = format!("nameOverride={}", "n".repeat(63));
+    for more in [
+        &["--set", "replicaCount=3"][..],
+        &["--set", &*long],
+        &["--set", "upstream.serviceAccount=true"],
+    ] {
+        let mut of_releases = Vec::new();
+        for last in ["a", "b"] {
+            let release = format!("{}{last}", "r".repeat(52));
+            let args = [&[&*folder, "--values", &*values], more].concat();
+            let rendered = testbed.helm_template(&release, &args)?;
+            let mut names = BTreeSet::new();
+            for document in documents(&rendered) {
+                let object: Value = serde_saphyr::from_str(document)?;
+                let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+                let kind = object["kind"].as_str().context("no kind")?;
+                let limit = match kind {
+                    "Service" | "Job" | "Pod" | "Deployment" => 63,
+                    _ => 253,
+                };
+                let (name, namespace) = (text("name"), text("namespace"));
+                ensure!(name.len() <= limit, "{kind} {name}");
+                check_labels(&object).with_context(|| format!("{kind} {name}"))?;
+                let key = format!("{kind} {namespace}/{name}");
+                ensure!(names.insert(key.clone()), "two objects are {key}");
+            }
+            of_releases.push(names);
+        }
+        let both: Vec<&String> = of_releases[0].intersection(&of_releases[1]).collect();
+        let expected = ["APIService /v1beta1.external.metrics.k8s.io"];
+        ensure!(both == expected, "{more:?}: {both:?}");
+        ensure!(of_releases[0].len() > 20, "{of_releases:?}");
+    }
+    // What is short enough stays as it is.
+    let rendered = render(testbed, "enforce.enabled=true", &[])?;
+    for (kind, name) in [("Job", "lw-lagwise-release"), ("Pod", "lw-lagwise-check")] {
+        let found = &object(&rendered, kind)?["metadata"]["name"];
+        ensure!(found == name, "{kind} {found}");
+    }
+    Ok(())
+}
+
+/// Checks that no label in an object is longer than Kubernetes allows.
+fn check_labels(value: &Value) -> Result<()> {
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        if ["labels", "matchLabels"].contains(&key.as_str()) {
+            for label in inner.as_object().into_iter().flatten() {
+                let text = label.1.as_str().unwrap_or_default();
+                ensure!(text.len() <= 63, "label {}: {text}", label.0);
+            }
+        }
+        check_labels(inner)?;
+    }
+    for inner in value.as_array().into_iter().flatten() {
+        check_labels(inner)?;
+    }
     Ok(())
 }

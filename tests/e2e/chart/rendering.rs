@@ -505,7 +505,7 @@ pub(super) fn render(testbed: &Testbed, set: &str, more: &[&str]) -> Result<Stri
     );
     let values = values.to_string_lossy();
     let command = [&*folder, "--values", &*values, "--set", set];
-    testbed.helm_template(&[&command[..], more].concat())
+    testbed.helm_template("lw", &[&command[..], more].concat())
 }
 
 /// The daemon knows from `ca_bundle` whether the chart registers it, whatever certificate it has.
