@@ -3,6 +3,7 @@
 //! chart.
 
 mod dashboard;
+mod effects;
 mod modes;
 mod neighbours;
 mod pods;
@@ -69,6 +70,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "chart::long_names_are_valid_and_unique",
         pods::long_names_are_valid_and_unique,
+    ),
+    (
+        "chart::every_value_has_an_effect",
+        effects::every_value_has_an_effect,
     ),
     (
         "chart::kustomize_sets_partitions_and_replicas_from_one_number",
