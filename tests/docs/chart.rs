@@ -328,7 +328,7 @@ fn every_alert_has_a_runbook_and_is_tested() {
 fn every_example_of_values_is_on_a_page() {
     let mut pages = String::new();
     for path in crate::repository::markdown_files() {
-        if path.starts_with("docs/src/recipes/") {
+        if path.starts_with("docs/src/recipes/") || path.starts_with("docs/src/guides/") {
             pages.push_str(&read(&path));
         }
     }
@@ -337,7 +337,7 @@ fn every_example_of_values_is_on_a_page() {
         let include = format!("{{{{#include ../../../charts/lagwise/examples/{name}}}}}");
         assert!(
             pages.contains(&include),
-            "no page in docs/src/recipes has {include}"
+            "no page in docs/src/recipes or docs/src/guides has {include}"
         );
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     let certificates = Certificates::make(&place)?;
     let (sets, examples) = (sets_of_values("ci")?, sets_of_values("examples")?);
     ensure!(sets.len() >= 6, "only {} sets of values", sets.len());
-    ensure!(examples.len() >= 15, "only {} examples", examples.len());
+    ensure!(examples.len() >= 20, "only {} examples", examples.len());
     let mut known = Vec::new();
     for (values, is_linted) in sets
         .iter()
@@ -102,7 +102,7 @@ pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     let refused = refused.err().context("rendered without the right")?;
     ensure!(refused.to_string().contains("enforce.enabled"), "{refused}");
     // Whoever may view one namespace could read the metrics of all groups without tenancy.
-    let tenants = chart.join("ci/multi-tenant-values.yaml");
+    let tenants = chart.join("examples/several-tenants.yaml");
     let tenants = tenants.to_string_lossy();
     let with_tenancy = plane.helm(&["template", "lw", &folder, "--values", &tenants])?;
     for (rendered, may_view) in [(rendered, false), (with_tenancy, true)] {
