@@ -369,7 +369,7 @@ fn partitions_and_replicas_of_the_examples_are_one_number() {
         ),
         (
             "cloudformation/streaming.yaml",
-            "num.partitions=${Replicas}",
+            "PartitionCount: !Ref Replicas",
             "Value: !Ref Replicas",
         ),
         (
@@ -387,5 +387,26 @@ fn partitions_and_replicas_of_the_examples_are_one_number() {
         for wanted in [partitions, replicas] {
             assert!(text.contains(wanted), "docs/examples/{path}: no {wanted}");
         }
+    }
+}
+
+/// Terraform leaves the annotations that lagwise writes alone, and nothing else: a new number must reach the HPA.
+#[test]
+fn terraform_ignores_what_lagwise_writes_and_nothing_else() {
+    let pattern = Regex::new(r#"ignore_annotations = \["(.*)"\]"#).unwrap();
+    for cloud in ["aws", "azure", "gcp"] {
+        let path = format!("docs/examples/terraform/{cloud}/main.tf");
+        let text = read(&path);
+        let ignored: Vec<_> = pattern.captures_iter(&text).collect();
+        assert!(ignored.len() == 1, "{path}: {} patterns", ignored.len());
+        let ignored = Regex::new(&ignored[0][1].replace(r"\\", r"\")).unwrap();
+        for (key, _) in WRITTEN {
+            assert!(ignored.is_match(key), "{path}: {key} is not ignored");
+        }
+        for setting in SETTINGS {
+            let key = format!("{PREFIX}{}", setting.key);
+            assert!(!ignored.is_match(&key), "{path}: {key} is ignored");
+        }
+        assert!(!text.contains("ignore_changes"), "{path}: ignore_changes");
     }
 }

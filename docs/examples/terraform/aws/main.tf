@@ -16,6 +16,11 @@ terraform {
   }
 }
 
+# What lagwise writes to an HPA is no change to undo. Without this, each plan would remove it.
+provider "kubernetes" {
+  ignore_annotations = ["^lagwise\\.dev/(ceiling|epoch|user-max-replicas|zeroed-since)$"]
+}
+
 variable "replicas" {
   description = "Most replicas of the consumer, and partitions of its topic"
   type        = number
@@ -104,7 +109,8 @@ resource "aws_eks_pod_identity_association" "lagwise" {
   role_arn        = aws_iam_role.lagwise.arn
 }
 
-# The HPA may use as many replicas as the topic has partitions.
+# The HPA may use as many replicas as the topic has partitions. While the group can use fewer, max_replicas is the ceiling
+# of lagwise, and a plan shows the difference: to apply it changes nothing, because lagwise caps the HPA again.
 resource "kubernetes_horizontal_pod_autoscaler_v2" "billing" {
   metadata {
     name        = "billing"
@@ -140,11 +146,5 @@ resource "kubernetes_horizontal_pod_autoscaler_v2" "billing" {
         }
       }
     }
-  }
-
-  # Before Kubernetes 1.36, lagwise writes the ceiling to this field. Remove these lines on newer versions, and to change
-  # the number on older ones.
-  lifecycle {
-    ignore_changes = [spec[0].max_replicas, metadata[0].annotations]
   }
 }
