@@ -287,8 +287,11 @@ pub(super) fn long_names_are_valid_and_unique(testbed: &Testbed) -> Result<()> {
     // What is short enough stays as it is.
     let rendered = render(testbed, "enforce.enabled=true", &[])?;
     for (kind, name) in [("Job", "lw-lagwise-release"), ("Pod", "lw-lagwise-check")] {
-        let found = &object(&rendered, kind)?["metadata"]["name"];
-        ensure!(found == name, "{kind} {found}");
+        let metadata = &object(&rendered, kind)?["metadata"];
+        ensure!(metadata["name"] == name, "{kind} {metadata}");
+        // Helm deletes the Job, and its log with it.
+        let printed = &metadata["annotations"]["helm.sh/hook-output-log-policy"];
+        ensure!(printed == "hook-failed", "{kind} {metadata}");
     }
     Ok(())
 }
