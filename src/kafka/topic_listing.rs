@@ -208,6 +208,18 @@ pub(super) fn listed<'a>(
     listing.into_iter().flat_map(|listing| listing.topics())
 }
 
+/// The topics that are read for a group only because its patterns match them.
+pub(super) fn only_listed<'a>(
+    listings: &'a Listings,
+    plan: &'a GroupPlan,
+) -> impl Iterator<Item = &'a TopicName> {
+    let listing = listings.get(&plan.group).into_iter();
+    listing.flat_map(|listing| {
+        let topics = listing.topics().iter();
+        topics.filter(|topic| listing.is_only_listed(topic, plan))
+    })
+}
+
 /// Removes from the listing of a group the topics that are read for it anyway.
 pub(super) fn leave_out(
     listings: &mut Listings,
@@ -273,6 +285,12 @@ mod tests {
         assert_eq!(of(&listings, "b"), "orders-eu orders-us pay");
         assert_eq!(of(&listings, "c"), "");
         assert_eq!(of(&listings, "d"), "");
+        // A request names a topic that is listed.
+        let plan = GroupPlan::new("b", ["pay".into()].into());
+        let only: Vec<_> = only_listed(&listings, &plan)
+            .map(TopicName::as_str)
+            .collect();
+        assert_eq!(only, ["orders-eu", "orders-us"]);
         leave_out(&mut listings, &"b".into(), |topic| topic.as_str() == "pay");
         assert_eq!(of(&listings, "b"), "orders-eu orders-us");
         // The topic of the other pattern is read anyway.

@@ -21,7 +21,7 @@ use self::usage::{BudgetOwner, PartitionUse};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, Observation};
 use crate::model::kafka::offset_column::CommittedOffsets;
-use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, count_exceeded};
@@ -114,7 +114,9 @@ impl PartitionLedger {
             };
             let listing = observation.listings.get(&read.plan.group);
             let partitions = match (&read.committed, read.refused_partitions) {
-                (Ok(committed), _) => partitions_to_charge(group, committed, listing),
+                (Ok(committed), _) => {
+                    partitions_to_charge(group, &read.plan, committed, listing.map(Arc::as_ref))
+                }
                 (Err(_), Some(partitions)) => partitions,
                 (Err(_), None) => continue,
             };
@@ -340,12 +342,13 @@ fn max_partitions(group: &GroupTargets, budgets: &Budgets) -> Option<u64> {
 /// these scans all topics of the group after every sweep. Topics that are only listed are charged separately.
 fn partitions_to_charge(
     group: &GroupTargets,
+    plan: &GroupPlan,
     committed: &TopicMap<CommittedOffsets>,
-    listing: Option<&Arc<TopicListing>>,
+    listing: Option<&TopicListing>,
 ) -> u64 {
-    let listed = listing.map(|listing| listing.topics());
-    let is_requested = |topic: &TopicName| !listed.is_some_and(|listed| listed.contains(topic));
-    let columns = committed.iter().filter(|(topic, _)| is_requested(topic));
+    let is_only_listed =
+        |topic: &TopicName| listing.is_some_and(|listing| listing.is_only_listed(topic, plan));
+    let columns = committed.iter().filter(|(topic, _)| !is_only_listed(topic));
     let (topics, partitions) =
         columns.fold((0, 0), |(topics, all): (usize, usize), (_, column)| {
             (topics.saturating_add(1), all.saturating_add(column.len()))

@@ -39,15 +39,22 @@ impl WireInner {
         self.prune_coordinators(&plan);
         let mut listings = self.list_topics(&plan.groups, by(1)).await;
         // Decided once: a concurrent sweep may discover topics that the metadata below does not cover.
+        let discovered: Vec<_> = plan
+            .groups
+            .iter()
+            .map(|group| self.discovered.get(&group.group))
+            .collect();
+        for (group, discovered) in plan.groups.iter().zip(&discovered) {
+            topic_listing::leave_out(&mut listings, &group.group, |topic| {
+                discovered.as_ref().is_some_and(|d| d.contains(topic)) || group.is_named(topic)
+            });
+        }
         let named: Vec<_> = plan
             .groups
             .iter()
-            .map(|g| self.topics_to_request(g))
+            .zip(discovered)
+            .map(|(group, discovered)| topics_to_request(group, discovered))
             .collect();
-        for (group, named) in plan.groups.iter().zip(&named) {
-            let named = named.as_ref().unwrap_or(&group.topics);
-            topic_listing::leave_out(&mut listings, &group.group, |topic| named.contains(topic));
-        }
         let fetched = {
             let named = plan.groups.iter().zip(&named);
             let topics = named.flat_map(|(g, named)| {
@@ -124,7 +131,8 @@ impl WireInner {
                     (Ok(FetchedOffsets::Discovered(found)), _) => {
                         let mut columns = discovered_columns(&plan, found, &metadata);
                         topic_listing::leave_out(&mut listings, &plan.group, |topic| {
-                            columns.contains_key(topic)
+                            let column = columns.get(topic);
+                            column.is_some_and(|c| c.has_commits() || plan.is_named(topic))
                         });
                         if let Err(refused) = allowance.take(&plan, count_partitions(&columns)) {
                             return GroupObservation::over_budget(plan, refused);
@@ -279,19 +287,6 @@ impl WireInner {
         reported
     }
 
-    /// The topics of a group to request by name; `None` if they must be discovered first. A request for all topics
-    /// omits forbidden topics as well as those without a commit, so only a request by name distinguishes them.
-    fn topics_to_request(&self, plan: &GroupPlan) -> Option<Arc<BTreeSet<TopicName>>> {
-        if !plan.discover {
-            return Some(Arc::clone(&plan.topics));
-        }
-        let mut topics = self.discovered.get(&plan.group)?;
-        if !plan.topics.is_subset(&topics) {
-            Arc::make_mut(&mut topics).extend(plan.topics.iter().cloned());
-        }
-        Some(topics)
-    }
-
     /// Fetches the metadata of discovered topics if it is not cached. Returns the old metadata and the fault if that
     /// fails.
     async fn resolve_discovered(
@@ -338,6 +333,22 @@ impl WireInner {
     }
 }
 
+/// The topics of a group to request by name; `None` if they must be discovered first. A request for all topics omits
+/// forbidden topics as well as those without a commit, so only a request by name distinguishes them.
+fn topics_to_request(
+    plan: &GroupPlan,
+    discovered: Option<Arc<BTreeSet<TopicName>>>,
+) -> Option<Arc<BTreeSet<TopicName>>> {
+    if !plan.discover {
+        return Some(Arc::clone(&plan.topics));
+    }
+    let mut topics = discovered?;
+    if !plan.topics.is_subset(&topics) {
+        Arc::make_mut(&mut topics).extend(plan.topics.iter().cloned());
+    }
+    Some(topics)
+}
+
 fn offset_query(
     plan: &GroupPlan,
     named: Option<&BTreeSet<TopicName>>,
@@ -351,8 +362,8 @@ fn offset_query(
     }
 }
 
-/// The topics that the patterns of a group match, with their partitions. While they exceed the allowance, the pattern
-/// that matches most topics is refused.
+/// The topics that are read only because the patterns of a group match them, with their partitions. While they exceed
+/// the allowance, the pattern that matches most topics is refused.
 fn listed_topics(
     group: &GroupPlan,
     listings: &mut Listings,
@@ -360,8 +371,8 @@ fn listed_topics(
     metadata: &ClusterMetadata,
 ) -> Vec<(TopicName, usize)> {
     loop {
-        let listed = topic_listing::listed(listings, &group.group);
-        let listed: Vec<_> = listed
+        let only_listed = topic_listing::only_listed(listings, group);
+        let listed: Vec<_> = only_listed
             .map(|name| (name.clone(), metadata.partitions(name)))
             .collect();
         let partitions = listed.iter().map(|(_, partitions)| *partitions);

@@ -75,6 +75,12 @@ impl CommittedOffsets {
         self.0.is_empty()
     }
 
+    /// Whether a partition is known to have a committed offset.
+    #[must_use]
+    pub fn has_commits(&self) -> bool {
+        self.0.iter().any(|cell| *cell >= 0)
+    }
+
     /// Value of a partition; `None` beyond the last.
     #[must_use]
     pub fn get(&self, partition: usize) -> Option<Result<Option<Offset>, Fault>> {

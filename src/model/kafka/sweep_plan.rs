@@ -89,6 +89,12 @@ impl GroupPlan {
             thresholds: LagThresholds::default(),
         }
     }
+
+    /// Whether a topic is read whether or not a request to the API names it.
+    #[must_use]
+    pub fn is_named(&self, topic: &TopicName) -> bool {
+        self.topics.contains(topic) && !self.requested.contains(topic)
+    }
 }
 
 /// Number of group-partitions that a sweep may still read, not counting those of unlimited groups.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::fault::Fault;
+use super::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::TopicName;
 use crate::model::units::topic_pattern::TopicPattern;
 
@@ -18,8 +19,9 @@ pub const MAX_LISTED_TOPICS: usize = 200;
 /// topics are refused first.
 pub const MAX_LISTED_OF_GROUP: usize = 1_000;
 
-/// The topics of a cluster that match a group's patterns, besides those that are read anyway. Each pattern belongs to
-/// one or several HPAs, so refusing one that matches too many topics must not affect the others.
+/// The topics of a cluster that match a group's patterns, besides those that are read without a pattern and without a
+/// request to the API. Each pattern belongs to one or several HPAs, so refusing one that matches too many topics must
+/// not affect the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicListing {
     by_pattern: BTreeMap<TopicPattern, Result<BTreeSet<TopicName>, Unlisted>>,
@@ -99,6 +101,12 @@ impl TopicListing {
     #[must_use]
     pub fn topics(&self) -> &BTreeSet<TopicName> {
         &self.topics
+    }
+
+    /// Whether a topic of a group with this plan is read only because a pattern matches it.
+    #[must_use]
+    pub fn is_only_listed(&self, topic: &TopicName, plan: &GroupPlan) -> bool {
+        self.topics.contains(topic) && !plan.topics.contains(topic)
     }
 
     /// The topics that match a pattern, or why they are not listed; `None` for a pattern that the listing does not

@@ -124,8 +124,8 @@ pub struct GroupSnapshot {
     pub remembered: Arc<RememberedGroup>,
     /// How long it has had no members, as of the last sweep; `None` if it has some or is not described.
     pub empty_for: Option<Duration>,
-    /// Topics of the cluster that match the patterns of its targets, besides those that are read anyway. `None` while
-    /// it has members, and without a pattern: then no topics are listed.
+    /// Topics of the cluster that match the patterns of its targets. `None` while it has members, and without a pattern:
+    /// then no topics are listed.
     pub listing: Option<Arc<TopicListing>>,
     /// Set while nothing shows that it reads its topics ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,

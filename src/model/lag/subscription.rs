@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::kafka::topic_listing::TopicListing;
 use crate::model::units::newtypes::TopicName;
 
 /// Topics that the members of a group read.
@@ -53,10 +54,11 @@ impl Subscription {
 ///
 /// A topic that a target names counts. One that only requests name counts as if no request named it. Of the topics found
 /// by discovery, one with commits does not count once the subscription is completely known and lacks it. A requested
-/// topic without commits counts only if the subscription has it.
+/// topic without commits counts only if the subscription or the listing has it.
 pub(super) fn uncounted_topics<'a>(
     plan: &GroupPlan,
     topics: impl Iterator<Item = (&'a TopicName, bool)>,
+    listing: Option<&TopicListing>,
     subscription: impl FnOnce() -> Subscription,
 ) -> Box<[TopicName]> {
     let reads = LazyCell::new(subscription);
@@ -71,7 +73,8 @@ pub(super) fn uncounted_topics<'a>(
         if has_commits {
             return !reads.is_all || reads.topics.contains(topic);
         }
-        !is_requested || reads.topics.contains(topic)
+        let is_listed = || listing.is_some_and(|listing| listing.topics().contains(topic));
+        !is_requested || is_listed() || reads.topics.contains(topic)
     };
     let uncounted = topics.filter(|(topic, has_commits)| !counts(topic, *has_commits));
     let mut uncounted: Vec<TopicName> = uncounted.map(|(topic, _)| topic.clone()).collect();

@@ -154,13 +154,14 @@ impl ListedLedger {
                 entry.admitted = Some((owner.clone(), admission, partitions));
                 return;
             }
-            let before = listing.topics().clone();
+            let before = listing.clone();
             let Some(pattern) = listing.refuse_widest(Unlisted::OverBudget) else {
                 return;
             };
             if let Ok(committed) = &mut read.committed {
-                committed
-                    .retain(|topic, _| listing.topics().contains(topic) || !before.contains(topic));
+                committed.retain(|topic, _| {
+                    listing.topics().contains(topic) || !before.is_only_listed(topic, &read.plan)
+                });
             }
             let left = count_listed(read, listing);
             entry.refused.retain(|refused| refused.pattern != pattern);
@@ -184,12 +185,14 @@ impl RefusedPattern {
     }
 }
 
-/// The partitions of listed topics that were read of a group.
+/// The partitions of topics that were read of a group only because they are listed.
 fn count_listed(read: &GroupObservation, listing: &TopicListing) -> u64 {
     let Ok(committed) = &read.committed else {
         return 0;
     };
-    let columns = listing.topics().iter().filter_map(|t| committed.get(t));
+    let listed = listing.topics().iter();
+    let only_listed = listed.filter(|topic| listing.is_only_listed(topic, &read.plan));
+    let columns = only_listed.filter_map(|topic| committed.get(topic));
     let partitions = columns.map(|column| column.len());
     let partitions = partitions.fold(0, usize::saturating_add);
     u64::try_from(partitions).unwrap_or(u64::MAX)

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{COOLDOWN, Scene, WAIT_TIMEOUT};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, metric_path};
 use crate::scale::workload;
 use crate::testbed::Testbed;
 use crate::testbed::http::http_get;
@@ -77,6 +77,12 @@ fn wake_by_a_new_topic(
     let new = format!("{}-new", scene.topic);
     scene.kafka.create_topic(&new, 2)?;
     scene.kafka.produce_to(&new, &[(0, 100), (1, 50)])?;
+    // A request that names the topic must not hide it from the topic regex.
+    let selector = format!("group={},topic={new}", scene.group);
+    let requested = metric_path(&scene.namespace, &selector);
+    poll_until(WAIT_TIMEOUT, "the lag of the new topic", || {
+        scene.plane.kubectl(&["get", "--raw", &requested])
+    })?;
     wait_until("the workload to wake", &|now| now > 0)?;
     wait_until("the workload to fall asleep again", &|now| now == 0)?;
     scene.wait_until_wanted(0, true)?;

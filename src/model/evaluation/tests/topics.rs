@@ -215,6 +215,29 @@ fn without_members_topics_of_the_cluster_that_match_the_pattern_count() {
 }
 
 #[test]
+fn a_request_hides_no_topic_that_a_pattern_lists() {
+    let facts = annotated(
+        hpa("h", "group=g", average(10)),
+        &[("topic-regex", "orders-.*")],
+    );
+    let lag = |listed: &[&str], is_requested: bool| {
+        let working = sweep_by_pattern(&[&["orders-eu"]], None);
+        let mut asleep = sweep_by_pattern(&[], Some(listing("orders-.*", Ok(listed))));
+        let plan = &mut asleep.groups[0].plan;
+        if is_requested {
+            plan.topics = Arc::new(["orders-new".into()].into());
+            plan.requested = Arc::clone(&plan.topics);
+        }
+        let known = snapshot(vec![working, asleep], std::slice::from_ref(&facts));
+        ask(&known, "group=g").unwrap().lag
+    };
+    for is_requested in [false, true] {
+        assert_eq!(lag(&["orders-new"], is_requested), Some(Lag(1000)));
+    }
+    assert_eq!(lag(&[], true), Some(Lag(0)));
+}
+
+#[test]
 fn topics_are_listed_by_the_patterns_of_a_group_without_members() {
     let facts = |regex| annotated(hpa("h", "group=g", average(10)), &[("topic-regex", regex)]);
     let patterns = |sweep, facts: &HpaFacts| {

@@ -105,6 +105,8 @@ impl<'a> Assembly<'a> {
             rebalances: history.rebalances,
             topics: TopicMap::default(),
         };
+        let listing = self.listings.get(&plan.group);
+        let listed = listing.map(Arc::as_ref);
         let committed = match group.committed {
             Ok(committed) => committed,
             Err(fault) => {
@@ -114,7 +116,7 @@ impl<'a> Assembly<'a> {
                     .iter()
                     .filter(|topic| !known.contains_key(*topic));
                 let new = new.map(|topic| (topic, false));
-                let new = uncounted_topics(&plan, new, || snapshot.subscription());
+                let new = uncounted_topics(&plan, new, listed, || snapshot.subscription());
                 let mut uncounted = [&*snapshot.uncounted, &*new].concat();
                 uncounted.sort_unstable();
                 snapshot.uncounted = uncounted.into();
@@ -170,7 +172,7 @@ impl<'a> Assembly<'a> {
             let has_commits = draft.as_ref().is_ok_and(|draft| draft.has_commits);
             (topic, has_commits)
         });
-        snapshot.uncounted = uncounted_topics(&plan, topics, || snapshot.subscription());
+        snapshot.uncounted = uncounted_topics(&plan, topics, listed, || snapshot.subscription());
         let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
         let mut any_stuck = false;
         for draft in drafts
@@ -212,7 +214,6 @@ impl<'a> Assembly<'a> {
             }
         }
         snapshot.discovered = plan.discover;
-        let listing = self.listings.get(&plan.group);
         snapshot.listing = listing.filter(|_| snapshot.is_empty()).cloned();
         history.listed = snapshot.listing.clone().or(history.listed.take());
         snapshot.unseen = self.unseen(&plan.group, snapshot.is_unseen(), history, before);
@@ -256,7 +257,7 @@ impl<'a> Assembly<'a> {
         committed.grow(partitions, Err(Fault::NoAnswer));
         let mut states = history.take_states(index, topic, partitions);
         let assignment = Assignment::new(described, topic, partitions);
-        let has_commits = committed.iter().any(|c| matches!(c, Ok(Some(_))));
+        let has_commits = committed.has_commits();
         let mut lags = Vec::with_capacity(partitions);
         let mut first_unread: Option<Box<[Option<Offset>]>> = None;
         let mut moved = false;

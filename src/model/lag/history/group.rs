@@ -103,7 +103,7 @@ impl GroupHistory {
         let discovered = before.filter(|before| before.discovered);
         let is_new = |topic: &TopicName, committed: &CommittedOffsets| {
             let was_unknown = discovered.is_some_and(|before| !before.topics.contains_key(topic));
-            was_unknown && committed.iter().any(|c| matches!(c, Ok(Some(_))))
+            was_unknown && committed.has_commits()
         };
         let new = topics.filter(|(topic, committed, moved)| {
             !reads.contains(topic.as_str()) && (*moved || is_new(topic, committed))

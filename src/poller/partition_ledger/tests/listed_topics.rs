@@ -79,6 +79,20 @@ fn listed_topics_are_refused_before_requested_ones() {
 }
 
 #[test]
+fn a_listed_topic_that_a_request_names_is_charged_to_the_group_and_stays() {
+    let targets = targets(budgets(100, 100, 100), &["a/h=g"], &[]);
+    let mut ledger = PartitionLedger::default();
+    let mut read = read_with_listed(&[("a", 5), ("b", 90)]);
+    let plan = &mut read.groups[0].plan;
+    plan.topics = Arc::new(["t".into(), "topic-b".into()].into());
+    plan.requested = Arc::new(["topic-b".into()].into());
+    // With `topic-b` 98 are used, so that the two patterns are refused, the widest first.
+    assert_eq!(left(&mut ledger, &targets, read), (2, "a b".to_owned()));
+    let key: GroupKey = ("main".into(), "g".into());
+    assert_eq!(ledger.groups[&key].partitions, 98);
+}
+
+#[test]
 fn listed_topics_take_no_budget_of_other_groups() {
     let targets = targets(budgets(100, 100, 30), &["a/h=g", "b/h=h"], &[]);
     let mut ledger = PartitionLedger::default();
